@@ -1,0 +1,338 @@
+"""Every parameter of the system, once.
+
+A tree of frozen dataclasses. Each leaf carries its default, unit, range and description; the YAML file, the command
+line (`--set map.max_gaussians=50000`) and the ROS parameters are all generated from it. This module imports no torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Iterator
+
+import yaml
+
+from ovs3d_ros.types import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One parameter: dotted path, type, default and what a user needs to know about it."""
+
+    path: str
+    type: type
+    default: Any
+    doc: str
+    unit: str
+    low: float | None
+    high: float | None
+    choices: tuple[str, ...]
+
+
+def leaf(default: Any, doc: str, unit: str = "", low: float | None = None, high: float | None = None,
+         choices: tuple[str, ...] = ()) -> Any:
+    """A dataclass field with its description, unit and range."""
+    return field(default=default, metadata=dict(doc=doc, unit=unit, low=low, high=high, choices=choices))
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeConfig:
+    device: str = leaf("auto", "Where to compute; auto takes the GPU when there is one", choices=("auto", "cpu", "cuda"))
+    threads: int = leaf(0, "CPU threads of the rasterizer and of torch, 0 = one per core", low=0, high=256)
+    rasterizer: str = leaf("auto", "auto: gsplat on a GPU, our own on a CPU", choices=("auto", "cpu", "gsplat"))
+    seed: int = leaf(0, "Seed of all random choices", low=0)
+
+
+@dataclass(frozen=True, slots=True)
+class ClipConfig:
+    model: str = leaf("ViT-B-16", "open_clip model name, 'bundled' for the small model shipped with the package, "
+                                  "or an import string pkg.module:Class")
+    pretrained: str = leaf("openai", "open_clip pretrained tag or a path to a checkpoint; ignored for bundled")
+    mode: str = leaf("auto", "crop pyramid of 3D-OVS, or one dense forward pass; auto takes what the model was "
+                             "calibrated with, else pyramid on a GPU and dense on a CPU",
+                     choices=("auto", "pyramid", "dense"))
+    crop_divisors: tuple[float, ...] = leaf((3.0, 5.0, 8.0), "Crop side of each pyramid level is the shorter image "
+                                                             "side divided by this")
+    crop_stride: float = leaf(0.25, "Distance between crops", unit="crop sides", low=0.05, high=1.0)
+    batch_size: int = leaf(256, "Crops per forward pass", low=1, high=65536)
+    image_size: int = leaf(640, "Longer side of the image that is encoded, 0 = as it comes", unit="px", low=0, high=8192)
+
+
+@dataclass(frozen=True, slots=True)
+class DinoConfig:
+    model: str = leaf("vit_base_patch8_224.dino", "timm model name, or 'bundled'")
+    image_size: int = leaf(320, "Longer side of the image that is encoded", unit="px", low=32, high=4096)
+
+
+@dataclass(frozen=True, slots=True)
+class MapConfig:
+    directory: str = leaf("~/.ros/ovs3d_maps", "Folder that services may save maps to and load them from")
+    max_gaussians: int = leaf(150_000, "At the cap the least contributing Gaussians go", low=100, high=20_000_000)
+    image_size: int = leaf(360, "Longer side of the images the map is trained on, 0 = as they come",
+                           unit="px", low=0, high=8192)
+    sh_degree: int = leaf(0, "Degree of the spherical harmonics of the colour", low=0, high=3)
+    codec_dim: int = leaf(29, "Dimensions of the per-Gaussian code; +3 selection logits fill 32 channels",
+                          low=2, high=125)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyframeConfig:
+    translation: float = leaf(0.06, "New keyframe after moving this far", unit="median depths", low=0.0, high=10.0)
+    rotation: float = leaf(6.0, "New keyframe after turning this far", unit="degrees", low=0.0, high=180.0)
+    max_interval: float = leaf(2.0, "New keyframe after this time if the camera moved at all", unit="s", low=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class SeedConfig:
+    spacing: float = leaf(3.0, "Distance between Gaussians seeded from depth", unit="px", low=1.0, high=64.0)
+    opacity: float = leaf(0.6, "Initial opacity of Gaussians seeded from depth", low=0.01, high=0.99)
+    alpha_below: float = leaf(0.6, "Seed where the render is more transparent than this", low=0.0, high=1.0)
+    depth_margin: float = leaf(0.05, "Seed where measured depth lies in front of the render by more than this part",
+                               low=0.0, high=1.0)
+    max_depth: float = leaf(10.0, "Measured depth beyond this is ignored", unit="m", low=0.1, high=1000.0)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    steps_per_keyframe: int = leaf(30, "Optimisation steps for each new keyframe", low=0, high=10_000)
+    final_steps: int = leaf(1500, "Optimisation steps of `ovs3d map` after the last frame", low=0, high=1_000_000)
+    newest_share: float = leaf(0.2, "Part of the steps spent on the newest keyframe", low=0.0, high=1.0)
+    ssim_weight: float = leaf(0.2, "Weight of (1 - SSIM) against L1", low=0.0, high=1.0)
+    depth_weight: float = leaf(0.1, "Weight of the depth loss where depth is measured", low=0.0, high=10.0)
+    exposure: bool = leaf(True, "Learn a gain and an offset per keyframe and channel (auto-exposed cameras)")
+    lr_means: float = leaf(1.6e-4, "Learning rate of the means", unit="scene extents", low=0.0, high=1.0)
+    lr_scales: float = leaf(5e-3, "Learning rate of the log scales", low=0.0, high=1.0)
+    lr_quats: float = leaf(1e-3, "Learning rate of the quaternions", low=0.0, high=1.0)
+    lr_opacities: float = leaf(3e-2, "Learning rate of the opacity logits", low=0.0, high=1.0)
+    lr_colors: float = leaf(5e-3, "Learning rate of the base colour; higher harmonics take 1/20 of it",
+                            low=0.0, high=1.0)
+    densify_every: int = leaf(100, "Steps between densifications, 0 = never", low=0)
+    densify_gradient: float = leaf(4e-4, "Screen-space gradient above which a Gaussian is split or cloned", low=0.0)
+    prune_opacity: float = leaf(0.01, "Gaussians more transparent than this are removed", low=0.0, high=0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class LiftConfig:
+    image_size: int = leaf(240, "Longer side of the views features are lifted from", unit="px", low=16, high=4096)
+    decay: float = leaf(1.0, "Factor on old evidence where a Gaussian is seen again; below 1 the map forgets "
+                             "what was moved", low=0.0, high=1.0)
+    residual: float = leaf(0.15, "Refit the codec when new features leave more than this part of their variance "
+                                 "unexplained", low=0.0, high=1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class QueryConfig:
+    negatives: tuple[str, ...] = leaf(("object", "things", "stuff", "texture"),
+                                      "What a prompt competes against in relevancy mode")
+    threshold: float = leaf(-1.0, "Relevancy above which a Gaussian carries the label; below 0: the calibrated "
+                                  "default of the encoder", low=-1.0, high=1.0)
+    presence: float = leaf(0.5, "Probability above which a prompt counts as found", low=0.0, high=1.0)
+    min_weight: float = leaf(1.0, "Gaussians with less blending weight than this take no part", unit="px", low=0.0)
+    instance_gap: float = leaf(0.06, "Gaussians closer than this belong to one instance", unit="m", low=1e-4, high=100.0)
+    min_instance: int = leaf(12, "Smallest instance", unit="Gaussians", low=1)
+
+
+@dataclass(frozen=True, slots=True)
+class QosConfig:
+    input: str = leaf("sensor_data", "Quality of service of the input subscriptions",
+                      choices=("sensor_data", "reliable"))
+    depth: int = leaf(10, "Queue length of the input subscriptions", low=1, high=1000)
+
+
+@dataclass(frozen=True, slots=True)
+class InputConfig:
+    sync_slop: float = leaf(0.02, "Image, depth and pose within this time belong together", unit="s", low=0.0, high=10.0)
+    inbox: int = leaf(8, "Frames waiting for the mapping thread; when full the oldest is dropped and counted",
+                      low=1, high=1000)
+    silence: float = leaf(5.0, "Report what is missing when no usable frame arrived for this long", unit="s", low=0.5)
+    world_frame: str = leaf("map", "Frame of the map and of all outputs")
+    use_depth: bool = leaf(True, "Subscribe to depth; without it images alone are mapped")
+
+
+@dataclass(frozen=True, slots=True)
+class TfConfig:
+    timeout_s: float = leaf(1.0, "Frames whose transform does not arrive within this time are dropped and counted",
+                            unit="s", low=0.0, high=60.0)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputConfig:
+    rate: float = leaf(1.0, "How often the map cloud is published while it changes", unit="Hz", low=0.01, high=60.0)
+    max_points: int = leaf(200_000, "Points per published cloud", low=100, high=20_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole configuration; see `leaves` for a flat view."""
+
+    pose_source: str = leaf("pose", "Where camera poses come from", choices=("pose", "odom", "transform", "tf"))
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    dino: DinoConfig = field(default_factory=DinoConfig)
+    map: MapConfig = field(default_factory=MapConfig)
+    keyframe: KeyframeConfig = field(default_factory=KeyframeConfig)
+    seed: SeedConfig = field(default_factory=SeedConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    lift: LiftConfig = field(default_factory=LiftConfig)
+    query: QueryConfig = field(default_factory=QueryConfig)
+    qos: QosConfig = field(default_factory=QosConfig)
+    input: InputConfig = field(default_factory=InputConfig)
+    tf: TfConfig = field(default_factory=TfConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
+
+
+def leaves(config: Any = None, prefix: str = "") -> Iterator[tuple[Leaf, Any]]:
+    """Yields (leaf, value) for every parameter of a config (default: `Config()`), in declaration order."""
+    config = Config() if config is None else config
+    hints = typing.get_type_hints(type(config))
+    for f in fields(config):
+        value, path = getattr(config, f.name), prefix + f.name
+        if is_dataclass(value):
+            yield from leaves(value, path + ".")
+        else:
+            kind = typing.get_origin(hints[f.name]) or hints[f.name]
+            yield Leaf(path=path, type=kind, default=f.default, **f.metadata), value
+
+
+def _checked(spec: Leaf, value: Any) -> Any:
+    """The value in the leaf's type; raises UserError when type, choice or range is wrong."""
+    if spec.type is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if spec.type is tuple and isinstance(value, (list, tuple)):
+        element = type(spec.default[0])
+        value = tuple(element(v) for v in value)
+    if not isinstance(value, spec.type) or (spec.type is int and isinstance(value, bool)):
+        raise UserError(f"{spec.path}: expected {spec.type.__name__}, got {value!r}")
+    if spec.choices and value not in spec.choices:
+        raise UserError(f"{spec.path}: {value!r} is none of {', '.join(spec.choices)}")
+    if spec.type in (int, float):
+        if value != value or (spec.low is not None and value < spec.low) or (spec.high is not None and value > spec.high):
+            raise UserError(f"{spec.path}: {value!r} is outside [{spec.low}, {spec.high}] {spec.unit}".rstrip())
+    return value
+
+
+def override(config: Config, values: dict[str, Any]) -> Config:
+    """A copy of `config` with dotted paths replaced, e.g. `{"clip.model": "bundled"}`.
+
+    Raises:
+        UserError: unknown path, wrong type, or out of range.
+    """
+    specs = {spec.path: spec for spec, _ in leaves(config)}
+    for path, value in values.items():
+        if path not in specs:
+            close = [p for p in specs if p.rpartition(".")[2] == path.rpartition(".")[2]]
+            hint = f"; did you mean {close[0]}?" if close else "; `ovs3d config` lists all parameters"
+            raise UserError(f"{path}: no such parameter{hint}")
+        config = _replace(config, path.split("."), _checked(specs[path], value))
+    return config
+
+
+def _replace(node: Any, names: list[str], value: Any) -> Any:
+    if len(names) > 1:
+        value = _replace(getattr(node, names[0]), names[1:], value)
+    return dataclasses.replace(node, **{names[0]: value})
+
+
+def parse_assignments(assignments: list[str]) -> dict[str, Any]:
+    """Reads `key=value` strings of the command line; values are YAML scalars or comma lists.
+
+    Raises:
+        UserError: a string without '='.
+    """
+    specs = {spec.path: spec for spec, _ in leaves()}
+    values = {}
+    for text in assignments:
+        path, sign, raw = text.partition("=")
+        if not sign:
+            raise UserError(f"--set {text}: expected key=value, for example --set clip.model=bundled")
+        spec = specs.get(path)
+        if spec is not None and spec.type is str:
+            values[path] = raw
+        elif spec is not None and spec.type is tuple:
+            values[path] = [yaml.safe_load(item) for item in raw.split(",")]
+        else:
+            values[path] = yaml.safe_load(raw)
+            if spec is not None and spec.type is float and isinstance(values[path], str):
+                values[path] = _number(path, raw)  # YAML reads 1e-4 as a string
+    return values
+
+
+def _number(path: str, raw: str) -> float:
+    try:
+        return float(raw)
+    except ValueError:
+        raise UserError(f"{path}: expected float, got {raw!r}") from None
+
+
+def load(path: str | Path, config: Config | None = None) -> Config:
+    """Reads a YAML file, plain or with the `/**: ros__parameters:` wrapper of ROS, over `config`.
+
+    Raises:
+        UserError: missing file, broken YAML, unknown or invalid parameter.
+    """
+    try:
+        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; `ovs3d config > {path}` writes a template") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: expected a mapping of parameters")
+    for node in list(tree.values()):
+        if isinstance(node, dict) and "ros__parameters" in node:
+            tree = node["ros__parameters"]
+    return override(config or Config(), _flatten(tree))
+
+
+def _flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in tree.items():
+        flat.update(_flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
+    return flat
+
+
+def to_yaml(config: Config | None = None) -> str:
+    """The commented YAML of all parameters, in the form ROS parameter files have (plain tools read it too)."""
+    lines = ["# All parameters of ovs3d_ros with their defaults. Generated by `ovs3d config`.", "/**:",
+             "  ros__parameters:"]
+    section = ""
+    for spec, value in leaves(config):
+        group, _, name = spec.path.rpartition(".")
+        if group != section:
+            lines += ["", f"    {group}:"]
+            section = group
+        indent = "      " if group else "    "
+        bounds = f" [{spec.low}, {spec.high}]" if spec.low is not None or spec.high is not None else ""
+        about = f"{spec.doc}{f' ({spec.unit})' if spec.unit else ''}{bounds.replace('None', '')}"
+        if spec.choices:
+            about += f": {' | '.join(spec.choices)}"
+        scalar = list(value) if isinstance(value, tuple) else value
+        text = yaml.safe_dump(scalar, default_flow_style=True, width=1000).replace("\n...", "").strip()
+        lines += [f"{indent}# {about}", f"{indent}{name}: {text}"]
+    return "\n".join(lines) + "\n"
+
+
+def resolve_device(config: ComputeConfig) -> str:
+    """The torch device name: "cpu" or "cuda".
+
+    Raises:
+        UserError: a GPU was asked for and torch sees none.
+    """
+    if config.device == "cpu":
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if config.device == "cuda":
+        raise UserError("compute.device is cuda but torch sees no GPU; install a CUDA build or set compute.device=cpu")
+    return "cpu"
+
+
+def resolve_rasterizer(config: ComputeConfig) -> str:
+    """The rasterizer name for the resolved device: "gsplat" or "cpu"."""
+    if config.rasterizer != "auto":
+        return config.rasterizer
+    return "gsplat" if resolve_device(config) == "cuda" else "cpu"

@@ -1,0 +1,136 @@
+"""Rigid motions and the pinhole camera.
+
+Conventions (the one place they are stated):
+- camera axes: OpenCV, x right, y down, z forward; world in metres, any orientation;
+- `camtoworld` [4, 4] float64 takes camera points to the world; `viewmat` is its inverse;
+- `K` [3, 3] in pixels; pixel centres lie at +0.5, so pixel (0, 0) covers [0, 1) x [0, 1);
+- quaternions are wxyz (xyzw exists only in `ros/conversions.py`);
+- images RGB uint8 [H, W, 3]; depth float32 z in metres, 0 = none.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ovs3d_ros.types import Camera, UserError
+
+OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
+
+
+def invert_rigid(transform: np.ndarray) -> np.ndarray:
+    """Inverse of a rigid transform [4, 4], exact up to rounding (no general matrix inverse)."""
+    rotation, translation = transform[:3, :3], transform[:3, 3]
+    inverse = np.eye(4)
+    inverse[:3, :3] = rotation.T
+    inverse[:3, 3] = -rotation.T @ translation
+    return inverse
+
+
+def quat_to_matrix(quat: np.ndarray) -> np.ndarray:
+    """Rotation matrix [3, 3] of a quaternion wxyz [4] of any non-zero length.
+
+    Raises:
+        UserError: the quaternion is zero or not finite.
+    """
+    quat = np.asarray(quat, dtype=np.float64)
+    norm = np.linalg.norm(quat)
+    if not np.isfinite(norm) or norm < 1e-9:
+        raise UserError(f"quaternion {quat.tolist()} is not a rotation; check the pose source")
+    w, x, y, z = quat / norm
+    return np.array([
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ])
+
+
+def matrix_to_quat(rotation: np.ndarray) -> np.ndarray:
+    """Unit quaternion wxyz [4], w >= 0, of a rotation matrix [3, 3] (Shepperd's method)."""
+    m = np.asarray(rotation, dtype=np.float64)
+    trace = np.trace(m)
+    pivots = np.array([trace, m[0, 0], m[1, 1], m[2, 2]])
+    i = int(np.argmax(pivots))
+    if i == 0:
+        quat = np.array([1 + trace, m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]])
+    else:
+        a, b, c = i - 1, i % 3, (i + 1) % 3
+        quat = np.empty(4)
+        quat[0] = m[c, b] - m[b, c]
+        quat[1 + a] = 1 + m[a, a] - m[b, b] - m[c, c]
+        quat[1 + b] = m[b, a] + m[a, b]
+        quat[1 + c] = m[c, a] + m[a, c]
+    quat /= np.linalg.norm(quat)
+    return -quat if quat[0] < 0 else quat
+
+
+def check_pose(camtoworld: np.ndarray, name: str) -> np.ndarray:
+    """Returns the pose as float64 [4, 4] if it is a finite rigid motion.
+
+    Raises:
+        UserError: wrong shape, NaN, or a rotation block that is not a rotation within 1e-3.
+    """
+    pose = np.asarray(camtoworld, dtype=np.float64)
+    if pose.shape != (4, 4):
+        raise UserError(f"{name}: pose has shape {pose.shape}, expected 4 x 4")
+    if not np.isfinite(pose).all():
+        raise UserError(f"{name}: pose has NaN or infinite entries; drop this frame or fix the pose source")
+    rotation = pose[:3, :3]
+    if np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-3 or np.linalg.det(rotation) < 0:
+        raise UserError(f"{name}: the upper left 3 x 3 block of the pose is not a rotation (scaled or mirrored?)")
+    if np.abs(pose[3] - [0, 0, 0, 1]).max() > 1e-6:
+        raise UserError(f"{name}: the last row of the pose is {pose[3].tolist()}, expected 0 0 0 1")
+    return pose
+
+
+def check_camera(camera: Camera, name: str) -> Camera:
+    """Returns the camera if its intrinsics are plausible.
+
+    Raises:
+        UserError: NaN, non-positive or absurd focal length, principal point far outside the image, empty image.
+    """
+    K, width, height = camera.K, camera.width, camera.height
+    if K.shape != (3, 3) or not np.isfinite(K).all():
+        raise UserError(f"{name}: intrinsics must be a finite 3 x 3 matrix, got {K.tolist()}")
+    if width < 1 or height < 1:
+        raise UserError(f"{name}: image size {width}x{height} is empty")
+    side = max(width, height)
+    fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
+    if not (0.05 * side < fx < 100 * side and 0.05 * side < fy < 100 * side):
+        raise UserError(f"{name}: focal length ({fx:g}, {fy:g}) px is absurd for a {width}x{height} image")
+    if not (-width < cx < 2 * width and -height < cy < 2 * height):
+        raise UserError(f"{name}: principal point ({cx:g}, {cy:g}) lies far outside the {width}x{height} image")
+    return camera
+
+
+def project(points: np.ndarray, camera: Camera, camtoworld: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Projects world points [P, 3]; returns pixels [P, 2] and depths z [P] in metres.
+
+    Pixels of points at z <= 0 are meaningless; callers mask by depth.
+    """
+    viewmat = invert_rigid(camtoworld)
+    local = points @ viewmat[:3, :3].T + viewmat[:3, 3]
+    z = local[:, 2]
+    safe = np.where(np.abs(z) < 1e-9, 1e-9, z)
+    K = camera.K
+    pixels = np.stack([K[0, 0] * local[:, 0] / safe + K[0, 2], K[1, 1] * local[:, 1] / safe + K[1, 2]], axis=1)
+    return pixels, z
+
+
+def unproject(depth: np.ndarray, camera: Camera) -> np.ndarray:
+    """Camera-frame points [H, W, 3] in metres of a z-depth image [H, W] (0 stays at the origin)."""
+    height, width = depth.shape
+    K = camera.K
+    x = (np.arange(width) + 0.5 - K[0, 2]) / K[0, 0]
+    y = (np.arange(height) + 0.5 - K[1, 2]) / K[1, 1]
+    return np.stack([x[None, :] * depth, y[:, None] * depth, depth], axis=-1)
+
+
+def transform_points(points: np.ndarray, transform: np.ndarray) -> np.ndarray:
+    """Applies a rigid transform [4, 4] to points [..., 3]."""
+    return points @ transform[:3, :3].T + transform[:3, 3]
+
+
+def rotation_angle(a: np.ndarray, b: np.ndarray) -> float:
+    """Angle in radians between two rotation matrices [3, 3]."""
+    cosine = (np.trace(a.T @ b) - 1) / 2
+    return float(np.arccos(np.clip(cosine, -1.0, 1.0)))

@@ -1,0 +1,207 @@
+"""The values that travel between modules: cameras, frames, keyframes, snapshots, answers.
+
+Everything here is plain data. Maths lives in functions elsewhere; state that changes lives in `gaussians`
+and `mapper`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:  # annotations only: the configuration and the messages need no torch
+    import torch
+
+
+class UserError(ValueError):
+    """Bad input. The message is one line that names what is wrong and says what to do about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """An undistorted pinhole camera.
+
+    Attributes:
+        K: [3, 3] float64 intrinsics in pixels; pixel centres lie at +0.5.
+        width: image width in pixels.
+        height: image height in pixels.
+    """
+
+    K: np.ndarray
+    width: int
+    height: int
+
+    def scaled(self, width: int, height: int) -> Camera:
+        """The same camera at another resolution (exact because pixel centres lie at +0.5)."""
+        factors = np.array([width / self.width, height / self.height, 1.0])
+        return Camera(self.K * factors[:, None], width, height)
+
+    def fitted(self, max_side: int) -> Camera:
+        """The same camera with its longer side at most `max_side` pixels (0: unchanged)."""
+        factor = max_side / max(self.width, self.height) if max_side else 1.0
+        if factor >= 1.0:
+            return self
+        return self.scaled(max(1, round(self.width * factor)), max(1, round(self.height * factor)))
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One posed camera image, as read from a dataset or a robot.
+
+    Attributes:
+        stamp: seconds.
+        image: [H, W, 3] uint8 RGB.
+        camera: intrinsics of that image.
+        camtoworld: [4, 4] float64, OpenCV camera axes, metres.
+        depth: [H, W] float32 z in metres, 0 = none; or None.
+        labels: [H, W] integer class index, 0 = unlabelled; or None. Never used for mapping.
+        name: what to call it in messages and file names.
+    """
+
+    stamp: float
+    image: np.ndarray
+    camera: Camera
+    camtoworld: np.ndarray
+    depth: np.ndarray | None = None
+    labels: np.ndarray | None = None
+    name: str = ""
+
+
+@dataclass(slots=True)
+class CropTable:
+    """CLIP embeddings of the crops of one image, or of the cells of a dense feature map.
+
+    The table is about a thousand times smaller than the per-pixel features it stands for (METHOD §1).
+
+    Attributes:
+        boxes: [M, 4] float32 left, top, right, bottom, as fractions of the image's width and height.
+        scales: [M] int64 index of the pyramid level.
+        embeddings: [M, D] float32, as the encoder gave them (not normalised).
+        num_scales: number of pyramid levels.
+    """
+
+    boxes: torch.Tensor
+    scales: torch.Tensor
+    embeddings: torch.Tensor
+    num_scales: int
+
+
+@dataclass(slots=True)
+class Keyframe:
+    """A frame the map is trained on, at the mapping resolution.
+
+    Attributes:
+        index: running number.
+        stamp: seconds.
+        name: the frame's name.
+        image: [H, W, 3] float32 RGB in 0..1.
+        camera: intrinsics of `image`.
+        camtoworld: [4, 4] float64.
+        depth: [H, W] float32 metres, 0 = none; or None.
+        crops: CLIP crop table, once encoded.
+    """
+
+    index: int
+    stamp: float
+    name: str
+    image: torch.Tensor
+    camera: Camera
+    camtoworld: np.ndarray
+    depth: torch.Tensor | None = None
+    crops: CropTable | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MapSnapshot:
+    """An immutable copy of the map: all that queries and renders read.
+
+    Attributes:
+        version: grows with every publication.
+        gaussians: detached copies of the parameters: means [N, 3], quats [N, 4] wxyz, scales [N, 3] metres,
+            opacities [N] in 0..1, sh [N, K, 3].
+        codes: [N, S, d + 1] lifted code and alpha sums per pyramid level (see `lift`).
+        weight: [N] blending weight each Gaussian's code was averaged over, in pixels.
+        views: [N] number of keyframes that saw the Gaussian.
+        selection: [N, S] scale-selection logits.
+        codec: the `FeatureCodec` the codes are written in.
+        camtoworlds: [F, 4, 4] keyframe poses.
+        stamps: [F] keyframe stamps in seconds.
+        cameras: the keyframes' cameras.
+        names: the keyframes' names.
+        meta: encoder names, world frame and statistics that go into the map file's header.
+    """
+
+    version: int
+    gaussians: dict[str, torch.Tensor]
+    codes: torch.Tensor
+    weight: torch.Tensor
+    views: torch.Tensor
+    selection: torch.Tensor
+    codec: object | None
+    camtoworlds: np.ndarray
+    stamps: np.ndarray
+    cameras: list[Camera]
+    names: list[str]
+    meta: dict = field(default_factory=dict)
+
+    @property
+    def num_gaussians(self) -> int:
+        return int(self.gaussians["means"].shape[0])
+
+
+@dataclass(frozen=True, slots=True)
+class SemanticObject:
+    """One instance of a queried name.
+
+    Attributes:
+        prompt: the name it was found by.
+        label: 1-based index of the prompt in the query.
+        instance: 1-based number within the answer.
+        score: mean relevancy of its Gaussians, 0..1.
+        center: [3] metres, world frame.
+        quat: [4] wxyz, orientation of the box.
+        size: [3] metres, full extents of the oriented box.
+        num_gaussians: Gaussians in the instance.
+        views: keyframes that saw it.
+    """
+
+    prompt: str
+    label: int
+    instance: int
+    score: float
+    center: np.ndarray
+    quat: np.ndarray
+    size: np.ndarray
+    num_gaussians: int
+    views: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueryResult:
+    """The answer to a text query, per prompt and per Gaussian.
+
+    Attributes:
+        prompts: the P prompts.
+        map_version: version of the snapshot it was answered from.
+        found: [P] bool, the presence decision.
+        presence: [P] float, calibrated probability that the thing is in the map.
+        score: [P] float, the evidence the decision rests on (peak relevancy).
+        relevancy: [N, P] float32 per Gaussian, 0..1.
+        labels: [N] int64, 0 = none, else 1 + prompt index.
+        instances: [N] int64, 0 = none, else `SemanticObject.instance`.
+        objects: the instances.
+        latency_ms: time to answer.
+    """
+
+    prompts: list[str]
+    map_version: int
+    found: np.ndarray
+    presence: np.ndarray
+    score: np.ndarray
+    relevancy: torch.Tensor
+    labels: torch.Tensor
+    instances: torch.Tensor
+    objects: list[SemanticObject]
+    latency_ms: float
