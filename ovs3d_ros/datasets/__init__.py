@@ -1,0 +1,70 @@
+"""Datasets on disk as sequences of `Frame`: nerfstudio, COLMAP, and LLFF / 3D-OVS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ovs3d_ros.datasets import colmap, llff, nerfstudio
+from ovs3d_ros.datasets.dataset import Dataset, View
+from ovs3d_ros.datasets.labels import attach_labels
+from ovs3d_ros.types import UserError
+
+__all__ = ["FORMATS", "Dataset", "View", "open_dataset"]
+
+FORMATS = ("nerfstudio", "colmap", "llff")
+
+
+def open_dataset(path: str | Path, max_image_size: int = 0, format: str | None = None) -> Dataset:
+    """Opens a dataset; poses and file names are checked now, pixels are read frame by frame.
+
+    Args:
+        path: a folder with `transforms.json`, a COLMAP model (`sparse/0`, `sparse` or in the folder itself), or
+            `poses_bounds.npy`; or a nerfstudio JSON file such as `transforms_train.json`.
+        max_image_size: longest image side in pixels; larger images, their depth and labels are shrunk. 0: never.
+        format: "nerfstudio", "colmap" or "llff"; needed only where the folder holds more than one of them.
+
+    Raises:
+        UserError: nothing recognised, more than one format, or broken data; one line names file and remedy.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder")
+    if format is not None and format not in FORMATS:
+        raise UserError(f"dataset format {format!r} is unknown; choose one of {', '.join(FORMATS)}")
+    json_path = path if path.is_file() else path / "transforms.json"
+    root = path.parent if path.is_file() else path
+    format = format or _recognise(path)
+    points = None
+    if format == "nerfstudio":
+        views, points = nerfstudio.read(json_path)
+    elif format == "colmap":
+        views, points = colmap.read(root)
+    else:
+        views = llff.read(root)
+    views, classes = attach_labels(root, views)
+    return Dataset(root.resolve().name, format, views, classes, points, max_image_size)
+
+
+def _recognise(path: Path) -> str:
+    """The one format whose files are at `path`."""
+    if path.is_file():
+        if path.suffix != ".json":
+            raise UserError(f"{path}: a dataset is a folder or a nerfstudio .json file")
+        return "nerfstudio"
+    found = []
+    if (path / "transforms.json").is_file():
+        found.append("nerfstudio")
+    if colmap.find_model(path) is not None:
+        found.append("colmap")
+    if (path / "poses_bounds.npy").is_file():
+        found.append("llff")
+    if found == ["colmap", "llff"] and (path / "segmentations").is_dir():
+        return "llff"  # a 3D-OVS scene, which always carries the COLMAP model it came from
+    if len(found) > 1:
+        raise UserError(f"{path}: holds {' and '.join(found)} data; say which with format (--format {found[0]})")
+    if found:
+        return found[0]
+    if (path / "transforms_train.json").is_file():
+        raise UserError(f"{path}: has split files; give one of them, e.g. {path / 'transforms_train.json'}")
+    raise UserError(f"{path}: no dataset found; expected transforms.json, sparse/0/cameras.bin (or .txt), "
+                    "or poses_bounds.npy")

@@ -1,0 +1,214 @@
+"""Reader of COLMAP sparse models, text and binary.
+
+File formats: https://colmap.github.io/format.html. Poses there are world-to-camera in OpenCV axes, quaternions
+wxyz, pixel centres at +0.5.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ovs3d_ros.datasets import images
+from ovs3d_ros.datasets.dataset import View
+from ovs3d_ros.datasets.text import read_text
+from ovs3d_ros.datasets.undistort import Distortion
+from ovs3d_ros.geometry import check_camera, check_pose, invert_rigid, quat_to_matrix
+from ovs3d_ros.types import Camera, UserError
+
+logger = logging.getLogger(__name__)
+
+FRAME_PERIOD_S = 0.1  # COLMAP knows no time
+_MODEL_FOLDERS = ("sparse/0", "sparse", ".")
+# name and number of parameters by COLMAP's model id
+_MODELS = {
+    0: ("SIMPLE_PINHOLE", 3), 1: ("PINHOLE", 4), 2: ("SIMPLE_RADIAL", 4), 3: ("RADIAL", 5), 4: ("OPENCV", 8),
+    5: ("OPENCV_FISHEYE", 8), 6: ("FULL_OPENCV", 12), 7: ("FOV", 5), 8: ("SIMPLE_RADIAL_FISHEYE", 4),
+    9: ("RADIAL_FISHEYE", 5), 10: ("THIN_PRISM_FISHEYE", 12), 11: ("RAD_TAN_THIN_PRISM_FISHEYE", 16),
+}
+_SUPPORTED = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV")
+
+
+class _CameraRow(NamedTuple):
+    id: int
+    model: str
+    width: int
+    height: int
+    params: tuple[float, ...]
+
+
+class _ImageRow(NamedTuple):
+    quat: tuple[float, ...]  # wxyz, world to camera
+    translation: tuple[float, ...]
+    camera_id: int
+    name: str
+
+
+def find_model(root: Path) -> Path | None:
+    """The folder of the first sparse model under `root` (`sparse/0`, `sparse` or `root` itself), or None."""
+    for name in _MODEL_FOLDERS:
+        folder = root / name
+        if any((folder / f"cameras{suffix}").is_file() for suffix in (".bin", ".txt")):
+            return folder
+    return None
+
+
+def read(root: Path) -> tuple[list[View], tuple[np.ndarray, np.ndarray] | None]:
+    """Reads the first sparse model of a COLMAP project; frames in the order of their image names.
+
+    Args:
+        root: the project folder, with `images/` (or a shrunk `images_2/`, `images_4/`, ...).
+
+    Returns:
+        Views, and points (xyz [P, 3] float64, rgb [P, 3] uint8), None if there is no points3D file.
+
+    Raises:
+        UserError: anything missing, truncated, malformed, or a camera model that is not supported.
+    """
+    model = find_model(root)
+    if model is None:
+        raise UserError(f"{root}: no COLMAP model (cameras.bin or .txt) in {', '.join(_MODEL_FOLDERS)}")
+    suffix = ".bin" if (model / "cameras.bin").is_file() else ".txt"
+    cameras_path, images_path, points_path = (model / (name + suffix) for name in ("cameras", "images", "points3D"))
+    binary = suffix == ".bin"
+    camera_rows = _parsed(cameras_path, _binary_cameras if binary else _text_cameras)
+    image_rows = _parsed(images_path, _binary_images if binary else _text_images)
+    if not image_rows:
+        raise UserError(f"{images_path}: lists no images; the reconstruction is empty")
+    cameras = {row.id: _camera(row, cameras_path) for row in camera_rows}
+    folder = images.find_image_folder(root)
+    image_rows.sort(key=lambda row: row.name)
+    views = [_view(row, i, cameras, folder, images_path) for i, row in enumerate(image_rows)]
+    if not points_path.is_file():
+        logger.warning("%s: no such file, so there are no sparse points to start from", points_path)
+        return views, None
+    return views, _points(points_path, _parsed(points_path, _binary_points if binary else _text_points))
+
+
+def _camera(row: _CameraRow, path: Path) -> tuple[Camera, Distortion]:
+    where = f"{path}: camera {row.id}"
+    if row.model not in _SUPPORTED:
+        raise UserError(f"{where}: camera model {row.model} is not supported ({', '.join(_SUPPORTED)} are); run "
+                        "colmap image_undistorter and give its output")
+    counts = {name: count for name, count in _MODELS.values()}
+    if len(row.params) != counts[row.model] or not np.isfinite(row.params).all():
+        raise UserError(f"{where}: {row.model} needs {counts[row.model]} finite parameters, got {row.params}")
+    focal_count = 2 if row.model in ("PINHOLE", "OPENCV") else 1
+    fx, fy = row.params[0], row.params[focal_count - 1]
+    cx, cy, *coefficients = row.params[focal_count:]
+    distortion = (*coefficients, *([0.0] * (5 - len(coefficients))))
+    K = np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
+    return check_camera(Camera(K, row.width, row.height), where), distortion
+
+
+def _view(row: _ImageRow, index: int, cameras: dict[int, tuple[Camera, Distortion]], folder: Path,
+          path: Path) -> View:
+    where = f"{path}: image {row.name}"
+    if row.camera_id not in cameras:
+        raise UserError(f"{where} refers to camera {row.camera_id}, which the cameras file does not list")
+    image_path = folder / row.name
+    if not image_path.is_file():
+        raise UserError(f"{image_path}: no such file (named by {path}); restore it or remove it from the model")
+    quat = np.array(row.quat)
+    if not abs(np.linalg.norm(quat) - 1.0) < 1e-3:
+        raise UserError(f"{where}: quaternion {row.quat} does not have length 1; the file is damaged")
+    viewmat = np.eye(4)
+    viewmat[:3, :3] = quat_to_matrix(quat)
+    viewmat[:3, 3] = row.translation
+    camera, distortion = cameras[row.camera_id]
+    return View(
+        stamp=index * FRAME_PERIOD_S,
+        image_path=image_path,
+        camera=images.fit_to_image(camera, image_path),
+        camtoworld=invert_rigid(check_pose(viewmat, where)),
+        distortion=distortion,
+    )
+
+
+def _points(path: Path, rows: list[tuple[float, ...]]) -> tuple[np.ndarray, np.ndarray]:
+    table = np.array(rows, dtype=np.float64).reshape(len(rows), 6)
+    if not np.isfinite(table).all():
+        raise UserError(f"{path}: has points that are not finite; remove them")
+    return table[:, :3].copy(), np.clip(table[:, 3:], 0, 255).astype(np.uint8)
+
+
+def _parsed(path: Path, parse: Callable[[Path], Iterator]) -> list:
+    """All rows of one file, with every way it can be broken turned into one error."""
+    try:
+        return list(parse(path))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; a COLMAP model needs cameras, images and points3D") from None
+    except (OSError, struct.error, IndexError, ValueError, MemoryError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path}: truncated or not a COLMAP file ({error}); export the model again") from None
+
+
+def _text_rows(path: Path) -> Iterator[list[str]]:
+    """Words of each line that is no comment; blank lines stay, as images.txt uses them."""
+    return (line.split() for line in read_text(path).splitlines() if not line.lstrip().startswith("#"))
+
+
+def _text_cameras(path: Path) -> Iterator[_CameraRow]:
+    for words in _text_rows(path):
+        if words:
+            yield _CameraRow(int(words[0]), words[1], int(words[2]), int(words[3]), tuple(map(float, words[4:])))
+
+
+def _text_images(path: Path) -> Iterator[_ImageRow]:
+    rows = _text_rows(path)
+    for words in rows:
+        if not words:
+            continue
+        values = tuple(map(float, words[1:8]))
+        yield _ImageRow(values[:4], values[4:7], int(words[8]), " ".join(words[9:]))
+        next(rows, None)  # the image's 2D points, possibly a blank line
+
+
+def _text_points(path: Path) -> Iterator[tuple[float, ...]]:
+    for words in _text_rows(path):
+        if words:
+            yield tuple(map(float, words[1:7]))
+
+
+def _binary_cameras(path: Path) -> Iterator[_CameraRow]:
+    data = path.read_bytes()
+    (count,), offset = struct.unpack_from("<Q", data), 8
+    for _ in range(count):
+        id_, model_id, width, height = struct.unpack_from("<iiQQ", data, offset)
+        if model_id not in _MODELS:
+            raise UserError(f"{path}: camera {id_} has unknown model id {model_id}; run colmap image_undistorter")
+        model, num_params = _MODELS[model_id]
+        params = struct.unpack_from(f"<{num_params}d", data, offset + 24)
+        offset += 24 + 8 * num_params
+        yield _CameraRow(id_, model, width, height, params)
+
+
+def _binary_images(path: Path) -> Iterator[_ImageRow]:
+    data = path.read_bytes()
+    (count,), offset = struct.unpack_from("<Q", data), 8
+    for _ in range(count):
+        _, *pose, camera_id = struct.unpack_from("<i7di", data, offset)
+        end = data.index(b"\0", offset + 64)
+        name = data[offset + 64:end].decode("utf-8")
+        (num_points,) = struct.unpack_from("<Q", data, end + 1)
+        offset = end + 9 + 24 * num_points
+        if offset > len(data):
+            raise ValueError(f"image {name} ends beyond the file")
+        yield _ImageRow(tuple(pose[:4]), tuple(pose[4:]), camera_id, name)
+
+
+def _binary_points(path: Path) -> Iterator[tuple[float, ...]]:
+    data = path.read_bytes()
+    (count,), offset = struct.unpack_from("<Q", data), 8
+    for _ in range(count):
+        _, x, y, z, red, green, blue, _, track = struct.unpack_from("<Q3d3BdQ", data, offset)
+        offset += 51 + 8 * track
+        if offset > len(data):
+            raise ValueError("a point's track ends beyond the file")
+        yield x, y, z, red, green, blue

@@ -1,0 +1,183 @@
+"""A dataset on disk as a lazily loading sequence of `Frame`s."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ovs3d_ros.datasets import images, undistort
+from ovs3d_ros.types import Camera, Frame, UserError
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Where one frame lies on disk and how it was taken; no pixels.
+
+    Attributes:
+        stamp: seconds.
+        image_path: the photograph.
+        camera: intrinsics of the photograph at its own resolution.
+        camtoworld: [4, 4] float64, OpenCV camera axes.
+        distortion: OpenCV's (k1, k2, p1, p2, k3) of the photograph.
+        depth_path: z-depth image, or None.
+        depth_unit_m: metres per stored depth unit.
+        label_path: index PNG, or None.
+        mask_paths: (class index, mask file) pairs that make up the labels; a later one covers an earlier one.
+    """
+
+    stamp: float
+    image_path: Path
+    camera: Camera
+    camtoworld: np.ndarray
+    distortion: undistort.Distortion = undistort.NO_DISTORTION
+    depth_path: Path | None = None
+    depth_unit_m: float = 0.001
+    label_path: Path | None = None
+    mask_paths: tuple[tuple[int, Path], ...] = ()
+
+
+class Dataset:
+    """Posed frames in order; pixels are read when a frame is asked for.
+
+    Attributes:
+        name: the folder's name.
+        format: "nerfstudio", "colmap" or "llff".
+        classes: class name per label index, `classes[0] == ""` for unlabelled; None without labels.
+        points: sparse points (xyz [P, 3] float64 in the world frame, rgb [P, 3] uint8); None without.
+        cameras: the N pinhole cameras the frames come with (undistorted, at the reading resolution).
+        camtoworlds: [N, 4, 4] float64.
+        stamps: [N] float64 seconds.
+        names: the N frame names, unique and fit for file names.
+        image_paths: the N photographs.
+        has_depth: whether any frame has depth.
+        has_labels: whether any frame has labels.
+    """
+
+    def __init__(self, name: str, format: str, views: list[View], classes: list[str] | None,
+                 points: tuple[np.ndarray, np.ndarray] | None, max_image_size: int):
+        """Takes what a reader found.
+
+        Args:
+            name: what to call the dataset.
+            format: which reader it was.
+            views: at least one view, in order.
+            classes: class names by label index, or None.
+            points: sparse points, or None.
+            max_image_size: longest image side in pixels; larger images are shrunk. 0 leaves them alone.
+
+        Raises:
+            UserError: no views, a negative size, or a distortion that cannot be undone.
+        """
+        if not views:
+            raise UserError(f"{name}: the dataset has no frames; check that its pose file lists images")
+        if max_image_size < 0:
+            raise UserError(f"{name}: max_image_size {max_image_size} is negative; give pixels, or 0 for full size")
+        self.name = name
+        self.format = format
+        self.classes = classes
+        self.points = points
+        self.camtoworlds = np.stack([view.camtoworld for view in views])  # [N, 4, 4]
+        self.stamps = np.array([view.stamp for view in views], dtype=np.float64)  # [N]
+        self.image_paths = [view.image_path for view in views]
+        self.names = _frame_names(self.image_paths)
+        self.has_depth = any(view.depth_path is not None for view in views)
+        self.has_labels = any(view.label_path is not None or view.mask_paths for view in views)
+        self._views = views
+        self._pinholes = _pinhole_cameras(views)
+        self.cameras = [camera.fitted(max_image_size) for camera in self._pinholes]
+        self._maps_key: tuple | None = None
+        self._maps: tuple[np.ndarray, np.ndarray] | None = None
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def __iter__(self) -> Iterator[Frame]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index: int) -> Frame:
+        """Reads, undistorts and resizes frame `index` (negative counts from the end).
+
+        Raises:
+            IndexError: no such frame.
+            UserError: one of its files is missing, truncated, of the wrong kind, or of a contradicting size.
+        """
+        view, camera = self._views[index], self.cameras[index]
+        photograph = images.read_rgb(view.image_path)
+        if photograph.shape[:2] != (view.camera.height, view.camera.width):
+            raise UserError(f"{view.image_path}: the image changed size since the dataset was opened; open it again")
+        depth = None if view.depth_path is None else images.read_depth(view.depth_path, view.depth_unit_m)
+        labels = self._read_labels(view)
+        if any(view.distortion):
+            photograph = undistort.remap_rgb(photograph, self._undistortion_maps(index))
+        return Frame(
+            stamp=view.stamp,
+            image=images.resize_rgb(photograph, camera.width, camera.height),
+            camera=camera,
+            camtoworld=view.camtoworld.copy(),
+            depth=self._match(depth, index, view.depth_path),
+            labels=self._match(labels, index, view.label_path or view.image_path),
+            name=self.names[index],
+        )
+
+    def _read_labels(self, view: View) -> np.ndarray | None:
+        if view.label_path is not None:
+            return images.read_labels(view.label_path, self.classes)
+        if not view.mask_paths:
+            return None
+        labels = None
+        for index, path in view.mask_paths:
+            mask = images.read_mask(path)
+            if labels is None:
+                labels = np.zeros(mask.shape, dtype=images.label_dtype(self.classes))
+            if mask.shape != labels.shape:
+                raise UserError(f"{path}: mask is {mask.shape[1]}x{mask.shape[0]}, the view's other masks are "
+                                f"{labels.shape[1]}x{labels.shape[0]}; give all of one view the same size")
+            labels[mask] = index
+        return labels
+
+    def _match(self, array: np.ndarray | None, index: int, path: Path | None) -> np.ndarray | None:
+        """Brings depth or labels [h, w] to frame `index`'s camera by nearest neighbour."""
+        if array is None:
+            return None
+        view, camera = self._views[index], self.cameras[index]
+        size, photograph = (array.shape[1], array.shape[0]), (view.camera.width, view.camera.height)
+        if not images.same_aspect(size, photograph):
+            raise UserError(f"{path}: {size[0]}x{size[1]} does not match its image {view.image_path.name} of "
+                            f"{photograph[0]}x{photograph[1]}; give both the same field of view")
+        if any(view.distortion):
+            array = undistort.remap_nearest(images.resize_nearest(array, *photograph), self._undistortion_maps(index))
+        return images.resize_nearest(array, camera.width, camera.height)
+
+    def _undistortion_maps(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """The maps of frame `index`; those of the last calibration are kept, as frames mostly share one."""
+        view = self._views[index]
+        key = _calibration_key(view)
+        if self._maps is None or key != self._maps_key:
+            self._maps = undistort.undistortion_maps(view.camera, view.distortion, self._pinholes[index])
+            self._maps_key = key
+        return self._maps
+
+
+def _calibration_key(view: View) -> tuple:
+    return view.camera.K.tobytes(), view.camera.width, view.camera.height, view.distortion
+
+
+def _pinhole_cameras(views: list[View]) -> list[Camera]:
+    """The undistorted camera of each view; each distinct calibration is worked out once."""
+    known: dict[tuple, Camera] = {}
+    for view in views:
+        key = _calibration_key(view)
+        if key not in known:
+            known[key] = undistort.undistorted_camera(view.camera, view.distortion, str(view.image_path))
+    return [known[_calibration_key(view)] for view in views]
+
+
+def _frame_names(paths: list[Path]) -> list[str]:
+    """File stems; with the folder's name where stems repeat; with the index where even that repeats."""
+    for names in ([path.stem for path in paths], [f"{path.parent.name}_{path.stem}" for path in paths]):
+        if len(set(names)) == len(names):
+            return names
+    return [f"{i:05d}_{path.stem}" for i, path in enumerate(paths)]

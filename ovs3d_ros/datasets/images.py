@@ -1,0 +1,190 @@
+"""Reading pictures from disk: colour, depth, labels and masks; resizing that keeps pixel centres at +0.5.
+
+Pillow decodes (it reports truncated files and keeps palette indices, and leaves EXIF orientation alone, as
+COLMAP and nerfstudio do when they compute poses); OpenCV resizes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from ovs3d_ros.types import Camera, UserError
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm"})
+DEPTH_REMEDY = "depth must be a single-channel 16-bit PNG, a float32 TIFF or a .npy array"
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height in pixels, from the file's header.
+
+    Raises:
+        UserError: the file is missing or is not an image.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: not a readable image ({_first_line(error)})") from None
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    """Reads an image as [H, W, 3] uint8 RGB; transparent pixels are laid on white, as in NeRF's Blender scenes.
+
+    Raises:
+        UserError: the file is missing, truncated, or holds no colour or grey values of 8 or 16 bits.
+    """
+    image = _decode(path)
+    mode = image.mode
+    if mode in ("F", "I"):
+        raise UserError(f"{path}: {mode}-mode pixels are not a photograph; give an 8-bit RGB image")
+    if mode.startswith("I;16"):
+        grey = (np.array(image).astype(np.uint32) // 257).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = np.array(image.convert("RGBA"))
+        alpha = rgba[:, :, 3:].astype(np.float32) / 255.0
+        return np.rint(rgba[:, :, :3] * alpha + 255.0 * (1.0 - alpha)).astype(np.uint8)
+    return np.array(image.convert("RGB"))
+
+
+def read_depth(path: Path, unit_m: float) -> np.ndarray:
+    """Reads z-depth as [H, W] float32 metres, 0 = none (also where the file has NaN, infinite or negative values).
+
+    Args:
+        path: 16-bit PNG, float32 TIFF, or `.npy` (uint16 or float).
+        unit_m: metres per stored unit.
+
+    Raises:
+        UserError: missing or truncated file; 8-bit or multi-channel depth.
+    """
+    if path.suffix.lower() == ".npy":
+        raw = load_npy(path)
+    else:
+        raw = np.array(_decode(path))
+    raw = raw[:, :, 0] if raw.ndim == 3 and raw.shape[2] == 1 else raw
+    if raw.ndim != 2:
+        raise UserError(f"{path}: depth has shape {raw.shape}; {DEPTH_REMEDY}")
+    if raw.dtype not in (np.uint16, np.int32, np.float16, np.float32, np.float64):
+        raise UserError(f"{path}: depth has dtype {raw.dtype}; {DEPTH_REMEDY}")
+    depth = (raw.astype(np.float64) * unit_m).astype(np.float32)
+    depth[~(np.isfinite(depth) & (depth > 0))] = 0.0
+    return depth
+
+
+def read_labels(path: Path, classes: list[str]) -> np.ndarray:
+    """Reads an index PNG (grey or palette) as [H, W] uint8 or uint16 class indices, 0 = unlabelled.
+
+    Args:
+        path: the PNG.
+        classes: name per index; an empty name (but for index 0) marks an index that must not occur.
+
+    Raises:
+        UserError: missing or truncated file, a colour image, or an index without a name in `classes`.
+    """
+    labels = np.array(_decode(path))
+    if labels.ndim != 2 or labels.dtype not in (np.bool_, np.uint8, np.uint16, np.int32):
+        raise UserError(f"{path}: labels are {labels.dtype} of shape {labels.shape}; store class indices, one channel")
+    for index in np.unique(labels).tolist():
+        if index and not (0 <= index < len(classes) and classes[index]):
+            raise UserError(f"{path}: label {index} has no line in classes.txt; add 'index name' or mend the image")
+    return labels.astype(label_dtype(classes))
+
+
+def label_dtype(classes: list[str]) -> type[np.unsignedinteger]:
+    """uint8 where the class indices fit, else uint16."""
+    return np.uint8 if len(classes) <= 256 else np.uint16
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """Reads a mask as [H, W] bool; only grey value 255 counts (METHOD §8).
+
+    Raises:
+        UserError: missing or truncated file.
+    """
+    return np.array(_decode(path).convert("L")) == 255
+
+
+def resize_nearest(array: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Resizes [H, W] to [height, width] by the pixel that contains each new pixel's centre."""
+    rows = ((np.arange(height) + 0.5) * array.shape[0] / height).astype(np.int64)
+    columns = ((np.arange(width) + 0.5) * array.shape[1] / width).astype(np.int64)
+    return np.ascontiguousarray(array[rows[:, None], columns[None, :]])
+
+
+def resize_rgb(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Shrinks [H, W, 3] uint8 to [height, width, 3] by area averaging."""
+    if image.shape[:2] == (height, width):
+        return image
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def same_aspect(size: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two (width, height) are the same image at two resolutions, up to rounding by one pixel."""
+    (width, height), (other_width, other_height) = sorted((size, other))
+    return abs(width * other_height - height * other_width) <= max(other_width, other_height)
+
+
+def fit_to_image(camera: Camera, path: Path) -> Camera:
+    """The declared camera at the resolution of the image file it belongs to.
+
+    Raises:
+        UserError: the file's aspect ratio contradicts the declared width and height.
+    """
+    declared, actual = (camera.width, camera.height), image_size(path)
+    if declared == actual:
+        return camera
+    if not same_aspect(declared, actual):
+        turned = " (turned by its EXIF orientation?)" if same_aspect(declared, actual[::-1]) else ""
+        raise UserError(
+            f"{path}: the image is {actual[0]}x{actual[1]} but its camera says {declared[0]}x{declared[1]}{turned}; "
+            "give the image that was calibrated, or mend width and height")
+    return camera.scaled(*actual)
+
+
+def find_image_folder(root: Path) -> Path:
+    """`root/images`, or else the least shrunk of `images_2`, `images_4`, ...
+
+    Raises:
+        UserError: there is none.
+    """
+    if (root / "images").is_dir():
+        return root / "images"
+    shrunk = [folder for folder in root.glob("images_*") if folder.is_dir() and folder.name[7:].isdigit()]
+    if not shrunk:
+        raise UserError(f"{root}: no images folder; put the photographs into {root / 'images'}")
+    return min(shrunk, key=lambda folder: int(folder.name[7:]))
+
+
+def load_npy(path: Path) -> np.ndarray:
+    """Loads a `.npy` array without unpickling.
+
+    Raises:
+        UserError: missing, truncated or pickled.
+    """
+    try:
+        return np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (ValueError, EOFError, OSError) as error:
+        raise UserError(f"{path}: not a readable .npy array ({_first_line(error)})") from None
+
+
+def _decode(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: the image is truncated or unreadable ({_first_line(error)})") from None
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

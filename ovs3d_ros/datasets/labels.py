@@ -1,0 +1,93 @@
+"""Ground-truth labels beside any dataset: a `labels/` folder of index PNGs, or 3D-OVS `segmentations/`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from ovs3d_ros.datasets.dataset import View
+from ovs3d_ros.datasets.text import read_text
+from ovs3d_ros.types import UserError
+
+MAX_LABEL = 65535  # what a 16-bit index PNG can hold
+_UNLABELLED_NAMES = frozenset({"unlabelled", "unlabeled", "unknown", "none", "void", "ignore"})
+
+
+def attach_labels(root: Path, views: list[View]) -> tuple[list[View], list[str] | None]:
+    """Finds the labels of a dataset.
+
+    `labels/<image stem>.png` with a `classes.txt` of `index name` lines (in `labels/` or beside it), or the
+    3D-OVS layout `segmentations/<view index>/<class>.png` with one class name per line. Views whose reader
+    already named a label file keep it.
+
+    Args:
+        root: the dataset's folder.
+        views: its views, in order.
+
+    Returns:
+        The views with their label files, and the class names by index (None without labels).
+
+    Raises:
+        UserError: labels without `classes.txt`, a broken `classes.txt`, missing masks, or both layouts at once.
+    """
+    folder, segmentations = root / "labels", root / "segmentations"
+    found = {path.stem: path for path in sorted(folder.glob("*.png"))} if folder.is_dir() else {}
+    views = [view if view.label_path else replace(view, label_path=found.get(view.image_path.stem)) for view in views]
+    labelled = any(view.label_path for view in views)
+    if labelled and segmentations.is_dir():
+        raise UserError(f"{root}: has both labels and segmentations/; keep the one you mean")
+    if labelled:
+        return views, read_classes(root)
+    if segmentations.is_dir():
+        return _attach_segmentations(segmentations, views)
+    return views, None
+
+
+def read_classes(root: Path) -> list[str]:
+    """Class names by index from `labels/classes.txt` or `classes.txt`; index 0 is "" (unlabelled).
+
+    Raises:
+        UserError: no such file, a malformed or repeated line, or a class numbered 0.
+    """
+    candidates = [root / "labels" / "classes.txt", root / "classes.txt"]
+    path = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if path is None:
+        raise UserError(f"{root}: labels need a classes.txt of 'index name' lines (0 = unlabelled); none found")
+    names: dict[int, str] = {}
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        if not line.strip():
+            continue
+        index, name = (*line.split(maxsplit=1), "")[:2]
+        name = name.strip()
+        if not (index.isascii() and index.isdigit() and int(index) <= MAX_LABEL and name):
+            raise UserError(f"{path}:{number}: {line.strip()!r} is not 'index name'")
+        if int(index) in names or name in names.values():
+            raise UserError(f"{path}:{number}: index {index} or name {name!r} occurs twice")
+        names[int(index)] = name
+    if names.get(0, "void").lower() not in _UNLABELLED_NAMES:
+        raise UserError(f"{path}: index 0 means unlabelled but is named {names[0]!r}; number the classes from 1")
+    names.pop(0, None)
+    if not names:
+        raise UserError(f"{path}: lists no classes; write 'index name' lines, counted from 1")
+    return [names.get(index, "") for index in range(max(names) + 1)]
+
+
+def _attach_segmentations(folder: Path, views: list[View]) -> tuple[list[View], list[str]]:
+    """The 3D-OVS layout: class i + 1 is the i-th name in sorted order (METHOD §8)."""
+    path = folder / "classes.txt"
+    names = sorted(line.strip() for line in read_text(path).splitlines() if line.strip())
+    if not names or len(set(names)) != len(names) or len(names) > MAX_LABEL:
+        raise UserError(f"{path}: expected one distinct class name per line")
+    views = list(views)
+    for view_folder in sorted(child for child in folder.iterdir() if child.is_dir()):
+        if not (view_folder.name.isascii() and view_folder.name.isdigit()):
+            raise UserError(f"{view_folder}: folder names in segmentations/ are view indices such as 07")
+        index = int(view_folder.name)
+        if index >= len(views):
+            raise UserError(f"{view_folder}: there is no view {index}, the dataset has {len(views)}")
+        masks = tuple((i, view_folder / f"{name}.png") for i, name in enumerate(names, start=1))
+        for _, mask in masks:
+            if not mask.is_file():
+                raise UserError(f"{mask}: no such file, but {path} lists that class; every view needs every class")
+        views[index] = replace(views[index], mask_paths=masks)
+    return views, ["", *names]

@@ -1,0 +1,133 @@
+"""Reader of nerfstudio `transforms.json` (also NeRF's Blender scenes with `camera_angle_x`)."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from ovs3d_ros.datasets import images
+from ovs3d_ros.datasets.dataset import View
+from ovs3d_ros.datasets.ply import read_points
+from ovs3d_ros.datasets.text import finite_number, read_json_object
+from ovs3d_ros.datasets.undistort import Distortion
+from ovs3d_ros.geometry import OPENGL_TO_OPENCV, check_camera, check_pose
+from ovs3d_ros.types import Camera, UserError
+
+DEFAULT_DEPTH_UNIT_M = 0.001  # nerfstudio stores depth in millimetres
+FRAME_PERIOD_S = 0.1  # between frames that carry no timestamp
+_MODELS = ("PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "PERSPECTIVE")
+
+
+def read(path: Path) -> tuple[list[View], tuple[np.ndarray, np.ndarray] | None]:
+    """Reads the poses and file names of a `transforms.json`.
+
+    Poses are camera-to-world in OpenGL axes; they are turned to OpenCV axes. Intrinsics may be global or per
+    frame. Frames with a "timestamp" (seconds) are put in time order.
+
+    Args:
+        path: the JSON file.
+
+    Returns:
+        Views and sparse points (from `ply_file_path`, else None).
+
+    Raises:
+        UserError: anything missing, malformed, or implausible, named by file and frame.
+    """
+    document = read_json_object(path)
+    frames = document.get("frames")
+    if not isinstance(frames, list) or not frames:
+        raise UserError(f"{path}: 'frames' is missing or empty; list one entry per image")
+    unit = finite_number(document.get("depth_unit_m", DEFAULT_DEPTH_UNIT_M), f"{path}: depth_unit_m")
+    if unit <= 0:
+        raise UserError(f"{path}: depth_unit_m is {unit:g}; give metres per stored unit, e.g. 0.001")
+    views = [_view(path, document, i, frame, unit) for i, frame in enumerate(frames)]
+    timed = sum(isinstance(frame, dict) and "timestamp" in frame for frame in frames)
+    if 0 < timed < len(frames):
+        raise UserError(f"{path}: only {timed} of {len(frames)} frames have a timestamp; give all or none")
+    ply = document.get("ply_file_path")
+    points = None if ply is None else read_points(_file(path, ply, f"{path}: ply_file_path"))
+    return sorted(views, key=lambda view: view.stamp), points
+
+
+def _view(path: Path, document: dict, index: int, frame: object, unit: float) -> View:
+    where = f"{path}: frame {index}"
+    if not isinstance(frame, dict) or "transform_matrix" not in frame:
+        raise UserError(f"{where} has no transform_matrix; give a 4 x 4 camera-to-world matrix")
+    image_path = _file(path, frame.get("file_path"), f"{where}: file_path")
+    where = f"{where} ({image_path.name})"
+    depth, label = (frame.get(key) for key in ("depth_file_path", "label_file_path"))
+    camera = _camera({**document, **frame}, image_path, where)
+    return View(
+        stamp=finite_number(frame.get("timestamp", index * FRAME_PERIOD_S), f"{where}: timestamp"),
+        image_path=image_path,
+        camera=check_camera(images.fit_to_image(camera, image_path), where),
+        camtoworld=_pose(frame["transform_matrix"], where),
+        distortion=_distortion({**document, **frame}, where),
+        depth_path=None if depth is None else _file(path, depth, f"{where}: depth_file_path"),
+        depth_unit_m=unit,
+        label_path=None if label is None else _file(path, label, f"{where}: label_file_path"),
+    )
+
+
+def _pose(value: object, where: str) -> np.ndarray:
+    try:
+        matrix = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise UserError(f"{where}: transform_matrix is not a 4 x 4 matrix of numbers") from None
+    if matrix.shape == (3, 4):
+        matrix = np.vstack([matrix, [0.0, 0.0, 0.0, 1.0]])
+    return check_pose(matrix, where) @ OPENGL_TO_OPENCV
+
+
+def _camera(keys: dict, image_path: Path, where: str) -> Camera:
+    """Intrinsics from fl_x, fl_y, cx, cy, w, h; or from camera_angle_x and the image's size."""
+    def number(key: str, default: float) -> float:
+        return finite_number(keys.get(key, default), f"{where}: {key}")
+
+    actual = (0, 0) if {"w", "h"} <= keys.keys() else images.image_size(image_path)
+    width, height = number("w", actual[0]), number("h", actual[1])
+    if width < 1 or height < 1 or width != int(width) or height != int(height):
+        raise UserError(f"{where}: w and h are {width:g} and {height:g}; expected whole pixels, at least 1")
+    focal_x, focal_y = _focal(keys, "x", width, where), _focal(keys, "y", height, where)
+    if focal_x is None:
+        raise UserError(f"{where}: neither fl_x nor camera_angle_x is given; add the focal length in pixels")
+    focal_y = focal_x if focal_y is None else focal_y
+    K = np.array([[focal_x, 0.0, number("cx", width / 2)], [0.0, focal_y, number("cy", height / 2)], [0.0, 0.0, 1.0]])
+    return Camera(K, int(width), int(height))
+
+
+def _focal(keys: dict, axis: str, side: float, where: str) -> float | None:
+    """Focal length in pixels along one axis, from fl_* or the field of view; None where neither is given."""
+    if f"fl_{axis}" in keys:
+        return finite_number(keys[f"fl_{axis}"], f"{where}: fl_{axis}")
+    if f"camera_angle_{axis}" not in keys:
+        return None
+    angle = finite_number(keys[f"camera_angle_{axis}"], f"{where}: camera_angle_{axis}")
+    if not 0 < angle < math.pi:
+        raise UserError(f"{where}: camera_angle_{axis} is {angle:g}; expected radians between 0 and pi")
+    return 0.5 * side / math.tan(0.5 * angle)
+
+
+def _distortion(keys: dict, where: str) -> Distortion:
+    model = str(keys.get("camera_model", "OPENCV")).upper()
+    if model not in _MODELS or keys.get("is_fisheye"):
+        raise UserError(f"{where}: camera model {model} is not supported ({', '.join(_MODELS)} are); undistort the "
+                        "images to a pinhole first (e.g. colmap image_undistorter)")
+    k1, k2, p1, p2, k3, k4 = (finite_number(keys.get(key, 0.0), f"{where}: {key}")
+                              for key in ("k1", "k2", "p1", "p2", "k3", "k4"))
+    if k4:
+        raise UserError(f"{where}: k4 = {k4:g} belongs to a fisheye model; undistort the images to a pinhole first")
+    return (k1, k2, p1, p2, k3)
+
+
+def _file(json_path: Path, value: object, where: str) -> Path:
+    """A file named in the JSON, relative to it; NeRF's Blender scenes leave the suffix out."""
+    if not isinstance(value, str) or not value:
+        raise UserError(f"{where} is {value!r}; expected a file name")
+    path = json_path.parent / value
+    for candidate in (path, *(path.with_name(path.name + suffix) for suffix in (".png", ".jpg", ".jpeg"))):
+        if candidate.is_file():
+            return candidate
+    raise UserError(f"{path}: no such file (named by {where}); restore it or drop it from {json_path.name}")
