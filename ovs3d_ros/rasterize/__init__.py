@@ -1,0 +1,106 @@
+"""Rendering of N-channel 3D Gaussians behind one protocol: Numba kernels on a CPU, gsplat on a GPU.
+
+Both follow gsplat 1.5.3: eps2d 0.3, near plane 0.01, alpha in [1/255, 0.999], transmittance stop at 1e-4.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from ovs3d_ros.types import UserError
+
+__all__ = ["Rasterizer", "make_rasterizer"]
+
+
+class Rasterizer(Protocol):
+    """What every rasterizer offers. Tensors are float32 on the rasterizer's device.
+
+    Shared arguments of both methods:
+        means: [N, 3] metres, world axes.
+        quats: [N, 4] wxyz, any non-zero norm.
+        scales: [N, 3] standard deviations in metres, positive.
+        opacities: [N] in (0, 1).
+        viewmats: [C, 4, 4] world to camera, OpenCV axes; any float type.
+        Ks: [C, 3, 3] pixels, pixel centres at +0.5; any float type.
+        width, height: image size in pixels.
+    """
+
+    def __call__(
+        self,
+        means: Tensor,
+        quats: Tensor,
+        scales: Tensor,
+        opacities: Tensor,
+        colors: Tensor,
+        viewmats: Tensor,
+        Ks: Tensor,
+        width: int,
+        height: int,
+    ) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """Renders `colors` [N, D], any D >= 1, over black.
+
+        Differentiable with respect to means, quats, scales, opacities and colors; not the cameras.
+
+        Returns:
+            colors [C, H, W, D], alphas [C, H, W, 1], and a dictionary with
+            `radii` [C, N, 2] int32 pixels (0: culled), `means2d` [C, N, 2] pixels, `depths` [C, N] metres,
+            `n_visible` (int, Gaussians not culled in at least one camera), and `means2d_absgrad` [C, N, 2],
+            zero until a backward pass through geometry fills it with sum over pixels of |dL/d(means2d)|
+            (AbsGS, Ye et al. 2024), in loss per pixel.
+
+        Raises:
+            UserError: a shape, type or device is wrong, a value is not finite, or a camera requires grad.
+        """
+        ...
+
+    def lift(
+        self,
+        means: Tensor,
+        quats: Tensor,
+        scales: Tensor,
+        opacities: Tensor,
+        targets: Tensor,
+        viewmats: Tensor,
+        Ks: Tensor,
+        width: int,
+        height: int,
+        pixel_weights: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gathers images into Gaussians with the compositing weights w_i(p) = alpha_i(p) T_i(p).
+
+        Args:
+            targets: [C, H, W, D] images phi.
+            pixel_weights: [C, H, W] factors m(p) >= 0, 0 where a pixel is invalid (there phi may be anything
+                finite); None for 1.
+
+        Returns:
+            numerator [N, D] = sum over cameras and pixels of m w_i phi, weight [N] = sum of m w_i, and
+            max_weight [N] = maximum of m w_i. No gradients.
+
+        Raises:
+            UserError: as for rendering.
+        """
+        ...
+
+
+def make_rasterizer(name: str, threads: int = 0) -> Rasterizer:
+    """The rasterizer called `name`.
+
+    Args:
+        name: "cpu" (Numba) or "gsplat" (CUDA).
+        threads: worker threads of the CPU rasterizer; 0 for one per available core.
+
+    Raises:
+        UserError: the name is unknown, or what that rasterizer needs is missing.
+    """
+    if name == "cpu":
+        from .cpu import CpuRasterizer
+
+        return CpuRasterizer(threads)
+    if name == "gsplat":
+        from .gsplat import GsplatRasterizer
+
+        return GsplatRasterizer()
+    raise UserError(f"unknown rasterizer {name!r}: choose 'cpu' or 'gsplat'")

@@ -1,0 +1,263 @@
+"""The CPU rasterizer: Numba kernels on a pool of threads, as one node of torch's autograd graph."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from . import kernels_backward, kernels_forward, kernels_project, kernels_tiles
+from .inputs import check_cameras, check_colors, check_gaussians, check_targets
+from .kernels_project import CameraArrays, GaussianArrays, ProjectedArrays
+from .kernels_tiles import SPLAT_COLUMNS, Tiles
+
+CHANNEL_CHUNK = 32  # channels per pass: more would spill the innermost loops out of registers
+
+Kernel = Callable[[int, int], None]  # (thread, num_threads)
+
+
+class ThreadTeam:
+    """Runs a kernel once per thread. Shares are fixed, so results depend on the number of threads only."""
+
+    def __init__(self, threads: int):
+        available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.size = threads or available
+        self._pool = ThreadPoolExecutor(self.size - 1, "rasterizer") if self.size > 1 else None
+
+    def run(self, kernel: Kernel) -> None:
+        """Calls kernel(thread, size) on every thread, thread 0 being the caller's; raises what they raise."""
+        others = [self._pool.submit(kernel, thread, self.size) for thread in range(1, self.size)] if self._pool else []
+        kernel(0, self.size)
+        for other in others:
+            other.result()
+
+
+@dataclass(slots=True)
+class _View:
+    """One camera's visible Gaussians, ready to composite."""
+
+    camera: CameraArrays
+    projected: ProjectedArrays
+    order: np.ndarray  # [M] int32, visible Gaussians front to back
+    splats: np.ndarray  # [M, 8] float32
+    colors: np.ndarray  # [M, D] float32
+    tiles: Tiles
+
+
+def _chunks(channels: int) -> list[tuple[int, tuple[int, ...]]]:
+    """(first channel, tuple whose length is the number of channels) of every pass."""
+    return [(c, (0,) * min(CHANNEL_CHUNK, channels - c)) for c in range(0, channels, CHANNEL_CHUNK)]
+
+
+def _prepare(team: ThreadTeam, gaussians: GaussianArrays, colors: np.ndarray, camera: CameraArrays) -> _View:
+    """Projects, culls, sorts by depth, packs and bins."""
+    count = len(gaussians.means)
+    projected = ProjectedArrays(
+        np.empty((count, 2), np.float32),
+        np.empty((count, 3), np.float32),
+        np.empty(count, np.float32),
+        np.empty((count, 2), np.int32),
+    )
+    team.run(lambda t, n: kernels_project.project_forward(t, n, gaussians, camera, projected))
+    visible = np.flatnonzero((projected.radii > 0).all(1))
+    # Positive floats sort like their bits; the index below them breaks ties, which makes the sort stable.
+    keys = projected.depths[visible].view(np.uint32).astype(np.uint64) << np.uint64(32) | visible.astype(np.uint64)
+    keys.sort()
+    order = (keys & np.uint64(0xFFFFFFFF)).astype(np.int32)
+    splats = np.empty((len(order), SPLAT_COLUMNS), np.float32)
+    packed = np.empty((len(order), colors.shape[1]), np.float32)
+    team.run(
+        lambda t, n: kernels_tiles.pack_splats(t, n, order, projected, gaussians.opacities, colors, splats, packed)
+    )
+    offsets, ids = kernels_tiles.bin_tiles(splats, camera.width, camera.height)
+    return _View(camera, projected, order, splats, packed, Tiles(offsets, ids, camera.width, camera.height))
+
+
+def _composite(team: ThreadTeam, view: _View, image: np.ndarray, transmittance: np.ndarray) -> None:
+    for first, channels in _chunks(image.shape[-1]):
+        team.run(
+            lambda t, n, first=first, channels=channels: kernels_forward.composite(
+                t, n, view.tiles, view.splats, view.colors, first, channels, image, transmittance
+            )
+        )
+
+
+def _lift(
+    team: ThreadTeam, view: _View, targets: np.ndarray, pixel_weights: np.ndarray, numerator: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Adds to numerator [N, D]; returns per splat sum w and max w."""
+    visible, depth = len(view.order), targets.shape[-1]
+    sums = np.zeros((team.size, visible, depth), np.float32)
+    weights, maxima = np.zeros((2, team.size, visible), np.float32)
+    for first, channels in _chunks(depth):
+        # Every pass sees the same weights; only the first one's count.
+        kept = first == 0
+        weights_of = weights if kept else np.zeros_like(weights)
+        team.run(
+            lambda t, n, first=first, channels=channels, weights_of=weights_of: kernels_forward.lift_tiles(
+                t, n, view.tiles, view.splats, targets, pixel_weights, first, channels, sums[t], weights_of[t], maxima[t]
+            )
+        )
+    team.run(lambda t, n: kernels_backward.scatter_rows(t, n, sums, view.order, numerator))
+    return weights.sum(0), maxima.max(0)
+
+
+def _backward(
+    team: ThreadTeam,
+    view: _View,
+    gaussians: GaussianArrays,
+    image_gradients: tuple[np.ndarray, ...],
+    v_gaussians: GaussianArrays,
+    v_colors: np.ndarray,
+    v_means2d_abs: np.ndarray,
+) -> None:
+    """Adds one camera's share to the gradients."""
+    visible, depth = view.colors.shape
+    splat_slabs = np.zeros((team.size, visible, SPLAT_COLUMNS), np.float32)
+    color_slabs = np.zeros((team.size, visible, depth), np.float32)
+    image, transmittance, v_image, v_transmittance = image_gradients
+    for first, channels in _chunks(depth):
+        # The transmittance is one output however many passes the channels take.
+        v_end = v_transmittance if first == 0 else np.zeros_like(v_transmittance)
+        gradients = image, transmittance, v_image, v_end
+        team.run(
+            lambda t, n, first=first, channels=channels, gradients=gradients: kernels_backward.composite_backward(
+                t, n, view.tiles, view.splats, view.colors, gradients, first, channels, splat_slabs[t], color_slabs[t]
+            )
+        )
+    team.run(lambda t, n: kernels_backward.scatter_rows(t, n, color_slabs, view.order, v_colors))
+    team.run(
+        lambda t, n: kernels_project.project_backward(
+            t, n, gaussians, view.camera, view.order, splat_slabs, v_gaussians, v_means2d_abs
+        )
+    )
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().contiguous().numpy()
+
+
+def _camera_arrays(viewmats: Tensor, Ks: Tensor, width: int, height: int) -> list[CameraArrays]:
+    viewmats_, Ks_ = _array(viewmats.double()), _array(Ks.double())
+    return [CameraArrays(viewmat, K, width, height) for viewmat, K in zip(viewmats_, Ks_, strict=True)]
+
+
+class _Rasterize(torch.autograd.Function):
+    """(means, quats, scales, opacities, colors) -> (colors [C, H, W, D], transmittance [C, H, W])."""
+
+    @staticmethod
+    def forward(ctx, team, cameras, meta, *tensors):
+        *geometry, colors = (_array(tensor) for tensor in tensors)
+        gaussians = GaussianArrays(*geometry)
+        count, depth = colors.shape
+        width, height = cameras[0].width, cameras[0].height
+        image = torch.empty(len(cameras), height, width, depth)
+        transmittance = torch.empty(len(cameras), height, width)
+        views = [_prepare(team, gaussians, colors, camera) for camera in cameras]
+        for view, image_, transmittance_ in zip(views, image.numpy(), transmittance.numpy(), strict=True):
+            _composite(team, view, image_, transmittance_)
+        radii, means2d, depths = (
+            np.stack([getattr(view.projected, name) for view in views]) for name in ("radii", "means2d", "depths")
+        )
+        meta["radii"], meta["means2d"], meta["depths"] = map(torch.from_numpy, (radii, means2d, depths))
+        meta["n_visible"] = int((radii > 0).all(-1).any(0).sum())
+        meta["means2d_absgrad"] = torch.zeros(len(cameras), count, 2)
+        ctx.team, ctx.views, ctx.absgrad = team, views, meta["means2d_absgrad"]
+        ctx.save_for_backward(*tensors, image, transmittance)
+        return image, transmittance
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, v_image, v_transmittance):
+        *tensors, image, transmittance = ctx.saved_tensors
+        v_image, v_transmittance = _array(v_image), _array(v_transmittance)
+        needed = ctx.needs_input_grad[3:]
+        gradients = [torch.zeros(tensor.shape) for tensor in tensors]
+        *v_geometry, v_colors = (gradient.numpy() for gradient in gradients)
+        if any(needed[:4]):
+            gaussians = GaussianArrays(*(_array(tensor) for tensor in tensors[:4]))
+            images, absgrad = (image.detach().numpy(), transmittance.detach().numpy()), ctx.absgrad.zero_().numpy()
+            for i, view in enumerate(ctx.views):
+                image_gradients = images[0][i], images[1][i], v_image[i], v_transmittance[i]
+                _backward(
+                    ctx.team, view, gaussians, image_gradients, GaussianArrays(*v_geometry), v_colors, absgrad[i]
+                )
+        else:  # the gradient with respect to colors alone is the lift of the image's gradient
+            pixel_weights = np.ones(v_transmittance.shape[1:], np.float32)
+            for view, v_image_ in zip(ctx.views, v_image, strict=True):
+                _lift(ctx.team, view, v_image_, pixel_weights, v_colors)
+        return (None, None, None, *(g if need else None for g, need in zip(gradients, needed, strict=True)))
+
+
+class CpuRasterizer:
+    """The `Rasterizer` protocol on a CPU. Safe to call from several threads at once.
+
+    Args:
+        threads: number of threads, 0 for one per available core.
+    """
+
+    def __init__(self, threads: int = 0):
+        self._team = ThreadTeam(threads)
+
+    def __call__(
+        self,
+        means: Tensor,
+        quats: Tensor,
+        scales: Tensor,
+        opacities: Tensor,
+        colors: Tensor,
+        viewmats: Tensor,
+        Ks: Tensor,
+        width: int,
+        height: int,
+    ) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """See `Rasterizer.__call__`."""
+        check_gaussians(means, quats, scales, opacities)
+        check_colors(colors, len(means))
+        check_cameras(viewmats, Ks, width, height)
+        meta: dict[str, Any] = {}
+        cameras = _camera_arrays(viewmats, Ks, width, height)
+        image, transmittance = _Rasterize.apply(
+            self._team, cameras, meta, means, quats, scales, opacities, colors
+        )
+        return image, (1.0 - transmittance).unsqueeze(-1), meta
+
+    @torch.no_grad()
+    def lift(
+        self,
+        means: Tensor,
+        quats: Tensor,
+        scales: Tensor,
+        opacities: Tensor,
+        targets: Tensor,
+        viewmats: Tensor,
+        Ks: Tensor,
+        width: int,
+        height: int,
+        pixel_weights: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """See `Rasterizer.lift`. One dedicated front-to-back pass per camera, without autograd."""
+        check_gaussians(means, quats, scales, opacities)
+        check_cameras(viewmats, Ks, width, height)
+        check_targets(targets, pixel_weights, (len(viewmats), height, width))
+        gaussians = GaussianArrays(*(_array(t) for t in (means, quats, scales, opacities)))
+        if pixel_weights is None:
+            pixel_weights = torch.ones(targets.shape[:3])
+        numerator = torch.zeros(len(means), targets.shape[-1])
+        weight, max_weight = np.zeros((2, len(means)), np.float32)
+        no_colors = np.empty((len(means), 0), np.float32)
+        for camera, image, pixel_weights_ in zip(
+            _camera_arrays(viewmats, Ks, width, height), _array(targets), _array(pixel_weights), strict=True
+        ):
+            view = _prepare(self._team, gaussians, no_colors, camera)
+            sums, maxima = _lift(self._team, view, image, pixel_weights_, numerator.numpy())
+            weight[view.order] += sums
+            max_weight[view.order] = np.maximum(max_weight[view.order], maxima)
+        return numerator, torch.from_numpy(weight), torch.from_numpy(max_weight)
