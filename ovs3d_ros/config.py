@@ -47,8 +47,8 @@ class ComputeConfig:
 
 @dataclass(frozen=True, slots=True)
 class ClipConfig:
-    model: str = leaf("ViT-B-16", "open_clip model name, 'bundled' for the small model shipped with the package, "
-                                  "or an import string pkg.module:Class")
+    model: str = leaf("bundled", "open_clip model name such as ViT-B-16 (real scenes), 'bundled' for the small "
+                                 "offline model that knows the rendered demo world, or an import string pkg.module:Class")
     pretrained: str = leaf("openai", "open_clip pretrained tag or a path to a checkpoint; ignored for bundled")
     mode: str = leaf("auto", "crop pyramid of 3D-OVS, or one dense forward pass; auto takes what the model was "
                              "calibrated with, else pyramid on a GPU and dense on a CPU",
@@ -58,6 +58,8 @@ class ClipConfig:
     crop_stride: float = leaf(0.25, "Distance between crops", unit="crop sides", low=0.05, high=1.0)
     batch_size: int = leaf(256, "Crops per forward pass", low=1, high=65536)
     image_size: int = leaf(640, "Longer side of the image that is encoded, 0 = as it comes", unit="px", low=0, high=8192)
+    dense_size: int = leaf(0, "Longer side of the image in dense mode, smaller ones are enlarged; 0 = what the model was "
+                              "calibrated with, else image_size", unit="px", low=0, high=8192)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,95 @@
+"""Image-text and patch encoders: what the rest of the system needs from CLIP and from DINO.
+
+`make_clip` and `make_dino` are the only ways in. A model that is not there is an error that names the remedy;
+no encoder ever runs on random weights.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Protocol, Sequence
+
+from ovs3d_ros.config import ClipConfig, DinoConfig
+from ovs3d_ros.types import CropTable, UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+
+class ImageTextEncoder(Protocol):
+    """Embeds crops of an image, or the cells of one dense pass over it, and texts into one space.
+
+    Attributes:
+        name: recorded in map files; a map refuses another encoder.
+        dim: length D of an embedding.
+        calibration: contents of `calibration.json` beside the model, or None.
+    """
+
+    name: str
+    dim: int
+    calibration: dict | None
+
+    def encode_image(self, image: np.ndarray) -> CropTable:
+        """`image` is [H, W, 3] uint8 RGB."""
+        ...
+
+    def encode_text(self, prompts: Sequence[str]) -> torch.Tensor:
+        """[P, D] float32 unit-norm embeddings on the CPU."""
+        ...
+
+
+class PatchEncoder(Protocol):
+    """Self-supervised patch features of an image.
+
+    Attributes:
+        name: recorded in map files.
+        dim: length D of a feature.
+    """
+
+    name: str
+    dim: int
+
+    def encode_image(self, image: np.ndarray) -> torch.Tensor:
+        """[h, w, D] float32 features of an [H, W, 3] uint8 RGB image; cell (0, 0) is its top left corner."""
+        ...
+
+
+def make_clip(config: ClipConfig, device: str) -> ImageTextEncoder:
+    """The image-text encoder that `config.model` names.
+
+    Raises:
+        UserError: unknown model, weights that are neither here nor reachable, or a broken import string.
+    """
+    if _is_import_string(config.model):
+        return _imported("clip.model", config.model)(config, device)
+    from ovs3d_ros.encoders.clip import load_clip
+
+    return load_clip(config, device)
+
+
+def make_dino(config: DinoConfig, device: str) -> PatchEncoder:
+    """The patch encoder that `config.model` names.
+
+    Raises:
+        UserError: unknown model, weights that are neither here nor reachable, or a broken import string.
+    """
+    if _is_import_string(config.model):
+        return _imported("dino.model", config.model)(config, device)
+    from ovs3d_ros.encoders.dino import load_dino
+
+    return load_dino(config, device)
+
+
+def _is_import_string(name: str) -> bool:
+    """`pkg.module:Class`; open_clip and timm use a colon too, in `hf-hub:` and `local-dir:`."""
+    return ":" in name and not name.startswith(("hf-hub:", "hf_hub:", "local-dir:"))
+
+
+def _imported(leaf: str, name: str) -> type:
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"{leaf}: cannot import {name} ({error}); give pkg.module:Class of an installed "
+                        "package whose constructor takes (config, device)") from None

@@ -1,0 +1,209 @@
+"""CLIP through open_clip: the crop pyramid of 3D-OVS, one dense pass, and text.
+
+The pyramid resizes the whole image once per level, so that a crop is exactly the model's input size, and cuts the
+crops out as views: every crop is antialiased and none is resized on its own.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from pathlib import Path
+from typing import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ovs3d_ros.config import ClipConfig
+from ovs3d_ros.encoders.dense import dense_features, supports_dense
+from ovs3d_ros.encoders.images import fitted_size, image_to_tensor, resize
+from ovs3d_ros.types import CropTable, UserError
+
+_log = logging.getLogger(__name__)
+
+BUNDLED = Path(__file__).parent.parent / "models" / "tiny_clip"
+
+
+class ClipEncoder:
+    """An open_clip model behind the `ImageTextEncoder` protocol.
+
+    Args:
+        model: an open_clip model in eval mode, on `device`.
+        tokenizer: open_clip tokenizer of that model.
+        name: recorded in map files.
+        config: mode, crop pyramid and batch size.
+        device: torch device name.
+        calibration: contents of `calibration.json`; its `encoder` section may give `mode` and `dense_size`.
+
+    Raises:
+        UserError: `clip.mode=dense` for an image tower that has no dense mode.
+    """
+
+    def __init__(self, model: torch.nn.Module, tokenizer, name: str, config: ClipConfig, device: str,
+                 calibration: dict | None = None) -> None:
+        self.name = name
+        self.calibration = calibration
+        self._model, self._tokenizer, self._config, self._device = model, tokenizer, config, device
+        self._crop_px = int(np.min(model.visual.image_size))
+        preprocess = model.visual.preprocess_cfg
+        self._mean, self._std = preprocess["mean"], preprocess["std"]
+        own = (calibration or {}).get("encoder", {})
+        self.mode = _resolve_mode(config.mode, own.get("mode"), device, supports_dense(model.visual))
+        if self.mode == "dense" and not supports_dense(model.visual):
+            raise UserError(f"clip.mode=dense: the image tower of {name} has no dense mode; set clip.mode=pyramid")
+        self._dense_px = config.dense_size or own.get("dense_size") or config.image_size
+        self.dim = int(self.encode_text(["a"]).shape[1])
+
+    @torch.inference_mode()
+    def encode_image(self, image: np.ndarray) -> CropTable:
+        """Crop table of an image; in dense mode one box per feature cell and one scale.
+
+        Args:
+            image: [H, W, 3] uint8 RGB.
+
+        Raises:
+            UserError: not an RGB byte image.
+        """
+        pixels = image_to_tensor(image, self._device, self._mean, self._std)  # [1, 3, H, W]
+        if self.mode == "dense":
+            return self._dense(pixels)
+        return self._pyramid(pixels)
+
+    @torch.inference_mode()
+    def encode_text(self, prompts: Sequence[str]) -> torch.Tensor:
+        """[P, D] float32 unit-norm embeddings on the CPU, of the prompts as they are written (METHOD §4).
+
+        Raises:
+            UserError: no prompt, or an empty one.
+        """
+        prompts = list(prompts)
+        if not prompts or not all(isinstance(p, str) and p.strip() for p in prompts):
+            raise UserError("encode_text: give at least one prompt, none of them empty")
+        tokens = self._tokenizer(prompts)  # [P, L]
+        if bool((tokens[:, -1] != 0).any()):
+            longest = max(prompts, key=len)
+            _log.warning("prompt fills the %d tokens the model reads and may be cut: %.60s", tokens.shape[1], longest)
+        features = self._model.encode_text(tokens.to(self._device))
+        return F.normalize(features.float(), dim=-1).cpu()
+
+    def _pyramid(self, pixels: torch.Tensor) -> CropTable:
+        height, width = pixels.shape[-2:]
+        pixels = resize(pixels, *fitted_size(height, width, self._config.image_size))
+        boxes, scales, embeddings = [], [], []
+        for level, divisor in enumerate(self._config.crop_divisors):
+            box, embedding = self._level(pixels, divisor)
+            boxes.append(box)
+            embeddings.append(embedding)
+            scales.append(torch.full((len(box),), level, dtype=torch.int64, device=box.device))
+        return CropTable(torch.cat(boxes), torch.cat(scales), torch.cat(embeddings), len(boxes))
+
+    def _level(self, pixels: torch.Tensor, divisor: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Boxes [M, 4] and embeddings [M, D] of the crops of one pyramid level."""
+        height, width = pixels.shape[-2:]
+        side = self._crop_px
+        factor = side * divisor / min(height, width)
+        height, width = max(side, round(height * factor)), max(side, round(width * factor))
+        scaled = resize(pixels, height, width)[0]  # [3, H', W']
+        tops, lefts = (crop_starts(length, side, self._config.crop_stride) for length in (height, width))
+        corners = [(top, left) for top in tops for left in lefts]
+        parts = []
+        for start in range(0, len(corners), self._config.batch_size):
+            chunk = corners[start:start + self._config.batch_size]
+            crops = torch.stack([scaled[:, top:top + side, left:left + side] for top, left in chunk])
+            parts.append(self._model.encode_image(crops.contiguous(memory_format=torch.channels_last)).float())
+        top, left = torch.tensor(corners, dtype=torch.float32, device=pixels.device).unbind(-1)
+        boxes = torch.stack([left / width, top / height, (left + side) / width, (top + side) / height], dim=-1)
+        return boxes, torch.cat(parts)
+
+    def _dense(self, pixels: torch.Tensor) -> CropTable:
+        height, width = fitted_size(*pixels.shape[-2:], self._dense_px, enlarge=True)
+        features = dense_features(self._model.visual, pixels, height, width)  # [h, w, D]
+        rows, columns, _ = features.shape
+        y, x = torch.meshgrid(torch.arange(rows, device=pixels.device), torch.arange(columns, device=pixels.device),
+                              indexing="ij")
+        boxes = torch.stack([x / columns, y / rows, (x + 1) / columns, (y + 1) / rows], dim=-1).float()
+        scales = torch.zeros(rows * columns, dtype=torch.int64, device=pixels.device)
+        return CropTable(boxes.view(-1, 4), scales, features.reshape(rows * columns, -1).float(), 1)
+
+
+def crop_starts(length: int, side: int, stride: float) -> list[int]:
+    """First pixels of crops of `side` px that cover 0..length, the borders included.
+
+    The crops are spread evenly, at most `stride` sides apart.
+    """
+    count = math.ceil((length - side) / max(1.0, stride * side) - 1e-9) + 1
+    return [round(i * (length - side) / max(1, count - 1)) for i in range(count)]
+
+
+def _resolve_mode(asked: str, calibrated: str | None, device: str, dense: bool) -> str:
+    """`auto` takes what the model was calibrated with, else the pyramid on a GPU and dense on a CPU."""
+    if asked != "auto":
+        return asked
+    if calibrated:
+        return calibrated
+    return "dense" if device == "cpu" and dense else "pyramid"
+
+
+def load_clip(config: ClipConfig, device: str) -> ClipEncoder:
+    """Loads the open_clip model that `config` names, with its weights.
+
+    `clip.model` is `bundled`, an open_clip name with `clip.pretrained` (tag or checkpoint file), or open_clip's
+    `local-dir:/path` and `hf-hub:org/name`, whose own weights are taken.
+
+    Raises:
+        UserError: open_clip is not installed, the model is unknown, or its weights cannot be had.
+    """
+    try:
+        import open_clip
+    except ImportError:
+        raise UserError("CLIP needs open_clip: pip install open_clip_torch") from None
+    source = f"local-dir:{BUNDLED}" if config.model == "bundled" else config.model
+    has_schema = source.startswith(("local-dir:", "hf-hub:"))
+    if not has_schema and source.replace("/", "-") not in open_clip.list_models():
+        raise UserError(f"clip.model={source}: open_clip knows no such model; `open_clip.list_models()` lists "
+                        "them, or set clip.model=bundled")
+    try:
+        tag = (not has_schema and open_clip.get_pretrained_cfg(source.replace("/", "-"), config.pretrained)) or {}
+        model = open_clip.create_model(source, pretrained=None if has_schema else config.pretrained, device=device,
+                                       require_pretrained=True, force_quick_gelu=bool(tag.get("quick_gelu")))
+        tokenizer = open_clip.get_tokenizer(source, **_tokenizer_options(source))
+    except Exception as error:  # the hub raises its own kinds, and none names a remedy
+        raise _unavailable(config, has_schema, error) from None
+    name, calibration = f"{config.model}/{config.pretrained}", None
+    if has_schema:
+        name, calibration = source, _calibration(source)
+    if config.model == "bundled":
+        name = f"bundled/{(calibration or {}).get('name', 'tiny_clip')}"
+    model.eval()
+    model.visual.to(memory_format=torch.channels_last)
+    return ClipEncoder(model, tokenizer, name, config, device, calibration)
+
+
+def _tokenizer_options(source: str) -> dict:
+    """A model folder may bring its own byte-pair merges; open_clip takes their path as an argument."""
+    merges = Path(source.partition(":")[2]) / "bpe_merges.txt.gz"
+    return {"bpe_path": str(merges)} if source.startswith("local-dir:") and merges.is_file() else {}
+
+
+def _calibration(source: str) -> dict | None:
+    path = Path(source.partition(":")[2]) / "calibration.json"
+    if not source.startswith("local-dir:") or not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error}); write it again with tools/models") from None
+
+
+def _unavailable(config: ClipConfig, has_schema: bool, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:160] or type(error).__name__
+    if config.model == "bundled":
+        return UserError(f"clip.model=bundled: {BUNDLED} is incomplete ({reason}); reinstall ovs3d_ros")
+    if has_schema:
+        return UserError(f"clip.model={config.model}: cannot load it ({reason}); check the path or the network, "
+                         "or set clip.model=bundled")
+    return UserError(f"clip.model={config.model}: no weights for clip.pretrained={config.pretrained!r} ({reason}); "
+                     "connect once so that open_clip can fetch them, or give clip.pretrained=/path/to/checkpoint, or "
+                     "set clip.model=bundled")

@@ -1,0 +1,109 @@
+"""One forward pass over a whole image that yields text-comparable features per cell (METHOD §15).
+
+Vision transformers: the last block keeps only its value path, mixed by key-key attention with a Gaussian over the
+grid, without residual and MLP (Hajimiri et al., NACLIP, WACV 2025; the value path is MaskCLIP's, Zhou et al., ECCV
+2022). Convolutional timm trunks that end in global average pooling: their head applied to every cell of the map
+before the pool, which for a linear head averages to the crop embedding exactly.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from ovs3d_ros.encoders.images import resize
+
+NEIGHBOUR_SIGMA = 5.0  # cells; NACLIP's published value
+
+
+def supports_dense(visual: torch.nn.Module) -> bool:
+    """Whether `dense_features` knows the image tower."""
+    return _is_vit(visual) or _is_pooled_conv(visual)
+
+
+def dense_features(visual: torch.nn.Module, pixels: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Projected local features of an image.
+
+    Args:
+        visual: image tower of an open_clip model for which `supports_dense` holds.
+        pixels: [1, 3, H, W] normalised image.
+        height: height to encode it at, rounded to whole cells.
+        width: width to encode it at, rounded to whole cells.
+
+    Returns:
+        [h, w, D] features, not normalised.
+    """
+    if _is_vit(visual):
+        patch = visual.patch_size[0]
+        return _vit_features(visual, _whole_cells(pixels, height, width, patch))
+    stride = visual.trunk.feature_info[-1]["reduction"]
+    return _conv_features(visual, _whole_cells(pixels, height, width, stride))
+
+
+def _is_vit(visual: torch.nn.Module) -> bool:
+    """open_clip's own transformer with a class token, plain blocks and a projection."""
+    blocks = getattr(getattr(visual, "transformer", None), "resblocks", None)
+    return blocks is not None and hasattr(blocks[-1], "attn") and hasattr(blocks[-1].attn, "in_proj_weight") \
+        and getattr(visual, "attn_pool", None) is None and getattr(visual, "class_embedding", None) is not None
+
+
+def _is_pooled_conv(visual: torch.nn.Module) -> bool:
+    trunk = getattr(visual, "trunk", None)
+    pool = getattr(trunk, "global_pool", None) or getattr(getattr(trunk, "head", None), "global_pool", None)
+    return getattr(pool, "pool_type", None) == "avg" and bool(getattr(trunk, "feature_info", None))
+
+
+def _whole_cells(pixels: torch.Tensor, height: int, width: int, cell: int) -> torch.Tensor:
+    return resize(pixels, *(max(1, round(length / cell)) * cell for length in (height, width)))
+
+
+def _conv_features(visual: torch.nn.Module, pixels: torch.Tensor) -> torch.Tensor:
+    cells = visual.trunk.forward_features(pixels.contiguous(memory_format=torch.channels_last))  # [1, C, h, w]
+    _, channels, rows, columns = cells.shape
+    single = cells[0].permute(1, 2, 0).reshape(rows * columns, channels, 1, 1)
+    return visual.head(visual.trunk.forward_head(single)).view(rows, columns, -1)
+
+
+def _vit_features(visual: torch.nn.Module, pixels: torch.Tensor) -> torch.Tensor:
+    x = visual.conv1(pixels)  # [1, C, h, w]
+    rows, columns = x.shape[-2:]
+    x = x.flatten(2).transpose(1, 2)  # [1, hw, C]
+    cls = visual.class_embedding.view(1, 1, -1)
+    x = torch.cat([cls, x], dim=1) + _position_embedding(visual, rows, columns)
+    x = visual.ln_pre(x)
+    *blocks, last = visual.transformer.resblocks
+    for block in blocks:
+        x = block(x)
+    x = _neighbour_attention(last, x[:, 1:], rows, columns)
+    x = visual.ln_post(x)
+    return (x @ visual.proj if visual.proj is not None else x).view(rows, columns, -1)
+
+
+def _position_embedding(visual: torch.nn.Module, rows: int, columns: int) -> torch.Tensor:
+    """[1 + hw, C] the learned grid resampled to rows x columns, the class token's entry first."""
+    cls, grid = visual.positional_embedding[:1], visual.positional_embedding[1:]
+    if tuple(visual.grid_size) != (rows, columns):
+        grid = grid.T.reshape(1, -1, *visual.grid_size)
+        grid = F.interpolate(grid, size=(rows, columns), mode="bicubic", align_corners=False)[0].flatten(1).T
+    return torch.cat([cls, grid])
+
+
+def _neighbour_attention(block: torch.nn.Module, tokens: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """Value path of a block: softmax(k k^T / sqrt(d) + Gaussian of the cell distance) v, then the projection.
+
+    Args:
+        tokens: [1, hw, C] patch tokens.
+
+    Returns:
+        [1, hw, C].
+    """
+    attention = block.attn
+    _, count, channels = tokens.shape
+    heads = attention.num_heads
+    projected = F.linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias)
+    _, k, v = projected[0].view(count, 3, heads, channels // heads).permute(1, 2, 0, 3)  # each [heads, hw, d]
+    y, x = (torch.arange(n, device=tokens.device, dtype=tokens.dtype) for n in (rows, columns))
+    falls = (torch.exp(-(axis[:, None] - axis) ** 2 / (2 * NEIGHBOUR_SIGMA ** 2)) for axis in (y, x))
+    near = torch.kron(*falls)  # [hw, hw]: a Gaussian of the distance is separable
+    mixed = F.scaled_dot_product_attention(k[None], k[None], v[None], attn_mask=near)[0]
+    return attention.out_proj(mixed.permute(1, 0, 2).reshape(1, count, channels))
