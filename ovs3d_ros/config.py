@@ -151,11 +151,20 @@ class InputConfig:
     silence: float = leaf(5.0, "Report what is missing when no usable frame arrived for this long", unit="s", low=0.5)
     world_frame: str = leaf("map", "Frame of the map and of all outputs")
     use_depth: bool = leaf(True, "Subscribe to depth; without it images alone are mapped")
+    image_transport: str = leaf("raw", "Subscribe to image or image/compressed", choices=("raw", "compressed"))
+    depth_transport: str = leaf("raw", "Subscribe to depth or depth/compressedDepth", choices=("raw", "compressedDepth"))
+    rectification: str = leaf("auto", "Raw images are undistorted by camera_info; auto: images are rectified if their "
+                                      "topic's name contains rect", choices=("auto", "raw", "rectified"))
+    extrinsics: tuple[float, ...] = leaf((0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0), "Optical frame in the odometry's child "
+                                         "frame, for pose_source odom: x y z qx qy qz qw")
+    pose_gap: float = leaf(0.5, "Longest gap poses are interpolated over", unit="s", low=0.0, high=60.0)
+    clock_jump: float = leaf(2.0, "A stamp this much older than the newest: the clock was set back, time buffers are "
+                                  "emptied, the map is kept", unit="s", low=0.1)
 
 
 @dataclass(frozen=True, slots=True)
 class TfConfig:
-    timeout_s: float = leaf(1.0, "Frames whose transform does not arrive within this time are dropped and counted",
+    timeout_s: float = leaf(1.0, "Images whose pose or depth does not arrive within this time are dropped and counted",
                             unit="s", low=0.0, high=60.0)
 
 
@@ -163,6 +172,8 @@ class TfConfig:
 class OutputConfig:
     rate: float = leaf(1.0, "How often the map cloud is published while it changes", unit="Hz", low=0.01, high=60.0)
     max_points: int = leaf(200_000, "Points per published cloud", low=100, high=20_000_000)
+    min_opacity: float = leaf(0.1, "Gaussians more transparent than this are left out of clouds", low=0.0, high=1.0)
+    save_on_exit: str = leaf("", "File the map is written to when the node ends; empty: it is not")
 
 
 @dataclass(frozen=True, slots=True)
