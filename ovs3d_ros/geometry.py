@@ -11,6 +11,7 @@ Conventions (the one place they are stated):
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from ovs3d_ros.types import Camera, UserError
 
@@ -100,6 +101,14 @@ def check_camera(camera: Camera, name: str) -> Camera:
     if not (-width < cx < 2 * width and -height < cy < 2 * height):
         raise UserError(f"{name}: principal point ({cx:g}, {cy:g}) lies far outside the {width}x{height} image")
     return camera
+
+
+def camera_tensors(camera: Camera, camtoworld: np.ndarray,
+                   device: str | torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """What rasterizers take for one camera: viewmats [1, 4, 4] and Ks [1, 3, 3], float32."""
+    viewmat = torch.as_tensor(invert_rigid(camtoworld), dtype=torch.float32, device=device)
+    K = torch.as_tensor(camera.K, dtype=torch.float32, device=device)
+    return viewmat[None], K[None]
 
 
 def project(points: np.ndarray, camera: Camera, camtoworld: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -80,12 +80,15 @@ class CropTable:
         scales: [M] int64 index of the pyramid level.
         embeddings: [M, D] float32, as the encoder gave them (not normalised).
         num_scales: number of pyramid levels.
+        grid: (rows, columns) when the crops are the cells of one dense feature map in row-major order; such a
+            map is interpolated between cell centres, while crops are averaged over the pixels they cover.
     """
 
     boxes: torch.Tensor
     scales: torch.Tensor
     embeddings: torch.Tensor
     num_scales: int
+    grid: tuple[int, int] | None = None
 
 
 @dataclass(slots=True)

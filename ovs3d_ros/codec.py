@@ -1,0 +1,106 @@
+"""A linear code for CLIP features: D dimensions in d, exact cosines without ever forming D numbers per pixel.
+
+A feature is F = B a + A mu with orthonormal B [D, d], mean mu [D] and alpha sum A (METHOD §10). Written with the
+extended basis B^ = [B, mu] [D, d + 1] and z = [a; A] this is F = B^ z, linear in z: sums and blends of z are sums and
+blends of features. The only non-linearity, normalisation, needs the Gram matrix G = B^T B^ alone:
+cos(F, t) = z . (B^T t) / sqrt(z^T G z).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureCodec:
+    """An immutable codec; refitting makes a new one, so a held snapshot keeps decoding with its own.
+
+    Attributes:
+        basis: [D, d] float32, orthonormal columns.
+        mean: [D] float32.
+        gram: [d + 1, d + 1] Gram matrix of [basis, mean].
+    """
+
+    basis: torch.Tensor
+    mean: torch.Tensor
+    gram: torch.Tensor
+
+    @property
+    def dim(self) -> int:
+        """Length of z: d + 1."""
+        return self.basis.shape[1] + 1
+
+    @property
+    def extended(self) -> torch.Tensor:
+        """[D, d + 1] the basis with the mean as its last column."""
+        return torch.cat([self.basis, self.mean[:, None]], dim=1)
+
+    def encode(self, features: torch.Tensor) -> torch.Tensor:
+        """z [..., d + 1] of features [..., D] of any length: |f| [B^T (f/|f| - mu); 1]."""
+        norm = features.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+        codes = (features / norm - self.mean) @ self.basis
+        return torch.cat([codes, torch.ones_like(norm)], dim=-1) * norm
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        """Features [..., D] of z [..., d + 1]; not normalised."""
+        return z @ self.extended.T
+
+    def norm(self, z: torch.Tensor) -> torch.Tensor:
+        """Length [...] of the decoded features."""
+        return ((z @ self.gram) * z).sum(-1).clamp_min(0.0).sqrt()
+
+    def normalize(self, z: torch.Tensor) -> torch.Tensor:
+        """z scaled so that the decoded feature has unit length; zero stays zero."""
+        norm = self.norm(z)[..., None]
+        return torch.where(norm > 1e-9, z / norm.clamp_min(1e-9), torch.zeros_like(z))
+
+    def cosine(self, z: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+        """Cosine [..., P] between decoded features of z [..., d + 1] and unit text features [P, D]; 0 where z = 0."""
+        return self.normalize(z) @ (texts.to(z.device) @ self.extended).T
+
+    def residual(self, features: torch.Tensor) -> float:
+        """Share of the variance of unit features [M, D] about the mean that the code loses, 0..1."""
+        unit = features / features.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+        centred = unit - self.mean
+        lost = centred - (centred @ self.basis) @ self.basis.T
+        return float(lost.square().sum() / centred.square().sum().clamp_min(1e-12))
+
+    def translation_to(self, new: FeatureCodec) -> torch.Tensor:
+        """Matrix M [d' + 1, d + 1] that carries old codes and their sums into a new codec: z' = M z."""
+        top = torch.cat([new.basis.T @ self.basis, (new.basis.T @ (self.mean - new.mean))[:, None]], dim=1)
+        bottom = torch.zeros(1, self.dim, device=top.device)
+        bottom[0, -1] = 1.0
+        return torch.cat([top, bottom], dim=0)
+
+
+def make_codec(basis: torch.Tensor, mean: torch.Tensor) -> FeatureCodec:
+    """A codec from an orthonormal basis [D, d] and a mean [D]."""
+    extended = torch.cat([basis, mean[:, None]], dim=1)
+    return FeatureCodec(basis=basis, mean=mean, gram=extended.T @ extended)
+
+
+class CodecFitter:
+    """Running first and second moments of unit features, from which the best linear code is fitted (PCA)."""
+
+    def __init__(self, feature_dim: int, code_dim: int) -> None:
+        self.code_dim = min(code_dim, feature_dim)
+        self.count = 0
+        self._sum = torch.zeros(feature_dim, dtype=torch.float64)
+        self._outer = torch.zeros(feature_dim, feature_dim, dtype=torch.float64)
+
+    def add(self, features: torch.Tensor) -> None:
+        """Takes features [M, D] of any length into account."""
+        unit = torch.nn.functional.normalize(features.double().cpu(), dim=-1)
+        self.count += unit.shape[0]
+        self._sum += unit.sum(0)
+        self._outer += unit.T @ unit
+
+    def fit(self) -> FeatureCodec:
+        """The codec that loses the least variance of everything added so far."""
+        mean = self._sum / self.count
+        covariance = self._outer / self.count - torch.outer(mean, mean)
+        _, vectors = torch.linalg.eigh(covariance)
+        basis = vectors.flip(1)[:, : self.code_dim].float().contiguous()
+        return make_codec(basis, mean.float())

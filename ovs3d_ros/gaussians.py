@@ -1,0 +1,211 @@
+"""The Gaussians: parameters, their optimizer state, and everything that must follow them when rows come and go.
+
+Stored in the unconstrained form that is optimised: log scales, opacity logits, quaternions of any length. The
+standard 3DGS PLY holds the same numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ovs3d_ros.config import TrainConfig
+from ovs3d_ros.types import UserError
+
+SH_C0 = 0.28209479177387814  # Y_00, so that colour = 0.5 + SH_C0 * dc (Kerbl et al. 2023)
+PARAMETERS = ("means", "log_scales", "quats", "opacity_logits", "sh_dc", "sh_rest")
+
+
+def num_sh_rest(degree: int) -> int:
+    """Number of spherical-harmonic coefficients above degree 0."""
+    return (degree + 1) ** 2 - 1
+
+
+class Gaussians:
+    """N Gaussians with Adam state and per-Gaussian statistics.
+
+    Attributes:
+        params: name to leaf tensor, see `PARAMETERS`: means [N, 3], log_scales [N, 3], quats [N, 4] wxyz,
+            opacity_logits [N], sh_dc [N, 3], sh_rest [N, K, 3].
+        stats: name to tensor [N, ...] that is cut and grown together with the parameters but never optimised.
+        extent: radius of the observed scene in metres; scales the learning rate of the means.
+    """
+
+    def __init__(self, config: TrainConfig, sh_degree: int, device: str) -> None:
+        self.config = config
+        self.sh_degree = sh_degree
+        self.device = device
+        self.extent = 1.0
+        shapes = dict(means=(3,), log_scales=(3,), quats=(4,), opacity_logits=(), sh_dc=(3,),
+                      sh_rest=(num_sh_rest(sh_degree), 3))
+        self.params = {name: torch.zeros((0, *shapes[name]), device=device, requires_grad=True) for name in PARAMETERS}
+        self.stats: dict[str, torch.Tensor] = {}
+        self._moments: dict[str, tuple[torch.Tensor, torch.Tensor]] = {
+            name: (torch.zeros_like(p), torch.zeros_like(p)) for name, p in self.params.items()}
+        self._ages = torch.zeros(0, device=device)  # Adam steps each Gaussian has seen, for the bias correction
+
+    def __len__(self) -> int:
+        return self.params["means"].shape[0]
+
+    def activated(self) -> dict[str, torch.Tensor]:
+        """Parameters as the rasterizer takes them: means, quats, scales [metres], opacities 0..1, sh [N, K, 3]."""
+        p = self.params
+        return dict(means=p["means"], quats=p["quats"], scales=p["log_scales"].exp(),
+                    opacities=torch.sigmoid(p["opacity_logits"]),
+                    sh=torch.cat([p["sh_dc"][:, None], p["sh_rest"]], dim=1))
+
+    def insert(self, means: torch.Tensor, colors: torch.Tensor, scales: torch.Tensor, opacity: float) -> None:
+        """Adds isotropic Gaussians.
+
+        Args:
+            means: [M, 3] metres.
+            colors: [M, 3] RGB in 0..1.
+            scales: [M] standard deviation in metres.
+            opacity: initial opacity of all of them.
+        """
+        count = means.shape[0]
+        quats = torch.zeros(count, 4)
+        quats[:, 0] = 1.0
+        new = dict(means=means, log_scales=scales.clamp_min(1e-6).log()[:, None].expand(-1, 3), quats=quats,
+                   opacity_logits=torch.full((count,), math.log(opacity / (1 - opacity))),
+                   sh_dc=(colors - 0.5) / SH_C0, sh_rest=torch.zeros(count, num_sh_rest(self.sh_degree), 3))
+        self._append({name: value.to(self.device, torch.float32) for name, value in new.items()})
+
+    def _append(self, new: dict[str, torch.Tensor], source: torch.Tensor | None = None) -> None:
+        """Appends rows; statistics are copied from rows `source` [M] or start at zero."""
+        count = new["means"].shape[0]
+        self._rewrite(
+            lambda name, p: torch.cat([p, new[name]]),
+            lambda t: torch.cat([t, t.new_zeros((count, *t.shape[1:]))]),
+            lambda t: torch.cat([t, t.new_zeros((count, *t.shape[1:])) if source is None else t[source]]))
+
+    def keep(self, mask: torch.Tensor) -> None:
+        """Keeps the rows where `mask` [N] is true."""
+        self._rewrite(lambda _, p: p[mask], lambda t: t[mask], lambda t: t[mask])
+
+    def _rewrite(self, on_param, on_moment, on_stat) -> None:
+        for name, p in self.params.items():
+            self.params[name] = on_param(name, p.detach()).contiguous().requires_grad_()
+            first, second = self._moments[name]
+            self._moments[name] = (on_moment(first), on_moment(second))
+        self._ages = on_moment(self._ages)
+        self.stats = {name: on_stat(t) for name, t in self.stats.items()}
+
+    def _learning_rates(self) -> dict[str, float]:
+        c = self.config
+        return dict(means=c.lr_means * self.extent, log_scales=c.lr_scales, quats=c.lr_quats,
+                    opacity_logits=c.lr_opacities, sh_dc=c.lr_colors, sh_rest=c.lr_colors / 20)
+
+    @torch.no_grad()
+    def step(self, visible: torch.Tensor, decay: float = 1.0) -> None:
+        """One Adam step on the Gaussians that were visible; the others keep value and state.
+
+        Args:
+            visible: [M] row indices. Skipping the rest saves time and keeps momentum from moving unseen parts.
+            decay: factor on the learning rate of the means.
+        """
+        beta1, beta2 = 0.9, 0.999
+        self._ages[visible] += 1
+        ages = self._ages[visible]
+        correction1, correction2 = 1 - beta1**ages, (1 - beta2**ages).sqrt()
+        for name, rate in self._learning_rates().items():
+            p = self.params[name]
+            if p.grad is None or p.numel() == 0:
+                continue
+            rate = rate * decay if name == "means" else rate
+            grad = p.grad[visible]
+            first, second = self._moments[name]
+            m = first[visible].lerp_(grad, 1 - beta1)
+            v = second[visible].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+            first[visible], second[visible] = m, v
+            shape = (-1,) + (1,) * (grad.dim() - 1)
+            denominator = v.sqrt_().div_(correction2.view(shape)).add_(1e-15)
+            p[visible] -= (rate / correction1).view(shape) * m / denominator
+            p.grad = None
+
+    @torch.no_grad()
+    def densify(self, chosen: torch.Tensor, split_above: float) -> None:
+        """Clones the small and splits the large of the chosen Gaussians (Kerbl et al. 2023, §5.2).
+
+        Args:
+            chosen: [N] bool.
+            split_above: metres; Gaussians whose largest scale exceeds it are split in two, 1.6 times smaller.
+        """
+        large = self.params["log_scales"].exp().amax(-1) > split_above
+        clone, split = (chosen & ~large).nonzero()[:, 0], (chosen & large).nonzero()[:, 0]
+        rows = torch.cat([clone, split, split])
+        new = {name: p.detach()[rows].clone() for name, p in self.params.items()}
+        halves = slice(clone.shape[0], None)
+        scales = new["log_scales"][halves].exp()
+        offsets = rotate(new["quats"][halves], torch.randn_like(scales) * scales)
+        new["means"][halves] += offsets
+        new["log_scales"][halves] -= math.log(1.6)
+        self._append(new, source=rows)
+        mask = torch.ones(len(self), dtype=torch.bool, device=self.device)
+        mask[split] = False
+        self.keep(mask)
+
+    def load_params(self, params: dict[str, torch.Tensor]) -> None:
+        """Replaces all Gaussians by parameters in the stored form."""
+        self.keep(torch.zeros(len(self), dtype=torch.bool, device=self.device))
+        self._append({name: params[name].to(self.device, torch.float32) for name in PARAMETERS})
+
+
+def rotate(quats: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+    """Rotates vectors [N, 3] by quaternions wxyz [N, 4] of any length."""
+    q = F.normalize(quats, dim=-1)
+    w, axis = q[:, :1], q[:, 1:]
+    t = 2 * torch.cross(axis, vectors, dim=-1)
+    return vectors + w * t + torch.cross(axis, t, dim=-1)
+
+
+def sh_to_colors(sh: torch.Tensor, means: torch.Tensor, camera_center: torch.Tensor) -> torch.Tensor:
+    """RGB [N, 3] >= 0 of spherical harmonics [N, K, 3] seen from a camera centre [3].
+
+    Real spherical harmonics in the order and sign of 3DGS (Kerbl et al. 2023), degrees 0 to 3.
+    """
+    colors = 0.5 + SH_C0 * sh[:, 0]
+    if sh.shape[1] > 1:
+        x, y, z = F.normalize(means.detach() - camera_center, dim=-1).unbind(-1)
+        basis = [-0.4886025119029199 * y, 0.4886025119029199 * z, -0.4886025119029199 * x]
+        if sh.shape[1] > 4:
+            basis += [1.0925484305920792 * x * y, -1.0925484305920792 * y * z,
+                      0.31539156525252005 * (2 * z * z - x * x - y * y),
+                      -1.0925484305920792 * x * z, 0.5462742152960396 * (x * x - y * y)]
+        if sh.shape[1] > 9:
+            basis += [-0.5900435899266435 * y * (3 * x * x - y * y), 2.890611442640554 * x * y * z,
+                      -0.4570457994644658 * y * (4 * z * z - x * x - y * y),
+                      0.3731763325901154 * z * (2 * z * z - 3 * x * x - 3 * y * y),
+                      -0.4570457994644658 * x * (4 * z * z - x * x - y * y),
+                      1.445305721320277 * z * (x * x - y * y), -0.5900435899266435 * x * (x * x - 3 * y * y)]
+        colors = colors + torch.einsum("nk,nkc->nc", torch.stack(basis, dim=-1), sh[:, 1:])
+    return colors.clamp_min(0.0)
+
+
+def write_ply(path: str | Path, params: dict[str, torch.Tensor]) -> None:
+    """Writes the standard binary 3DGS PLY that splat viewers read.
+
+    Args:
+        path: file to write.
+        params: parameters in the stored form, see `PARAMETERS`.
+    """
+    count, rest = params["means"].shape[0], params["sh_rest"].shape[1]
+    names = (["x", "y", "z", "nx", "ny", "nz"] + [f"f_dc_{i}" for i in range(3)]
+             + [f"f_rest_{i}" for i in range(3 * rest)] + ["opacity"] + [f"scale_{i}" for i in range(3)]
+             + [f"rot_{i}" for i in range(4)])
+    columns = [params["means"], torch.zeros(count, 3), params["sh_dc"],
+               params["sh_rest"].transpose(1, 2).reshape(count, -1), params["opacity_logits"][:, None],
+               params["log_scales"], F.normalize(params["quats"], dim=-1)]
+    table = torch.cat([c.detach().cpu().float() for c in columns], dim=1).numpy().astype("<f4")
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {count}",
+              *[f"property float {name}" for name in names], "end_header", ""]
+    try:
+        with open(path, "wb") as file:
+            file.write("\n".join(header).encode("ascii"))
+            file.write(np.ascontiguousarray(table).tobytes())
+    except OSError as error:
+        raise UserError(f"{path}: cannot write the PLY ({error.strerror})") from None

@@ -1,0 +1,126 @@
+"""The map file: `*.ovs3d` is one safetensors file whose header holds everything that is not a tensor, as JSON.
+
+Written to a temporary file in the same folder and renamed, so a crash never leaves half a map. Loading validates
+before anything is used and never unpickles.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ovs3d_ros.codec import make_codec
+from ovs3d_ros.gaussians import PARAMETERS
+from ovs3d_ros.geometry import check_camera, check_pose
+from ovs3d_ros.types import Camera, MapSnapshot, UserError
+
+FORMAT_VERSION = 1
+MAX_BYTES = 64 * 1024**3
+
+
+def save_map(path: str | Path, params: dict[str, torch.Tensor], snapshot: MapSnapshot) -> None:
+    """Writes a map.
+
+    Args:
+        path: file to write.
+        params: Gaussian parameters in the stored form, see `gaussians.PARAMETERS`.
+        snapshot: the semantics, codec, keyframe poses and meta that go with them.
+
+    Raises:
+        UserError: the folder does not exist or cannot be written.
+    """
+    path = Path(path).expanduser()
+    tensors = {name: params[name].detach().cpu() for name in PARAMETERS}
+    tensors |= dict(weight=snapshot.weight, views=snapshot.views,
+                    camtoworlds=torch.from_numpy(snapshot.camtoworlds), stamps=torch.from_numpy(snapshot.stamps))
+    if snapshot.codec is not None:
+        tensors |= dict(codes=snapshot.codes.half(), selection=snapshot.selection,
+                        codec_basis=snapshot.codec.basis, codec_mean=snapshot.codec.mean)
+    cameras = [dict(K=c.K.tolist(), width=c.width, height=c.height) for c in snapshot.cameras]
+    header = dict(format_version=FORMAT_VERSION, map_version=snapshot.version, cameras=cameras,
+                  names=snapshot.names, meta=snapshot.meta)
+    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    except OSError as error:
+        raise UserError(f"{path}: cannot write there ({error.strerror}); create the folder {path.parent} first") from None
+    os.close(handle)
+    try:
+        save_file(tensors, temporary, metadata={"ovs3d": json.dumps(header)})
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot write the map ({error.strerror})") from None
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def load_map(path: str | Path) -> tuple[dict[str, torch.Tensor], MapSnapshot]:
+    """Reads and validates a map; the inverse of `save_map`.
+
+    Returns:
+        The parameters in the stored form, and a snapshot whose `gaussians` are empty (its owner activates them).
+
+    Raises:
+        UserError: missing, truncated, of another version, or with wrong shapes or values.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise UserError(f"{path}: no such map; `ovs3d map DATA -o {path.name}` makes one")
+    if path.stat().st_size > MAX_BYTES:
+        raise UserError(f"{path}: {path.stat().st_size} bytes is larger than any map this version writes")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get("ovs3d", "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, json.JSONDecodeError, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a readable map, truncated or damaged ({' '.join(str(error).split())})") from None
+    if not isinstance(header, dict):
+        raise UserError(f"{path}: a safetensors file, but not an ovs3d map")
+    if header.get("format_version") != FORMAT_VERSION:
+        raise UserError(f"{path}: map format {header.get('format_version')}, this version reads {FORMAT_VERSION}")
+    try:
+        return _assemble(path, header, tensors)
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise UserError(f"{path}: the map lacks or garbles {error}; make it anew") from None
+
+
+def _assemble(path: Path, header: dict, tensors: dict[str, torch.Tensor]) -> tuple[dict, MapSnapshot]:
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise UserError(f"{path}: tensor {name} has NaN or infinite values; make the map anew")
+    params = {name: tensors[name] for name in PARAMETERS}
+    count, frames = params["means"].shape[0], len(header["cameras"])
+    codec, codes, selection = None, torch.zeros(count, 0, 1), torch.zeros(count, 0)
+    if "codec_basis" in tensors:
+        codec = make_codec(tensors["codec_basis"], tensors["codec_mean"])
+        codes, selection = tensors["codes"].float(), tensors["selection"]
+    scales = codes.shape[1]
+    expected = dict(means=(count, 3), log_scales=(count, 3), quats=(count, 4), opacity_logits=(count,),
+                    sh_dc=(count, 3), sh_rest=(count, params["sh_rest"].shape[1], 3))
+    semantic = dict(codes=(codes, (count, scales, codec.dim if codec else 1)), selection=(selection, (count, scales)),
+                    weight=(tensors["weight"], (count,)), views=(tensors["views"], (count,)),
+                    camtoworlds=(tensors["camtoworlds"], (frames, 4, 4)), stamps=(tensors["stamps"], (frames,)))
+    for name, (tensor, shape) in ({n: (params[n], s) for n, s in expected.items()} | semantic).items():
+        if tuple(tensor.shape) != shape:
+            raise UserError(f"{path}: tensor {name} has shape {list(tensor.shape)}, expected {list(shape)}")
+    cameras = [check_camera(Camera(np.array(c["K"], np.float64), int(c["width"]), int(c["height"])), str(path))
+               for c in header["cameras"]]
+    poses = tensors["camtoworlds"].double().numpy()
+    for index, pose in enumerate(poses):
+        check_pose(pose, f"{path}: keyframe {index}")
+    snapshot = MapSnapshot(
+        version=int(header["map_version"]), gaussians={}, codes=codes, weight=tensors["weight"],
+        views=tensors["views"], selection=selection, codec=codec, camtoworlds=poses,
+        stamps=tensors["stamps"].double().numpy(), cameras=cameras, names=list(header["names"]),
+        meta=dict(header["meta"]))
+    return params, snapshot

@@ -1,0 +1,264 @@
+"""Online mapping with known poses: which frames become keyframes, where Gaussians appear, how they are optimised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ovs3d_ros.config import Config, KeyframeConfig
+from ovs3d_ros.gaussians import Gaussians, sh_to_colors
+from ovs3d_ros.geometry import camera_tensors, rotation_angle
+from ovs3d_ros.losses import depth_l1, photometric
+from ovs3d_ros.rasterize import Rasterizer
+from ovs3d_ros.seeding import ImageMatcher, Seeds, seed_from_depth, seed_from_points, seed_random
+from ovs3d_ros.types import Camera, Frame, Keyframe
+
+_COARSE_VISITS = 6  # a keyframe's first visits are trained at half resolution: four times cheaper, same gradients
+_GUESSED_OPACITY = 0.15  # seeds at guessed depth must be easy to overrule
+_MAX_SCALE = 0.15  # of the scene extent: larger Gaussians are fog
+
+
+@dataclass(frozen=True, slots=True)
+class StepStats:
+    """What one optimisation step did: running number, loss, PSNR of that view in dB, number of Gaussians."""
+
+    step: int
+    loss: float
+    psnr: float
+    num_gaussians: int
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedView:
+    """A rendered view.
+
+    Attributes:
+        rgb: [H, W, 3] 0..1.
+        depth: [H, W] metres, blended and divided by alpha; 0 where nothing is.
+        alpha: [H, W] 0..1.
+    """
+
+    rgb: torch.Tensor
+    depth: torch.Tensor
+    alpha: torch.Tensor
+
+
+def render_view(gaussians: dict[str, torch.Tensor], camera: Camera, camtoworld: np.ndarray,
+                rasterizer: Rasterizer) -> RenderedView:
+    """Renders activated Gaussians (see `Gaussians.activated`) from a camera, without gradients."""
+    with torch.no_grad():
+        channels, alpha, _ = _rasterize(gaussians, camera, camtoworld, rasterizer)
+    depth = torch.where(alpha > 1e-3, channels[..., 3] / alpha.clamp_min(1e-3), torch.zeros_like(alpha))
+    return RenderedView(rgb=channels[..., :3].clamp(0, 1), depth=depth, alpha=alpha)
+
+
+def _rasterize(g: dict[str, torch.Tensor], camera: Camera, camtoworld: np.ndarray,
+               rasterizer: Rasterizer) -> tuple[torch.Tensor, torch.Tensor, dict]:
+    """RGB and blended depth as four channels [H, W, 4], alpha [H, W] and the rasterizer's meta."""
+    viewmats, Ks = camera_tensors(camera, camtoworld, g["means"].device)
+    center = torch.as_tensor(camtoworld[:3, 3], dtype=torch.float32, device=g["means"].device)
+    colors = sh_to_colors(g["sh"], g["means"], center)
+    z = g["means"] @ viewmats[0, 2, :3] + viewmats[0, 2, 3]
+    out, alphas, meta = rasterizer(g["means"], g["quats"], g["scales"], g["opacities"],
+                                   torch.cat([colors, z[:, None]], dim=1), viewmats, Ks, camera.width, camera.height)
+    return out[0], alphas[0, ..., 0], meta
+
+
+def is_new_view(config: KeyframeConfig, frame: Frame, last: Keyframe, median_depth: float) -> bool:
+    """Whether the camera moved, turned or waited enough since the last keyframe."""
+    moved = np.linalg.norm(frame.camtoworld[:3, 3] - last.camtoworld[:3, 3])
+    turned = np.degrees(rotation_angle(frame.camtoworld[:3, :3], last.camtoworld[:3, :3]))
+    waited = frame.stamp - last.stamp > config.max_interval and (moved > 1e-3 * median_depth or turned > 0.1)
+    return bool(moved > config.translation * median_depth or turned > config.rotation or waited)
+
+
+class Mapper:
+    """The training state of the RGB map.
+
+    Attributes:
+        gaussians: the map.
+        keyframes: what it is trained on.
+        steps: optimisation steps so far.
+        psnr: running mean over recent steps, dB.
+    """
+
+    def __init__(self, config: Config, rasterizer: Rasterizer, device: str) -> None:
+        self.config = config
+        self.rasterizer = rasterizer
+        self.gaussians = Gaussians(config.train, config.map.sh_degree, device)
+        self.keyframes: list[Keyframe] = []
+        self.steps = 0
+        self.psnr = float("nan")
+        self._rng = np.random.default_rng(config.compute.seed)
+        self._matcher = ImageMatcher()
+        self._visits: list[int] = []
+        self._exposure = _Exposure(device)
+        self._median_depth = 0.0
+
+    def wants(self, frame: Frame) -> bool:
+        """Whether this frame should become a keyframe."""
+        depth = self._median_depth or 1.0
+        return not self.keyframes or is_new_view(self.config.keyframe, frame, self.keyframes[-1], depth)
+
+    def insert(self, keyframe: Keyframe) -> None:
+        """Adds a keyframe and seeds Gaussians where the map does not explain it."""
+        if keyframe.depth is not None and (keyframe.depth > 0).any():
+            self._median_depth = float(keyframe.depth[keyframe.depth > 0].median())
+        seeds, opacity = self._seeds(keyframe)
+        self.keyframes.append(keyframe)
+        self._visits.append(0)
+        self._exposure.grow()
+        if seeds is not None:
+            self._add(seeds, opacity)
+        self._update_extent()
+
+    def insert_points(self, xyz: np.ndarray, rgb: np.ndarray) -> None:
+        """Seeds Gaussians from a point cloud (COLMAP): xyz [P, 3] metres, rgb [P, 3] uint8."""
+        self._add(seed_from_points(xyz, rgb), self.config.seed.opacity)
+
+    def _add(self, seeds: Seeds, opacity: float) -> None:
+        means, colors, scales = seeds
+        room = self.config.map.max_gaussians - len(self.gaussians)
+        if means.shape[0] > room:
+            self._make_room(min(means.shape[0] - room, len(self.gaussians) // 10))
+            room = self.config.map.max_gaussians - len(self.gaussians)
+        if means.shape[0] > room:
+            chosen = torch.from_numpy(self._rng.permutation(means.shape[0])[:room])
+            means, colors, scales = means[chosen], colors[chosen], scales[chosen]
+        self.gaussians.insert(means, colors, scales, opacity)
+
+    def _make_room(self, count: int) -> None:
+        """Removes the `count` least contributing Gaussians: opacity times area."""
+        p = self.gaussians.params
+        importance = torch.sigmoid(p["opacity_logits"]) * p["log_scales"].sum(-1).mul(2 / 3).exp()
+        mask = torch.ones(len(self.gaussians), dtype=torch.bool, device=self.gaussians.device)
+        mask[importance.detach().argsort()[:count]] = False
+        self.gaussians.keep(mask)
+
+    def _seeds(self, keyframe: Keyframe) -> tuple[Seeds | None, float]:
+        config = self.config.seed
+        view = render_view(self.gaussians.activated(), keyframe.camera, keyframe.camtoworld, self.rasterizer)
+        if keyframe.depth is not None:
+            return seed_from_depth(keyframe, view.alpha, view.depth, config), config.opacity
+        seeds = self._matcher.seed(keyframe, view.alpha, config)
+        if seeds is None and len(self.gaussians) == 0 and len(self.keyframes) >= 2:
+            baseline = np.linalg.norm(keyframe.camtoworld[:3, 3] - self.keyframes[0].camtoworld[:3, 3])
+            seeds = seed_random(keyframe, max(10 * baseline, 1e-2), config, self._rng)
+        elif seeds is not None and not self._median_depth:
+            self._median_depth = float(torch.as_tensor(
+                np.linalg.norm(seeds[0].numpy() - keyframe.camtoworld[:3, 3], axis=1)).median())
+        return seeds, _GUESSED_OPACITY
+
+    def _update_extent(self) -> None:
+        """Scene extent: how far the cameras spread, plus the typical viewing distance."""
+        centers = np.stack([k.camtoworld[:3, 3] for k in self.keyframes])
+        spread = np.linalg.norm(centers - centers.mean(0), axis=1).max()
+        self.gaussians.extent = float(spread + (self._median_depth or 1.0))
+
+    def step(self, horizon: int | None = None) -> StepStats:
+        """One optimisation step on one keyframe.
+
+        Args:
+            horizon: steps this run will take in all, towards which the learning rate of the means decays and
+                densification ends; None while the map still grows.
+        """
+        index = self._pick()
+        keyframe = self.keyframes[index]
+        camera, image, depth = _at_level(keyframe, coarse=self._visits[index] < _COARSE_VISITS)
+        self._visits[index] += 1
+        out, alpha, meta = _rasterize(self.gaussians.activated(), camera, keyframe.camtoworld, self.rasterizer)
+        exposed = self._exposure.apply(out[..., :3], index) if self.config.train.exposure else out[..., :3]
+        loss = photometric(exposed, image, self.config.train.ssim_weight)
+        if depth is not None and self.config.train.depth_weight > 0:
+            loss = loss + self.config.train.depth_weight * depth_l1(out[..., 3], alpha, depth)
+        loss.backward()
+        visible = (meta["radii"][0] > 0).all(-1).nonzero()[:, 0]
+        self._record_gradient(meta, visible)
+        progress = min(1.0, self.steps / horizon) if horizon else 0.0
+        self.gaussians.step(visible, decay=0.03**progress)
+        self._exposure.step(index)
+        self.steps += 1
+        self._maintain(densify=progress < 0.7)
+        mse = float((exposed.detach() - image).square().mean())
+        psnr = -10 * np.log10(max(mse, 1e-10))
+        self.psnr = psnr if np.isnan(self.psnr) else 0.95 * self.psnr + 0.05 * psnr
+        return StepStats(self.steps, float(loss.detach()), psnr, len(self.gaussians))
+
+    def _pick(self) -> int:
+        """The newest keyframe in `newest_share` of the steps, else a random one."""
+        if self._rng.random() < self.config.train.newest_share and self._visits[-1] < 3 * _COARSE_VISITS:
+            return len(self.keyframes) - 1
+        return int(self._rng.integers(len(self.keyframes)))
+
+    def _record_gradient(self, meta: dict, visible: torch.Tensor) -> None:
+        stats = self.gaussians.stats
+        if "gradient" not in stats:
+            for name in ("gradient", "gradient_count"):
+                stats[name] = torch.zeros(len(self.gaussians), device=self.gaussians.device)
+        stats["gradient"][visible] += meta["means2d_absgrad"][0][visible].norm(dim=-1)
+        stats["gradient_count"][visible] += 1
+
+    @torch.no_grad()
+    def _maintain(self, densify: bool) -> None:
+        """Every `densify_every` steps: densify where the image pulls hard, prune what is transparent or fog."""
+        config = self.config.train
+        if not config.densify_every or self.steps % config.densify_every:
+            return
+        g = self.gaussians
+        mean_gradient = g.stats["gradient"] / g.stats["gradient_count"].clamp_min(1)
+        if densify:
+            chosen = mean_gradient > config.densify_gradient
+            room = self.config.map.max_gaussians - len(g)
+            if int(chosen.sum()) > room:
+                threshold = mean_gradient.sort(descending=True).values[max(room, 0)]
+                chosen = mean_gradient > threshold
+            g.densify(chosen, split_above=0.01 * g.extent)
+        g.stats["gradient"].zero_()
+        g.stats["gradient_count"].zero_()
+        opacity = torch.sigmoid(g.params["opacity_logits"])
+        fog = g.params["log_scales"].amax(-1).exp() > _MAX_SCALE * g.extent
+        g.keep((opacity > config.prune_opacity) & ~fog)
+
+
+def _at_level(keyframe: Keyframe, coarse: bool) -> tuple[Camera, torch.Tensor, torch.Tensor | None]:
+    """Camera, image and depth of a keyframe, at half resolution when coarse."""
+    if not coarse or min(keyframe.camera.width, keyframe.camera.height) < 64:
+        return keyframe.camera, keyframe.image, keyframe.depth
+    camera = keyframe.camera.scaled(keyframe.camera.width // 2, keyframe.camera.height // 2)
+    size = (camera.height, camera.width)
+    image = F.interpolate(keyframe.image.permute(2, 0, 1)[None], size=size, mode="area")[0].permute(1, 2, 0)
+    depth = keyframe.depth
+    if depth is not None:
+        depth = F.interpolate(depth[None, None], size=size, mode="nearest")[0, 0]
+    return camera, image, depth
+
+
+class _Exposure:
+    """A gain and an offset per keyframe and channel; the first keyframe defines neutral exposure."""
+
+    RATE = 2e-3
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._rows: list[torch.Tensor] = []  # each [2, 3]: log gain and offset
+        self._optimizers: list[torch.optim.Optimizer] = []
+
+    def grow(self) -> None:
+        """Adds a neutral keyframe."""
+        row = torch.zeros(2, 3, device=self._device, requires_grad=True)
+        self._rows.append(row)
+        self._optimizers.append(torch.optim.Adam([row], lr=self.RATE))
+
+    def apply(self, rgb: torch.Tensor, index: int) -> torch.Tensor:
+        """The render [H, W, 3] as this keyframe's camera exposed it."""
+        log_gain, offset = self._rows[index]
+        return rgb * log_gain.exp() + offset
+
+    def step(self, index: int) -> None:
+        """One step on this keyframe's exposure; the first keyframe keeps its own."""
+        if index > 0:
+            self._optimizers[index].step()
+        self._optimizers[index].zero_grad(set_to_none=True)

@@ -1,0 +1,319 @@
+"""`Ovs3d`, the whole system in one object: frames in, answers out. Reads like the algorithm."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Callable
+
+import cv2
+import numpy as np
+import torch
+
+from ovs3d_ros import gaussians as gs
+from ovs3d_ros.config import Config, leaves, override, resolve_device, resolve_rasterizer
+from ovs3d_ros.encoders import ImageTextEncoder, make_clip
+from ovs3d_ros.geometry import camera_tensors, check_camera, check_pose
+from ovs3d_ros.lift import Lifter, fuse_scales
+from ovs3d_ros.map_file import load_map, save_map
+from ovs3d_ros.mapper import Mapper, RenderedView, StepStats, render_view
+from ovs3d_ros.query import (Calibration, assign_labels, check_prompts, find_objects, presence_evidence,
+                             presence_probability, relevancy)
+from ovs3d_ros.rasterize import make_rasterizer
+from ovs3d_ros.types import Camera, Frame, Keyframe, MapSnapshot, QueryResult, UserError
+
+log = logging.getLogger(__name__)
+
+_SOLID = 0.5  # a pixel shows the map, not the void behind it, above this alpha
+
+
+class Ovs3d:
+    """An open-vocabulary 3D Gaussian map.
+
+    One thread adds frames and optimises. Snapshots are immutable, and `query` and the renders may be called from any
+    thread with a snapshot in hand.
+
+    Args:
+        config: all parameters.
+        encode: False builds an RGB map only and loads no models.
+    """
+
+    def __init__(self, config: Config, *, encode: bool = True) -> None:
+        self.config = config
+        self.device = resolve_device(config.compute)
+        if config.compute.threads:
+            torch.set_num_threads(config.compute.threads)
+        self.rasterizer = make_rasterizer(resolve_rasterizer(config.compute), config.compute.threads)
+        torch.manual_seed(config.compute.seed)
+        self.clip: ImageTextEncoder | None = make_clip(config.clip, self.device) if encode else None
+        self.calibration = Calibration(**((self.clip and self.clip.calibration) or {}).get("query", {}))
+        self.mapper = Mapper(config, self.rasterizer, self.device)
+        self.lifter = Lifter(config.lift, config.map.codec_dim)
+        self.frames = 0
+        self._version = 0
+        self._texts: dict[str, torch.Tensor] = {}
+        self._past: MapSnapshot | None = None  # views of a loaded map; its images are not in the file
+
+    @classmethod
+    def load(cls, path: str | Path, settings: dict | None = None) -> Ovs3d:
+        """Opens a map with the configuration it was made with.
+
+        Args:
+            path: a `*.ovs3d` file.
+            settings: dotted parameters that replace the stored ones, e.g. `{"compute.device": "cpu"}`.
+
+        Raises:
+            UserError: the file cannot be used, or names another encoder than the settings.
+        """
+        params, past = load_map(path)
+        known = {leaf.path for leaf, _ in leaves()}
+        stored = {key: value for key, value in past.meta.get("config", {}).items() if key in known}
+        pipeline = cls(override(override(Config(), stored), settings or {}), encode=past.codec is not None)
+        if pipeline.clip is not None and pipeline.clip.name != past.meta["clip"]:
+            raise UserError(f"{path}: made with the encoder {past.meta['clip']}, but clip.model and clip.pretrained "
+                            f"name {pipeline.clip.name}; leave them unset to use the map's own")
+        g = pipeline.mapper.gaussians
+        g.load_params(params)
+        if past.codec is not None:
+            pipeline.lifter.codec = past.codec
+            g.stats.update(numerators=(past.codes * past.weight[:, None, None]).to(g.device),
+                           weight=past.weight.to(g.device), views=past.views.to(g.device),
+                           max_weight=torch.zeros_like(past.weight, device=g.device))
+        pipeline._past, pipeline._version = past, past.version
+        pipeline.frames, pipeline.mapper.steps = past.meta.get("frames", 0), past.meta.get("steps", 0)
+        return pipeline
+
+    def add_frame(self, frame: Frame) -> bool:
+        """Takes a posed frame into account; returns whether it became a keyframe.
+
+        Raises:
+            UserError: the pose, the intrinsics, the image or the depth cannot be used. The map is unchanged.
+        """
+        check_frame(frame)
+        self.frames += 1
+        if not self.mapper.wants(frame):
+            return False
+        keyframe = self._make_keyframe(frame)
+        if self.clip is not None:
+            keyframe.crops = self.clip.encode_image(frame.image)
+        self.mapper.insert(keyframe)
+        if self.clip is not None and len(self.mapper.gaussians):
+            self.lifter.lift(keyframe, self.mapper.gaussians, self.rasterizer)
+        return True
+
+    def add_points(self, xyz: np.ndarray, rgb: np.ndarray) -> None:
+        """Seeds the map from a point cloud: xyz [P, 3] metres, rgb [P, 3] uint8."""
+        self.mapper.insert_points(xyz, rgb)
+
+    def optimize(self, steps: int, on_step: Callable[[StepStats], None] | None = None,
+                 horizon: int | None = None) -> None:
+        """Optimises the RGB map.
+
+        Args:
+            steps: how many steps to take.
+            on_step: called after each.
+            horizon: total number of steps the learning rate decays over, as far as it is known; default: constant
+                rates, as befits a map that still grows.
+
+        Raises:
+            UserError: there is nothing to optimise yet.
+        """
+        if not self.mapper.keyframes:
+            raise UserError("the map has no keyframe yet: add posed frames first")
+        for _ in range(steps if len(self.mapper.gaussians) else 0):
+            stats = self.mapper.step(horizon)
+            if on_step is not None:
+                on_step(stats)
+
+    def relift(self) -> None:
+        """Lifts the features of all keyframes anew, into the Gaussians as they are now."""
+        if self.lifter.codec is None:
+            return
+        encoded = [k for k in self.mapper.keyframes if k.crops is not None]
+        self.lifter.clear(self.mapper.gaussians, encoded[0].crops.num_scales)
+        for keyframe in encoded:
+            self.lifter.lift(keyframe, self.mapper.gaussians, self.rasterizer)
+
+    def snapshot(self) -> MapSnapshot:
+        """An immutable copy of the map as it is now."""
+        self._version += 1
+        mapper, g = self.mapper, self.mapper.gaussians
+        count, codec = len(g), self.lifter.codec
+        activated = {name: t.detach().clone() for name, t in g.activated().items()}
+        if codec is None or "numerators" not in g.stats:
+            codes, selection = torch.zeros(count, 0, 1), torch.zeros(count, 0)
+            weight = views = torch.zeros(count)
+        else:
+            codes = codec.normalize(g.stats["numerators"])
+            selection = torch.zeros(codes.shape[:2], device=codes.device)
+            weight, views = g.stats["weight"].clone(), g.stats["views"].clone()
+        keyframes, past = mapper.keyframes, self._past
+        poses = [*(past.camtoworlds if past else []), *(k.camtoworld for k in keyframes)]
+        stamps = [*(past.stamps if past else []), *(k.stamp for k in keyframes)]
+        return MapSnapshot(
+            version=self._version, gaussians=activated, codes=codes, weight=weight, views=views, selection=selection,
+            codec=codec, camtoworlds=np.array(poses, np.float64).reshape(-1, 4, 4),
+            stamps=np.array(stamps, np.float64),
+            cameras=[*(past.cameras if past else []), *(k.camera for k in keyframes)],
+            names=[*(past.names if past else []), *(k.name for k in keyframes)],
+            meta=dict(clip=self.clip.name if self.clip else None, steps=mapper.steps, frames=self.frames,
+                      psnr=None if np.isnan(mapper.psnr) else mapper.psnr,
+                      config={leaf.path: value for leaf, value in leaves(self.config)}))
+
+    def query(self, prompts: list[str], *, negatives: list[str] | None = None, mode: str = "relevancy",
+              threshold: float | None = None, max_instances: int = 0, roi: np.ndarray | None = None,
+              snapshot: MapSnapshot | None = None) -> QueryResult:
+        """Finds things by name.
+
+        Args:
+            prompts: 1 to 64 names.
+            negatives: what they compete against; default `query.negatives`.
+            mode: "relevancy" decides each prompt against the negatives; "argmax" gives every Gaussian the best
+                prompt (3D-OVS).
+            threshold: relevancy above which a Gaussian carries a label; default: calibrated.
+            max_instances: per prompt, 0 = all.
+            roi: [2, 3] corners of a box in metres outside of which nothing is labelled.
+            snapshot: the map to ask; default: the current one (only from the thread that maps).
+
+        Raises:
+            UserError: bad prompts or mode, an empty map, or a map of another encoder.
+        """
+        started = time.perf_counter()
+        prompts = check_prompts(prompts)
+        if mode not in ("relevancy", "argmax"):
+            raise UserError(f"mode {mode!r}: choose relevancy or argmax")
+        snapshot = snapshot or self.snapshot()
+        self._check_semantics(snapshot)
+        calibration, codec, config = self.calibration, snapshot.codec, self.config.query
+        texts = self.encode_text(prompts)
+        against = self.encode_text(list(negatives or config.negatives))
+        codes = fuse_scales(snapshot.codes, snapshot.selection, codec)
+        codes = codes * (snapshot.weight >= config.min_weight)[:, None]
+        scores = relevancy(codes, codec, texts, against, calibration.temperature)
+        seen = codes[:, -1] != 0
+        evidence = presence_evidence(codes[seen], snapshot.weight[seen], codec, texts, scores[seen],
+                                     self.encode_text(list(calibration.distractors)), calibration.synonym)
+        presence = presence_probability(evidence, calibration)
+        found = presence >= config.presence
+        labels = self._labels(mode, scores, codec.cosine(codes, texts), found, threshold)
+        labels = torch.where(seen & _inside(snapshot.gaussians["means"], roi), labels, torch.zeros_like(labels))
+        objects, instances = find_objects(
+            snapshot.gaussians["means"].cpu().numpy(), labels.cpu().numpy(), scores.cpu().numpy(),
+            snapshot.views.cpu().numpy(), prompts, config, max_instances)
+        return QueryResult(
+            prompts=prompts, map_version=snapshot.version, found=found, presence=presence, score=evidence.peak,
+            relevancy=scores, labels=labels, instances=torch.from_numpy(instances), objects=objects,
+            latency_ms=1e3 * (time.perf_counter() - started))
+
+    def _labels(self, mode: str, scores: torch.Tensor, cosines: torch.Tensor, found: np.ndarray,
+                threshold: float | None) -> torch.Tensor:
+        if mode == "argmax":
+            return cosines.argmax(-1) + 1
+        return assign_labels(scores, found, self._threshold(threshold))
+
+    def _threshold(self, threshold: float | None) -> float:
+        for value in (threshold, self.config.query.threshold):
+            if value is not None and value >= 0:
+                return value
+        return self.calibration.threshold
+
+    def _check_semantics(self, snapshot: MapSnapshot) -> None:
+        if snapshot.num_gaussians == 0 or snapshot.codec is None:
+            raise UserError("the map holds no language features yet: feed it posed frames first")
+        if self.clip is None:
+            raise UserError("no text encoder is loaded: create the pipeline with encode=True")
+        if snapshot.meta["clip"] != self.clip.name:
+            raise UserError(f"the map was made with the encoder {snapshot.meta['clip']}, but {self.clip.name} is "
+                            "loaded: set clip.model and clip.pretrained to match")
+
+    def encode_text(self, prompts: list[str]) -> torch.Tensor:
+        """Unit text features [P, D]; cached by prompt."""
+        unknown = [p for p in dict.fromkeys(prompts) if p not in self._texts]
+        if unknown:
+            self._texts.update(zip(unknown, self.clip.encode_text(unknown)))
+        if not prompts:
+            return torch.zeros(0, self.clip.dim)
+        return torch.stack([self._texts[p] for p in prompts])
+
+    def render(self, camera: Camera, camtoworld: np.ndarray, snapshot: MapSnapshot | None = None) -> RenderedView:
+        """Renders colour, depth and alpha of the map from a camera pose."""
+        gaussians = (snapshot or self.snapshot()).gaussians
+        return render_view(gaussians, camera, camtoworld, self.rasterizer)
+
+    def render_codes(self, camera: Camera, camtoworld: np.ndarray, snapshot: MapSnapshot) -> torch.Tensor:
+        """Renders the fused codes: [H, W, d + 1], zero where the map is more transparent than solid."""
+        g = snapshot.gaussians
+        codes = fuse_scales(snapshot.codes, snapshot.selection, snapshot.codec)
+        with torch.no_grad():
+            out, alphas, _ = self.rasterizer(
+                g["means"], g["quats"], g["scales"], g["opacities"], codes.contiguous(),
+                *camera_tensors(camera, camtoworld, self.device), camera.width, camera.height)
+        return out[0] * (alphas[0] > _SOLID)
+
+    def render_labels(self, result: QueryResult, camera: Camera, camtoworld: np.ndarray,
+                      snapshot: MapSnapshot, *, mode: str = "relevancy", negatives: list[str] | None = None,
+                      threshold: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Segments a view by a query's prompts.
+
+        Returns:
+            labels [H, W] uint16, 0 = none, else 1 + prompt index; score [H, W] float32 relevancy of that prompt.
+        """
+        z = self.render_codes(camera, camtoworld, snapshot)
+        texts = self.encode_text(result.prompts)
+        scores = relevancy(z, snapshot.codec, texts, self.encode_text(list(negatives or self.config.query.negatives)),
+                           self.calibration.temperature)
+        labels = self._labels(mode, scores, snapshot.codec.cosine(z, texts), result.found, threshold)
+        labels = torch.where(z[..., -1] != 0, labels, torch.zeros_like(labels))
+        best = scores.gather(-1, (labels - 1).clamp_min(0)[..., None])[..., 0] * (labels > 0)
+        return labels.cpu().numpy().astype(np.uint16), best.cpu().numpy().astype(np.float32)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the map file."""
+        save_map(path, self.mapper.gaussians.params, self.snapshot())
+
+    def export_ply(self, path: str | Path) -> None:
+        """Writes the standard 3DGS PLY."""
+        gs.write_ply(path, self.mapper.gaussians.params)
+
+    def _make_keyframe(self, frame: Frame) -> Keyframe:
+        camera = frame.camera.fitted(self.config.map.image_size)
+        size = (camera.width, camera.height)
+        image = cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
+        depth = frame.depth
+        if depth is not None:
+            depth = torch.from_numpy(cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST)).to(self.device)
+        return Keyframe(
+            index=len(self.mapper.keyframes), stamp=frame.stamp, name=frame.name, camera=camera,
+            image=torch.from_numpy(image).to(self.device).float() / 255.0, camtoworld=frame.camtoworld, depth=depth)
+
+    @property
+    def stats(self) -> dict:
+        """Running figures: frames, keyframes, steps, num_gaussians, psnr [dB]."""
+        return dict(frames=self.frames, keyframes=len(self.mapper.keyframes), steps=self.mapper.steps,
+                    num_gaussians=len(self.mapper.gaussians), psnr=self.mapper.psnr)
+
+
+def _inside(means: torch.Tensor, roi: np.ndarray | None) -> torch.Tensor:
+    if roi is None:
+        return torch.ones(len(means), dtype=torch.bool, device=means.device)
+    low, high = torch.as_tensor(np.sort(np.asarray(roi, np.float32), axis=0), device=means.device)
+    return ((means >= low) & (means <= high)).all(-1)
+
+
+def check_frame(frame: Frame) -> None:
+    """Raises UserError unless image, intrinsics, pose and depth of a frame can be used."""
+    name = frame.name or f"frame at {frame.stamp:.3f} s"
+    check_pose(frame.camtoworld, name)
+    check_camera(frame.camera, name)
+    if frame.image.dtype != np.uint8 or frame.image.ndim != 3 or frame.image.shape[2] != 3:
+        raise UserError(f"{name}: image is {frame.image.dtype} {frame.image.shape}, expected uint8 [H, W, 3] RGB")
+    size = (frame.camera.height, frame.camera.width)
+    if frame.image.shape[:2] != size:
+        raise UserError(f"{name}: image is {frame.image.shape[1]}x{frame.image.shape[0]} but its intrinsics are for "
+                        f"{size[1]}x{size[0]}: publish the camera_info that belongs to this image size")
+    if frame.depth is not None:
+        if frame.depth.shape != size or frame.depth.dtype != np.float32:
+            raise UserError(f"{name}: depth is {frame.depth.dtype} {frame.depth.shape}, expected float32 {size} in metres")
+        if not np.isfinite(frame.depth).all() or (frame.depth < 0).any():
+            raise UserError(f"{name}: depth has NaN, infinite or negative values; mark missing depth as 0")

@@ -1,0 +1,154 @@
+"""Where new Gaussians come from: measured depth, a point cloud, or matches between posed images (METHOD §16)."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+
+from ovs3d_ros.config import SeedConfig
+from ovs3d_ros.geometry import invert_rigid, project, transform_points, unproject
+from ovs3d_ros.types import Keyframe
+
+Seeds = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # means [M, 3] m, colors [M, 3] 0..1, scales [M] m
+
+_MIN_PARALLAX = np.cos(np.radians(1.0))  # rays closer than this give no usable depth
+_MAX_REPROJECTION = 2.0  # px
+_MIN_MATCHES = 8  # fewer triangulated points say nothing about the rest of the image
+
+
+def seed_from_depth(keyframe: Keyframe, alpha: torch.Tensor, depth: torch.Tensor, config: SeedConfig) -> Seeds:
+    """Gaussians on a pixel grid where the map does not explain the measured depth yet.
+
+    Args:
+        keyframe: with depth.
+        alpha: [H, W] accumulated alpha of the map seen from the keyframe.
+        depth: [H, W] metres, depth of the map there.
+        config: spacing and thresholds.
+    """
+    measured = keyframe.depth.cpu().numpy()
+    missing = (alpha < config.alpha_below) | (keyframe.depth < (1 - config.depth_margin) * depth)
+    wanted = missing.cpu().numpy() & (measured > 0) & (measured < config.max_depth)
+    return _on_grid(keyframe, measured, wanted, config.spacing)
+
+
+def _on_grid(keyframe: Keyframe, depth: np.ndarray, wanted: np.ndarray, spacing: float) -> Seeds:
+    """Seeds on every `spacing`-th pixel where `wanted` [H, W], at `depth` [H, W] metres."""
+    height, width = depth.shape
+    rows = np.arange(spacing / 2, height, spacing).astype(int)
+    columns = np.arange(spacing / 2, width, spacing).astype(int)
+    v, u = (g.ravel() for g in np.meshgrid(rows, columns, indexing="ij"))
+    chosen = wanted[v, u]
+    v, u = v[chosen], u[chosen]
+    points = unproject(depth, keyframe.camera)[v, u]
+    means = transform_points(points, keyframe.camtoworld)
+    # Half the grid spacing on the surface: neighbours overlap at one standard deviation.
+    scales = points[:, 2] / keyframe.camera.K[0, 0] * spacing * 0.5
+    return _seeds(means, keyframe.image[v, u], scales)
+
+
+def _seeds(means: np.ndarray, colors: torch.Tensor | np.ndarray, scales: np.ndarray) -> Seeds:
+    return (torch.as_tensor(means, dtype=torch.float32), torch.as_tensor(colors, dtype=torch.float32),
+            torch.as_tensor(scales, dtype=torch.float32))
+
+
+def seed_from_points(xyz: np.ndarray, rgb: np.ndarray) -> Seeds:
+    """Gaussians at given points, as large as the distance to their neighbours.
+
+    Args:
+        xyz: [P, 3] metres.
+        rgb: [P, 3] uint8.
+    """
+    return _seeds(xyz, rgb.astype(np.float32) / 255.0, _neighbour_distance(xyz))
+
+
+def _neighbour_distance(xyz: np.ndarray) -> np.ndarray:
+    """Root mean square distance [P] to the three nearest neighbours (Kerbl et al. 2023, §5.1)."""
+    points = np.ascontiguousarray(xyz, dtype=np.float32)
+    if len(points) < 4:
+        return np.full(len(points), 0.05)
+    index = cv2.flann.Index(points, dict(algorithm=1, trees=1))  # 1: a k-d tree
+    _, squared = index.knnSearch(points, 4, params={})
+    return np.sqrt(squared[:, 1:].mean(1)).clip(1e-4, None)
+
+
+class ImageMatcher:
+    """Depth from images alone: SIFT matches to earlier keyframes, checked and triangulated with the known poses."""
+
+    def __init__(self, neighbours: int = 3) -> None:
+        self.neighbours = neighbours
+        self._sift = cv2.SIFT_create(nfeatures=3000, contrastThreshold=0.01)
+        self._history: list[tuple[Keyframe, np.ndarray, np.ndarray]] = []
+
+    def seed(self, keyframe: Keyframe, alpha: torch.Tensor, config: SeedConfig) -> Seeds | None:
+        """Gaussians where the map is still transparent, or None while no match has usable parallax.
+
+        Triangulated points are sparse: between them depth is interpolated, which is a guess that optimisation
+        corrects.
+        """
+        grey = cv2.cvtColor((keyframe.image.cpu().numpy() * 255).astype(np.uint8), cv2.COLOR_RGB2GRAY)
+        points, descriptors = self._sift.detectAndCompute(grey, None)
+        pixels = np.array([p.pt for p in points], dtype=np.float64).reshape(-1, 2) + 0.5
+        if len(pixels) < _MIN_MATCHES:
+            return None
+        found = [_triangulate(keyframe, pixels, descriptors, *old) for old in self._history[-self.neighbours:]]
+        self._history.append((keyframe, pixels, descriptors))
+        del self._history[:-self.neighbours]
+        xyz = np.concatenate(found) if found else np.zeros((0, 3))
+        if len(xyz) < _MIN_MATCHES:
+            return None
+        depth = _interpolate_depth(keyframe, xyz)
+        wanted = (alpha < config.alpha_below).cpu().numpy() & (depth > 0)
+        return _on_grid(keyframe, depth, wanted, config.spacing)
+
+
+def _triangulate(keyframe: Keyframe, pixels: np.ndarray, descriptors: np.ndarray,
+                 other: Keyframe, other_pixels: np.ndarray, other_descriptors: np.ndarray) -> np.ndarray:
+    """World points [M, 3] of mutual matches that reproject well in both views and have parallax."""
+    matches = cv2.BFMatcher(cv2.NORM_L2, crossCheck=True).match(descriptors, other_descriptors)
+    a = pixels[[m.queryIdx for m in matches]]
+    b = other_pixels[[m.trainIdx for m in matches]]
+    if len(a) == 0:
+        return np.zeros((0, 3))
+    projections = [k.camera.K @ invert_rigid(k.camtoworld)[:3] for k in (keyframe, other)]
+    homogeneous = cv2.triangulatePoints(*projections, a.T, b.T)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        xyz = (homogeneous[:3] / homogeneous[3]).T
+    good = np.isfinite(xyz).all(1)
+    xyz = np.where(good[:, None], xyz, 0.0)
+    rays = []
+    for view, observed in ((keyframe, a), (other, b)):
+        reprojected, z = project(xyz, view.camera, view.camtoworld)
+        good &= (z > 1e-3) & (np.linalg.norm(reprojected - observed, axis=1) < _MAX_REPROJECTION)
+        ray = xyz - view.camtoworld[:3, 3]
+        rays.append(ray / np.linalg.norm(ray, axis=1, keepdims=True).clip(1e-9))
+    good &= (rays[0] * rays[1]).sum(1) < _MIN_PARALLAX
+    return xyz[good]
+
+
+def _interpolate_depth(keyframe: Keyframe, xyz: np.ndarray) -> np.ndarray:
+    """Depth [H, W] spread from sparse points: the median of the nearest few, in image space."""
+    camera = keyframe.camera
+    pixels, z = project(xyz, camera, keyframe.camtoworld)
+    inside = (z > 0) & (pixels >= 0).all(1) & (pixels < [camera.width, camera.height]).all(1)
+    if inside.sum() < _MIN_MATCHES:
+        return np.zeros((camera.height, camera.width), np.float32)
+    index = cv2.flann.Index(np.ascontiguousarray(pixels[inside], np.float32), dict(algorithm=1, trees=1))
+    u, v = np.meshgrid(np.arange(camera.width) + 0.5, np.arange(camera.height) + 0.5)
+    queries = np.stack([u.ravel(), v.ravel()], axis=1).astype(np.float32)
+    nearest, _ = index.knnSearch(queries, 5, params={})
+    return np.median(z[inside][nearest], axis=1).reshape(camera.height, camera.width).astype(np.float32)
+
+
+def seed_random(keyframe: Keyframe, median_depth: float, config: SeedConfig, rng: np.random.Generator) -> Seeds:
+    """The last resort: a grid of pixels at log-uniform depths within a factor 3 of a guess.
+
+    Args:
+        keyframe: the view to fill.
+        median_depth: metres, the guess.
+        config: spacing.
+        rng: source of the depths.
+    """
+    shape = tuple(keyframe.image.shape[:2])
+    depth = (median_depth * np.exp(rng.uniform(-np.log(3), np.log(3), shape))).astype(np.float32)
+    return _on_grid(keyframe, depth, np.ones(shape, bool), config.spacing)

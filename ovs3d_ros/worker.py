@@ -1,0 +1,174 @@
+"""The mapping thread: owns the pipeline's training state, so that ROS callbacks and queries never wait for it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ovs3d_ros.config import Config
+from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.types import Frame, MapSnapshot, UserError
+
+log = logging.getLogger(__name__)
+
+_SLICE = 5  # optimisation steps between looks into the inbox
+_LATENCIES = 500  # frame-to-map times kept for the percentiles
+
+
+@dataclass(slots=True)
+class _Counters:
+    received: int = 0
+    dropped: int = 0
+    rejected: int = 0
+    last_rejection: str = ""
+    latencies_ms: deque = field(default_factory=lambda: deque(maxlen=_LATENCIES))
+
+
+class MappingWorker:
+    """Feeds frames to a pipeline and trains in between, on a thread of its own.
+
+    After `start` nobody else may add frames to the pipeline or optimise it; queries go to `snapshot`.
+
+    Attributes:
+        error: the exception that ended the thread, or None.
+    """
+
+    def __init__(self, pipeline: Ovs3d, config: Config) -> None:
+        self.pipeline = pipeline
+        self.config = config
+        self.error: BaseException | None = None
+        self._inbox: deque[tuple[float, Frame]] = deque()
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._training = True
+        self._busy = False
+        self._credit = 0  # optimisation steps still owed to the keyframes that came
+        self._snapshot: MapSnapshot | None = None
+        self._counters = _Counters()
+        self._thread = threading.Thread(target=self._run, name="mapping", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def submit(self, frame: Frame) -> None:
+        """Queues a frame without ever blocking; when the inbox is full the oldest frame is dropped and counted."""
+        with self._changed:
+            self._counters.received += 1
+            if len(self._inbox) >= self.config.input.inbox:
+                self._inbox.popleft()
+                self._counters.dropped += 1
+            self._inbox.append((time.perf_counter(), frame))
+            self._changed.notify_all()
+
+    @property
+    def snapshot(self) -> MapSnapshot | None:
+        """The newest published map, or None before the first keyframe."""
+        return self._snapshot
+
+    def stats(self) -> dict:
+        """Counters and rates for diagnostics: frames_received, frames_dropped, frames_rejected, last_rejection,
+        queue, keyframes, num_gaussians, steps, psnr, map_version, frame_to_map_p50_ms, frame_to_map_p95_ms."""
+        with self._changed:
+            counters, queue = self._counters, len(self._inbox)
+            latencies = np.array(counters.latencies_ms or [np.nan])
+            figures = dict(frames_received=counters.received, frames_dropped=counters.dropped,
+                           frames_rejected=counters.rejected, last_rejection=counters.last_rejection, queue=queue)
+        snapshot = self._snapshot
+        p50, p95 = np.percentile(latencies, [50, 95])
+        return figures | self.pipeline.stats | dict(
+            map_version=snapshot.version if snapshot else 0, frame_to_map_p50_ms=float(p50),
+            frame_to_map_p95_ms=float(p95))
+
+    def pause(self) -> None:
+        """Stops training; frames are still taken in."""
+        self._set_training(False)
+
+    def resume(self) -> None:
+        """Trains again."""
+        self._set_training(True)
+
+    def _set_training(self, training: bool) -> None:
+        with self._changed:
+            self._training = training
+            self._changed.notify_all()
+
+    def wait_idle(self, timeout: float) -> bool:
+        """Waits until all frames are mapped and the steps owed to them are taken; False on timeout or error."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._is_idle() or self.error is not None, timeout) and not self.error
+
+    def _is_idle(self) -> bool:
+        return not self._inbox and not self._busy and (self._credit == 0 or not self._training)
+
+    def stop(self, timeout: float = 30.0) -> bool:
+        """Ends the thread and joins it; False if it did not end in time."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            while (work := self._next()) is not None:
+                self._do(*work)
+                with self._changed:
+                    self._busy = False
+                    self._changed.notify_all()
+        except BaseException as error:  # noqa: BLE001 - handed to the owner of the worker, who ends the process
+            log.exception("the mapping thread failed")
+            with self._changed:
+                self.error = error
+                self._changed.notify_all()
+
+    def _next(self) -> tuple[float, Frame | None] | None:
+        """The next frame with its arrival time, (0, None) for a slice of training, None to stop."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopping or not self._is_idle())
+            if self._stopping:
+                return None
+            self._busy = True
+            return self._inbox.popleft() if self._inbox else (0.0, None)
+
+    def _do(self, arrived: float, frame: Frame | None) -> None:
+        if frame is None:
+            self._train()
+        else:
+            self._map(arrived, frame)
+
+    def _map(self, arrived: float, frame: Frame) -> None:
+        try:
+            inserted = self.pipeline.add_frame(frame)
+        except UserError as error:
+            log.warning("frame rejected: %s", error)
+            with self._changed:
+                self._counters.rejected += 1
+                self._counters.last_rejection = str(error)
+            return
+        if not inserted:
+            return
+        self._publish()
+        with self._changed:
+            self._credit += self.config.train.steps_per_keyframe
+            self._counters.latencies_ms.append(1e3 * (time.perf_counter() - arrived))
+
+    def _train(self) -> None:
+        steps = min(_SLICE, self._credit)
+        self.pipeline.optimize(steps)
+        finished = self._credit - steps <= 0
+        if finished:
+            # The Gaussians have settled: lift all evidence into them as they are now.
+            self.pipeline.relift()
+            self._publish()
+        with self._changed:
+            self._credit -= steps
+
+    def _publish(self) -> None:
+        self._snapshot = self.pipeline.snapshot()
