@@ -1,0 +1,117 @@
+"""Writes one small scene in every dataset format; all numbers are worked out by hand.
+
+Camera 0 sits at (1, 2, 3) and looks along world +x with world +z up, so its right is world -y and its down is
+world -z. Camera 1 is the world frame itself. Each photograph is 64 x 48 with f = 100, principal point (32, 24).
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+WIDTH, HEIGHT, FOCAL = 64, 48, 100.0
+# columns right, down, forward, position
+CAMTOWORLDS = np.array([
+    [[0, 0, 1, 1], [-1, 0, 0, 2], [0, -1, 0, 3], [0, 0, 0, 1]],
+    [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]],
+], dtype=np.float64)
+# (5, 1, 3.5) is 4 in front of camera 0, 1 to its right and 0.5 above: 32 + 100/4, 24 - 50/4
+POINT = np.array([5.0, 1.0, 3.5])
+POINT_PIXEL = np.array([57.0, 11.5])
+OPENGL = [
+    [[0, 0, -1, 1], [-1, 0, 0, 2], [0, 1, 0, 3], [0, 0, 0, 1]],
+    [[1, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 0], [0, 0, 0, 1]],
+]
+# world to camera: quaternion wxyz, translation -R c
+COLMAP_POSES = [((0.5, 0.5, -0.5, 0.5), (2.0, 3.0, -1.0)), ((1.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0))]
+# columns down, right, backward, position, (H, W, f)
+LLFF = [
+    [[0, 0, -1, 1, HEIGHT], [0, -1, 0, 2, WIDTH], [-1, 0, 0, 3, FOCAL]],
+    [[0, 1, 0, 0, HEIGHT], [1, 0, 0, 0, WIDTH], [0, 0, -1, 0, FOCAL]],
+]
+POINT_COLOR = (250, 20, 30)
+
+
+def write_images(root: Path) -> None:
+    """`images/a.png` with the point drawn on its pixel (block of 2 x 2 around it), `images/b.png` plain."""
+    (root / "images").mkdir(parents=True, exist_ok=True)
+    picture = np.full((HEIGHT, WIDTH, 3), 90, dtype=np.uint8)
+    picture[10:12, 56:58] = POINT_COLOR
+    Image.fromarray(picture).save(root / "images" / "a.png")
+    Image.fromarray(np.full((HEIGHT, WIDTH, 3), 40, dtype=np.uint8)).save(root / "images" / "b.png")
+
+
+def transforms() -> dict:
+    """The content of a plain `transforms.json`."""
+    frames = [{"file_path": f"images/{name}.png", "transform_matrix": matrix} for name, matrix in zip("ab", OPENGL)]
+    return {"camera_model": "PINHOLE", "w": WIDTH, "h": HEIGHT, "fl_x": FOCAL, "fl_y": FOCAL, "cx": WIDTH / 2,
+            "cy": HEIGHT / 2, "frames": frames}
+
+
+def write_transforms(root: Path, document: dict) -> Path:
+    path = root / "transforms.json"
+    path.write_text(json.dumps(document))
+    return path
+
+
+def write_nerfstudio(root: Path) -> Path:
+    write_images(root)
+    write_transforms(root, transforms())
+    return root
+
+
+def write_colmap_text(root: Path, camera: str = f"PINHOLE {WIDTH} {HEIGHT} 100 100 32 24") -> Path:
+    """Images listed in reverse, one with 2D points and one with a blank points line, as COLMAP writes them."""
+    write_images(root)
+    model = root / "sparse" / "0"
+    model.mkdir(parents=True)
+    (model / "cameras.txt").write_text(f"# comment\n7 {camera}\n")
+    rows = [" ".join(map(str, (i + 1, *quat, *translation, 7, f"{name}.png")))
+            for i, (name, (quat, translation)) in enumerate(zip("ab", COLMAP_POSES))]
+    (model / "images.txt").write_text(f"# comment\n{rows[1]}\n\n{rows[0]}\n57 11.5 1 3 3 -1\n")
+    (model / "points3D.txt").write_text("# comment\n1 5 1 3.5 250 20 30 0.4 1 0\n")
+    return root
+
+
+def write_colmap_binary(root: Path) -> Path:
+    write_images(root)
+    model = root / "sparse"
+    model.mkdir(parents=True)
+    (model / "cameras.bin").write_bytes(
+        struct.pack("<Q", 1) + struct.pack("<iiQQ3d", 7, 0, WIDTH, HEIGHT, FOCAL, WIDTH / 2, HEIGHT / 2))
+    data = struct.pack("<Q", 2)
+    for i, (name, (quat, translation)) in reversed(list(enumerate(zip("ab", COLMAP_POSES)))):
+        data += struct.pack("<i7di", i + 1, *quat, *translation, 7) + f"{name}.png".encode() + b"\0"
+        data += struct.pack("<Q", i) + struct.pack("<ddq", 57, 11.5, 1) * i
+    (model / "images.bin").write_bytes(data)
+    (model / "points3D.bin").write_bytes(
+        struct.pack("<Q", 1) + struct.pack("<Q3d3BdQ", 1, *POINT, *POINT_COLOR, 0.4, 1) + struct.pack("<ii", 1, 0))
+    return root
+
+
+def write_llff(root: Path) -> Path:
+    write_images(root)
+    rows = [np.append(np.array(row, dtype=np.float64).ravel(), [1.0, 9.0]) for row in LLFF]
+    np.save(root / "poses_bounds.npy", np.stack(rows))
+    return root
+
+
+def write_segmentations(root: Path) -> None:
+    """3D-OVS masks of view 1: 'wall' on the left half, 'apple' on one pixel; 254 must not count."""
+    folder = root / "segmentations" / "01"
+    folder.mkdir(parents=True)
+    (root / "segmentations" / "classes.txt").write_text("wall\napple\n")
+    wall, apple = (np.zeros((HEIGHT, WIDTH), dtype=np.uint8) for _ in range(2))
+    wall[:, :WIDTH // 2] = 255
+    wall[:, WIDTH // 2] = 254
+    apple[5, 60] = 255
+    Image.fromarray(wall).save(folder / "wall.png")
+    Image.fromarray(apple).save(folder / "apple.png")
+
+
+WRITERS = {"nerfstudio": write_nerfstudio, "colmap_text": write_colmap_text, "colmap_binary": write_colmap_binary,
+           "llff": write_llff}
