@@ -45,7 +45,7 @@ class _View:
 
     camera: CameraArrays
     projected: ProjectedArrays
-    order: np.ndarray  # [M] int32, visible Gaussians front to back
+    visible: np.ndarray  # [M] int64, ascending indices of the Gaussians that are not culled
     splats: np.ndarray  # [M, 8] float32
     colors: np.ndarray  # [M, D] float32
     tiles: Tiles
@@ -66,18 +66,27 @@ def _prepare(team: ThreadTeam, gaussians: GaussianArrays, colors: np.ndarray, ca
         np.empty((count, 2), np.int32),
     )
     team.run(lambda t, n: kernels_project.project_forward(t, n, gaussians, camera, projected))
-    visible = np.flatnonzero((projected.radii > 0).all(1))
-    # Positive floats sort like their bits; the index below them breaks ties, which makes the sort stable.
-    keys = projected.depths[visible].view(np.uint32).astype(np.uint64) << np.uint64(32) | visible.astype(np.uint64)
-    keys.sort()
-    order = (keys & np.uint64(0xFFFFFFFF)).astype(np.int32)
-    splats = np.empty((len(order), SPLAT_COLUMNS), np.float32)
-    packed = np.empty((len(order), colors.shape[1]), np.float32)
+    visible = np.flatnonzero(projected.radii[:, 0])
+    splats = np.empty((len(visible), SPLAT_COLUMNS), np.float32)
+    packed = np.empty((len(visible), colors.shape[1]), np.float32)
     team.run(
-        lambda t, n: kernels_tiles.pack_splats(t, n, order, projected, gaussians.opacities, colors, splats, packed)
+        lambda t, n: kernels_tiles.pack_splats(t, n, visible, projected, gaussians.opacities, colors, splats, packed)
     )
-    offsets, ids = kernels_tiles.bin_tiles(splats, camera.width, camera.height)
-    return _View(camera, projected, order, splats, packed, Tiles(offsets, ids, camera.width, camera.height))
+    order = _front_to_back(projected.depths[visible])
+    offsets, ids = kernels_tiles.bin_tiles(splats, order, camera.width, camera.height)
+    return _View(camera, projected, visible, splats, packed, Tiles(offsets, ids, camera.width, camera.height))
+
+
+def _front_to_back(depths: np.ndarray) -> np.ndarray:
+    """Stable order of positive depths [M], int32.
+
+    Positive floats sort like their bits. With the index in the low half of the key, ties keep their order and
+    a plain sort does, which numpy vectorises.
+    """
+    keys = depths.view(np.uint32).astype(np.uint64) << np.uint64(32)
+    keys |= np.arange(len(depths), dtype=np.uint64)
+    keys.sort()
+    return (keys & np.uint64(0xFFFFFFFF)).astype(np.int32)
 
 
 def _composite(team: ThreadTeam, view: _View, image: np.ndarray, transmittance: np.ndarray) -> None:
@@ -93,7 +102,7 @@ def _lift(
     team: ThreadTeam, view: _View, targets: np.ndarray, pixel_weights: np.ndarray, numerator: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Adds to numerator [N, D]; returns per splat sum w and max w."""
-    visible, depth = len(view.order), targets.shape[-1]
+    visible, depth = len(view.visible), targets.shape[-1]
     sums = np.zeros((team.size, visible, depth), np.float32)
     weights, maxima = np.zeros((2, team.size, visible), np.float32)
     for first, channels in _chunks(depth):
@@ -105,7 +114,7 @@ def _lift(
                 t, n, view.tiles, view.splats, targets, pixel_weights, first, channels, sums[t], weights_of[t], maxima[t]
             )
         )
-    team.run(lambda t, n: kernels_backward.scatter_rows(t, n, sums, view.order, numerator))
+    team.run(lambda t, n: kernels_backward.scatter_rows(t, n, sums, view.visible, numerator))
     return weights.sum(0), maxima.max(0)
 
 
@@ -132,10 +141,10 @@ def _backward(
                 t, n, view.tiles, view.splats, view.colors, gradients, first, channels, splat_slabs[t], color_slabs[t]
             )
         )
-    team.run(lambda t, n: kernels_backward.scatter_rows(t, n, color_slabs, view.order, v_colors))
+    team.run(lambda t, n: kernels_backward.scatter_rows(t, n, color_slabs, view.visible, v_colors))
     team.run(
         lambda t, n: kernels_project.project_backward(
-            t, n, gaussians, view.camera, view.order, splat_slabs, v_gaussians, v_means2d_abs
+            t, n, gaussians, view.camera, view.visible, splat_slabs, v_gaussians, v_means2d_abs
         )
     )
 
@@ -167,7 +176,7 @@ class _Rasterize(torch.autograd.Function):
             np.stack([getattr(view.projected, name) for view in views]) for name in ("radii", "means2d", "depths")
         )
         meta["radii"], meta["means2d"], meta["depths"] = map(torch.from_numpy, (radii, means2d, depths))
-        meta["n_visible"] = int((radii > 0).all(-1).any(0).sum())
+        meta["n_visible"] = int(radii[..., 0].any(0).sum())
         meta["means2d_absgrad"] = torch.zeros(len(cameras), count, 2)
         ctx.team, ctx.views, ctx.absgrad = team, views, meta["means2d_absgrad"]
         ctx.save_for_backward(*tensors, image, transmittance)
@@ -258,6 +267,6 @@ class CpuRasterizer:
         ):
             view = _prepare(self._team, gaussians, no_colors, camera)
             sums, maxima = _lift(self._team, view, image, pixel_weights_, numerator.numpy())
-            weight[view.order] += sums
-            max_weight[view.order] = np.maximum(max_weight[view.order], maxima)
+            weight[view.visible] += sums
+            max_weight[view.visible] = np.maximum(max_weight[view.visible], maxima)
         return numerator, torch.from_numpy(weight), torch.from_numpy(max_weight)

@@ -148,19 +148,19 @@ def _load_gradients(window, gradients, first_channel, channels, scratch, v_tile)
 
 
 @njit(**KERNEL)
-def _splat_backward(scratch, splats, rank, window, live_rows, color, v_tile, channels, v_color, v_splat):
+def _splat_backward(scratch, splats, splat, window, live_rows, color, v_tile, channels, v_color, v_splat):
     """One splat in one tile: adds to `v_color` [D] and `v_splat` [8], returns the number of rows that died."""
     left, top, rows, columns = window
-    opacity = splats[rank, OPACITY]
-    conic = splats[rank, CONIC_XX], splats[rank, CONIC_XY], splats[rank, CONIC_YY]
+    opacity = splats[splat, OPACITY]
+    conic = splats[splat, CONIC_XX], splats[splat, CONIC_XY], splats[splat, CONIC_YY]
     xx, xy, yy = conic
     g_u, g_v, g_abs_u, g_abs_v, g_xx, g_xy, g_yy, g_opacity = ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
     died = 0
-    first, last = pixel_span(splats[rank, V], splats[rank, EXTENT_V], top, rows)
+    first, last = pixel_span(splats[splat, V], splats[splat, EXTENT_V], top, rows)
     for r in range(first, last + 1):
         if not live_rows[r]:
             continue
-        dx, c0, c1, c2 = row_polynomial(splats, rank, left, top + r)
+        dx, c0, c1, c2 = row_polynomial(splats, splat, left, top + r)
         q = np.uintp(r * TILE)
         hits, live = _replay_row(scratch, q, dx, c0, c1, c2, opacity)
         if live == ZERO:
@@ -169,7 +169,7 @@ def _splat_backward(scratch, splats, rank, window, live_rows, color, v_tile, cha
         if hits == ZERO:
             continue
         _color_row(scratch, q, color, v_tile, channels, v_color)
-        dy = splats[rank, V] - (np.float32(top + r) + HALF)
+        dy = splats[splat, V] - (np.float32(top + r) + HALF)
         sum_dx, sum_dx2, sum_v, sum_opacity, abs_u, abs_v = _geometry_row(scratch, q, dx, dy, conic, opacity)
         g_opacity += sum_opacity
         g_u += xx * sum_dx + xy * dy * sum_v
@@ -217,28 +217,28 @@ def composite_backward(
         for k in range(tiles.offsets[tile], tiles.offsets[tile + 1]):
             if remaining == 0:
                 break
-            rank = tiles.ids[k]
+            splat = tiles.ids[k]
             for c in range(depth):
-                color[c] = colors[rank, first_channel + c]
+                color[c] = colors[splat, first_channel + c]
                 v_color[c] = ZERO
             remaining -= _splat_backward(
-                scratch, splats, rank, window, live_rows, color, v_tile, channels, v_color, v_splats[rank]
+                scratch, splats, splat, window, live_rows, color, v_tile, channels, v_color, v_splats[splat]
             )
             for c in range(depth):
-                v_colors[rank, first_channel + c] += v_color[c]
+                v_colors[splat, first_channel + c] += v_color[c]
 
 
 @njit(**KERNEL)
-def scatter_rows(thread, num_threads, slabs, order, out):
-    """Adds the sum of the threads' slabs [threads, M, D] to rows `order` of out [N, D].
+def scatter_rows(thread, num_threads, slabs, visible, out):
+    """Adds the sum of the threads' slabs [threads, M, D] to rows `visible` of out [N, D].
 
     The slabs are summed in a fixed order: the result is the same on every run with as many threads.
     """
-    count = order.shape[0]
-    for rank in range(thread * count // num_threads, (thread + 1) * count // num_threads):
-        n = order[rank]
+    count = visible.shape[0]
+    for splat in range(thread * count // num_threads, (thread + 1) * count // num_threads):
+        n = visible[splat]
         for c in range(out.shape[1]):
-            total = slabs[0, rank, c]
+            total = slabs[0, splat, c]
             for slab in range(1, slabs.shape[0]):
-                total += slabs[slab, rank, c]
+                total += slabs[slab, splat, c]
             out[n, c] += total

@@ -86,11 +86,11 @@ def start_tile(scratch, rows, columns, live_rows):
 
 
 @njit(**KERNEL)
-def row_polynomial(splats, rank, left, y):
+def row_polynomial(splats, splat, left, y):
     """sigma along pixel row y as sigma(dx) = c0 + dx (c1 + c2 dx), and dx of the tile's first pixel."""
-    dy = splats[rank, V] - (np.float32(y) + HALF)
-    dx = splats[rank, U] - np.float32(left) - HALF
-    return dx, HALF * splats[rank, CONIC_YY] * dy * dy, splats[rank, CONIC_XY] * dy, HALF * splats[rank, CONIC_XX]
+    dy = splats[splat, V] - (np.float32(y) + HALF)
+    dx = splats[splat, U] - np.float32(left) - HALF
+    return dx, HALF * splats[splat, CONIC_YY] * dy * dy, splats[splat, CONIC_XY] * dy, HALF * splats[splat, CONIC_XX]
 
 
 @njit(**KERNEL)
@@ -177,16 +177,16 @@ def composite(thread, num_threads, tiles, splats, colors, first_channel, channel
         for k in range(tiles.offsets[tile], tiles.offsets[tile + 1]):
             if remaining == 0:
                 break
-            rank = tiles.ids[k]
+            splat = tiles.ids[k]
             for c in range(len(channels)):
-                color[c] = colors[rank, first_channel + c]
-            first, last = pixel_span(splats[rank, V], splats[rank, EXTENT_V], top, rows)
+                color[c] = colors[splat, first_channel + c]
+            first, last = pixel_span(splats[splat, V], splats[splat, EXTENT_V], top, rows)
             for r in range(first, last + 1):
                 if not live_rows[r]:
                     continue
-                dx, c0, c1, c2 = row_polynomial(splats, rank, left, top + r)
+                dx, c0, c1, c2 = row_polynomial(splats, splat, left, top + r)
                 q = np.uintp(r * TILE)
-                hits, live = blend_row(scratch, q, dx, c0, c1, c2, splats[rank, OPACITY])
+                hits, live = blend_row(scratch, q, dx, c0, c1, c2, splats[splat, OPACITY])
                 if live == ZERO:
                     live_rows[r] = False
                     remaining -= 1
@@ -272,16 +272,16 @@ def lift_tiles(
         for k in range(tiles.offsets[tile], tiles.offsets[tile + 1]):
             if remaining == 0:
                 break
-            rank = tiles.ids[k]
+            splat = tiles.ids[k]
             gathered[:] = ZERO
             total, largest = ZERO, ZERO
-            first, last = pixel_span(splats[rank, V], splats[rank, EXTENT_V], top, rows)
+            first, last = pixel_span(splats[splat, V], splats[splat, EXTENT_V], top, rows)
             for r in range(first, last + 1):
                 if not live_rows[r]:
                     continue
-                dx, c0, c1, c2 = row_polynomial(splats, rank, left, top + r)
+                dx, c0, c1, c2 = row_polynomial(splats, splat, left, top + r)
                 q = np.uintp(r * TILE)
-                hits, live = blend_row(scratch, q, dx, c0, c1, c2, splats[rank, OPACITY])
+                hits, live = blend_row(scratch, q, dx, c0, c1, c2, splats[splat, OPACITY])
                 if live == ZERO:
                     live_rows[r] = False
                     remaining -= 1
@@ -291,7 +291,7 @@ def lift_tiles(
                     largest = max(largest, row_largest)
                     _gather_row(scratch, q, buffer, channels, gathered)
             if total != ZERO:
-                weights[rank] += total
-                maxima[rank] = max(maxima[rank], largest)
+                weights[splat] += total
+                maxima[splat] = max(maxima[splat], largest)
                 for c in range(len(channels)):
-                    sums[rank, first_channel + c] += gathered[c]
+                    sums[splat, first_channel + c] += gathered[c]

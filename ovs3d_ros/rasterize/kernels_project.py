@@ -242,13 +242,13 @@ def _axes_backward(scales, n, rows, v_screen, axes, v_axes, v_scales):
 
 
 @njit(**KERNEL)
-def project_backward(thread, num_threads, gaussians, camera, order, v_splats, v_gaussians, v_means2d_abs):
+def project_backward(thread, num_threads, gaussians, camera, visible, v_splats, v_gaussians, v_means2d_abs):
     """Adds the gradients of one thread's share of the visible Gaussians to `v_gaussians`.
 
     Args:
         thread, num_threads: which share.
         gaussians, camera: as given to `project_forward`.
-        order: [M] int32, the Gaussian behind each splat.
+        visible: [M] int64, the Gaussian behind each splat.
         v_splats: [threads, M, 8] float32, gradients that the tile kernels left, one slab per thread:
             u, v, |u|, |v|, conic xx, xy, yy, opacity.
         v_gaussians: GaussianArrays of gradients, added to.
@@ -257,13 +257,13 @@ def project_backward(thread, num_threads, gaussians, camera, order, v_splats, v_
     rotation, axes, v_axes = np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3))
     screen, v_screen, v_splat = np.empty((2, 3)), np.empty((2, 3)), np.empty(8)
     viewmat = camera.viewmat
-    first, last = share(thread, num_threads, order.shape[0])
-    for rank in range(first, last):
-        n = order[rank]
+    first, last = share(thread, num_threads, visible.shape[0])
+    for i in range(first, last):
+        n = visible[i]
         for k in range(8):
             v_splat[k] = 0.0
             for slab in range(v_splats.shape[0]):
-                v_splat[k] += v_splats[slab, rank, k]
+                v_splat[k] += v_splats[slab, i, k]
         v_means2d_abs[n, 0] += v_splat[2]
         v_means2d_abs[n, 1] += v_splat[3]
         v_gaussians.opacities[n] += v_splat[7]
@@ -279,10 +279,10 @@ def project_backward(thread, num_threads, gaussians, camera, order, v_splats, v_
                 viewmat[0, j] * v_point[0] + viewmat[1, j] * v_point[1] + viewmat[2, j] * v_point[2]
             )
         # camera axes = V R, so dL/dR = V^T dL/d(axes); rotation itself is no longer needed
-        for i in range(3):
+        for k in range(3):
             for j in range(3):
-                rotation[i, j] = (
-                    viewmat[0, i] * v_axes[0, j] + viewmat[1, i] * v_axes[1, j] + viewmat[2, i] * v_axes[2, j]
+                rotation[k, j] = (
+                    viewmat[0, k] * v_axes[0, j] + viewmat[1, k] * v_axes[1, j] + viewmat[2, k] * v_axes[2, j]
                 )
         v_w, v_x, v_y, v_z = _rotation_matrix_backward(w, x, y, z, rotation)
         along = v_w * w + v_x * x + v_y * y + v_z * z  # normalisation removes the radial part

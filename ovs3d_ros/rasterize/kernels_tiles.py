@@ -1,4 +1,4 @@
-"""Numba kernels: packing visible Gaussians by depth, and listing for each tile the splats that touch it.
+"""Numba kernels: packing the visible Gaussians, and listing for each tile the splats that touch it.
 
 Bounds here only skip what cannot reach alpha 1/255, so they change the speed and never the image.
 """
@@ -33,7 +33,7 @@ class Tiles(NamedTuple):
     """Which splats touch which tile, front to back."""
 
     offsets: np.ndarray  # [tiles + 1] int64, into ids
-    ids: np.ndarray  # [intersections] int32, rank of the splat
+    ids: np.ndarray  # [intersections] int32, row of the splat
     width: int
     height: int
 
@@ -45,35 +45,37 @@ def sigma_threshold(opacity):
 
 
 @njit(**KERNEL)
-def pack_splats(thread, num_threads, order, projected, opacities, colors, splats, packed_colors):
-    """Gathers one thread's share of the visible Gaussians in depth order.
+def pack_splats(thread, num_threads, visible, projected, opacities, colors, splats, packed_colors):
+    """Gathers one thread's share of the visible Gaussians.
+
+    They keep their order, since neighbours in a map tend to be neighbours on screen.
 
     Args:
         thread, num_threads: which share.
-        order: [M] int32, Gaussians front to back.
+        visible: [M] int64, ascending indices of the Gaussians that are not culled.
         projected: ProjectedArrays.
         opacities: [N] float32.
         colors: [N, D] float32.
         splats: [M, 8] float32, filled.
         packed_colors: [M, D] float32, filled.
     """
-    first, last = share(thread, num_threads, order.shape[0])
-    for rank in range(first, last):
-        n = order[rank]
+    first, last = share(thread, num_threads, visible.shape[0])
+    for i in range(first, last):
+        n = visible[i]
         xx, xy, yy = projected.conics[n, 0], projected.conics[n, 1], projected.conics[n, 2]
         threshold = max(sigma_threshold(opacities[n]), ZERO)
         # Half-axes of the bounding box of {sigma <= threshold}: sqrt(2 threshold * covariance).
         scale = np.float32(2.0) * threshold / max(xx * yy - xy * xy, np.float32(1e-20))
-        splats[rank, U] = projected.means2d[n, 0]
-        splats[rank, V] = projected.means2d[n, 1]
-        splats[rank, CONIC_XX] = xx
-        splats[rank, CONIC_XY] = xy
-        splats[rank, CONIC_YY] = yy
-        splats[rank, OPACITY] = opacities[n]
-        splats[rank, EXTENT_U] = math.sqrt(scale * yy)
-        splats[rank, EXTENT_V] = math.sqrt(scale * xx)
+        splats[i, U] = projected.means2d[n, 0]
+        splats[i, V] = projected.means2d[n, 1]
+        splats[i, CONIC_XX] = xx
+        splats[i, CONIC_XY] = xy
+        splats[i, CONIC_YY] = yy
+        splats[i, OPACITY] = opacities[n]
+        splats[i, EXTENT_U] = math.sqrt(scale * yy)
+        splats[i, EXTENT_V] = math.sqrt(scale * xx)
         for c in range(colors.shape[1]):
-            packed_colors[rank, c] = colors[n, c]
+            packed_colors[i, c] = colors[n, c]
 
 
 @njit(**KERNEL)
@@ -120,10 +122,10 @@ def _grown(array, used, needed):
 
 
 @njit(**KERNEL)
-def bin_tiles(splats, width, height):
+def bin_tiles(splats, order, width, height):
     """Lists, for every tile, the splats that touch it, front to back.
 
-    Splats come sorted by depth, so a stable bucket fill by tile needs no further sort.
+    They are visited in depth order, so a stable bucket fill by tile needs no further sort.
 
     Returns:
         (offsets [tiles + 1] int64, ids [intersections] int32)
@@ -131,17 +133,17 @@ def bin_tiles(splats, width, height):
     tiles_x, tiles_y = (width + TILE - 1) // TILE, (height + TILE - 1) // TILE
     offsets = np.zeros(tiles_x * tiles_y + 1, np.int64)
     tile_of = np.empty(4 * splats.shape[0] + 16, np.int32)
-    rank_of = np.empty(4 * splats.shape[0] + 16, np.int32)
+    splat_of = np.empty(4 * splats.shape[0] + 16, np.int32)
     used = 0
-    for rank in range(splats.shape[0]):
-        splat = splats[rank]
+    for i in order:
+        splat = splats[i]
         left, right = pixel_span(splat[U], splat[EXTENT_U], 0, width)
         top, bottom = pixel_span(splat[V], splat[EXTENT_V], 0, height)
         if right < left or bottom < top:
             continue
         left, right, top, bottom = left // TILE, right // TILE, top // TILE, bottom // TILE
         needed = used + (right - left + 1) * (bottom - top + 1)
-        tile_of, rank_of = _grown(tile_of, used, needed), _grown(rank_of, used, needed)
+        tile_of, splat_of = _grown(tile_of, used, needed), _grown(splat_of, used, needed)
         corners = right > left and bottom > top  # else the bounding box already decides
         threshold = sigma_threshold(splat[OPACITY])
         for y in range(top, bottom + 1):
@@ -149,7 +151,7 @@ def bin_tiles(splats, width, height):
                 if corners and _smallest_sigma(splat, np.float32(x * TILE), np.float32(y * TILE)) > threshold:
                     continue
                 tile_of[used] = y * tiles_x + x
-                rank_of[used] = rank
+                splat_of[used] = i
                 offsets[y * tiles_x + x + 1] += 1
                 used += 1
     for tile in range(tiles_x * tiles_y):
@@ -157,6 +159,6 @@ def bin_tiles(splats, width, height):
     cursor = offsets[:-1].copy()
     ids = np.empty(used, np.int32)
     for i in range(used):
-        ids[cursor[tile_of[i]]] = rank_of[i]
+        ids[cursor[tile_of[i]]] = splat_of[i]
         cursor[tile_of[i]] += 1
     return offsets, ids
