@@ -7,6 +7,7 @@ wxyz, pixel centres at +0.5.
 from __future__ import annotations
 
 import logging
+import math
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -114,11 +115,10 @@ def _view(row: _ImageRow, index: int, cameras: dict[int, tuple[Camera, Distortio
     image_path = folder / row.name
     if not image_path.is_file():
         raise UserError(f"{image_path}: no such file (named by {path}); restore it or remove it from the model")
-    quat = np.array(row.quat)
-    if not abs(np.linalg.norm(quat) - 1.0) < 1e-3:
+    if not abs(math.hypot(*row.quat) - 1.0) < 1e-3:
         raise UserError(f"{where}: quaternion {row.quat} does not have length 1; the file is damaged")
     viewmat = np.eye(4)
-    viewmat[:3, :3] = quat_to_matrix(quat)
+    viewmat[:3, :3] = quat_to_matrix(np.array(row.quat))
     viewmat[:3, 3] = row.translation
     camera, distortion = cameras[row.camera_id]
     return View(
@@ -172,8 +172,11 @@ def _text_images(path: Path) -> Iterator[_ImageRow]:
 
 def _text_points(path: Path) -> Iterator[tuple[float, ...]]:
     for words in _text_rows(path):
-        if words:
-            yield tuple(map(float, words[1:7]))
+        if not words:
+            continue
+        if len(words) < 8:
+            raise ValueError(f"point {words[0]} has {len(words)} columns, expected at least 8")
+        yield tuple(map(float, words[1:7]))
 
 
 def _binary_cameras(path: Path) -> Iterator[_CameraRow]:
