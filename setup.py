@@ -1,0 +1,61 @@
+"""Package metadata, read by pip and by colcon (ament_python)."""
+from __future__ import annotations
+
+import re
+from glob import glob
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+NAME = "ovs3d_ros"
+ROOT = Path(__file__).resolve().parent
+VERSION = re.search(r'__version__ = "([^"]+)"', (ROOT / NAME / "__init__.py").read_text(encoding="utf-8"))[1]
+
+# ROS 2 Kilted without a ROS distribution: x86-64 Linux, Python 3.10 to 3.13. The versions belong together and are
+# those that ovs3d_interfaces/pyproject.toml builds with.
+ROS_WHEELS = [
+    "ros-rclpy[fastrtps]==9.1.2",
+    "ros-diagnostic-msgs==5.5.1",
+    "ros-geometry-msgs==5.5.1",
+    "ros-nav-msgs==5.5.1",
+    "ros-sensor-msgs==5.5.1",
+    "ros-std-msgs==5.5.1",
+]
+
+setup(
+    name=NAME,
+    version=VERSION,
+    description="Online, open-vocabulary 3D Gaussian maps: posed camera frames in, text queries out",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=[NAME, f"{NAME}.*"]),
+    package_data={NAME: ["models/**/*", "demo_scene/**/*"]},
+    zip_safe=False,
+    entry_points={"console_scripts": ["ovs3d = ovs3d_ros.cli:main"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (f"share/{NAME}", ["package.xml"]),
+        (f"share/{NAME}/launch", sorted(glob("launch/*.py"))),
+        (f"share/{NAME}/config", sorted(glob("config/*.*"))),
+        (f"lib/{NAME}", sorted(glob("scripts/*"))),
+    ],
+    install_requires=[
+        "numba>=0.60",
+        "numpy>=1.26",
+        "open_clip_torch>=2.24",
+        # opencv-python in all but its windows: that one needs libGL and libxcb, which servers do not have.
+        "opencv-python-headless>=4.8",
+        "pillow",
+        "pyyaml",
+        "safetensors>=0.4",
+        "timm>=1.0",
+        "torch>=2.4",
+        "torchvision",
+        "tqdm",
+    ],
+    extras_require={
+        "gpu": ["gsplat==1.5.3"],
+        "ros": ROS_WHEELS,
+        "test": ["pytest>=7", "setuptools>=64", "wheel"],
+    },
+)
