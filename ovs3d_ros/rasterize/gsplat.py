@@ -1,0 +1,143 @@
+"""The gsplat rasterizer (CUDA) behind the `Rasterizer` protocol."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ovs3d_ros.types import UserError
+
+from .inputs import check_cameras, check_colors, check_gaussians, check_targets
+
+MAX_ALPHA = 0.999  # gsplat's, for recomputing weights
+
+
+class GsplatRasterizer:
+    """gsplat 1.5.3. Tensors live on a CUDA device.
+
+    `means2d_absgrad` covers the last 32 channels only if there are more than 32, since gsplat overwrites it in
+    every pass of 32.
+
+    Raises:
+        UserError: no CUDA device, or gsplat is not installed. There is no fallback.
+    """
+
+    def __init__(self) -> None:
+        if not torch.cuda.is_available():
+            raise UserError(
+                "the gsplat rasterizer needs an NVIDIA GPU that torch can use, and there is none: "
+                "choose the rasterizer 'cpu'"
+            )
+        try:
+            import gsplat
+        except ImportError as error:
+            raise UserError("the gsplat rasterizer is not installed: pip install gsplat==1.5.3") from error
+        self._gsplat = gsplat
+
+    def __call__(
+        self,
+        means: Tensor,
+        quats: Tensor,
+        scales: Tensor,
+        opacities: Tensor,
+        colors: Tensor,
+        viewmats: Tensor,
+        Ks: Tensor,
+        width: int,
+        height: int,
+    ) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """See `Rasterizer.__call__`."""
+        check_gaussians(means, quats, scales, opacities)
+        check_colors(colors, len(means))
+        check_cameras(viewmats, Ks, width, height)
+        if not means.is_cuda:
+            raise UserError(f"the gsplat rasterizer got tensors on {means.device}: move them to the GPU")
+        image, alphas, meta = self._gsplat.rasterization(
+            means,
+            quats,
+            scales,
+            opacities,
+            colors,
+            viewmats.to(means),
+            Ks.to(means),
+            width,
+            height,
+            packed=False,
+            absgrad=True,
+        )
+        meta["n_visible"] = int((meta["radii"] > 0).all(-1).any(0).sum())
+        means2d = meta["means2d"]
+        meta["means2d_absgrad"] = absgrad = torch.zeros_like(means2d, requires_grad=False)
+
+        def keep_absgrad(_: Tensor) -> None:
+            absgrad.copy_(means2d.absgrad)
+
+        if means2d.requires_grad:
+            # gsplat sets the attribute in its backward, just before means2d's own gradient is known.
+            means2d.register_hook(keep_absgrad)
+        return image, alphas, meta
+
+    def lift(
+        self,
+        means: Tensor,
+        quats: Tensor,
+        scales: Tensor,
+        opacities: Tensor,
+        targets: Tensor,
+        viewmats: Tensor,
+        Ks: Tensor,
+        width: int,
+        height: int,
+        pixel_weights: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """See `Rasterizer.lift`. The gradient of <image, targets> with respect to the colors is the lift."""
+        check_cameras(viewmats, Ks, width, height)
+        check_targets(targets, pixel_weights, (len(viewmats), height, width))
+        geometry = [tensor.detach() for tensor in (means, quats, scales, opacities)]
+        factors = torch.ones_like(targets[..., 0]) if pixel_weights is None else pixel_weights
+        phi = torch.cat([targets, torch.ones_like(targets[..., :1])], dim=-1) * factors[..., None]
+        sums = means.new_zeros(len(means), phi.shape[-1])
+        max_weight = means.new_zeros(len(means))
+        for c in range(len(viewmats)):
+            with torch.enable_grad():
+                colors = torch.zeros_like(sums, requires_grad=True)
+                image, _, meta = self(*geometry, colors, viewmats[c : c + 1], Ks[c : c + 1], width, height)
+                (gradient,) = torch.autograd.grad(image, colors, phi[c : c + 1])
+            sums += gradient
+            gaussians, pixels, weights = self._weights(meta, width, height)
+            max_weight.scatter_reduce_(0, gaussians, weights * factors[c].flatten()[pixels], "amax")
+        return sums[:, :-1], sums[:, -1], max_weight
+
+    @torch.no_grad()
+    def _weights(self, meta: dict[str, Any], width: int, height: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Every (Gaussian, pixel) that one camera composites, and its weight: three tensors of equal length.
+
+        gsplat lists the pairs ordered by pixel and, in each pixel, front to back.
+        """
+        means2d, conics, opacities = meta["means2d"], meta["conics"], meta["opacities"]
+        gaussians, pixels, _ = self._gsplat.rasterize_to_indices_in_range(
+            0,
+            1 + len(meta["flatten_ids"]),
+            means2d.new_ones(1, height, width),
+            means2d,
+            conics,
+            opacities,
+            width,
+            height,
+            meta["tile_size"],
+            meta["isect_offsets"],
+            meta["flatten_ids"],
+        )
+        centres = torch.stack([pixels % width, pixels // width], dim=-1) + 0.5
+        dx, dy = (means2d[0, gaussians] - centres).unbind(-1)
+        xx, xy, yy = conics[0, gaussians].unbind(-1)
+        sigma = 0.5 * (xx * dx * dx + yy * dy * dy) + xy * dx * dy
+        alphas = (opacities[0, gaussians] * torch.exp(-sigma)).clamp_max(MAX_ALPHA).double()
+        passed = torch.log1p(-alphas)
+        before = passed.cumsum(0) - passed  # log transmittance over all pixels so far
+        starts = torch.ones_like(pixels, dtype=torch.bool)
+        starts[1:] = pixels[1:] != pixels[:-1]
+        before -= before[starts][starts.cumsum(0) - 1]
+        return gaussians, pixels, (alphas * before.exp()).to(means2d.dtype)

@@ -1,0 +1,104 @@
+"""Scenes for the rasterizer tests, and the float64 reference they are compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ovs3d_ros.rasterize import reference
+
+NAMES = ("means", "quats", "scales", "opacities", "colors")
+
+
+@dataclass
+class Scene:
+    """Arguments of a rasterizer call. The image gradients are the loss: L = <image, v> + <alphas, v_alphas>."""
+
+    gaussians: list[Tensor]  # means, quats, scales, opacities, colors
+    viewmats: Tensor  # [C, 4, 4] float64
+    Ks: Tensor  # [C, 3, 3] float64
+    width: int
+    height: int
+    v_image: Tensor  # [C, H, W, D]
+    v_alphas: Tensor  # [C, H, W, 1]
+
+
+def look_at(eye: list[float], target: list[float]) -> Tensor:
+    """World-to-camera [4, 4] float64, OpenCV axes, up = -y of the world."""
+    position = torch.tensor(eye, dtype=torch.float64)
+    forward = torch.nn.functional.normalize(torch.tensor(target, dtype=torch.float64) - position, dim=0)
+    down = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)
+    right = torch.nn.functional.normalize(torch.linalg.cross(down, forward), dim=0)
+    rotation = torch.stack([right, torch.linalg.cross(forward, right), forward])
+    viewmat = torch.eye(4, dtype=torch.float64)
+    viewmat[:3, :3], viewmat[:3, 3] = rotation, -rotation @ position
+    return viewmat
+
+
+def make_scene(
+    count: int = 300,
+    channels: int = 3,
+    size: tuple[int, int] = (64, 48),
+    eyes: tuple[tuple[float, float, float], ...] = ((0.0, 0.0, 0.0),),
+    seed: int = 0,
+    opacity_range: tuple[float, float] = (0.1, 0.9),
+    spread: float = 1.0,
+) -> Scene:
+    """Random Gaussians in a box around (0, 0, 3), seen from `eyes`."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator)
+
+    means = (uniform(count, 3) * 2 - 1) * torch.tensor([1.0, 0.75, 1.0]) * spread + torch.tensor([0.0, 0.0, 3.0])
+    quats = torch.randn(count, 4, generator=generator)  # not normalised, on purpose
+    size_of = 0.3 / max(count, 1) ** (1 / 3)
+    scales = torch.exp(torch.randn(count, 3, generator=generator) * 0.4) * size_of
+    low, high = opacity_range
+    opacities = uniform(count) * (high - low) + low
+    colors = uniform(count, channels)
+    width, height = size
+    # An off-centre principal point and unequal focal lengths, so that no two of them can be swapped.
+    K = torch.tensor([[0.9 * width, 0, 0.48 * width], [0, 0.95 * width, 0.53 * height], [0, 0, 1]]).double()
+    cameras = len(eyes)
+    return Scene(
+        [means, quats, scales, opacities, colors],
+        torch.stack([look_at(list(eye), [0.0, 0.0, 3.0]) for eye in eyes]),
+        K.expand(cameras, 3, 3).contiguous(),
+        width,
+        height,
+        uniform(cameras, height, width, channels),
+        3.0 * uniform(cameras, height, width, 1),
+    )
+
+
+def on_an_edge(scene: Scene, tolerance: float = 1e-4) -> Tensor:
+    """[C, H, W, 1] true where float32 rounding could take a decision (alpha at 1/255, T at 1e-4) the other way."""
+    means, quats, scales, opacities = (tensor.double() for tensor in scene.gaussians[:4])
+    masks = []
+    for viewmat, K in zip(scene.viewmats, scene.Ks, strict=True):
+        projection = reference.project(means, quats, scales, opacities, viewmat, K, scene.width, scene.height)
+        alphas = reference.splat_alphas(projection, opacities, scene.width, scene.height)
+        edge = ((alphas * 255 - 1).abs() < tolerance).any(1)
+        alphas = torch.where(alphas * 255 >= 1, alphas.clamp_max(0.999), torch.zeros_like(alphas))
+        alphas = alphas * (projection.radii > 0).all(-1)
+        after = torch.cumprod(1 - alphas[:, torch.argsort(projection.depths, stable=True)], dim=1)
+        edge |= ((after / 1e-4 - 1).abs() < 10 * tolerance).any(1)
+        masks.append(edge.view(scene.height, scene.width, 1))
+    return torch.stack(masks)
+
+
+def render_with_gradients(rasterizer, scene: Scene, dtype: torch.dtype):
+    """(image, alphas, gradients by name) of the scene's loss under a rasterizer."""
+    leaves = [tensor.to(dtype, copy=True).requires_grad_() for tensor in scene.gaussians]
+    image, alphas = rasterizer(*leaves, scene.viewmats, scene.Ks, scene.width, scene.height)[:2]
+    loss = (image * scene.v_image.to(dtype)).sum() + (alphas * scene.v_alphas.to(dtype)).sum()
+    gradients = torch.autograd.grad(loss, leaves)
+    return image.detach(), alphas.detach(), dict(zip(NAMES, gradients, strict=True))
+
+
+def relative_error(value: Tensor, truth: Tensor) -> float:
+    """|value - truth| / |truth| in the Euclidean norm."""
+    return float((value.double() - truth).norm() / truth.norm().clamp_min(1e-30))
