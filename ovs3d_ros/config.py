@@ -40,7 +40,9 @@ def leaf(default: Any, doc: str, unit: str = "", low: float | None = None, high:
 @dataclass(frozen=True, slots=True)
 class ComputeConfig:
     device: str = leaf("auto", "Where to compute; auto takes the GPU when there is one", choices=("auto", "cpu", "cuda"))
-    threads: int = leaf(0, "CPU threads of the rasterizer and of torch, 0 = one per core", low=0, high=256)
+    threads: int = leaf(0, "CPU threads of the rasterizer, 0 = one per core", low=0, high=256)
+    torch_threads: int = leaf(1, "CPU threads of torch; its spinning threads cost more than they bring when other "
+                                 "processes share the cores", low=1, high=256)
     rasterizer: str = leaf("auto", "auto: gsplat on a GPU, our own on a CPU", choices=("auto", "cpu", "gsplat"))
     seed: int = leaf(0, "Seed of all random choices", low=0)
 

@@ -44,9 +44,8 @@ class Gaussians:
                       sh_rest=(num_sh_rest(sh_degree), 3))
         self.params = {name: torch.zeros((0, *shapes[name]), device=device, requires_grad=True) for name in PARAMETERS}
         self.stats: dict[str, torch.Tensor] = {}
-        self._moments: dict[str, tuple[torch.Tensor, torch.Tensor]] = {
-            name: (torch.zeros_like(p), torch.zeros_like(p)) for name, p in self.params.items()}
-        self._ages = torch.zeros(0, device=device)  # Adam steps each Gaussian has seen, for the bias correction
+        self._optimizer = torch.optim.Adam(
+            [dict(params=[p], name=name) for name, p in self.params.items()], eps=1e-15, fused=True)
 
     def __len__(self) -> int:
         return self.params["means"].shape[0]
@@ -78,54 +77,39 @@ class Gaussians:
     def _append(self, new: dict[str, torch.Tensor], source: torch.Tensor | None = None) -> None:
         """Appends rows; statistics are copied from rows `source` [M] or start at zero."""
         count = new["means"].shape[0]
-        self._rewrite(
-            lambda name, p: torch.cat([p, new[name]]),
-            lambda t: torch.cat([t, t.new_zeros((count, *t.shape[1:]))]),
-            lambda t: torch.cat([t, t.new_zeros((count, *t.shape[1:])) if source is None else t[source]]))
+
+        def with_zeros(t: torch.Tensor) -> torch.Tensor:
+            return torch.cat([t, t.new_zeros((count, *t.shape[1:]))])
+
+        self._rewrite(lambda name, p: torch.cat([p, new[name]]), with_zeros,
+                      with_zeros if source is None else lambda t: torch.cat([t, t[source]]))
 
     def keep(self, mask: torch.Tensor) -> None:
         """Keeps the rows where `mask` [N] is true."""
         self._rewrite(lambda _, p: p[mask], lambda t: t[mask], lambda t: t[mask])
 
     def _rewrite(self, on_param, on_moment, on_stat) -> None:
-        for name, p in self.params.items():
-            self.params[name] = on_param(name, p.detach()).contiguous().requires_grad_()
-            first, second = self._moments[name]
-            self._moments[name] = (on_moment(first), on_moment(second))
-        self._ages = on_moment(self._ages)
+        """Replaces every per-Gaussian tensor, the optimizer's moments included, by a function of itself."""
+        for group in self._optimizer.param_groups:
+            name, old = group["name"], group["params"][0]
+            new = on_param(name, old.detach()).contiguous().requires_grad_()
+            state = self._optimizer.state.pop(old, None)
+            if state:
+                for moment in ("exp_avg", "exp_avg_sq"):
+                    state[moment] = on_moment(state[moment]).contiguous()
+                self._optimizer.state[new] = state
+            group["params"][0] = self.params[name] = new
         self.stats = {name: on_stat(t) for name, t in self.stats.items()}
 
-    def _learning_rates(self) -> dict[str, float]:
+    def step(self, decay: float = 1.0) -> None:
+        """One Adam step with the gradients at hand; `decay` is a factor on the learning rate of the means."""
         c = self.config
-        return dict(means=c.lr_means * self.extent, log_scales=c.lr_scales, quats=c.lr_quats,
-                    opacity_logits=c.lr_opacities, sh_dc=c.lr_colors, sh_rest=c.lr_colors / 20)
-
-    @torch.no_grad()
-    def step(self, visible: torch.Tensor, decay: float = 1.0) -> None:
-        """One Adam step on the Gaussians that were visible; the others keep value and state.
-
-        Args:
-            visible: [M] row indices. Skipping the rest saves time and keeps momentum from moving unseen parts.
-            decay: factor on the learning rate of the means.
-        """
-        beta1, beta2 = 0.9, 0.999
-        self._ages[visible] += 1
-        ages = self._ages[visible]
-        correction1, correction2 = 1 - beta1**ages, (1 - beta2**ages).sqrt()
-        for name, rate in self._learning_rates().items():
-            p = self.params[name]
-            if p.grad is None or p.numel() == 0:
-                continue
-            rate = rate * decay if name == "means" else rate
-            grad = p.grad[visible]
-            first, second = self._moments[name]
-            m = first[visible].lerp_(grad, 1 - beta1)
-            v = second[visible].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-            first[visible], second[visible] = m, v
-            shape = (-1,) + (1,) * (grad.dim() - 1)
-            denominator = v.sqrt_().div_(correction2.view(shape)).add_(1e-15)
-            p[visible] -= (rate / correction1).view(shape) * m / denominator
-            p.grad = None
+        rates = dict(means=c.lr_means * self.extent * decay, log_scales=c.lr_scales, quats=c.lr_quats,
+                     opacity_logits=c.lr_opacities, sh_dc=c.lr_colors, sh_rest=c.lr_colors / 20)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rates[group["name"]]
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
 
     @torch.no_grad()
     def densify(self, chosen: torch.Tensor, split_above: float) -> None:

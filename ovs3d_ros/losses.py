@@ -17,13 +17,14 @@ def photometric(render: torch.Tensor, image: torch.Tensor, ssim_weight: float) -
 
 
 def box_ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Mean SSIM of images [H, W, 3] with a 7 x 7 box window.
+    """Mean SSIM of images [H, W, 3] over 7 x 7 box windows at every third pixel.
 
-    The box window is several times cheaper on a CPU than the 11 x 11 Gaussian of Wang et al. (2004) that
-    `evaluate.ssim` reports, and serves as well as a training signal.
+    Many times cheaper on a CPU than the dense 11 x 11 Gaussian of Wang et al. (2004) that `evaluate.ssim` reports,
+    and as good a training signal: every pixel still lies in several windows.
     """
     stack = torch.cat([a, b, a * a, b * b, a * b], dim=-1).permute(2, 0, 1)[None]
-    mean_a, mean_b, aa, bb, ab = F.avg_pool2d(stack, 7, stride=1)[0].split(3)
+    rows = F.avg_pool2d(stack, (7, 1), stride=(3, 1))
+    mean_a, mean_b, aa, bb, ab = F.avg_pool2d(rows, (1, 7), stride=(1, 3))[0].split(3)
     var_a, var_b, covariance = aa - mean_a**2, bb - mean_b**2, ab - mean_a * mean_b
     score = ((2 * mean_a * mean_b + _SSIM_C1) * (2 * covariance + _SSIM_C2)
              / ((mean_a**2 + mean_b**2 + _SSIM_C1) * (var_a + var_b + _SSIM_C2)))

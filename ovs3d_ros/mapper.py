@@ -178,7 +178,7 @@ class Mapper:
         visible = (meta["radii"][0] > 0).all(-1).nonzero()[:, 0]
         self._record_gradient(meta, visible)
         progress = min(1.0, self.steps / horizon) if horizon else 0.0
-        self.gaussians.step(visible, decay=0.03**progress)
+        self.gaussians.step(decay=0.03**progress)
         self._exposure.step(index)
         self.steps += 1
         self._maintain(densify=progress < 0.7)

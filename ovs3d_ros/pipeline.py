@@ -42,8 +42,7 @@ class Ovs3d:
     def __init__(self, config: Config, *, encode: bool = True) -> None:
         self.config = config
         self.device = resolve_device(config.compute)
-        if config.compute.threads:
-            torch.set_num_threads(config.compute.threads)
+        torch.set_num_threads(config.compute.torch_threads)
         self.rasterizer = make_rasterizer(resolve_rasterizer(config.compute), config.compute.threads)
         torch.manual_seed(config.compute.seed)
         self.clip: ImageTextEncoder | None = make_clip(config.clip, self.device) if encode else None
