@@ -1,0 +1,163 @@
+"""From a ROS calibration to the pinhole camera the map is built with, and the images brought to it.
+
+ROS, like OpenCV, puts pixel centres at integers; inside, they lie at +0.5 (see `geometry`). The half pixel
+is added here and taken off again in `conversions.to_camera_info`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from ovs3d_ros.geometry import check_camera
+from ovs3d_ros.types import Camera, UserError
+
+POLYNOMIAL_MODELS = ("plumb_bob", "rational_polynomial", "")
+FISHEYE_MODELS = ("equidistant", "fisheye")
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The content of a camera_info message, hashable so that derived tables can be cached.
+
+    Attributes:
+        K: 9 intrinsics of the raw image, row-major, pixels, pixel centres at integers.
+        P: 12 entries of the rectified projection, row-major; all 0 = not given.
+        D: distortion coefficients in OpenCV's order.
+        model: distortion model by its ROS name.
+        size: width, height of the full sensor image, pixels.
+        offset: x, y of the region of interest on the full image, pixels.
+        roi: width, height of that region; 0 = full image.
+        binning: pixels summed in x and y.
+        frame_id: optical frame.
+    """
+
+    K: tuple[float, ...]
+    P: tuple[float, ...]
+    D: tuple[float, ...]
+    model: str
+    size: tuple[int, int]
+    offset: tuple[int, int] = (0, 0)
+    roi: tuple[int, int] = (0, 0)
+    binning: tuple[int, int] = (1, 1)
+    frame_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rectifier:
+    """Brings images of one camera to its pinhole form.
+
+    Attributes:
+        camera: the pinhole camera of the rectified image.
+        maps: source x and y [H, W] float32 for `cv2.remap`; None: the image is a pinhole image already.
+    """
+
+    camera: Camera
+    maps: tuple[np.ndarray, np.ndarray] | None
+
+    def color(self, image: np.ndarray, topic: str) -> np.ndarray:
+        """The rectified image [H, W, 3] uint8, bilinear.
+
+        Raises:
+            UserError: the image's size is not the one the calibration is for.
+        """
+        height, width = image.shape[:2]
+        if (width, height) != (self.camera.width, self.camera.height):
+            raise UserError(
+                f"{topic}: image of {width}x{height} contradicts camera_info of {self.camera.width}x"
+                f"{self.camera.height}; remap camera_info to the one of this image"
+            )
+        if self.maps is None:
+            return image
+        return cv2.remap(image, *self.maps, interpolation=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+    def depth(self, depth: np.ndarray, topic: str) -> np.ndarray:
+        """The rectified depth [H, W] float32 metres at the camera's size, nearest neighbour.
+
+        Depth of another resolution is resized if its field of view can be the same.
+
+        Raises:
+            UserError: the aspect ratio differs from the image's.
+        """
+        height, width = depth.shape
+        camera = self.camera
+        if width * camera.height != height * camera.width:
+            raise UserError(
+                f"{topic}: depth of {width}x{height} cannot belong to images of {camera.width}x"
+                f"{camera.height}; register depth to the colour camera (depth_image_proc register)"
+            )
+        if (width, height) != (camera.width, camera.height):
+            size = (camera.width, camera.height)
+            depth = cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST_EXACT)
+        if self.maps is None:
+            return depth
+        return cv2.remap(depth, *self.maps, interpolation=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)
+
+
+def make_rectifier(calibration: Calibration, rectified: bool, topic: str) -> Rectifier:
+    """The rectifier of a calibration.
+
+    Args:
+        calibration: from camera_info.
+        rectified: the images are rectified already: they have the intrinsics of P and no distortion.
+        topic: the camera_info topic, for errors.
+
+    Raises:
+        UserError: an uncalibrated camera, absurd intrinsics, or a distortion model that is not known.
+    """
+    raw = np.array(calibration.K, dtype=np.float64).reshape(3, 3)
+    projection = np.array(calibration.P, dtype=np.float64).reshape(3, 4)[:, :3]
+    K = projection if rectified and projection[0, 0] > 0 else raw
+    if K[0, 0] == 0:
+        raise UserError(
+            f"{topic}: the focal length is 0, so the camera is not calibrated; run camera_calibration "
+            "or give the driver a camera_info_url"
+        )
+    camera = check_camera(_cropped(K, calibration), topic)
+    if rectified or not any(calibration.D):
+        return Rectifier(camera, None)
+    return _undistorting(camera, calibration, topic)
+
+
+def _cropped(K: np.ndarray, calibration: Calibration) -> Camera:
+    """The camera of the region of interest after binning; exact with pixel centres at +0.5."""
+    K = K.copy()
+    K[:2, 2] += 0.5 - np.array(calibration.offset)
+    width, height = calibration.roi if all(calibration.roi) else calibration.size
+    across, down = (max(1, factor) for factor in calibration.binning)
+    return Camera(K, width, height).scaled(width // across, height // down)
+
+
+def _undistorting(camera: Camera, calibration: Calibration, topic: str) -> Rectifier:
+    """Undistorts to the largest pinhole image without empty borders."""
+    size, D = (camera.width, camera.height), np.array(calibration.D, dtype=np.float64)
+    source = camera.K.copy()
+    source[:2, 2] -= 0.5
+    if not np.isfinite(D).all():
+        raise UserError(
+            f"{topic}: distortion coefficients {D.tolist()} are not finite; calibrate the camera again"
+        )
+    try:
+        if calibration.model in POLYNOMIAL_MODELS:
+            target, _ = cv2.getOptimalNewCameraMatrix(source, D, size, 0, size)
+            maps = cv2.initUndistortRectifyMap(source, D, None, target, size, cv2.CV_32FC1)
+        elif calibration.model in FISHEYE_MODELS:
+            target = cv2.fisheye.estimateNewCameraMatrixForUndistortRectify(
+                source, D[:4], size, np.eye(3), balance=0.0
+            )
+            maps = cv2.fisheye.initUndistortRectifyMap(source, D[:4], np.eye(3), target, size, cv2.CV_32FC1)
+        else:
+            raise UserError(
+                f"{topic}: distortion model '{calibration.model}' is not known; publish rectified images "
+                "(image_proc) and set input.rectification=rectified"
+            )
+    except cv2.error as error:
+        raise UserError(
+            f"{topic}: distortion {D.tolist()} of model '{calibration.model}' is not usable "
+            f"({error.err}); calibrate the camera again"
+        ) from None
+    K = np.array(target, dtype=np.float64)
+    K[:2, 2] += 0.5
+    return Rectifier(check_camera(Camera(K, *size), topic), maps)

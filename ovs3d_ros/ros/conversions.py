@@ -1,0 +1,306 @@
+"""ROS messages to and from plain values: the only user of the standard message packages.
+
+Other modules of `ros/` take the message types from here. Quaternions are xyzw only in this file. `.data`
+fields are given `bytes`: a numpy array is 60 times slower there.
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import Point, Pose, PoseStamped, Quaternion, Transform, TransformStamped, Vector3
+from nav_msgs.msg import Odometry
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
+from std_msgs.msg import Header, String
+
+from ovs3d_ros.geometry import check_pose, matrix_to_quat, quat_to_matrix
+from ovs3d_ros.ros import pixels
+from ovs3d_ros.ros.calibration import Calibration
+from ovs3d_ros.types import Camera, UserError
+
+__all__ = [
+    "CameraInfo",
+    "CompressedImage",
+    "DiagnosticArray",
+    "Header",
+    "Image",
+    "Odometry",
+    "PointCloud2",
+    "PoseStamped",
+    "String",
+    "TransformStamped",
+]
+
+POINT_FIELD_TYPES = {"f4": PointField.FLOAT32, "u4": PointField.UINT32}
+DIAGNOSTIC_LEVELS = {
+    "ok": DiagnosticStatus.OK,
+    "warn": DiagnosticStatus.WARN,
+    "error": DiagnosticStatus.ERROR,
+}
+
+
+def to_seconds(stamp: Time) -> float:
+    """Seconds of a stamp (float64: exact to about 0.2 microseconds today)."""
+    return stamp.sec + stamp.nanosec * 1e-9
+
+
+def to_time(seconds: float) -> Time:
+    """The stamp of a time in seconds."""
+    nanoseconds = round(seconds * 1e9)
+    return Time(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
+
+
+def to_header(seconds: float, frame_id: str) -> Header:
+    """A header at a time in seconds."""
+    return Header(stamp=to_time(seconds), frame_id=frame_id)
+
+
+def from_image(message: Image | CompressedImage, topic: str) -> np.ndarray:
+    """RGB uint8 [H, W, 3] of a raw or compressed image message.
+
+    Raises:
+        UserError: an encoding that is not a colour image, truncated data, or contradicting sizes.
+    """
+    if isinstance(message, CompressedImage):
+        return pixels.decompress_color(_buffer(message), topic)
+    return pixels.decode_color(
+        _buffer(message),
+        message.encoding,
+        message.height,
+        message.width,
+        message.step,
+        bool(message.is_bigendian),
+        topic,
+    )
+
+
+def from_depth(message: Image | CompressedImage, topic: str) -> np.ndarray:
+    """Depth float32 [H, W] in metres, 0 = none, of a raw (32FC1, 16UC1) or compressedDepth message.
+
+    Raises:
+        UserError: an encoding that is not depth, truncated data, or contradicting sizes.
+    """
+    if isinstance(message, CompressedImage):
+        return pixels.decompress_depth(_buffer(message), message.format, topic)
+    return pixels.decode_depth(
+        _buffer(message),
+        message.encoding,
+        message.height,
+        message.width,
+        message.step,
+        bool(message.is_bigendian),
+        topic,
+    )
+
+
+def _buffer(message: Image | CompressedImage) -> memoryview | bytes:
+    """The bytes of a data field without copying them one by one."""
+    data = message.data
+    return data if isinstance(data, bytes) else memoryview(data).cast("B")
+
+
+def from_camera_info(message: CameraInfo) -> Calibration:
+    """The calibration in a camera_info message."""
+    roi = message.roi
+    return Calibration(
+        K=tuple(float(v) for v in message.k),
+        P=tuple(float(v) for v in message.p),
+        D=tuple(message.d),
+        model=message.distortion_model,
+        size=(message.width, message.height),
+        offset=(roi.x_offset, roi.y_offset),
+        roi=(roi.width, roi.height),
+        binning=(message.binning_x, message.binning_y),
+        frame_id=message.header.frame_id,
+    )
+
+
+def to_camera_info(camera: Camera, header: Header) -> CameraInfo:
+    """The camera_info of an undistorted pinhole camera (pixel centres at integers, as ROS has them)."""
+    K = camera.K.copy()
+    K[:2, 2] -= 0.5
+    projection = np.concatenate([K, np.zeros((3, 1))], axis=1)
+    return CameraInfo(
+        header=header,
+        width=camera.width,
+        height=camera.height,
+        distortion_model="plumb_bob",
+        d=[0.0] * 5,
+        k=K.ravel().tolist(),
+        r=np.eye(3).ravel().tolist(),
+        p=projection.ravel().tolist(),
+    )
+
+
+def from_pose(pose: Pose, topic: str) -> np.ndarray:
+    """The pose as a matrix [4, 4] float64.
+
+    Raises:
+        UserError: NaN, or a quaternion that is not a rotation.
+    """
+    return _matrix(pose.position, pose.orientation, topic)
+
+
+def from_transform(transform: Transform, topic: str) -> np.ndarray:
+    """The transform as a matrix [4, 4] float64.
+
+    Raises:
+        UserError: NaN, or a quaternion that is not a rotation.
+    """
+    return _matrix(transform.translation, transform.rotation, topic)
+
+
+def _matrix(position: Point | Vector3, rotation: Quaternion, topic: str) -> np.ndarray:
+    matrix = np.eye(4)
+    try:
+        matrix[:3, :3] = quat_to_matrix(np.array([rotation.w, rotation.x, rotation.y, rotation.z]))
+    except UserError as error:
+        raise UserError(f"{topic}: {error}") from None
+    matrix[:3, 3] = position.x, position.y, position.z
+    return check_pose(matrix, topic)
+
+
+def extrinsics_matrix(values: tuple[float, ...], name: str) -> np.ndarray:
+    """The matrix [4, 4] of x y z qx qy qz qw, the order of static_transform_publisher.
+
+    Raises:
+        UserError: not seven numbers, or not a rigid motion.
+    """
+    if len(values) != 7:
+        raise UserError(f"{name}: expected 7 numbers x y z qx qy qz qw, got {len(values)}")
+    x, y, z, qx, qy, qz, qw = values
+    return _matrix(Point(x=x, y=y, z=z), Quaternion(x=qx, y=qy, z=qz, w=qw), name)
+
+
+def _quaternion(matrix: np.ndarray) -> Quaternion:
+    w, x, y, z = (float(v) for v in matrix_to_quat(matrix[:3, :3]))
+    return Quaternion(x=x, y=y, z=z, w=w)
+
+
+def to_pose(matrix: np.ndarray) -> Pose:
+    """A rigid transform [4, 4] as a pose."""
+    x, y, z = (float(v) for v in matrix[:3, 3])
+    return Pose(position=Point(x=x, y=y, z=z), orientation=_quaternion(matrix))
+
+
+def to_box(center: np.ndarray, quat: np.ndarray, size: np.ndarray) -> tuple[Pose, Vector3]:
+    """An oriented box: centre [3] and full size [3] in metres, orientation wxyz [4]."""
+    (x, y, z), (w, qx, qy, qz) = (float(v) for v in center), (float(v) for v in quat)
+    pose = Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=qx, y=qy, z=qz, w=w))
+    length, width, height = (float(v) for v in size)
+    return pose, Vector3(x=length, y=width, z=height)
+
+
+def to_transform(matrix: np.ndarray, header: Header, child_frame_id: str) -> TransformStamped:
+    """A rigid transform [4, 4] from `child_frame_id` to the header's frame."""
+    x, y, z = (float(v) for v in matrix[:3, 3])
+    transform = Transform(translation=Vector3(x=x, y=y, z=z), rotation=_quaternion(matrix))
+    return TransformStamped(header=header, child_frame_id=child_frame_id, transform=transform)
+
+
+def tf_message_type() -> type:
+    """The type of /tf messages.
+
+    Raises:
+        UserError: tf2_msgs is not installed.
+    """
+    try:
+        from tf2_msgs.msg import TFMessage
+    except ImportError:
+        raise UserError(
+            "tf2_msgs is not installed; apt install ros-$ROS_DISTRO-tf2-msgs, or use pose, odom or transform"
+        ) from None
+    return TFMessage
+
+
+def to_odometry(matrix: np.ndarray, header: Header, child_frame_id: str) -> Odometry:
+    """A rigid transform [4, 4] from `child_frame_id` to the header's frame, twist and covariance 0."""
+    odometry = Odometry(header=header, child_frame_id=child_frame_id)
+    odometry.pose.pose = to_pose(matrix)
+    return odometry
+
+
+def to_image(array: np.ndarray, encoding: str, header: Header) -> Image:
+    """An image message of [H, W] or [H, W, 3] whose dtype fits `encoding` (rgb8, mono8, 16UC1, 32FC1)."""
+    array = np.ascontiguousarray(array)
+    height, width = array.shape[:2]
+    return Image(
+        header=header,
+        height=height,
+        width=width,
+        encoding=encoding,
+        is_bigendian=0,
+        step=array.nbytes // height,
+        data=array.tobytes(),
+    )
+
+
+def to_cloud(points: np.ndarray, rgb: np.ndarray, header: Header, **extra: np.ndarray) -> PointCloud2:
+    """A cloud with fields x y z rgb and one field for each array in `extra`.
+
+    Args:
+        points: [N, 3] metres in the header's frame.
+        rgb: [N, 3] uint8; packed as PCL and RViz read it.
+        header: frame and stamp.
+        extra: [N] float32 or uint32 each.
+    """
+    red, green, blue = (rgb[:, i].astype(np.uint32) for i in range(3))
+    packed = (red << 16 | green << 8 | blue).view(np.float32)
+    columns = {"x": points[:, 0], "y": points[:, 1], "z": points[:, 2], "rgb": packed, **extra}
+    kinds = {name: "u4" if column.dtype == np.uint32 else "f4" for name, column in columns.items()}
+    table = np.empty(len(points), dtype=list(kinds.items()))
+    for name, column in columns.items():
+        table[name] = column
+    fields = [
+        PointField(name=name, offset=4 * i, datatype=POINT_FIELD_TYPES[kind], count=1)
+        for i, (name, kind) in enumerate(kinds.items())
+    ]
+    return PointCloud2(
+        header=header,
+        height=1,
+        width=len(table),
+        fields=fields,
+        is_bigendian=False,
+        point_step=table.itemsize,
+        row_step=table.nbytes,
+        data=table.tobytes(),
+        is_dense=True,
+    )
+
+
+def from_cloud(message: PointCloud2) -> np.ndarray:
+    """The points as a structured array [N] with the message's field names; `rgb` is the packed float32."""
+    kinds = {kind: name for name, kind in POINT_FIELD_TYPES.items()}
+    order = ">" if message.is_bigendian else "<"
+    layout = {
+        "names": [f.name for f in message.fields],
+        "formats": [order + kinds[f.datatype] for f in message.fields],
+        "offsets": [f.offset for f in message.fields],
+        "itemsize": message.point_step,
+    }
+    return np.frombuffer(bytes(message.data), dtype=np.dtype(layout))
+
+
+def to_label_map(prompts: list[str], found: list[bool], presence: list[float], map_version: int) -> String:
+    """What the numbers in clouds and label images mean, as JSON: 0 = none, else 1 + prompt index."""
+    labels = [
+        dict(label=i + 1, prompt=prompt, found=bool(f), presence=round(float(p), 4))
+        for i, (prompt, f, p) in enumerate(zip(prompts, found, presence, strict=True))
+    ]
+    return String(data=json.dumps(dict(map_version=map_version, labels=labels)))
+
+
+def to_diagnostic(name: str, level: str, message: str, values: dict[str, object]) -> DiagnosticStatus:
+    """One diagnostic; level is "ok", "warn" or "error"."""
+    pairs = [KeyValue(key=key, value="" if value is None else str(value)) for key, value in values.items()]
+    return DiagnosticStatus(
+        level=DIAGNOSTIC_LEVELS[level], name=name, message=message, hardware_id="ovs3d", values=pairs
+    )
+
+
+def to_diagnostics(stamp: Time, statuses: list[DiagnosticStatus]) -> DiagnosticArray:
+    """The message for /diagnostics."""
+    return DiagnosticArray(header=Header(stamp=stamp), status=statuses)

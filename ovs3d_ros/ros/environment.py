@@ -1,0 +1,77 @@
+"""The environment of ROS processes that are started by a program: tests and the demo."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+from ovs3d_ros.types import UserError
+
+# The rclpy wheels re-execute Python once with LD_LIBRARY_PATH and this set; a child must do that for itself.
+BOOTSTRAP_MARK = "_ROS_WHEELS_BOOTSTRAP_COMPLETE"
+FASTRTPS_DISTROS = ("humble", "iron", "jazzy")  # Fast DDS before 3.0 calls its variables after its old name
+DISCOVERY_PORT, PORTS_PER_DOMAIN = 7400, 250  # DDS-RTPS well-known ports
+
+
+def find_config(name: str) -> Path:
+    """The installed (or source tree's) file `config/<name>` of this package.
+
+    Raises:
+        UserError: the file was not installed.
+    """
+    folders = [
+        Path(__file__).resolve().parents[2] / "config",
+        Path(sys.prefix) / "share" / "ovs3d_ros" / "config",
+    ]
+    for prefix in filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)):
+        folders.append(Path(prefix) / "share" / "ovs3d_ros" / "config")
+    for folder in folders:
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(
+        f"config/{name} of ovs3d_ros is not installed; reinstall with `pip install .` or colcon build"
+    )
+
+
+def free_domain_id() -> int:
+    """A ROS_DOMAIN_ID nobody on this machine uses now: its discovery port is not bound.
+
+    Raises:
+        UserError: all of 1..100 are in use.
+    """
+    start = os.getpid() % 100
+    for k in range(100):
+        domain_id = 1 + (start + k) % 100
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("", DISCOVERY_PORT + PORTS_PER_DOMAIN * domain_id))
+            except OSError:
+                continue
+            return domain_id
+    raise UserError("all ROS domains 1..100 are in use on this machine; stop some ROS processes")
+
+
+def child_environment(domain_id: int, base: dict[str, str] | None = None) -> dict[str, str]:
+    """Environment variables for ROS processes that talk to each other on this machine.
+
+    Images over DDS arrive completely on one host with shared memory and discovery range SYSTEM_DEFAULT; with
+    LOCALHOST best-effort images are lost.
+
+    Args:
+        domain_id: isolates the processes from other ROS systems.
+        base: variables to start from (default: this process's).
+    """
+    environment = dict(os.environ if base is None else base)
+    if environment.pop(BOOTSTRAP_MARK, None):  # the library path is the wheels' too, then
+        environment.pop("LD_LIBRARY_PATH", None)
+    old = environment.get("ROS_DISTRO") in FASTRTPS_DISTROS
+    environment.update({
+        "ROS_DOMAIN_ID": str(domain_id),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "SYSTEM_DEFAULT",
+        f"{'FASTRTPS' if old else 'FASTDDS'}_DEFAULT_PROFILES_FILE": str(find_config("fastdds_shm.xml")),
+        "PYTHONUNBUFFERED": "1",
+    })
+    environment.setdefault("HOME", str(Path.cwd()))  # rclpy refuses to log without one
+    return environment

@@ -1,0 +1,171 @@
+"""Pixel formats of ROS images as plain buffers: no message types here.
+
+Source of the encoding names: sensor_msgs/image_encodings.hpp; of the compressedDepth layout: the
+compressed_depth_image_transport package of ROS (a 12-byte header before a PNG).
+"""
+
+from __future__ import annotations
+
+import struct
+
+import cv2
+import numpy as np
+
+from ovs3d_ros.types import UserError
+
+# encoding -> (bytes per channel, channels, cv2 conversion to RGB; None: already RGB)
+COLOR_ENCODINGS: dict[str, tuple[int, int, int | None]] = {
+    "rgb8": (1, 3, None),
+    "bgr8": (1, 3, cv2.COLOR_BGR2RGB),
+    "rgba8": (1, 4, cv2.COLOR_RGBA2RGB),
+    "bgra8": (1, 4, cv2.COLOR_BGRA2RGB),
+    "mono8": (1, 1, cv2.COLOR_GRAY2RGB),
+    "8UC1": (1, 1, cv2.COLOR_GRAY2RGB),
+    "8UC3": (1, 3, cv2.COLOR_BGR2RGB),  # OpenCV's own order: 8UC3 says nothing about colours
+    "8UC4": (1, 4, cv2.COLOR_BGRA2RGB),
+    "rgb16": (2, 3, None),
+    "bgr16": (2, 3, cv2.COLOR_BGR2RGB),
+    "rgba16": (2, 4, cv2.COLOR_RGBA2RGB),
+    "bgra16": (2, 4, cv2.COLOR_BGRA2RGB),
+    "mono16": (2, 1, cv2.COLOR_GRAY2RGB),
+    "bayer_rggb8": (1, 1, cv2.COLOR_BayerRGGB2RGB),
+    "bayer_bggr8": (1, 1, cv2.COLOR_BayerBGGR2RGB),
+    "bayer_gbrg8": (1, 1, cv2.COLOR_BayerGBRG2RGB),
+    "bayer_grbg8": (1, 1, cv2.COLOR_BayerGRBG2RGB),
+    "bayer_rggb16": (2, 1, cv2.COLOR_BayerRGGB2RGB),
+    "bayer_bggr16": (2, 1, cv2.COLOR_BayerBGGR2RGB),
+    "bayer_gbrg16": (2, 1, cv2.COLOR_BayerGBRG2RGB),
+    "bayer_grbg16": (2, 1, cv2.COLOR_BayerGRBG2RGB),
+    "yuv422": (1, 2, cv2.COLOR_YUV2RGB_UYVY),
+    "uyvy": (1, 2, cv2.COLOR_YUV2RGB_UYVY),
+    "yuv422_yuy2": (1, 2, cv2.COLOR_YUV2RGB_YUY2),
+    "yuyv": (1, 2, cv2.COLOR_YUV2RGB_YUY2),
+}
+# encoding -> (dtype, metres per unit)
+DEPTH_ENCODINGS: dict[str, tuple[str, float]] = {
+    "32FC1": ("f4", 1.0),
+    "16UC1": ("u2", 0.001),
+    "mono16": ("u2", 0.001),
+}
+MAX_SIDE = 16384  # a header that claims more is garbage, not a camera
+
+
+def _rows(
+    data: bytes, height: int, width: int, step: int, dtype: np.dtype, channels: int, topic: str
+) -> np.ndarray:
+    """A [H, W, channels] view of a padded row-major buffer, in the machine's byte order."""
+    packed = width * channels * dtype.itemsize
+    if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
+        raise UserError(
+            f"{topic}: image size {width}x{height} is not that of a camera image; fix the publisher"
+        )
+    if step < packed:
+        raise UserError(
+            f"{topic}: row step {step} is shorter than {width} pixels of {packed // width} bytes; "
+            "the encoding or the step is wrong in the publisher"
+        )
+    if len(data) < step * (height - 1) + packed:
+        raise UserError(
+            f"{topic}: {len(data)} bytes of data for {height} rows of {step}; the image is truncated"
+        )
+    if len(data) < step * height:  # the last row may lack its padding
+        data = bytes(data) + b"\0" * (step * height - len(data))
+    raw = np.frombuffer(data, dtype=np.uint8, count=step * height).reshape(height, step)[:, :packed]
+    pixels = np.ascontiguousarray(raw).view(dtype)
+    return pixels.astype(dtype.newbyteorder("="), copy=False).reshape(height, width, channels)
+
+
+def decode_color(
+    data: bytes, encoding: str, height: int, width: int, step: int, bigendian: bool, topic: str
+) -> np.ndarray:
+    """RGB uint8 [H, W, 3] of a raw ROS image buffer.
+
+    16-bit channels keep their upper byte. Bayer mosaics are interpolated bilinearly, YUV is BT.601.
+
+    Raises:
+        UserError: an encoding that is not a colour image, or sizes that contradict the data.
+    """
+    if encoding not in COLOR_ENCODINGS:
+        hint = "is depth remapped to it?" if encoding in DEPTH_ENCODINGS else "let the driver publish rgb8"
+        raise UserError(
+            f"{topic}: encoding '{encoding}' is not a colour image; {hint} "
+            f"(read: {', '.join(COLOR_ENCODINGS)})"
+        )
+    width_bytes, channels, conversion = COLOR_ENCODINGS[encoding]
+    order = ">" if bigendian else "<"
+    dtype = np.dtype("u1") if width_bytes == 1 else np.dtype(order + "u2")
+    pixels = _rows(data, height, width, step, dtype, channels, topic)
+    if width_bytes == 2:
+        pixels = (pixels >> 8).astype(np.uint8)
+    if channels == 2 and width % 2:
+        raise UserError(f"{topic}: {encoding} needs an even width, got {width}")
+    if encoding.startswith("bayer") and min(height, width) < 4:
+        raise UserError(f"{topic}: a {width}x{height} Bayer image is too small to interpolate")
+    return pixels if conversion is None else cv2.cvtColor(pixels, conversion)
+
+
+def decode_depth(
+    data: bytes, encoding: str, height: int, width: int, step: int, bigendian: bool, topic: str
+) -> np.ndarray:
+    """Depth float32 [H, W] in metres, 0 = none, of a raw ROS image buffer.
+
+    The encoding says the unit (REP 118).
+
+    Raises:
+        UserError: an encoding that is not depth, or sizes that contradict the data.
+    """
+    if encoding not in DEPTH_ENCODINGS:
+        raise UserError(
+            f"{topic}: encoding '{encoding}' is not depth; publish 32FC1 (metres) or 16UC1 (millimetres)"
+        )
+    kind, unit = DEPTH_ENCODINGS[encoding]
+    dtype = np.dtype((">" if bigendian else "<") + kind)
+    return _clean_depth(_rows(data, height, width, step, dtype, 1, topic)[..., 0] * np.float32(unit))
+
+
+def _clean_depth(depth: np.ndarray) -> np.ndarray:
+    """NaN, infinite and negative readings become 0 = none."""
+    depth = depth.astype(np.float32, copy=False)
+    return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
+
+
+def decompress_color(data: bytes, topic: str) -> np.ndarray:
+    """RGB uint8 [H, W, 3] of a JPEG or PNG.
+
+    Raises:
+        UserError: not an image cv2 can read, or a truncated one.
+    """
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if len(data) else None
+    if image is None:
+        raise UserError(
+            f"{topic}: {len(data)} bytes that are neither JPEG nor PNG; is this a CompressedImage of "
+            "image_transport's 'compressed' plugin?"
+        )
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def decompress_depth(data: bytes, format: str, topic: str) -> np.ndarray:
+    """Depth float32 [H, W] in metres, 0 = none, of a compressedDepth message.
+
+    The buffer is a 12-byte header (int32, two float32 a, b), then a 16-bit PNG. 16UC1 holds millimetres; 32FC1
+    holds quantised inverse depth q with z = a / (q - b), 0 = none.
+
+    Raises:
+        UserError: RVL or another codec, a broken PNG, or an encoding that is not depth.
+    """
+    encoding, _, codec = (part.strip() for part in format.partition(";"))
+    if "rvl" in codec:
+        raise UserError(
+            f"{topic}: compressedDepth in RVL; set the publisher's compressedDepth 'format' to png"
+        )
+    if encoding not in ("16UC1", "mono16", "32FC1"):
+        raise UserError(f"{topic}: compressedDepth of encoding '{encoding}'; publish 32FC1 or 16UC1 depth")
+    image = cv2.imdecode(np.frombuffer(data, np.uint8)[12:], cv2.IMREAD_UNCHANGED) if len(data) > 12 else None
+    if image is None or image.dtype != np.uint16 or image.ndim != 2:
+        raise UserError(f"{topic}: the compressedDepth message holds no 16-bit PNG; is it truncated?")
+    if encoding != "32FC1":
+        return _clean_depth(image * np.float32(0.001))
+    _, a, b = struct.unpack("<iff", bytes(data[:12]))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        depth = np.float32(a) / (image.astype(np.float32) - np.float32(b))
+    return _clean_depth(np.where(image == 0, np.float32(0), depth))

@@ -1,0 +1,161 @@
+"""The node's output topics. Nothing is built that nobody subscribes to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+
+from ovs3d_ros.config import Config
+from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.ros import clouds, conversions
+from ovs3d_ros.types import Frame, MapSnapshot, QueryResult
+from ovs3d_ros.worker import MappingWorker
+
+LATCHED = QoSProfile(
+    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A query with its answer and the map it was answered from.
+
+    Attributes:
+        result: the answer.
+        snapshot: the map.
+        settings: mode, negatives and threshold, as `Ovs3d.render_labels` takes them.
+    """
+
+    result: QueryResult
+    snapshot: MapSnapshot
+    settings: dict[str, Any]
+
+
+class LatchedOutput:
+    """A latched topic that builds its message once per version, and only while someone listens."""
+
+    def __init__(self, node: Node, message_type: type, topic: str):
+        self._publisher = node.create_publisher(message_type, topic, LATCHED)
+        self._published: object = None
+
+    def update(self, version: object, build: Callable[[], Any]) -> None:
+        """Publishes `build()` unless this version was published already or nobody listens."""
+        if version != self._published and self._publisher.get_subscription_count():
+            self._publisher.publish(build())
+            self._published = version
+
+
+class Outputs:
+    """Publishes the map, the last answer, and the last answer as seen by the newest camera."""
+
+    def __init__(self, node: Node, config: Config, pipeline: Ovs3d, worker: MappingWorker):
+        """Advertises the topics and starts the timer (`output.rate`)."""
+        self._config = config
+        self._pipeline = pipeline
+        self._worker = worker
+        self._answer: Answer | None = None
+        self._answers = 0
+        self._view: tuple[Frame, conversions.Header] | None = None
+        self._segmented: tuple | None = None
+        self._map_cloud = LatchedOutput(node, conversions.PointCloud2, "~/map_cloud")
+        self._query_cloud = LatchedOutput(node, conversions.PointCloud2, "~/query_cloud")
+        self._label_map = LatchedOutput(node, conversions.String, "~/label_map")
+        types = dict(
+            label=conversions.Image,
+            score=conversions.Image,
+            overlay=conversions.Image,
+            camera_info=conversions.CameraInfo,
+        )
+        self._segmentation = {
+            name: node.create_publisher(kind, f"~/segmentation/{name}", 1) for name, kind in types.items()
+        }
+        node.create_timer(
+            1.0 / config.output.rate, self.update, callback_group=MutuallyExclusiveCallbackGroup()
+        )
+
+    @property
+    def view(self) -> tuple[Frame, conversions.Header] | None:
+        """The newest frame with its image's header."""
+        return self._view
+
+    def set_view(self, frame: Frame, header: conversions.Header) -> None:
+        """Takes the newest camera view; segmentations are drawn in it."""
+        self._view = (frame, header)
+
+    def set_answer(self, answer: Answer) -> None:
+        """Takes the newest answer; the next update publishes it."""
+        self._answer = answer
+        self._answers += 1
+
+    def update(self) -> None:
+        """Publishes what is new and subscribed to."""
+        snapshot = self._worker.snapshot
+        if snapshot is not None:
+            self._map_cloud.update(snapshot.version, lambda: self._build_map_cloud(snapshot))
+        answer, number = self._answer, self._answers
+        if answer is None:
+            return
+        result = answer.result
+        self._query_cloud.update(number, lambda: self.build_answer_cloud(answer, labelled_only=False))
+        self._label_map.update(
+            number,
+            lambda: conversions.to_label_map(
+                result.prompts, list(result.found), list(result.presence), result.map_version
+            ),
+        )
+        if snapshot is not None and self._view is not None:
+            self._publish_segmentation(answer, number, snapshot, *self._view)
+
+    def _header(self, snapshot: MapSnapshot) -> conversions.Header:
+        stamp = float(snapshot.stamps[-1]) if len(snapshot.stamps) else 0.0
+        return conversions.to_header(stamp, self._config.input.world_frame)
+
+    def _build_map_cloud(self, snapshot: MapSnapshot) -> conversions.PointCloud2:
+        indices = clouds.visible_points(snapshot, self._config.output)
+        points, rgb = clouds.point_columns(snapshot, indices)
+        return conversions.to_cloud(points, rgb, self._header(snapshot))
+
+    def build_answer_cloud(self, answer: Answer, labelled_only: bool) -> conversions.PointCloud2:
+        """The labelled cloud of an answer: all of the map, or only what carries a label."""
+        snapshot, result, config = answer.snapshot, answer.result, self._config.output
+        if labelled_only:
+            indices = clouds.thin(np.flatnonzero(result.labels.cpu().numpy()), config.max_points)
+        else:
+            indices = clouds.visible_points(snapshot, config)
+        points, base = clouds.point_columns(snapshot, indices)
+        columns = clouds.answer_columns(result, indices, base)
+        return conversions.to_cloud(points, columns.pop("rgb"), self._header(snapshot), **columns)
+
+    def _publish_segmentation(
+        self, answer: Answer, number: int, snapshot: MapSnapshot, frame: Frame, header: conversions.Header
+    ) -> None:
+        wanted = {name: p for name, p in self._segmentation.items() if p.get_subscription_count()}
+        state = (number, snapshot.version, frame.stamp)
+        if not wanted or state == self._segmented:
+            return
+        camera = frame.camera.fitted(self._config.map.image_size)
+        labels, score = self._pipeline.render_labels(
+            answer.result, camera, frame.camtoworld, snapshot, **answer.settings
+        )
+        messages = {
+            "camera_info": lambda: conversions.to_camera_info(camera, header),
+            "label": lambda: conversions.to_image(labels.astype(np.uint8), "mono8", header),
+            "score": lambda: conversions.to_image(score, "32FC1", header),
+            "overlay": lambda: conversions.to_image(self._overlay(frame, labels, answer), "rgb8", header),
+        }
+        for name, publisher in wanted.items():
+            publisher.publish(messages[name]())
+        self._segmented = state
+
+    @staticmethod
+    def _overlay(frame: Frame, labels: np.ndarray, answer: Answer) -> np.ndarray:
+        size = labels.shape[::-1]
+        image = cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
+        return clouds.overlay(image, labels, len(answer.result.prompts))
