@@ -1,0 +1,216 @@
+"""Pixel formats and calibrations of ROS images; needs no ROS."""
+
+from __future__ import annotations
+
+import struct
+
+import cv2
+import numpy as np
+import pytest
+
+from ovs3d_ros.ros import pixels
+from ovs3d_ros.ros.calibration import Calibration, make_rectifier
+from ovs3d_ros.types import UserError
+
+TOPIC = "/camera/image"
+BAYER_RED = {"rggb": (0, 0), "bggr": (1, 1), "gbrg": (1, 0), "grbg": (0, 1)}  # row, column of a red pixel
+
+
+@pytest.fixture
+def rgb() -> np.ndarray:
+    """A smooth RGB image [12, 16, 3]: smooth, so that interpolating mosaics and chroma loses little."""
+    rows, columns = np.mgrid[0:12, 0:16]
+    return np.stack([60 + 8 * columns, 40 + 10 * rows, 200 - 6 * columns], axis=-1).astype(np.uint8)
+
+
+def decode(array: np.ndarray, encoding: str, size: tuple[int, int], bigendian: bool = False) -> np.ndarray:
+    return pixels.decode_color(array.tobytes(), encoding, *size, array.nbytes // size[0], bigendian, TOPIC)
+
+
+@pytest.mark.parametrize("encoding, order", [
+    ("rgb8", [0, 1, 2]), ("bgr8", [2, 1, 0]), ("8UC3", [2, 1, 0]), ("rgba8", [0, 1, 2, 3]), ("bgra8", [2, 1, 0, 3]),
+    ("8UC4", [2, 1, 0, 3])])
+def test_channel_orders_are_undone_exactly(rgb, encoding, order):
+    with_alpha = np.concatenate([rgb, np.full((12, 16, 1), 77, np.uint8)], axis=-1)
+    assert np.array_equal(decode(with_alpha[..., order], encoding, (12, 16)), rgb)
+
+
+@pytest.mark.parametrize("encoding, order", [
+    ("rgb16", [0, 1, 2]), ("bgr16", [2, 1, 0]), ("rgba16", [0, 1, 2, 3]), ("bgra16", [2, 1, 0, 3])])
+@pytest.mark.parametrize("bigendian", [False, True])
+def test_16_bit_images_keep_the_upper_byte(rgb, encoding, order, bigendian):
+    with_alpha = np.concatenate([rgb, np.full((12, 16, 1), 77, np.uint8)], axis=-1).astype(np.uint16) * 256 + 13
+    array = with_alpha[..., order].astype(">u2" if bigendian else "<u2")
+    assert np.array_equal(decode(array, encoding, (12, 16), bigendian), rgb)
+
+
+@pytest.mark.parametrize("encoding, dtype", [("mono8", "u1"), ("8UC1", "u1"), ("mono16", "<u2")])
+def test_grey_images_become_grey_rgb(rgb, encoding, dtype):
+    grey = rgb[..., 0].astype(dtype) * (256 if dtype == "<u2" else 1)
+    assert np.array_equal(decode(grey, encoding, (12, 16)), np.repeat(rgb[..., :1], 3, axis=-1))
+
+
+@pytest.mark.parametrize("pattern", list(BAYER_RED))
+@pytest.mark.parametrize("bits", [8, 16])
+def test_bayer_patterns_put_colours_where_they_belong(rgb, pattern, bits):
+    row, column = BAYER_RED[pattern]
+    mosaic = rgb[..., 1].copy()
+    mosaic[row::2, column::2] = rgb[row::2, column::2, 0]
+    mosaic[1 - row::2, 1 - column::2] = rgb[1 - row::2, 1 - column::2, 2]
+    array = mosaic if bits == 8 else mosaic.astype("<u2") * 256
+    decoded = decode(array, f"bayer_{pattern}{bits}", (12, 16)).astype(int)
+    assert np.abs(decoded - rgb)[2:-2, 2:-2].max() <= 2
+
+
+@pytest.mark.parametrize("encoding, luma, chroma", [
+    ("yuv422", 1, 0), ("uyvy", 1, 0), ("yuv422_yuy2", 0, 1), ("yuyv", 0, 1)])
+def test_yuv_422_follows_bt601(rgb, encoding, luma, chroma):
+    r, g, b = (rgb[..., i].astype(float) for i in range(3))
+    y = 16 + (65.481 * r + 128.553 * g + 24.966 * b) / 255
+    u = 128 + (-37.797 * r - 74.203 * g + 112.0 * b) / 255
+    v = 128 + (112.0 * r - 93.786 * g - 18.214 * b) / 255
+    packed = np.empty((12, 16, 2))
+    packed[..., luma] = y
+    packed[:, 0::2, chroma] = (u[:, 0::2] + u[:, 1::2]) / 2
+    packed[:, 1::2, chroma] = (v[:, 0::2] + v[:, 1::2]) / 2
+    decoded = decode(np.round(packed).astype(np.uint8), encoding, (12, 16)).astype(int)
+    assert np.abs(decoded - rgb).max() <= 9  # half the chroma is lost: 4 grey levels of red per column, twice
+
+
+def test_padded_rows_are_cut_and_the_last_row_may_lack_padding(rgb):
+    padded = np.zeros((12, 64), np.uint8)
+    padded[:, :48] = rgb.reshape(12, 48)
+    data = padded.tobytes()
+    for buffer in (data, data[:-16]):
+        assert np.array_equal(pixels.decode_color(buffer, "rgb8", 12, 16, 64, False, TOPIC), rgb)
+
+
+@pytest.mark.parametrize("arguments, problem", [
+    (("rgb8", 12, 16, 40), "shorter than 16 pixels"), (("rgb8", 13, 16, 48), "truncated"),
+    (("rgb8", 0, 16, 48), "image size 16x0"), (("rgb8", 12, 100_000, 300_000), "image size"),
+    (("32FC1", 12, 16, 64), "is depth remapped"), (("jpeg", 12, 16, 48), "is not a colour image")])
+def test_impossible_images_name_topic_and_problem(rgb, arguments, problem):
+    with pytest.raises(UserError, match=f"{TOPIC}: .*{problem}"):
+        pixels.decode_color(rgb.tobytes(), *arguments, False, TOPIC)
+
+
+@pytest.mark.parametrize("bigendian", [False, True])
+def test_depth_in_metres_and_millimetres_is_the_same(bigendian):
+    metres = np.array([[0.5, 1.25, 4.0], [0.0, 2.001, 9.999]], np.float32)
+    order = ">" if bigendian else "<"
+    floats, integers = metres.astype(order + "f4"), np.round(metres * 1000).astype(order + "u2")
+    for array, encoding in ((floats, "32FC1"), (integers, "16UC1"), (integers, "mono16")):
+        depth = pixels.decode_depth(array.tobytes(), encoding, 2, 3, array.nbytes // 2, bigendian, TOPIC)
+        assert depth.dtype == np.float32
+        np.testing.assert_allclose(depth, metres, atol=1e-6)
+
+
+def test_depth_without_a_reading_is_zero():
+    readings = np.array([[np.nan, np.inf, -1.0, 2.0]], np.float32)
+    depth = pixels.decode_depth(readings.tobytes(), "32FC1", 1, 4, 16, False, TOPIC)
+    assert depth.tolist() == [[0.0, 0.0, 0.0, 2.0]]
+
+
+def test_colour_is_refused_as_depth(rgb):
+    with pytest.raises(UserError, match="'rgb8' is not depth; publish 32FC1"):
+        pixels.decode_depth(rgb.tobytes(), "rgb8", 12, 16, 48, False, TOPIC)
+
+
+@pytest.mark.parametrize("extension, tolerance", [(".png", 0), (".jpg", 12)])
+def test_compressed_images(rgb, extension, tolerance):
+    data = cv2.imencode(extension, rgb[..., ::-1])[1].tobytes()
+    assert np.abs(pixels.decompress_color(data, TOPIC).astype(int) - rgb).max() <= tolerance
+    with pytest.raises(UserError, match="neither JPEG nor PNG"):
+        pixels.decompress_color(b"not an image", TOPIC)
+    with pytest.raises(UserError, match="neither JPEG nor PNG"):
+        pixels.decompress_color(b"", TOPIC)
+
+
+def test_compressed_depth_png_in_both_encodings():
+    metres = np.array([[0.5, 1.25, 4.0], [0.0, 2.0, 9.0]], np.float32)
+    a, b = 100.0 * (100.0 + 1.0), 1.0 - 100.0 * (100.0 + 1.0) / 10.0  # depth quantisation 100, depth_max 10 m
+    quantised = np.where(metres > 0, a / np.maximum(metres, 1e-6) + b, 0).astype(np.uint16)
+    for format, image, header in (("16UC1; compressedDepth png", (metres * 1000).astype(np.uint16), (0, 0.0, 0.0)),
+                                  ("32FC1; compressedDepth png", quantised, (0, a, b))):
+        data = struct.pack("<iff", *header) + cv2.imencode(".png", image)[1].tobytes()
+        depth = pixels.decompress_depth(data, format, TOPIC)
+        assert (depth[metres == 0] == 0).all()
+        np.testing.assert_allclose(depth, metres, rtol=0.01)
+        with pytest.raises(UserError, match="no 16-bit PNG"):
+            pixels.decompress_depth(data[:20], format, TOPIC)
+    with pytest.raises(UserError, match="'format' to png"):
+        pixels.decompress_depth(data, "16UC1; compressedDepth rvl", TOPIC)
+
+
+def calibration(**changes) -> Calibration:
+    values = {"K": (100.0, 0, 79.5, 0, 100.0, 59.5, 0, 0, 1), "P": (0.0,) * 12, "D": (), "model": "plumb_bob",
+              "size": (160, 120), **changes}
+    return Calibration(**values)
+
+
+def test_pixel_centres_move_by_half():
+    camera = make_rectifier(calibration(), False, TOPIC).camera
+    assert camera.K[:2, 2].tolist() == [80.0, 60.0]  # ROS counts pixel centres as integers
+
+
+def test_binning_and_region_of_interest():
+    camera = make_rectifier(calibration(offset=(20, 10), roi=(80, 60), binning=(2, 2)), False, TOPIC).camera
+    assert (camera.width, camera.height) == (40, 30)
+    assert camera.K[:2, 2].tolist() == [(80 - 20) / 2, (60 - 10) / 2]
+    assert camera.K[0, 0] == 50.0
+
+
+def test_rectified_images_take_the_projection_and_are_left_alone():
+    projection = (90.0, 0, 70.5, 0, 0, 90.0, 55.5, 0, 0, 0, 1, 0)
+    rectifier = make_rectifier(calibration(P=projection, D=(-0.3, 0.1, 0, 0, 0)), True, TOPIC)
+    assert rectifier.maps is None
+    assert rectifier.camera.K[0].tolist() == [90.0, 0.0, 71.0]
+
+
+@pytest.mark.parametrize("model, D, project", [
+    ("plumb_bob", (-0.25, 0.06, 0.001, -0.001, 0.0), cv2.projectPoints),
+    ("rational_polynomial", (-0.2, 0.05, 0.0, 0.0, 0.0, 0.05, 0.01, 0.0), cv2.projectPoints),
+    ("equidistant", (0.05, 0.01, 0.0, 0.0), None)])
+def test_undistortion_puts_a_world_point_where_the_pinhole_camera_sees_it(model, D, project):
+    """A blob drawn where the distorted camera sees a point must land where the rectified camera projects it."""
+    info = calibration(model=model, D=D)
+    K = np.array(info.K).reshape(3, 3)
+    rectifier = make_rectifier(info, False, TOPIC)
+    point = np.array([[[0.35, -0.22, 1.0]]])
+    if project is None:
+        seen, _ = cv2.fisheye.projectPoints(point, np.zeros(3), np.zeros(3), K, np.array(D))
+    else:
+        seen, _ = project(point, np.zeros(3), np.zeros(3), K, np.array(D))
+    u, v = seen.ravel()
+    rows, columns = np.mgrid[0:120, 0:160]
+    blob = 255 * np.exp(-((columns - u) ** 2 + (rows - v) ** 2) / 8.0)
+    image = np.repeat(blob[..., None], 3, axis=-1).round().astype(np.uint8)
+    rectified = rectifier.color(image, TOPIC)[..., 0].astype(float)
+    found = np.array([(rectified * (columns + 0.5)).sum(), (rectified * (rows + 0.5)).sum()]) / rectified.sum()
+    expected = (rectifier.camera.K @ point[0, 0])[:2]
+    assert np.abs(found - expected).max() < 0.3
+    assert np.abs(np.array([u, v]) + 0.5 - expected).max() > 1.0  # the distortion was worth undoing
+
+
+def test_depth_is_resized_without_mixing_near_and_far():
+    rectifier = make_rectifier(calibration(), False, TOPIC)
+    small = np.where(np.arange(80)[None, :] < 40, 1.0, 5.0).repeat(60, axis=0).astype(np.float32)
+    depth = rectifier.depth(small, TOPIC)
+    assert depth.shape == (120, 160)
+    assert set(np.unique(depth)) == {1.0, 5.0}
+    with pytest.raises(UserError, match="register depth"):
+        rectifier.depth(np.ones((120, 120), np.float32), TOPIC)
+
+
+@pytest.mark.parametrize("changes, problem", [
+    ({"K": (0.0,) * 9}, "not calibrated"), ({"K": (float("nan"),) * 9}, "finite"),
+    ({"model": "cubist", "D": (0.1,)}, "'cubist' is not known"), ({"D": (float("nan"),) * 5}, "not finite"),
+    ({"K": (1e6, 0, 80, 0, 1e6, 60, 0, 0, 1)}, "absurd")])
+def test_useless_calibrations_are_refused(changes, problem):
+    with pytest.raises(UserError, match=f"{TOPIC}: .*{problem}"):
+        make_rectifier(calibration(**changes), False, TOPIC)
+
+
+def test_an_image_that_contradicts_the_calibration_is_refused(rgb):
+    with pytest.raises(UserError, match="16x12 contradicts camera_info of 160x120"):
+        make_rectifier(calibration(), False, TOPIC).color(rgb, TOPIC)

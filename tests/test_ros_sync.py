@@ -1,0 +1,141 @@
+"""Matching by stamp; needs no ROS."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ovs3d_ros.geometry import rotation_angle
+from ovs3d_ros.ros.sync import FrameSynchronizer, PoseBuffer, StampBuffer, interpolate_pose
+
+
+def pose(angle: float, x: float = 0.0) -> np.ndarray:
+    """A turn about z by `angle` radians at (x, 0, 0)."""
+    matrix = np.eye(4)
+    matrix[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    matrix[0, 3] = x
+    return matrix
+
+
+def make(use_depth: bool = True, slop: float = 0.02, timeout: float = 1.0, **options) -> FrameSynchronizer:
+    return FrameSynchronizer(PoseBuffer(slop, max_gap=0.5), slop, timeout, clock_jump=2.0, use_depth=use_depth,
+                             **options)
+
+
+@pytest.mark.parametrize("a, b, fraction", [(0.2, 1.0, 0.25), (3.0, 3.4, 0.5), (-0.1, -0.1, 0.7), (0.0, 1e-9, 0.5)])
+def test_poses_turn_at_a_constant_rate(a, b, fraction):
+    middle = interpolate_pose(pose(a, 1.0), pose(b, 3.0), fraction)
+    assert rotation_angle(middle[:3, :3], pose(a + fraction * (b - a))[:3, :3]) < 1e-7
+    assert middle[0, 3] == pytest.approx(1.0 + 2.0 * fraction)
+
+
+def test_rotations_take_the_shorter_arc():
+    middle = interpolate_pose(pose(np.radians(170)), pose(np.radians(-170)), 0.5)
+    assert rotation_angle(middle[:3, :3], pose(np.pi)[:3, :3]) < 1e-7
+
+
+def test_a_pose_is_interpolated_to_the_image():
+    sync = make(use_depth=False)
+    sync.poses.add(10.0, pose(0.0, 0.0))
+    sync.add_image(10.03, "image", now=0.0)
+    assert sync.ready(0.0) == []  # the pose after the image may still come
+    sync.poses.add(10.1, pose(0.1, 1.0))
+    match, = sync.ready(0.0)
+    assert match.image == "image"
+    assert match.camtoworld[0, 3] == pytest.approx(0.3)
+    assert rotation_angle(match.camtoworld[:3, :3], pose(0.03)[:3, :3]) < 1e-7
+
+
+def test_poses_far_apart_are_not_interpolated_but_a_near_one_serves():
+    sync = make(use_depth=False)
+    for stamp in (10.0, 12.0):
+        sync.poses.add(stamp, pose(0.0, stamp))
+    sync.add_image(10.01, "near", now=0.0)
+    sync.add_image(11.0, "far", now=0.0)
+    match, = sync.ready(0.0)
+    assert (match.image, match.camtoworld[0, 3]) == ("near", 10.0)
+    assert sync.ready(1.5) == []
+    assert (sync.counts.lost_pose, sync.counts.matched, sync.waiting) == (1, 1, 0)
+
+
+def test_the_last_pose_serves_when_nothing_better_comes_in_time():
+    sync = make(use_depth=False)
+    sync.poses.add(10.0, pose(0.0))
+    sync.add_image(10.015, "image", now=0.0)
+    assert sync.ready(0.9) == []
+    assert len(sync.ready(1.0)) == 1
+
+
+def test_depth_belongs_to_the_image_within_the_tolerance_only():
+    sync = make()
+    sync.poses.add(10.0, pose(0.0))
+    sync.add_image(10.0, "image", now=0.0)
+    sync.add_depth(10.05, "late")
+    assert sync.ready(0.0) == []
+    sync.add_depth(10.01, "right")
+    match, = sync.ready(0.0)
+    assert match.depth == "right"
+
+
+def test_missing_depth_is_counted_and_not_waited_for_for_ever():
+    sync = make()
+    sync.poses.add(10.0, pose(0.0))
+    sync.add_image(10.0, "image", now=0.0)
+    assert sync.ready(2.0) == []
+    assert (sync.counts.lost_depth, sync.waiting) == (1, 0)
+
+
+def test_any_order_of_arrival_gives_the_same_matches_in_order_of_stamps():
+    sync = make()
+    for stamp in (10.4, 10.0, 10.2):
+        sync.add_image(stamp, f"image {stamp}", now=0.0)
+    for stamp in (10.2, 10.4, 10.0):
+        sync.add_depth(stamp, f"depth {stamp}")
+        sync.poses.add(stamp, pose(0.0, stamp))
+    matches = sync.ready(0.0)
+    assert [m.stamp for m in matches] == [10.0, 10.2, 10.4]
+    assert all(m.depth == f"depth {m.stamp}" and m.camtoworld[0, 3] == m.stamp for m in matches)
+
+
+def test_a_full_buffer_drops_the_oldest_and_counts():
+    sync = make(use_depth=False, capacity=3)
+    for i in range(5):
+        sync.add_image(10.0 + i / 10, i, now=0.0)
+    assert (sync.waiting, sync.counts.lost_overflow) == (3, 2)
+    sync.poses.add(10.2, pose(0.0))
+    assert [m.image for m in sync.ready(0.0)] == [2]
+
+
+def test_a_clock_set_back_empties_the_buffers_and_matching_goes_on():
+    sync = make()
+    sync.poses.add(100.0, pose(0.0, 7.0))
+    sync.add_depth(100.0, "old depth")
+    sync.add_image(100.1, "old image", now=0.0)
+    sync.add_image(50.0, "new image", now=0.1)
+    assert (sync.waiting, sync.counts.clock_jumps) == (1, 1)
+    assert sync.poses.at(100.0, final=True) is None
+    sync.observe("pose", 50.0)
+    sync.poses.add(50.0, pose(0.0, 1.0))
+    sync.add_depth(50.0, "new depth")
+    match, = sync.ready(0.2)
+    assert (match.image, match.depth, match.camtoworld[0, 3]) == ("new image", "new depth", 1.0)
+    assert sync.counts.clock_jumps == 1
+
+
+def test_a_little_disorder_is_no_clock_jump():
+    sync = make()
+    sync.add_image(100.0, "a", now=0.0)
+    sync.add_image(99.0, "b", now=0.0)
+    sync.add_depth(97.5, "a stream that lags")
+    assert sync.counts.clock_jumps == 0
+    assert sync.waiting == 2
+
+
+def test_an_equal_stamp_replaces():
+    buffer = StampBuffer(2)
+    for item in ("first", "second"):
+        buffer.add(1.0, item)
+    buffer.add(2.0, "third")
+    assert buffer.items == ["second", "third"]
+    buffer.add(3.0, "fourth")
+    assert buffer.stamps == [2.0, 3.0]
