@@ -7,6 +7,8 @@ N_ik is the Gaussian's feature; |N_ik| / D_i in 0..1 tells how far its views agr
 
 from __future__ import annotations
 
+from typing import Iterator
+
 import torch
 import torch.nn.functional as F
 
@@ -73,6 +75,10 @@ def agreement(numerators: torch.Tensor, weight: torch.Tensor, codec: FeatureCode
     return codec.norm(numerators).mean(-1) / weight.clamp_min(1e-6)
 
 
+EVIDENCE = ("numerators", "weight", "max_weight", "views")
+FRESH = "fresh_"  # prefix of the evidence gathered while all keyframes are lifted anew
+
+
 class Lifter:
     """Accumulates the features of keyframes in the statistics of the Gaussians.
 
@@ -93,10 +99,23 @@ class Lifter:
     def lift(self, keyframe: Keyframe, gaussians: Gaussians, rasterizer: Rasterizer) -> None:
         """Adds the evidence of one encoded keyframe."""
         self._adapt_codec(keyframe, gaussians)
-        scales = keyframe.crops.num_scales
-        stats = gaussians.stats
-        if "numerators" not in stats:
-            self.clear(gaussians, scales)
+        if EVIDENCE[0] not in gaussians.stats:
+            self._clear(gaussians, keyframe.crops.num_scales, prefix="")
+        self._accumulate(keyframe, gaussians, rasterizer, prefix="")
+
+    def relift(self, keyframes: list[Keyframe], gaussians: Gaussians, rasterizer: Rasterizer) -> Iterator[None]:
+        """Lifts keyframes anew, into the Gaussians as they are by now; yields after each keyframe.
+
+        Queries keep the old evidence until the last keyframe is in. Gaussians may come and go in between.
+        """
+        self._clear(gaussians, keyframes[0].crops.num_scales, prefix=FRESH)
+        for keyframe in keyframes:
+            self._accumulate(keyframe, gaussians, rasterizer, prefix=FRESH)
+            yield
+        for name in EVIDENCE:
+            gaussians.stats[name] = gaussians.stats.pop(FRESH + name)
+
+    def _accumulate(self, keyframe: Keyframe, gaussians: Gaussians, rasterizer: Rasterizer, prefix: str) -> None:
         camera = keyframe.camera.fitted(self.config.image_size)
         codes = pixel_codes(keyframe.crops, self.codec, camera.width, camera.height)  # [S, H, W, C]
         targets = codes.permute(1, 2, 0, 3).flatten(2)[None].to(gaussians.device)
@@ -107,17 +126,18 @@ class Lifter:
                 *camera_tensors(camera, keyframe.camtoworld, gaussians.device), camera.width, camera.height)
         seen = weight > 1e-3
         decay = 1 - (1 - self.config.decay) * seen.float()
-        stats["numerators"] = stats["numerators"] * decay[:, None, None] + numerator.view(len(gaussians), scales, -1)
-        stats["weight"] = stats["weight"] * decay + weight
-        stats["max_weight"] = torch.maximum(stats["max_weight"], peak)
-        stats["views"] = stats["views"] + seen
+        old = {name: gaussians.stats[prefix + name] for name in EVIDENCE}
+        new = dict(
+            numerators=old["numerators"] * decay[:, None, None] + numerator.view_as(old["numerators"]),
+            weight=old["weight"] * decay + weight, max_weight=torch.maximum(old["max_weight"], peak),
+            views=old["views"] + seen)
+        gaussians.stats.update({prefix + name: value for name, value in new.items()})
 
-    def clear(self, gaussians: Gaussians, scales: int) -> None:
-        """Forgets all evidence, keeping the codec: used before lifting every keyframe anew."""
+    def _clear(self, gaussians: Gaussians, scales: int, prefix: str) -> None:
         count, device = len(gaussians), gaussians.device
-        gaussians.stats["numerators"] = torch.zeros(count, scales, self.codec.dim, device=device)
-        for name in ("weight", "max_weight", "views"):
-            gaussians.stats[name] = torch.zeros(count, device=device)
+        gaussians.stats[prefix + "numerators"] = torch.zeros(count, scales, self.codec.dim, device=device)
+        for name in EVIDENCE[1:]:
+            gaussians.stats[prefix + name] = torch.zeros(count, device=device)
 
     def _adapt_codec(self, keyframe: Keyframe, gaussians: Gaussians) -> None:
         """Refits the codec when the new embeddings are poorly explained, carrying the old sums over."""
@@ -132,7 +152,8 @@ class Lifter:
             self.codec = self._fitter.fit()
         elif self.codec.residual(embeddings) > self.config.residual:
             new = self._fitter.fit()
-            if "numerators" in gaussians.stats:
-                carried = self.codec.translation_to(new).to(gaussians.device)
-                gaussians.stats["numerators"] = gaussians.stats["numerators"] @ carried.T
+            carried = self.codec.translation_to(new).to(gaussians.device)
+            for name in ("numerators", FRESH + "numerators"):
+                if name in gaussians.stats:
+                    gaussians.stats[name] = gaussians.stats[name] @ carried.T
             self.codec = new

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Iterator
 
 import cv2
 import numpy as np
@@ -125,14 +125,16 @@ class Ovs3d:
             if on_step is not None:
                 on_step(stats)
 
-    def relift(self) -> None:
-        """Lifts the features of all keyframes anew, into the Gaussians as they are now."""
-        if self.lifter.codec is None:
-            return
+    def relift(self) -> Iterator[None]:
+        """Lifts the features of all keyframes anew, into the Gaussians as they are now; yields after each keyframe.
+
+        Exhaust it for the result to take effect; queries see the old evidence until then.
+        """
         encoded = [k for k in self.mapper.keyframes if k.crops is not None]
-        self.lifter.clear(self.mapper.gaussians, encoded[0].crops.num_scales)
-        for keyframe in encoded:
-            self.lifter.lift(keyframe, self.mapper.gaussians, self.rasterizer)
+        if encoded and len(self.mapper.gaussians):
+            if self.lifter.codec is None:
+                self.lifter.lift(encoded[0], self.mapper.gaussians, self.rasterizer)
+            yield from self.lifter.relift(encoded, self.mapper.gaussians, self.rasterizer)
 
     def snapshot(self) -> MapSnapshot:
         """An immutable copy of the map as it is now."""

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Iterator
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from ovs3d_ros.types import Frame, MapSnapshot, UserError
 log = logging.getLogger(__name__)
 
 _SLICE = 5  # optimisation steps between looks into the inbox
+_DONE = object()
 _LATENCIES = 500  # frame-to-map times kept for the percentiles
 
 
@@ -48,6 +50,7 @@ class MappingWorker:
         self._training = True
         self._busy = False
         self._credit = 0  # optimisation steps still owed to the keyframes that came
+        self._relift: Iterator[None] | None = None  # runs once the steps are taken
         self._snapshot: MapSnapshot | None = None
         self._counters = _Counters()
         self._thread = threading.Thread(target=self._run, name="mapping", daemon=True)
@@ -104,7 +107,8 @@ class MappingWorker:
             return self._changed.wait_for(lambda: self._is_idle() or self.error is not None, timeout) and not self.error
 
     def _is_idle(self) -> bool:
-        return not self._inbox and not self._busy and (self._credit == 0 or not self._training)
+        settled = self._credit == 0 and self._relift is None
+        return not self._inbox and not self._busy and (settled or not self._training)
 
     def stop(self, timeout: float = 30.0) -> bool:
         """Ends the thread and joins it; False if it did not end in time."""
@@ -157,18 +161,21 @@ class MappingWorker:
         self._publish()
         with self._changed:
             self._credit += self.config.train.steps_per_keyframe
+            self._relift = None
             self._counters.latencies_ms.append(1e3 * (time.perf_counter() - arrived))
 
     def _train(self) -> None:
-        steps = min(_SLICE, self._credit)
-        self.pipeline.optimize(steps)
-        finished = self._credit - steps <= 0
-        if finished:
-            # The Gaussians have settled: lift all evidence into them as they are now.
-            self.pipeline.relift()
+        """A slice of optimisation, or one keyframe of lifting once the Gaussians have settled."""
+        if self._credit:
+            steps = min(_SLICE, self._credit)
+            self.pipeline.optimize(steps)
+            with self._changed:
+                self._credit -= steps
+                self._relift = self.pipeline.relift() if self._credit == 0 else None
+        elif next(self._relift, _DONE) is _DONE:
+            with self._changed:
+                self._relift = None
             self._publish()
-        with self._changed:
-            self._credit -= steps
 
     def _publish(self) -> None:
         self._snapshot = self.pipeline.snapshot()
