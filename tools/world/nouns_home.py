@@ -237,7 +237,7 @@ def lamp(rng, variant: int) -> list[Part]:
 
 
 def plant(rng, variant: int) -> list[Part]:
-    """Broad leaves, cactus, upright blades; held out: bushy ball. The pot is neutral, leaves have the name."""
+    """Broad leaves, cactus, upright blades; held out: bushy ball. Neutral pot, the leaves have the name."""
     pot = vessel([(0.17, 0), (0.18, 0.01), (0.24, 0.32), (0.27, 0.32), (0.27, 0.38)], 0.03, slot="pot")
     parts = [pot, disc(0.23, 0.01, slot="soil").at(z=0.33)]
     if variant == 1:
