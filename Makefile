@@ -84,7 +84,8 @@ $(VENV)/.interfaces: $(VENV)/.created $(INTERFACES)
 
 $(VENV)/.core: $(VENV)/.created setup.py setup.cfg pyproject.toml package.xml
 	@echo "Installing ovs3d_ros and what it needs (torch is large: several minutes on the first run)"
-	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
+	@# setuptools warns of every editable install.
+	PYTHONWARNINGS='ignore:Editable installation' $(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
 	@touch $@
 
 clean:

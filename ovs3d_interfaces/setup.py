@@ -49,7 +49,6 @@ def build_interfaces(build: Path, install: Path) -> None:
         "cmake", "-G", "Ninja", "-S", str(SOURCE), "-B", str(build),
         f"-DCMAKE_INSTALL_PREFIX={install}",
         f"-DPython3_EXECUTABLE={sys.executable}",
-        f"-DCMAKE_PROJECT_INCLUDE={SOURCE / 'cmake' / 'drop_wheel_paths.cmake'}",
         "-DCMAKE_BUILD_TYPE=Release", "-DBUILD_TESTING=OFF",
     ]
     subprocess.run(configure, env=env, check=True)

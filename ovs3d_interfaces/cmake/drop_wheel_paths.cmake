@@ -1,6 +1,6 @@
-# Included through -DCMAKE_PROJECT_INCLUDE by setup.py only. The CMake targets that the ros-* wheels export name
-# include folders of the container they were built in (/opt/python/...); CMake refuses targets whose include
-# folders do not exist, so they are dropped. On a ROS distribution this file is not used.
+# For builds against the ros-* wheels of PyPI; on a ROS distribution this changes nothing. The CMake targets that those
+# wheels export name include folders of the container they were built in (/opt/python/...), and CMake refuses targets
+# whose include folders do not exist. They are dropped last, because rosidl imports targets until then.
 function(_ovs3d_drop_wheel_paths)
   get_property(targets DIRECTORY "${CMAKE_SOURCE_DIR}" PROPERTY IMPORTED_TARGETS)
   foreach(target IN LISTS targets)
