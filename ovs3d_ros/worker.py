@@ -76,12 +76,14 @@ class MappingWorker:
 
     def stats(self) -> dict:
         """Counters and rates for diagnostics: frames_received, frames_dropped, frames_rejected, last_rejection,
-        queue, keyframes, num_gaussians, steps, psnr, map_version, frame_to_map_p50_ms, frame_to_map_p95_ms."""
+        queue, idle (see `wait_idle`), keyframes, num_gaussians, steps, psnr, map_version, frame_to_map_p50_ms,
+        frame_to_map_p95_ms."""
         with self._changed:
             counters, queue = self._counters, len(self._inbox)
             latencies = np.array(counters.latencies_ms or [np.nan])
             figures = dict(frames_received=counters.received, frames_dropped=counters.dropped,
-                           frames_rejected=counters.rejected, last_rejection=counters.last_rejection, queue=queue)
+                           frames_rejected=counters.rejected, last_rejection=counters.last_rejection, queue=queue,
+                           idle=self._is_idle())
         snapshot = self._snapshot
         p50, p95 = np.percentile(latencies, [50, 95])
         return figures | self.pipeline.stats | dict(
