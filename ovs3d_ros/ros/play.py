@@ -40,7 +40,9 @@ POSE_TYPES = {
 class Player(Node):
     """Publishes frames on image, camera_info, depth and a pose topic, reliably, stamped with the time."""
 
-    def __init__(self, pose_source: str, depth_encoding: str, world_frame: str, has_depth: bool):
+    def __init__(
+        self, pose_source: str, depth_encoding: str, world_frame: str, has_depth: bool, **options: Any
+    ):
         """Advertises the topics.
 
         Args:
@@ -48,11 +50,12 @@ class Player(Node):
             depth_encoding: 32FC1 (metres) or 16UC1 (millimetres).
             world_frame: frame of the poses.
             has_depth: whether to advertise depth.
+            options: go to `rclpy.node.Node`.
 
         Raises:
             UserError: pose_source tf without tf2_msgs.
         """
-        super().__init__("player")
+        super().__init__("player", **options)
         profile = QoSProfile(depth=QUEUE, reliability=ReliabilityPolicy.RELIABLE)
         topics: dict[str, type] = {"image": conversions.Image, "camera_info": conversions.CameraInfo}
         if has_depth:

@@ -1,0 +1,57 @@
+"""An image-text encoder that knows colours: exact where CLIP is vague, so that ROS tests can check positions.
+
+Selected by import string, `clip.model:=color_encoder:ColorEncoder`.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+
+import cv2
+import numpy as np
+import torch
+
+from ovs3d_ros.types import CropTable
+
+COLORS = ("red", "green", "blue", "grey")
+CELL = 4  # pixels
+CHROMA_OF_GREY = 20.0  # grey wins where the channels differ by less
+
+
+class ColorEncoder:
+    """Embeds a cell by the channel that stands out, and a text by the colour it names."""
+
+    name = "tests/colors"
+    dim = 16
+    calibration = None
+
+    def __init__(self, config, device):
+        random = torch.randn(self.dim, self.dim, generator=torch.Generator().manual_seed(0))
+        self.basis = torch.linalg.qr(random)[0]
+
+    def encode_image(self, image: np.ndarray) -> CropTable:
+        rows, columns = image.shape[0] // CELL, image.shape[1] // CELL
+        cells = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA).astype(np.float32)
+        chroma = np.maximum(cells - cells.mean(-1, keepdims=True), 0)
+        strength = np.concatenate([chroma, np.full((rows, columns, 1), CHROMA_OF_GREY, np.float32)], -1)
+        left, top = np.meshgrid(np.arange(columns) / columns, np.arange(rows) / rows)
+        boxes = np.stack([left, top, left + 1 / columns, top + 1 / rows], -1).reshape(-1, 4)
+        return CropTable(torch.from_numpy(boxes).float(), torch.zeros(rows * columns, dtype=torch.int64),
+                         torch.from_numpy(strength.reshape(-1, 4)) @ self.basis[:4], 1, (rows, columns))
+
+    def encode_text(self, prompts) -> torch.Tensor:
+        return torch.stack([self._text(prompt) for prompt in prompts])
+
+    def _text(self, prompt: str) -> torch.Tensor:
+        for color, vector in zip(COLORS, self.basis):
+            if re.search(rf"\b{color}\b", prompt):
+                return vector
+        return self.basis[4 + zlib.crc32(prompt.encode()) % (self.dim - 4)]  # a direction no image has
+
+
+class BrokenEncoder(ColorEncoder):
+    """Fails the way a bug or a dying GPU does."""
+
+    def encode_image(self, image: np.ndarray) -> CropTable:
+        raise RuntimeError("the encoder broke")
