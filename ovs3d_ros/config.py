@@ -1,18 +1,17 @@
 """Every parameter of the system, once.
 
 A tree of frozen dataclasses. Each leaf carries its default, unit, range and description; the YAML file, the command
-line (`--set map.max_gaussians=50000`) and the ROS parameters are all generated from it. This module imports no torch.
+line (`--set map.max_gaussians=50000`), see `config_io`, and the ROS parameters are all generated from it. This module
+imports no torch.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from dataclasses import dataclass, field, fields, is_dataclass
-from pathlib import Path
 from typing import Any, Iterator
-
-import yaml
 
 from ovs3d_ros.types import UserError
 
@@ -56,7 +55,7 @@ class ClipConfig:
                              "calibrated with, else pyramid on a GPU and dense on a CPU",
                      choices=("auto", "pyramid", "dense"))
     crop_divisors: tuple[float, ...] = leaf((3.0, 5.0, 8.0), "Crop side of each pyramid level is the shorter image "
-                                                             "side divided by this")
+                                                             "side divided by this", low=1.0)
     crop_stride: float = leaf(0.25, "Distance between crops", unit="crop sides", low=0.05, high=1.0)
     batch_size: int = leaf(256, "Crops per forward pass", low=1, high=65536)
     image_size: int = leaf(640, "Longer side of the image that is encoded, 0 = as it comes", unit="px", low=0, high=8192)
@@ -113,7 +112,8 @@ class TrainConfig:
     lr_colors: float = leaf(5e-3, "Learning rate of the base colour; higher harmonics take 1/20 of it",
                             low=0.0, high=1.0)
     densify_every: int = leaf(100, "Steps between densifications, 0 = never", low=0)
-    densify_gradient: float = leaf(4e-4, "Screen-space gradient above which a Gaussian is split or cloned", low=0.0)
+    densify_gradient: float = leaf(5e-3, "Mean absolute screen-space gradient above which a Gaussian is split or cloned",
+                                   unit="loss per half image side", low=0.0)
     prune_opacity: float = leaf(0.01, "Gaussians more transparent than this are removed", low=0.0, high=0.5)
 
 
@@ -213,18 +213,27 @@ def leaves(config: Any = None, prefix: str = "") -> Iterator[tuple[Leaf, Any]]:
 
 def _checked(spec: Leaf, value: Any) -> Any:
     """The value in the leaf's type; raises UserError when type, choice or range is wrong."""
-    if spec.type is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if spec.type is tuple and isinstance(value, (list, tuple)):
-        element = type(spec.default[0])
-        value = tuple(element(v) for v in value)
-    if not isinstance(value, spec.type) or (spec.type is int and isinstance(value, bool)):
-        raise UserError(f"{spec.path}: expected {spec.type.__name__}, got {value!r}")
+    if spec.type is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise UserError(f"{spec.path}: expected a list, got {value!r}")
+        return tuple(_checked_scalar(spec, type(spec.default[0]), v) for v in value)
+    return _checked_scalar(spec, spec.type, value)
+
+
+def _checked_scalar(spec: Leaf, kind: type, value: Any) -> Any:
+    if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+        try:
+            value = float(value)  # YAML reads 1 as an integer and 1e-4 as a string
+        except ValueError:
+            raise UserError(f"{spec.path}: expected a number, got {value!r}") from None
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise UserError(f"{spec.path}: expected {kind.__name__}, got {value!r}")
     if spec.choices and value not in spec.choices:
         raise UserError(f"{spec.path}: {value!r} is none of {', '.join(spec.choices)}")
-    if spec.type in (int, float):
-        if value != value or (spec.low is not None and value < spec.low) or (spec.high is not None and value > spec.high):
-            raise UserError(f"{spec.path}: {value!r} is outside [{spec.low}, {spec.high}] {spec.unit}".rstrip())
+    if kind in (int, float):
+        low, high = -math.inf if spec.low is None else spec.low, math.inf if spec.high is None else spec.high
+        if not (math.isfinite(value) and low <= value <= high):
+            raise UserError(f"{spec.path}: {value!r} is outside [{low}, {high}] {spec.unit}".rstrip())
     return value
 
 
@@ -248,85 +257,6 @@ def _replace(node: Any, names: list[str], value: Any) -> Any:
     if len(names) > 1:
         value = _replace(getattr(node, names[0]), names[1:], value)
     return dataclasses.replace(node, **{names[0]: value})
-
-
-def parse_assignments(assignments: list[str]) -> dict[str, Any]:
-    """Reads `key=value` strings of the command line; values are YAML scalars or comma lists.
-
-    Raises:
-        UserError: a string without '='.
-    """
-    specs = {spec.path: spec for spec, _ in leaves()}
-    values = {}
-    for text in assignments:
-        path, sign, raw = text.partition("=")
-        if not sign:
-            raise UserError(f"--set {text}: expected key=value, for example --set clip.model=bundled")
-        spec = specs.get(path)
-        if spec is not None and spec.type is str:
-            values[path] = raw
-        elif spec is not None and spec.type is tuple:
-            values[path] = [yaml.safe_load(item) for item in raw.split(",")]
-        else:
-            values[path] = yaml.safe_load(raw)
-            if spec is not None and spec.type is float and isinstance(values[path], str):
-                values[path] = _number(path, raw)  # YAML reads 1e-4 as a string
-    return values
-
-
-def _number(path: str, raw: str) -> float:
-    try:
-        return float(raw)
-    except ValueError:
-        raise UserError(f"{path}: expected float, got {raw!r}") from None
-
-
-def load(path: str | Path, config: Config | None = None) -> Config:
-    """Reads a YAML file, plain or with the `/**: ros__parameters:` wrapper of ROS, over `config`.
-
-    Raises:
-        UserError: missing file, broken YAML, unknown or invalid parameter.
-    """
-    try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; `ovs3d config > {path}` writes a template") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(tree, dict):
-        raise UserError(f"{path}: expected a mapping of parameters")
-    for node in list(tree.values()):
-        if isinstance(node, dict) and "ros__parameters" in node:
-            tree = node["ros__parameters"]
-    return override(config or Config(), _flatten(tree))
-
-
-def _flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for name, value in tree.items():
-        flat.update(_flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
-    return flat
-
-
-def to_yaml(config: Config | None = None) -> str:
-    """The commented YAML of all parameters, in the form ROS parameter files have (plain tools read it too)."""
-    lines = ["# All parameters of ovs3d_ros with their defaults. Generated by `ovs3d config`.", "/**:",
-             "  ros__parameters:"]
-    section = ""
-    for spec, value in leaves(config):
-        group, _, name = spec.path.rpartition(".")
-        if group != section:
-            lines += ["", f"    {group}:"]
-            section = group
-        indent = "      " if group else "    "
-        bounds = f" [{spec.low}, {spec.high}]" if spec.low is not None or spec.high is not None else ""
-        about = f"{spec.doc}{f' ({spec.unit})' if spec.unit else ''}{bounds.replace('None', '')}"
-        if spec.choices:
-            about += f": {' | '.join(spec.choices)}"
-        scalar = list(value) if isinstance(value, tuple) else value
-        text = yaml.safe_dump(scalar, default_flow_style=True, width=1000).replace("\n...", "").strip()
-        lines += [f"{indent}# {about}", f"{indent}{name}: {text}"]
-    return "\n".join(lines) + "\n"
 
 
 def resolve_device(config: ComputeConfig) -> str:

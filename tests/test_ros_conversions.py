@@ -21,7 +21,8 @@ from rclpy.context import Context  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.serialization import deserialize_message, serialize_message  # noqa: E402
 
-from ovs3d_ros.config import Config, leaves, load, override, to_yaml  # noqa: E402
+from ovs3d_ros.config import Config, leaves, override  # noqa: E402
+from ovs3d_ros.config_io import load, to_yaml  # noqa: E402
 from ovs3d_ros.ros import clouds, conversions, params  # noqa: E402
 from ovs3d_ros.ros.calibration import make_rectifier  # noqa: E402
 from ovs3d_ros.ros.environment import child_environment, find_config, free_domain_id  # noqa: E402
