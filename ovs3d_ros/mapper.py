@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from ovs3d_ros.config import Config, KeyframeConfig
 from ovs3d_ros.gaussians import Gaussians, sh_to_colors
-from ovs3d_ros.geometry import camera_tensors, rotation_angle
+from ovs3d_ros.geometry import camera_tensors, project, rotation_angle
 from ovs3d_ros.losses import depth_l1, photometric
 from ovs3d_ros.rasterize import Rasterizer
 from ovs3d_ros.seeding import ImageMatcher, Seeds, seed_from_depth, seed_from_points, seed_random
@@ -105,14 +105,17 @@ class Mapper:
 
     def insert(self, keyframe: Keyframe) -> None:
         """Adds a keyframe and seeds Gaussians where the map does not explain it."""
-        if keyframe.depth is not None and (keyframe.depth > 0).any():
-            self._median_depth = float(keyframe.depth[keyframe.depth > 0].median())
-        seeds, opacity = self._seeds(keyframe)
+        view = render_view(self.gaussians.activated(), keyframe.camera, keyframe.camtoworld, self.rasterizer)
+        seeds, opacity = self._seeds(keyframe, view)
+        depths = [keyframe.depth if keyframe.depth is not None else view.depth * (view.alpha > 0.5)]
+        if seeds is not None:
+            self._add(seeds, opacity)
+            depths.append(torch.from_numpy(project(seeds[0].numpy(), keyframe.camera, keyframe.camtoworld)[1]))
+        # The first source that says anything: measured or rendered depth, else that of the seeds.
+        self._median_depth = next((float(d[d > 0].median()) for d in depths if (d > 0).any()), self._median_depth)
         self.keyframes.append(keyframe)
         self._visits.append(0)
         self._exposure.grow()
-        if seeds is not None:
-            self._add(seeds, opacity)
         self._update_extent()
 
     def insert_points(self, xyz: np.ndarray, rgb: np.ndarray) -> None:
@@ -138,18 +141,15 @@ class Mapper:
         mask[importance.detach().argsort()[:count]] = False
         self.gaussians.keep(mask)
 
-    def _seeds(self, keyframe: Keyframe) -> tuple[Seeds | None, float]:
+    def _seeds(self, keyframe: Keyframe, view: RenderedView) -> tuple[Seeds | None, float]:
+        """Seeds for a keyframe of which the map shows `view`, and their opacity."""
         config = self.config.seed
-        view = render_view(self.gaussians.activated(), keyframe.camera, keyframe.camtoworld, self.rasterizer)
         if keyframe.depth is not None:
             return seed_from_depth(keyframe, view.alpha, view.depth, config), config.opacity
         seeds = self._matcher.seed(keyframe, view.alpha, config)
         if seeds is None and len(self.gaussians) == 0 and len(self.keyframes) >= 2:
             baseline = np.linalg.norm(keyframe.camtoworld[:3, 3] - self.keyframes[0].camtoworld[:3, 3])
             seeds = seed_random(keyframe, max(10 * baseline, 1e-2), config, self._rng)
-        elif seeds is not None and not self._median_depth:
-            self._median_depth = float(torch.as_tensor(
-                np.linalg.norm(seeds[0].numpy() - keyframe.camtoworld[:3, 3], axis=1)).median())
         return seeds, _GUESSED_OPACITY
 
     def _update_extent(self) -> None:
@@ -176,14 +176,14 @@ class Mapper:
             loss = loss + self.config.train.depth_weight * depth_l1(out[..., 3], alpha, depth)
         loss.backward()
         visible = (meta["radii"][0] > 0).all(-1).nonzero()[:, 0]
-        self._record_gradient(meta, visible)
+        self._record_gradient(meta["means2d_absgrad"][0], visible, max(camera.width, camera.height))
         progress = min(1.0, self.steps / horizon) if horizon else 0.0
         self.gaussians.step(decay=0.03**progress)
         self._exposure.step(index)
         self.steps += 1
         self._maintain(densify=progress < 0.7)
         mse = float((exposed.detach() - image).square().mean())
-        psnr = -10 * np.log10(max(mse, 1e-10))
+        psnr = float(-10 * np.log10(max(mse, 1e-10)))
         self.psnr = psnr if np.isnan(self.psnr) else 0.95 * self.psnr + 0.05 * psnr
         return StepStats(self.steps, float(loss.detach()), psnr, len(self.gaussians))
 
@@ -193,12 +193,13 @@ class Mapper:
             return len(self.keyframes) - 1
         return int(self._rng.integers(len(self.keyframes)))
 
-    def _record_gradient(self, meta: dict, visible: torch.Tensor) -> None:
+    def _record_gradient(self, absgrad: torch.Tensor, visible: torch.Tensor, side: int) -> None:
+        """Sums the screen-space gradient [N, 2] of visible Gaussians, in units of half the image side (AbsGS)."""
         stats = self.gaussians.stats
         if "gradient" not in stats:
             for name in ("gradient", "gradient_count"):
                 stats[name] = torch.zeros(len(self.gaussians), device=self.gaussians.device)
-        stats["gradient"][visible] += meta["means2d_absgrad"][0][visible].norm(dim=-1)
+        stats["gradient"][visible] += absgrad[visible].norm(dim=-1) * (side / 2)
         stats["gradient_count"][visible] += 1
 
     @torch.no_grad()
