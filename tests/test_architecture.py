@@ -16,7 +16,8 @@ PACKAGE = REPOSITORY / "ovs3d_ros"
 # A module (or subpackage) imports only modules before it in this list; within a subpackage anything goes.
 ORDER = (
     "types", "config", "config_io", "geometry", "rasterize", "encoders", "codec", "gaussians", "map_file", "lift",
-    "losses", "seeding", "mapper", "query", "pipeline", "worker", "datasets", "evaluate", "viewer", "demo", "cli", "ros",
+    "losses", "seeding", "mapper", "query", "pipeline", "worker", "datasets", "evaluate", "visualize", "clouds",
+    "viewer", "demo", "commands", "cli", "ros",
 )
 ROS_PACKAGES = re.compile(
     r"(rclpy|rcl_interfaces|rosidl\w*|tf2\w*|launch|launch_ros|ament\w*|builtin_interfaces|action_msgs"

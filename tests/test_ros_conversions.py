@@ -23,7 +23,7 @@ from rclpy.serialization import deserialize_message, serialize_message  # noqa: 
 
 from ovs3d_ros.config import Config, leaves, override  # noqa: E402
 from ovs3d_ros.config_io import load, to_yaml  # noqa: E402
-from ovs3d_ros.ros import clouds, conversions, params  # noqa: E402
+from ovs3d_ros.ros import conversions, params  # noqa: E402
 from ovs3d_ros.ros.calibration import make_rectifier  # noqa: E402
 from ovs3d_ros.ros.environment import child_environment, find_config, free_domain_id  # noqa: E402
 from ovs3d_ros.types import Camera, UserError  # noqa: E402
@@ -143,18 +143,6 @@ def test_label_map_explains_the_numbers():
     assert json.loads(text) == {"map_version": 7, "labels": [
         {"label": 1, "prompt": "red mug", "found": True, "presence": 0.9123},
         {"label": 2, "prompt": "sofa", "found": False, "presence": 0.2}]}
-
-
-def test_label_colours_are_distinct_and_stable():
-    colors = clouds.label_colors(12).astype(int)
-    distances = np.abs(colors[:, None] - colors[None]).sum(-1) + 1000 * np.eye(13, dtype=int)
-    assert distances.min() > 40
-    assert np.array_equal(clouds.label_colors(3), colors[:4])
-
-
-def test_thinning_keeps_the_ends_and_the_limit():
-    assert clouds.thin(np.arange(1000), 10).tolist()[::9] == [0, 999]
-    assert len(clouds.thin(np.arange(5), 10)) == 5
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
+from ovs3d_ros import clouds, visualize
 from ovs3d_ros.config import Config
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.ros import clouds, conversions
+from ovs3d_ros.ros import conversions
 from ovs3d_ros.types import Frame, MapSnapshot, QueryResult
 from ovs3d_ros.worker import MappingWorker
 
@@ -158,4 +159,4 @@ class Outputs:
     def _overlay(frame: Frame, labels: np.ndarray, answer: Answer) -> np.ndarray:
         size = labels.shape[::-1]
         image = cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
-        return clouds.overlay(image, labels, len(answer.result.prompts))
+        return visualize.overlay(image, labels)

@@ -1,23 +1,17 @@
-"""What of a map goes into a point cloud or an overlay, as numpy arrays."""
+"""What of a map goes into a point cloud, as numpy columns, and point clouds as PLY files."""
 
 from __future__ import annotations
 
-import colorsys
+from pathlib import Path
 
 import numpy as np
 
 from ovs3d_ros.config import OutputConfig
-from ovs3d_ros.types import MapSnapshot, QueryResult
+from ovs3d_ros.gaussians import SH_C0
+from ovs3d_ros.types import MapSnapshot, QueryResult, UserError
+from ovs3d_ros.visualize import label_colors
 
-SH_C0 = 0.28209479177387814  # Y_00, the constant spherical harmonic
-GOLDEN_RATIO = 0.6180339887498949  # successive hues stay far apart
-
-
-def label_colors(count: int) -> np.ndarray:
-    """RGB uint8 [count + 1, 3] of labels 0..count; 0 (none) is grey. Colours do not depend on `count`."""
-    hues = [(0.02 + i * GOLDEN_RATIO) % 1.0 for i in range(count)]
-    colors = [(0.5, 0.5, 0.5)] + [colorsys.hsv_to_rgb(hue, 0.85, 1.0) for hue in hues]
-    return np.round(np.array(colors) * 255).astype(np.uint8)
+_PLY_TYPES = {"f4": "float", "u1": "uchar", "u4": "uint", "i4": "int"}
 
 
 def visible_points(snapshot: MapSnapshot, config: OutputConfig) -> np.ndarray:
@@ -61,8 +55,31 @@ def answer_columns(result: QueryResult, indices: np.ndarray, rgb: np.ndarray) ->
     )
 
 
-def overlay(image: np.ndarray, labels: np.ndarray, num_labels: int) -> np.ndarray:
-    """The image [H, W, 3] uint8 with labelled pixels tinted in their colour."""
-    tint = label_colors(num_labels)[labels]
-    mixed = (image.astype(np.uint16) * 2 + tint.astype(np.uint16) * 3) // 5
-    return np.where((labels > 0)[..., None], mixed, image).astype(np.uint8)
+def write_cloud(path: str | Path, points: np.ndarray, rgb: np.ndarray, **columns: np.ndarray) -> None:
+    """Writes a point cloud as binary PLY: x y z, red green blue, and one property per further column.
+
+    Args:
+        path: file to write.
+        points: [M, 3] metres.
+        rgb: [M, 3] uint8.
+        columns: [M] float32, uint8, uint32 or int32 each.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    fields = [("x", "f4"), ("y", "f4"), ("z", "f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1")]
+    fields += [(name, values.dtype.str[1:]) for name, values in columns.items()]
+    table = np.zeros(len(points), dtype=[(name, "<" + kind) for name, kind in fields])
+    for name, values in zip("xyz", points.T):
+        table[name] = values
+    for name, values in zip(("red", "green", "blue"), rgb.T):
+        table[name] = values
+    for name, values in columns.items():
+        table[name] = values
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(points)}",
+              *[f"property {_PLY_TYPES[kind]} {name}" for name, kind in fields], "end_header", ""]
+    try:
+        with open(path, "wb") as file:
+            file.write("\n".join(header).encode("ascii") + table.tobytes())
+    except OSError as error:
+        raise UserError(f"{path}: cannot write the point cloud ({error.strerror})") from None

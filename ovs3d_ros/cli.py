@@ -1,0 +1,175 @@
+"""The `ovs3d` command: arguments, dispatch and errors. The work is done in `commands/`, loaded when called.
+
+Exit codes: 0 done, 1 a bug or a broken machine (with a traceback), 2 bad input (one line that says what to do),
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import sys
+from pathlib import Path
+
+from ovs3d_ros import __version__, config_io
+from ovs3d_ros.config import Config, override
+from ovs3d_ros.types import UserError
+
+_EXAMPLES = """examples:
+  ovs3d demo                                        the whole story on this machine
+  ovs3d map DATA -o room.ovs3d --holdout 8 --set clip.model=ViT-B-16
+  ovs3d query room.ovs3d "red mug" "sofa" -o out/
+  ovs3d render room.ovs3d --path orbit -o room.mp4
+"""
+_PLAY = "play"
+_PIP_ROS = "pip install 'ovs3d_ros[ros]' ./ovs3d_interfaces"
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports wrong arguments like any other bad input."""
+
+    def error(self, message: str) -> None:
+        raise UserError(f"{message}; see `{self.prog} --help`")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line (default: that of this process) and returns the exit code."""
+    logging.basicConfig(level=logging.WARNING, format="ovs3d: %(levelname)s: %(message)s")
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        if arguments[:1] == [_PLAY]:  # its arguments, ROS remappings among them, are its own
+            return _play(arguments[1:])
+        options = make_parser().parse_args(arguments)
+        return _dispatch(options)
+    except UserError as error:
+        sys.stderr.write(f"ovs3d: error: {' '.join(str(error).split())}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("\novs3d: interrupted; what was not finished has not been written\n")
+        return 130
+
+
+def _dispatch(options: argparse.Namespace) -> int:
+    if options.command == "config":
+        sys.stdout.write(config_io.to_yaml(override(Config(), config_io.parse_assignments(options.set))))
+        return 0
+    if options.command == "demo":
+        from ovs3d_ros import demo
+
+        values = config_io.parse_assignments(options.set)
+        override(Config(), values)
+        return demo.run(options.output, options.ros, values, options.json)
+    return importlib.import_module(f"ovs3d_ros.commands.{options.command}").run(options)
+
+
+def _play(arguments: list[str]) -> int:
+    """Runs the ROS player. It lies above this module, so it is found by name like any other program."""
+    try:
+        player = importlib.import_module("ovs3d_ros.ros.play")
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("ovs3d_ros"):
+            raise
+        raise UserError(f"play needs ROS 2 and {error.name} is missing: source a ROS distribution with these packages "
+                        f"built, or on x86-64 Linux `{_PIP_ROS}`") from None
+    return player.main(arguments)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = _Parser("ovs3d", description="Online, open-vocabulary 3D Gaussian maps: posed frames in, text queries out.",
+                     epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action="version", version=f"ovs3d_ros {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_demo(commands.add_parser("demo", help="map a small scene and ask for things in it; writes out/demo/"))
+    _add_map(commands.add_parser("map", help="build a map from a dataset of posed images"))
+    _add_query(commands.add_parser("query", help="find things in a map by name"))
+    _add_render(commands.add_parser("render", help="fly through a map: video of colour, depth, features, segmentation"))
+    _add_eval(commands.add_parser("eval", help="score a map's segmentation against a labelled dataset"))
+    export = commands.add_parser("export", help="write a map as the standard 3DGS PLY")
+    _add_map_file(export)
+    export.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="PLY file to write")
+    export.set_defaults(json=None)
+    _add_set(commands.add_parser("config", help="print the commented YAML of all parameters"))
+    commands.add_parser(_PLAY, help="publish a dataset as ROS topics; `ovs3d play --help` needs ROS")
+    return parser
+
+
+def _add_set(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+                        help="set a parameter, e.g. clip.model=ViT-B-16; `ovs3d config` lists them; may be repeated")
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    _add_set(parser)
+    parser.add_argument("--json", metavar="FILE", help="write the figures to this file; - is standard output")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def _add_map_file(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("map", type=Path, metavar="MAP", help="map file, e.g. room.ovs3d")
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", type=Path, metavar="DATA", help="folder with transforms.json, a COLMAP model or "
+                                                                "poses_bounds.npy, or a nerfstudio .json file")
+    parser.add_argument("--format", metavar="NAME", help="nerfstudio, colmap or llff; only where a folder holds several")
+    parser.add_argument("--holdout", type=int, default=0, metavar="N",
+                        help="frames i with i %% N == N // 2 are kept for the evaluation (default 0: none)")
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", type=Path, default=Path("out/demo"), metavar="FOLDER",
+                        help="where to write (default out/demo)")
+    parser.add_argument("--no-ros", dest="ros", action="store_false", help="one process, without ROS")
+    _add_common(parser)
+
+
+def _add_map(parser: argparse.ArgumentParser) -> None:
+    _add_data(parser)
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="map to write, e.g. room.ovs3d")
+    parser.add_argument("--config", type=Path, metavar="YAML", help="parameters; --set goes over it")
+    parser.add_argument("--no-clip", dest="clip", action="store_false",
+                        help="colour and shape only: no models, and no text queries afterwards")
+    _add_common(parser)
+
+
+def _add_query(parser: argparse.ArgumentParser) -> None:
+    _add_map_file(parser)
+    parser.add_argument("prompts", nargs="+", metavar="PROMPT", help='what to look for, e.g. "red mug"')
+    parser.add_argument("-o", "--output", type=Path, metavar="FOLDER",
+                        help="write objects.json, cloud.ply, masks/ and overlays/ there")
+    parser.add_argument("--negatives", metavar="A,B", help="what the prompts compete against (default query.negatives)")
+    parser.add_argument("--mode", choices=("relevancy", "argmax"), default="relevancy",
+                        help="each prompt against the negatives, or the best prompt everywhere (default relevancy)")
+    parser.add_argument("--threshold", type=float, metavar="T",
+                        help="relevancy from which a Gaussian carries a label (default: calibrated)")
+    parser.add_argument("--max-instances", type=int, default=0, metavar="N", help="per prompt (default 0: all)")
+    _add_common(parser)
+
+
+def _add_render(parser: argparse.ArgumentParser) -> None:
+    _add_map_file(parser)
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="PATH",
+                        help=".mp4 file, or a folder for PNG pictures")
+    parser.add_argument("--path", choices=("orbit", "keyframes"), default="orbit",
+                        help="around or about what the keyframes see, or along them (default orbit)")
+    parser.add_argument("--channels", metavar="A,B", help="of rgb, depth, features, segmentation (default: all there are)")
+    parser.add_argument("--prompts", nargs="+", metavar="PROMPT", help="what to segment")
+    parser.add_argument("--frames", type=int, default=120, metavar="N", help="length (default 120)")
+    parser.add_argument("--fps", type=float, default=24.0, help="of the video (default 24)")
+    parser.add_argument("--image-size", type=int, default=0, metavar="PX",
+                        help="longer side of a picture (default: that of the keyframes)")
+    _add_common(parser)
+
+
+def _add_eval(parser: argparse.ArgumentParser) -> None:
+    _add_map_file(parser)
+    _add_data(parser)
+    parser.add_argument("--protocol", default="dataset", metavar="NAME",
+                        help="dataset (one confusion matrix), 3dovs-a, 3dovs-c or 3dovs-d (default dataset)")
+    _add_common(parser)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""`ovs3d eval`: segmentation of a labelled dataset's views by the map, scored by a protocol."""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+import torch
+
+from ovs3d_ros.commands import common
+from ovs3d_ros.commands.map import split
+from ovs3d_ros.commands.query import load_semantic_map
+from ovs3d_ros.datasets import open_dataset
+from ovs3d_ros.evaluate import PROTOCOLS, score_segmentation
+from ovs3d_ros.geometry import camera_tensors
+from ovs3d_ros.lift import fuse_scales
+from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.types import Camera, MapSnapshot, UserError
+
+_SELECTED_IN_3D = "3dovs-d"
+_CHANNELS = 32  # one-hot labels rendered at a time
+_SOLID = 0.5  # below this alpha a pixel shows no Gaussian's label
+
+
+def run(options: argparse.Namespace) -> int:
+    """Scores the map against labels.
+
+    Raises:
+        UserError: unknown protocol, a dataset without labels, or a map that cannot be used.
+    """
+    values = common.settings(options)
+    if options.protocol not in PROTOCOLS:
+        raise UserError(f"--protocol {options.protocol}: choose one of {', '.join(PROTOCOLS)}")
+    common.check_json(options.json)
+    dataset = open_dataset(options.data, format=options.format)
+    if not dataset.has_labels:
+        raise UserError(f"{options.data}: has no labels; put index PNGs into labels/ and their names into classes.txt")
+    indices = split(len(dataset), options.holdout)[0] if options.holdout else range(len(dataset))
+    pipeline = load_semantic_map(options.map, values)
+    snapshot = pipeline.snapshot()
+    predict = label_gaussians if options.protocol == _SELECTED_IN_3D else label_pixels
+    numbers = np.array([index for index, name in enumerate(dataset.classes) if name])
+    texts = pipeline.encode_text([dataset.classes[index] for index in numbers])
+    preds, targets = [], []
+    with common.progress(options, len(indices), "evaluating", "view") as bar:
+        for index in indices:
+            frame = dataset[index]
+            if frame.labels is not None:
+                best = predict(pipeline, snapshot, texts, frame.camera, frame.camtoworld)
+                preds.append(np.append(0, numbers)[best])
+                targets.append(frame.labels)
+            bar.update()
+    if not targets:
+        raise UserError(f"{options.data}: none of the views to evaluate has labels; leave out --holdout")
+    score = score_segmentation(options.protocol, preds, targets, dataset.classes)
+    common.write_json(options.json, score.as_json())
+    rows = [f"  {name:<24} {'-' if np.isnan(iou) else f'{iou:.3f}'}" for name, iou in score.per_class.items()]
+    common.say(options, "\n".join([f"{score.protocol}: mIoU {score.miou:.3f}, accuracy {score.accuracy:.3f}, "
+                                   f"{score.views} views", *rows]))
+    return 0
+
+
+def label_pixels(pipeline: Ovs3d, snapshot: MapSnapshot, texts: torch.Tensor, camera: Camera,
+                 camtoworld: np.ndarray) -> np.ndarray:
+    """The best of texts [P, D] at each pixel's rendered feature: [H, W] 1 + row of the text, 0 where the map is not."""
+    z = pipeline.render_codes(camera, camtoworld, snapshot)
+    best = torch.stack([snapshot.codec.cosine(row, texts).argmax(-1) + 1 for row in z])  # row by row: memory
+    return torch.where(z[..., -1] != 0, best, torch.zeros_like(best)).cpu().numpy()
+
+
+def label_gaussians(pipeline: Ovs3d, snapshot: MapSnapshot, texts: torch.Tensor, camera: Camera,
+                    camtoworld: np.ndarray) -> np.ndarray:
+    """The best of texts [P, D] for each Gaussian, rendered: [H, W] as `label_pixels` has it."""
+    g, codec = snapshot.gaussians, snapshot.codec
+    codes = fuse_scales(snapshot.codes, snapshot.selection, codec)
+    labels = torch.where(codes[:, -1] != 0, codec.cosine(codes, texts).argmax(-1), -1)
+    shares = []
+    for start in range(0, len(texts), _CHANNELS):
+        one_hot = (labels[:, None] == torch.arange(start, min(start + _CHANNELS, len(texts)), device=labels.device))
+        out, alphas, _ = pipeline.rasterizer(
+            g["means"], g["quats"], g["scales"], g["opacities"], one_hot.float(),
+            *camera_tensors(camera, camtoworld, pipeline.device), camera.width, camera.height)
+        shares.append(out[0])
+    weight, best = torch.cat(shares, dim=-1).max(-1)
+    seen = (alphas[0, ..., 0] > _SOLID) & (weight > 0)
+    return torch.where(seen, best + 1, torch.zeros_like(best)).cpu().numpy()

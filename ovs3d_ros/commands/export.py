@@ -1,0 +1,22 @@
+"""`ovs3d export`: a map as the standard 3DGS PLY."""
+
+from __future__ import annotations
+
+import argparse
+
+from ovs3d_ros.commands import common
+from ovs3d_ros.gaussians import write_ply
+from ovs3d_ros.map_file import load_map
+
+
+def run(options: argparse.Namespace) -> int:
+    """Writes the PLY; loads no model.
+
+    Raises:
+        UserError: the map or the output cannot be used.
+    """
+    output = common.check_output_file(options.output)
+    params, _ = load_map(options.map)
+    write_ply(output, params)
+    common.say(options, f"{output}: {params['means'].shape[0]} Gaussians")
+    return 0

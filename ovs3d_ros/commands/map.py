@@ -1,0 +1,112 @@
+"""`ovs3d map`: posed frames in, a map file out, with the quality on held-out views."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+import numpy as np
+
+from ovs3d_ros.commands import common
+from ovs3d_ros.config import Config
+from ovs3d_ros.datasets import Dataset, open_dataset
+from ovs3d_ros.evaluate import psnr, psnr_aligned, ssim
+from ovs3d_ros.mapper import StepStats
+from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.types import UserError
+
+_BUNDLED_WARNING = ("ovs3d: warning: clip.model is 'bundled', a small offline model that knows the rendered demo "
+                    "world only; for real scenes use --set clip.model=ViT-B-16")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Maps a dataset.
+
+    Raises:
+        UserError: bad settings, data or output; found before any work where possible.
+    """
+    started = time.monotonic()
+    config = common.read_config(options)
+    output = common.check_output_file(options.output)
+    common.check_json(options.json)
+    dataset = open_dataset(options.data, 0 if options.clip else config.map.image_size, options.format)
+    held_out, training = split(len(dataset), options.holdout)
+    if options.clip and config.clip.model == "bundled":
+        sys.stderr.write(_BUNDLED_WARNING + "\n")
+    pipeline = Ovs3d(config, encode=options.clip)
+    _add_frames(options, pipeline, dataset, training)
+    _optimize(options, pipeline, config.train.final_steps)
+    pipeline.relift()
+    quality = _hold_out_quality(options, pipeline, config, held_out)
+    pipeline.save(output)
+    stats = pipeline.stats
+    report = dict(**quality, num_gaussians=stats["num_gaussians"], keyframes=stats["keyframes"], steps=stats["steps"],
+                  seconds=round(time.monotonic() - started, 2), peak_memory_mib=round(common.peak_memory_mib(), 1))
+    common.write_json(options.json, report)
+    common.say(options, f"{output}: {_summary(report, len(held_out))}")
+    return 0
+
+
+def split(count: int, holdout: int) -> tuple[list[int], list[int]]:
+    """Indices of the held-out frames (every `holdout`-th, from the middle of each run; 0: none) and of the others.
+
+    Raises:
+        UserError: the interval is 1 or negative, or leaves nothing to hold out.
+    """
+    if holdout == 0:
+        return [], list(range(count))
+    if holdout < 2:
+        raise UserError(f"--holdout {holdout}: give 2 or more (8 keeps every 8th frame for the evaluation), or 0")
+    held_out = [i for i in range(count) if i % holdout == holdout // 2]
+    if not held_out:
+        raise UserError(f"--holdout {holdout}: the dataset has {count} frames only; give a smaller number")
+    return held_out, [i for i in range(count) if i % holdout != holdout // 2]
+
+
+def _add_frames(options: argparse.Namespace, pipeline: Ovs3d, dataset: Dataset, indices: list[int]) -> None:
+    if dataset.points is not None and not dataset.has_depth:
+        pipeline.add_points(*dataset.points)
+    with common.progress(options, len(indices), "frames", "frame") as bar:
+        for index in indices:
+            pipeline.add_frame(dataset[index])
+            bar.set_postfix(keyframes=pipeline.stats["keyframes"], Gaussians=pipeline.stats["num_gaussians"],
+                            refresh=False)
+            bar.update()
+    if not pipeline.stats["num_gaussians"]:
+        raise UserError(f"{options.data}: no Gaussian could be seeded from {len(indices)} frames; it takes depth, "
+                        "COLMAP points, or at least two overlapping views from different places")
+
+
+def _optimize(options: argparse.Namespace, pipeline: Ovs3d, steps: int) -> None:
+    with common.progress(options, steps, "optimising", "it") as bar:
+        def on_step(stats: StepStats) -> None:
+            bar.set_postfix(PSNR=f"{pipeline.stats['psnr']:.1f} dB", Gaussians=stats.num_gaussians, refresh=False)
+            bar.update()
+
+        pipeline.optimize(steps, on_step, horizon=steps)
+
+
+def _hold_out_quality(options: argparse.Namespace, pipeline: Ovs3d, config: Config,
+                      held_out: list[int]) -> dict[str, float | None]:
+    """Means over the held-out frames at the mapping resolution; None without any."""
+    measures = dict(psnr_holdout=psnr, psnr_holdout_aligned=psnr_aligned, ssim_holdout=ssim)
+    if not held_out:
+        return dict.fromkeys(measures)
+    dataset = open_dataset(options.data, config.map.image_size, options.format)
+    snapshot = pipeline.snapshot()
+    rows = []
+    for index in held_out:
+        frame = dataset[index]
+        rgb = pipeline.render(frame.camera, frame.camtoworld, snapshot).rgb.cpu().numpy()
+        rows.append([measure(rgb, frame.image) for measure in measures.values()])
+    return {name: round(float(value), 4) for name, value in zip(measures, np.mean(rows, axis=0))}
+
+
+def _summary(report: dict, held_out: int) -> str:
+    text = (f"{report['num_gaussians']} Gaussians from {report['keyframes']} keyframes, {report['steps']} steps, "
+            f"{report['seconds']:.0f} s, {report['peak_memory_mib']:.0f} MiB")
+    if held_out:
+        text += (f"; {held_out} held-out views: PSNR {report['psnr_holdout']:.2f} dB "
+                 f"(aligned {report['psnr_holdout_aligned']:.2f}), SSIM {report['ssim_holdout']:.3f}")
+    return text

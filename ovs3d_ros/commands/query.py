@@ -1,0 +1,162 @@
+"""`ovs3d query`: where in a map are the things with these names, and how do they look from the keyframes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ovs3d_ros import clouds, visualize
+from ovs3d_ros.commands import common
+from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.query import check_prompts
+from ovs3d_ros.types import MapSnapshot, QueryResult, UserError
+
+MAX_VIEWS = 8
+_CANDIDATES = 32  # keyframes that are looked at to choose the views from
+_GLANCE = 120  # longer side of the small renders they are judged by, px
+_OVERLAY_WIDTH = 960
+
+
+def run(options: argparse.Namespace) -> int:
+    """Answers a query, prints a table, and with `-o` writes objects.json, cloud.ply, masks/ and overlays/.
+
+    Raises:
+        UserError: bad prompts, settings, map or output.
+    """
+    values = common.settings(options)
+    prompts = check_prompts(options.prompts)
+    negatives = check_prompts(options.negatives.split(",")) if options.negatives else None
+    if options.threshold is not None and not 0 <= options.threshold <= 1:
+        raise UserError(f"--threshold {options.threshold}: give a relevancy from 0 to 1, or leave it out")
+    if options.max_instances < 0:
+        raise UserError(f"--max-instances {options.max_instances}: give 0 (all) or more")
+    common.check_json(options.json)
+    folder = common.make_output_folder(options.output) if options.output else None
+    pipeline = load_semantic_map(options.map, values)
+    snapshot = pipeline.snapshot()
+    result = pipeline.query(prompts, negatives=negatives, mode=options.mode, threshold=options.threshold,
+                            max_instances=options.max_instances, snapshot=snapshot)
+    entries = describe(result)
+    how = dict(mode=options.mode, negatives=negatives, threshold=options.threshold)
+    if folder is not None:
+        write_answer(folder, pipeline, snapshot, result, how)
+        common.write_json(str(folder / "objects.json"), entries)
+    common.write_json(options.json, dict(map=str(options.map), map_version=result.map_version,
+                                         latency_ms=round(result.latency_ms, 2), prompts=entries))
+    common.say(options, _table(entries))
+    if folder is not None:
+        common.say(options, f"{folder}: objects.json, cloud.ply, masks/, overlays/")
+    return 0
+
+
+def load_semantic_map(path: Path, values: dict[str, Any]) -> Ovs3d:
+    """Opens a map that can be asked in words.
+
+    Raises:
+        UserError: the map cannot be used, is of another encoder, or was made without language features.
+    """
+    pipeline = Ovs3d.load(path, values)
+    if pipeline.clip is None:
+        raise UserError(f"{path}: this map has no language features (made with --no-clip?); map it again without that")
+    return pipeline
+
+
+def describe(result: QueryResult) -> list[dict[str, Any]]:
+    """The answer per prompt: prompt, found, presence, score, and its objects, positions and sizes in metres."""
+    return [dict(
+        prompt=prompt, found=bool(result.found[p]), presence=round(float(result.presence[p]), 4),
+        score=round(float(result.score[p]), 4),
+        objects=[dict(center=np.round(o.center, 4), size=np.round(o.size, 4), quat=np.round(o.quat, 6),
+                      num_gaussians=o.num_gaussians, score=round(o.score, 4), views=o.views, instance=o.instance)
+                 for o in result.objects if o.label == p + 1])
+        for p, prompt in enumerate(result.prompts)]
+
+
+def write_answer(folder: Path, pipeline: Ovs3d, snapshot: MapSnapshot, result: QueryResult,
+                 how: dict[str, Any]) -> None:
+    """Writes cloud.ply, and label masks and overlays of the keyframes that show what was found.
+
+    Args:
+        folder: exists already.
+        pipeline: answers render calls.
+        snapshot: the map.
+        result: the answer.
+        how: mode, negatives and threshold it was asked with, as `Ovs3d.render_labels` takes them.
+    """
+    shown = clouds.visible_points(snapshot, pipeline.config.output)
+    points, rgb = clouds.point_columns(snapshot, shown)
+    clouds.write_cloud(folder / "cloud.ply", points, **clouds.answer_columns(result, shown, rgb))
+    for name in ("masks", "overlays"):
+        common.make_output_folder(folder / name)
+        for old in (folder / name).glob("*.png"):  # an earlier answer's views must not pass for this one's
+            old.unlink()
+    text = "".join(f"{label} {prompt}\n" for label, prompt in enumerate(result.prompts, start=1))
+    (folder / "masks" / "classes.txt").write_text(text, encoding="utf-8")
+    for index in choose_views(pipeline, snapshot, result, how):
+        camera, pose = snapshot.cameras[index], snapshot.camtoworlds[index]
+        labels, _ = pipeline.render_labels(result, camera, pose, snapshot, **how)
+        name = f"{snapshot.names[index] or f'keyframe_{index:05d}'}.png"
+        save_mask(folder / "masks" / name, labels, len(result.prompts))
+        picture = visualize.to_uint8(pipeline.render(camera, pose, snapshot).rgb.cpu().numpy())
+        picture = visualize.overlay(picture, labels, width=_OVERLAY_WIDTH)
+        Image.fromarray(visualize.add_legend(picture, legend(result))).save(folder / "overlays" / name)
+
+
+def legend(result: QueryResult) -> list[tuple[str, np.ndarray]]:
+    """What the legend of an overlay says per prompt: its probability, or that it is not here."""
+    colors = visualize.label_colors(len(result.prompts))
+    return [(f"{prompt}  {result.presence[p]:.2f}", colors[p + 1]) if result.found[p]
+            else (f"{prompt}: not here", colors[0]) for p, prompt in enumerate(result.prompts)]
+
+
+def save_mask(path: Path, labels: np.ndarray, count: int) -> None:
+    """Writes labels [H, W] 0..count as an index PNG (0 = none) that also looks like something."""
+    image = Image.frombytes("P", labels.shape[::-1], labels.astype(np.uint8).tobytes())
+    palette = visualize.label_colors(count)
+    palette[0] = 0
+    image.putpalette(palette.tobytes())
+    image.save(path)
+
+
+def choose_views(pipeline: Ovs3d, snapshot: MapSnapshot, result: QueryResult, how: dict[str, Any]) -> list[int]:
+    """Keyframes that show the found things best, in map order: every thing in turn takes the view it fills most.
+
+    Views next to a chosen one are passed over while there are others. Without anything found: evenly spread views.
+    """
+    count = len(snapshot.names)
+    candidates = clouds.thin(np.arange(count), _CANDIDATES)
+    if not result.found.any() or count <= MAX_VIEWS:
+        return clouds.thin(candidates, MAX_VIEWS).tolist()
+    areas = np.zeros((len(candidates), len(result.prompts)))  # pixels by view and prompt
+    for row, index in enumerate(candidates):
+        camera = snapshot.cameras[index].fitted(_GLANCE)
+        labels, _ = pipeline.render_labels(result, camera, snapshot.camtoworlds[index], snapshot, **how)
+        areas[row] = np.bincount(labels.ravel(), minlength=len(result.prompts) + 1)[1:]
+    apart = max(1, count // (3 * MAX_VIEWS))
+    chosen: list[int] = []
+    shown = [p for p in np.flatnonzero(areas.any(axis=0))]
+    for turn in range(MAX_VIEWS * len(shown)):
+        if len(chosen) == MAX_VIEWS:
+            break
+        near = [row for row, index in enumerate(candidates) if any(abs(index - other) < apart for other in chosen)]
+        left = areas[:, shown[turn % len(shown)]].copy()
+        left[near] = 0
+        if left.any():
+            chosen.append(int(candidates[left.argmax()]))
+    return sorted(chosen)
+
+
+def _table(entries: list[dict[str, Any]]) -> str:
+    """The answer for reading: one line per prompt with the position of its best object."""
+    width = max(len("prompt"), *(len(entry["prompt"]) for entry in entries))
+    lines = [f"{'prompt':<{width}}  found  presence  objects  position (m)"]
+    for entry in entries:
+        objects = entry["objects"]
+        where = "(" + ", ".join(f"{v:.2f}" for v in objects[0]["center"]) + ")" if objects else "-"
+        lines.append(f"{entry['prompt']:<{width}}  {'yes' if entry['found'] else 'no':<5}  {entry['presence']:8.2f}  "
+                     f"{len(objects):7d}  {where}")
+    return "\n".join(lines)
