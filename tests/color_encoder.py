@@ -16,7 +16,7 @@ from ovs3d_ros.types import CropTable
 
 COLORS = ("red", "green", "blue", "grey")
 CELL = 4  # pixels
-CHROMA_OF_GREY = 20.0  # grey wins where the channels differ by less
+CHROMA_OF_GREY = 40.0  # grey wins where a channel stands out by less
 
 
 class ColorEncoder:
@@ -24,7 +24,9 @@ class ColorEncoder:
 
     name = "tests/colors"
     dim = 16
-    calibration = None
+    # Relevancy is sigmoid(4 cos), as the negatives name no colour: a label needs cos > 0.55, presence about cos 0.3.
+    calibration = {"query": {"temperature": 4.0, "threshold": 0.9, "presence_weights": (20.0, 0.0, 0.0),
+                             "presence_bias": -15.0, "source": "by construction"}}
 
     def __init__(self, config, device):
         random = torch.randn(self.dim, self.dim, generator=torch.Generator().manual_seed(0))

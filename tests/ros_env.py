@@ -18,6 +18,7 @@ from ovs3d_ros.geometry import OPENGL_TO_OPENCV
 from ovs3d_ros.ros.environment import child_environment
 
 WIDTH, HEIGHT, FOCAL = 160, 120, 130.0
+ROOM = np.array([[-4.0, -4.0, 0.0], [4.0, 4.0, 3.0]])  # opposite corners, metres
 SPHERES = (((0.0, 0.0, 0.35), 0.35, (200, 30, 30)), ((0.9, 0.2, 0.25), 0.25, (30, 60, 200)),
            ((-0.8, 0.4, 0.3), 0.3, (40, 180, 60)))
 
@@ -34,16 +35,16 @@ def look_at(eye: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def render(camtoworld: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ray casts three spheres on a chequered floor: RGB uint8 [H, W, 3], z-depth float32 [H, W] metres."""
+    """Ray casts three spheres in a chequered room: RGB uint8 [H, W, 3], z-depth float32 [H, W] metres."""
     columns, rows = np.meshgrid(np.arange(WIDTH) + 0.5, np.arange(HEIGHT) + 0.5)
     local = np.stack([(columns - WIDTH / 2) / FOCAL, (rows - HEIGHT / 2) / FOCAL, np.ones_like(columns)], -1)
     rays, eye = local @ camtoworld[:3, :3].T, camtoworld[:3, 3]  # z of `local` is 1: ray lengths are z-depths
     with np.errstate(divide="ignore"):
-        floor = np.where(rays[..., 2] < -1e-6, -eye[2] / rays[..., 2], np.inf)
-    depth = np.where(floor < 8.0, floor, 8.0)
+        exits = np.where(rays > 0, ROOM[1] - eye, ROOM[0] - eye) / rays  # [H, W, 3] to the walls of each axis
+    depth = exits.min(-1)
     hits = eye + depth[..., None] * rays
-    checks = (np.floor(hits[..., 0] * 2) + np.floor(hits[..., 1] * 2)) % 2
-    color = np.where((floor < 8.0)[..., None], 90 + 60 * checks[..., None], 215) * np.ones(3)
+    checks = np.floor(hits * 2 + 0.25).sum(-1) % 2
+    color = (90 + 40 * exits.argmin(-1) + 25 * checks)[..., None] * np.ones(3)
     for center, radius, rgb in SPHERES:
         offset = eye - np.array(center)
         a, b = (rays**2).sum(-1), rays @ offset
@@ -53,7 +54,6 @@ def render(camtoworld: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         normal_z = (eye[2] + np.where(nearer, z, 0) * rays[..., 2] - center[2]) / radius
         color = np.where(nearer[..., None], np.array(rgb) * (0.7 + 0.3 * normal_z[..., None]), color)
         depth = np.where(nearer, z, depth)
-    depth = np.where(depth < 8.0, depth, 0.0)
     return np.clip(color, 0, 255).round().astype(np.uint8), depth.astype(np.float32)
 
 
@@ -83,9 +83,9 @@ class Process:
     def __init__(self, module: str, arguments: list[str], domain_id: int, log: Path):
         self.log = log
         self._stream = log.open("wb")
-        repository = str(Path(__file__).resolve().parents[1])
+        tests = Path(__file__).resolve().parent
         environment = child_environment(domain_id)
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [repository, environment.get("PYTHONPATH")]))
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(tests.parent), str(tests), environment.get("PYTHONPATH")]))
         environment["ROS_LOG_DIR"] = str(log.parent)
         self.child = subprocess.Popen([sys.executable, "-m", module, *arguments], env=environment,
                                       stdout=self._stream, stderr=subprocess.STDOUT)

@@ -25,7 +25,7 @@ from ovs3d_ros.ros.environment import child_environment, free_domain_id  # noqa:
 from ovs3d_ros.ros.inputs import Inputs  # noqa: E402
 from ovs3d_ros.ros.play import Player  # noqa: E402
 from ovs3d_ros.types import Camera, Frame  # noqa: E402
-from tests.ros_env import HEIGHT, WIDTH, write_dataset  # noqa: E402
+from ros_env import HEIGHT, WIDTH, write_dataset  # noqa: E402
 
 CAMERA = Camera(np.array([[130.0, 0, WIDTH / 2], [0, 130.0, HEIGHT / 2], [0, 0, 1]]), WIDTH, HEIGHT)
 
