@@ -182,7 +182,7 @@ def write_ply(path: str | Path, params: dict[str, torch.Tensor]) -> None:
              + [f"f_rest_{i}" for i in range(3 * rest)] + ["opacity"] + [f"scale_{i}" for i in range(3)]
              + [f"rot_{i}" for i in range(4)])
     columns = [params["means"], torch.zeros(count, 3), params["sh_dc"],
-               params["sh_rest"].transpose(1, 2).reshape(count, -1), params["opacity_logits"][:, None],
+               params["sh_rest"].transpose(1, 2).reshape(count, 3 * rest), params["opacity_logits"][:, None],
                params["log_scales"], F.normalize(params["quats"], dim=-1)]
     table = torch.cat([c.detach().cpu().float() for c in columns], dim=1).numpy().astype("<f4")
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {count}",
