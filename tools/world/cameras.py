@@ -62,7 +62,7 @@ def walk_poses(rng, focus: np.ndarray, count: int) -> list[Matrix]:
     poses = []
     for t in np.linspace(0, 1, count):
         azimuth = np.radians(-148 + 112 * t)
-        radius = 1.65 + 0.12 * np.sin(2 * np.pi * t + phase)
+        radius = 1.45 + 0.1 * np.sin(2 * np.pi * t + phase)
         eye = np.array(
             [
                 focus[0] + radius * np.cos(azimuth),
@@ -70,6 +70,6 @@ def walk_poses(rng, focus: np.ndarray, count: int) -> list[Matrix]:
                 1.02 + 0.12 * np.sin(3 * np.pi * t + phase),
             ]
         )
-        target = focus + [0.35 * np.sin(2 * np.pi * t - 0.5), 0.1 * np.cos(4 * np.pi * t), -0.1]
+        target = focus + [0.2 * np.sin(2 * np.pi * t - 0.5), 0.1 * np.cos(4 * np.pi * t), -0.1]
         poses.append(look_at(eye, target))
     return poses

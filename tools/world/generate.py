@@ -30,7 +30,7 @@ def generate_scene(folder: Path, split: str, kind: str, seed: int, views: int, t
     rng = np.random.default_rng([zlib.crc32(f"{split}/{kind}".encode()), seed])
     render.reset(threads)
     if kind == "walk":
-        field_of_view = np.radians(57.0)
+        field_of_view = np.radians(62.0)
         scene, focus = layouts.walk_scene(rng, split)
         poses = cameras.walk_poses(rng, focus, views)
     else:

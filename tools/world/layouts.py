@@ -103,16 +103,16 @@ def walk_scene(rng, split: str) -> tuple[Scene, np.ndarray]:
     scene = Scene((2.6, 2.4))
     add_room(scene, rng, split)
     furnish(scene, rng, split, "carpet", (-0.1, -0.1, 0))
-    size = (rng.uniform(1.1, 1.25), rng.uniform(0.65, 0.75), rng.uniform(0.45, 0.52))
+    size = (rng.uniform(1.15, 1.3), rng.uniform(0.65, 0.75), rng.uniform(0.42, 0.5))
     y = 0.95
-    support = _table(scene, rng, split, (-0.25, y), size)
-    shelf = _shelf(scene, rng, split, 1.2, scene.half[1])
+    support = _table(scene, rng, split, (-0.15, y), size)
+    shelf = _shelf(scene, rng, split, 1.05, scene.half[1])
     furnish(scene, rng, split, "chair", (-1.35, y + 0.1, rng.uniform(40, 75)))
-    fill(scene, rng, split, support, 6, repeat=False)
+    fill(scene, rng, split, support, 7, repeat=False)
     for board, count in zip(shelf[1:], (1, 2)):
         fill(scene, rng, split, board, count, repeat=False)
-    floor = _floor_support(scene, (0.1, 0.3), (0.9, 0.25))
+    floor = _floor_support(scene, (0.0, 0.35), (0.95, 0.25))
     fill(scene, rng, split, floor, 3, repeat=False)
-    focus = np.array([0.1, y, 0.45])
+    focus = np.array([0.0, y, 0.45])
     add_lights(rng, focus)
     return scene, focus
