@@ -56,9 +56,13 @@ class FeatureCodec:
         norm = self.norm(z)[..., None]
         return torch.where(norm > 1e-9, z / norm.clamp_min(1e-9), torch.zeros_like(z))
 
+    def directions(self, texts: torch.Tensor) -> torch.Tensor:
+        """[d + 1, P] such that a unit feature's code z [..., d + 1] times it is its cosine with texts [P, D]."""
+        return (texts.to(self.basis.device) @ self.extended).T
+
     def cosine(self, z: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
         """Cosine [..., P] between decoded features of z [..., d + 1] and unit text features [P, D]; 0 where z = 0."""
-        return self.normalize(z) @ (texts.to(z.device) @ self.extended).T
+        return self.normalize(z) @ self.directions(texts)
 
     def residual(self, features: torch.Tensor) -> float:
         """Share of the variance of unit features [M, D] about the mean that the code loses, 0..1."""

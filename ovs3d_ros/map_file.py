@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from ovs3d_ros.codec import make_codec
 from ovs3d_ros.gaussians import PARAMETERS
 from ovs3d_ros.geometry import check_camera, check_pose
+from ovs3d_ros.lift import fuse_scales
 from ovs3d_ros.types import Camera, MapSnapshot, UserError
 
 FORMAT_VERSION = 1
@@ -41,7 +42,7 @@ def save_map(path: str | Path, params: dict[str, torch.Tensor], snapshot: MapSna
     tensors |= dict(weight=snapshot.weight, views=snapshot.views,
                     camtoworlds=torch.from_numpy(snapshot.camtoworlds), stamps=torch.from_numpy(snapshot.stamps))
     if snapshot.codec is not None:
-        tensors |= dict(codes=snapshot.codes.half(), selection=snapshot.selection,
+        tensors |= dict(scale_codes=snapshot.scale_codes.half(), selection=snapshot.selection,
                         codec_basis=snapshot.codec.basis, codec_mean=snapshot.codec.mean)
     cameras = [dict(K=c.K.tolist(), width=c.width, height=c.height) for c in snapshot.cameras]
     header = dict(format_version=FORMAT_VERSION, map_version=snapshot.version, cameras=cameras,
@@ -101,25 +102,28 @@ def _assemble(path: Path, header: dict, tensors: dict[str, torch.Tensor]) -> tup
     params = {name: tensors[name] for name in PARAMETERS}
     count, frames = params["means"].shape[0], len(header["cameras"])
     codec, codes, selection = None, torch.zeros(count, 0, 1), torch.zeros(count, 0)
+    fused = torch.zeros(count, 1)
     if "codec_basis" in tensors:
         codec = make_codec(tensors["codec_basis"], tensors["codec_mean"])
-        codes, selection = tensors["codes"].float(), tensors["selection"]
+        codes, selection = tensors["scale_codes"].float(), tensors["selection"]
     scales = codes.shape[1]
     expected = dict(means=(count, 3), log_scales=(count, 3), quats=(count, 4), opacity_logits=(count,),
                     sh_dc=(count, 3), sh_rest=(count, params["sh_rest"].shape[1], 3))
-    semantic = dict(codes=(codes, (count, scales, codec.dim if codec else 1)), selection=(selection, (count, scales)),
+    semantic = dict(scale_codes=(codes, (count, scales, codec.dim if codec else 1)), selection=(selection, (count, scales)),
                     weight=(tensors["weight"], (count,)), views=(tensors["views"], (count,)),
                     camtoworlds=(tensors["camtoworlds"], (frames, 4, 4)), stamps=(tensors["stamps"], (frames,)))
     for name, (tensor, shape) in ({n: (params[n], s) for n, s in expected.items()} | semantic).items():
         if tuple(tensor.shape) != shape:
             raise UserError(f"{path}: tensor {name} has shape {list(tensor.shape)}, expected {list(shape)}")
+    if codec is not None:
+        fused = fuse_scales(codes, selection, codec)
     cameras = [check_camera(Camera(np.array(c["K"], np.float64), int(c["width"]), int(c["height"])), str(path))
                for c in header["cameras"]]
     poses = tensors["camtoworlds"].double().numpy()
     for index, pose in enumerate(poses):
         check_pose(pose, f"{path}: keyframe {index}")
     snapshot = MapSnapshot(
-        version=int(header["map_version"]), gaussians={}, codes=codes, weight=tensors["weight"],
+        version=int(header["map_version"]), gaussians={}, codes=fused, scale_codes=codes, weight=tensors["weight"],
         views=tensors["views"], selection=selection, codec=codec, camtoworlds=poses,
         stamps=tensors["stamps"].double().numpy(), cameras=cameras, names=list(header["names"]),
         meta=dict(header["meta"]))

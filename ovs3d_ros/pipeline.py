@@ -76,7 +76,7 @@ class Ovs3d:
         g.load_params(params)
         if past.codec is not None:
             pipeline.lifter.codec = past.codec
-            g.stats.update(numerators=(past.codes * past.weight[:, None, None]).to(g.device),
+            g.stats.update(numerators=(past.scale_codes * past.weight[:, None, None]).to(g.device),
                            weight=past.weight.to(g.device), views=past.views.to(g.device),
                            max_weight=torch.zeros_like(past.weight, device=g.device))
         pipeline._past, pipeline._version = past, past.version
@@ -143,18 +143,19 @@ class Ovs3d:
         count, codec = len(g), self.lifter.codec
         activated = {name: t.detach().clone() for name, t in g.activated().items()}
         if codec is None or "numerators" not in g.stats:
-            codes, selection = torch.zeros(count, 0, 1), torch.zeros(count, 0)
+            codes, scale_codes, selection = torch.zeros(count, 1), torch.zeros(count, 0, 1), torch.zeros(count, 0)
             weight = views = torch.zeros(count)
         else:
-            codes = codec.normalize(g.stats["numerators"])
-            selection = torch.zeros(codes.shape[:2], device=codes.device)
+            scale_codes = codec.normalize(g.stats["numerators"])
+            selection = torch.zeros(scale_codes.shape[:2], device=scale_codes.device)
+            codes = fuse_scales(scale_codes, selection, codec)
             weight, views = g.stats["weight"].clone(), g.stats["views"].clone()
         keyframes, past = mapper.keyframes, self._past
         poses = [*(past.camtoworlds if past else []), *(k.camtoworld for k in keyframes)]
         stamps = [*(past.stamps if past else []), *(k.stamp for k in keyframes)]
         return MapSnapshot(
-            version=self._version, gaussians=activated, codes=codes, weight=weight, views=views, selection=selection,
-            codec=codec, camtoworlds=np.array(poses, np.float64).reshape(-1, 4, 4),
+            version=self._version, gaussians=activated, codes=codes, scale_codes=scale_codes, weight=weight,
+            views=views, selection=selection, codec=codec, camtoworlds=np.array(poses, np.float64).reshape(-1, 4, 4),
             stamps=np.array(stamps, np.float64),
             cameras=[*(past.cameras if past else []), *(k.camera for k in keyframes)],
             names=[*(past.names if past else []), *(k.name for k in keyframes)],
@@ -189,16 +190,18 @@ class Ovs3d:
         calibration, codec, config = self.calibration, snapshot.codec, self.config.query
         texts = self.encode_text(prompts)
         against = self.encode_text(list(negatives or config.negatives))
-        codes = fuse_scales(snapshot.codes, snapshot.selection, codec)
-        codes = codes * (snapshot.weight >= config.min_weight)[:, None]
-        scores = relevancy(codes, codec, texts, against, calibration.temperature)
-        seen = codes[:, -1] != 0
-        evidence = presence_evidence(codes[seen], snapshot.weight[seen], codec, texts, scores[seen],
-                                     self.encode_text(list(calibration.distractors)), calibration.synonym)
+        distractors = self.encode_text(list(calibration.distractors))
+        cosines = snapshot.codes @ codec.directions(torch.cat([texts, against]))
+        positive, negative = cosines[:, : len(prompts)], cosines[:, len(prompts):]
+        scores = relevancy(positive, negative, calibration.temperature)
+        known = (snapshot.codes[:, -1] != 0) & (snapshot.weight >= config.min_weight)
+        evidence = presence_evidence(
+            snapshot.codes[known], snapshot.weight[known], positive[known], scores[known],
+            codec.directions(distractors), texts @ distractors.T < calibration.synonym)
         presence = presence_probability(evidence, calibration)
         found = presence >= config.presence
-        labels = self._labels(mode, scores, codec.cosine(codes, texts), found, threshold)
-        labels = torch.where(seen & _inside(snapshot.gaussians["means"], roi), labels, torch.zeros_like(labels))
+        labels = self._labels(mode, scores, positive, found, threshold)
+        labels = torch.where(known & _inside(snapshot.gaussians["means"], roi), labels, torch.zeros_like(labels))
         objects, instances = find_objects(
             snapshot.gaussians["means"].cpu().numpy(), labels.cpu().numpy(), scores.cpu().numpy(),
             snapshot.views.cpu().numpy(), prompts, config, max_instances)
@@ -243,14 +246,13 @@ class Ovs3d:
         return render_view(gaussians, camera, camtoworld, self.rasterizer)
 
     def render_codes(self, camera: Camera, camtoworld: np.ndarray, snapshot: MapSnapshot) -> torch.Tensor:
-        """Renders the fused codes: [H, W, d + 1], zero where the map is more transparent than solid."""
+        """Renders the codes: [H, W, d + 1] of unit features, zero where the map is more transparent than solid."""
         g = snapshot.gaussians
-        codes = fuse_scales(snapshot.codes, snapshot.selection, snapshot.codec)
         with torch.no_grad():
             out, alphas, _ = self.rasterizer(
-                g["means"], g["quats"], g["scales"], g["opacities"], codes.contiguous(),
+                g["means"], g["quats"], g["scales"], g["opacities"], snapshot.codes.contiguous(),
                 *camera_tensors(camera, camtoworld, self.device), camera.width, camera.height)
-        return out[0] * (alphas[0] > _SOLID)
+        return snapshot.codec.normalize(out[0] * (alphas[0] > _SOLID))
 
     def render_labels(self, result: QueryResult, camera: Camera, camtoworld: np.ndarray,
                       snapshot: MapSnapshot, *, mode: str = "relevancy", negatives: list[str] | None = None,
@@ -261,10 +263,10 @@ class Ovs3d:
             labels [H, W] uint16, 0 = none, else 1 + prompt index; score [H, W] float32 relevancy of that prompt.
         """
         z = self.render_codes(camera, camtoworld, snapshot)
-        texts = self.encode_text(result.prompts)
-        scores = relevancy(z, snapshot.codec, texts, self.encode_text(list(negatives or self.config.query.negatives)),
-                           self.calibration.temperature)
-        labels = self._labels(mode, scores, snapshot.codec.cosine(z, texts), result.found, threshold)
+        texts = self.encode_text([*result.prompts, *(negatives or self.config.query.negatives)])
+        cosines, count = z @ snapshot.codec.directions(texts), len(result.prompts)
+        scores = relevancy(cosines[..., :count], cosines[..., count:], self.calibration.temperature)
+        labels = self._labels(mode, scores, cosines[..., :count], result.found, threshold)
         labels = torch.where(z[..., -1] != 0, labels, torch.zeros_like(labels))
         best = scores.gather(-1, (labels - 1).clamp_min(0)[..., None])[..., 0] * (labels > 0)
         return labels.cpu().numpy().astype(np.uint16), best.cpu().numpy().astype(np.float32)

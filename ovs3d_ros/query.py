@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ovs3d_ros.codec import FeatureCodec
 from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.geometry import matrix_to_quat
 from ovs3d_ros.types import SemanticObject, UserError
@@ -59,25 +58,19 @@ def check_prompts(prompts: list[str]) -> list[str]:
     return stripped
 
 
-def relevancy(codes: torch.Tensor, codec: FeatureCodec, texts: torch.Tensor, negatives: torch.Tensor,
-              temperature: float) -> torch.Tensor:
+def relevancy(positive: torch.Tensor, negative: torch.Tensor, temperature: float) -> torch.Tensor:
     """LERF relevancy: the smallest softmax over (prompt, negative) pairs (Kerr et al. 2023, §3.3).
 
     Args:
-        codes: [..., d + 1] of any length.
-        codec: what they are written in.
-        texts: [P, D] unit text features.
-        negatives: [M, D] unit text features.
+        positive: [..., P] cosines with the prompts.
+        negative: [..., M] cosines with what they compete against.
         temperature: factor on the cosines.
 
     Returns:
-        [..., P] in 0..1; 0 where there is no feature.
+        [..., P] in 0..1.
     """
-    cosines = codec.cosine(codes, torch.cat([texts, negatives]))
-    positive, negative = cosines[..., : len(texts)], cosines[..., len(texts):]
     # min over negatives of softmax(t [pos, neg])_0 is the sigmoid against the largest negative.
-    scores = torch.sigmoid(temperature * (positive - negative.amax(-1, keepdim=True)))
-    return torch.where(codes[..., -1:] != 0, scores, torch.zeros_like(scores))
+    return torch.sigmoid(temperature * (positive - negative.amax(-1, keepdim=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,39 +85,30 @@ class Evidence:
     zscore: np.ndarray
 
 
-def presence_evidence(codes: torch.Tensor, weight: torch.Tensor, codec: FeatureCodec, texts: torch.Tensor,
-                      scores: torch.Tensor, distractors: torch.Tensor, synonym: float) -> Evidence:
+def presence_evidence(codes: torch.Tensor, weight: torch.Tensor, cosines: torch.Tensor, scores: torch.Tensor,
+                      distractors: torch.Tensor, competing: torch.Tensor) -> Evidence:
     """Collects the evidence that each prompt's thing is in the map.
 
     Args:
         codes: [N, d + 1] unit codes.
         weight: [N] evidence mass of each Gaussian in pixels.
-        codec: what the codes are written in.
-        texts: [P, D] unit text features.
+        cosines: [N, P] with the prompts.
         scores: [N, P] relevancy.
-        distractors: [M, D] unit text features of other things.
-        synonym: distractors closer to the prompt than this cosine do not compete.
+        distractors: [d + 1, M] directions of other things, see `FeatureCodec.directions`.
+        competing: [P, M] whether a distractor is another thing than the prompt.
     """
-    cosines = codec.cosine(codes, texts)  # [N, P]
-    rivals = codec.cosine(codes, distractors) if len(distractors) else None
-    alike = texts @ distractors.T > synonym if len(distractors) else None
-    peak, margin, zscore = np.zeros(len(texts)), np.zeros(len(texts)), np.zeros(len(texts))
-    for p in range(len(texts)):
+    prompts = cosines.shape[1]
+    peak, margin, zscore = np.zeros(prompts), np.zeros(prompts), np.zeros(prompts)
+    for p in range(prompts if len(codes) else 0):
         best = _best_gaussians(cosines[:, p])
         mass = weight[best] / weight[best].sum().clamp_min(1e-9)
         peak[p] = float((scores[best, p] * mass).sum())
         own = float((cosines[best, p] * mass).sum())
         zscore[p] = (own - float(cosines[:, p].mean())) / max(float(cosines[:, p].std()), 1e-6)
-        if rivals is not None and not bool(alike[p].all()):
-            mean_rivals = (rivals[best][:, ~alike[p]] * mass[:, None]).sum(0)
-            margin[p] = own - float(mean_rivals.max())
+        if bool(competing[p].any()):
+            rivals = mass @ (codes[best] @ distractors[:, competing[p]])
+            margin[p] = own - float(rivals.max())
     return Evidence(peak, margin, zscore)
-
-
-def _best_gaussians(cosine: torch.Tensor) -> torch.Tensor:
-    """Indices of the top Gaussians by cosine [N]: enough not to trust a single one, few enough for a small thing."""
-    count = min(len(cosine), max(_PEAK_MIN, min(_PEAK_MAX, int(_PEAK_SHARE * len(cosine) / 20))))
-    return cosine.topk(count).indices
 
 
 def presence_probability(evidence: Evidence, calibration: Calibration) -> np.ndarray:

@@ -124,7 +124,8 @@ class MapSnapshot:
         version: grows with every publication.
         gaussians: detached copies of the parameters: means [N, 3], quats [N, 4] wxyz, scales [N, 3] metres,
             opacities [N] in 0..1, sh [N, K, 3].
-        codes: [N, S, d + 1] lifted code and alpha sums per pyramid level (see `lift`).
+        codes: [N, d + 1] the code of each Gaussian's unit feature, scales blended; zero where nothing was lifted.
+        scale_codes: [N, S, d + 1] the same per pyramid level, before blending.
         weight: [N] blending weight each Gaussian's code was averaged over, in pixels.
         views: [N] number of keyframes that saw the Gaussian.
         selection: [N, S] scale-selection logits.
@@ -139,6 +140,7 @@ class MapSnapshot:
     version: int
     gaussians: dict[str, torch.Tensor]
     codes: torch.Tensor
+    scale_codes: torch.Tensor
     weight: torch.Tensor
     views: torch.Tensor
     selection: torch.Tensor

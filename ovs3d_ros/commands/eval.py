@@ -13,7 +13,6 @@ from ovs3d_ros.commands.query import load_semantic_map
 from ovs3d_ros.datasets import open_dataset
 from ovs3d_ros.evaluate import PROTOCOLS, score_segmentation
 from ovs3d_ros.geometry import camera_tensors
-from ovs3d_ros.lift import fuse_scales
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.types import Camera, MapSnapshot, UserError
 
@@ -64,7 +63,8 @@ def label_pixels(pipeline: Ovs3d, snapshot: MapSnapshot, texts: torch.Tensor, ca
                  camtoworld: np.ndarray) -> np.ndarray:
     """The best of texts [P, D] at each pixel's rendered feature: [H, W] 1 + row of the text, 0 where the map is not."""
     z = pipeline.render_codes(camera, camtoworld, snapshot)
-    best = torch.stack([snapshot.codec.cosine(row, texts).argmax(-1) + 1 for row in z])  # row by row: memory
+    directions = snapshot.codec.directions(texts)
+    best = torch.stack([(row @ directions).argmax(-1) + 1 for row in z])  # row by row: memory
     return torch.where(z[..., -1] != 0, best, torch.zeros_like(best)).cpu().numpy()
 
 
@@ -72,8 +72,7 @@ def label_gaussians(pipeline: Ovs3d, snapshot: MapSnapshot, texts: torch.Tensor,
                     camtoworld: np.ndarray) -> np.ndarray:
     """The best of texts [P, D] for each Gaussian, rendered: [H, W] as `label_pixels` has it."""
     g, codec = snapshot.gaussians, snapshot.codec
-    codes = fuse_scales(snapshot.codes, snapshot.selection, codec)
-    labels = torch.where(codes[:, -1] != 0, codec.cosine(codes, texts).argmax(-1), -1)
+    labels = torch.where(snapshot.codes[:, -1] != 0, (snapshot.codes @ codec.directions(texts)).argmax(-1), -1)
     shares = []
     for start in range(0, len(texts), _CHANNELS):
         one_hot = (labels[:, None] == torch.arange(start, min(start + _CHANNELS, len(texts)), device=labels.device))

@@ -15,7 +15,6 @@ from ovs3d_ros import clouds, visualize
 from ovs3d_ros.commands import common
 from ovs3d_ros.commands.paths import keyframe_path, orbit_path
 from ovs3d_ros.commands.query import legend, load_semantic_map
-from ovs3d_ros.lift import fuse_scales
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query import check_prompts
 from ovs3d_ros.types import Camera, MapSnapshot, UserError
@@ -87,11 +86,10 @@ def make_painters(pipeline: Ovs3d, snapshot: MapSnapshot, channels: list[str],
 
         painters["depth"] = depth
     if "features" in channels:
-        codec = snapshot.codec
-        colors = visualize.FeatureColors.fit(fuse_scales(snapshot.codes, snapshot.selection, codec).cpu().numpy())
+        colors = visualize.FeatureColors.fit(snapshot.codes.cpu().numpy())
 
         def features(camera: Camera, pose: np.ndarray) -> np.ndarray:
-            return colors.paint(codec.normalize(pipeline.render_codes(camera, pose, snapshot)).cpu().numpy())
+            return colors.paint(pipeline.render_codes(camera, pose, snapshot).cpu().numpy())
 
         painters["features"] = features
     if "segmentation" in channels:
