@@ -1,0 +1,293 @@
+"""Trains ovs3d-tiny-clip: `python tools/models/train_clip.py --data DIR --out DIR --text-steps 500 --minutes 60`.
+
+Contrastive with the sigmoid loss (Zhai et al., SigLIP, ICCV 2023) on soft targets: the share of a region that fits a
+caption. Half of the regions are crops on their own, half are cells and rectangles of enlarged windows, pooled from one
+feature map, because the dense mode reads the same map.
+
+The text tower learns first (`--text-steps`), against a table of attribute vectors in place of an image tower, which
+costs minutes. Then the image tower learns with the text tower locked, and `--joint` trains both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import logging
+import math
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+sys.path[:0] = [str(Path(__file__).resolve().parent.parent / "world")]
+
+import bpe
+import captions
+import crops
+import vocabulary
+import words
+from frames import FrameStore
+
+log = logging.getLogger("train_clip")
+
+CONTEXT = 16
+NOUN_NAMES = [f"a {noun}" for noun in captions.NOUNS]
+COLOUR_NAMES = [f"a {colour} object" for colour in captions.COLOURS]
+DIM = 128
+CONFIG = {
+    "model_cfg": {
+        "embed_dim": DIM, "custom_text": True, "init_logit_scale": math.log(10.0), "init_logit_bias": -5.0,
+        "vision_cfg": {"timm_model_name": "cs3darknet_focus_s", "timm_model_pretrained": False, "timm_pool": "avg",
+                       "timm_proj": "linear", "image_size": crops.CROP_PX},
+        "text_cfg": {"context_length": CONTEXT, "vocab_size": 0, "width": 128, "heads": 4, "layers": 3,
+                     "mlp_ratio": 2.0},
+    },
+    "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "interpolation": "bicubic",
+                       "resize_mode": "squash"},
+}
+
+
+def create(folder: Path) -> None:
+    """Writes the tokenizer and the model configuration of a new model."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = copy.deepcopy(CONFIG)
+    config["model_cfg"]["text_cfg"]["vocab_size"] = bpe.write_merges(folder / "bpe_merges.txt.gz", words.corpus(),
+                                                                     words.distractors(held_out=False))
+    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=1))
+
+
+def load(folder: Path, weights: bool = True):
+    """Model and tokenizer of a folder, through open_clip."""
+    import open_clip
+
+    source = f"local-dir:{folder}"
+    model = open_clip.create_model(source, load_weights=weights)
+    model.visual.to(memory_format=torch.channels_last)
+    return model, open_clip.get_tokenizer(source, bpe_path=str(folder / "bpe_merges.txt.gz"))
+
+
+def save(model: torch.nn.Module, folder: Path) -> None:
+    """Writes the weights in half precision."""
+    from safetensors.torch import save_file
+
+    state = {name: value.half().contiguous() if value.is_floating_point() else value
+             for name, value in model.state_dict().items()}
+    save_file(state, folder / "model.partial")
+    (folder / "model.partial").replace(folder / "model.safetensors")
+
+
+class Batch:
+    """One batch of crops, windows, captions and targets, drawn by one generator."""
+
+    def __init__(self, store: FrameStore, num_crops: int, num_windows: int, rng) -> None:
+        images, shares = zip(*[crops.sample_crop(store, rng) for _ in range(num_crops)])
+        windows, regions, inside = zip(*[crops.sample_window(store, rng) for _ in range(num_windows)])
+        shares = np.concatenate([np.stack(shares), *inside])  # [R, K]
+        drawn = draw_captions(shares, store.things, rng)
+        self.texts = [caption.text for caption in drawn]
+        self.targets = torch.from_numpy(captions.targets(drawn, store.things, shares))  # [R, T]
+        self.nouns, self.colours = (torch.from_numpy(_summed(shares, store.things[:, column], len(names)))
+                                    for column, names in enumerate((captions.NOUNS, captions.COLOURS)))
+        self.crops = _normalised(crops.augment(np.stack(images), rng))
+        self.windows = _normalised(crops.augment(np.stack(windows), rng))
+        self.regions = torch.from_numpy(np.stack(regions))  # [W, regions, cells]
+
+
+def _summed(shares: np.ndarray, codes: np.ndarray, count: int) -> np.ndarray:
+    """Shares [R, K] of things, added up over the things that have the same code: [R, count] float32."""
+    return (shares @ np.eye(count)[codes]).astype(np.float32)
+
+
+def draw_captions(shares: np.ndarray, things: np.ndarray, rng) -> list[captions.Caption]:
+    """Distinct captions for the regions of a batch [R, K], and a third as many that should fit none."""
+    drawn = [captions.caption_of(*_things(share, things, rng), rng) for share in shares if share.any()]
+    shown = [tuple(things[np.argmax(share)]) for share in shares]
+    drawn += [captions.negative_caption(shown, rng) for _ in range(len(shares) // 3)]
+    return list({caption.text: caption for caption in drawn}.values())
+
+
+def _things(share: np.ndarray, things: np.ndarray, rng) -> tuple[tuple, tuple | None]:
+    """A thing drawn by its share, and another one that is also there."""
+    first, second = rng.choice(len(share), p=share / share.sum(), size=2)
+    return tuple(things[first]), tuple(things[second]) if second != first else None
+
+
+def _normalised(pixels: torch.Tensor) -> torch.Tensor:
+    mean, std = (pixels.new_tensor(CONFIG["preprocess_cfg"][key]).view(1, 3, 1, 1) for key in ("mean", "std"))
+    return ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def embed_regions(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    """[R, D] unit embeddings of the batch's crops and regions."""
+    with torch.autocast("cpu", torch.bfloat16):
+        whole = model.visual(batch.crops)
+        cells = model.visual.trunk.forward_features(batch.windows).flatten(2).transpose(1, 2)  # [W, cells, C]
+        pooled = model.visual.head((batch.regions.to(cells.dtype) @ cells).flatten(0, 1))
+    return F.normalize(torch.cat([whole, pooled]).float(), dim=-1)
+
+
+def loss_of(model: torch.nn.Module, regions: torch.Tensor, texts: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Mean over regions of the binary cross-entropies with all captions."""
+    logits = model.logit_scale.exp().clamp(5.0, 20.0) * regions @ texts.T + model.logit_bias
+    return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(regions)
+
+
+def naming_loss(model: torch.nn.Module, regions: torch.Tensor, texts: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of a softmax over names with the share of each, [R, names]: early on it teaches shape faster."""
+    logits = model.logit_scale.exp().clamp(5.0, 20.0) * regions @ texts.T
+    return -(shares * F.log_softmax(logits, dim=-1)).sum(dim=-1).mean()
+
+
+class TextBank:
+    """Embeddings of captions: computed once while the text tower is locked, every time while it learns."""
+
+    def __init__(self, model: torch.nn.Module, tokenizer, locked: bool) -> None:
+        self._model, self._tokenizer, self._locked = model, tokenizer, locked
+        self._rows: dict[str, torch.Tensor] = {}
+
+    def __call__(self, texts: list[str]) -> torch.Tensor:
+        if not self._locked:
+            return self._model.encode_text(self._tokenizer(texts), normalize=True)
+        missing = [text for text in texts if text not in self._rows]
+        if missing:
+            with torch.no_grad():
+                self._rows.update(zip(missing, self._model.encode_text(self._tokenizer(missing), normalize=True)))
+        return torch.stack([self._rows[text] for text in texts])
+
+
+class AttributeTable(torch.nn.Module):
+    """One vector per noun, colour and material; a region is the sum over its things, weighted by their shares.
+
+    It stands for the image tower while the text tower learns what captions mean and which words are not in the world.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        sizes = (len(captions.NOUNS), len(captions.COLOURS), len(captions.MATERIALS))
+        self.tables = torch.nn.ModuleList(torch.nn.Embedding(size, DIM) for size in sizes)
+
+    def forward(self, things: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+        vectors = F.normalize(sum(table(codes) for table, codes in zip(self.tables, things.T)), dim=-1)  # [K, D]
+        return F.normalize(shares @ vectors, dim=-1)
+
+
+def train_text(model: torch.nn.Module, tokenizer, steps: int, rng) -> None:
+    """Text tower, logit scale and bias against an `AttributeTable`, on random regions of things that training may show."""
+    table = AttributeTable()
+    things = np.array([(captions.NOUNS.index(n), captions.COLOURS.index(c), captions.MATERIALS.index(m))
+                       for n, spec in vocabulary.NOUNS.items() for c in spec.colours for m in spec.materials
+                       if (c, n) not in vocabulary.HELD_OUT_PAIRS])
+    parameters = [*table.parameters(), *model.text.parameters(), model.logit_scale, model.logit_bias]
+    optimizer = torch.optim.AdamW(parameters, lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.1)
+    for step in range(steps):
+        shares = np.zeros((192, len(things)), np.float32)
+        for row in shares:
+            several = rng.integers(1, 4)
+            row[rng.integers(len(things), size=several)] = rng.dirichlet(np.ones(several))
+        shares /= shares.sum(axis=1, keepdims=True)
+        drawn = draw_captions(shares, things, rng)
+        targets = torch.from_numpy(captions.targets(drawn, things, shares))
+        regions = table(torch.from_numpy(things), torch.from_numpy(shares))
+        loss = loss_of(model, regions, model.encode_text(tokenizer([c.text for c in drawn]), normalize=True), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 5.0)
+        optimizer.step()
+        schedule.step()
+        if step % 50 == 0:
+            log.info("text step %d, loss %.3f", step, loss.item())
+
+
+def train(args: argparse.Namespace) -> None:
+    torch.set_num_threads(args.threads)
+    cv2.setNumThreads(args.threads)
+    torch.manual_seed(args.seed)
+    rng = np.random.default_rng(args.seed)
+    if not (args.out / "open_clip_config.json").is_file():
+        create(args.out)
+    model, tokenizer = load(args.out, weights=False)
+    if args.init is not None:
+        model.load_state_dict(load(args.init)[0].state_dict())
+    if args.text_steps:
+        train_text(model, tokenizer, args.text_steps, rng)
+        save(model, args.out)
+    if not args.minutes:
+        return
+    for parameter in model.text.parameters():
+        parameter.requires_grad_(args.joint)
+    store = FrameStore(args.data)
+    store.refresh()
+    loader = ThreadPoolExecutor(1)  # draws the next batch while this one is trained on
+    pending = loader.submit(Batch, store, args.crops, args.windows, rng)
+    average = copy.deepcopy(model).eval()
+    optimizer, bank = _optimizer(model, args.lr), TextBank(model, tokenizer, locked=not args.joint)
+    start, step, running, saved = time.monotonic(), 0, 0.0, -math.inf
+    while (progress := (time.monotonic() - start) / (60 * args.minutes)) < 1:
+        if time.monotonic() - saved > 120:
+            loader.submit(store.refresh)
+            saved = time.monotonic()
+            save(average, args.out)
+        rate = args.lr * min(1.0, (step + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        batch, pending = pending.result(), loader.submit(Batch, store, args.crops, args.windows, rng)
+        regions = embed_regions(model.train(), batch)
+        names = bank(NOUN_NAMES + COLOUR_NAMES).split([len(NOUN_NAMES), len(COLOUR_NAMES)])
+        matching = loss_of(model, regions, bank(batch.texts), batch.targets)
+        naming = [naming_loss(model, regions, *pair) for pair in zip(names, (batch.nouns, batch.colours))]
+        loss = matching + args.naming * (2 * naming[0] + naming[1])
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimizer.step()
+        step, running = step + 1, 0.95 * running + 0.05 * matching.item()
+        average_weights(average, model, min(0.998, (step + 1) / (step + 10)))
+        if step % 25 == 0:
+            log.info("step %d, %.1f min, %d frames, loss %.3f, naming %.2f %.2f, scale %.1f, bias %.2f", step,
+                     (time.monotonic() - start) / 60, len(store.views), running / (1 - 0.95 ** step),
+                     *(value.item() for value in naming), model.logit_scale.exp().item(), model.logit_bias.item())
+    loader.shutdown()
+    save(average, args.out)
+
+
+def _optimizer(model: torch.nn.Module, rate: float) -> torch.optim.Optimizer:
+    learning = [p for p in model.parameters() if p.requires_grad]
+    groups = [{"params": [p for p in learning if p.ndim > 1], "weight_decay": 0.05},
+              {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), fused=True)
+
+
+@torch.no_grad()
+def average_weights(average: torch.nn.Module, model: torch.nn.Module, keep: float) -> None:
+    """Exponential moving average of the weights; counters are copied."""
+    for ours, theirs in zip(average.state_dict().values(), model.state_dict().values()):
+        ours.lerp_(theirs, 1 - keep) if ours.is_floating_point() else ours.copy_(theirs)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder of training scenes")
+    parser.add_argument("--out", type=Path, required=True, help="model folder, written every two minutes")
+    parser.add_argument("--init", type=Path, help="model folder to start from")
+    parser.add_argument("--text-steps", type=int, default=0, help="steps of the text tower alone, first")
+    parser.add_argument("--minutes", type=float, default=60.0, help="length of the image run and its learning rate schedule")
+    parser.add_argument("--joint", action="store_true", help="train the text tower along with the image tower")
+    parser.add_argument("--lr", type=float, default=1.5e-3)
+    parser.add_argument("--naming", type=float, default=4.0, help="weight of the softmax over names")
+    parser.add_argument("--crops", type=int, default=128, help="crops per step")
+    parser.add_argument("--windows", type=int, default=16, help="windows per step")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    train(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()

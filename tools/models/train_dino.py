@@ -1,0 +1,195 @@
+"""Trains ovs3d-tiny-dino without labels: `python tools/models/train_dino.py --data DIR --out DIR --minutes 20`.
+
+Self-distillation at patch level. A student sees one crop of a frame, its exponential moving average (the teacher)
+another crop with other colours. A student patch has to find, among all teacher patches of the batch, those that lie
+next to it in the frame (InfoNCE). What is predictable from its neighbours is what belongs together, so features agree
+inside an object and part at its border (Isola et al., Learning visual groups from co-occurrences in space and time,
+2015; teacher and crops as in DINO, Caron et al., ICCV 2021; dense pairs as in DenseCL, Wang et al., CVPR 2021).
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import logging
+import math
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+sys.path[:0] = [str(Path(__file__).resolve().parent.parent / "world")]
+
+from crops import augment
+from train_clip import average_weights
+
+log = logging.getLogger("train_dino")
+
+PATCH = 8
+SIDE_PX = 96
+MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+CONFIG = {
+    "architecture": "vit_tiny_patch16_224", "num_classes": 0,
+    "model_args": {"patch_size": PATCH, "embed_dim": 128, "depth": 4, "num_heads": 4, "img_size": SIDE_PX,
+                   "num_classes": 0},
+    "pretrained_cfg": {"input_size": [3, SIDE_PX, SIDE_PX], "fixed_input_size": False, "mean": MEAN, "std": STD,
+                       "num_classes": 0, "first_conv": "patch_embed.proj", "classifier": "head"},
+}
+
+
+class Student(torch.nn.Module):
+    """The vision transformer and the head that exists for training only."""
+
+    def __init__(self) -> None:
+        import timm
+
+        super().__init__()
+        width = CONFIG["model_args"]["embed_dim"]
+        self.trunk = timm.create_model(CONFIG["architecture"], dynamic_img_size=True, **CONFIG["model_args"])
+        self.head = torch.nn.Sequential(torch.nn.Linear(width, 256), torch.nn.GELU(), torch.nn.Linear(256, 64))
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Unit patch features before the head [B, N, D] and behind it [B, N, 64]."""
+        tokens, = self.trunk.forward_intermediates(pixels, indices=1, norm=False, intermediates_only=True,
+                                                   output_fmt="NLC")
+        return F.normalize(tokens.float(), dim=-1), F.normalize(self.head(tokens).float(), dim=-1)
+
+
+class Frames:
+    """RGB frames of all scenes; no labels are read."""
+
+    def __init__(self, folder: Path) -> None:
+        self.images, self._folder, self._known = [], folder, set()
+
+    def refresh(self) -> None:
+        for scene in sorted(self._folder.glob("scene_*")):
+            if scene.name in self._known:
+                continue
+            self._known.add(scene.name)
+            for frame in json.loads((scene / "transforms.json").read_text())["frames"]:
+                self.images.append(cv2.imread(str(scene / frame["file_path"]))[..., ::-1].copy())
+
+
+def two_crops(image: np.ndarray, rng) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Two overlapping square crops and where their patches lie in the image, [N, 2] pixels."""
+    height, width = image.shape[:2]
+    centre = np.array([rng.uniform(0, width), rng.uniform(0, height)])
+    base = np.exp(rng.uniform(np.log(56), np.log(200)))
+    crops, places = [], []
+    for _ in range(2):
+        side = int(min(base * np.exp(rng.uniform(-0.2, 0.2)), height))
+        corner = centre - side / 2 + rng.normal(0, 0.12 * base, 2)
+        left, top = np.clip(corner, 0, [width - side, height - side]).astype(int)
+        flags = cv2.INTER_AREA if side > SIDE_PX else cv2.INTER_LINEAR
+        crops.append(cv2.resize(image[top:top + side, left:left + side], (SIDE_PX, SIDE_PX), interpolation=flags))
+        axis = (np.arange(SIDE_PX // PATCH) + 0.5) * PATCH * side / SIDE_PX
+        y, x = np.meshgrid(top + axis, left + axis, indexing="ij")
+        places.append(np.stack([x.ravel(), y.ravel()], axis=1))
+    return crops, places
+
+
+def loss_of(student: torch.Tensor, teacher: torch.Tensor, near: torch.Tensor, temperature: float = 0.1) -> torch.Tensor:
+    """InfoNCE with several positives: mean over queries of -log of the softmax mass on the near patches.
+
+    Args:
+        student: [Q, D] unit features.
+        teacher: [K, D] unit features.
+        near: [Q, K] whether a key lies beside the query in the frame.
+    """
+    logits = student @ teacher.T / temperature
+    weights = near / near.sum(dim=1, keepdim=True).clamp(min=1)
+    found = near.any(dim=1)
+    return -(weights * F.log_softmax(logits, dim=1)).sum(dim=1)[found].mean()
+
+
+def train(args: argparse.Namespace) -> None:
+    torch.set_num_threads(args.threads)
+    cv2.setNumThreads(args.threads)
+    torch.manual_seed(args.seed)
+    rng = np.random.default_rng(args.seed)
+    frames = Frames(args.data)
+    student = Student()
+    if args.init is not None:
+        from safetensors.torch import load_file
+
+        student.trunk.load_state_dict(load_file(args.init / "model.safetensors"))
+    teacher = copy.deepcopy(student).eval()
+    optimizer = torch.optim.AdamW(student.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.04, fused=True)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))
+    start, step, running, saved = time.monotonic(), 0, 0.0, -math.inf
+    while (progress := (time.monotonic() - start) / (60 * args.minutes)) < 1:
+        if time.monotonic() - saved > 120:
+            frames.refresh()
+            saved = time.monotonic()
+            save(teacher.trunk, args.out)
+        for group in optimizer.param_groups:
+            group["lr"] = args.lr * min(1.0, (step + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+        crops, places = zip(*[two_crops(frames.images[rng.integers(len(frames.images))], rng) for _ in range(args.batch)])
+        views = [((augment(np.stack(side), rng) - mean) / std) for side in zip(*crops)]
+        with torch.autocast("cpu", torch.bfloat16):
+            features, projected = student(views[0])
+            with torch.no_grad():
+                targets, keys = teacher(views[1])
+        loss = 0.0
+        for queries, others in ((projected, keys), (features, targets)):
+            loss = loss + _batch_loss(queries, others, places, args.radius, rng)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(student.parameters(), 3.0)
+        optimizer.step()
+        step, running = step + 1, 0.95 * running + 0.05 * loss.item()
+        average_weights(teacher, student, min(0.99, (step + 1) / (step + 10)))
+        if step % 50 == 0:
+            log.info("step %d, %.1f min, %d frames, loss %.3f", step, (time.monotonic() - start) / 60,
+                     len(frames.images), running / (1 - 0.95 ** step))
+    save(teacher.trunk, args.out)
+
+
+def _batch_loss(queries: torch.Tensor, keys: torch.Tensor, places: tuple, radius: float, rng,
+                sampled: int = 24) -> torch.Tensor:
+    """`loss_of` for random queries of every image against random keys of the whole batch and all keys near them."""
+    batch, count, width = queries.shape
+    chosen_q = torch.from_numpy(rng.integers(count, size=(batch, sampled)))
+    chosen_k = torch.from_numpy(rng.integers(count, size=(batch, 2 * sampled)))
+    rows = torch.arange(batch)[:, None]
+    at_q, at_k = (torch.from_numpy(np.stack([p[side] for p in places])).float() for side in (0, 1))
+    spacing = (at_q[:, 1, 0] - at_q[:, 0, 0]).view(batch, 1, 1)  # px between patches
+    distance = torch.cdist(at_q[rows, chosen_q], at_k[rows, chosen_k]) / spacing  # [B, q, k] patches
+    near = torch.zeros(batch, sampled, batch, 2 * sampled)
+    near[torch.arange(batch), :, torch.arange(batch)] = (distance < radius).float()
+    near = near.view(batch * sampled, batch * 2 * sampled)
+    return loss_of(queries[rows, chosen_q].reshape(-1, width), keys[rows, chosen_k].reshape(-1, width), near)
+
+
+def save(trunk: torch.nn.Module, folder: Path) -> None:
+    """Writes a folder that timm's `local-dir:` reads, weights in half precision."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(CONFIG, indent=1))
+    save_file({name: value.half().contiguous() for name, value in trunk.state_dict().items()}, folder / "model.partial")
+    (folder / "model.partial").replace(folder / "model.safetensors")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder of training scenes")
+    parser.add_argument("--out", type=Path, required=True, help="model folder, written every two minutes")
+    parser.add_argument("--init", type=Path, help="model folder to start from")
+    parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--batch", type=int, default=48)
+    parser.add_argument("--radius", type=float, default=1.6, help="what counts as beside, in patches")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    train(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()
