@@ -18,7 +18,7 @@ from ovs3d_ros.geometry import camera_tensors, check_camera, check_pose
 from ovs3d_ros.lift import Lifter, fuse_scales
 from ovs3d_ros.map_file import load_map, save_map
 from ovs3d_ros.mapper import Mapper, RenderedView, StepStats, render_view
-from ovs3d_ros.query import (Calibration, assign_labels, check_prompts, find_objects, presence_evidence,
+from ovs3d_ros.query import (Calibration, Evidence, assign_labels, check_prompts, find_objects, presence_evidence,
                              presence_probability, relevancy)
 from ovs3d_ros.rasterize import make_rasterizer
 from ovs3d_ros.types import Camera, Frame, Keyframe, MapSnapshot, QueryResult, UserError
@@ -190,14 +190,11 @@ class Ovs3d:
         calibration, codec, config = self.calibration, snapshot.codec, self.config.query
         texts = self.encode_text(prompts)
         against = self.encode_text(list(negatives or config.negatives))
-        distractors = self.encode_text(list(calibration.distractors))
         cosines = snapshot.codes @ codec.directions(torch.cat([texts, against]))
         positive, negative = cosines[:, : len(prompts)], cosines[:, len(prompts):]
         scores = relevancy(positive, negative, calibration.temperature)
         known = (snapshot.codes[:, -1] != 0) & (snapshot.weight >= config.min_weight)
-        evidence = presence_evidence(
-            snapshot.codes[known], snapshot.weight[known], positive[known], scores[known],
-            codec.directions(distractors), texts @ distractors.T < calibration.synonym)
+        evidence = self._evidence(snapshot, known, texts, positive, scores)
         presence = presence_probability(evidence, calibration)
         found = presence >= config.presence
         labels = self._labels(mode, scores, positive, found, threshold)
@@ -207,8 +204,16 @@ class Ovs3d:
             snapshot.views.cpu().numpy(), prompts, config, max_instances)
         return QueryResult(
             prompts=prompts, map_version=snapshot.version, found=found, presence=presence, score=evidence.peak,
+            evidence=evidence.table,
             relevancy=scores, labels=labels, instances=torch.from_numpy(instances), objects=objects,
             latency_ms=1e3 * (time.perf_counter() - started))
+
+    def _evidence(self, snapshot: MapSnapshot, known: torch.Tensor, texts: torch.Tensor, cosines: torch.Tensor,
+                  scores: torch.Tensor) -> Evidence:
+        distractors = self.encode_text(list(self.calibration.distractors))
+        return presence_evidence(
+            snapshot.codes[known], snapshot.weight[known], cosines[known], scores[known],
+            snapshot.codec.directions(distractors), texts @ distractors.T < self.calibration.synonym)
 
     def _labels(self, mode: str, scores: torch.Tensor, cosines: torch.Tensor, found: np.ndarray,
                 threshold: float | None) -> torch.Tensor:

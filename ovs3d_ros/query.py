@@ -22,7 +22,7 @@ class Calibration:
     Attributes:
         temperature: factor on cosines before the softmax of relevancy (LERF uses 10 with OpenAI CLIP).
         threshold: relevancy above which a Gaussian carries a label.
-        presence_weights: logistic weights of (peak relevancy, margin over distractors, z-score).
+        presence_weights: logistic weights of the columns of `Evidence.table`.
         presence_bias: logistic bias.
         distractors: nouns every prompt competes against in the presence decision.
         synonym: text-text cosine above which a distractor counts as another word for the prompt.
@@ -31,7 +31,7 @@ class Calibration:
 
     temperature: float = 10.0
     threshold: float = 0.55
-    presence_weights: tuple[float, float, float] = (10.0, 20.0, 0.0)
+    presence_weights: tuple[float, ...] = (10.0, 0.0, 20.0, 0.0)
     presence_bias: float = -5.5
     distractors: tuple[str, ...] = ()
     synonym: float = 0.9
@@ -74,14 +74,24 @@ def relevancy(positive: torch.Tensor, negative: torch.Tensor, temperature: float
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What the presence decision rests on, per prompt: peak relevancy 0..1, margin in cosine, z-score.
+    """What the presence decision rests on, [P] each. Nothing is rescaled per query (METHOD §14).
 
-    All three are absolute: nothing is rescaled per query (METHOD §14).
+    Attributes:
+        peak: relevancy 0..1 of the strongest Gaussians.
+        cosine: their cosine with the prompt.
+        margin: by how much that exceeds the best competing distractor there.
+        zscore: how many standard deviations it lies above the rest of the map.
     """
 
     peak: np.ndarray
+    cosine: np.ndarray
     margin: np.ndarray
     zscore: np.ndarray
+
+    @property
+    def table(self) -> np.ndarray:
+        """[P, 4] the columns that `Calibration.presence_weights` weigh."""
+        return np.stack([self.peak, self.cosine, self.margin, self.zscore], axis=1)
 
 
 def presence_evidence(codes: torch.Tensor, weight: torch.Tensor, cosines: torch.Tensor, scores: torch.Tensor,
@@ -97,17 +107,17 @@ def presence_evidence(codes: torch.Tensor, weight: torch.Tensor, cosines: torch.
         competing: [P, M] whether a distractor is another thing than the prompt.
     """
     prompts = cosines.shape[1]
-    peak, margin, zscore = np.zeros(prompts), np.zeros(prompts), np.zeros(prompts)
+    peak, cosine, margin, zscore = np.zeros((4, prompts))
     for p in range(prompts if len(codes) else 0):
         best = _best_gaussians(cosines[:, p])
         mass = weight[best] / weight[best].sum().clamp_min(1e-9)
         peak[p] = float((scores[best, p] * mass).sum())
-        own = float((cosines[best, p] * mass).sum())
+        cosine[p] = own = float((cosines[best, p] * mass).sum())
         zscore[p] = (own - float(cosines[:, p].mean())) / max(float(cosines[:, p].std()), 1e-6)
         if bool(competing[p].any()):
             rivals = mass @ (codes[best] @ distractors[:, competing[p]])
             margin[p] = own - float(rivals.max())
-    return Evidence(peak, margin, zscore)
+    return Evidence(peak, cosine, margin, zscore)
 
 
 def _best_gaussians(cosine: torch.Tensor) -> torch.Tensor:
@@ -117,9 +127,7 @@ def _best_gaussians(cosine: torch.Tensor) -> torch.Tensor:
 
 def presence_probability(evidence: Evidence, calibration: Calibration) -> np.ndarray:
     """Calibrated probability [P] that each prompt's thing is in the map (logistic regression)."""
-    weights = calibration.presence_weights
-    logit = (weights[0] * evidence.peak + weights[1] * evidence.margin + weights[2] * evidence.zscore
-             + calibration.presence_bias)
+    logit = evidence.table @ np.array(calibration.presence_weights) + calibration.presence_bias
     return 1 / (1 + np.exp(-np.clip(logit, -50, 50)))
 
 

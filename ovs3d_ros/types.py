@@ -193,6 +193,7 @@ class QueryResult:
         found: [P] bool, the presence decision.
         presence: [P] float, calibrated probability that the thing is in the map.
         score: [P] float, the evidence the decision rests on (peak relevancy).
+        evidence: [P, E] all the evidence of presence, see `query.Evidence`.
         relevancy: [N, P] float32 per Gaussian, 0..1.
         labels: [N] int64, 0 = none, else 1 + prompt index.
         instances: [N] int64, 0 = none, else `SemanticObject.instance`.
@@ -205,6 +206,7 @@ class QueryResult:
     found: np.ndarray
     presence: np.ndarray
     score: np.ndarray
+    evidence: np.ndarray
     relevancy: torch.Tensor
     labels: torch.Tensor
     instances: torch.Tensor
