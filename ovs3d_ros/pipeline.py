@@ -204,9 +204,8 @@ class Ovs3d:
             snapshot.views.cpu().numpy(), prompts, config, max_instances)
         return QueryResult(
             prompts=prompts, map_version=snapshot.version, found=found, presence=presence, score=evidence.peak,
-            evidence=evidence.table,
-            relevancy=scores, labels=labels, instances=torch.from_numpy(instances), objects=objects,
-            latency_ms=1e3 * (time.perf_counter() - started))
+            evidence=evidence.table, relevancy=scores, labels=labels, instances=torch.from_numpy(instances),
+            objects=objects, latency_ms=1e3 * (time.perf_counter() - started))
 
     def _evidence(self, snapshot: MapSnapshot, known: torch.Tensor, texts: torch.Tensor, cosines: torch.Tensor,
                   scores: torch.Tensor) -> Evidence:
@@ -259,6 +258,15 @@ class Ovs3d:
                 *camera_tensors(camera, camtoworld, self.device), camera.width, camera.height)
         return snapshot.codec.normalize(out[0] * (alphas[0] > _SOLID))
 
+    def render_relevancy(self, prompts: list[str], camera: Camera, camtoworld: np.ndarray, snapshot: MapSnapshot,
+                         negatives: list[str] | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosine and relevancy of P prompts at every pixel, [H, W, P] each; 0 where the map is not."""
+        z = self.render_codes(camera, camtoworld, snapshot)
+        texts = self.encode_text([*prompts, *(negatives or self.config.query.negatives)])
+        cosines, count = z @ snapshot.codec.directions(texts), len(prompts)
+        scores = relevancy(cosines[..., :count], cosines[..., count:], self.calibration.temperature)
+        return cosines[..., :count], scores * (z[..., -1:] != 0)
+
     def render_labels(self, result: QueryResult, camera: Camera, camtoworld: np.ndarray,
                       snapshot: MapSnapshot, *, mode: str = "relevancy", negatives: list[str] | None = None,
                       threshold: float | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -267,12 +275,9 @@ class Ovs3d:
         Returns:
             labels [H, W] uint16, 0 = none, else 1 + prompt index; score [H, W] float32 relevancy of that prompt.
         """
-        z = self.render_codes(camera, camtoworld, snapshot)
-        texts = self.encode_text([*result.prompts, *(negatives or self.config.query.negatives)])
-        cosines, count = z @ snapshot.codec.directions(texts), len(result.prompts)
-        scores = relevancy(cosines[..., :count], cosines[..., count:], self.calibration.temperature)
-        labels = self._labels(mode, scores, cosines[..., :count], result.found, threshold)
-        labels = torch.where(z[..., -1] != 0, labels, torch.zeros_like(labels))
+        cosines, scores = self.render_relevancy(result.prompts, camera, camtoworld, snapshot, negatives)
+        labels = self._labels(mode, scores, cosines, result.found, threshold)
+        labels = torch.where(scores[..., 0] > 0, labels, torch.zeros_like(labels))
         best = scores.gather(-1, (labels - 1).clamp_min(0)[..., None])[..., 0] * (labels > 0)
         return labels.cpu().numpy().astype(np.uint16), best.cpu().numpy().astype(np.float32)
 
