@@ -144,7 +144,7 @@ class Ovs3d:
         activated = {name: t.detach().clone() for name, t in g.activated().items()}
         if codec is None or "numerators" not in g.stats:
             codes, scale_codes, selection = torch.zeros(count, 1), torch.zeros(count, 0, 1), torch.zeros(count, 0)
-            weight = views = torch.zeros(count)
+            weight, views = torch.zeros(count), torch.zeros(count)  # a map file must not share memory
         else:
             scale_codes = codec.normalize(g.stats["numerators"])
             selection = torch.zeros(scale_codes.shape[:2], device=scale_codes.device)

@@ -19,7 +19,7 @@ _PALETTE = ((228, 87, 46), (23, 163, 152), (243, 167, 18), (108, 99, 255), (118,
 _GOLDEN_RATIO = 0.6180339887498949  # beyond the palette successive hues stay far apart
 _NONE = (128, 128, 128)
 _PAPER, _INK, _FAINT = (250, 250, 248), (34, 36, 40), (120, 124, 130)
-_TINT = 0.55  # share of the label's colour in an overlay
+_TINT = 0.62  # share of the label's colour in an overlay
 _DIM = 0.62  # brightness of what carries no label
 
 
@@ -55,13 +55,11 @@ def overlay(image: np.ndarray, labels: np.ndarray, width: int = 0) -> np.ndarray
         height = max(1, round(image.shape[0] * width / image.shape[1]))
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
         labels = resize_labels(labels, width, height)
-    if not labels.any():
-        return image.copy()
-    colors = label_colors(int(labels.max()))
+    colors = label_colors(int(labels.max(initial=0)))
     grey = image.mean(axis=2, keepdims=True)
     rest = _DIM * (0.5 * image + 0.5 * grey)
     # Light and shade of the picture stay readable under the tint.
-    shaded = colors[labels] * (0.55 + 0.45 * grey / 255.0)
+    shaded = colors[labels] * (0.6 + 0.4 * grey / 255.0)
     mixed = np.where((labels > 0)[..., None], (1 - _TINT) * image + _TINT * shaded, rest)
     picture = np.clip(mixed, 0, 255).astype(np.uint8)
     thickness = max(1, round(image.shape[1] / 400))
@@ -94,8 +92,8 @@ class FeatureColors:
     Attributes:
         mean: [C] of the codes it was fitted on.
         axes: [C, 3] principal directions.
-        low: [3] value painted as 0.
-        high: [3] value painted as 1.
+        low: [3] value painted dark.
+        high: [3] value painted bright.
     """
 
     mean: np.ndarray
@@ -122,7 +120,8 @@ class FeatureColors:
     def paint(self, codes: np.ndarray) -> np.ndarray:
         """RGB uint8 [H, W, 3] of unit codes [H, W, C]; zero codes are black."""
         values = ((np.asarray(codes, np.float64) - self.mean) @ self.axes - self.low) / (self.high - self.low)
-        return np.where((np.abs(codes).sum(axis=-1) > 0)[..., None], to_uint8(np.clip(values, 0, 1)), 0)
+        soft = to_uint8(0.08 + 0.84 * np.clip(values, 0, 1))
+        return np.where((np.abs(codes).sum(axis=-1) > 0)[..., None], soft, 0).astype(np.uint8)
 
 
 def text_width(text: str, size: int) -> int:
