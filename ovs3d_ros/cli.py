@@ -59,7 +59,7 @@ def _dispatch(options: argparse.Namespace) -> int:
 
         values = config_io.parse_assignments(options.set)
         override(Config(), values)
-        return demo.run(options.output, options.ros, values, options.json)
+        return demo.run(options.output, options.ros, values, options.json, options.rate, options.quiet)
     return importlib.import_module(f"ovs3d_ros.commands.{options.command}").run(options)
 
 
@@ -122,6 +122,7 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("out/demo"), metavar="FOLDER",
                         help="where to write (default out/demo)")
     parser.add_argument("--no-ros", dest="ros", action="store_false", help="one process, without ROS")
+    parser.add_argument("--rate", type=float, default=2.0, metavar="HZ", help="frames per second (default 2)")
     _add_common(parser)
 
 

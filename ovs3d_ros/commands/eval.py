@@ -8,9 +8,8 @@ import numpy as np
 import torch
 
 from ovs3d_ros.commands import common
-from ovs3d_ros.commands.map import split
 from ovs3d_ros.commands.query import load_semantic_map
-from ovs3d_ros.datasets import open_dataset
+from ovs3d_ros.datasets import open_dataset, split_holdout
 from ovs3d_ros.evaluate import PROTOCOLS, score_segmentation
 from ovs3d_ros.geometry import camera_tensors
 from ovs3d_ros.pipeline import Ovs3d
@@ -34,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     dataset = open_dataset(options.data, format=options.format)
     if not dataset.has_labels:
         raise UserError(f"{options.data}: has no labels; put index PNGs into labels/ and their names into classes.txt")
-    indices = split(len(dataset), options.holdout)[0] if options.holdout else range(len(dataset))
+    indices = split_holdout(len(dataset), options.holdout)[0] if options.holdout else range(len(dataset))
     pipeline = load_semantic_map(options.map, values)
     snapshot = pipeline.snapshot()
     predict = label_gaussians if options.protocol == _SELECTED_IN_3D else label_pixels

@@ -10,7 +10,7 @@ import numpy as np
 
 from ovs3d_ros.commands import common
 from ovs3d_ros.config import Config
-from ovs3d_ros.datasets import Dataset, open_dataset
+from ovs3d_ros.datasets import Dataset, open_dataset, split_holdout
 from ovs3d_ros.evaluate import psnr, psnr_aligned, ssim
 from ovs3d_ros.mapper import StepStats
 from ovs3d_ros.pipeline import Ovs3d
@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     output = common.check_output_file(options.output)
     common.check_json(options.json)
     dataset = open_dataset(options.data, 0 if options.clip else config.map.image_size, options.format)
-    held_out, training = split(len(dataset), options.holdout)
+    held_out, training = split_holdout(len(dataset), options.holdout)
     if options.clip and config.clip.model == "bundled":
         sys.stderr.write(_BUNDLED_WARNING + "\n")
     pipeline = Ovs3d(config, encode=options.clip)
@@ -46,22 +46,6 @@ def run(options: argparse.Namespace) -> int:
     common.write_json(options.json, report)
     common.say(options, f"{output}: {_summary(report, len(held_out))}")
     return 0
-
-
-def split(count: int, holdout: int) -> tuple[list[int], list[int]]:
-    """Indices of the held-out frames (every `holdout`-th, from the middle of each run; 0: none) and of the others.
-
-    Raises:
-        UserError: the interval is 1 or negative, or leaves nothing to hold out.
-    """
-    if holdout == 0:
-        return [], list(range(count))
-    if holdout < 2:
-        raise UserError(f"--holdout {holdout}: give 2 or more (8 keeps every 8th frame for the evaluation), or 0")
-    held_out = [i for i in range(count) if i % holdout == holdout // 2]
-    if not held_out:
-        raise UserError(f"--holdout {holdout}: the dataset has {count} frames only; give a smaller number")
-    return held_out, [i for i in range(count) if i % holdout != holdout // 2]
 
 
 def _add_frames(options: argparse.Namespace, pipeline: Ovs3d, dataset: Dataset, indices: list[int]) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from ovs3d_ros.datasets import colmap, llff, nerfstudio
-from ovs3d_ros.datasets.dataset import Dataset, View
+from ovs3d_ros.datasets.dataset import Dataset, View, split_holdout
 from ovs3d_ros.datasets.labels import attach_labels
 from ovs3d_ros.types import UserError
 
-__all__ = ["FORMATS", "Dataset", "View", "open_dataset"]
+__all__ = ["FORMATS", "Dataset", "View", "open_dataset", "split_holdout"]
 
 FORMATS = ("nerfstudio", "colmap", "llff")
 

@@ -161,6 +161,22 @@ class Dataset:
         return self._maps
 
 
+def split_holdout(count: int, holdout: int) -> tuple[list[int], list[int]]:
+    """Indices of the held-out frames (every `holdout`-th, from the middle of each run; 0: none) and of the others.
+
+    Raises:
+        UserError: the interval is 1 or negative, or leaves nothing to hold out.
+    """
+    if holdout == 0:
+        return [], list(range(count))
+    if holdout < 2:
+        raise UserError(f"--holdout {holdout}: give 2 or more (8 keeps every 8th frame for the evaluation), or 0")
+    held_out = [i for i in range(count) if i % holdout == holdout // 2]
+    if not held_out:
+        raise UserError(f"--holdout {holdout}: the dataset has {count} frames only; give a smaller number")
+    return held_out, [i for i in range(count) if i % holdout != holdout // 2]
+
+
 def _calibration_key(view: View) -> tuple:
     return view.camera.K.tobytes(), view.camera.width, view.camera.height, view.distortion
 

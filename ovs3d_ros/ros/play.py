@@ -20,7 +20,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
 from ovs3d_ros.config import InputConfig
-from ovs3d_ros.datasets import FORMATS, Dataset, open_dataset
+from ovs3d_ros.datasets import FORMATS, Dataset, open_dataset, split_holdout
 from ovs3d_ros.ros import conversions
 from ovs3d_ros.types import Frame, UserError
 
@@ -126,7 +126,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         type=int,
         default=0,
         metavar="N",
-        help="leave out every N-th frame, the first included, for evaluation (0: none)",
+        help="leave out frames i with i %% N == N // 2, for evaluation (0: none)",
     )
     parser.add_argument(
         "--max-image-size", type=int, default=0, help="shrink larger images to this side, pixels"
@@ -147,8 +147,8 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, help="write what was sent to this file")
     options = parser.parse_args(arguments)
-    if not 0 < options.rate <= 1000 or options.holdout < 0 or options.holdout == 1 or options.wait < 0:
-        parser.error("--rate must lie in 0..1000 Hz, --holdout be 0 or at least 2, --wait not be negative")
+    if not 0 < options.rate <= 1000 or options.wait < 0:
+        parser.error("--rate must lie in 0..1000 Hz, --wait not be negative")
     return options
 
 
@@ -171,7 +171,7 @@ def wait_for_subscribers(player: Player, seconds: float, stopping: threading.Eve
 
 def play(player: Player, dataset: Dataset, options: argparse.Namespace, stopping: threading.Event) -> None:
     """Publishes the dataset at a steady rate until its end or until told to stop."""
-    indices = [i for i in range(len(dataset)) if not options.holdout or i % options.holdout]
+    _, indices = split_holdout(len(dataset), options.holdout)
     due = time.monotonic()
     while not stopping.is_set():
         for i in indices:

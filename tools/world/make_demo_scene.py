@@ -1,7 +1,7 @@
 """Turns a rendered walk into the scene that the package ships.
 
-python tools/world/generate.py --split val --kind walk --seeds 0 --views 60 --out walk
-python tools/world/make_demo_scene.py walk/scene_00000 ovs3d_ros/demo_scene
+python tools/world/generate.py --split val --kind walk --seeds 17 --views 60 --out walk
+python tools/world/make_demo_scene.py walk/scene_00017 ovs3d_ros/demo_scene
 python tools/world/make_bag.py ovs3d_ros/demo_scene
 """
 
@@ -26,8 +26,8 @@ A procedural room rendered for this project with Blender's Cycles; no third-part
 Licence: Apache-2.0, like the project.
 
 60 frames, 320x240, on a path a robot would drive. Made by
-  python tools/world/generate.py --split val --kind walk --seeds 0 --views 60 --out walk
-  python tools/world/make_demo_scene.py walk/scene_00000 ovs3d_ros/demo_scene
+  python tools/world/generate.py --split val --kind walk --seeds 17 --views 60 --out walk
+  python tools/world/make_demo_scene.py walk/scene_00017 ovs3d_ros/demo_scene
   python tools/world/make_bag.py ovs3d_ros/demo_scene
 
 transforms.json  poses (OpenGL camera-to-world, metres) and intrinsics, as nerfstudio has them

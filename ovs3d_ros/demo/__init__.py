@@ -1,0 +1,157 @@
+"""`ovs3d demo`: the whole story on one small scene that ships with the project."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from ovs3d_ros.config import Config, override
+from ovs3d_ros.demo.evaluation import evaluate_map
+from ovs3d_ros.demo.one_process import run_one_process
+from ovs3d_ros.demo.pictures import write_pictures
+from ovs3d_ros.demo.processes import ProcessFailed, run_processes
+from ovs3d_ros.demo.report import Report, describe, make_report
+from ovs3d_ros.demo.scene import SHIPPED, Scene, read_scene
+from ovs3d_ros.demo.session import Progress, Session
+from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.types import UserError
+
+log = logging.getLogger(__name__)
+
+# The scene is 320 x 240 and small; its map fits a plain CPU, which is what the demo shows.
+DEFAULTS = {"compute.device": "cpu", "clip.model": "bundled", "map.image_size": 320}
+MAP_NAME = "demo.ovs3d"
+WARM_UP_STEPS = 2
+
+
+def run(out: Path, ros: bool, settings: dict[str, Any], json_path: str | None = None, rate: float = 2.0,
+        quiet: bool = False) -> int:
+    """The `ovs3d demo` command: runs the demo and says what came of it.
+
+    Args:
+        out: folder to write.
+        ros: node, player and client over ROS; else everything in this process.
+        settings: dotted parameters over the demo's own (`DEFAULTS`).
+        json_path: where to write the report besides `out/report.json`; "-" is standard output.
+        rate: frames per second.
+        quiet: no progress bar.
+
+    Returns:
+        0, or 1 when a process of the demo failed; the end of its log is on stderr then.
+
+    Raises:
+        UserError: bad settings, or a folder that cannot be written.
+    """
+    try:
+        with _ending_on_sigterm():
+            report, how = make_demo(out, ros, settings, rate, quiet)
+    except ProcessFailed as error:
+        sys.stderr.write(f"ovs3d: error: {error}\n")
+        return 1
+    text = json.dumps(report.as_json(), indent=1) + "\n"
+    (out / "report.json").write_text(text, encoding="utf-8")
+    if json_path == "-":
+        sys.stdout.write(text)
+        return 0
+    if json_path:
+        Path(json_path).write_text(text, encoding="utf-8")
+    sys.stdout.write(f"{describe(report, how)}\nLook at {out / 'demo.png'}; all files are in {out}\n")
+    return 0
+
+
+def make_demo(out: Path, ros: bool, settings: dict[str, Any], rate: float, quiet: bool = True,
+              scene_path: Path = SHIPPED) -> tuple[Report, str]:
+    """Maps the scene while frames arrive, asks for things, measures, and writes map and pictures to `out`.
+
+    Args:
+        out: folder to write.
+        ros: whether to go over ROS.
+        settings: dotted parameters over `DEFAULTS`.
+        rate: frames per second.
+        quiet: no progress bar.
+        scene_path: a labelled dataset with `absent.txt`.
+
+    Returns:
+        The report, and one line that says how the demo was run.
+
+    Raises:
+        UserError: bad settings or data, or a folder that cannot be written.
+        ProcessFailed: a process of the demo failed.
+    """
+    started = time.monotonic()
+    config = override(Config(), DEFAULTS | settings)
+    if not 0 < rate <= 1000:
+        raise UserError(f"rate {rate:g}: give frames per second between 0 and 1000")
+    scene = read_scene(scene_path)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out}: cannot make this folder ({error.strerror}); choose another with -o") from None
+    with tqdm(total=len(scene.training), unit="frame", disable=quiet, dynamic_ncols=True) as bar:
+        bar.set_description("getting ready")
+        _warm_up(scene, config)
+        bar.set_description("mapping")
+        run_session = run_processes if ros else run_one_process
+        session = run_session(scene, config, rate, (out / MAP_NAME).resolve(), _show_on(bar))
+        bar.set_description("evaluating")
+        report = _evaluate(out, session, scene, config, started)
+    return report, session.how
+
+
+def _evaluate(out: Path, session: Session, scene: Scene, config: Config, started: float) -> Report:
+    pipeline = Ovs3d.load(session.map_path, {"compute.device": config.compute.device})
+    snapshot = pipeline.snapshot()
+    found = [answer.prompt for answer in session.answers if answer.found]
+    evaluation = evaluate_map(pipeline, snapshot, scene, found)
+    report = make_report(session, evaluation, scene, snapshot.num_gaussians, time.monotonic() - started)
+    write_pictures(out, report, session, evaluation, scene, snapshot, config)
+    return report
+
+
+def _warm_up(scene: Scene, config: Config) -> None:
+    """Compiles every kernel (Numba keeps them on disk), so that no frame waits for that.
+
+    The first run after installation takes half a minute here, later ones seconds.
+    """
+    pipeline = Ovs3d(config)
+    frame = scene.dataset[scene.training[0]]
+    pipeline.add_frame(frame)
+    pipeline.optimize(WARM_UP_STEPS)
+    for _ in pipeline.relift():
+        pass
+    snapshot = pipeline.snapshot()
+    result = pipeline.query(scene.present[:1], snapshot=snapshot)
+    pipeline.render_labels(result, frame.camera, frame.camtoworld, snapshot)
+
+
+def _show_on(bar: tqdm) -> Progress:
+    def show(figures: dict[str, Any]) -> None:
+        bar.update(int(figures.get("frames_received", 0)) - bar.n)
+        psnr = figures.get("psnr")
+        bar.set_postfix(keyframes=int(figures.get("keyframes", 0)), Gaussians=int(figures.get("num_gaussians", 0)),
+                        PSNR="-" if psnr is None else f"{psnr:.1f} dB")
+
+    return show
+
+
+@contextlib.contextmanager
+def _ending_on_sigterm() -> Iterator[None]:
+    """Turns SIGTERM into SystemExit, so that child processes are stopped on the way out."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

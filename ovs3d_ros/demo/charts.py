@@ -1,0 +1,139 @@
+"""The two drawings of the contact sheet that are not camera pictures: the room from above, and presence bars."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from ovs3d_ros.clouds import point_columns
+from ovs3d_ros.demo.report import PromptReport
+from ovs3d_ros.geometry import quat_to_matrix
+from ovs3d_ros.types import MapSnapshot, SemanticObject
+from ovs3d_ros.visualize import label_colors
+
+PAPER, INK, FAINT, RULE = (250, 250, 248), (34, 36, 40), (120, 124, 130), (222, 222, 218)
+GROUND = (226, 229, 233)
+YES, NO, WRONG = (58, 141, 96), (150, 154, 160), (200, 62, 52)
+_TOP_SHARE = 0.85  # of the height that the cameras see from: what is higher would hide the room
+_MIN_OPACITY = 0.3
+_MARGIN = 0.03  # of the drawing around the room
+_MAX_FOOTPRINT = 0.3  # of the drawing: a floor's or a wall's box says nothing and hides the rest
+
+
+class _Plan:
+    """Maps world x, y to pixels of a drawing with y up."""
+
+    def __init__(self, points: np.ndarray, width: int, height: int) -> None:
+        low, high = np.percentile(points[:, :2], [1, 99], axis=0)
+        self.scale = (1 - 2 * _MARGIN) * min(width / (high[0] - low[0]), height / (high[1] - low[1]))
+        self._middle = (low + high) / 2
+        self._center = np.array([width, height]) / 2
+
+    def __call__(self, points: np.ndarray) -> np.ndarray:
+        """Pixels [..., 2] of world points [..., 2+]."""
+        return self._center + (np.asarray(points)[..., :2] - self._middle) * self.scale * [1, -1]
+
+
+def draw_room(snapshot: MapSnapshot, objects: Sequence[SemanticObject], width: int, height: int) -> np.ndarray:
+    """The map seen from above (z is up), with the camera's path and a box and name for each object.
+
+    Args:
+        snapshot: the map.
+        objects: what to name; colours follow their labels.
+        width: of the drawing, pixels.
+        height: of the drawing, pixels.
+    """
+    g = snapshot.gaussians
+    ceiling = float(snapshot.camtoworlds[:, 2, 3].mean()) / _TOP_SHARE
+    means, opacities = g["means"].cpu().numpy(), g["opacities"].cpu().numpy()
+    shown = np.flatnonzero((opacities > _MIN_OPACITY) & (means[:, 2] < ceiling))
+    shown = shown[np.argsort(means[shown, 2])]  # painter's order: the highest last
+    points, rgb = point_columns(snapshot, shown)
+    radii = g["scales"].cpu().numpy()[shown].max(axis=1)
+    plan = _Plan(points, width, height)
+    picture = np.full((height, width, 3), GROUND, np.uint8)
+    for center, radius, color in zip(plan(points).round().astype(int), radii, rgb):
+        size = int(np.clip(round(1.2 * radius * plan.scale), 1, 12))
+        cv2.circle(picture, tuple(int(v) for v in center), size, color.tolist(), -1)
+    path = plan(snapshot.camtoworlds[:, :3, 3])
+    image = Image.fromarray(picture)
+    draw = ImageDraw.Draw(image)
+    draw.line([tuple(p) for p in path], fill=INK, width=3, joint="curve")
+    draw.ellipse((*(path[-1] - 6), *(path[-1] + 6)), fill=INK)
+    colors = label_colors(max([item.label for item in objects], default=0))
+    named = []
+    for item in objects:
+        footprint = plan(_footprint(item))
+        if cv2.contourArea(footprint.astype(np.float32)) < _MAX_FOOTPRINT * width * height:
+            named.append((item.prompt, plan(item.center), colors[item.label]))
+            draw.polygon([tuple(p) for p in footprint], outline=tuple(int(c) for c in colors[item.label]), width=3)
+    _write_names(draw, named, width, height)
+    return np.asarray(image)
+
+
+def _footprint(item: SemanticObject) -> np.ndarray:
+    """Corners [4, 2] of the rectangle around the box's shadow on the floor, as small as it gets."""
+    axes = quat_to_matrix(item.quat)
+    corners = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]) * item.size / 2
+    shadow = (item.center + corners @ axes.T)[:, :2].astype(np.float32)
+    return cv2.boxPoints(cv2.minAreaRect(shadow))
+
+
+def _write_names(draw: ImageDraw.ImageDraw, names: list[tuple[str, np.ndarray, np.ndarray]], width: int,
+                 height: int) -> None:
+    """Writes each name on a plate near its place, moved down until it covers no other."""
+    font = ImageFont.load_default(15)
+    taken: list[tuple[float, float, float, float]] = []
+    for text, place, color in sorted(names, key=lambda item: item[1][1]):
+        wide = font.getlength(text) + 12
+        x = float(np.clip(place[0] - wide / 2, 2, width - wide - 2))
+        y = float(np.clip(place[1] - 11, 2, height - 24))
+        while any(x < r and x + wide > l and y < b and y + 22 > t for l, t, r, b in taken):
+            y += 4
+        taken.append((x, y, x + wide, y + 22))
+        draw.rounded_rectangle((x, y, x + wide, y + 22), 5, fill=tuple(int(0.55 * c) for c in color))
+        draw.text((x + 6, y + 11), text, fill=(255, 255, 255), font=font, anchor="lm")
+
+
+def draw_presence(present: Sequence[PromptReport], absent: Sequence[PromptReport], threshold: float, width: int,
+                  height: int) -> np.ndarray:
+    """Two lists of bars: presence of what is in the room, and of what is not; wrong decisions are red.
+
+    Args:
+        present: questions about what is there.
+        absent: questions about what is not.
+        threshold: presence from which a thing counts as found.
+        width: of the drawing, pixels.
+        height: of the drawing, pixels.
+    """
+    image = Image.new("RGB", (width, height), PAPER)
+    draw = ImageDraw.Draw(image)
+    lists = ((f"In the room: {sum(q.found for q in present)} of {len(present)} found", present),
+             (f"Not in the room: {sum(q.found for q in absent)} of {len(absent)} found", absent))
+    step = min(30.0, (height - 44) / max(len(present), len(absent), 1))
+    for column, (title, questions) in enumerate(lists):
+        left = column * (width / 2 + 10)
+        draw.text((left, 14), title, fill=INK, font=ImageFont.load_default(19), anchor="lm")
+        for row, question in enumerate(sorted(questions, key=lambda q: -q.presence)):
+            _draw_bar(draw, question, (left, 44 + (row + 0.5) * step), width / 2 - 20, threshold)
+    return np.asarray(image)
+
+
+def _draw_bar(draw: ImageDraw.ImageDraw, question: PromptReport, place: tuple[float, float], width: float,
+              threshold: float) -> None:
+    x, y = place
+    font = ImageFont.load_default(15)
+    right = question.found == question.present_in_scene
+    color = WRONG if not right else YES if question.found else NO
+    start, end = x + 0.36 * width, x + 0.78 * width
+    draw.text((x, y), question.prompt, fill=INK if right else WRONG, font=font, anchor="lm")
+    draw.rounded_rectangle((start, y - 7, end, y + 7), 4, fill=RULE)
+    if question.presence > 0.01:
+        draw.rounded_rectangle((start, y - 7, start + question.presence * (end - start), y + 7), 4, fill=color)
+    mark = start + threshold * (end - start)
+    draw.line((mark, y - 9, mark, y + 9), fill=INK, width=1)
+    note = f"{question.presence:.2f}" + (f"  IoU {question.iou:.2f}" if question.iou is not None else "")
+    draw.text((end + 8, y), note, fill=FAINT, font=font, anchor="lm")

@@ -1,0 +1,101 @@
+"""Measures a saved map on the frames it was not made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ovs3d_ros import evaluate
+from ovs3d_ros.demo.scene import Scene
+from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.types import Frame, MapSnapshot, QueryResult
+
+PROTOCOL = "dataset"
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutView:
+    """A frame the map never saw, and what the map shows from there.
+
+    Attributes:
+        frame: photograph, depth, labels, pose.
+        rgb: [H, W, 3] rendered, 0..1.
+        depth: [H, W] rendered, metres, 0 = none.
+        codes: [H, W, d + 1] rendered unit feature codes, zero where the map is transparent.
+        labels: [H, W] class index by argmax over the scene's class list, 0 = none.
+    """
+
+    frame: Frame
+    rgb: np.ndarray
+    depth: np.ndarray
+    codes: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """How good a map is.
+
+    Attributes:
+        psnr: mean over held-out views, dB.
+        segmentation: argmax over the class list against the labels.
+        ious: per present prompt, its mask (relevancy mode) against its class, pooled over the held-out views.
+        views: the held-out views.
+        masks: per present prompt, its mask in each view, [H, W] bool.
+        answer: one query for all that is present, for the labelled cloud and the boxes.
+    """
+
+    psnr: float
+    segmentation: evaluate.SegmentationScore
+    ious: dict[str, float]
+    views: list[HeldOutView]
+    masks: dict[str, list[np.ndarray]]
+    answer: QueryResult
+
+
+def evaluate_map(pipeline: Ovs3d, snapshot: MapSnapshot, scene: Scene, named: list[str]) -> Evaluation:
+    """Renders and segments the held-out views.
+
+    Args:
+        pipeline: with the encoder of the map.
+        snapshot: the map.
+        scene: what was mapped.
+        named: prompts of the query for the labelled cloud.
+    """
+    classes = scene.dataset.classes
+    by_class = pipeline.query([name for name in classes if name], mode="argmax", snapshot=snapshot)
+    frames = [scene.dataset[i] for i in scene.holdout]
+    views = [_view(pipeline, snapshot, frame, by_class, classes) for frame in frames]
+    score = evaluate.score_segmentation(PROTOCOL, [v.labels for v in views], [f.labels for f in frames], classes)
+    masks = {prompt: _masks(pipeline, snapshot, frames, prompt) for prompt in scene.present}
+    ious = {prompt: _pooled_iou(masks[prompt], [f.labels == classes.index(prompt) for f in frames])
+            for prompt in scene.present}
+    psnr = float(np.mean([evaluate.psnr(v.rgb, v.frame.image) for v in views]))
+    answer = pipeline.query(named or scene.present, snapshot=snapshot)
+    return Evaluation(psnr, score, ious, views, masks, answer)
+
+
+def _view(pipeline: Ovs3d, snapshot: MapSnapshot, frame: Frame, by_class: QueryResult,
+          classes: list[str]) -> HeldOutView:
+    pose = frame.camera, frame.camtoworld
+    rendered = pipeline.render(*pose, snapshot)
+    labels, _ = pipeline.render_labels(by_class, *pose, snapshot, mode="argmax")
+    index_of_label = np.array([0] + [classes.index(name) for name in by_class.prompts])
+    codes = pipeline.render_codes(*pose, snapshot)
+    return HeldOutView(frame, rendered.rgb.cpu().numpy(), rendered.depth.cpu().numpy(), codes.cpu().numpy(),
+                       index_of_label[labels])
+
+
+def _masks(pipeline: Ovs3d, snapshot: MapSnapshot, frames: list[Frame], prompt: str) -> list[np.ndarray]:
+    """Where each frame shows what was asked for; empty where the map says that it is not there."""
+    result = pipeline.query([prompt], snapshot=snapshot)
+    if not result.found[0]:
+        return [np.zeros(frame.labels.shape, bool) for frame in frames]
+    return [pipeline.render_labels(result, frame.camera, frame.camtoworld, snapshot)[0] > 0 for frame in frames]
+
+
+def _pooled_iou(masks: list[np.ndarray], truth: list[np.ndarray]) -> float:
+    """Intersection over union, pixels of all views together; NaN where neither shows anything."""
+    union = sum(int((m | t).sum()) for m, t in zip(masks, truth))
+    return sum(int((m & t).sum()) for m, t in zip(masks, truth)) / union if union else float("nan")

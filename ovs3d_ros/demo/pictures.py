@@ -1,0 +1,127 @@
+"""The pictures of a demo run: overlays, masks, the labelled cloud, and the contact sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ovs3d_ros import visualize
+from ovs3d_ros.clouds import answer_columns, point_columns, visible_points, write_cloud
+from ovs3d_ros.config import Config
+from ovs3d_ros.demo.charts import PAPER, draw_presence, draw_room
+from ovs3d_ros.demo.evaluation import Evaluation, HeldOutView
+from ovs3d_ros.demo.report import Report
+from ovs3d_ros.demo.scene import Scene
+from ovs3d_ros.demo.session import Session
+from ovs3d_ros.types import MapSnapshot
+
+WIDTH = 1800  # of the sheet, pixels
+GAP = 20
+TILES = 6  # pictures per row
+LABEL_FOLDERS = ("overlays", "masks")
+
+
+def write_pictures(out: Path, report: Report, session: Session, evaluation: Evaluation, scene: Scene,
+                   snapshot: MapSnapshot, config: Config) -> None:
+    """Writes `cloud.ply`, `overlays/`, `masks/` and `demo.png` into `out`."""
+    for name in LABEL_FOLDERS:
+        folder = out / name
+        folder.mkdir(exist_ok=True)
+        for stale in folder.glob("*.png"):
+            stale.unlink()
+    indices = visible_points(snapshot, config.output)
+    points, base = point_columns(snapshot, indices)
+    columns = answer_columns(evaluation.answer, indices, base)
+    write_cloud(out / "cloud.ply", points, columns.pop("rgb"), **columns)
+    for i, view in enumerate(evaluation.views):
+        for prompt, masks in evaluation.masks.items():
+            name = f"{view.frame.name}_{prompt.replace(' ', '_')}.png"
+            Image.fromarray(masks[i].astype(np.uint8) * 255).save(out / "masks" / name)
+        _save(out / "overlays" / f"{view.frame.name}.png", _labelled(view.frame.image, view.labels, scene))
+    for name, picture in session.pictures.items():
+        _save(out / "overlays" / f"topic_segmentation_{name}.png", picture)
+    _save(out / "demo.png", make_sheet(report, session, evaluation, scene, snapshot, config))
+
+
+def make_sheet(report: Report, session: Session, evaluation: Evaluation, scene: Scene, snapshot: MapSnapshot,
+               config: Config) -> np.ndarray:
+    """The whole run on one page, RGB [H, W, 3]."""
+    views = _telling_views(evaluation)
+    near, far = visualize.depth_range([view.depth for view in views])
+    painter = visualize.FeatureColors.fit(np.concatenate([v.codes.reshape(-1, v.codes.shape[-1]) for v in views]))
+    tiles, captions = [], []
+    for view in views:
+        tiles += [view.frame.image, visualize.to_uint8(view.rgb), visualize.color_depth(view.depth, near, far),
+                  painter.paint(view.codes), _overlay(view.frame.image, view.labels),
+                  _overlay(view.frame.image, view.frame.labels)]
+    captions = ["photo, kept from the map", "rendered from the map", "rendered depth", "language features (PCA)",
+                "best class per pixel", "ground truth"] * len(views)
+    note = (f"{session.how}\n"
+            f"{report.frames_received} of {report.frames_sent} frames, {report.frames_dropped} dropped, "
+            f"{report.keyframes} keyframes, {report.num_gaussians} Gaussians    held-out PSNR "
+            f"{report.psnr_holdout:.1f} dB    mIoU {report.miou_lift:.2f}\n"
+            f"query {report.query_p50_ms:.0f} ms median, {report.query_p95_ms:.0f} ms p95    frame to map "
+            f"{report.frame_to_map_p95_ms:.0f} ms p95    {report.seconds_total:.0f} s in all")
+    top = visualize.contact_sheet(tiles, captions, TILES, WIDTH, "ovs3d: posed frames in, text queries out", note)
+    middle = (WIDTH - 3 * GAP) // 2
+    room = draw_room(snapshot, _best_objects(evaluation), middle, round(0.72 * middle))
+    bars = draw_presence(report.present, report.absent, config.query.presence, middle, room.shape[0])
+    charts = _row([room, bars])
+    answers = visualize.contact_sheet(*_answers(report, evaluation), TILES, WIDTH)
+    return np.concatenate([top, charts, answers], axis=0)
+
+
+def _telling_views(evaluation: Evaluation) -> list[HeldOutView]:
+    """The two held-out views that show the most classes."""
+    richness = [-len(np.unique(view.frame.labels)) for view in evaluation.views]
+    return [evaluation.views[i] for i in sorted(np.argsort(richness, kind="stable")[:2])]
+
+
+def _best_objects(evaluation: Evaluation) -> list:
+    """The best instance of each prompt."""
+    best = {}
+    for item in evaluation.answer.objects:
+        if item.prompt not in best or item.num_gaussians > best[item.prompt].num_gaussians:
+            best[item.prompt] = item
+    return list(best.values())
+
+
+def _answers(report: Report, evaluation: Evaluation) -> tuple[list[np.ndarray], list[str]]:
+    """For the prompts that were found: the view that shows most of each, with its mask."""
+    tiles, captions = [], []
+    for question in sorted(report.present, key=lambda q: -(q.iou or 0)):
+        masks = evaluation.masks[question.prompt]
+        best = int(np.argmax([mask.sum() for mask in masks]))
+        if question.found and masks[best].any():
+            tiles.append(visualize.overlay(evaluation.views[best].frame.image, masks[best].astype(np.uint8)))
+            captions.append(question.prompt + ("" if question.iou is None else f"   IoU {question.iou:.2f}"))
+    return tiles[:2 * TILES] or [np.full((60, 80, 3), PAPER, np.uint8)], captions[:2 * TILES] or ["nothing found"]
+
+
+def _overlay(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return visualize.overlay(image, labels.astype(np.int64))
+
+
+def _labelled(image: np.ndarray, labels: np.ndarray, scene: Scene) -> np.ndarray:
+    """An overlay with a legend of the classes in it, twice the size."""
+    colors = visualize.label_colors(len(scene.dataset.classes))
+    entries = [(scene.dataset.classes[i], colors[i]) for i in np.unique(labels) if i]
+    picture = visualize.overlay(image, labels.astype(np.int64), 2 * image.shape[1])
+    return visualize.add_legend(picture, entries)
+
+
+def _row(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """Pictures of one height side by side, as wide as the sheet."""
+    sheet = np.full((pictures[0].shape[0] + GAP, WIDTH, 3), PAPER, np.uint8)
+    x = GAP
+    for picture in pictures:
+        sheet[:picture.shape[0], x:x + picture.shape[1]] = picture
+        x += picture.shape[1] + GAP
+    return sheet
+
+
+def _save(path: Path, picture: np.ndarray) -> None:
+    Image.fromarray(picture).save(path)

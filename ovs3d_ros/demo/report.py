@@ -1,0 +1,114 @@
+"""The numbers of a demo run: `report.json` and the summary in words."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from ovs3d_ros.demo.evaluation import Evaluation
+from ovs3d_ros.demo.scene import Scene
+from ovs3d_ros.demo.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class PromptReport:
+    """One question: what was asked, the truth, and the answer.
+
+    Attributes:
+        prompt: as asked.
+        present_in_scene: the truth.
+        found: the presence decision.
+        presence: its probability.
+        iou: mask against labels on the held-out views; None for what is not there or not in those views.
+        latency_ms: from asking to the answer.
+    """
+
+    prompt: str
+    present_in_scene: bool
+    found: bool
+    presence: float
+    iou: float | None
+    latency_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The fields of `report.json`; `miou_refined` is null until maps are refined."""
+
+    psnr_holdout: float
+    num_gaussians: int
+    frames_sent: int
+    frames_received: int
+    frames_dropped: int
+    keyframes: int
+    queries: list[PromptReport]
+    miou_lift: float
+    miou_refined: float | None
+    query_p50_ms: float
+    query_p95_ms: float
+    frame_to_map_p95_ms: float
+    seconds_total: float
+
+    def as_json(self) -> dict:
+        """Plain JSON values, rounded to what is meant by them."""
+        return _rounded(asdict(self))
+
+    @property
+    def present(self) -> list[PromptReport]:
+        """The questions about what is there."""
+        return [q for q in self.queries if q.present_in_scene]
+
+    @property
+    def absent(self) -> list[PromptReport]:
+        """The questions about what is not there."""
+        return [q for q in self.queries if not q.present_in_scene]
+
+
+def make_report(session: Session, evaluation: Evaluation, scene: Scene, num_gaussians: int,
+                seconds: float) -> Report:
+    """Puts a run and its evaluation together."""
+    questions = []
+    for answer in session.answers:
+        iou = evaluation.ious.get(answer.prompt, math.nan)
+        questions.append(PromptReport(
+            prompt=answer.prompt, present_in_scene=answer.prompt in scene.present, found=answer.found,
+            presence=answer.presence, iou=None if math.isnan(iou) else iou, latency_ms=answer.latency_ms))
+    p50, p95 = np.percentile([answer.latency_ms for answer in session.answers], [50, 95])
+    return Report(
+        psnr_holdout=evaluation.psnr, num_gaussians=num_gaussians, frames_sent=session.frames_sent,
+        frames_received=session.frames_received, frames_dropped=session.frames_dropped, keyframes=session.keyframes,
+        queries=questions, miou_lift=evaluation.segmentation.miou, miou_refined=None, query_p50_ms=float(p50),
+        query_p95_ms=float(p95), frame_to_map_p95_ms=session.frame_to_map_p95_ms, seconds_total=seconds)
+
+
+def describe(report: Report, how: str) -> str:
+    """The run in words, for a terminal."""
+    present, absent = report.present, report.absent
+    found, wrong = sum(q.found for q in present), sum(q.found for q in absent)
+    lines = [
+        f"Mapped {report.frames_received} of {report.frames_sent} frames ({report.frames_dropped} dropped) into "
+        f"{report.num_gaussians} Gaussians from {report.keyframes} keyframes - {how}",
+        f"Held-out views: PSNR {report.psnr_holdout:.1f} dB, mIoU {report.miou_lift:.2f}",
+        f"Found {found} of {len(present)} things that are there, and {wrong} of {len(absent)} that are not:"]
+    width = max(len(q.prompt) for q in report.queries)
+    for q in sorted(report.queries, key=lambda q: (not q.present_in_scene, -q.presence)):
+        truth = "there    " if q.present_in_scene else "not there"
+        verdict = "found    " if q.found else "not found"
+        iou = f"  IoU {q.iou:.2f}" if q.iou is not None else ""
+        wrong_mark = "  <- wrong" if q.found != q.present_in_scene else ""
+        lines.append(f"  {q.prompt:{width}}  {truth}  {verdict}  presence {q.presence:.2f}{iou}{wrong_mark}")
+    lines.append(f"Query {report.query_p50_ms:.0f} ms median, {report.query_p95_ms:.0f} ms p95; frame to map "
+                 f"{report.frame_to_map_p95_ms:.0f} ms p95; {report.seconds_total:.0f} s in all")
+    return "\n".join(lines)
+
+
+def _rounded(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    if isinstance(value, float):
+        return None if math.isnan(value) else round(value, 4)
+    return value

@@ -1,0 +1,193 @@
+"""The demo's client: watches a mapping run over ROS, asks `~/query`, and writes down what came back.
+
+`python -m ovs3d_ros.ros.demo_client REQUEST.json OUT` is started by `ovs3d demo`. It reports its progress on stdout,
+one JSON object per line, and leaves `answers.json`, `query_cloud.npy`, `overlay.npy` and `label.npy` in OUT.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from ovs3d_interfaces.srv import QueryText
+from rclpy.node import Node
+
+from ovs3d_ros.ros import conversions
+from ovs3d_ros.ros.publish import LATCHED
+from ovs3d_ros.types import UserError
+
+SERVER = "/ovs3d"  # the mapping node
+SPIN_PERIOD = 0.05  # seconds
+CALL_TIMEOUT = 30.0  # seconds a query may take
+OUTPUT_TIMEOUT = 20.0  # seconds until the topics show the last answer
+IDLE_REPORTS = 2  # diagnostics in a row that must say idle: an image may be on its way at the first
+LOSSES = ("rejected", "lost_pose", "lost_depth", "lost_overflow")  # input diagnostics
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to do, as the demo wrote it.
+
+    Attributes:
+        prompts: asked one by one.
+        player_report: file that the player writes when it has sent all frames.
+        timeout: seconds until mapping must be done.
+    """
+
+    prompts: list[str]
+    player_report: str
+    timeout: float
+
+
+class DemoClient(Node):
+    """Subscribes to what the mapping node says about itself and to its answers."""
+
+    def __init__(self) -> None:
+        super().__init__("demo_client")
+        self.mapping: dict[str, str] = {}
+        self.input: dict[str, str] = {}
+        self.idle_reports = 0
+        self.latest: dict[str, Any] = {}
+        self._query = self.create_client(QueryText, f"{SERVER}/query")
+        self.create_subscription(conversions.DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        outputs = {
+            "query_cloud": (conversions.PointCloud2, LATCHED),
+            "label_map": (conversions.String, LATCHED),
+            "segmentation/overlay": (conversions.Image, 1),
+            "segmentation/label": (conversions.Image, 1),
+        }
+        for topic, (kind, profile) in outputs.items():
+            self.create_subscription(kind, f"{SERVER}/{topic}", self._keep(topic), profile)
+
+    def _keep(self, topic: str) -> Callable[[Any], None]:
+        return lambda message: self.latest.update({topic: message})
+
+    def _on_diagnostics(self, message: conversions.DiagnosticArray) -> None:
+        for status in message.status:
+            values = {pair.key: pair.value for pair in status.values}
+            if status.name.endswith(": mapping"):
+                self.mapping = values
+                self.idle_reports = self.idle_reports + 1 if values["idle"] == "True" else 0
+            elif status.name.endswith(": input"):
+                self.input = values
+
+    def wait_for(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
+        """Spins until the condition holds.
+
+        Raises:
+            UserError: it does not in time.
+        """
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                raise UserError(f"no {what} within {seconds:.0f} s")
+            rclpy.spin_once(self, timeout_sec=SPIN_PERIOD)
+
+    def figures(self) -> dict[str, float]:
+        """The numbers of the last diagnostics; `frames_dropped` holds everything that was lost on the way."""
+        numbers = {key: float(value) for key, value in self.mapping.items() if _is_number(value)}
+        if numbers:
+            lost = sum(int(self.input.get(key, 0)) for key in LOSSES)
+            numbers["frames_dropped"] += numbers["frames_rejected"] + lost
+        return numbers
+
+    def ask(self, prompts: list[str]) -> tuple[QueryText.Response, float]:
+        """Calls the service; returns the response and the milliseconds until it was here.
+
+        Raises:
+            UserError: no answer in time, or an error code.
+        """
+        request = QueryText.Request(prompts=prompts, threshold=-1.0)
+        started = time.perf_counter()
+        future = self._query.call_async(request)
+        rclpy.spin_until_future_complete(self, future, timeout_sec=CALL_TIMEOUT)
+        latency_ms = 1e3 * (time.perf_counter() - started)
+        if not future.done():
+            raise UserError(f"no answer from {SERVER}/query within {CALL_TIMEOUT:.0f} s")
+        response = future.result()
+        if response.error_code != QueryText.Response.OK:
+            raise UserError(f"{SERVER}/query refused {prompts}: {response.error_msg}")
+        return response, latency_ms
+
+    def wait_until_mapped(self, player_report: Path, timeout: float) -> None:
+        """Returns when the player has sent everything and the node has nothing left to do."""
+        reported: dict[str, float] = {}
+
+        def done() -> bool:
+            nonlocal reported
+            if (figures := self.figures()) != reported:
+                reported = figures
+                _say(figures)
+            if not player_report.exists():
+                self.idle_reports = 0
+            return self.idle_reports >= IDLE_REPORTS
+
+        self.wait_for(done, timeout, "end of mapping")
+
+    def answer_shown(self, prompts: list[str]) -> bool:
+        """Whether the topics show the answer to these prompts."""
+        if set(self.latest) < {"query_cloud", "label_map", "segmentation/overlay", "segmentation/label"}:
+            return False
+        return [label["prompt"] for label in json.loads(self.latest["label_map"].data)["labels"]] == prompts
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return np.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _say(message: dict) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+def run(client: DemoClient, request: Request, out: Path) -> None:
+    """Watches, asks each prompt alone, then all that were found together, and writes what came back."""
+    client.wait_until_mapped(Path(request.player_report), request.timeout)
+    answers = []
+    for prompt in request.prompts:
+        response, latency_ms = client.ask([prompt])
+        answers.append(dict(prompt=prompt, found=bool(response.found[0]), presence=float(response.presence[0]),
+                            latency_ms=latency_ms))
+    found = [answer["prompt"] for answer in answers if answer["found"]]
+    if found:
+        client.latest.clear()
+        client.ask(found)
+        client.wait_for(lambda: client.answer_shown(found), OUTPUT_TIMEOUT, "answer on the output topics")
+        np.save(out / "query_cloud.npy", conversions.from_cloud(client.latest["query_cloud"]))
+        for name in ("overlay", "label"):
+            topic = f"{SERVER}/segmentation/{name}"
+            image = conversions.from_image(client.latest[f"segmentation/{name}"], topic)
+            np.save(out / f"{name}.npy", image)
+    report = dict(figures=client.figures(), answers=answers)
+    (out / "answers.json").write_text(json.dumps(report) + "\n", encoding="utf-8")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the client; returns 0, or 1 when the node did not do its part."""
+    request_path, out = (Path(a) for a in (sys.argv[1:] if arguments is None else arguments))
+    request = Request(**json.loads(request_path.read_text(encoding="utf-8")))
+    rclpy.init(args=[])
+    client = DemoClient()
+    try:
+        run(client, request, out)
+    except UserError as error:
+        sys.stderr.write(f"demo client: {error}\n")
+        return 1
+    finally:
+        client.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
