@@ -24,9 +24,16 @@ class ColorEncoder:
 
     name = "tests/colors"
     dim = 16
-    # Relevancy is sigmoid(4 cos), as the negatives name no colour: a label needs cos > 0.55, presence about cos 0.3.
-    calibration = {"query": {"temperature": 4.0, "threshold": 0.9, "presence_weights": (20.0, 0.0, 0.0),
-                             "presence_bias": -15.0, "source": "by construction"}}
+    # Relevancy is sigmoid(4 cos), as the negatives name no colour: labels need cos > 0.55, presence 0.3.
+    calibration = {
+        "query": {
+            "temperature": 4.0,
+            "threshold": 0.9,
+            "presence_weights": (20.0, 0.0, 0.0),
+            "presence_bias": -15.0,
+            "source": "by construction",
+        }
+    }
 
     def __init__(self, config, device):
         random = torch.randn(self.dim, self.dim, generator=torch.Generator().manual_seed(0))
@@ -39,8 +46,13 @@ class ColorEncoder:
         strength = np.concatenate([chroma, np.full((rows, columns, 1), CHROMA_OF_GREY, np.float32)], -1)
         left, top = np.meshgrid(np.arange(columns) / columns, np.arange(rows) / rows)
         boxes = np.stack([left, top, left + 1 / columns, top + 1 / rows], -1).reshape(-1, 4)
-        return CropTable(torch.from_numpy(boxes).float(), torch.zeros(rows * columns, dtype=torch.int64),
-                         torch.from_numpy(strength.reshape(-1, 4)) @ self.basis[:4], 1, (rows, columns))
+        return CropTable(
+            torch.from_numpy(boxes).float(),
+            torch.zeros(rows * columns, dtype=torch.int64),
+            torch.from_numpy(strength.reshape(-1, 4)) @ self.basis[:4],
+            1,
+            (rows, columns),
+        )
 
     def encode_text(self, prompts) -> torch.Tensor:
         return torch.stack([self._text(prompt) for prompt in prompts])

@@ -13,14 +13,18 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 
 from ovs3d_ros.geometry import OPENGL_TO_OPENCV
 from ovs3d_ros.ros.environment import child_environment
 
 WIDTH, HEIGHT, FOCAL = 160, 120, 130.0
 ROOM = np.array([[-4.0, -4.0, 0.0], [4.0, 4.0, 3.0]])  # opposite corners, metres
-SPHERES = (((0.0, 0.0, 0.35), 0.35, (200, 30, 30)), ((0.9, 0.2, 0.25), 0.25, (30, 60, 200)),
-           ((-0.8, 0.4, 0.3), 0.3, (40, 180, 60)))
+SPHERES = (
+    ((0.0, 0.0, 0.35), 0.35, (200, 30, 30)),
+    ((0.9, 0.2, 0.25), 0.25, (30, 60, 200)),
+    ((-0.8, 0.4, 0.3), 0.3, (40, 180, 60)),
+)
 
 
 def look_at(eye: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -69,12 +73,36 @@ def write_dataset(folder: Path, count: int = 8) -> Path:
         rgb, depth = render(camtoworld)
         cv2.imwrite(str(folder / f"images/{i:04d}.png"), rgb[..., ::-1])
         cv2.imwrite(str(folder / f"depth/{i:04d}.png"), np.round(depth * 1000).astype(np.uint16))
-        frames.append({"file_path": f"images/{i:04d}.png", "depth_file_path": f"depth/{i:04d}.png",
-                       "transform_matrix": (camtoworld @ OPENGL_TO_OPENCV).tolist()})
-    camera = {"camera_model": "OPENCV", "w": WIDTH, "h": HEIGHT, "fl_x": FOCAL, "fl_y": FOCAL,
-              "cx": WIDTH / 2, "cy": HEIGHT / 2}
+        frames.append(
+            {
+                "file_path": f"images/{i:04d}.png",
+                "depth_file_path": f"depth/{i:04d}.png",
+                "transform_matrix": (camtoworld @ OPENGL_TO_OPENCV).tolist(),
+            }
+        )
+    camera = {
+        "camera_model": "OPENCV",
+        "w": WIDTH,
+        "h": HEIGHT,
+        "fl_x": FOCAL,
+        "fl_y": FOCAL,
+        "cx": WIDTH / 2,
+        "cy": HEIGHT / 2,
+    }
     (folder / "transforms.json").write_text(json.dumps({**camera, "frames": frames}), encoding="utf-8")
     return folder
+
+
+def use_child_environment(patch: pytest.MonkeyPatch) -> None:
+    """Lets this process talk ROS the way its children do; call it before the first `rclpy.init`."""
+    environment = child_environment(0)
+    for name in (
+        "ROS_AUTOMATIC_DISCOVERY_RANGE",
+        "FASTDDS_DEFAULT_PROFILES_FILE",
+        "FASTRTPS_DEFAULT_PROFILES_FILE",
+    ):
+        if name in environment:
+            patch.setenv(name, environment[name])
 
 
 class Process:
@@ -85,10 +113,16 @@ class Process:
         self._stream = log.open("wb")
         tests = Path(__file__).resolve().parent
         environment = child_environment(domain_id)
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(tests.parent), str(tests), environment.get("PYTHONPATH")]))
+        environment["PYTHONPATH"] = os.pathsep.join(
+            filter(None, [str(tests.parent), str(tests), environment.get("PYTHONPATH")])
+        )
         environment["ROS_LOG_DIR"] = str(log.parent)
-        self.child = subprocess.Popen([sys.executable, "-m", module, *arguments], env=environment,
-                                      stdout=self._stream, stderr=subprocess.STDOUT)
+        self.child = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            env=environment,
+            stdout=self._stream,
+            stderr=subprocess.STDOUT,
+        )
 
     def output(self) -> str:
         """What the process has written so far."""
@@ -96,8 +130,11 @@ class Process:
 
     def wait_for(self, text: str, seconds: float) -> None:
         """Returns when the output contains `text`; fails when it does not, or when the process ends first."""
-        wait_until(lambda: text in self.output() or self.child.poll() is not None, seconds,
-                   lambda: f"no {text!r} in:\n{self.output()}")
+        wait_until(
+            lambda: text in self.output() or self.child.poll() is not None,
+            seconds,
+            lambda: f"no {text!r} in:\n{self.output()}",
+        )
         assert text in self.output(), f"ended with {self.child.returncode} before {text!r}:\n{self.output()}"
 
     def stop(self, number: int = signal.SIGINT, seconds: float = 30.0) -> int:

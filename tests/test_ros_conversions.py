@@ -37,11 +37,15 @@ def through_the_wire(message):
     return deserialize_message(serialize_message(message), type(message))
 
 
-@pytest.mark.parametrize("encoding, make", [
-    ("rgb8", lambda r: r.integers(0, 255, (6, 8, 3), np.uint8, endpoint=True)),
-    ("mono8", lambda r: r.integers(0, 255, (6, 8), np.uint8, endpoint=True)),
-    ("16UC1", lambda r: r.integers(0, 65535, (6, 8), np.uint16, endpoint=True)),
-    ("32FC1", lambda r: r.random((6, 8), np.float32))])
+@pytest.mark.parametrize(
+    "encoding, make",
+    [
+        ("rgb8", lambda r: r.integers(0, 255, (6, 8, 3), np.uint8, endpoint=True)),
+        ("mono8", lambda r: r.integers(0, 255, (6, 8), np.uint8, endpoint=True)),
+        ("16UC1", lambda r: r.integers(0, 65535, (6, 8), np.uint16, endpoint=True)),
+        ("32FC1", lambda r: r.random((6, 8), np.float32)),
+    ],
+)
 def test_images_survive_the_wire(encoding, make):
     pixels = make(np.random.default_rng(0))
     message = through_the_wire(conversions.to_image(pixels, encoding, HEADER))
@@ -87,12 +91,16 @@ def test_poses_there_and_back():
     np.testing.assert_allclose(conversions.from_transform(stamped.transform, "transform"), matrix, atol=1e-12)
     odometry = through_the_wire(conversions.to_odometry(matrix, HEADER, "camera"))
     np.testing.assert_allclose(conversions.from_pose(odometry.pose.pose, "odom"), matrix, atol=1e-12)
-    same = conversions.extrinsics_matrix((1.0, -2.0, 3.0, 0.0, 0.0, np.sqrt(0.5), np.sqrt(0.5)), "input.extrinsics")
+    same = conversions.extrinsics_matrix(
+        (1.0, -2.0, 3.0, 0.0, 0.0, np.sqrt(0.5), np.sqrt(0.5)), "input.extrinsics"
+    )
     np.testing.assert_allclose(same, matrix, atol=1e-12)
 
 
-@pytest.mark.parametrize("field, value, problem", [
-    ("x", float("nan"), "NaN"), ("x", float("inf"), "NaN or infinite"), ("w", 0.0, "is not a rotation")])
+@pytest.mark.parametrize(
+    "field, value, problem",
+    [("x", float("nan"), "NaN"), ("x", float("inf"), "NaN or infinite"), ("w", 0.0, "is not a rotation")],
+)
 def test_broken_poses_name_their_topic(field, value, problem):
     message = conversions.to_pose(np.eye(4))
     setattr(message.orientation if field == "w" else message.position, field, value)
@@ -109,14 +117,21 @@ def test_stamps_round_to_nanoseconds():
     assert conversions.to_time(1.5).nanosec == 500_000_000
     assert conversions.to_time(0.9999999999).sec == 1
     assert conversions.to_seconds(conversions.to_time(1_700_000_000.123456)) == pytest.approx(
-        1_700_000_000.123456, abs=3e-7)
+        1_700_000_000.123456, abs=3e-7
+    )
 
 
 def test_plain_clouds_have_the_layout_rviz_reads():
     points = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
-    message = through_the_wire(conversions.to_cloud(points, np.array([[255, 128, 1], [0, 0, 7]], np.uint8), HEADER))
+    message = through_the_wire(
+        conversions.to_cloud(points, np.array([[255, 128, 1], [0, 0, 7]], np.uint8), HEADER)
+    )
     assert [(f.name, f.offset, f.datatype) for f in message.fields] == [
-        ("x", 0, 7), ("y", 4, 7), ("z", 8, 7), ("rgb", 12, 7)]
+        ("x", 0, 7),
+        ("y", 4, 7),
+        ("z", 8, 7),
+        ("rgb", 12, 7),
+    ]
     assert (message.height, message.width, message.point_step, message.row_step) == (1, 2, 16, 32)
     table = conversions.from_cloud(message)
     assert table["y"].tolist() == [2.0, 5.0]
@@ -124,9 +139,16 @@ def test_plain_clouds_have_the_layout_rviz_reads():
 
 
 def test_labelled_clouds_carry_label_instance_and_score():
-    message = through_the_wire(conversions.to_cloud(
-        np.zeros((3, 3)), np.zeros((3, 3), np.uint8), HEADER, label=np.array([0, 1, 2**31], np.uint32),
-        instance=np.array([0, 3, 4], np.uint32), score=np.array([0.1, 0.5, 1.0], np.float32)))
+    message = through_the_wire(
+        conversions.to_cloud(
+            np.zeros((3, 3)),
+            np.zeros((3, 3), np.uint8),
+            HEADER,
+            label=np.array([0, 1, 2**31], np.uint32),
+            instance=np.array([0, 3, 4], np.uint32),
+            score=np.array([0.1, 0.5, 1.0], np.float32),
+        )
+    )
     assert [(f.name, f.datatype) for f in message.fields][4:] == [("label", 6), ("instance", 6), ("score", 7)]
     table = conversions.from_cloud(message)
     assert table["label"].tolist() == [0, 1, 2**31]
@@ -140,9 +162,13 @@ def test_empty_clouds_are_valid():
 
 def test_label_map_explains_the_numbers():
     text = conversions.to_label_map(["red mug", "sofa"], [True, False], [0.91234, 0.2], 7).data
-    assert json.loads(text) == {"map_version": 7, "labels": [
-        {"label": 1, "prompt": "red mug", "found": True, "presence": 0.9123},
-        {"label": 2, "prompt": "sofa", "found": False, "presence": 0.2}]}
+    assert json.loads(text) == {
+        "map_version": 7,
+        "labels": [
+            {"label": 1, "prompt": "red mug", "found": True, "presence": 0.9123},
+            {"label": 2, "prompt": "sofa", "found": False, "presence": 0.2},
+        ],
+    }
 
 
 @pytest.fixture
@@ -153,8 +179,14 @@ def make_node():
 
     def make(*overrides: str) -> Node:
         arguments = ["--ros-args"] + [word for text in overrides for word in ("-p", text)]
-        nodes.append(Node("ovs3d", context=context, cli_args=arguments if overrides else None,
-                          automatically_declare_parameters_from_overrides=True))
+        nodes.append(
+            Node(
+                "ovs3d",
+                context=context,
+                cli_args=arguments if overrides else None,
+                automatically_declare_parameters_from_overrides=True,
+            )
+        )
         return nodes[-1]
 
     yield make
@@ -178,18 +210,38 @@ def test_every_leaf_is_a_described_parameter(make_node):
 
 
 def test_overrides_become_the_configuration(make_node):
-    node = make_node("map.max_gaussians:=5000", "train.ssim_weight:=1", "query.negatives:=[wall, floor]",
-                     "clip.crop_divisors:=[2.0, 4.0]", "pose_source:=tf", "train.exposure:=false")
-    expected = override(Config(), {
-        "map.max_gaussians": 5000, "train.ssim_weight": 1.0, "query.negatives": ["wall", "floor"],
-        "clip.crop_divisors": [2.0, 4.0], "pose_source": "tf", "train.exposure": False})
+    node = make_node(
+        "map.max_gaussians:=5000",
+        "train.ssim_weight:=1",
+        "query.negatives:=[wall, floor]",
+        "clip.crop_divisors:=[2.0, 4.0]",
+        "pose_source:=tf",
+        "train.exposure:=false",
+    )
+    expected = override(
+        Config(),
+        {
+            "map.max_gaussians": 5000,
+            "train.ssim_weight": 1.0,
+            "query.negatives": ["wall", "floor"],
+            "clip.crop_divisors": [2.0, 4.0],
+            "pose_source": "tf",
+            "train.exposure": False,
+        },
+    )
     assert params.declare_config(node) == expected
 
 
-@pytest.mark.parametrize("override_text, problem", [
-    ("map.max_gaussians:=-1", "map.max_gaussians: -1 is outside"), ("pose_source:=gps", "'gps' is none of"),
-    ("map.max_gausians:=1000", "map.max_gausians: no such parameter"),
-    ("train.exposure:=5", "train.exposure: expected bool"), ("input.silence:=.nan", "is outside")])
+@pytest.mark.parametrize(
+    "override_text, problem",
+    [
+        ("map.max_gaussians:=-1", "map.max_gaussians: -1 is outside"),
+        ("pose_source:=gps", "'gps' is none of"),
+        ("map.max_gausians:=1000", "map.max_gausians: no such parameter"),
+        ("train.exposure:=5", "train.exposure: expected bool"),
+        ("input.silence:=.nan", "is outside"),
+    ],
+)
 def test_bad_parameters_are_one_clear_error(make_node, override_text, problem):
     with pytest.raises(UserError, match=problem):
         params.declare_config(make_node(override_text))
@@ -207,8 +259,11 @@ def test_shipped_yaml_is_the_configuration():
 
 def test_shipped_yaml_is_read_by_ros():
     context = Context()
-    rclpy.init(context=context, args=["--ros-args", "--params-file", str(REPOSITORY / "config" / "ovs3d.yaml")],
-               domain_id=free_domain_id())
+    rclpy.init(
+        context=context,
+        args=["--ros-args", "--params-file", str(REPOSITORY / "config" / "ovs3d.yaml")],
+        domain_id=free_domain_id(),
+    )
     node = Node("ovs3d", context=context, automatically_declare_parameters_from_overrides=True)
     try:
         assert params.declare_config(node) == Config()
@@ -218,7 +273,9 @@ def test_shipped_yaml_is_read_by_ros():
 
 
 def test_rviz_shows_what_the_node_publishes():
-    tree = yaml.safe_load((REPOSITORY / "config" / "ovs3d.rviz").read_text(encoding="utf-8"))["Visualization Manager"]
+    tree = yaml.safe_load((REPOSITORY / "config" / "ovs3d.rviz").read_text(encoding="utf-8"))[
+        "Visualization Manager"
+    ]
     displays = {d["Topic"]["Value"]: d for d in tree["Displays"] if "Topic" in d}
     source = (REPOSITORY / "ovs3d_ros" / "ros" / "publish.py").read_text(encoding="utf-8")
     for topic, display in displays.items():
@@ -237,11 +294,18 @@ def test_launch_file_describes_its_arguments():
     path = REPOSITORY / "launch" / "ovs3d.launch.py"
     tree = ast.parse(path.read_text(encoding="utf-8"))
     assert "generate_launch_description" in {n.name for n in tree.body if isinstance(n, ast.FunctionDef)}
-    executables = {k.value.value for node in ast.walk(tree) if isinstance(node, ast.Call)
-                   for k in node.keywords if k.arg == "executable"}
+    executables = {
+        k.value.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        for k in node.keywords
+        if k.arg == "executable"
+    }
     assert {"node", "play"} <= executables
     for executable in executables - {"rviz2"}:
-        assert (REPOSITORY / "scripts" / executable).is_file(), "setup.py installs what ros2 run starts from scripts/"
+        assert (REPOSITORY / "scripts" / executable).is_file(), (
+            "setup.py installs what ros2 run starts from scripts/"
+        )
     if importlib.util.find_spec("launch_ros") is None:
         return
     spec = importlib.util.spec_from_file_location("ovs3d_launch", path)

@@ -21,11 +21,11 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
 from ovs3d_ros.config import Config, override  # noqa: E402
 from ovs3d_ros.datasets import open_dataset  # noqa: E402
 from ovs3d_ros.ros import conversions  # noqa: E402
-from ovs3d_ros.ros.environment import child_environment, free_domain_id  # noqa: E402
+from ovs3d_ros.ros.environment import free_domain_id  # noqa: E402
 from ovs3d_ros.ros.inputs import Inputs  # noqa: E402
 from ovs3d_ros.ros.play import Player  # noqa: E402
 from ovs3d_ros.types import Camera, Frame  # noqa: E402
-from ros_env import HEIGHT, WIDTH, write_dataset  # noqa: E402
+from ros_env import HEIGHT, WIDTH, use_child_environment, write_dataset  # noqa: E402
 
 CAMERA = Camera(np.array([[130.0, 0, WIDTH / 2], [0, 130.0, HEIGHT / 2], [0, 0, 1]]), WIDTH, HEIGHT)
 
@@ -53,7 +53,9 @@ class Wire:
         return node
 
     def inputs(self, **changes) -> Inputs:
-        config = override(Config(), {"qos.input": "reliable", **{k.replace("__", "."): v for k, v in changes.items()}})
+        config = override(
+            Config(), {"qos.input": "reliable", **{k.replace("__", "."): v for k, v in changes.items()}}
+        )
         return Inputs(self.node("receiver"), config, lambda frame, header: self.frames.append(frame))
 
     def spin_until(self, condition, seconds: float = 10.0) -> None:
@@ -71,10 +73,7 @@ class Wire:
 @pytest.fixture
 def wire(monkeypatch) -> Iterator[Wire]:
     domain_id = free_domain_id()
-    environment = child_environment(domain_id)
-    for name in ("ROS_AUTOMATIC_DISCOVERY_RANGE", "FASTDDS_DEFAULT_PROFILES_FILE"):
-        if name in environment:
-            monkeypatch.setenv(name, environment[name])
+    use_child_environment(monkeypatch)
     context = Context()
     rclpy.init(context=context, args=[], domain_id=domain_id)
     wire = Wire(context)
@@ -91,19 +90,28 @@ class Robot:
     def __init__(self, wire: Wire, image_type=conversions.Image, image_topic="image", reliable: bool = True):
         self.wire = wire
         self.node = wire.node("robot")
-        profile = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE if reliable
-                             else ReliabilityPolicy.BEST_EFFORT)
-        self.publishers = {name: self.node.create_publisher(kind, name, profile) for name, kind in {
-            image_topic: image_type, "camera_info": conversions.CameraInfo, "depth": conversions.Image,
-            "pose": conversions.PoseStamped}.items()}
+        profile = QoSProfile(
+            depth=10, reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
+        )
+        self.publishers = {
+            name: self.node.create_publisher(kind, name, profile)
+            for name, kind in {
+                image_topic: image_type,
+                "camera_info": conversions.CameraInfo,
+                "depth": conversions.Image,
+                "pose": conversions.PoseStamped,
+            }.items()
+        }
 
     def send(self, stamp: float, **messages) -> None:
         """Sends the usual messages of one moment; those given by name replace them, None leaves one out."""
         header, world = conversions.to_header(stamp, "camera"), conversions.to_header(stamp, "map")
-        usual = {"pose": conversions.PoseStamped(header=world, pose=conversions.to_pose(np.eye(4))),
-                 "camera_info": conversions.to_camera_info(CAMERA, header),
-                 "depth": conversions.to_image(np.ones((HEIGHT, WIDTH), np.float32), "32FC1", header),
-                 "image": conversions.to_image(np.full((HEIGHT, WIDTH, 3), 99, np.uint8), "rgb8", header)}
+        usual = {
+            "pose": conversions.PoseStamped(header=world, pose=conversions.to_pose(np.eye(4))),
+            "camera_info": conversions.to_camera_info(CAMERA, header),
+            "depth": conversions.to_image(np.ones((HEIGHT, WIDTH), np.float32), "32FC1", header),
+            "image": conversions.to_image(np.full((HEIGHT, WIDTH, 3), 99, np.uint8), "rgb8", header),
+        }
         for name, message in {**usual, **messages}.items():
             if message is not None and name in self.publishers:
                 self.publishers[name].publish(message)
@@ -113,8 +121,10 @@ def connect(wire: Wire, publishers) -> None:
     wire.spin_until(lambda: all(p.get_subscription_count() for p in publishers))
 
 
-@pytest.mark.parametrize("pose_source, depth_encoding, quality", [
-    ("pose", "32FC1", "reliable"), ("odom", "16UC1", "reliable"), ("transform", "32FC1", "sensor_data")])
+@pytest.mark.parametrize(
+    "pose_source, depth_encoding, quality",
+    [("pose", "32FC1", "reliable"), ("odom", "16UC1", "reliable"), ("transform", "32FC1", "sensor_data")],
+)
 def test_played_frames_arrive_as_they_are_on_disk(wire, dataset, pose_source, depth_encoding, quality):
     wire.inputs(pose_source=pose_source, qos__input=quality)
     player = Player(pose_source, depth_encoding, "map", dataset.has_depth, context=wire.context)
@@ -154,7 +164,9 @@ def test_compressed_images_are_taken(wire):
     pixels = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
     data = cv2.imencode(".png", pixels[..., ::-1])[1].tobytes()
     header = conversions.to_header(10.0, "camera")
-    robot.send(10.0, **{"image/compressed": conversions.CompressedImage(header=header, format="png", data=data)})
+    robot.send(
+        10.0, **{"image/compressed": conversions.CompressedImage(header=header, format="png", data=data)}
+    )
     wire.spin_until(lambda: wire.frames)
     assert np.array_equal(wire.frames[0].image, pixels)
 
@@ -181,15 +193,25 @@ def broken(kind: str, header, world):
     return {"image": image}
 
 
-@pytest.mark.parametrize("kind, problem", [
-    ("encoding", "/image: encoding 'xyz12'"), ("data", "/image: 7 bytes of data"), ("stamp", "/image: header.stamp is 0"),
-    ("size", "/image: image of 40x30 contradicts camera_info of 160x120"), ("pose", "/pose: pose has NaN"),
-    ("frame", "/pose: poses are in frame 'camera', the map is in 'map'"), ("depth", "/depth: encoding 'rgb8' is not depth")])
+@pytest.mark.parametrize(
+    "kind, problem",
+    [
+        ("encoding", "/image: encoding 'xyz12'"),
+        ("data", "/image: 7 bytes of data"),
+        ("stamp", "/image: header.stamp is 0"),
+        ("size", "/image: image of 40x30 contradicts camera_info of 160x120"),
+        ("pose", "/pose: pose has NaN"),
+        ("frame", "/pose: poses are in frame 'camera', the map is in 'map'"),
+        ("depth", "/depth: encoding 'rgb8' is not depth"),
+    ],
+)
 def test_garbage_is_rejected_with_its_reason_and_the_next_frame_is_taken(wire, kind, problem):
     inputs = wire.inputs()
     robot = Robot(wire)
     connect(wire, robot.publishers.values())
-    robot.send(10.0, **broken(kind, conversions.to_header(10.0, "camera"), conversions.to_header(10.0, "map")))
+    robot.send(
+        10.0, **broken(kind, conversions.to_header(10.0, "camera"), conversions.to_header(10.0, "map"))
+    )
     wire.spin_until(lambda: inputs.rejected)
     assert problem in inputs.problem
     assert not wire.frames
@@ -212,14 +234,14 @@ def test_images_wait_for_the_calibration(wire):
 
 def test_silence_names_what_is_missing(wire):
     inputs = wire.inputs()
-    assert "image on /image (0 Hz, reliable) has no publisher" in inputs.report_silence()
+    assert "no publisher on /image, /camera_info, /depth, /pose (0 Hz, reliable)" in inputs.report_silence()
     robot = Robot(wire)
     connect(wire, robot.publishers.values())
     robot.send(10.0, depth=None)
     wire.spin(0.2)
     silence = inputs.report_silence()
-    assert "depth on /depth" in silence
-    assert "image" not in silence.replace("/image", "")
+    assert silence.startswith("nothing on /depth (0 Hz, reliable) though 1 publisher(s) offer reliable")
+    assert "/image" not in silence
     robot.send(11.0)
     wire.spin_until(lambda: wire.frames)
     assert inputs.report_silence() == ""
@@ -241,8 +263,10 @@ def test_silence_explains_incompatible_quality_of_service(wire):
     inputs = wire.inputs()
     Robot(wire, reliable=False)
     wire.spin_until(lambda: all(stream.incompatible for stream in inputs.streams.values()))
-    assert "/image (0 Hz, reliable): the publisher offers another quality of service; set qos.input=sensor_data" \
+    assert (
+        "/image (0 Hz, reliable): the publisher offers another quality of service; set qos.input=sensor_data"
         in inputs.report_silence()
+    )
 
 
 def test_sensor_data_takes_best_effort_and_reliable_publishers(wire):

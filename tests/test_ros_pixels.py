@@ -27,19 +27,31 @@ def decode(array: np.ndarray, encoding: str, size: tuple[int, int], bigendian: b
     return pixels.decode_color(array.tobytes(), encoding, *size, array.nbytes // size[0], bigendian, TOPIC)
 
 
-@pytest.mark.parametrize("encoding, order", [
-    ("rgb8", [0, 1, 2]), ("bgr8", [2, 1, 0]), ("8UC3", [2, 1, 0]), ("rgba8", [0, 1, 2, 3]), ("bgra8", [2, 1, 0, 3]),
-    ("8UC4", [2, 1, 0, 3])])
+@pytest.mark.parametrize(
+    "encoding, order",
+    [
+        ("rgb8", [0, 1, 2]),
+        ("bgr8", [2, 1, 0]),
+        ("8UC3", [2, 1, 0]),
+        ("rgba8", [0, 1, 2, 3]),
+        ("bgra8", [2, 1, 0, 3]),
+        ("8UC4", [2, 1, 0, 3]),
+    ],
+)
 def test_channel_orders_are_undone_exactly(rgb, encoding, order):
     with_alpha = np.concatenate([rgb, np.full((12, 16, 1), 77, np.uint8)], axis=-1)
     assert np.array_equal(decode(with_alpha[..., order], encoding, (12, 16)), rgb)
 
 
-@pytest.mark.parametrize("encoding, order", [
-    ("rgb16", [0, 1, 2]), ("bgr16", [2, 1, 0]), ("rgba16", [0, 1, 2, 3]), ("bgra16", [2, 1, 0, 3])])
+@pytest.mark.parametrize(
+    "encoding, order",
+    [("rgb16", [0, 1, 2]), ("bgr16", [2, 1, 0]), ("rgba16", [0, 1, 2, 3]), ("bgra16", [2, 1, 0, 3])],
+)
 @pytest.mark.parametrize("bigendian", [False, True])
 def test_16_bit_images_keep_the_upper_byte(rgb, encoding, order, bigendian):
-    with_alpha = np.concatenate([rgb, np.full((12, 16, 1), 77, np.uint8)], axis=-1).astype(np.uint16) * 256 + 13
+    with_alpha = (
+        np.concatenate([rgb, np.full((12, 16, 1), 77, np.uint8)], axis=-1).astype(np.uint16) * 256 + 13
+    )
     array = with_alpha[..., order].astype(">u2" if bigendian else "<u2")
     assert np.array_equal(decode(array, encoding, (12, 16), bigendian), rgb)
 
@@ -56,14 +68,15 @@ def test_bayer_patterns_put_colours_where_they_belong(rgb, pattern, bits):
     row, column = BAYER_RED[pattern]
     mosaic = rgb[..., 1].copy()
     mosaic[row::2, column::2] = rgb[row::2, column::2, 0]
-    mosaic[1 - row::2, 1 - column::2] = rgb[1 - row::2, 1 - column::2, 2]
+    mosaic[1 - row :: 2, 1 - column :: 2] = rgb[1 - row :: 2, 1 - column :: 2, 2]
     array = mosaic if bits == 8 else mosaic.astype("<u2") * 256
     decoded = decode(array, f"bayer_{pattern}{bits}", (12, 16)).astype(int)
     assert np.abs(decoded - rgb)[2:-2, 2:-2].max() <= 2
 
 
-@pytest.mark.parametrize("encoding, luma, chroma", [
-    ("yuv422", 1, 0), ("uyvy", 1, 0), ("yuv422_yuy2", 0, 1), ("yuyv", 0, 1)])
+@pytest.mark.parametrize(
+    "encoding, luma, chroma", [("yuv422", 1, 0), ("uyvy", 1, 0), ("yuv422_yuy2", 0, 1), ("yuyv", 0, 1)]
+)
 def test_yuv_422_follows_bt601(rgb, encoding, luma, chroma):
     r, g, b = (rgb[..., i].astype(float) for i in range(3))
     y = 16 + (65.481 * r + 128.553 * g + 24.966 * b) / 255
@@ -85,10 +98,17 @@ def test_padded_rows_are_cut_and_the_last_row_may_lack_padding(rgb):
         assert np.array_equal(pixels.decode_color(buffer, "rgb8", 12, 16, 64, False, TOPIC), rgb)
 
 
-@pytest.mark.parametrize("arguments, problem", [
-    (("rgb8", 12, 16, 40), "shorter than 16 pixels"), (("rgb8", 13, 16, 48), "truncated"),
-    (("rgb8", 0, 16, 48), "image size 16x0"), (("rgb8", 12, 100_000, 300_000), "image size"),
-    (("32FC1", 12, 16, 64), "is depth remapped"), (("jpeg", 12, 16, 48), "is not a colour image")])
+@pytest.mark.parametrize(
+    "arguments, problem",
+    [
+        (("rgb8", 12, 16, 40), "shorter than 16 pixels"),
+        (("rgb8", 13, 16, 48), "truncated"),
+        (("rgb8", 0, 16, 48), "image size 16x0"),
+        (("rgb8", 12, 100_000, 300_000), "image size"),
+        (("32FC1", 12, 16, 64), "is depth remapped"),
+        (("jpeg", 12, 16, 48), "is not a colour image"),
+    ],
+)
 def test_impossible_images_name_topic_and_problem(rgb, arguments, problem):
     with pytest.raises(UserError, match=f"{TOPIC}: .*{problem}"):
         pixels.decode_color(rgb.tobytes(), *arguments, False, TOPIC)
@@ -130,8 +150,10 @@ def test_compressed_depth_png_in_both_encodings():
     metres = np.array([[0.5, 1.25, 4.0], [0.0, 2.0, 9.0]], np.float32)
     a, b = 100.0 * (100.0 + 1.0), 1.0 - 100.0 * (100.0 + 1.0) / 10.0  # depth quantisation 100, depth_max 10 m
     quantised = np.where(metres > 0, a / np.maximum(metres, 1e-6) + b, 0).astype(np.uint16)
-    for format, image, header in (("16UC1; compressedDepth png", (metres * 1000).astype(np.uint16), (0, 0.0, 0.0)),
-                                  ("32FC1; compressedDepth png", quantised, (0, a, b))):
+    for format, image, header in (
+        ("16UC1; compressedDepth png", (metres * 1000).astype(np.uint16), (0, 0.0, 0.0)),
+        ("32FC1; compressedDepth png", quantised, (0, a, b)),
+    ):
         data = struct.pack("<iff", *header) + cv2.imencode(".png", image)[1].tobytes()
         depth = pixels.decompress_depth(data, format, TOPIC)
         assert (depth[metres == 0] == 0).all()
@@ -143,8 +165,14 @@ def test_compressed_depth_png_in_both_encodings():
 
 
 def calibration(**changes) -> Calibration:
-    values = {"K": (100.0, 0, 79.5, 0, 100.0, 59.5, 0, 0, 1), "P": (0.0,) * 12, "D": (), "model": "plumb_bob",
-              "size": (160, 120), **changes}
+    values = {
+        "K": (100.0, 0, 79.5, 0, 100.0, 59.5, 0, 0, 1),
+        "P": (0.0,) * 12,
+        "D": (),
+        "model": "plumb_bob",
+        "size": (160, 120),
+        **changes,
+    }
     return Calibration(**values)
 
 
@@ -167,12 +195,16 @@ def test_rectified_images_take_the_projection_and_are_left_alone():
     assert rectifier.camera.K[0].tolist() == [90.0, 0.0, 71.0]
 
 
-@pytest.mark.parametrize("model, D, project", [
-    ("plumb_bob", (-0.25, 0.06, 0.001, -0.001, 0.0), cv2.projectPoints),
-    ("rational_polynomial", (-0.2, 0.05, 0.0, 0.0, 0.0, 0.05, 0.01, 0.0), cv2.projectPoints),
-    ("equidistant", (0.05, 0.01, 0.0, 0.0), None)])
+@pytest.mark.parametrize(
+    "model, D, project",
+    [
+        ("plumb_bob", (-0.25, 0.06, 0.001, -0.001, 0.0), cv2.projectPoints),
+        ("rational_polynomial", (-0.2, 0.05, 0.0, 0.0, 0.0, 0.05, 0.01, 0.0), cv2.projectPoints),
+        ("equidistant", (0.05, 0.01, 0.0, 0.0), None),
+    ],
+)
 def test_undistortion_puts_a_world_point_where_the_pinhole_camera_sees_it(model, D, project):
-    """A blob drawn where the distorted camera sees a point must land where the rectified camera projects it."""
+    """A blob drawn where the distorted camera sees a point lands where the rectified camera projects it."""
     info = calibration(model=model, D=D)
     K = np.array(info.K).reshape(3, 3)
     rectifier = make_rectifier(info, False, TOPIC)
@@ -186,7 +218,9 @@ def test_undistortion_puts_a_world_point_where_the_pinhole_camera_sees_it(model,
     blob = 255 * np.exp(-((columns - u) ** 2 + (rows - v) ** 2) / 8.0)
     image = np.repeat(blob[..., None], 3, axis=-1).round().astype(np.uint8)
     rectified = rectifier.color(image, TOPIC)[..., 0].astype(float)
-    found = np.array([(rectified * (columns + 0.5)).sum(), (rectified * (rows + 0.5)).sum()]) / rectified.sum()
+    found = (
+        np.array([(rectified * (columns + 0.5)).sum(), (rectified * (rows + 0.5)).sum()]) / rectified.sum()
+    )
     expected = (rectifier.camera.K @ point[0, 0])[:2]
     assert np.abs(found - expected).max() < 0.3
     assert np.abs(np.array([u, v]) + 0.5 - expected).max() > 1.0  # the distortion was worth undoing
@@ -202,10 +236,16 @@ def test_depth_is_resized_without_mixing_near_and_far():
         rectifier.depth(np.ones((120, 120), np.float32), TOPIC)
 
 
-@pytest.mark.parametrize("changes, problem", [
-    ({"K": (0.0,) * 9}, "not calibrated"), ({"K": (float("nan"),) * 9}, "finite"),
-    ({"model": "cubist", "D": (0.1,)}, "'cubist' is not known"), ({"D": (float("nan"),) * 5}, "not finite"),
-    ({"K": (1e6, 0, 80, 0, 1e6, 60, 0, 0, 1)}, "absurd")])
+@pytest.mark.parametrize(
+    "changes, problem",
+    [
+        ({"K": (0.0,) * 9}, "not calibrated"),
+        ({"K": (float("nan"),) * 9}, "finite"),
+        ({"model": "cubist", "D": (0.1,)}, "'cubist' is not known"),
+        ({"D": (float("nan"),) * 5}, "not finite"),
+        ({"K": (1e6, 0, 80, 0, 1e6, 60, 0, 0, 1)}, "absurd"),
+    ],
+)
 def test_useless_calibrations_are_refused(changes, problem):
     with pytest.raises(UserError, match=f"{TOPIC}: .*{problem}"):
         make_rectifier(calibration(**changes), False, TOPIC)

@@ -18,11 +18,14 @@ def pose(angle: float, x: float = 0.0) -> np.ndarray:
 
 
 def make(use_depth: bool = True, slop: float = 0.02, timeout: float = 1.0, **options) -> FrameSynchronizer:
-    return FrameSynchronizer(PoseBuffer(slop, max_gap=0.5), slop, timeout, clock_jump=2.0, use_depth=use_depth,
-                             **options)
+    return FrameSynchronizer(
+        PoseBuffer(slop, max_gap=0.5), slop, timeout, clock_jump=2.0, use_depth=use_depth, **options
+    )
 
 
-@pytest.mark.parametrize("a, b, fraction", [(0.2, 1.0, 0.25), (3.0, 3.4, 0.5), (-0.1, -0.1, 0.7), (0.0, 1e-9, 0.5)])
+@pytest.mark.parametrize(
+    "a, b, fraction", [(0.2, 1.0, 0.25), (3.0, 3.4, 0.5), (-0.1, -0.1, 0.7), (0.0, 1e-9, 0.5)]
+)
 def test_poses_turn_at_a_constant_rate(a, b, fraction):
     middle = interpolate_pose(pose(a, 1.0), pose(b, 3.0), fraction)
     assert rotation_angle(middle[:3, :3], pose(a + fraction * (b - a))[:3, :3]) < 1e-7
@@ -40,7 +43,7 @@ def test_a_pose_is_interpolated_to_the_image():
     sync.add_image(10.03, "image", now=0.0)
     assert sync.ready(0.0) == []  # the pose after the image may still come
     sync.poses.add(10.1, pose(0.1, 1.0))
-    match, = sync.ready(0.0)
+    (match,) = sync.ready(0.0)
     assert match.image == "image"
     assert match.camtoworld[0, 3] == pytest.approx(0.3)
     assert rotation_angle(match.camtoworld[:3, :3], pose(0.03)[:3, :3]) < 1e-7
@@ -52,7 +55,7 @@ def test_poses_far_apart_are_not_interpolated_but_a_near_one_serves():
         sync.poses.add(stamp, pose(0.0, stamp))
     sync.add_image(10.01, "near", now=0.0)
     sync.add_image(11.0, "far", now=0.0)
-    match, = sync.ready(0.0)
+    (match,) = sync.ready(0.0)
     assert (match.image, match.camtoworld[0, 3]) == ("near", 10.0)
     assert sync.ready(1.5) == []
     assert (sync.counts.lost_pose, sync.counts.matched, sync.waiting) == (1, 1, 0)
@@ -73,7 +76,7 @@ def test_depth_belongs_to_the_image_within_the_tolerance_only():
     sync.add_depth(10.05, "late")
     assert sync.ready(0.0) == []
     sync.add_depth(10.01, "right")
-    match, = sync.ready(0.0)
+    (match,) = sync.ready(0.0)
     assert match.depth == "right"
 
 
@@ -117,7 +120,7 @@ def test_a_clock_set_back_empties_the_buffers_and_matching_goes_on():
     sync.observe("pose", 50.0)
     sync.poses.add(50.0, pose(0.0, 1.0))
     sync.add_depth(50.0, "new depth")
-    match, = sync.ready(0.2)
+    (match,) = sync.ready(0.2)
     assert (match.image, match.depth, match.camtoworld[0, 3]) == ("new image", "new depth", 1.0)
     assert sync.counts.clock_jumps == 1
 

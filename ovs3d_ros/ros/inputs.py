@@ -248,7 +248,7 @@ class Inputs:
         if image_frame and depth_frame and image_frame != depth_frame and pair not in self._warned_frames:
             self._warned_frames.add(pair)
             self._node.get_logger().warning(
-                f"depth is in frame '{depth_frame}' but images in '{image_frame}': unless that is one camera, "
+                f"depth is in frame '{depth_frame}', images in '{image_frame}': unless that is one camera, "
                 "use depth registered to the colour camera (aligned_depth_to_color or depth_image_proc)"
             )
 
@@ -286,7 +286,18 @@ class Inputs:
         return self.silence
 
     def _explain(self) -> str:
-        missing = [reason for stream in self.streams.values() if (reason := self._explain_stream(stream))]
+        silent = [s for s in self.streams.values() if s.received == s.received_at_report]
+        publishers = {s.role: self._node.get_publishers_info_by_topic(s.topic) for s in silent}
+        asked = "reliable" if self._config.qos.input == "reliable" else "best effort"
+        missing = [self._explain_stream(s, publishers[s.role], asked) for s in silent if publishers[s.role]]
+        unpublished = [s for s in silent if not publishers[s.role]]
+        if unpublished:
+            topics = ", ".join(s.topic for s in unpublished)
+            missing.insert(
+                0,
+                f"no publisher on {topics} (0 Hz, {asked}); remap the inputs, for example "
+                f"--ros-args -r {unpublished[0].role}:=/camera/{unpublished[0].role}",
+            )
         if missing:
             return "; ".join(missing)
         if self._rectifier is None or self.problem:
@@ -310,22 +321,18 @@ class Inputs:
             return self._poses.problem or f"{lost} images without a transform in time"
         return (
             f"{lost} images without a pose at their stamp "
-            f"({self._stamps('image', self._config.pose_source)}); are both on the same clock? else raise input.sync_slop or input.pose_gap"
+            f"({self._stamps('image', self._config.pose_source)}); "
+            "are both on one clock? else raise input.sync_slop or input.pose_gap"
         )
 
     def _stamps(self, *roles: str) -> str:
         return ", ".join(f"newest {role} stamp {self.streams[role].newest_stamp:.3f}" for role in roles)
 
-    def _explain_stream(self, stream: Stream) -> str:
-        """Why a stream is silent, or empty if messages came since the last report."""
-        if stream.received > stream.received_at_report:
-            return ""
-        asked = "reliable" if self._config.qos.input == "reliable" else "best effort"
-        publishers = self._node.get_publishers_info_by_topic(stream.topic)
-        about = f"{stream.role} on {stream.topic} (0 Hz, {asked})"
-        if not publishers:
-            return f"{about} has no publisher; remap it, for example --ros-args -r {stream.role}:=/camera/..."
+    @staticmethod
+    def _explain_stream(stream: Stream, publishers: list[Any], asked: str) -> str:
+        """Why nothing came on a topic that has publishers."""
+        about = f"nothing on {stream.topic} (0 Hz, {asked})"
         if stream.incompatible:
             return f"{about}: the publisher offers another quality of service; set qos.input=sensor_data"
         offers = sorted({p.qos_profile.reliability.name.lower().replace("_", " ") for p in publishers})
-        return f"{about} has {len(publishers)} publisher(s) offering {', '.join(offers)} but nothing arrives"
+        return f"{about} though {len(publishers)} publisher(s) offer {', '.join(offers)}"

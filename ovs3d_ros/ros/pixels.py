@@ -147,8 +147,8 @@ def decompress_color(data: bytes, topic: str) -> np.ndarray:
 def decompress_depth(data: bytes, format: str, topic: str) -> np.ndarray:
     """Depth float32 [H, W] in metres, 0 = none, of a compressedDepth message.
 
-    The buffer is a 12-byte header (int32, two float32 a, b), then a 16-bit PNG. 16UC1 holds millimetres; 32FC1
-    holds quantised inverse depth q with z = a / (q - b), 0 = none.
+    The buffer is a 12-byte header (int32, two float32 a, b), then a 16-bit PNG. 16UC1 holds millimetres;
+    32FC1 holds quantised inverse depth q with z = a / (q - b), 0 = none.
 
     Raises:
         UserError: RVL or another codec, a broken PNG, or an encoding that is not depth.

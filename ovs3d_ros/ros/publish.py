@@ -19,6 +19,7 @@ from ovs3d_ros.ros import conversions
 from ovs3d_ros.types import Frame, MapSnapshot, QueryResult
 from ovs3d_ros.worker import MappingWorker
 
+ANSWER_PERIOD = 0.1  # seconds until a new answer is on its topics
 LATCHED = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )
@@ -63,6 +64,7 @@ class Outputs:
         self._worker = worker
         self._answer: Answer | None = None
         self._answers = 0
+        self._answers_shown = 0
         self._view: tuple[Frame, conversions.Header] | None = None
         self._segmented: tuple | None = None
         self._map_cloud = LatchedOutput(node, conversions.PointCloud2, "~/map_cloud")
@@ -91,7 +93,7 @@ class Outputs:
         self._view = (frame, header)
 
     def set_answer(self, answer: Answer) -> None:
-        """Takes the newest answer; the next update publishes it."""
+        """Takes the newest answer, to be published soon but not before its service call returns."""
         self._answer = answer
         self._answers += 1
 
@@ -113,6 +115,12 @@ class Outputs:
         )
         if snapshot is not None and self._view is not None:
             self._publish_segmentation(answer, number, snapshot, *self._view)
+
+    def _update_answer(self) -> None:
+        """Publishes a new answer without waiting for the next regular update."""
+        if self._answers != self._answers_shown:
+            self._answers_shown = self._answers
+            self.update()
 
     def _header(self, snapshot: MapSnapshot) -> conversions.Header:
         stamp = float(snapshot.stamps[-1]) if len(snapshot.stamps) else 0.0

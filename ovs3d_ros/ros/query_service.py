@@ -49,13 +49,7 @@ class QueryService:
         except _NoMap as error:
             response = _failure(QueryText.Response.NO_MAP, str(error))
         except (MemoryError, RuntimeError) as error:
-            if not isinstance(error, MemoryError) and "out of memory" not in str(error):
-                log.exception("query failed")
-                raise
-            response = _failure(
-                QueryText.Response.OUT_OF_MEMORY,
-                "out of memory; ask for fewer prompts at once or lower map.max_gaussians",
-            )
+            response = _fault(error)
         response.latency_ms = 1e3 * (time.perf_counter() - started)
         return response
 
@@ -117,6 +111,20 @@ class QueryService:
 
 class _NoMap(Exception):
     """There is nothing to ask yet."""
+
+
+def _fault(error: Exception) -> QueryText.Response:
+    """The answer when the query broke: memory, or a bug, which must not take the map down with it."""
+    if isinstance(error, MemoryError) or "out of memory" in str(error):
+        return _failure(
+            QueryText.Response.OUT_OF_MEMORY,
+            "out of memory; ask for fewer prompts at once or lower map.max_gaussians",
+        )
+    log.exception("the query failed")
+    return _failure(
+        QueryText.Response.BAD_REQUEST,
+        f"the query failed ({type(error).__name__}: {error}); see the node's log",
+    )
 
 
 def _failure(code: int, message: str) -> QueryText.Response:

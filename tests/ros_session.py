@@ -1,0 +1,142 @@
+"""A mapping node, the player and a client for the ROS tests; imported only where rclpy is installed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from pathlib import Path
+
+import rclpy
+from ovs3d_interfaces.srv import QueryText
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from ros_env import Process, wait_until, write_dataset
+
+from ovs3d_ros.ros import conversions
+from ovs3d_ros.ros.environment import free_domain_id
+
+FRAMES = 8
+SETTINGS = {
+    "clip.model": "color_encoder:ColorEncoder",
+    "map.codec_dim": 8,
+    "map.image_size": 0,
+    "qos.input": "reliable",
+    "input.silence": 1.0,
+    "output.rate": 5.0,
+    "train.steps_per_keyframe": 15,
+    "compute.threads": 2,
+}
+
+
+def start_node(settings: dict, domain_id: int, log: Path) -> Process:
+    arguments = [word for name, value in settings.items() for word in ("-p", f"{name}:={value}")]
+    return Process("ovs3d_ros.ros.node", ["--ros-args", *arguments], domain_id, log)
+
+
+class Client:
+    """A ROS client in this process that keeps the newest message of every topic it listens to."""
+
+    def __init__(self, domain_id: int):
+        self.context = Context()
+        rclpy.init(context=self.context, args=[], domain_id=domain_id)
+        self.node = Node("client", context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.newest: dict[str, object] = {}
+        self.queries = self.node.create_client(QueryText, "/ovs3d/query")
+        self.listen("/diagnostics", conversions.DiagnosticArray, 10)
+        self.thread = threading.Thread(target=self.executor.spin, daemon=True)
+        self.thread.start()
+
+    def listen(self, topic: str, message_type: type, profile) -> None:
+        self.node.create_subscription(
+            message_type, topic, lambda m: self.newest.__setitem__(topic, m), profile
+        )
+        self.executor.wake()
+
+    def receive(self, topic: str, message_type: type, profile, seconds: float = 20.0):
+        """Subscribes now and returns the first message that comes."""
+        self.listen(topic, message_type, profile)
+        wait_until(lambda: topic in self.newest, seconds, lambda: f"nothing on {topic}")
+        return self.newest[topic]
+
+    def query(self, *prompts: str, seconds: float = 30.0, **fields) -> QueryText.Response:
+        assert self.queries.wait_for_service(seconds), "no query service"
+        future = self.queries.call_async(
+            QueryText.Request(prompts=list(prompts), **{"threshold": -1.0, **fields})
+        )
+        wait_until(future.done, seconds, lambda: f"no answer to {prompts}")
+        return future.result()
+
+    def diagnostic(self, name: str) -> tuple[str, dict[str, str]]:
+        """Message and values of the newest status whose name ends in `name`."""
+        message = self.newest.get("/diagnostics", conversions.DiagnosticArray())
+        for status in message.status:
+            if status.name.endswith(name):
+                return status.message, {pair.key: pair.value for pair in status.values}
+        return "", {}
+
+    def value(self, name: str, key: str) -> float:
+        return float(self.diagnostic(name)[1].get(key) or "nan")
+
+    def close(self) -> None:
+        self.executor.shutdown()
+        self.thread.join(10)
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+
+class Session:
+    """A node that has mapped the scene, what it said before, and a client."""
+
+    def __init__(self, folder: Path):
+        self.domain_id = free_domain_id()
+        self.folder = folder
+        self.saved = folder / "room.ovs3d"
+        self.data = write_dataset(folder / "tiny", FRAMES)
+        self.node = start_node(
+            {**SETTINGS, "output.save_on_exit": self.saved}, self.domain_id, folder / "node.log"
+        )
+        self.client = Client(self.domain_id)
+        self.early_answer: QueryText.Response | None = None
+        self.silence = ""
+        self.sent = 0
+
+    def run(self) -> None:
+        """Asks before there is a map, plays the scene, and returns when it is mapped."""
+        self.node.wait_for("ready", 120)
+        self.early_answer = self.client.query("red ball")
+        wait_until(
+            lambda: "no publisher" in self.client.diagnostic(": input")[0],
+            20,
+            lambda: f"no word about missing inputs: {self.client.diagnostic(': input')}",
+        )
+        self.silence = self.client.diagnostic(": input")[0]
+        self.sent = self.play("--rate", "4")
+        wait_until(
+            lambda: (
+                self.client.diagnostic(": mapping")[1].get("idle") == "True"
+                and self.client.value(": mapping", "frames_received") == FRAMES
+            ),
+            90,
+            lambda: f"not mapped: {self.client.diagnostic(': mapping')}\n{self.node.output()}",
+        )
+
+    def close(self) -> None:
+        """Ends the client, and the node if it still runs."""
+        self.client.close()
+        self.node.stop(signal.SIGKILL)
+
+    def play(self, *arguments: str) -> int:
+        """Runs the player to its end and returns the number of frames it sent."""
+        report = self.folder / "played.json"
+        player = Process(
+            "ovs3d_ros.ros.play",
+            [str(self.data), "--json", str(report), *arguments],
+            self.domain_id,
+            self.folder / "play.log",
+        )
+        assert player.wait(180) == 0, player.output()
+        return json.loads(report.read_text(encoding="utf-8"))["frames_sent"]
