@@ -14,6 +14,7 @@ Seeds = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # means [M, 3] m, color
 
 _MIN_PARALLAX = np.cos(np.radians(1.0))  # rays closer than this give no usable depth
 _MAX_REPROJECTION = 2.0  # px
+_SIFT_TO_PIXEL = 0.25  # px: centres lie at +0.5, and OpenCV's SIFT, which doubles the image first, is off by +0.25
 _MIN_MATCHES = 8  # fewer triangulated points say nothing about the rest of the image
 
 
@@ -88,7 +89,7 @@ class ImageMatcher:
         """
         grey = cv2.cvtColor((keyframe.image.cpu().numpy() * 255).astype(np.uint8), cv2.COLOR_RGB2GRAY)
         points, descriptors = self._sift.detectAndCompute(grey, None)
-        pixels = np.array([p.pt for p in points], dtype=np.float64).reshape(-1, 2) + 0.5
+        pixels = np.array([p.pt for p in points], dtype=np.float64).reshape(-1, 2) + _SIFT_TO_PIXEL
         if len(pixels) < _MIN_MATCHES:
             return None
         found = [_triangulate(keyframe, pixels, descriptors, *old) for old in self._history[-self.neighbours:]]

@@ -113,8 +113,8 @@ def textured_plane(camera: Camera, camtoworld: np.ndarray, seed: int = 0) -> tup
     depth = -camtoworld[2, 3] / rays[..., 2]
     points = camtoworld[:3, 3] + depth[..., None] * rays
     rng = np.random.default_rng(seed)
-    centers, widths = rng.uniform(-3, 3, (700, 2)), rng.uniform(0.03, 0.15, 700)
-    colors = rng.uniform(-1, 1, (700, 3))
+    centers, widths = rng.uniform(-1.5, 1.5, (300, 2)), rng.uniform(0.03, 0.12, 300)
+    colors = rng.uniform(-1, 1, (300, 3))
     rgb = np.full((*u.shape, 3), 0.5)
     for center, width, color in zip(centers, widths, colors):
         distance = ((points[..., :2] - center) ** 2).sum(-1) / width**2
