@@ -1,4 +1,5 @@
 """Package metadata, read by pip and by colcon (ament_python)."""
+
 from __future__ import annotations
 
 import re
@@ -11,8 +12,8 @@ NAME = "ovs3d_ros"
 ROOT = Path(__file__).resolve().parent
 VERSION = re.search(r'__version__ = "([^"]+)"', (ROOT / NAME / "__init__.py").read_text(encoding="utf-8"))[1]
 
-# ROS 2 Kilted without a ROS distribution: x86-64 Linux, Python 3.10 to 3.13. The versions belong together and are
-# those that ovs3d_interfaces/pyproject.toml builds with.
+# ROS 2 Kilted without a ROS distribution: x86-64 Linux, Python 3.10 to 3.13. The versions belong together
+# and are those that ovs3d_interfaces/pyproject.toml builds with.
 ROS_WHEELS = [
     "ros-rclpy[fastrtps]==9.1.2",
     "ros-diagnostic-msgs==5.5.1",

@@ -1,9 +1,10 @@
-"""Builds the rosidl interfaces into a wheel with the ros-* wheels of PyPI, where there is no ROS distribution.
+"""Builds the interfaces into a wheel with the ros-* wheels of PyPI, where there is no ROS distribution.
 
-pip calls this; colcon and a distribution use package.xml and CMakeLists.txt alone. CMake runs in a temporary
-folder, and what it installs becomes the wheel: the Python package, the shared libraries (``lib/``) and the ament
-index (``share/``).
+pip calls this; colcon and a distribution use package.xml and CMakeLists.txt alone. CMake runs in a
+temporary folder, and what it installs becomes the wheel: the Python package, the shared libraries (``lib/``)
+and the ament index (``share/``).
 """
+
 from __future__ import annotations
 
 import importlib.util
@@ -23,12 +24,12 @@ SOURCE = Path(__file__).resolve().parent
 
 
 def wheels_prefix() -> Path:
-    """Returns the prefix that holds the ros-* wheels: ``PREFIX/lib/pythonX.Y/site-packages/rosidl_adapter``."""
+    """Returns the prefix of the ros-* wheels: ``PREFIX/lib/pythonX.Y/site-packages/rosidl_adapter``."""
     spec = importlib.util.find_spec("rosidl_adapter")
     if spec is None or spec.origin is None:
         raise SystemExit(
-            "ovs3d_interfaces: the rosidl wheels are missing; run `pip install ./ovs3d_interfaces` with build "
-            "isolation on x86-64 Linux with Python 3.10 to 3.13, or build with colcon on a ROS 2 distribution"
+            "ovs3d_interfaces: the rosidl wheels are missing; run `pip install ./ovs3d_interfaces` with "
+            "build isolation on x86-64 Linux with Python 3.10 to 3.13, or build with colcon on a distribution"
         )
     return Path(spec.origin).resolve().parents[4]
 
@@ -46,10 +47,17 @@ def build_interfaces(build: Path, install: Path) -> None:
     """Configures, generates, compiles and installs the CMake project into ``install``."""
     env = build_environment(wheels_prefix())
     configure = [
-        "cmake", "-G", "Ninja", "-S", str(SOURCE), "-B", str(build),
+        "cmake",
+        "-G",
+        "Ninja",
+        "-S",
+        str(SOURCE),
+        "-B",
+        str(build),
         f"-DCMAKE_INSTALL_PREFIX={install}",
         f"-DPython3_EXECUTABLE={sys.executable}",
-        "-DCMAKE_BUILD_TYPE=Release", "-DBUILD_TESTING=OFF",
+        "-DCMAKE_BUILD_TYPE=Release",
+        "-DBUILD_TESTING=OFF",
     ]
     subprocess.run(configure, env=env, check=True)
     subprocess.run(["cmake", "--build", str(build), "--target", "install"], env=env, check=True)
@@ -58,8 +66,8 @@ def build_interfaces(build: Path, install: Path) -> None:
 class BuildInterfaces(build_ext):
     """Runs CMake in place of compiling extensions.
 
-    ``build_ext`` and not ``build_py`` is overridden: setuptools skips ``build_py`` when no package is listed, and
-    this package exists only after the build.
+    ``build_ext`` and not ``build_py`` is overridden: setuptools skips ``build_py`` when no package is listed,
+    and this package exists only after the build.
     """
 
     def run(self) -> None:
@@ -73,7 +81,7 @@ class BuildInterfaces(build_ext):
 
 
 class BinaryDistribution(Distribution):
-    """A distribution that is known to hold compiled code before it is built, so that the wheel is tagged so."""
+    """Says before the build that there will be compiled code, so that the wheel is tagged so."""
 
     def has_ext_modules(self) -> bool:
         return True

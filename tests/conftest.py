@@ -1,4 +1,5 @@
-"""Markers that say what a test needs; a test whose need this machine does not meet is skipped with the reason."""
+"""Markers that say what a test needs; what this machine lacks is skipped with the reason."""
+
 from __future__ import annotations
 
 import importlib.util

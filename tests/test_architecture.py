@@ -1,4 +1,5 @@
 """The rules of the code base, checked on the syntax tree of every file of the package."""
+
 from __future__ import annotations
 
 import ast
@@ -15,9 +16,31 @@ PACKAGE = REPOSITORY / "ovs3d_ros"
 
 # A module (or subpackage) imports only modules before it in this list; within a subpackage anything goes.
 ORDER = (
-    "types", "config", "config_io", "geometry", "rasterize", "encoders", "codec", "gaussians", "map_file", "lift",
-    "losses", "seeding", "mapper", "query", "pipeline", "worker", "datasets", "evaluate", "visualize", "clouds",
-    "viewer", "demo", "commands", "cli", "ros",
+    "types",
+    "config",
+    "config_io",
+    "geometry",
+    "rasterize",
+    "encoders",
+    "codec",
+    "gaussians",
+    "lift",
+    "map_file",
+    "losses",
+    "seeding",
+    "mapper",
+    "query",
+    "pipeline",
+    "worker",
+    "datasets",
+    "evaluate",
+    "visualize",
+    "clouds",
+    "viewer",
+    "ros",
+    "demo",
+    "commands",
+    "cli",
 )
 ROS_PACKAGES = re.compile(
     r"(rclpy|rcl_interfaces|rosidl\w*|tf2\w*|launch|launch_ros|ament\w*|builtin_interfaces|action_msgs"
@@ -45,7 +68,7 @@ def parse(path: Path) -> ast.Module:
 
 
 def imported_modules(tree: ast.AST, path: Path) -> Iterator[tuple[int, str]]:
-    """Yields line and absolute dotted name of everything imported; `from a import b` yields both a and a.b."""
+    """Yields line and absolute dotted name of every import; `from a import b` yields both a and a.b."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
@@ -61,8 +84,11 @@ def imported_modules(tree: ast.AST, path: Path) -> Iterator[tuple[int, str]]:
 def docstrings(tree: ast.Module) -> set[int]:
     """The ids of the constant nodes that are documentation: strings that stand as statements."""
     return {
-        id(node.value) for node in ast.walk(tree)
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        id(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
     }
 
 
@@ -82,7 +108,8 @@ def ros_violations(path: Path, tree: ast.Module) -> list[str]:
     if unit_of(path) == "ros":
         return []
     return [
-        f"{path.name}:{line} imports the ROS package {name}" for line, name in imported_modules(tree, path)
+        f"{path.name}:{line} imports the ROS package {name}"
+        for line, name in imported_modules(tree, path)
         if ROS_PACKAGES.match(name.split(".")[0])
     ]
 
@@ -90,10 +117,17 @@ def ros_violations(path: Path, tree: ast.Module) -> list[str]:
 def optional_violations(path: Path, tree: ast.Module) -> list[str]:
     """Optional packages imported when the module is, that is outside any function."""
     inside = {id(child) for node in ast.walk(tree) if isinstance(node, Function) for child in ast.walk(node)}
-    top = ast.Module([node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))
-                      and id(node) not in inside], [])
+    top = ast.Module(
+        [
+            node
+            for node in ast.walk(tree)
+            if isinstance(node, (ast.Import, ast.ImportFrom)) and id(node) not in inside
+        ],
+        [],
+    )
     return [
-        f"{path.name}:{line} imports the optional {name} at import time" for line, name in imported_modules(top, path)
+        f"{path.name}:{line} imports the optional {name} at import time"
+        for line, name in imported_modules(top, path)
         if name.split(".")[0] in OPTIONAL_PACKAGES
     ]
 
@@ -105,7 +139,9 @@ def device_violations(path: Path, tree: ast.Module) -> list[str]:
     return [
         f"{path.name}:{node.lineno} names the device {node.value!r}; take it from the configuration"
         for node in ast.walk(tree)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and id(node) not in prose
         and re.match(r"cuda(:\d*)?$", node.value)
     ]
 
@@ -114,14 +150,16 @@ def print_violations(path: Path, tree: ast.Module) -> list[str]:
     if unit_of(path) == "cli":
         return []
     return [
-        f"{path.name}:{node.lineno} prints; use logging" for node in ast.walk(tree)
+        f"{path.name}:{node.lineno} prints; use logging"
+        for node in ast.walk(tree)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     ]
 
 
 def state_violations(path: Path, tree: ast.Module) -> list[str]:
     return [
-        f"{path.name}:{node.lineno} rebinds a module variable" for node in ast.walk(tree)
+        f"{path.name}:{node.lineno} rebinds a module variable"
+        for node in ast.walk(tree)
         if isinstance(node, ast.Global)
     ]
 
@@ -129,7 +167,8 @@ def state_violations(path: Path, tree: ast.Module) -> list[str]:
 def silence_violations(path: Path, tree: ast.Module) -> list[str]:
     """Handlers that swallow every exception without a trace."""
     return [
-        f"{path.name}:{node.lineno} swallows every exception" for node in ast.walk(tree)
+        f"{path.name}:{node.lineno} swallows every exception"
+        for node in ast.walk(tree)
         if isinstance(node, ast.ExceptHandler)
         and (node.type is None or getattr(node.type, "id", "") in ("Exception", "BaseException"))
         and all(isinstance(statement, (ast.Pass, ast.Continue)) for statement in node.body)
@@ -144,19 +183,29 @@ def size_violations(path: Path, tree: ast.Module) -> list[str]:
             continue
         first = node.body[0]
         documented = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
-        length = node.end_lineno - node.lineno + 1 - (first.end_lineno - first.lineno + 1 if documented else 0)
+        length = (
+            node.end_lineno - node.lineno + 1 - (first.end_lineno - first.lineno + 1 if documented else 0)
+        )
         if length > MAX_FUNCTION_LINES:
             found.append(f"{path.name}:{node.lineno} {node.name} has {length} lines ({MAX_FUNCTION_LINES})")
         names = [a.arg for a in node.args.posonlyargs + node.args.args + node.args.kwonlyargs]
         arguments = len([name for name in names if name not in ("self", "cls")])
         if arguments > MAX_ARGUMENTS and unit_of(path) not in MANY_ARGUMENTS:
-            found.append(f"{path.name}:{node.lineno} {node.name} takes {arguments} arguments ({MAX_ARGUMENTS})")
+            found.append(
+                f"{path.name}:{node.lineno} {node.name} takes {arguments} arguments ({MAX_ARGUMENTS})"
+            )
     return found
 
 
 RULES = (
-    upward_violations, ros_violations, optional_violations, device_violations, print_violations, state_violations,
-    silence_violations, size_violations,
+    upward_violations,
+    ros_violations,
+    optional_violations,
+    device_violations,
+    print_violations,
+    state_violations,
+    silence_violations,
+    size_violations,
 )
 
 
@@ -188,7 +237,9 @@ BROKEN = {
 def test_rule_catches_what_it_forbids(rule) -> None:
     path = PACKAGE / "geometry.py"
     assert rule(path, ast.parse(BROKEN[rule]))
-    assert not rule(path, ast.parse('"""About cuda and print()."""\nimport numpy\nfrom ovs3d_ros import types\n'))
+    assert not rule(
+        path, ast.parse('"""About cuda and print()."""\nimport numpy\nfrom ovs3d_ros import types\n')
+    )
 
 
 def test_relative_imports_are_seen() -> None:

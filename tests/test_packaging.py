@@ -1,4 +1,5 @@
-"""What is installed: metadata that agrees, a wheel that holds everything, interfaces that are what they promise."""
+"""What is installed: metadata that agrees, a complete wheel, interfaces that are what they promise."""
+
 from __future__ import annotations
 
 import ast
@@ -16,7 +17,12 @@ import pytest
 
 import ovs3d_ros
 
-DISTRIBUTION_OF = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml", "open_clip": "open_clip_torch"}
+DISTRIBUTION_OF = {
+    "cv2": "opencv-python-headless",
+    "PIL": "pillow",
+    "yaml": "pyyaml",
+    "open_clip": "open_clip_torch",
+}
 OUTPUT_FOLDERS = ("build", "*.egg-info", "__pycache__", ".git", ".venv*", "out", "dist", "install", "log")
 
 
@@ -28,11 +34,25 @@ def canonical(name: str) -> str:
 def wheel(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of a copy of the checkout, so that no build folder is left in it or taken from it."""
     work = tmp_path_factory.mktemp("wheel")
-    shutil.copytree(repository, work / "source", ignore=shutil.ignore_patterns(*OUTPUT_FOLDERS), symlinks=True)
+    shutil.copytree(
+        repository, work / "source", ignore=shutil.ignore_patterns(*OUTPUT_FOLDERS), symlinks=True
+    )
     subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-index", "--no-deps", "--no-build-isolation",
-         "--wheel-dir", str(work), str(work / "source")],
-        check=True, timeout=300,
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-index",
+            "--no-deps",
+            "--no-build-isolation",
+            "--wheel-dir",
+            str(work),
+            str(work / "source"),
+        ],
+        check=True,
+        timeout=300,
     )
     return next(work.glob("*.whl"))
 
@@ -42,9 +62,22 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prefix into which pip installed the wheel alone."""
     prefix = tmp_path_factory.mktemp("prefix")
     subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--ignore-installed",
-         "--no-warn-script-location", "--prefix", str(prefix), str(wheel)],
-        check=True, timeout=300,
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-index",
+            "--no-deps",
+            "--ignore-installed",
+            "--no-warn-script-location",
+            "--prefix",
+            str(prefix),
+            str(wheel),
+        ],
+        check=True,
+        timeout=300,
     )
     return prefix
 
@@ -60,7 +93,7 @@ def package_xml(folder: Path) -> ElementTree.Element:
 
 
 def third_party_imports(folder: Path) -> dict[str, str]:
-    """Top-level names imported anywhere below `folder`, outside the standard library, with a file that does."""
+    """Top-level names imported anywhere below `folder`, standard library apart, with a file that does."""
     found = {}
     for path in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -106,11 +139,15 @@ def test_wheel_holds_package_data_and_ros_files(repository: Path, wheel: Path) -
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     data = f"ovs3d_ros-{ovs3d_ros.__version__}.data/data"
-    expected = {f"{data}/share/ament_index/resource_index/packages/ovs3d_ros", f"{data}/share/ovs3d_ros/package.xml"}
+    expected = {
+        f"{data}/share/ament_index/resource_index/packages/ovs3d_ros",
+        f"{data}/share/ovs3d_ros/package.xml",
+    }
     for folder, pattern in (("launch", "*.py"), ("config", "*.*")):
         expected |= {f"{data}/share/ovs3d_ros/{folder}/{p.name}" for p in (repository / folder).glob(pattern)}
     expected |= {
-        str(p.relative_to(repository)) for p in (repository / "ovs3d_ros").rglob("*")
+        str(p.relative_to(repository))
+        for p in (repository / "ovs3d_ros").rglob("*")
         if p.is_file() and p.parent.name != "__pycache__"
     }
     assert expected - names == set()
@@ -142,14 +179,22 @@ def test_every_import_is_declared(repository: Path, wheel: Path) -> None:
 def test_interface_build_lists_every_definition(repository: Path) -> None:
     folder = repository / "ovs3d_interfaces"
     listed = set(re.findall(r'"((?:msg|srv|action)/\w+\.\w+)"', (folder / "CMakeLists.txt").read_text()))
-    present = {f"{p.parent.name}/{p.name}" for p in folder.glob("*/*") if p.suffix in (".msg", ".srv", ".action")}
+    present = {
+        f"{p.parent.name}/{p.name}" for p in folder.glob("*/*") if p.suffix in (".msg", ".srv", ".action")
+    }
     assert listed == present != set()
 
 
 def test_make_reuses_the_environment(repository: Path, tmp_path: Path) -> None:
     def planned(target: str) -> str:
-        run = subprocess.run(["make", "-n", target, f"VENV={tmp_path}"], cwd=repository, capture_output=True,
-                             text=True, check=True, timeout=60)
+        run = subprocess.run(
+            ["make", "-n", target, f"VENV={tmp_path}"],
+            cwd=repository,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
         return run.stdout
 
     assert "pip install" in planned("test")
@@ -163,8 +208,15 @@ def test_make_without_wheels_installs_the_core_alone_and_says_so(repository: Pat
     fake.write_text("#!/bin/sh\necho Darwin arm64\n")
     fake.chmod(0o755)
     env = dict(os.environ, PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    run = subprocess.run(["make", "-n", "demo", f"VENV={tmp_path}"], cwd=repository, capture_output=True, text=True,
-                         check=True, timeout=60, env=env)
+    run = subprocess.run(
+        ["make", "-n", "demo", f"VENV={tmp_path}"],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        env=env,
+    )
     assert "ovs3d demo --no-ros" in run.stdout and "there are no rclpy wheels" in run.stdout
     assert "ovs3d_interfaces" not in run.stdout and ",ros]" not in run.stdout
 
@@ -175,15 +227,27 @@ def test_query_text_is_the_documented_service() -> None:
 
     request, response = QueryText.Request, QueryText.Response
     assert request.get_fields_and_field_types() == {
-        "prompts": "sequence<string>", "negatives": "sequence<string>", "mode": "uint8", "threshold": "float",
-        "max_instances": "uint32", "refine": "boolean", "roi_min": "geometry_msgs/Point",
-        "roi_max": "geometry_msgs/Point", "mask_stamps": "sequence<builtin_interfaces/Time>",
+        "prompts": "sequence<string>",
+        "negatives": "sequence<string>",
+        "mode": "uint8",
+        "threshold": "float",
+        "max_instances": "uint32",
+        "refine": "boolean",
+        "roi_min": "geometry_msgs/Point",
+        "roi_max": "geometry_msgs/Point",
+        "mask_stamps": "sequence<builtin_interfaces/Time>",
     }
     assert response.get_fields_and_field_types() == {
-        "error_code": "uint16", "error_msg": "string", "header": "std_msgs/Header", "map_version": "uint64",
-        "found": "sequence<boolean>", "presence": "sequence<float>",
-        "objects": "sequence<ovs3d_interfaces/SemanticObject>", "cloud": "sensor_msgs/PointCloud2",
-        "masks": "sequence<sensor_msgs/Image>", "latency_ms": "float",
+        "error_code": "uint16",
+        "error_msg": "string",
+        "header": "std_msgs/Header",
+        "map_version": "uint64",
+        "found": "sequence<boolean>",
+        "presence": "sequence<float>",
+        "objects": "sequence<ovs3d_interfaces/SemanticObject>",
+        "cloud": "sensor_msgs/PointCloud2",
+        "masks": "sequence<sensor_msgs/Image>",
+        "latency_ms": "float",
     }
     assert (request.RELEVANCY, request.ARGMAX) == (0, 1)
     codes = (response.OK, response.NO_MAP, response.BAD_REQUEST, response.OUT_OF_MEMORY, response.TIMEOUT)
@@ -198,5 +262,7 @@ def test_response_survives_serialization() -> None:
 
     found = SemanticObject(label="red mug", instance=2, score=0.75, num_gaussians=41, observed_views=3)
     found.pose.orientation.w, found.size.z = 1.0, 0.125
-    response = QueryText.Response(found=[True, False], presence=[0.5, 0.25], objects=[found], map_version=2**40)
+    response = QueryText.Response(
+        found=[True, False], presence=[0.5, 0.25], objects=[found], map_version=2**40
+    )
     assert deserialize_message(serialize_message(response), QueryText.Response) == response
