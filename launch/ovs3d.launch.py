@@ -27,6 +27,7 @@ ARGUMENTS = {
     "rviz": ("false", "Start RViz"),
     **{name: (name, f"Topic to take {name} from") for name in INPUTS},
 }
+PLAYER_WAIT = "600"  # seconds: a large encoder takes its time to load or to be fetched
 # launch argument -> parameter it overrides when it is not empty
 OVERRIDES = {"pose_source": "pose_source", "clip_model": "clip.model", "world_frame": "input.world_frame"}
 
@@ -53,7 +54,7 @@ def _processes(context) -> list[Node]:
     nodes = [Node(executable="node", name="ovs3d", **common,
                   parameters=[given["params_file"], overrides, {"use_sim_time": sim_time}])]
     if given["data"]:
-        arguments = [given["data"], "--rate", given["rate"]]
+        arguments = [given["data"], "--rate", given["rate"], "--wait", PLAYER_WAIT]
         arguments += ["--loop"] if given["loop"].lower() == "true" else []
         arguments += ["--pose-source", given["pose_source"]] if given["pose_source"] else []
         arguments += ["--world-frame", given["world_frame"]] if given["world_frame"] else []

@@ -141,9 +141,9 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--wait",
         type=float,
-        default=30.0,
+        default=60.0,
         metavar="S",
-        help="wait this long for subscribers before the first frame; 0: do not wait (default 30)",
+        help="wait this long for subscribers before the first frame; 0: do not wait (default 60)",
     )
     parser.add_argument("--json", type=Path, help="write what was sent to this file")
     options = parser.parse_args(arguments)

@@ -55,7 +55,7 @@ class TfPoses:
                 transform = self._buffer.lookup_transform(self.world_frame, self.camera_frame, time)
             except self._errors as error:
                 source = self.camera_frame or "an image without frame_id"
-                self.problem = f"no transform from {source} to {self.world_frame}: {error}"
+                self.problem = f"no transform from {source} to {self.world_frame}: {str(error).strip()}"
             else:
                 self.problem = ""
                 return conversions.from_transform(transform.transform, "/tf")
