@@ -37,6 +37,10 @@ class FeatureCodec:
         """[D, d + 1] the basis with the mean as its last column."""
         return torch.cat([self.basis, self.mean[:, None]], dim=1)
 
+    def to(self, device: str | torch.device) -> FeatureCodec:
+        """The same codec on a device."""
+        return FeatureCodec(self.basis.to(device), self.mean.to(device), self.gram.to(device))
+
     def encode(self, features: torch.Tensor) -> torch.Tensor:
         """z [..., d + 1] of features [..., D] of any length: |f| [B^T (f/|f| - mu); 1]."""
         norm = features.norm(dim=-1, keepdim=True).clamp_min(1e-12)

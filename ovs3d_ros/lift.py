@@ -27,16 +27,18 @@ def pixel_codes(table: CropTable, codec: FeatureCodec, width: int, height: int) 
     dense map, their bilinear interpolation.
 
     Returns:
-        [S, H, W, d + 1] codes; zero where no crop covers the pixel.
+        [S, H, W, d + 1] codes on the codec's device; zero where no crop covers the pixel.
     """
-    z = codec.encode(F.normalize(table.embeddings.float(), dim=-1))
+    device = codec.mean.device
+    boxes, scales = table.boxes.to(device), table.scales.to(device)
+    z = codec.encode(F.normalize(table.embeddings.to(device, torch.float32), dim=-1))
     if table.grid is not None:
         rows, columns = table.grid
         maps = z.T.reshape(1, -1, rows, columns)
         dense = F.interpolate(maps, size=(height, width), mode="bilinear", align_corners=False)
         return codec.normalize(dense.permute(0, 2, 3, 1))
     return torch.stack([
-        codec.normalize(_box_means(table.boxes[table.scales == s], z[table.scales == s], width, height))
+        codec.normalize(_box_means(boxes[scales == s], z[scales == s], width, height))
         for s in range(table.num_scales)])
 
 
@@ -143,16 +145,20 @@ class Lifter:
         """Refits the codec when the new embeddings are poorly explained, carrying the old sums over."""
         if keyframe.index in self._fitted_on:
             return
-        embeddings = keyframe.crops.embeddings
+        embeddings = keyframe.crops.embeddings.to(gaussians.device, torch.float32)
         if self._fitter is None:
             self._fitter = CodecFitter(embeddings.shape[1], self.code_dim)
+            if self.codec is not None:
+                # A loaded map: its Gaussians stand for the embeddings it was fitted on.
+                held = gaussians.stats["numerators"].flatten(0, 1)
+                self._fitter.add(self.codec.decode(held[held[:, -1] != 0]))
         self._fitter.add(embeddings)
         self._fitted_on.add(keyframe.index)
         if self.codec is None:
-            self.codec = self._fitter.fit()
+            self.codec = self._fitter.fit().to(gaussians.device)
         elif self.codec.residual(embeddings) > self.config.residual:
-            new = self._fitter.fit()
-            carried = self.codec.translation_to(new).to(gaussians.device)
+            new = self._fitter.fit().to(gaussians.device)
+            carried = self.codec.translation_to(new)
             for name in ("numerators", FRESH + "numerators"):
                 if name in gaussians.stats:
                     gaussians.stats[name] = gaussians.stats[name] @ carried.T

@@ -126,7 +126,8 @@ class Mapper:
         means, colors, scales = seeds
         room = self.config.map.max_gaussians - len(self.gaussians)
         if means.shape[0] > room:
-            self._make_room(min(means.shape[0] - room, len(self.gaussians) // 10))
+            # A tenth at a time, but all that a lowered cap asks for.
+            self._make_room(min(means.shape[0] - room, max(len(self.gaussians) // 10, -room)))
             room = self.config.map.max_gaussians - len(self.gaussians)
         if means.shape[0] > room:
             chosen = torch.from_numpy(self._rng.permutation(means.shape[0])[:room])

@@ -73,9 +73,11 @@ class Ovs3d:
             raise UserError(f"{path}: made with the encoder {past.meta['clip']}, but clip.model and clip.pretrained "
                             f"name {pipeline.clip.name}; leave them unset to use the map's own")
         g = pipeline.mapper.gaussians
+        if params["sh_rest"].shape[1] != g.params["sh_rest"].shape[1]:
+            raise UserError(f"{path}: its colours are not of map.sh_degree {g.sh_degree}; leave that setting unset")
         g.load_params(params)
         if past.codec is not None:
-            pipeline.lifter.codec = past.codec
+            pipeline.lifter.codec = past.codec.to(g.device)
             g.stats.update(numerators=(past.scale_codes * past.weight[:, None, None]).to(g.device),
                            weight=past.weight.to(g.device), views=past.views.to(g.device),
                            max_weight=torch.zeros_like(past.weight, device=g.device))
@@ -128,10 +130,11 @@ class Ovs3d:
     def relift(self) -> Iterator[None]:
         """Lifts the features of all keyframes anew, into the Gaussians as they are now; yields after each keyframe.
 
-        Exhaust it for the result to take effect; queries see the old evidence until then.
+        Exhaust it for the result to take effect; queries see the old evidence until then. A loaded map keeps its
+        evidence, for the images behind it are not in the file.
         """
         encoded = [k for k in self.mapper.keyframes if k.crops is not None]
-        if encoded and len(self.mapper.gaussians):
+        if encoded and len(self.mapper.gaussians) and self._past is None:
             if self.lifter.codec is None:
                 self.lifter.lift(encoded[0], self.mapper.gaussians, self.rasterizer)
             yield from self.lifter.relift(encoded, self.mapper.gaussians, self.rasterizer)
@@ -143,8 +146,8 @@ class Ovs3d:
         count, codec = len(g), self.lifter.codec
         activated = {name: t.detach().clone() for name, t in g.activated().items()}
         if codec is None or "numerators" not in g.stats:
-            codes, scale_codes, selection = torch.zeros(count, 1), torch.zeros(count, 0, 1), torch.zeros(count, 0)
-            weight, views = torch.zeros(count), torch.zeros(count)  # a map file must not share memory
+            shapes = (count, 1), (count, 0, 1), (count, 0), (count,), (count,)  # a map file must not share memory
+            codes, scale_codes, selection, weight, views = (torch.zeros(s, device=g.device) for s in shapes)
         else:
             scale_codes = codec.normalize(g.stats["numerators"])
             selection = torch.zeros(scale_codes.shape[:2], device=scale_codes.device)
@@ -189,11 +192,11 @@ class Ovs3d:
         self._check_semantics(snapshot)
         calibration, codec, config = self.calibration, snapshot.codec, self.config.query
         texts = self.encode_text(prompts)
-        against = self.encode_text(list(negatives or config.negatives))
+        against = self.encode_text(check_prompts(list(negatives or config.negatives), "negative"))
         cosines = snapshot.codes @ codec.directions(torch.cat([texts, against]))
         positive, negative = cosines[:, : len(prompts)], cosines[:, len(prompts):]
-        scores = relevancy(positive, negative, calibration.temperature)
         known = (snapshot.codes[:, -1] != 0) & (snapshot.weight >= config.min_weight)
+        scores = relevancy(positive, negative, calibration.temperature) * known[:, None]
         evidence = self._evidence(snapshot, known, texts, positive, scores)
         presence = presence_probability(evidence, calibration)
         found = presence >= config.presence

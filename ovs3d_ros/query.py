@@ -38,22 +38,22 @@ class Calibration:
     source: str = "none: the defaults of LERF for OpenAI CLIP, not calibrated"
 
 
-def check_prompts(prompts: list[str]) -> list[str]:
-    """Returns the prompts stripped of blanks.
+def check_prompts(prompts: list[str], what: str = "prompt") -> list[str]:
+    """Returns the prompts, or the negatives if that is `what` they are, stripped of blanks.
 
     Raises:
         UserError: none or too many prompts, or an empty or overlong one.
     """
     if not prompts:
-        raise UserError("no prompt: name at least one object, for example \"red mug\"")
+        raise UserError(f"no {what}: name at least one object, for example \"red mug\"")
     if len(prompts) > MAX_PROMPTS:
-        raise UserError(f"{len(prompts)} prompts: at most {MAX_PROMPTS} per query; split the list")
+        raise UserError(f"{len(prompts)} {what}s: at most {MAX_PROMPTS} per query; split the list")
     stripped = [p.strip() for p in prompts]
     for index, prompt in enumerate(stripped):
         if not prompt:
-            raise UserError(f"prompt {index + 1} is empty: name an object, for example \"red mug\"")
+            raise UserError(f"{what} {index + 1} is empty: name an object, for example \"red mug\"")
         if len(prompt) > MAX_PROMPT_LENGTH:
-            raise UserError(f"prompt {index + 1} has {len(prompt)} characters: at most {MAX_PROMPT_LENGTH}")
+            raise UserError(f"{what} {index + 1} has {len(prompt)} characters: at most {MAX_PROMPT_LENGTH}")
     return stripped
 
 
@@ -113,7 +113,7 @@ def presence_evidence(codes: torch.Tensor, weight: torch.Tensor, cosines: torch.
         mass = weight[best] / weight[best].sum().clamp_min(1e-9)
         peak[p] = float((scores[best, p] * mass).sum())
         cosine[p] = own = float((cosines[best, p] * mass).sum())
-        zscore[p] = (own - float(cosines[:, p].mean())) / max(float(cosines[:, p].std()), 1e-6)
+        zscore[p] = (own - float(cosines[:, p].mean())) / max(float(cosines[:, p].std(correction=0)), 1e-6)
         if bool(competing[p].any()):
             rivals = mass @ (codes[best] @ distractors[:, competing[p]])
             margin[p] = own - float(rivals.max())
@@ -207,7 +207,7 @@ def oriented_box(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
         center [3], quat wxyz [4], size [3] in metres.
     """
     mean = points.mean(0)
-    _, axes = np.linalg.eigh(np.cov((points - mean).T) + 1e-12 * np.eye(3))
+    _, axes = np.linalg.eigh((points - mean).T @ (points - mean))
     axes = axes[:, ::-1].copy()
     if np.linalg.det(axes) < 0:
         axes[:, 2] *= -1
