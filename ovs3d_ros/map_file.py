@@ -24,6 +24,7 @@ from ovs3d_ros.types import Camera, MapSnapshot, UserError
 
 FORMAT_VERSION = 1
 MAX_BYTES = 64 * 1024**3
+_HALF_MAX = 65504.0
 
 
 def save_map(path: str | Path, params: dict[str, torch.Tensor], snapshot: MapSnapshot) -> None:
@@ -42,7 +43,7 @@ def save_map(path: str | Path, params: dict[str, torch.Tensor], snapshot: MapSna
     tensors |= dict(weight=snapshot.weight, views=snapshot.views,
                     camtoworlds=torch.from_numpy(snapshot.camtoworlds), stamps=torch.from_numpy(snapshot.stamps))
     if snapshot.codec is not None:
-        tensors |= dict(scale_codes=snapshot.scale_codes.half(), selection=snapshot.selection,
+        tensors |= dict(scale_codes=snapshot.scale_codes.clamp(-_HALF_MAX, _HALF_MAX).half(), selection=snapshot.selection,
                         codec_basis=snapshot.codec.basis, codec_mean=snapshot.codec.mean)
     cameras = [dict(K=c.K.tolist(), width=c.width, height=c.height) for c in snapshot.cameras]
     header = dict(format_version=FORMAT_VERSION, map_version=snapshot.version, cameras=cameras,
@@ -59,8 +60,8 @@ def save_map(path: str | Path, params: dict[str, torch.Tensor], snapshot: MapSna
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot write the map ({error.strerror})") from None
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: cannot write the map ({getattr(error, 'strerror', None) or error})") from None
     finally:
         Path(temporary).unlink(missing_ok=True)
 
@@ -83,7 +84,7 @@ def load_map(path: str | Path) -> tuple[dict[str, torch.Tensor], MapSnapshot]:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("ovs3d", "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, json.JSONDecodeError, OSError, UnicodeDecodeError) as error:
+    except (SafetensorError, ValueError, OSError, RecursionError) as error:
         raise UserError(f"{path}: not a readable map, truncated or damaged ({' '.join(str(error).split())})") from None
     if not isinstance(header, dict):
         raise UserError(f"{path}: a safetensors file, but not an ovs3d map")
@@ -91,40 +92,58 @@ def load_map(path: str | Path) -> tuple[dict[str, torch.Tensor], MapSnapshot]:
         raise UserError(f"{path}: map format {header.get('format_version')}, this version reads {FORMAT_VERSION}")
     try:
         return _assemble(path, header, tensors)
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         raise UserError(f"{path}: the map lacks or garbles {error}; make it anew") from None
 
 
 def _assemble(path: Path, header: dict, tensors: dict[str, torch.Tensor]) -> tuple[dict, MapSnapshot]:
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise UserError(f"{path}: tensor {name} has NaN or infinite values; make the map anew")
+    _check_values(path, tensors)
+    meta, names, frames = header["meta"], list(header["names"]), len(header["cameras"])
+    if not isinstance(meta, dict) or not isinstance(meta.get("config", {}), dict) or len(names) != frames:
+        raise UserError(f"{path}: the header's meta or names are garbled; make the map anew")
     params = {name: tensors[name] for name in PARAMETERS}
-    count, frames = params["means"].shape[0], len(header["cameras"])
-    codec, codes, selection = None, torch.zeros(count, 0, 1), torch.zeros(count, 0)
-    fused = torch.zeros(count, 1)
+    count = params["means"].shape[0]
+    codec, selection = None, torch.zeros(count, 0)
+    scale_codes, fused = torch.zeros(count, 0, 1), torch.zeros(count, 1)
     if "codec_basis" in tensors:
-        codec = make_codec(tensors["codec_basis"], tensors["codec_mean"])
-        codes, selection = tensors["scale_codes"].float(), tensors["selection"]
-    scales = codes.shape[1]
-    expected = dict(means=(count, 3), log_scales=(count, 3), quats=(count, 4), opacity_logits=(count,),
-                    sh_dc=(count, 3), sh_rest=(count, params["sh_rest"].shape[1], 3))
-    semantic = dict(scale_codes=(codes, (count, scales, codec.dim if codec else 1)), selection=(selection, (count, scales)),
-                    weight=(tensors["weight"], (count,)), views=(tensors["views"], (count,)),
-                    camtoworlds=(tensors["camtoworlds"], (frames, 4, 4)), stamps=(tensors["stamps"], (frames,)))
-    for name, (tensor, shape) in ({n: (params[n], s) for n, s in expected.items()} | semantic).items():
-        if tuple(tensor.shape) != shape:
-            raise UserError(f"{path}: tensor {name} has shape {list(tensor.shape)}, expected {list(shape)}")
+        codec = make_codec(tensors["codec_basis"].float(), tensors["codec_mean"].float())
+        scale_codes, selection = tensors["scale_codes"].float(), tensors["selection"].float()
+        if not isinstance(meta.get("clip"), str):
+            raise UserError(f"{path}: the map does not say which encoder made its features; make it anew")
+    scales = scale_codes.shape[1]
+    expected = dict(
+        means=(count, 3), log_scales=(count, 3), quats=(count, 4), opacity_logits=(count,), sh_dc=(count, 3),
+        sh_rest=(count, params["sh_rest"].shape[1], 3), weight=(count,), views=(count,), camtoworlds=(frames, 4, 4),
+        stamps=(frames,))
     if codec is not None:
-        fused = fuse_scales(codes, selection, codec)
+        expected |= dict(scale_codes=(count, scales, codec.dim), selection=(count, scales))
+    for name, shape in expected.items():
+        if tuple(tensors[name].shape) != shape:
+            raise UserError(f"{path}: tensor {name} has shape {list(tensors[name].shape)}, expected {list(shape)}")
+    if codec is not None:
+        fused = fuse_scales(scale_codes, selection, codec)
     cameras = [check_camera(Camera(np.array(c["K"], np.float64), int(c["width"]), int(c["height"])), str(path))
                for c in header["cameras"]]
     poses = tensors["camtoworlds"].double().numpy()
     for index, pose in enumerate(poses):
         check_pose(pose, f"{path}: keyframe {index}")
     snapshot = MapSnapshot(
-        version=int(header["map_version"]), gaussians={}, codes=fused, scale_codes=codes, weight=tensors["weight"],
-        views=tensors["views"], selection=selection, codec=codec, camtoworlds=poses,
-        stamps=tensors["stamps"].double().numpy(), cameras=cameras, names=list(header["names"]),
-        meta=dict(header["meta"]))
+        version=int(header["map_version"]), gaussians={}, codes=fused, scale_codes=scale_codes,
+        weight=tensors["weight"].float(), views=tensors["views"].float(), selection=selection, codec=codec,
+        camtoworlds=poses, stamps=tensors["stamps"].double().numpy(), cameras=cameras, names=names, meta=meta)
     return params, snapshot
+
+
+def _check_values(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Raises UserError unless all tensors hold finite floating-point numbers and the codec's two fit together."""
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise UserError(f"{path}: tensor {name} holds {tensor.dtype}, expected floating point")
+        if not torch.isfinite(tensor).all():
+            raise UserError(f"{path}: tensor {name} has NaN or infinite values; make the map anew")
+    if "codec_basis" in tensors:
+        basis, mean = tensors["codec_basis"].shape, tensors["codec_mean"].shape
+        if len(basis) != 2 or tuple(mean) != (basis[0],):
+            raise UserError(f"{path}: codec of shapes {list(basis)} and {list(mean)}, expected [D, d] and [D]")

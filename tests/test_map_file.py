@@ -1,0 +1,219 @@
+"""The map file: what is written comes back, and nothing else is believed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+import synthetic
+from ovs3d_ros.codec import CodecFitter
+from ovs3d_ros.gaussians import PARAMETERS, Gaussians
+from ovs3d_ros.map_file import load_map, save_map
+from ovs3d_ros.types import MapSnapshot, UserError
+
+COUNT, SCALES, FRAMES = 9, 2, 3
+
+
+def make_map(sh_degree: int = 1, semantic: bool = True) -> tuple[dict[str, torch.Tensor], MapSnapshot]:
+    """Parameters and a snapshot with random contents."""
+    generator = torch.Generator().manual_seed(0)
+    g = Gaussians(synthetic.make_config().train, sh_degree, "cpu")
+    g.insert(torch.randn(COUNT, 3, generator=generator), torch.rand(COUNT, 3, generator=generator),
+             torch.rand(COUNT, generator=generator) + 0.1, 0.4)
+    params = {name: torch.randn(p.shape, generator=generator) for name, p in g.params.items()}
+    codec, codes, scale_codes = None, torch.zeros(COUNT, 1), torch.zeros(COUNT, 0, 1)
+    if semantic:
+        fitter = CodecFitter(16, 5)
+        fitter.add(torch.randn(50, 16, generator=generator) + 1)
+        codec = fitter.fit()
+        scale_codes = codec.normalize(codec.encode(torch.randn(COUNT, SCALES, 16, generator=generator) + 1))
+        codes = codec.normalize(scale_codes.sum(1))
+    camera = synthetic.make_camera()
+    return params, MapSnapshot(
+        version=41, gaussians={}, codes=codes, scale_codes=scale_codes,
+        weight=torch.rand(COUNT, generator=generator) * 100, views=torch.ones(COUNT),
+        selection=torch.zeros(COUNT, scale_codes.shape[1]), codec=codec, camtoworlds=np.stack(synthetic.orbit(FRAMES)),
+        stamps=1.7e9 + np.arange(FRAMES) / 3, cameras=[camera] * FRAMES, names=["ä", "b", "c"],
+        meta=dict(clip="tests/colors" if semantic else None, steps=12, psnr=None, config={"map.sh_degree": sh_degree}))
+
+
+@pytest.mark.parametrize("sh_degree, semantic", [(0, True), (2, True), (1, False)])
+def test_what_is_saved_comes_back(tmp_path, sh_degree: int, semantic: bool) -> None:
+    params, snapshot = make_map(sh_degree, semantic)
+    path = tmp_path / "room.ovs3d"
+    save_map(path, params, snapshot)
+    loaded, past = load_map(path)
+    assert all(torch.equal(loaded[name], params[name]) for name in PARAMETERS)
+    assert torch.equal(past.weight, snapshot.weight) and torch.equal(past.views, snapshot.views)
+    np.testing.assert_array_equal(past.camtoworlds, snapshot.camtoworlds)
+    np.testing.assert_array_equal(past.stamps, snapshot.stamps)  # float64: a stamp of today to the microsecond
+    assert past.version == 41 and past.names == snapshot.names and past.meta == snapshot.meta
+    assert [c.width for c in past.cameras] == [64] * FRAMES
+    np.testing.assert_array_equal(past.cameras[0].K, snapshot.cameras[0].K)
+    if semantic:
+        assert torch.equal(past.codec.basis, snapshot.codec.basis) and torch.equal(past.codec.gram, snapshot.codec.gram)
+        cosine = (past.codec.decode(past.codes) * snapshot.codec.decode(snapshot.codes)).sum(-1)
+        torch.testing.assert_close(cosine, torch.ones(COUNT), atol=1e-4, rtol=0)  # half precision
+    else:
+        assert past.codec is None
+
+
+def test_codes_beyond_half_precision_stay_loadable(tmp_path) -> None:
+    params, snapshot = make_map()
+    snapshot.scale_codes[0] *= 1e6
+    save_map(tmp_path / "m.ovs3d", params, snapshot)
+    assert torch.isfinite(load_map(tmp_path / "m.ovs3d")[1].codes).all()
+
+
+def test_an_empty_map_comes_back(tmp_path) -> None:
+    params, snapshot = make_map(semantic=False)
+    empty = dataclasses.replace(
+        snapshot, weight=torch.zeros(0), views=torch.zeros(0), camtoworlds=np.zeros((0, 4, 4)), stamps=np.zeros(0),
+        cameras=[], names=[])
+    save_map(tmp_path / "m.ovs3d", {name: p[:0] for name, p in params.items()}, empty)
+    loaded, past = load_map(tmp_path / "m.ovs3d")
+    assert len(loaded["means"]) == 0 and past.cameras == []
+
+
+def test_the_file_is_safetensors_with_a_json_header(tmp_path) -> None:
+    save_map(tmp_path / "m.ovs3d", *make_map())
+    with safe_open(tmp_path / "m.ovs3d", framework="np") as file:
+        header = json.loads(file.metadata()["ovs3d"])
+        assert header["format_version"] == 1 and header["meta"]["clip"] == "tests/colors"
+        assert file.get_tensor("means").shape == (COUNT, 3)
+
+
+def damaged(path, tensors=None, header=None) -> None:
+    """Rewrites a map with changed tensors or header entries; None drops one."""
+    with safe_open(path, framework="pt") as file:
+        held = {name: file.get_tensor(name) for name in file.keys()} | (tensors or {})
+        told = json.loads(file.metadata()["ovs3d"]) | (header or {})
+    save_file({n: t for n, t in held.items() if t is not None}, path,
+              metadata={"ovs3d": json.dumps({k: v for k, v in told.items() if v is not None})})
+
+
+CAMERA = dict(K=[[50, 0, 32], [0, 50, 24], [0, 0, 1]], width=64, height=48)
+
+
+@pytest.mark.parametrize("tensors, header, word", [
+    (dict(means=torch.full((COUNT, 3), float("nan"))), None, "means has NaN"),
+    (dict(scale_codes=torch.full((COUNT, SCALES, 6), float("inf")).half()), None, "scale_codes has NaN"),
+    (dict(camtoworlds=torch.eye(4).expand(FRAMES, 4, 4).contiguous() * 2), None, "not a rotation"),
+    (dict(means=torch.zeros(COUNT, 2)), None, "means has shape"),
+    (dict(quats=torch.zeros(COUNT - 1, 4)), None, "quats has shape"),
+    (dict(means=torch.zeros(())), None, "lacks or garbles"),
+    (dict(means=torch.zeros(COUNT, 3, dtype=torch.int64)), None, "int64"),
+    (dict(weight=torch.zeros(COUNT + 1)), None, "weight has shape"),
+    (dict(opacity_logits=None), None, "opacity_logits"),
+    (dict(scale_codes=None), None, "scale_codes"),
+    (dict(scale_codes=torch.zeros(COUNT, SCALES, 4)), None, "scale_codes has shape"),
+    (dict(selection=torch.zeros(COUNT)), None, "selection has shape"),
+    (dict(codec_mean=torch.zeros(7)), None, "codec"),
+    (dict(codec_basis=torch.zeros(16)), None, "codec"),
+    (dict(stamps=torch.zeros(1)), None, "stamps has shape"),
+    (None, dict(format_version=2), "format 2"),
+    (None, dict(format_version=None), "format None"),
+    (None, dict(cameras=None), "cameras"),
+    (None, dict(cameras=7), "lacks or garbles"),
+    (None, dict(cameras=[CAMERA] * 2), "names"),
+    (None, dict(cameras=[CAMERA | dict(K=[[1, 2], [3]])] * FRAMES), "lacks or garbles"),
+    (None, dict(cameras=[CAMERA | dict(width="wide")] * FRAMES), "lacks or garbles"),
+    (None, dict(cameras=[CAMERA | dict(K=[[0, 0, 32], [0, 50, 24], [0, 0, 1]])] * FRAMES), "focal"),
+    (None, dict(map_version="new"), "lacks or garbles"),
+    (None, dict(meta=[1]), "garbled"),
+    (None, dict(meta=dict(clip="x", config=[1])), "garbled"),
+    (None, dict(meta=dict(steps=3)), "encoder"),
+])
+def test_wrong_contents_are_refused_by_name(tmp_path, tensors, header, word: str) -> None:
+    path = tmp_path / "room.ovs3d"
+    save_map(path, *make_map())
+    damaged(path, tensors, header)
+    with pytest.raises(UserError, match=word) as caught:
+        load_map(path)
+    assert "room.ovs3d" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_truncated_files_are_refused_at_any_length(tmp_path) -> None:
+    path = tmp_path / "room.ovs3d"
+    save_map(path, *make_map())
+    whole = path.read_bytes()
+    for length in [0, 1, 7, 8, 9, 100, len(whole) // 3, len(whole) // 2, len(whole) - 1]:
+        path.write_bytes(whole[:length])
+        with pytest.raises(UserError, match="room.ovs3d"):
+            load_map(path)
+
+
+def test_flipped_bytes_never_crash_or_pass_as_nan(tmp_path) -> None:
+    path = tmp_path / "room.ovs3d"
+    save_map(path, *make_map())
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    refused = 0
+    for position in [*range(0, 60), *rng.integers(0, len(whole), 150)]:
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ rng.integers(1, 256)]) + whole[position + 1:])
+        try:
+            params, _ = load_map(path)
+            assert all(torch.isfinite(p).all() for p in params.values())
+        except UserError:
+            refused += 1
+    assert refused > 40  # a flipped bit of a float is still a float
+
+
+def test_foreign_files_are_refused_and_never_unpickled(tmp_path) -> None:
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "sprung"),)
+
+    path = tmp_path / "m.ovs3d"
+    for content in (pickle.dumps(Trap()), b"ply\nformat ascii 1.0\n", os.urandom(500), b"{" * 200_000):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="m.ovs3d"):
+            load_map(path)
+    save_file(dict(weights=torch.zeros(3)), path)
+    with pytest.raises(UserError, match="not an ovs3d map"):
+        load_map(path)
+    deep = "[" * 100_000
+    save_file(dict(weights=torch.zeros(3)), path, metadata={"ovs3d": deep})
+    with pytest.raises(UserError, match="not a readable map"):
+        load_map(path)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_missing_files_and_folders_name_the_remedy(tmp_path) -> None:
+    with pytest.raises(UserError, match="no such map"):
+        load_map(tmp_path / "none.ovs3d")
+    with pytest.raises(UserError, match="no such map"):
+        load_map(tmp_path)
+    with pytest.raises(UserError, match="create the folder"):
+        save_map(tmp_path / "none" / "m.ovs3d", *make_map())
+    with pytest.raises(UserError, match="cannot write"):
+        save_map(tmp_path, *make_map())
+    assert list(tmp_path.iterdir()) == [] and list(tmp_path.parent.glob("*.part")) == []
+
+
+def test_a_failed_write_leaves_the_old_map_and_no_rest(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "room.ovs3d"
+    params, snapshot = make_map()
+    save_map(path, params, snapshot)
+    before = path.read_bytes()
+
+    def full(*_) -> None:
+        raise OSError(28, "No space left on device")
+
+    for step in ("fsync", "replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, step, full)
+            with pytest.raises(UserError, match="No space left"):
+                save_map(path, params, dataclasses.replace(snapshot, version=42))
+        assert path.read_bytes() == before
+        assert [p.name for p in tmp_path.iterdir()] == ["room.ovs3d"]
+    save_map(path, params, dataclasses.replace(snapshot, version=42))
+    assert load_map(path)[1].version == 42
+    assert [p.name for p in tmp_path.iterdir()] == ["room.ovs3d"]
