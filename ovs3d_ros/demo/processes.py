@@ -22,7 +22,7 @@ from ovs3d_ros.ros.environment import child_environment, free_domain_id
 NODE, PLAYER, CLIENT = "ovs3d_ros.ros.node", "ovs3d_ros.ros.play", "ovs3d_ros.ros.demo_client"
 START_TIMEOUT = 90.0  # seconds until the node subscribes: it imports torch and loads its models
 SETTLE_TIMEOUT = 600.0  # seconds from the last frame to the last answer, on a machine that is busy with other things
-STOP_TIMEOUT = 30.0  # seconds a process has to end after a signal
+STOP_TIMEOUT = 60.0  # seconds a process has to end after a signal; the node writes its map in them
 POLL = 0.1  # seconds
 TAIL = 15  # lines of a failed process's log
 

@@ -14,7 +14,7 @@ from ovs3d_ros.types import UserError
 SHIPPED = Path(__file__).resolve().parents[1] / "demo_scene"
 HOLDOUT = 8  # every eighth frame is kept from the map, to measure it on
 ABSENT_FILE = "absent.txt"
-_SEEN_PIXELS, _SEEN_FRAMES = 100, 3  # what covers less of the training frames was not shown to the map
+_SEEN_SHARE, _SEEN_FRAMES = 0.0025, 3  # of a frame's pixels (14 x 14 of 320 x 240), and so many frames: else not shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +57,9 @@ def read_scene(path: Path = SHIPPED) -> Scene:
 
 
 def _seen_classes(dataset: Dataset, training: list[int]) -> list[str]:
-    """Names of the classes that enough pixels of enough training frames show."""
+    """Names of the classes that enough pixels of enough training frames show; the map cannot know of others."""
     frames = np.zeros(len(dataset.classes), np.int64)
     for i in training:
-        counts = np.bincount(dataset[i].labels.ravel(), minlength=len(frames))
-        frames += counts >= _SEEN_PIXELS
+        labels = dataset[i].labels
+        frames += np.bincount(labels.ravel(), minlength=len(frames)) >= _SEEN_SHARE * labels.size
     return [name for name, count in zip(dataset.classes, frames) if name and count >= _SEEN_FRAMES]
