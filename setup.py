@@ -46,7 +46,7 @@ setup(
         "open_clip_torch>=2.24",
         # opencv-python in all but its windows: that one needs libGL and libxcb, which servers do not have.
         "opencv-python-headless>=4.8",
-        "pillow",
+        "pillow>=10.1",
         "pyyaml",
         "safetensors>=0.4",
         "timm>=1.0",

@@ -20,7 +20,7 @@ _GOLDEN_RATIO = 0.6180339887498949  # beyond the palette successive hues stay fa
 _NONE = (128, 128, 128)
 _PAPER, _INK, _FAINT = (250, 250, 248), (34, 36, 40), (120, 124, 130)
 _TINT = 0.62  # share of the label's colour in an overlay
-_DIM = 0.62  # brightness of what carries no label
+_DIM = 0.7  # brightness of what carries no label
 
 
 def label_colors(count: int) -> np.ndarray:

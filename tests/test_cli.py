@@ -13,13 +13,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from box_scene import BOXES, CLASSES, HEIGHT, WIDTH, ray_cast, camera_ring, write_scene
+from box_scene import BOXES, CLASSES, HEIGHT, WIDTH, camera_ring, ray_cast, write_scene
 from color_encoder import ColorEncoder
 from PIL import Image
 
 from ovs3d_ros import cli
-from ovs3d_ros.config_io import load, parse_assignments, to_yaml
 from ovs3d_ros.config import Config, leaves, override
+from ovs3d_ros.config_io import load, parse_assignments, to_yaml
 from ovs3d_ros.map_file import load_map
 
 COUNT, HOLDOUT = 14, 7
@@ -199,6 +199,23 @@ def test_a_map_without_features_renders_but_does_not_answer(scene, tmp_path, cap
     assert ovs3d("render", path, "-o", tmp_path / "v", "--frames", 1) == 0
     assert ovs3d("query", path, "red box") == 2
     assert_one_line(capsys.readouterr().err, "no language features", "--no-clip")
+
+
+def test_the_bundled_model_says_what_it_is_for(tmp_path, capsys):
+    scene = write_scene(tmp_path / "two", 2)
+    settings = ["--set", "train.final_steps=2", "--set", "compute.device=cpu"]
+    assert ovs3d("map", scene, "-o", tmp_path / "m.ovs3d", "--quiet", *settings) == 0
+    assert ovs3d("query", tmp_path / "m.ovs3d", "red box") == 0
+    out, err = capsys.readouterr()
+    assert "demo world only" in err and "--set clip.model=ViT-B-16" in err and "red box" in out
+    assert load_map(tmp_path / "m.ovs3d")[1].meta["clip"].startswith("bundled/")
+
+
+def test_the_command_runs_as_a_program(repository, tmp_path):
+    done = subprocess.run([sys.executable, "-m", "ovs3d_ros.cli", "export", tmp_path / "no.ovs3d", "-o",
+                           tmp_path / "x.ply"], cwd=repository, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and done.stdout == ""
+    assert_one_line(done.stderr, "no.ovs3d")
 
 
 def assert_one_line(err: str, *words: str) -> None:

@@ -54,8 +54,8 @@ def _add_frames(options: argparse.Namespace, pipeline: Ovs3d, dataset: Dataset, 
     with common.progress(options, len(indices), "frames", "frame") as bar:
         for index in indices:
             pipeline.add_frame(dataset[index])
-            bar.set_postfix(keyframes=pipeline.stats["keyframes"], Gaussians=pipeline.stats["num_gaussians"],
-                            refresh=False)
+            stats = pipeline.stats
+            bar.set_postfix(keyframes=str(stats["keyframes"]), Gaussians=str(stats["num_gaussians"]), refresh=False)
             bar.update()
     if not pipeline.stats["num_gaussians"]:
         raise UserError(f"{options.data}: no Gaussian could be seeded from {len(indices)} frames; it takes depth, "
@@ -65,7 +65,8 @@ def _add_frames(options: argparse.Namespace, pipeline: Ovs3d, dataset: Dataset, 
 def _optimize(options: argparse.Namespace, pipeline: Ovs3d, steps: int) -> None:
     with common.progress(options, steps, "optimising", "it") as bar:
         def on_step(stats: StepStats) -> None:
-            bar.set_postfix(PSNR=f"{pipeline.stats['psnr']:.1f} dB", Gaussians=stats.num_gaussians, refresh=False)
+            bar.set_postfix(PSNR=f"{pipeline.stats['psnr']:.1f} dB", Gaussians=str(stats.num_gaussians),
+                            refresh=False)
             bar.update()
 
         pipeline.optimize(steps, on_step, horizon=steps)

@@ -136,9 +136,11 @@ def choose_views(pipeline: Ovs3d, snapshot: MapSnapshot, result: QueryResult, ho
         camera = snapshot.cameras[index].fitted(_GLANCE)
         labels, _ = pipeline.render_labels(result, camera, snapshot.camtoworlds[index], snapshot, **how)
         areas[row] = np.bincount(labels.ravel(), minlength=len(result.prompts) + 1)[1:]
+    shown = np.flatnonzero(areas.any(axis=0))
+    if not len(shown):
+        return clouds.thin(candidates, MAX_VIEWS).tolist()
     apart = max(1, count // (3 * MAX_VIEWS))
     chosen: list[int] = []
-    shown = [p for p in np.flatnonzero(areas.any(axis=0))]
     for turn in range(MAX_VIEWS * len(shown)):
         if len(chosen) == MAX_VIEWS:
             break
