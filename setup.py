@@ -57,6 +57,6 @@ setup(
     extras_require={
         "gpu": ["gsplat==1.5.3"],
         "ros": ROS_WHEELS,
-        "test": ["pytest>=7", "setuptools>=64", "wheel"],
+        "test": ["pytest>=7", "rosbags>=0.10", "setuptools>=64", "wheel"],
     },
 )
