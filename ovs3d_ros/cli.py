@@ -77,14 +77,14 @@ def _play(arguments: list[str]) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
-    parser = _Parser("ovs3d", description="Online, open-vocabulary 3D Gaussian maps: posed frames in, text queries out.",
-                     epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _Parser("ovs3d", epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
+                     description="Online, open-vocabulary 3D Gaussian maps: posed frames in, text queries out.")
     parser.add_argument("--version", action="version", version=f"ovs3d_ros {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_demo(commands.add_parser("demo", help="map a small scene and ask for things in it; writes out/demo/"))
     _add_map(commands.add_parser("map", help="build a map from a dataset of posed images"))
     _add_query(commands.add_parser("query", help="find things in a map by name"))
-    _add_render(commands.add_parser("render", help="fly through a map: video of colour, depth, features, segmentation"))
+    _add_render(commands.add_parser("render", help="fly through a map: colour, depth, features, segmentation"))
     _add_eval(commands.add_parser("eval", help="score a map's segmentation against a labelled dataset"))
     export = commands.add_parser("export", help="write a map as the standard 3DGS PLY")
     _add_map_file(export)
@@ -111,9 +111,10 @@ def _add_map_file(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", type=Path, metavar="DATA", help="folder with transforms.json, a COLMAP model or "
-                                                                "poses_bounds.npy, or a nerfstudio .json file")
-    parser.add_argument("--format", metavar="NAME", help="nerfstudio, colmap or llff; only where a folder holds several")
+    parser.add_argument("data", type=Path, metavar="DATA",
+                        help="folder with transforms.json, a COLMAP model or poses_bounds.npy, or a nerfstudio .json")
+    parser.add_argument("--format", metavar="NAME",
+                        help="nerfstudio, colmap or llff; only where a folder holds several")
     parser.add_argument("--holdout", type=int, default=0, metavar="N",
                         help="frames i with i %% N == N // 2 are kept for the evaluation (default 0: none)")
 
@@ -128,7 +129,8 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 
 def _add_map(parser: argparse.ArgumentParser) -> None:
     _add_data(parser)
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="map to write, e.g. room.ovs3d")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE",
+                        help="map to write, e.g. room.ovs3d")
     parser.add_argument("--config", type=Path, metavar="YAML", help="parameters; --set goes over it")
     parser.add_argument("--no-clip", dest="clip", action="store_false",
                         help="colour and shape only: no models, and no text queries afterwards")
@@ -155,7 +157,8 @@ def _add_render(parser: argparse.ArgumentParser) -> None:
                         help=".mp4 file, or a folder for PNG pictures")
     parser.add_argument("--path", choices=("orbit", "keyframes"), default="orbit",
                         help="around or about what the keyframes see, or along them (default orbit)")
-    parser.add_argument("--channels", metavar="A,B", help="of rgb, depth, features, segmentation (default: all there are)")
+    parser.add_argument("--channels", metavar="A,B",
+                        help="of rgb, depth, features, segmentation (default: all there are)")
     parser.add_argument("--prompts", nargs="+", metavar="PROMPT", help="what to segment")
     parser.add_argument("--frames", type=int, default=120, metavar="N", help="length (default 120)")
     parser.add_argument("--fps", type=float, default=24.0, help="of the video (default 24)")
