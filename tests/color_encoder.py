@@ -24,13 +24,13 @@ class ColorEncoder:
 
     name = "tests/colors"
     dim = 16
-    # Relevancy is sigmoid(4 cos), as the negatives name no colour: labels need cos > 0.55, presence 0.3.
+    # Relevancy is sigmoid(4 cos), as the negatives name no colour: labels need cos > 0.55, presence 0.4.
     calibration = {
         "query": {
             "temperature": 4.0,
             "threshold": 0.9,
-            "presence_weights": (20.0, 0.0, 0.0),
-            "presence_bias": -15.0,
+            "presence_weights": (0.0, 20.0, 0.0, 0.0),  # of peak, cosine, margin, z-score
+            "presence_bias": -8.0,
             "source": "by construction",
         }
     }

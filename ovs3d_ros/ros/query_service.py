@@ -48,7 +48,7 @@ class QueryService:
             response = _failure(QueryText.Response.BAD_REQUEST, str(error))
         except _NoMap as error:
             response = _failure(QueryText.Response.NO_MAP, str(error))
-        except (MemoryError, RuntimeError) as error:
+        except Exception as error:  # noqa: BLE001 - reported to the client and logged: the map must survive
             response = _fault(error)
         response.latency_ms = 1e3 * (time.perf_counter() - started)
         return response
@@ -138,7 +138,7 @@ def _arguments(request: QueryText.Request) -> dict[str, Any]:
         UserError: prompts, mode, threshold or region of interest that cannot be used, or `refine`.
     """
     prompts = check_prompts(list(request.prompts))
-    negatives = check_prompts(list(request.negatives)) if request.negatives else None
+    negatives = check_prompts(list(request.negatives), "negative") if request.negatives else None
     if request.mode not in MODES:
         raise UserError(f"mode {request.mode} is unknown; use RELEVANCY (0) or ARGMAX (1)")
     threshold = float(request.threshold)
