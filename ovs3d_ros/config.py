@@ -38,7 +38,8 @@ def leaf(default: Any, doc: str, unit: str = "", low: float | None = None, high:
 
 @dataclass(frozen=True, slots=True)
 class ComputeConfig:
-    device: str = leaf("auto", "Where to compute; auto takes the GPU when there is one", choices=("auto", "cpu", "cuda"))
+    device: str = leaf("auto", "Where to compute; auto takes the GPU when there is one",
+                       choices=("auto", "cpu", "cuda"))
     threads: int = leaf(0, "CPU threads of the rasterizer, 0 = one per core", low=0, high=256)
     torch_threads: int = leaf(1, "CPU threads of torch; its spinning threads cost more than they bring when other "
                                  "processes share the cores", low=1, high=256)
@@ -49,7 +50,8 @@ class ComputeConfig:
 @dataclass(frozen=True, slots=True)
 class ClipConfig:
     model: str = leaf("bundled", "open_clip model name such as ViT-B-16 (real scenes), 'bundled' for the small "
-                                 "offline model that knows the rendered demo world, or an import string pkg.module:Class")
+                                 "offline model that knows the rendered demo world, or an import string "
+                                 "pkg.module:Class")
     pretrained: str = leaf("openai", "open_clip pretrained tag or a path to a checkpoint; ignored for bundled")
     mode: str = leaf("auto", "crop pyramid of 3D-OVS, or one dense forward pass; auto takes what the model was "
                              "calibrated with, else pyramid on a GPU and dense on a CPU",
@@ -58,8 +60,9 @@ class ClipConfig:
                                                              "side divided by this", low=1.0)
     crop_stride: float = leaf(0.25, "Distance between crops", unit="crop sides", low=0.05, high=1.0)
     batch_size: int = leaf(256, "Crops per forward pass", low=1, high=65536)
-    image_size: int = leaf(640, "Longer side of the image that is encoded, 0 = as it comes", unit="px", low=0, high=8192)
-    dense_size: int = leaf(0, "Longer side of the image in dense mode, smaller ones are enlarged; 0 = what the model was "
+    image_size: int = leaf(640, "Longer side of the image that is encoded, 0 = as it comes", unit="px", low=0,
+                           high=8192)
+    dense_size: int = leaf(0, "Longer side of the image in dense mode, smaller ones are enlarged; 0 = what it was "
                               "calibrated with, else image_size", unit="px", low=0, high=8192)
 
 
@@ -112,7 +115,7 @@ class TrainConfig:
     lr_colors: float = leaf(5e-3, "Learning rate of the base colour; higher harmonics take 1/20 of it",
                             low=0.0, high=1.0)
     densify_every: int = leaf(100, "Steps between densifications, 0 = never", low=0)
-    densify_gradient: float = leaf(5e-3, "Mean absolute screen-space gradient above which a Gaussian is split or cloned",
+    densify_gradient: float = leaf(5e-3, "Mean absolute screen-space gradient that splits or clones a Gaussian",
                                    unit="loss per half image side", low=0.0)
     prune_opacity: float = leaf(0.01, "Gaussians more transparent than this are removed", low=0.0, high=0.5)
 
@@ -134,7 +137,8 @@ class QueryConfig:
                                   "default of the encoder", low=-1.0, high=1.0)
     presence: float = leaf(0.5, "Probability above which a prompt counts as found", low=0.0, high=1.0)
     min_weight: float = leaf(1.0, "Gaussians with less blending weight than this take no part", unit="px", low=0.0)
-    instance_gap: float = leaf(0.06, "Gaussians closer than this belong to one instance", unit="m", low=1e-4, high=100.0)
+    instance_gap: float = leaf(0.06, "Gaussians closer than this belong to one instance", unit="m", low=1e-4,
+                               high=100.0)
     min_instance: int = leaf(12, "Smallest instance", unit="Gaussians", low=1)
 
 
@@ -147,14 +151,16 @@ class QosConfig:
 
 @dataclass(frozen=True, slots=True)
 class InputConfig:
-    sync_slop: float = leaf(0.02, "Image, depth and pose within this time belong together", unit="s", low=0.0, high=10.0)
+    sync_slop: float = leaf(0.02, "Image, depth and pose within this time belong together", unit="s", low=0.0,
+                            high=10.0)
     inbox: int = leaf(8, "Frames waiting for the mapping thread; when full the oldest is dropped and counted",
                       low=1, high=1000)
     silence: float = leaf(5.0, "Report what is missing when no usable frame arrived for this long", unit="s", low=0.5)
     world_frame: str = leaf("map", "Frame of the map and of all outputs")
     use_depth: bool = leaf(True, "Subscribe to depth; without it images alone are mapped")
     image_transport: str = leaf("raw", "Subscribe to image or image/compressed", choices=("raw", "compressed"))
-    depth_transport: str = leaf("raw", "Subscribe to depth or depth/compressedDepth", choices=("raw", "compressedDepth"))
+    depth_transport: str = leaf("raw", "Subscribe to depth or depth/compressedDepth",
+                                choices=("raw", "compressedDepth"))
     rectification: str = leaf("auto", "Raw images are undistorted by camera_info; auto: images are rectified if their "
                                       "topic's name contains rect", choices=("auto", "raw", "rectified"))
     extrinsics: tuple[float, ...] = leaf((0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0), "Optical frame in the odometry's child "

@@ -43,7 +43,8 @@ def save_map(path: str | Path, params: dict[str, torch.Tensor], snapshot: MapSna
     tensors |= dict(weight=snapshot.weight, views=snapshot.views,
                     camtoworlds=torch.from_numpy(snapshot.camtoworlds), stamps=torch.from_numpy(snapshot.stamps))
     if snapshot.codec is not None:
-        tensors |= dict(scale_codes=snapshot.scale_codes.clamp(-_HALF_MAX, _HALF_MAX).half(), selection=snapshot.selection,
+        codes = snapshot.scale_codes.clamp(-_HALF_MAX, _HALF_MAX).half()
+        tensors |= dict(scale_codes=codes, selection=snapshot.selection,
                         codec_basis=snapshot.codec.basis, codec_mean=snapshot.codec.mean)
     cameras = [dict(K=c.K.tolist(), width=c.width, height=c.height) for c in snapshot.cameras]
     header = dict(format_version=FORMAT_VERSION, map_version=snapshot.version, cameras=cameras,
@@ -52,7 +53,8 @@ def save_map(path: str | Path, params: dict[str, torch.Tensor], snapshot: MapSna
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     except OSError as error:
-        raise UserError(f"{path}: cannot write there ({error.strerror}); create the folder {path.parent} first") from None
+        raise UserError(f"{path}: cannot write there ({error.strerror}); create the folder {path.parent} "
+                        "first") from None
     os.close(handle)
     try:
         save_file(tensors, temporary, metadata={"ovs3d": json.dumps(header)})

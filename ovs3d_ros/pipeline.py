@@ -330,6 +330,7 @@ def check_frame(frame: Frame) -> None:
                         f"{size[1]}x{size[0]}: publish the camera_info that belongs to this image size")
     if frame.depth is not None:
         if frame.depth.shape != size or frame.depth.dtype != np.float32:
-            raise UserError(f"{name}: depth is {frame.depth.dtype} {frame.depth.shape}, expected float32 {size} in metres")
+            raise UserError(f"{name}: depth is {frame.depth.dtype} {frame.depth.shape}, expected float32 {size} in "
+                            "metres")
         if not np.isfinite(frame.depth).all() or (frame.depth < 0).any():
             raise UserError(f"{name}: depth has NaN, infinite or negative values; mark missing depth as 0")

@@ -103,7 +103,8 @@ def test_empty_yaml_changes_nothing(tmp_path, text: str) -> None:
 
 
 @pytest.mark.parametrize("content, word", [
-    (b"map: [", "YAML"), (b"- 1\n- 2\n", "mapping"), (b"map:\n  nothing: 1\n", "map.nothing"), (b"\xff\xfe\x00x", "YAML"),
+    (b"map: [", "YAML"), (b"- 1\n- 2\n", "mapping"), (b"map:\n  nothing: 1\n", "map.nothing"),
+    (b"\xff\xfe\x00x", "YAML"),
     (b"map: 3\n", "map"),
 ])
 def test_bad_yaml_is_refused(tmp_path, content: bytes, word: str) -> None:

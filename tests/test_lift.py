@@ -166,7 +166,8 @@ def test_constant_features_are_recovered_and_agree_fully() -> None:
     seen = g.stats["weight"] > 0.01
     fused = fuse_scales(g.stats["numerators"], torch.zeros(len(g), 1), lifter.codec)
     expected = F.normalize(table.embeddings[:1], dim=-1)
-    torch.testing.assert_close(lifter.codec.decode(fused[seen]), expected.expand(int(seen.sum()), -1), atol=1e-3, rtol=0)
+    torch.testing.assert_close(lifter.codec.decode(fused[seen]), expected.expand(int(seen.sum()), -1),
+                               atol=1e-3, rtol=0)
     agreed = agreement(g.stats["numerators"], g.stats["weight"], lifter.codec)
     torch.testing.assert_close(agreed[seen], torch.ones(int(seen.sum())), atol=2e-3, rtol=0)
     assert (fused[g.stats["weight"] == 0] == 0).all()
