@@ -56,7 +56,9 @@ class MappingWorker:
         self._thread = threading.Thread(target=self._run, name="mapping", daemon=True)
 
     def start(self) -> None:
-        """Starts the thread."""
+        """Publishes the map there is, if any, and starts the thread."""
+        if len(self.pipeline.mapper.gaussians):
+            self._publish()
         self._thread.start()
 
     def submit(self, frame: Frame) -> None:

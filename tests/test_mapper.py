@@ -1,0 +1,260 @@
+"""Mapping: which frames count, where Gaussians come from, and that optimising makes the map better."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+import synthetic
+from ovs3d_ros.mapper import Mapper, is_new_view, render_view
+from ovs3d_ros.rasterize import make_rasterizer
+from ovs3d_ros.types import Frame, Keyframe
+
+RASTERIZER = make_rasterizer("cpu", 1)
+
+
+def keyframe(frame: Frame, index: int = 0) -> Keyframe:
+    depth = None if frame.depth is None else torch.from_numpy(frame.depth)
+    return Keyframe(index, frame.stamp, frame.name, torch.from_numpy(frame.image).float() / 255, frame.camera,
+                    frame.camtoworld, depth)
+
+
+def make_mapper(frames: list[Frame], **settings) -> Mapper:
+    torch.manual_seed(0)
+    mapper = Mapper(synthetic.make_config(**settings), RASTERIZER, "cpu")
+    for index, frame in enumerate(frames):
+        mapper.insert(keyframe(frame, index))
+    return mapper
+
+
+def psnr_of(mapper: Mapper, frame: Frame) -> float:
+    view = render_view(mapper.gaussians.activated(), frame.camera, frame.camtoworld, mapper.rasterizer)
+    return float(-10 * torch.log10((view.rgb - torch.from_numpy(frame.image) / 255).square().mean()))
+
+
+def moved(frame: Frame, shift: float = 0.0, degrees: float = 0.0, seconds: float = 0.0) -> Frame:
+    pose = frame.camtoworld.copy()
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    pose[:3, :3] = pose[:3, :3] @ np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+    pose[0, 3] += shift
+    return dataclasses.replace(frame, camtoworld=pose, stamp=frame.stamp + seconds)
+
+
+@pytest.mark.parametrize("move, expected", [
+    (dict(), False), (dict(shift=0.09), False), (dict(shift=0.11), True), (dict(degrees=4.9), False),
+    (dict(degrees=5.2), True), (dict(degrees=-5.2), True), (dict(seconds=100.0), False),
+    (dict(shift=0.01, seconds=2.1), True), (dict(shift=0.01, seconds=1.9), False), (dict(degrees=0.2, seconds=2.1), True),
+])
+def test_keyframes_come_with_motion_not_with_time_alone(move: dict, expected: bool) -> None:
+    config = synthetic.make_config(keyframe__translation=0.05, keyframe__rotation=5.0, keyframe__max_interval=2.0)
+    frame = synthetic.make_frame(synthetic.orbit(1)[0])
+    assert is_new_view(config.keyframe, moved(frame, **move), keyframe(frame), median_depth=2.0) is expected
+
+
+def test_translation_is_judged_by_the_distance_of_the_scene() -> None:
+    near, far = (make_mapper([synthetic.make_frame(synthetic.orbit(1)[0])], keyframe__translation=0.05,
+                             keyframe__rotation=180.0) for _ in range(2))
+    frame = moved(synthetic.make_frame(synthetic.orbit(1)[0]), shift=0.15)
+    depth = synthetic.make_frame(synthetic.orbit(1)[0]).depth
+    far._median_depth = 4 * near._median_depth
+    assert near._median_depth == pytest.approx(float(np.median(depth)), rel=0.01)
+    assert near.wants(frame) and not far.wants(frame)
+
+
+def test_the_first_frame_is_always_wanted() -> None:
+    assert make_mapper([]).wants(synthetic.make_frame(synthetic.orbit(1)[0]))
+
+
+def test_a_seeded_map_shows_the_scene_before_any_step() -> None:
+    frame = synthetic.make_frame(synthetic.orbit(1)[0])
+    mapper = make_mapper([frame])
+    view = render_view(mapper.gaussians.activated(), frame.camera, frame.camtoworld, RASTERIZER)
+    assert psnr_of(mapper, frame) > 15 and float(view.alpha.mean()) > 0.8
+    error = (view.depth - torch.from_numpy(frame.depth)).abs() / torch.from_numpy(frame.depth)
+    assert float(error.median()) < 0.02
+
+
+def test_known_views_are_not_seeded_again() -> None:
+    frames = synthetic.make_frames(5)
+    mapper = make_mapper(frames[:1])
+    first = len(mapper.gaussians)
+    mapper.insert(keyframe(frames[0], 1))
+    again = len(mapper.gaussians) - first
+    mapper.insert(keyframe(frames[4], 2))
+    new = len(mapper.gaussians) - first - again
+    assert first > 1000 and again < 0.1 * first and new > 0.2 * first
+
+
+def test_optimising_improves_views_that_were_not_trained_on() -> None:
+    frames = synthetic.make_frames(9)
+    mapper = make_mapper(frames[::2], train__densify_every=0)
+    held_out = frames[3], frames[5]
+    before = [psnr_of(mapper, f) for f in held_out]
+    losses = [mapper.step().loss for _ in range(100)]
+    after = [psnr_of(mapper, f) for f in held_out]
+    assert min(np.array(after) - before) > 2 and min(after) > 21
+    assert np.mean(losses[-20:]) < 0.6 * np.mean(losses[:20])
+    assert mapper.steps == 100 and mapper.psnr > 21
+
+
+def test_depth_stays_true_while_optimising() -> None:
+    frames = synthetic.make_frames(5)
+    mapper = make_mapper(frames, train__densify_every=0)
+    for _ in range(60):
+        mapper.step()
+    for frame in frames[1:4]:
+        view = render_view(mapper.gaussians.activated(), frame.camera, frame.camtoworld, RASTERIZER)
+        error = (view.depth - torch.from_numpy(frame.depth)).abs() / torch.from_numpy(frame.depth)
+        assert float(error.median()) < 0.03 and float(view.alpha.mean()) > 0.9
+
+
+def test_densification_adds_where_the_image_pulls_and_statistics_follow() -> None:
+    mapper = make_mapper(synthetic.make_frames(3), seed__spacing=4.0, train__densify_every=40,
+                         train__densify_gradient=1e-4)
+    before = len(mapper.gaussians)
+    for _ in range(40):
+        last = mapper.step()
+    g = mapper.gaussians
+    assert len(g) > 1.2 * before and last.num_gaussians == len(g)
+    assert all(len(t) == len(g) for t in g.stats.values())
+    assert (g.stats["gradient"] == 0).all()
+    mapper.step()
+
+
+def test_densification_ends_towards_the_horizon() -> None:
+    mapper = make_mapper(synthetic.make_frames(2), train__densify_every=5, train__densify_gradient=0.0,
+                         train__prune_opacity=0.0)
+    mapper.steps = 79
+    count = len(mapper.gaussians)
+    mapper.step(horizon=100)
+    assert len(mapper.gaussians) <= count
+
+
+def test_transparent_gaussians_and_fog_are_pruned() -> None:
+    mapper = make_mapper(synthetic.make_frames(1), train__densify_every=1, train__densify_gradient=1e9)
+    with torch.no_grad():
+        mapper.gaussians.params["opacity_logits"][:50] = -9.0
+        mapper.gaussians.params["log_scales"][50:60] = np.log(mapper.gaussians.extent)
+    count = len(mapper.gaussians)
+    mapper.step()
+    assert len(mapper.gaussians) == count - 60
+
+
+def test_the_cap_holds_through_seeding_and_densification() -> None:
+    frames = synthetic.make_frames(5)
+    mapper = make_mapper(frames[:1], map__max_gaussians=600, train__densify_every=3, train__densify_gradient=0.0)
+    assert len(mapper.gaussians) == 600
+    for index, frame in enumerate(frames[1:], start=1):
+        mapper.insert(keyframe(frame, index))
+        assert len(mapper.gaussians) <= 600
+        for _ in range(4):
+            mapper.step()
+            assert len(mapper.gaussians) <= 600
+    assert len(mapper.gaussians) > 500
+
+
+def test_at_the_cap_the_least_contributing_make_room() -> None:
+    mapper = make_mapper(synthetic.make_frames(1), map__max_gaussians=600)
+    g = mapper.gaussians
+    with torch.no_grad():
+        g.params["opacity_logits"][:30] = -8.0
+        g.params["log_scales"][30:60] = -12.0
+    g.stats["tag"] = torch.arange(600.0)
+    mapper._add((torch.randn(60, 3), torch.rand(60, 3), torch.full((60,), 0.01)), 0.5)
+    assert len(g) == 600
+    assert sorted(g.stats["tag"].tolist()) == [0.0] * 60 + list(range(60, 600))
+
+
+def test_a_lowered_cap_is_reached() -> None:
+    mapper = make_mapper(synthetic.make_frames(1))
+    assert len(mapper.gaussians) > 1000
+    mapper.config = synthetic.make_config(map__max_gaussians=300)
+    mapper._add((torch.randn(50, 3), torch.rand(50, 3), torch.full((50,), 0.01)), 0.5)
+    assert len(mapper.gaussians) <= 300
+
+
+def test_points_seed_the_map_too() -> None:
+    mapper = make_mapper([])
+    rng = np.random.default_rng(0)
+    mapper.insert_points(rng.uniform(-1, 1, (200, 3)), rng.integers(0, 255, (200, 3), dtype=np.uint8))
+    assert len(mapper.gaussians) == 200
+
+
+def test_exposure_is_told_from_the_scene() -> None:
+    """Half of the views are darker: the map keeps the first view's colours and learns the others' gain."""
+    frames = synthetic.make_frames(4)
+    dark = [f if i % 2 == 0 else dataclasses.replace(f, image=(f.image * 0.7).astype(np.uint8))
+            for i, f in enumerate(frames)]
+    errors = {}
+    for exposure in (True, False):
+        mapper = make_mapper(dark, train__densify_every=0, train__exposure=exposure)
+        for group in mapper._exposure._optimizers:
+            group.param_groups[0]["lr"] = 1e-2  # learned in a hundred steps rather than a thousand
+        for _ in range(120):
+            mapper.step()
+        errors[exposure] = psnr_of(mapper, frames[0])
+        if exposure:
+            gains = [float(row[0].exp().mean() + row[1].mean() / 0.5) for row in map(torch.detach, mapper._exposure._rows)]
+            assert gains[0] == 1.0  # the gauge: without it, all could drift together
+            assert max(gains[1], gains[3]) < 0.9 < gains[2] < 1.25
+    assert errors[True] > errors[False] + 1
+
+
+def test_newest_keyframe_gets_its_share() -> None:
+    mapper = make_mapper(synthetic.make_frames(8), train__newest_share=0.5)
+    picks = np.array([mapper._pick() for _ in range(400)])
+    share = (picks == 7).mean()
+    assert 0.45 < share < 0.68 and len(np.unique(picks)) == 8  # half, plus an eighth of the other half
+    mapper._visits[-1] = 10_000  # it has had enough: replay only
+    assert (np.array([mapper._pick() for _ in range(400)]) == 7).mean() < 0.25
+
+
+def test_a_map_of_images_alone_grows_from_matches() -> None:
+    camera = synthetic.make_camera(160, 120)
+    eyes = [(x, -0.25, 1.5) for x in (-0.3, -0.1, 0.1, 0.3)]
+    frames = []
+    for index, eye in enumerate(eyes):
+        pose = synthetic.look_at(eye, (0, 0.1, 0))
+        frames.append(Frame(float(index), synthetic.textured_plane(camera, pose)[0], camera, pose, name=f"f{index}"))
+    mapper = make_mapper(frames, seed__spacing=3.0)
+    assert mapper._median_depth == pytest.approx(1.57, rel=0.15)
+    before = psnr_of(mapper, frames[1])
+    for _ in range(60):
+        mapper.step()
+    view = render_view(mapper.gaussians.activated(), camera, frames[1].camtoworld, RASTERIZER)
+    truth = torch.from_numpy(synthetic.textured_plane(camera, frames[1].camtoworld)[1])
+    assert psnr_of(mapper, frames[1]) > before + 1
+    assert float(((view.depth - truth).abs() / truth)[view.alpha > 0.5].median()) < 0.1
+
+
+def test_views_without_matches_or_depth_start_from_random_depth() -> None:
+    frames = [dataclasses.replace(f, depth=None, image=np.full_like(f.image, 128)) for f in synthetic.make_frames(4)]
+    mapper = make_mapper(frames)
+    assert len(mapper.gaussians) > 0
+    mapper.step()
+
+
+def test_coarse_level_is_the_same_view() -> None:
+    from ovs3d_ros.mapper import _at_level
+
+    camera, pose = synthetic.make_camera(128, 96), synthetic.orbit(3)[0]
+    frame = keyframe(synthetic.make_frame(pose, camera=camera))
+    half, image, depth = _at_level(frame, coarse=True)
+    rgb, z, _ = synthetic.cast(half, pose)
+    assert image.shape == (48, 64, 3) and depth.shape == (48, 64)
+    assert float((image - torch.from_numpy(rgb) / 255).abs().mean()) < 0.02
+    assert float(((depth - torch.from_numpy(z)).abs() / torch.from_numpy(z)).median()) < 0.01
+    assert _at_level(frame, coarse=False)[1] is frame.image
+
+
+def test_the_same_seed_gives_the_same_map() -> None:
+    maps = []
+    for _ in range(2):
+        mapper = make_mapper(synthetic.make_frames(3), train__densify_every=10, train__densify_gradient=1e-4)
+        for _ in range(15):
+            mapper.step()
+        maps.append(mapper.gaussians.params["means"].detach().clone())
+    assert maps[0].shape == maps[1].shape and torch.allclose(*maps, atol=1e-5)

@@ -1,0 +1,243 @@
+"""Queries: relevancy by the book, evidence that means something, instances and boxes that are where things are."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import synthetic
+from ovs3d_ros.config import QueryConfig
+from ovs3d_ros.geometry import quat_to_matrix
+from ovs3d_ros.query import (MAX_PROMPTS, Calibration, Evidence, assign_labels, check_prompts, connected_components,
+                             find_objects, oriented_box, presence_evidence, presence_probability, relevancy)
+from ovs3d_ros.types import UserError
+
+
+def test_prompts_are_stripped_and_checked() -> None:
+    assert check_prompts([" red mug ", "sofa"]) == ["red mug", "sofa"]
+    for prompts, word in (([], "no prompt"), (["a", "  "], "prompt 2 is empty"), (["x" * 257], "257 characters"),
+                          (["a"] * (MAX_PROMPTS + 1), "at most")):
+        with pytest.raises(UserError, match=word):
+            check_prompts(prompts)
+    with pytest.raises(UserError, match="negative 1 is empty"):
+        check_prompts([""], "negative")
+
+
+def test_relevancy_is_the_formula_of_lerf() -> None:
+    generator = torch.Generator().manual_seed(0)
+    positive, negative = (torch.rand(50, n, generator=generator) * 2 - 1 for n in (3, 4))
+    scores = relevancy(positive, negative, 10.0)
+    for i in range(50):
+        for p in range(3):
+            literal = min(np.exp(10 * positive[i, p].item())
+                          / (np.exp(10 * positive[i, p].item()) + np.exp(10 * negative[i, m].item())) for m in range(4))
+            assert scores[i, p].item() == pytest.approx(literal, abs=1e-5)
+    assert relevancy(torch.tensor([[0.3]]), torch.tensor([[0.3, 0.1]]), 10.0).item() == pytest.approx(0.5)
+
+
+def codes_and_cosines(strength: float, present: int = 80, count: int = 600):
+    """Unit codes of which the first `present` resemble the prompt by `strength`; two distractors."""
+    generator = torch.Generator().manual_seed(0)
+    prompt, other, *_ = torch.eye(8)
+    codes = F.normalize(0.3 * torch.randn(count, 8, generator=generator) + other, dim=-1)
+    codes[:present] = F.normalize(codes[:present] * (1 - strength) + strength * prompt, dim=-1)
+    distractors = torch.stack([other, torch.eye(8)[2]], 1)
+    return codes, codes @ prompt[:, None], distractors
+
+
+def evidence_of(strength: float, present: int = 80, competing=(True, True)) -> Evidence:
+    codes, cosines, distractors = codes_and_cosines(strength, present)
+    scores = relevancy(cosines, torch.zeros(len(codes), 1), 10.0)
+    return presence_evidence(codes, torch.ones(len(codes)), cosines, scores, distractors, torch.tensor([competing]))
+
+
+def test_evidence_grows_with_the_likeness_of_the_thing() -> None:
+    tables = np.stack([evidence_of(s).table[0] for s in (0.0, 0.3, 0.5, 0.7, 0.9)])
+    assert (np.diff(tables[:, :3], axis=0) > 0).all() and tables[-1, 3] > tables[0, 3]
+    probabilities = [presence_probability(evidence_of(s), Calibration())[0] for s in (0.0, 0.3, 0.5, 0.7, 0.9)]
+    assert probabilities == sorted(probabilities) and probabilities[0] < 0.3 < 0.9 < probabilities[-1]
+
+
+def test_evidence_by_hand() -> None:
+    codes = torch.eye(4)
+    cosines = torch.tensor([[0.9], [0.1], [0.2], [0.0]])
+    scores, weight = torch.tensor([[0.8], [0.5], [0.6], [0.1]]), torch.tensor([3.0, 1.0, 0.0, 0.0])
+    distractors = torch.tensor([[0.2, 0.7], [0.4, 0.0], [0.0, 0.0], [0.0, 0.0]])
+    got = presence_evidence(codes, weight, cosines, scores, distractors, torch.tensor([[True, False]]))
+    assert got.peak[0] == pytest.approx(0.75 * 0.8 + 0.25 * 0.5)
+    assert got.cosine[0] == pytest.approx(0.75 * 0.9 + 0.25 * 0.1)
+    assert got.margin[0] == pytest.approx(0.7 - (0.75 * 0.2 + 0.25 * 0.4))
+    assert got.zscore[0] == pytest.approx((0.7 - 0.3) / np.std([0.9, 0.1, 0.2, 0.0]), rel=1e-5)
+
+
+def test_synonyms_do_not_compete() -> None:
+    """A distractor that is another word for the prompt must not count against it."""
+    codes, cosines, _ = codes_and_cosines(0.9)
+    same = torch.eye(8)[:1].T
+    scores = relevancy(cosines, torch.zeros(len(codes), 1), 10.0)
+    rival, synonym = (presence_evidence(codes, torch.ones(len(codes)), cosines, scores, same, torch.tensor([[c]]))
+                      for c in (True, False))
+    assert rival.margin[0] == pytest.approx(0, abs=1e-5) and synonym.margin[0] == 0.0
+    assert evidence_of(0.9, competing=(False, True)).margin[0] > 0.5
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_evidence_of_next_to_nothing_is_finite(count: int) -> None:
+    codes, cosines, distractors = codes_and_cosines(0.9)
+    got = presence_evidence(codes[:count], torch.ones(count), cosines[:count], cosines[:count], distractors,
+                            torch.ones(1, 2, dtype=torch.bool))
+    assert np.isfinite(got.table).all() and np.isfinite(presence_probability(got, Calibration())).all()
+
+
+def test_evidence_without_weight_is_no_evidence() -> None:
+    codes, cosines, distractors = codes_and_cosines(0.9)
+    got = presence_evidence(codes, torch.zeros(len(codes)), cosines, cosines, distractors,
+                            torch.ones(1, 2, dtype=torch.bool))
+    assert got.peak[0] == 0 and got.cosine[0] == 0
+
+
+def test_presence_is_the_logistic_of_the_weighted_table() -> None:
+    evidence = Evidence(*(np.array(v) for v in ([0.8, 0.0], [0.3, 0.1], [0.2, -0.1], [4.0, 1.0])))
+    calibration = Calibration(presence_weights=(2.0, 1.0, 3.0, 0.5), presence_bias=-1.0)
+    expected = 1 / (1 + np.exp(-(np.array([1.6 + 0.3 + 0.6 + 2.0, 0.1 - 0.3 + 0.5]) - 1.0)))
+    np.testing.assert_allclose(presence_probability(evidence, calibration), expected)
+    extreme = Evidence(*(np.array([v]) for v in (1e9, 0.0, 0.0, 0.0)))
+    assert presence_probability(extreme, calibration)[0] == pytest.approx(1.0)
+
+
+def test_labels_are_the_best_found_prompt_above_the_threshold() -> None:
+    scores = torch.tensor([[0.9, 0.8, 0.1], [0.2, 0.7, 0.3], [0.5, 0.55, 0.9], [0.1, 0.1, 0.1], [0.6, 0.2, 0.0]])
+    assert assign_labels(scores, np.array([True, True, True]), 0.6).tolist() == [1, 2, 3, 0, 1]
+    assert assign_labels(scores, np.array([True, True, False]), 0.6).tolist() == [1, 2, 0, 0, 1]
+    assert assign_labels(scores, np.array([False, True, True]), 0.6).tolist() == [2, 2, 3, 0, 0]
+    assert assign_labels(scores, np.array([False] * 3), 0.0).tolist() == [0] * 5
+    image = scores.expand(4, 5, 3)  # the same for pixels
+    assert assign_labels(image, np.array([True, True, True]), 0.6)[2].tolist() == [1, 2, 3, 0, 1]
+
+
+def components_by_search(points: np.ndarray, gap: float) -> list[frozenset]:
+    """Breadth-first search over voxels that touch, corners included."""
+    cells: dict[tuple, list[int]] = {}
+    for i, cell in enumerate(np.floor(points / gap).astype(int)):
+        cells.setdefault(tuple(cell), []).append(i)
+    steps = [(x, y, z) for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1)]
+    left, found = set(cells), []
+    while left:
+        queue, members = deque([left.pop()]), []
+        while queue:
+            cell = queue.popleft()
+            members += cells[cell]
+            for step in steps:
+                near = tuple(np.add(cell, step))
+                if near in left:
+                    left.remove(near)
+                    queue.append(near)
+        found.append(frozenset(members))
+    return found
+
+
+@pytest.mark.parametrize("seed, gap", [(0, 0.1), (1, 0.2), (2, 0.35), (3, 5.0), (4, 0.01)])
+def test_components_are_those_of_a_naive_search(seed: int, gap: float) -> None:
+    points = np.random.default_rng(seed).uniform(-2, 2, (400, 3)) * [1, 1, 0.3]
+    labels = connected_components(points, gap)
+    got = {frozenset(np.flatnonzero(labels == label).tolist()) for label in np.unique(labels)}
+    assert got == set(components_by_search(points, gap))
+    assert set(np.unique(labels)) == set(range(len(got)))
+
+
+def test_a_long_winding_chain_is_one_component() -> None:
+    t = np.linspace(0, 40 * np.pi, 12000)
+    spiral = np.stack([np.cos(t) * (1 + t / 10), np.sin(t) * (1 + t / 10), t * 0.02], 1)
+    assert connected_components(spiral, 0.15).max() == 0
+    cut = connected_components(np.delete(spiral, np.s_[6000:6100], axis=0), 0.15)
+    assert (cut[:6000] == cut[0]).all() and (cut[6000:] == cut[-1]).all() and cut.max() == 1
+
+
+def test_one_point_is_one_component() -> None:
+    assert connected_components(np.array([[3.0, -2.0, 1.0]]), 0.1).tolist() == [0]
+
+
+def surface(box: synthetic.Box, count: int, seed: int = 0) -> np.ndarray:
+    """Points on the faces of a box, by area."""
+    rng = np.random.default_rng(seed)
+    size = np.array(box.size)
+    areas = np.array([size[1] * size[2], size[0] * size[2], size[0] * size[1]])
+    axis = rng.choice(3, count, p=areas / areas.sum())
+    points = rng.uniform(-0.5, 0.5, (count, 3))
+    points[np.arange(count), axis] = rng.choice([-0.5, 0.5], count)
+    return (points * size) @ box.rotation.T + box.center
+
+
+def test_the_box_of_a_rotated_cuboid() -> None:
+    box = synthetic.Box((1.0, -2.0, 0.5), (1.2, 0.6, 0.3), (0, 0, 0), yaw=0.7)
+    center, quat, size = oriented_box(surface(box, 4000))
+    np.testing.assert_allclose(center, box.center, atol=0.02)
+    np.testing.assert_allclose(size, box.size, atol=0.04)  # longest axis first
+    axes = quat_to_matrix(quat)
+    assert np.linalg.det(axes) == pytest.approx(1)
+    for k in range(3):
+        assert abs(axes[:, k] @ box.rotation[:, k]) > np.cos(np.radians(2))
+
+
+def test_stray_points_do_not_blow_up_the_box() -> None:
+    box = synthetic.Box((0.0, 0.0, 0.0), (1.2, 0.6, 0.3), (0, 0, 0))
+    stray = np.random.default_rng(0).uniform(-2, 2, (20, 3))
+    _, _, size = oriented_box(np.concatenate([surface(box, 4000), stray]))
+    np.testing.assert_allclose(size, box.size, atol=0.06)
+
+
+@pytest.mark.parametrize("points", [np.ones((1, 3)), np.ones((5, 3)), np.array([[0.0, 0, 0], [1, 0, 0]])])
+def test_flat_and_tiny_things_have_a_box(points: np.ndarray) -> None:
+    center, quat, size = oriented_box(points)
+    assert np.isfinite(center).all() and np.isfinite(size).all() and np.linalg.norm(quat) == pytest.approx(1)
+    np.testing.assert_allclose(center, points.mean(0), atol=1e-9)
+
+
+def two_mugs_and_a_sofa():
+    mugs = [surface(synthetic.Box((x, 0.0, 0.5), (0.1, 0.1, 0.12), (0, 0, 0)), n, n) for x, n in ((0.0, 120), (1.0, 60))]
+    sofa = surface(synthetic.Box((0.0, 2.0, 0.4), (1.8, 0.9, 0.6), (0, 0, 0)), 3000)
+    speck = np.array([[5.0, 5.0, 5.0], [5.01, 5.0, 5.0]])  # labelled mug, but too small to be one
+    means = np.concatenate([*mugs, sofa, speck])
+    labels = np.repeat([1, 1, 2, 1], [120, 60, 3000, 2])
+    scores = np.zeros((len(means), 2))
+    scores[np.arange(len(means)), labels - 1] = np.repeat([0.8, 0.7, 0.9, 0.99], [120, 60, 3000, 2])
+    return means, labels, scores, np.arange(len(means)) % 7
+
+
+def test_instances_are_found_counted_and_placed() -> None:
+    means, labels, scores, views = two_mugs_and_a_sofa()
+    config = QueryConfig(instance_gap=0.15, min_instance=12)
+    objects, instances = find_objects(means, labels, scores, views, ["mug", "sofa"], config, 0)
+    assert [(o.prompt, o.label, o.instance, o.num_gaussians) for o in objects] == [
+        ("mug", 1, 1, 120), ("mug", 1, 2, 60), ("sofa", 2, 3, 3000)]
+    for thing, x in zip(objects[:2], (0.0, 1.0)):
+        np.testing.assert_allclose(thing.center, [x, 0, 0.5], atol=0.01)
+    np.testing.assert_allclose(sorted(objects[2].size), [0.6, 0.9, 1.8], atol=0.05)
+    assert [o.score for o in objects] == pytest.approx([0.8, 0.7, 0.9]) and all(o.views == 6 for o in objects)
+    assert instances[:120].tolist() == [1] * 120 and instances[120:180].tolist() == [2] * 60
+    assert (instances[180:3180] == 3).all() and instances[3180:].tolist() == [0, 0]
+
+
+def test_the_best_instances_come_first_and_no_more_than_asked() -> None:
+    means, labels, scores, views = two_mugs_and_a_sofa()
+    scores[120:180, 0] = 0.99 * 2  # the smaller mug is by far the better one
+    config = QueryConfig(instance_gap=0.15, min_instance=12)
+    objects, instances = find_objects(means, labels, scores, views, ["mug", "sofa"], config, 1)
+    assert [(o.prompt, o.num_gaussians) for o in objects] == [("mug", 60), ("sofa", 3000)]
+    assert (instances[:120] == 0).all()
+
+
+def test_nothing_labelled_gives_no_objects() -> None:
+    means = np.zeros((30, 3))
+    objects, instances = find_objects(means, np.zeros(30, int), np.zeros((30, 1)), np.zeros(30), ["mug"], QueryConfig(), 0)
+    assert objects == [] and (instances == 0).all()
+
+
+def test_single_gaussian_instances_are_allowed() -> None:
+    config = QueryConfig(min_instance=1)
+    objects, _ = find_objects(np.zeros((1, 3)), np.ones(1, int), np.ones((1, 1)), np.ones(1), ["mug"], config, 0)
+    assert len(objects) == 1 and (objects[0].size == 0).all()

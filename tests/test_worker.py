@@ -1,0 +1,167 @@
+"""The mapping thread: it never blocks its callers, loses no frame silently, and its errors come out."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import synthetic
+from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.types import MapSnapshot
+from ovs3d_ros.worker import MappingWorker
+
+WAIT = 120.0  # seconds; generous, for machines under load
+
+
+def make_worker(**settings) -> MappingWorker:
+    config = synthetic.make_config(**settings)
+    return MappingWorker(Ovs3d(config), config)
+
+
+@pytest.fixture
+def worker():
+    made = make_worker(input__inbox=3)
+    yield made
+    assert made.stop(WAIT)
+
+
+class Gate:
+    """Holds the pipeline inside `add_frame` until it is opened."""
+
+    def __init__(self, worker: MappingWorker) -> None:
+        self.entered, self.opened = threading.Event(), threading.Event()
+        add_frame = worker.pipeline.add_frame
+
+        def held(frame):
+            self.entered.set()
+            assert self.opened.wait(WAIT)
+            return add_frame(frame)
+
+        worker.pipeline.add_frame = held
+
+
+def test_frames_become_a_published_map(worker: MappingWorker) -> None:
+    assert worker.snapshot is None
+    worker.start()
+    frames = synthetic.make_frames(3)
+    for frame in frames:
+        worker.submit(frame)
+    assert worker.wait_idle(WAIT)
+    stats = worker.stats()
+    assert (stats["frames_received"], stats["frames_dropped"], stats["frames_rejected"]) == (3, 0, 0)
+    assert stats["keyframes"] == 3 and stats["queue"] == 0
+    assert stats["steps"] == 3 * worker.config.train.steps_per_keyframe
+    assert stats["map_version"] == worker.snapshot.version > 0
+    assert stats["num_gaussians"] == worker.snapshot.num_gaussians > 0
+    assert 0 < stats["frame_to_map_p50_ms"] <= stats["frame_to_map_p95_ms"]
+    result = worker.pipeline.query(["red box"], snapshot=worker.snapshot)
+    assert result.found[0] and np.linalg.norm(result.objects[0].center - synthetic.RED.center) < 0.2
+
+
+def test_submit_never_blocks_and_the_oldest_go_first(worker: MappingWorker) -> None:
+    gate = Gate(worker)
+    worker.start()
+    frames = synthetic.make_frames(8)
+    worker.submit(frames[0])
+    assert gate.entered.wait(WAIT)
+    started = time.perf_counter()
+    for frame in frames[1:]:
+        worker.submit(frame)
+    assert time.perf_counter() - started < 1.0  # the thread is held: waiting for it would take forever
+    stats = worker.stats()
+    assert (stats["frames_received"], stats["frames_dropped"], stats["queue"]) == (8, 4, 3)
+    assert not worker.wait_idle(0.05)
+    gate.opened.set()
+    assert worker.wait_idle(WAIT)
+    mapped = [k.name for k in worker.pipeline.mapper.keyframes]
+    assert mapped == ["frame_0", "frame_5", "frame_6", "frame_7"]
+
+
+def test_bad_frames_are_counted_and_mapping_goes_on(worker: MappingWorker) -> None:
+    worker.start()
+    good, other = synthetic.make_frames(2)
+    broken = good.camtoworld.copy()
+    broken[2, 3] = np.nan
+    for frame in (good, dataclasses.replace(good, camtoworld=broken, name="bad one"), other):
+        worker.submit(frame)
+    assert worker.wait_idle(WAIT)
+    stats = worker.stats()
+    assert stats["frames_rejected"] == 1 and "bad one" in stats["last_rejection"]
+    assert stats["keyframes"] == 2 and worker.error is None
+
+
+def test_queries_while_mapping_see_one_consistent_map() -> None:
+    worker = make_worker(input__inbox=50, train__densify_every=3, train__densify_gradient=1e-4)
+    worker.start()
+    for frame in synthetic.make_frames(8):
+        worker.submit(frame)
+    versions, deadline = [], time.monotonic() + WAIT
+    while not worker.wait_idle(0.0) and time.monotonic() < deadline:
+        snapshot = worker.snapshot
+        if snapshot is None:
+            continue
+        assert isinstance(snapshot, MapSnapshot)
+        count = snapshot.num_gaussians
+        assert all(len(t) == count for t in snapshot.gaussians.values())
+        assert len(snapshot.codes) == len(snapshot.weight) == count and snapshot.codes.shape[1] == snapshot.codec.dim
+        result = worker.pipeline.query(["red box", "blue box"], snapshot=snapshot)
+        assert result.map_version == snapshot.version and len(result.labels) == count
+        worker.pipeline.render(snapshot.cameras[0], snapshot.camtoworlds[0], snapshot)
+        versions.append(snapshot.version)
+    assert worker.wait_idle(WAIT) and worker.error is None
+    assert versions == sorted(versions) and len(set(versions)) > 1
+    assert worker.stop(WAIT)
+
+
+def test_errors_come_out_and_end_the_thread() -> None:
+    worker = make_worker(clip__model="color_encoder:BrokenEncoder")
+    worker.start()
+    worker.submit(synthetic.make_frames(1)[0])
+    assert not worker.wait_idle(WAIT)
+    assert isinstance(worker.error, RuntimeError) and "encoder broke" in str(worker.error)
+    worker.submit(synthetic.make_frames(1)[0])  # harmless
+    assert worker.stats()["frames_received"] == 2
+    assert worker.stop(WAIT)
+
+
+def test_stop_joins_in_the_middle_of_work() -> None:
+    worker = make_worker(train__steps_per_keyframe=10_000)
+    worker.start()
+    worker.submit(synthetic.make_frames(1)[0])
+    deadline = time.monotonic() + WAIT
+    while worker.stats()["steps"] == 0 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert worker.stop(WAIT)
+    assert 0 < worker.stats()["steps"] < 10_000
+    assert worker.stop(WAIT)  # twice is harmless
+    assert make_worker().stop(WAIT)  # and so is stopping what never started
+
+
+def test_pause_holds_training_but_not_frames(worker: MappingWorker) -> None:
+    worker.pause()
+    worker.start()
+    first, second = synthetic.make_frames(2)
+    worker.submit(first)
+    assert worker.wait_idle(WAIT)
+    assert worker.stats()["steps"] == 0 and worker.stats()["keyframes"] == 1
+    worker.submit(second)
+    assert worker.wait_idle(WAIT) and worker.snapshot is not None
+    assert worker.stats()["steps"] == 0 and worker.stats()["keyframes"] == 2
+    worker.resume()
+    assert worker.wait_idle(WAIT)
+    assert worker.stats()["steps"] == 2 * worker.config.train.steps_per_keyframe
+
+
+def test_a_map_that_was_there_before_is_published_at_once(tmp_path) -> None:
+    pipeline = Ovs3d(synthetic.make_config())
+    pipeline.add_frame(synthetic.make_frames(1)[0])
+    pipeline.save(tmp_path / "m.ovs3d")
+    loaded = Ovs3d.load(tmp_path / "m.ovs3d")
+    worker = MappingWorker(loaded, loaded.config)
+    worker.start()
+    assert worker.snapshot.num_gaussians == pipeline.stats["num_gaussians"]
+    assert worker.stop(WAIT)
