@@ -30,6 +30,7 @@ CAMERA_FRAME = "camera_optical_frame"
 MILLIMETRES = 1000.0
 QUEUE = 60  # frames kept until every reliable subscriber has acknowledged them
 POLL = 0.05  # seconds
+SETTLE = 1.0  # seconds: discovery is not symmetric, and depth may have a subscriber that is not seen yet
 POSE_TYPES = {
     "pose": conversions.PoseStamped,
     "odom": conversions.Odometry,
@@ -167,6 +168,7 @@ def wait_for_subscribers(player: Player, seconds: float, stopping: threading.Eve
                 f"nobody subscribes to {', '.join(missing)} after {seconds:g} s; start the node, check "
                 "names, ROS_DOMAIN_ID and qos.input, or use --wait 0"
             )
+    stopping.wait(SETTLE)
 
 
 def play(player: Player, dataset: Dataset, options: argparse.Namespace, stopping: threading.Event) -> None:
