@@ -14,7 +14,7 @@ NAMES = ("means", "quats", "scales", "opacities", "colors")
 
 @dataclass
 class Scene:
-    """Arguments of a rasterizer call. The image gradients are the loss: L = <image, v> + <alphas, v_alphas>."""
+    """Arguments of a rasterizer call, and a loss L = <image, v_image> + <alphas, v_alphas>."""
 
     gaussians: list[Tensor]  # means, quats, scales, opacities, colors
     viewmats: Tensor  # [C, 4, 4] float64
@@ -52,7 +52,9 @@ def make_scene(
     def uniform(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=generator)
 
-    means = (uniform(count, 3) * 2 - 1) * torch.tensor([1.0, 0.75, 1.0]) * spread + torch.tensor([0.0, 0.0, 3.0])
+    means = (uniform(count, 3) * 2 - 1) * torch.tensor([1.0, 0.75, 1.0]) * spread + torch.tensor(
+        [0.0, 0.0, 3.0]
+    )
     quats = torch.randn(count, 4, generator=generator)  # not normalised, on purpose
     size_of = 0.3 / max(count, 1) ** (1 / 3)
     scales = torch.exp(torch.randn(count, 3, generator=generator) * 0.4) * size_of
@@ -75,7 +77,7 @@ def make_scene(
 
 
 def on_an_edge(scene: Scene, tolerance: float = 1e-4) -> Tensor:
-    """[C, H, W, 1] true where float32 rounding could take a decision (alpha at 1/255, T at 1e-4) the other way."""
+    """[C, H, W, 1] true where rounding could turn a decision (alpha at 1/255, T at 1e-4) the other way."""
     means, quats, scales, opacities = (tensor.double() for tensor in scene.gaussians[:4])
     masks = []
     for viewmat, K in zip(scene.viewmats, scene.Ks, strict=True):

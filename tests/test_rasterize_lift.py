@@ -41,7 +41,9 @@ def test_lift_without_pixel_weights_weighs_every_pixel_alike() -> None:
 
 def test_lift_of_a_constant_image_is_the_weight_times_it() -> None:
     scene = make_scene(channels=1)
-    numerator, weight, max_weight = CPU.lift(*arguments(scene, torch.float32, torch.full_like(scene.v_image, 3.0)))
+    numerator, weight, max_weight = CPU.lift(
+        *arguments(scene, torch.float32, torch.full_like(scene.v_image, 3.0))
+    )
     torch.testing.assert_close(numerator[:, 0], 3.0 * weight)
     assert ((max_weight <= weight) & (max_weight >= 0)).all() and weight.max() > 0
 
@@ -54,7 +56,7 @@ def test_lift_refuses_targets_of_another_size() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_gsplat_without_a_gpu_is_refused_and_nothing_takes_its_place() -> None:
-    with pytest.raises(UserError, match="needs an NVIDIA GPU .* choose the rasterizer 'cpu'"):
+    with pytest.raises(UserError, match=r"needs an NVIDIA GPU .* choose the rasterizer 'cpu'"):
         make_rasterizer("gsplat")
 
 

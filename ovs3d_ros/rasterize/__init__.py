@@ -96,8 +96,16 @@ def make_rasterizer(name: str, threads: int = 0) -> Rasterizer:
         UserError: the name is unknown, or what that rasterizer needs is missing.
     """
     if name == "cpu":
-        from .cpu import CpuRasterizer
-
+        try:
+            from .cpu import CpuRasterizer
+        except ImportError as error:
+            raise UserError(f"the CPU rasterizer needs Numba ({error}): pip install numba") from error
+        except (
+            RuntimeError
+        ) as error:  # Numba, when neither the package nor the user's cache folder is writable
+            raise UserError(
+                f"Numba cannot keep compiled kernels ({error}): set NUMBA_CACHE_DIR to a writable folder"
+            ) from error
         return CpuRasterizer(threads)
     if name == "gsplat":
         from .gsplat import GsplatRasterizer

@@ -15,12 +15,12 @@ from torch.autograd.function import once_differentiable
 
 from . import kernels_backward, kernels_forward, kernels_project, kernels_tiles
 from .inputs import check_cameras, check_colors, check_gaussians, check_targets
+from .kernels_forward import MAX_PLANAR_CHANNELS
 from .kernels_project import CameraArrays, GaussianArrays, ProjectedArrays
 from .kernels_tiles import SPLAT_COLUMNS, Tiles
+from .simd import WIDTH
 
 CHANNEL_CHUNK = 32  # channels per pass: more would spill the innermost loops out of registers
-
-Kernel = Callable[[int, int], None]  # (thread, num_threads)
 
 
 class ThreadTeam:
@@ -31,12 +31,16 @@ class ThreadTeam:
         self.size = threads or available
         self._pool = ThreadPoolExecutor(self.size - 1, "rasterizer") if self.size > 1 else None
 
-    def run(self, kernel: Kernel) -> None:
-        """Calls kernel(thread, size) on every thread, thread 0 being the caller's; raises what they raise."""
-        others = [self._pool.submit(kernel, thread, self.size) for thread in range(1, self.size)] if self._pool else []
-        kernel(0, self.size)
-        for other in others:
-            other.result()
+    def run(self, kernel: Callable[..., None], *arguments: Any) -> None:
+        """Calls kernel(thread, size, *arguments) on every thread and waits; raises what they raise.
+
+        Thread 0 is the caller's own.
+        """
+        others = range(1, self.size) if self._pool else ()
+        futures = [self._pool.submit(kernel, thread, self.size, *arguments) for thread in others]
+        kernel(0, self.size, *arguments)
+        for future in futures:
+            future.result()
 
 
 @dataclass(slots=True)
@@ -47,13 +51,27 @@ class _View:
     projected: ProjectedArrays
     visible: np.ndarray  # [M] int64, ascending indices of the Gaussians that are not culled
     splats: np.ndarray  # [M, 8] float32
-    colors: np.ndarray  # [M, D] float32
+    colors: np.ndarray  # [M, P] float32, padded
     tiles: Tiles
 
 
-def _chunks(channels: int) -> list[tuple[int, tuple[int, ...]]]:
-    """(first channel, tuple whose length is the number of channels) of every pass."""
-    return [(c, (0,) * min(CHANNEL_CHUNK, channels - c)) for c in range(0, channels, CHANNEL_CHUNK)]
+def _passes(channels: int) -> list[tuple[int, tuple[int, ...]]]:
+    """(first channel, tuple as long as the pass is wide) of every pass over the image.
+
+    Few widths exist, so that few kernels are compiled: 1 to 4 exactly, then multiples of 8.
+    """
+    passes = []
+    for first in range(0, channels, CHANNEL_CHUNK):
+        width = min(CHANNEL_CHUNK, channels - first)
+        if width > MAX_PLANAR_CHANNELS:
+            width = -(-width // WIDTH) * WIDTH
+        passes.append((first, (0,) * width))
+    return passes
+
+
+def _padded(channels: int) -> int:
+    """Width of packed colors: the last pass may be wider than the channels it holds."""
+    return sum(len(width) for _, width in _passes(channels))
 
 
 def _prepare(team: ThreadTeam, gaussians: GaussianArrays, colors: np.ndarray, camera: CameraArrays) -> _View:
@@ -64,17 +82,16 @@ def _prepare(team: ThreadTeam, gaussians: GaussianArrays, colors: np.ndarray, ca
         np.empty((count, 3), np.float32),
         np.empty(count, np.float32),
         np.empty((count, 2), np.int32),
+        np.empty((count, 2), np.float32),
     )
-    team.run(lambda t, n: kernels_project.project_forward(t, n, gaussians, camera, projected))
+    team.run(kernels_project.project_forward, gaussians, camera, projected)
     visible = np.flatnonzero(projected.radii[:, 0])
     splats = np.empty((len(visible), SPLAT_COLUMNS), np.float32)
-    packed = np.empty((len(visible), colors.shape[1]), np.float32)
-    team.run(
-        lambda t, n: kernels_tiles.pack_splats(t, n, visible, projected, gaussians.opacities, colors, splats, packed)
-    )
+    packed = np.empty((len(visible), _padded(colors.shape[1])), np.float32)
+    team.run(kernels_tiles.pack_splats, visible, projected, gaussians.opacities, colors, splats, packed)
     order = _front_to_back(projected.depths[visible])
-    offsets, ids = kernels_tiles.bin_tiles(splats, order, camera.width, camera.height)
-    return _View(camera, projected, visible, splats, packed, Tiles(offsets, ids, camera.width, camera.height))
+    tiles = kernels_tiles.bin_tiles(splats, order, camera.width, camera.height)
+    return _View(camera, projected, visible, splats, packed, tiles)
 
 
 def _front_to_back(depths: np.ndarray) -> np.ndarray:
@@ -90,31 +107,22 @@ def _front_to_back(depths: np.ndarray) -> np.ndarray:
 
 
 def _composite(team: ThreadTeam, view: _View, image: np.ndarray, transmittance: np.ndarray) -> None:
-    for first, channels in _chunks(image.shape[-1]):
-        team.run(
-            lambda t, n, first=first, channels=channels: kernels_forward.composite(
-                t, n, view.tiles, view.splats, view.colors, first, channels, image, transmittance
-            )
-        )
+    kernel = kernels_forward.composite
+    for first, channels in _passes(image.shape[-1]):
+        team.run(kernel, view.tiles, view.splats, view.colors, first, channels, image, transmittance)
 
 
 def _lift(
     team: ThreadTeam, view: _View, targets: np.ndarray, pixel_weights: np.ndarray, numerator: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Adds to numerator [N, D]; returns per splat sum w and max w."""
+    """Adds to numerator [N, D]; returns sum w and max w of every splat."""
     visible, depth = len(view.visible), targets.shape[-1]
-    sums = np.zeros((team.size, visible, depth), np.float32)
-    weights, maxima = np.zeros((2, team.size, visible), np.float32)
-    for first, channels in _chunks(depth):
-        # Every pass sees the same weights; only the first one's count.
-        kept = first == 0
-        weights_of = weights if kept else np.zeros_like(weights)
-        team.run(
-            lambda t, n, first=first, channels=channels, weights_of=weights_of: kernels_forward.lift_tiles(
-                t, n, view.tiles, view.splats, targets, pixel_weights, first, channels, sums[t], weights_of[t], maxima[t]
-            )
-        )
-    team.run(lambda t, n: kernels_backward.scatter_rows(t, n, sums, view.visible, numerator))
+    sums = np.zeros((team.size, visible, _padded(depth)), np.float32)
+    for first, channels in _passes(depth):
+        weights, maxima = np.zeros((2, team.size, visible), np.float32)  # the same in every pass
+        inputs = view.tiles, view.splats, targets, pixel_weights, first, channels
+        team.run(kernels_forward.lift_tiles, *inputs, sums, weights, maxima)
+    team.run(kernels_backward.scatter_rows, sums, view.visible, numerator)
     return weights.sum(0), maxima.max(0)
 
 
@@ -128,25 +136,19 @@ def _backward(
     v_means2d_abs: np.ndarray,
 ) -> None:
     """Adds one camera's share to the gradients."""
-    visible, depth = view.colors.shape
+    visible, depth = len(view.visible), v_colors.shape[1]
     splat_slabs = np.zeros((team.size, visible, SPLAT_COLUMNS), np.float32)
-    color_slabs = np.zeros((team.size, visible, depth), np.float32)
+    color_slabs = np.zeros((team.size, *view.colors.shape), np.float32)
     image, transmittance, v_image, v_transmittance = image_gradients
-    for first, channels in _chunks(depth):
+    for first, channels in _passes(depth):
         # The transmittance is one output however many passes the channels take.
         v_end = v_transmittance if first == 0 else np.zeros_like(v_transmittance)
         gradients = image, transmittance, v_image, v_end
-        team.run(
-            lambda t, n, first=first, channels=channels, gradients=gradients: kernels_backward.composite_backward(
-                t, n, view.tiles, view.splats, view.colors, gradients, first, channels, splat_slabs[t], color_slabs[t]
-            )
-        )
-    team.run(lambda t, n: kernels_backward.scatter_rows(t, n, color_slabs, view.visible, v_colors))
-    team.run(
-        lambda t, n: kernels_project.project_backward(
-            t, n, gaussians, view.camera, view.visible, splat_slabs, v_gaussians, v_means2d_abs
-        )
-    )
+        inputs = view.tiles, view.splats, view.colors, gradients, first, channels
+        team.run(kernels_backward.composite_backward, *inputs, splat_slabs, color_slabs)
+    team.run(kernels_backward.scatter_rows, color_slabs, view.visible, v_colors)
+    inputs = gaussians, view.camera, view.visible, splat_slabs
+    team.run(kernels_project.project_backward, *inputs, v_gaussians, v_means2d_abs)
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -173,7 +175,8 @@ class _Rasterize(torch.autograd.Function):
         for view, image_, transmittance_ in zip(views, image.numpy(), transmittance.numpy(), strict=True):
             _composite(team, view, image_, transmittance_)
         radii, means2d, depths = (
-            np.stack([getattr(view.projected, name) for view in views]) for name in ("radii", "means2d", "depths")
+            np.stack([getattr(view.projected, name) for view in views])
+            for name in ("radii", "means2d", "depths")
         )
         meta["radii"], meta["means2d"], meta["depths"] = map(torch.from_numpy, (radii, means2d, depths))
         meta["n_visible"] = int(radii[..., 0].any(0).sum())
@@ -188,21 +191,20 @@ class _Rasterize(torch.autograd.Function):
         *tensors, image, transmittance = ctx.saved_tensors
         v_image, v_transmittance = _array(v_image), _array(v_transmittance)
         needed = ctx.needs_input_grad[3:]
-        gradients = [torch.zeros(tensor.shape) for tensor in tensors]
-        *v_geometry, v_colors = (gradient.numpy() for gradient in gradients)
+        # np.zeros costs nothing where it is not touched, torch.zeros writes at once.
+        *v_geometry, v_colors = gradients = [np.zeros(tensor.shape, np.float32) for tensor in tensors]
         if any(needed[:4]):
             gaussians = GaussianArrays(*(_array(tensor) for tensor in tensors[:4]))
-            images, absgrad = (image.detach().numpy(), transmittance.detach().numpy()), ctx.absgrad.zero_().numpy()
-            for i, view in enumerate(ctx.views):
-                image_gradients = images[0][i], images[1][i], v_image[i], v_transmittance[i]
-                _backward(
-                    ctx.team, view, gaussians, image_gradients, GaussianArrays(*v_geometry), v_colors, absgrad[i]
-                )
+            v_gaussians, absgrad = GaussianArrays(*v_geometry), ctx.absgrad.zero_().numpy()
+            images = zip(_array(image), _array(transmittance), v_image, v_transmittance, strict=True)
+            for view, view_images, view_absgrad in zip(ctx.views, images, absgrad, strict=True):
+                _backward(ctx.team, view, gaussians, view_images, v_gaussians, v_colors, view_absgrad)
         else:  # the gradient with respect to colors alone is the lift of the image's gradient
             pixel_weights = np.ones(v_transmittance.shape[1:], np.float32)
             for view, v_image_ in zip(ctx.views, v_image, strict=True):
                 _lift(ctx.team, view, v_image_, pixel_weights, v_colors)
-        return (None, None, None, *(g if need else None for g, need in zip(gradients, needed, strict=True)))
+        results = (torch.from_numpy(g) if need else None for g, need in zip(gradients, needed, strict=True))
+        return None, None, None, *results
 
 
 class CpuRasterizer:

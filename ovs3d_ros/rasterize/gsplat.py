@@ -17,8 +17,7 @@ MAX_ALPHA = 0.999  # gsplat's, for recomputing weights
 class GsplatRasterizer:
     """gsplat 1.5.3. Tensors live on a CUDA device.
 
-    `means2d_absgrad` covers the last 32 channels only if there are more than 32, since gsplat overwrites it in
-    every pass of 32.
+    Beyond 32 channels `means2d_absgrad` covers one pass of 32 only, since gsplat overwrites it in each.
 
     Raises:
         UserError: no CUDA device, or gsplat is not installed. There is no fallback.

@@ -42,7 +42,9 @@ def check_cameras(viewmats: Tensor, Ks: Tensor, width: int, height: int) -> None
         raise UserError("Ks has a focal length that is not positive: check the calibration")
 
 
-def _check(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype | None = torch.float32) -> None:
+def _check(
+    name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype | None = torch.float32
+) -> None:
     if tuple(tensor.shape) != shape:
         raise UserError(f"{name} has shape {list(tensor.shape)}, expected {list(shape)}")
     if dtype is not None and tensor.dtype != dtype:
@@ -51,4 +53,6 @@ def _check(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype
     if tensor.numel() and not bool(torch.isfinite(tensor.detach().sum())):
         bad = int((~torch.isfinite(tensor.detach())).sum())
         if bad:
-            raise UserError(f"{name} has {bad} values that are not finite (NaN or infinite): remove them first")
+            raise UserError(
+                f"{name} has {bad} values that are not finite (NaN or infinite): remove them first"
+            )

@@ -1,14 +1,17 @@
 """Numba kernels: alpha compositing, and the lift that uses the same weights.
 
-What makes them fast, each measured: one 16-pixel row of a tile per call, without branches (masks are float
-arithmetic) and in a function of its own, so that LLVM vectorises it; all per-pixel state of a tile in one flat
-array, indexed by unsigned integers; the number of channels D known at compile time.
+What makes them fast, each measured: all rows of a splat in one call, eight pixels of a row at a time and
+without branches (masks are float arithmetic), so that LLVM vectorises them and the processor overlaps the
+rows; all per-pixel state of a tile in one flat array with unsigned indices; the number of channels known at
+compile time.
 
-D is passed as `channels`, a tuple of D integers of which only the length matters: the length is part of its
-type, so Numba compiles one variant per D and caches each on disk.
+That number is passed as `channels`, a tuple of which only the length matters: the length is part of its type,
+so Numba compiles one variant per length and caches each on disk.
 
-Semantics are those of gsplat 1.5.3: alpha = min(0.999, opacity * exp(-sigma)), ignored below 1/255; a Gaussian
-that would bring the transmittance to 1e-4 or below is dropped together with all behind it.
+Numba does not see changes across files: after editing a helper, delete the cached kernels that call it.
+
+Semantics are those of gsplat 1.5.3: alpha = min(0.999, opacity * exp(-sigma)), ignored below 1/255; a
+Gaussian that would bring the transmittance to 1e-4 or below is dropped together with all behind it.
 """
 
 from __future__ import annotations
@@ -21,33 +24,40 @@ from .kernels_tiles import (
     CONIC_XX,
     CONIC_XY,
     CONIC_YY,
-    EXTENT_V,
     HALF,
+    HALF_HEIGHT,
+    HALF_WIDTH,
     ONE,
     OPACITY,
     PIXELS,
     TILE,
+    ZERO,
     U,
     V,
-    ZERO,
     pixel_span,
 )
+from .simd import WIDTH, add_scaled, dot
 
 MIN_ALPHA = np.float32(1.0 / 255.0)
 MAX_ALPHA = np.float32(0.999)
 STOP_TRANSMITTANCE = np.float32(1e-4)
 
 # Up to here channels are stored one plane after the other and vectorised over pixels, beyond it they are
-# stored together per pixel and vectorised over channels.
+# stored together per pixel, padded to a multiple of 8, and vectorised over channels.
 MAX_PLANAR_CHANNELS = 4
 
-# Planes of a tile's scratch array, PIXELS apart.
+# Planes of a tile's scratch array, PIXELS apart. Kernels put their own behind FIRST_FREE_PLANE.
 TRANSMITTANCE = np.uintp(0)
 LIVE = np.uintp(PIXELS)  # 1.0 until the pixel is saturated
 WEIGHT = np.uintp(2 * PIXELS)  # alpha * transmittance of the current splat
-FORWARD_PLANES = 3
-ROW = np.uintp(TILE)
+FALLOFF = np.uintp(3 * PIXELS)  # exp(-sigma) of the current splat
+FIRST_FREE_PLANE = 4
+PIXEL_WEIGHT = np.uintp(4 * PIXELS)  # lift: the caller's factor on the weight
+
 PLANE = np.uintp(PIXELS)
+ROW = np.uintp(TILE)
+BLOCK = np.uintp(WIDTH)  # columns worked on at once; most splats are narrower
+LANES = (0,) * WIDTH
 
 
 @njit(**KERNEL)
@@ -76,78 +86,107 @@ def tile_window(tiles, tile):
 
 
 @njit(**KERNEL)
-def start_tile(scratch, rows, columns, live_rows):
+def clear(array):
+    """Fills a flat array with zeros (a slice assignment takes Numba far longer to compile)."""
+    for i in range(array.shape[0]):
+        array[i] = ZERO
+
+
+@njit(**KERNEL)
+def start_tile(scratch, rows, columns):
     """Full transmittance everywhere; pixels outside the image are dead from the start."""
+    clear(scratch)
     for r in range(TILE):
-        live_rows[r] = r < rows
         for i in range(TILE):
-            scratch[r * TILE + i] = ONE
-            scratch[PIXELS + r * TILE + i] = ONE if r < rows and i < columns else ZERO
+            scratch[TRANSMITTANCE + np.uintp(r * TILE + i)] = ONE
+            scratch[LIVE + np.uintp(r * TILE + i)] = ONE if r < rows and i < columns else ZERO
 
 
 @njit(**KERNEL)
-def row_polynomial(splats, splat, left, y):
-    """sigma along pixel row y as sigma(dx) = c0 + dx (c1 + c2 dx), and dx of the tile's first pixel."""
-    dy = splats[splat, V] - (np.float32(y) + HALF)
-    dx = splats[splat, U] - np.float32(left) - HALF
-    return dx, HALF * splats[splat, CONIC_YY] * dy * dy, splats[splat, CONIC_XY] * dy, HALF * splats[splat, CONIC_XX]
+def buffer_index(r, i, c, depth):
+    """Where channel c of pixel (r, i) lies in a tile's image of `depth` channels."""
+    q = r * TILE + i
+    return c * PIXELS + q if depth <= MAX_PLANAR_CHANNELS else q * depth + c
 
 
 @njit(**KERNEL)
-def blend_row(scratch, q, dx0, c0, c1, c2, opacity):
-    """Weights of one splat in one row, and the transmittance behind it.
+def splat_blocks(splats, splat, window):
+    """(first row, last row, first column, last column) that a splat touches in a tile; none if last < first.
+
+    One block of 8 columns, at any column, holds most splats; wider ones take the two halves of the tile.
+    """
+    left, top, rows, columns = window
+    first, last = pixel_span(splats[splat, V], splats[splat, HALF_HEIGHT], top, rows)
+    start, stop = pixel_span(splats[splat, U], splats[splat, HALF_WIDTH], left, columns)
+    if last < first:
+        return 0, 0, 0, -1
+    if 0 <= stop - start < WIDTH:
+        start = min(start, TILE - WIDTH)
+    elif stop >= start:
+        start = 0
+    return first, last, start, stop
+
+
+@njit(**KERNEL)
+def blend_rows(scratch, splats, splat, window, first, last, column):
+    """Composites one splat into rows first..last and 8 columns of a tile.
+
+    Leaves WEIGHT and FALLOFF of the splat, and TRANSMITTANCE and LIVE behind it.
 
     Returns:
-        (number of pixels it contributes to, number of pixels still live)
+        the number of pixels that it saturates, as a float.
     """
-    hits, live = ZERO, ZERO
-    for i in range(ROW):
-        dx = dx0 - np.float32(np.int32(i))
-        sigma = c0 + dx * (c1 + c2 * dx)
-        alpha = min(opacity * exp_negative(min(sigma, np.float32(8.0))), MAX_ALPHA)
-        was_live, before = scratch[LIVE + q + i], scratch[q + i]
-        hit = was_live * np.float32((sigma >= ZERO) & (alpha >= MIN_ALPHA))
-        stop = hit * np.float32(before * (ONE - alpha) <= STOP_TRANSMITTANCE)
-        hit = hit - stop
-        weight = hit * alpha * before
-        scratch[WEIGHT + q + i] = weight
-        scratch[q + i] = before - weight
-        scratch[LIVE + q + i] = was_live - stop
-        hits += hit
-        live += was_live - stop
-    return hits, live
+    opacity = splats[splat, OPACITY]
+    u = splats[splat, U] - np.float32(window[0] + column) - HALF
+    v = splats[splat, V] - np.float32(window[1]) - HALF
+    c2, saturated = HALF * splats[splat, CONIC_XX], ZERO
+    for r in range(np.uintp(first), np.uintp(last + 1)):
+        dy = v - np.float32(np.int32(r))
+        c0, c1 = HALF * splats[splat, CONIC_YY] * dy * dy, splats[splat, CONIC_XY] * dy
+        q = r * ROW + np.uintp(column)
+        for i in range(BLOCK):
+            dx = u - np.float32(np.int32(i))
+            sigma = c0 + dx * (c1 + c2 * dx)
+            falloff = exp_negative(min(sigma, np.float32(8.0)))
+            alpha = min(opacity * falloff, MAX_ALPHA)
+            live, before = scratch[LIVE + q + i], scratch[TRANSMITTANCE + q + i]
+            hit = live * np.float32((sigma >= ZERO) & (alpha >= MIN_ALPHA))
+            stop = hit * np.float32(before * (ONE - alpha) <= STOP_TRANSMITTANCE)
+            weight = (hit - stop) * alpha * before
+            scratch[WEIGHT + q + i] = weight
+            scratch[FALLOFF + q + i] = falloff
+            scratch[TRANSMITTANCE + q + i] = before - weight
+            scratch[LIVE + q + i] = live - stop
+            saturated += stop
+    return saturated
 
 
 @njit(**KERNEL)
-def _add_row(scratch, q, color, buffer, channels):
-    """Adds weight * color to one row of the tile's image."""
-    depth = np.uintp(len(channels))
-    if len(channels) <= MAX_PLANAR_CHANNELS:
-        for c in range(depth):
-            value, base = color[c], c * PLANE + q
-            for i in range(ROW):
-                buffer[base + i] += scratch[WEIGHT + q + i] * value
-    else:
-        for i in range(ROW):
-            weight = scratch[WEIGHT + q + i]
-            if weight != ZERO:
-                base = (q + i) * depth
-                for c in range(depth):
-                    buffer[base + c] += weight * color[c]
+def _add_rows(scratch, first, last, column, colors, splat_index, buffer, channels):
+    """Adds weight * color to the tile's image."""
+    depth, flat_colors = np.uintp(len(channels)), colors.reshape(-1)
+    for r in range(np.uintp(first), np.uintp(last + 1)):
+        q = r * ROW + np.uintp(column)
+        if len(channels) <= MAX_PLANAR_CHANNELS:
+            for c in range(depth):
+                add_scaled(buffer, c * PLANE + q, flat_colors[splat_index + c], scratch, WEIGHT + q, LANES)
+        else:
+            for i in range(BLOCK):
+                weight = scratch[WEIGHT + q + i]
+                if weight != ZERO:
+                    add_scaled(buffer, (q + i) * depth, weight, colors, splat_index, channels)
 
 
 @njit(**KERNEL)
 def _store_tile(window, scratch, buffer, first_channel, channels, image, transmittance):
     """Writes a finished tile to the image."""
     left, top, rows, columns = window
-    depth = len(channels)
+    stored = min(len(channels), image.shape[2] - first_channel)
     for r in range(rows):
         for i in range(columns):
-            q = r * TILE + i
-            transmittance[top + r, left + i] = scratch[q]
-            for c in range(depth):
-                planar = len(channels) <= MAX_PLANAR_CHANNELS
-                image[top + r, left + i, first_channel + c] = buffer[c * PIXELS + q if planar else q * depth + c]
+            transmittance[top + r, left + i] = scratch[TRANSMITTANCE + np.uintp(r * TILE + i)]
+            for c in range(stored):
+                image[top + r, left + i, first_channel + c] = buffer[buffer_index(r, i, c, len(channels))]
 
 
 @njit(**KERNEL)
@@ -158,87 +197,73 @@ def composite(thread, num_threads, tiles, splats, colors, first_channel, channel
         thread, num_threads: which tiles.
         tiles: Tiles.
         splats: [M, 8] float32 packed splats.
-        colors: [M, Dtotal] float32 in the same order.
-        first_channel: first of the D channels rendered in this pass.
-        channels: tuple of length D.
-        image: [H, W, Dtotal] float32, filled in those channels.
+        colors: [M, P] float32 packed colors.
+        first_channel: first of the channels rendered in this pass.
+        channels: tuple as long as there are channels in this pass, padding included.
+        image: [H, W, D] float32, filled in those channels.
         transmittance: [H, W] float32, filled.
     """
-    scratch = np.empty(FORWARD_PLANES * PIXELS, np.float32)
+    scratch = np.empty(FIRST_FREE_PLANE * PIXELS, np.float32)
     buffer = np.empty(PIXELS * len(channels), np.float32)
-    color = np.empty(len(channels), np.float32)
-    live_rows = np.empty(TILE, np.bool_)
     for tile in range(thread, tiles.offsets.shape[0] - 1, num_threads):
         window = tile_window(tiles, tile)
-        left, top, rows, columns = window
-        start_tile(scratch, rows, columns, live_rows)
-        buffer[:] = ZERO
-        remaining = rows
+        start_tile(scratch, window[2], window[3])
+        clear(buffer)
+        live = np.float32(window[2] * window[3])
         for k in range(tiles.offsets[tile], tiles.offsets[tile + 1]):
-            if remaining == 0:
+            if live == ZERO:
                 break
             splat = tiles.ids[k]
-            for c in range(len(channels)):
-                color[c] = colors[splat, first_channel + c]
-            first, last = pixel_span(splats[splat, V], splats[splat, EXTENT_V], top, rows)
-            for r in range(first, last + 1):
-                if not live_rows[r]:
-                    continue
-                dx, c0, c1, c2 = row_polynomial(splats, splat, left, top + r)
-                q = np.uintp(r * TILE)
-                hits, live = blend_row(scratch, q, dx, c0, c1, c2, splats[splat, OPACITY])
-                if live == ZERO:
-                    live_rows[r] = False
-                    remaining -= 1
-                if hits != ZERO:
-                    _add_row(scratch, q, color, buffer, channels)
+            index = np.uintp(splat * colors.shape[1] + first_channel)
+            first, last, column, end = splat_blocks(splats, splat, window)
+            while column <= end:
+                live -= blend_rows(scratch, splats, splat, window, first, last, column)
+                _add_rows(scratch, first, last, column, colors, index, buffer, channels)
+                column += WIDTH
         _store_tile(window, scratch, buffer, first_channel, channels, image, transmittance)
 
 
 @njit(**KERNEL)
-def _load_targets(window, targets, pixel_weights, first_channel, channels, buffer, target_weights):
-    """Copies a tile of the target image next to the scratch array; pixels outside the image weigh nothing."""
+def _load_targets(window, targets, pixel_weights, first_channel, channels, scratch, buffer):
+    """Copies a tile of the target image; what lies outside the image weighs nothing."""
     left, top, rows, columns = window
-    depth = len(channels)
-    for r in range(TILE):
-        for i in range(TILE):
-            q, inside = r * TILE + i, r < rows and i < columns
-            target_weights[q] = pixel_weights[top + r, left + i] if inside else ZERO
-            for c in range(depth):
-                planar = len(channels) <= MAX_PLANAR_CHANNELS
-                value = targets[top + r, left + i, first_channel + c] if inside else ZERO
-                buffer[c * PIXELS + q if planar else q * depth + c] = value
+    loaded = min(len(channels), targets.shape[2] - first_channel)
+    clear(buffer)
+    for r in range(rows):
+        for i in range(columns):
+            scratch[PIXEL_WEIGHT + np.uintp(r * TILE + i)] = pixel_weights[top + r, left + i]
+            for c in range(loaded):
+                buffer[buffer_index(r, i, c, len(channels))] = targets[top + r, left + i, first_channel + c]
 
 
 @njit(**KERNEL)
-def _weigh_row(scratch, q, target_weights):
-    """Multiplies a row of weights by the pixels' own; returns their sum and maximum."""
+def _weigh_rows(scratch, first, last, column):
+    """Multiplies the weights by the pixels' own; returns their sum and maximum."""
     total, largest = ZERO, ZERO
-    for i in range(ROW):
-        weight = scratch[WEIGHT + q + i] * target_weights[q + i]
-        scratch[WEIGHT + q + i] = weight
-        total += weight
-        largest = max(largest, weight)
+    for r in range(np.uintp(first), np.uintp(last + 1)):
+        q = r * ROW + np.uintp(column)
+        for i in range(BLOCK):
+            weight = scratch[WEIGHT + q + i] * scratch[PIXEL_WEIGHT + q + i]
+            scratch[WEIGHT + q + i] = weight
+            total += weight
+            largest = max(largest, weight)
     return total, largest
 
 
 @njit(**KERNEL)
-def _gather_row(scratch, q, buffer, channels, gathered):
-    """Adds weight * target over one row to the splat's sums."""
-    depth = np.uintp(len(channels))
-    if len(channels) <= MAX_PLANAR_CHANNELS:
-        for c in range(depth):
-            base, total = c * PLANE + q, ZERO
-            for i in range(ROW):
-                total += scratch[WEIGHT + q + i] * buffer[base + i]
-            gathered[c] += total
-    else:
-        for i in range(ROW):
-            weight = scratch[WEIGHT + q + i]
-            if weight != ZERO:
-                base = (q + i) * depth
-                for c in range(depth):
-                    gathered[c] += weight * buffer[base + c]
+def _gather_rows(scratch, first, last, column, buffer, channels, sums, splat_index):
+    """Adds weight * target to the splat's sums."""
+    depth, flat_sums = np.uintp(len(channels)), sums.reshape(-1)
+    for r in range(np.uintp(first), np.uintp(last + 1)):
+        q = r * ROW + np.uintp(column)
+        if len(channels) <= MAX_PLANAR_CHANNELS:
+            for c in range(depth):
+                flat_sums[splat_index + c] += dot(scratch, WEIGHT + q, buffer, c * PLANE + q, LANES)
+        else:
+            for i in range(BLOCK):
+                weight = scratch[WEIGHT + q + i]
+                if weight != ZERO:
+                    add_scaled(sums, splat_index, weight, buffer, (q + i) * depth, channels)
 
 
 @njit(**KERNEL)
@@ -252,46 +277,30 @@ def lift_tiles(
     Args:
         thread, num_threads: which tiles.
         tiles, splats: as in `composite`.
-        targets: [H, W, Dtotal] float32.
+        targets: [H, W, D] float32.
         pixel_weights: [H, W] float32, factor on w.
-        first_channel, channels: which channels of targets.
-        sums: [M, Dtotal] float32, this thread's own, added to.
-        weights, maxima: [M] float32, this thread's own, added to and raised.
+        first_channel, channels: which channels of targets, as in `composite`.
+        sums: [threads, M, P] float32, one slab per thread, added to.
+        weights, maxima: [threads, M] float32, likewise, added to and raised.
     """
-    scratch = np.empty(FORWARD_PLANES * PIXELS, np.float32)
+    own_sums, own_weights, own_maxima = sums[thread], weights[thread], maxima[thread]
+    scratch = np.empty((FIRST_FREE_PLANE + 1) * PIXELS, np.float32)
     buffer = np.empty(PIXELS * len(channels), np.float32)
-    target_weights = np.empty(PIXELS, np.float32)
-    gathered = np.empty(len(channels), np.float32)
-    live_rows = np.empty(TILE, np.bool_)
     for tile in range(thread, tiles.offsets.shape[0] - 1, num_threads):
         window = tile_window(tiles, tile)
-        left, top, rows, columns = window
-        start_tile(scratch, rows, columns, live_rows)
-        _load_targets(window, targets, pixel_weights, first_channel, channels, buffer, target_weights)
-        remaining = rows
+        start_tile(scratch, window[2], window[3])
+        _load_targets(window, targets, pixel_weights, first_channel, channels, scratch, buffer)
+        live = np.float32(window[2] * window[3])
         for k in range(tiles.offsets[tile], tiles.offsets[tile + 1]):
-            if remaining == 0:
+            if live == ZERO:
                 break
             splat = tiles.ids[k]
-            gathered[:] = ZERO
-            total, largest = ZERO, ZERO
-            first, last = pixel_span(splats[splat, V], splats[splat, EXTENT_V], top, rows)
-            for r in range(first, last + 1):
-                if not live_rows[r]:
-                    continue
-                dx, c0, c1, c2 = row_polynomial(splats, splat, left, top + r)
-                q = np.uintp(r * TILE)
-                hits, live = blend_row(scratch, q, dx, c0, c1, c2, splats[splat, OPACITY])
-                if live == ZERO:
-                    live_rows[r] = False
-                    remaining -= 1
-                if hits != ZERO:
-                    row_total, row_largest = _weigh_row(scratch, q, target_weights)
-                    total += row_total
-                    largest = max(largest, row_largest)
-                    _gather_row(scratch, q, buffer, channels, gathered)
-            if total != ZERO:
-                weights[splat] += total
-                maxima[splat] = max(maxima[splat], largest)
-                for c in range(len(channels)):
-                    sums[splat, first_channel + c] += gathered[c]
+            index = np.uintp(splat * own_sums.shape[1] + first_channel)
+            first, last, column, end = splat_blocks(splats, splat, window)
+            while column <= end:
+                live -= blend_rows(scratch, splats, splat, window, first, last, column)
+                total, largest = _weigh_rows(scratch, first, last, column)
+                own_weights[splat] += total
+                own_maxima[splat] = max(own_maxima[splat], largest)
+                _gather_rows(scratch, first, last, column, buffer, channels, own_sums, index)
+                column += WIDTH

@@ -1,8 +1,8 @@
 """Numba kernels: Gaussians to screen-space splats, forward and analytic backward.
 
-The maths is EWA splatting (Zwicker et al. 2001, eq. 25-29; Kerbl et al. 2023, eq. 5) with the constants of
-gsplat 1.5.3: `eps2d` on the diagonal of the 2D covariance, opacity-aware radii, and a Jacobian evaluated at a
-point clamped to 1.3 times the field of view. Arithmetic is float64 inside (scalar code costs the same, and the
+The maths is EWA splatting (Zwicker et al. 2001; Kerbl et al. 2023, eq. 5) with the constants of gsplat 1.5.3:
+`eps2d` on the diagonal of the 2D covariance, opacity-aware radii, and a Jacobian evaluated at a point clamped
+to 1.3 times the field of view. Arithmetic is float64 inside (scalar code costs the same, and the
 conic of a needle-shaped Gaussian loses half its digits in float32), float32 in memory.
 
 Every kernel works on one contiguous share of the Gaussians, so that threads never write the same memory.
@@ -50,12 +50,19 @@ class ProjectedArrays(NamedTuple):
     conics: np.ndarray  # [N, 3] float32, inverse 2D covariance: xx, xy, yy
     depths: np.ndarray  # [N] float32, camera z
     radii: np.ndarray  # [N, 2] int32, pixels
+    half_sizes: np.ndarray  # [N, 2] float32, pixels: alpha stays below 1/255 outside this box
 
 
 @njit(**KERNEL)
 def share(thread, num_threads, count):
     """The half-open range of `count` items that belongs to one thread."""
     return thread * count // num_threads, (thread + 1) * count // num_threads
+
+
+@njit(**KERNEL)
+def sigma_threshold(opacity):
+    """The largest sigma at which opacity * exp(-sigma) reaches 1/255, with room for float32 rounding."""
+    return max(math.log(opacity / MIN_ALPHA), 0.0) * 1.0001 + 1e-4
 
 
 @njit(**KERNEL)
@@ -77,13 +84,22 @@ def _rotation_matrix_backward(w, x, y, z, v):
     """Gradient of `_rotation_matrix` with respect to the unit quaternion; v is that of its output."""
     v_w = 2.0 * (x * (v[2, 1] - v[1, 2]) + y * (v[0, 2] - v[2, 0]) + z * (v[1, 0] - v[0, 1]))
     v_x = 2.0 * (
-        y * (v[0, 1] + v[1, 0]) + z * (v[0, 2] + v[2, 0]) + w * (v[2, 1] - v[1, 2]) - 2.0 * x * (v[1, 1] + v[2, 2])
+        y * (v[0, 1] + v[1, 0])
+        + z * (v[0, 2] + v[2, 0])
+        + w * (v[2, 1] - v[1, 2])
+        - 2.0 * x * (v[1, 1] + v[2, 2])
     )
     v_y = 2.0 * (
-        x * (v[0, 1] + v[1, 0]) + z * (v[1, 2] + v[2, 1]) + w * (v[0, 2] - v[2, 0]) - 2.0 * y * (v[0, 0] + v[2, 2])
+        x * (v[0, 1] + v[1, 0])
+        + z * (v[1, 2] + v[2, 1])
+        + w * (v[0, 2] - v[2, 0])
+        - 2.0 * y * (v[0, 0] + v[2, 2])
     )
     v_z = 2.0 * (
-        x * (v[0, 2] + v[2, 0]) + y * (v[1, 2] + v[2, 1]) + w * (v[1, 0] - v[0, 1]) - 2.0 * z * (v[0, 0] + v[1, 1])
+        x * (v[0, 2] + v[2, 0])
+        + y * (v[1, 2] + v[2, 1])
+        + w * (v[1, 0] - v[0, 1])
+        - 2.0 * z * (v[0, 0] + v[1, 1])
     )
     return v_w, v_x, v_y, v_z
 
@@ -117,7 +133,9 @@ def _camera_axes(quats, viewmat, n, rotation, axes):
     for i in range(3):
         for j in range(3):
             axes[i, j] = (
-                viewmat[i, 0] * rotation[0, j] + viewmat[i, 1] * rotation[1, j] + viewmat[i, 2] * rotation[2, j]
+                viewmat[i, 0] * rotation[0, j]
+                + viewmat[i, 1] * rotation[1, j]
+                + viewmat[i, 2] * rotation[2, j]
             )
     return w, x, y, z, norm
 
@@ -157,8 +175,8 @@ def project_forward(thread, num_threads, gaussians, camera, projected):
     for n in range(first, last):
         projected.radii[n, 0] = 0
         projected.radii[n, 1] = 0
-        projected.means2d[n] = 0.0
-        projected.conics[n] = 0.0
+        projected.means2d[n, 0] = 0.0
+        projected.means2d[n, 1] = 0.0
         x, y, z = _to_camera(camera.viewmat, gaussians.means, n)
         projected.depths[n] = z
         opacity = float(gaussians.opacities[n])
@@ -178,6 +196,9 @@ def project_forward(thread, num_threads, gaussians, camera, projected):
         projected.conics[n, 0] = yy / det
         projected.conics[n, 1] = -xy / det
         projected.conics[n, 2] = xx / det
+        threshold = sigma_threshold(opacity)
+        projected.half_sizes[n, 0] = math.sqrt(2.0 * threshold * xx)
+        projected.half_sizes[n, 1] = math.sqrt(2.0 * threshold * yy)
         projected.radii[n, 0] = min(radius_x, 2.0**30)
         projected.radii[n, 1] = min(radius_y, 2.0**30)
 
