@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 pytest.importorskip("rclpy")
@@ -25,6 +27,14 @@ def test_bad_settings_end_the_node_with_one_line(tmp_path, settings, problem):
     node = start_node(settings, free_domain_id(), tmp_path / "node.log")
     assert node.wait(120) == 2
     assert problem in node.output()
+    assert "Traceback" not in node.output()
+
+
+def test_the_node_starts_with_its_defaults_and_sigterm_ends_it_cleanly(tmp_path):
+    node = start_node({}, free_domain_id(), tmp_path / "node.log")
+    node.wait_for("ready: poses from pose", 120)
+    assert "text encoder bundled/" in node.output()
+    assert node.stop(signal.SIGTERM, 120) == 0
     assert "Traceback" not in node.output()
 
 

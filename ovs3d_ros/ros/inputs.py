@@ -292,12 +292,10 @@ class Inputs:
         missing = [self._explain_stream(s, publishers[s.role], asked) for s in silent if publishers[s.role]]
         unpublished = [s for s in silent if not publishers[s.role]]
         if unpublished:
-            topics = ", ".join(s.topic for s in unpublished)
-            missing.insert(
-                0,
-                f"no publisher on {topics} (0 Hz, {asked}); remap the inputs, for example "
-                f"--ros-args -r {unpublished[0].role}:=/camera/{unpublished[0].role}",
-            )
+            topics, role = ", ".join(s.topic for s in unpublished), unpublished[0].role
+            remedy = f"; remap the inputs, for example --ros-args -r {role}:=/camera/{role}"
+            gone = f", gone after {self.frames} frames" if self.frames else remedy
+            missing.insert(0, f"no publisher on {topics} (0 Hz, {asked}){gone}")
         if missing:
             return "; ".join(missing)
         if self._rectifier is None or self.problem:
