@@ -42,7 +42,7 @@ def write_pictures(out: Path, report: Report, session: Session, evaluation: Eval
             Image.fromarray(masks[i].astype(np.uint8) * 255).save(out / "masks" / name)
         _save(out / "overlays" / f"{view.frame.name}.png", _labelled(view.frame.image, view.labels, scene))
     for name, picture in session.pictures.items():
-        _save(out / "overlays" / f"topic_segmentation_{name}.png", picture)
+        _save(out / "overlays" / f"topic_{name}.png", picture)
     _save(out / "demo.png", make_sheet(report, session, evaluation, scene, snapshot, config))
 
 

@@ -18,6 +18,7 @@ from ovs3d_ros.config_io import to_yaml
 from ovs3d_ros.demo.scene import HOLDOUT, Scene
 from ovs3d_ros.demo.session import Progress, PromptAnswer, Session
 from ovs3d_ros.ros.environment import child_environment, free_domain_id
+from ovs3d_ros.visualize import label_colors
 
 NODE, PLAYER, CLIENT = "ovs3d_ros.ros.node", "ovs3d_ros.ros.play", "ovs3d_ros.ros.demo_client"
 START_TIMEOUT = 90.0  # seconds until the node subscribes: it imports torch and loads its models
@@ -136,8 +137,10 @@ def _watch(node: Child, player: Child, client: Child, deadline: float, progress:
 def _session(logs: Path, map_path: Path, frames_sent: int, rate: float) -> Session:
     report = json.loads((logs / "answers.json").read_text(encoding="utf-8"))
     figures = report["figures"]
-    pictures = {name: np.load(logs / f"{name}.npy") for name in ("overlay", "label")
-                if (logs / f"{name}.npy").is_file()}
+    pictures = {}
+    if (logs / "overlay.npy").is_file():
+        labels = np.load(logs / "label.npy")[..., 0]
+        pictures = dict(overlay=np.load(logs / "overlay.npy"), label=label_colors(int(labels.max()))[labels])
     return Session(
         how=f"ROS 2: node, player at {rate:g} Hz and client are processes of their own", map_path=map_path,
         frames_sent=frames_sent, frames_received=int(figures["frames_received"]),

@@ -34,7 +34,7 @@ class Session:
         keyframes: frames the map is made from.
         frame_to_map_p95_ms: from a keyframe's arrival to the snapshot that holds it, 95th percentile.
         answers: one per prompt, each asked alone.
-        pictures: pictures that came over topics, by name: RGB [H, W, 3] or labels [H, W] uint8.
+        pictures: what came over `~/segmentation/*` after the last question, by topic: RGB uint8 [H, W, 3].
     """
 
     how: str
