@@ -206,10 +206,12 @@ def test_decay_forgets_what_is_seen_again_and_keeps_the_rest() -> None:
     lifter.lift(keyframe(0, random_crops(0)), g, RASTERIZER)
     first = g.stats["weight"].clone()
     g.stats["weight"][0], first[0] = 7.0, 7.0
+    numerators = g.stats["numerators"].clone()
     lifter.lift(keyframe(1, random_crops(0)), g, RASTERIZER)
     seen = first > 1e-2
     seen[0] = False
     torch.testing.assert_close(g.stats["weight"][seen], 1.5 * first[seen], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(g.stats["numerators"][seen], 1.5 * numerators[seen], rtol=1e-3, atol=1e-3)
     assert g.stats["weight"][0] == 7.0
 
 
@@ -226,6 +228,22 @@ def test_refit_of_the_codec_keeps_what_was_lifted() -> None:
     assert lifter.codec is not codec
     assert lifter.codec.residual(second.embeddings) < 1e-3 < codec.residual(second.embeddings)
     torch.testing.assert_close(lifter.codec.decode(g.stats["numerators"]), before, atol=2e-3, rtol=1e-3)
+
+
+def test_a_loaded_codec_is_refitted_without_forgetting_what_it_held() -> None:
+    """The embeddings behind a loaded map are gone; its Gaussians must speak for them when new words come."""
+    g, lifter = scene_gaussians(), Lifter(LiftConfig(image_size=64), 12)
+    first, second = random_crops(0), random_crops(1)
+    basis = torch.linalg.qr(torch.randn(DIM, DIM, generator=torch.Generator().manual_seed(0)))[0]
+    first.embeddings = first.embeddings[:, :4] @ basis[:4] + basis[4]
+    second.embeddings = second.embeddings[:, :4] @ basis[5:9] + basis[4]
+    lifter.lift(keyframe(0, first), g, RASTERIZER)
+    before = lifter.codec.decode(g.stats["numerators"])
+    loaded = Lifter(LiftConfig(image_size=64, residual=0.1), 12)
+    loaded.codec = lifter.codec
+    loaded.lift(keyframe(0, second, x=50.0), g, RASTERIZER)  # sees nothing, but brings new words
+    assert loaded.codec.residual(second.embeddings) < 1e-3
+    torch.testing.assert_close(loaded.codec.decode(g.stats["numerators"]), before, atol=5e-3, rtol=1e-3)
 
 
 def test_known_embeddings_do_not_refit_the_codec() -> None:
