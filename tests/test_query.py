@@ -183,6 +183,15 @@ def test_the_box_of_a_rotated_cuboid() -> None:
         assert abs(axes[:, k] @ box.rotation[:, k]) > np.cos(np.radians(2))
 
 
+@pytest.mark.parametrize("size, yaw", [((0.8, 0.8, 0.3), 0.6), ((0.4, 0.4, 1.0), 0.3), ((0.5, 0.45, 0.5), 0.8)])
+def test_the_box_of_a_thing_with_a_square_side_is_tight(size, yaw: float) -> None:
+    """Its principal axes point anywhere: a box along them would be up to 1.4 times too wide."""
+    box = synthetic.Box((1.0, -2.0, 0.5), size, (0, 0, 0), yaw=yaw)
+    center, _, found = oriented_box(surface(box, 2000))
+    np.testing.assert_allclose(center, box.center, atol=0.03)
+    np.testing.assert_allclose(sorted(found), sorted(size), rtol=0.12)
+
+
 def test_stray_points_do_not_blow_up_the_box() -> None:
     box = synthetic.Box((0.0, 0.0, 0.0), (1.2, 0.6, 0.3), (0, 0, 0))
     stray = np.random.default_rng(0).uniform(-2, 2, (20, 3))
