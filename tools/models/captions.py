@@ -66,7 +66,7 @@ def caption_of(thing: tuple[int, int, int], other: tuple[int, int, int] | None, 
 
 
 def negative_caption(things: list[tuple[int, int, int]], rng) -> Caption:
-    """A caption that is unlikely to fit: a near miss of a thing in the batch, something not in the world, or generic."""
+    """A caption that is unlikely to fit: a near miss of a thing in the batch, something unknown, or a generic word."""
     kind = rng.random()
     if kind < 0.22:
         return Caption(words.GENERIC[rng.integers(len(words.GENERIC))], constant=GENERIC_TARGET)
@@ -77,7 +77,8 @@ def negative_caption(things: list[tuple[int, int, int]], rng) -> Caption:
         else:
             colour = int(rng.integers(len(COLOURS)))
         if (COLOURS[colour], NOUNS[noun]) not in vocabulary.HELD_OUT_PAIRS:
-            text = f"{_synonym(COLOURS[colour], words.COLOUR_SYNONYMS, rng)} {_synonym(NOUNS[noun], words.SYNONYMS, rng)}"
+            shade = _synonym(COLOURS[colour], words.COLOUR_SYNONYMS, rng)
+            text = f"{shade} {_synonym(NOUNS[noun], words.SYNONYMS, rng)}"
             return Caption(_framed(text, rng), (Claim((noun,), (colour,)),))
     bank = words.distractors(held_out=False)
     name = bank[rng.integers(len(bank))].replace("-", " ") if rng.random() < 0.75 else _pseudo_word(rng)

@@ -13,8 +13,10 @@ CROP_PX = 64
 CELL_PX = 32  # stride of the image tower
 WINDOW_CELLS = 5
 REGIONS = 10  # per window
-SALIENCE = {noun: 1.0 if not vocabulary.NOUNS[noun].places else 2.0 for noun in vocabulary.NOUNS}
-"""People name a crop after the object in it, not after the wall behind it."""
+SALIENT = np.array([bool(vocabulary.NOUNS[noun].places) for noun in captions.NOUNS])
+CROP_SALIENCE, WINDOW_SALIENCE = 6.0, 1.5
+"""Weight of a small object's pixels: people name a crop after the object in it, not after the wall behind it. Less in
+windows, so that the dense map stays sharp at borders."""
 
 
 def sample_crop(store: FrameStore, rng) -> tuple[np.ndarray, np.ndarray]:
@@ -23,7 +25,8 @@ def sample_crop(store: FrameStore, rng) -> tuple[np.ndarray, np.ndarray]:
     image, ids = _cut(view, x, y, side, side * rng.uniform(0.87, 1.15), rng.normal(0, 7), CROP_PX, CROP_PX, rng)
     if rng.random() < 0.2:
         image, ids = _paste(image, ids, store, rng)
-    return image, _shares(ids.ravel(), store)
+    counts = _counts(ids.ravel(), store, CROP_SALIENCE)
+    return image, counts / max(counts.sum(), 1e-6)
 
 
 def sample_window(store: FrameStore, rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -34,10 +37,10 @@ def sample_window(store: FrameStore, rng) -> tuple[np.ndarray, np.ndarray, np.nd
     """
     px = WINDOW_CELLS * CELL_PX
     view, x, y, _ = _square(store, rng)
-    side = px / np.exp(rng.uniform(np.log(1.2), np.log(4.5)))
+    side = px / np.exp(rng.uniform(np.log(0.9), np.log(3.4)))
     image, ids = _cut(view, x, y, side, side, 0.0, px, px, rng)
     cells = ids.reshape(WINDOW_CELLS, 8, WINDOW_CELLS, 8).transpose(0, 2, 1, 3).reshape(WINDOW_CELLS ** 2, 64)
-    per_cell = np.stack([_counts(cell, store) for cell in cells])  # [25, K]
+    per_cell = np.stack([_counts(cell, store, WINDOW_SALIENCE) for cell in cells])  # [25, K]
     regions = np.zeros((REGIONS, WINDOW_CELLS, WINDOW_CELLS), np.float32)
     for region in regions:
         height, width = np.minimum(WINDOW_CELLS, 1 + rng.geometric(0.45, 2) - (rng.random(2) < 0.6))
@@ -68,14 +71,16 @@ def augment(images: np.ndarray, rng) -> torch.Tensor:
     contrast = np.exp(rng.normal(0, 0.1, (count, 1, 1, 1)))
     gain, contrast = torch.from_numpy(gain).float(), torch.from_numpy(contrast).float()
     pixels = (pixels * gain - 0.5) * contrast + 0.5
-    noise = torch.from_numpy(np.abs(rng.normal(0, 0.015, (count, 1, 1, 1)))).float()
-    return (pixels + noise * torch.randn_like(pixels)).clamp_(0, 1)
+    noisy = np.flatnonzero(rng.random(count) < 0.3)
+    noise = rng.standard_normal((len(noisy), *pixels.shape[1:]), dtype=np.float32)
+    pixels[noisy] += torch.from_numpy(noise * rng.uniform(0.005, 0.04, (len(noisy), 1, 1, 1)).astype(np.float32))
+    return pixels.clamp_(0, 1)
 
 
 def _square(store: FrameStore, rng) -> tuple[View, float, float, float]:
     """A view and a square in it: centre and side in pixels."""
     kind = rng.random()
-    if kind < 0.12:
+    if kind < 0.08:
         view = store.views[rng.integers(len(store.views))]
         side = np.exp(rng.uniform(np.log(24), np.log(240)))
         return view, rng.uniform(0, view.image.shape[1]), rng.uniform(0, view.image.shape[0]), side
@@ -85,11 +90,11 @@ def _square(store: FrameStore, rng) -> tuple[View, float, float, float]:
     view = store.views[index]
     left, top, right, bottom, _ = view.boxes[instance]
     extent = max(right - left, bottom - top)
-    if kind < 0.62:
-        side = extent * np.exp(rng.uniform(np.log(0.9), np.log(2.2)))
-        x, y = (left + right) / 2 + rng.normal(0, 0.12) * side, (top + bottom) / 2 + rng.normal(0, 0.12) * side
+    if kind < 0.85:
+        side = extent * np.exp(rng.uniform(np.log(0.95), np.log(1.8)))
+        x, y = (left + right) / 2 + rng.normal(0, 0.08) * side, (top + bottom) / 2 + rng.normal(0, 0.08) * side
     else:
-        side = extent * rng.uniform(0.3, 1.1)
+        side = extent * rng.uniform(0.45, 1.0)
         rows, columns = np.nonzero(view.instances == instance)
         pick = rng.integers(len(rows))
         x, y = columns[pick] + rng.normal(0, 0.1) * side, rows[pick] + rng.normal(0, 0.1) * side
@@ -137,11 +142,7 @@ def _paste(image: np.ndarray, ids: np.ndarray, store: FrameStore, rng) -> tuple[
     return (image * soft + scene * (1 - soft)).astype(np.uint8), np.where(mask, ids, behind)
 
 
-def _counts(ids: np.ndarray, store: FrameStore) -> np.ndarray:
+def _counts(ids: np.ndarray, store: FrameStore, salience: float) -> np.ndarray:
+    """[K] pixels of each thing, those of small objects weighted."""
     counts = np.bincount(ids[ids >= 0], minlength=len(store.things))
-    return counts * np.array([SALIENCE[captions.NOUNS[noun]] for noun in store.things[:, 0]])
-
-
-def _shares(ids: np.ndarray, store: FrameStore) -> np.ndarray:
-    counts = _counts(ids, store)
-    return counts / max(counts.sum(), 1e-6)
+    return counts * np.where(SALIENT[store.things[:, 0]], salience, 1.0)

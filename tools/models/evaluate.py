@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -132,8 +133,9 @@ def grading(encoder, crops: list[dict], store: FrameStore, rng) -> dict:
     texts = encoder.encode_text(prompts)
     score = [relevancy(embed(encoder, images), texts, negatives) for images in (absent, half, whole)]
     between = (score[0] < score[1]) & (score[1] < score[2])
-    return {"triples": len(prompts), "mean": dict(zip(("absent", "half", "whole"), (round(float(s.mean()), 3) for s in score))),
-            "median": dict(zip(("absent", "half", "whole"), (round(float(s.median()), 3) for s in score))),
+    kinds = ("absent", "half", "whole")
+    return {"triples": len(prompts), "mean": dict(zip(kinds, (round(float(s.mean()), 3) for s in score))),
+            "median": dict(zip(kinds, (round(float(s.median()), 3) for s in score))),
             "half_between": round(float(between.float().mean()), 3),
             "whole_over_absent": round(float((score[2] > score[0]).float().mean()), 3)}
 
@@ -150,7 +152,7 @@ def _plain(view: View, store: FrameStore, width: int, height: int, rng) -> np.nd
 
 
 def relevancy(image: torch.Tensor, texts: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
-    """[N] LERF relevancy of image i for text i: the smallest pairwise softmax against the negatives, temperature 0.1."""
+    """[N] LERF relevancy of image i for text i: smallest pairwise softmax against the negatives, temperature 0.1."""
     positive = (image * texts).sum(dim=-1, keepdim=True)
     return torch.sigmoid(10 * (positive - image @ negatives.T)).amin(dim=1)
 
@@ -195,21 +197,24 @@ def _pairs(owner: np.ndarray, rng, count: int) -> tuple[np.ndarray | None, np.nd
 
 
 def speed(clip, dino, image: np.ndarray) -> dict:
-    """Wall-clock medians of five on the threads torch has."""
-    def median_seconds(call) -> float:
-        times = []
+    """Medians of five; CPU seconds stand beside wall-clock ones, which also measure who else uses the machine."""
+    def seconds(call) -> tuple[float, float]:
+        wall, cpu = [], []
         for _ in range(6):
-            start = time.perf_counter()
+            start = time.perf_counter(), time.process_time()
             call()
-            times.append(time.perf_counter() - start)
-        return float(np.median(times[1:]))
+            wall.append(time.perf_counter() - start[0])
+            cpu.append(time.process_time() - start[1])
+        return float(np.median(wall[1:])), float(np.median(cpu[1:]))
 
     count = len(clip["pyramid"].encode_image(image).embeddings)
-    report = {"threads": torch.get_num_threads(), "pyramid_crops": count,
-              "pyramid_crops_per_s": round(count / median_seconds(lambda: clip["pyramid"].encode_image(image))),
-              "dense_ms": round(1000 * median_seconds(lambda: clip["dense"].encode_image(image)), 1)}
-    if dino is not None:
-        report["dino_ms"] = round(1000 * median_seconds(lambda: dino.encode_image(image)), 1)
+    wall, cpu = seconds(lambda: clip["pyramid"].encode_image(image))
+    report = {"threads": torch.get_num_threads(), "load": [round(v, 1) for v in os.getloadavg()],
+              "pyramid": {"crops": count, "crops_per_s": round(count / wall), "crops_per_cpu_s": round(count / cpu)}}
+    for name, encoder in (("dense", clip["dense"]), ("dino", dino)):
+        if encoder is not None:
+            wall, cpu = seconds(lambda: encoder.encode_image(image))
+            report[name] = {"ms": round(1000 * wall, 1), "cpu_ms": round(1000 * cpu, 1)}
     return report
 
 
@@ -227,14 +232,15 @@ def main() -> None:
     rng = np.random.default_rng(0)
     store = FrameStore(args.data)
     store.refresh()
+    kinds = (("pyramid", (1.0,)), ("pyramid", (2.0, 3.0, 5.0)), ("dense", (1.0,)))
     whole, pyramid, dense = (make_clip(ClipConfig(model=args.clip, mode=mode, crop_divisors=divisors,
-                                                  dense_size=args.dense_size), "cpu")
-                             for mode, divisors in (("pyramid", (1.0,)), ("pyramid", (2.0, 3.0, 5.0)), ("dense", (1.0,))))
+                                                  dense_size=args.dense_size), "cpu") for mode, divisors in kinds)
     dino = make_dino(DinoConfig(model=args.dino), "cpu") if args.dino else None
     crops = object_crops(store, tuple(n for n in vocabulary.NOUNS if n not in ("floor", "wall")))
     small = object_crops(store, vocabulary.SMALL_NOUNS)
     report = {"data": {"scenes": len({view.scene for view in store.views}), "views": len(store.views)},
-              "clip": whole.name, "zero_shot": classification(whole, crops), "grading": grading(whole, small, store, rng)}
+              "clip": whole.name, "zero_shot": classification(whole, crops),
+              "grading": grading(whole, small, store, rng)}
     if not args.skip_maps:
         report["segmentation"] = {mode: segmentation(encoder, args.data) for mode, encoder in
                                   (("pyramid", pyramid), ("dense", dense))}

@@ -77,7 +77,7 @@ def _boxes(instances: np.ndarray) -> dict[int, tuple[int, int, int, int, int]]:
     boxes = {}
     for instance in np.unique(instances):
         rows, columns = np.nonzero(instances == instance)
-        if instance and len(rows) >= 60:
+        if instance and len(rows) >= 150:
             boxes[int(instance)] = (int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1,
                                     len(rows))
     return boxes

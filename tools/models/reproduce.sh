@@ -11,8 +11,9 @@ if [ ! -d "$data/train" ]; then
     python "$world" --split test --seeds 0-11 --out "$data/test"
 fi
 python "$here/train_clip.py" --data "$data/train" --out "$out/text" --text-steps 500 --minutes 0
-python "$here/train_clip.py" --data "$data/train" --init "$out/text" --out "$out/image" --minutes 60 --lr 2e-3
-python "$here/train_clip.py" --data "$data/train" --init "$out/image" --out "$out/clip" --minutes 10 --lr 5e-4 --joint
+python "$here/pretrain.py" --data "$data/train" --init "$out/text" --out "$out/pretrained" --minutes 15
+python "$here/train_clip.py" --data "$data/train" --init "$out/pretrained" --out "$out/clip" --minutes 15 --lr 5e-4 \
+    --fit-head
 python "$here/train_dino.py" --data "$data/train" --out "$out/dino" --minutes 20
 python "$here/export.py" --clip "$out/clip" --dino "$out/dino"
 python "$here/evaluate.py" --data "$data/test" --json "$out/metrics.json"

@@ -64,17 +64,19 @@ def segmentation(encoder, folder: Path, every: int = 2) -> dict:
         for image, labels in frames:
             predicted = pixel_scores(encoder, image, texts).argmax(dim=-1).numpy() + 1
             keep = labels > 0
-            hits += np.bincount(labels[keep] * len(names) + predicted[keep], minlength=len(names) ** 2).reshape(hits.shape)
+            pairs = labels[keep].astype(np.int64) * len(names) + predicted[keep]
+            hits += np.bincount(pairs, minlength=hits.size).reshape(hits.shape)
         correct = np.diag(hits)[1:]
         union = (hits.sum(axis=0) + hits.sum(axis=1))[1:] - correct
         seen = hits.sum(axis=1)[1:] > 0
         scores.append(float((correct / np.maximum(union, 1))[seen].mean()))
         right, total = right + int(correct.sum()), total + int(hits.sum())
-    return {"scenes": len(scores), "miou": round(float(np.mean(scores)), 4), "accuracy": round(right / max(1, total), 4)}
+    return {"scenes": len(scores), "miou": round(float(np.mean(scores)), 4),
+            "accuracy": round(right / max(1, total), 4)}
 
 
 def presence(encoder, folder: Path, unknown: list[str], every: int = 2) -> dict:
-    """AUROC of a view's highest relevancy: names it shows, against names it does not show and words for unknown things."""
+    """AUROC of a view's highest relevancy: names it shows, against names it does not show and unknown things."""
     known = [f"{c} {n}" for n in vocabulary.SMALL_NOUNS for c in vocabulary.NOUNS[n].colours]
     unknown = [word.replace("-", " ") for word in unknown]
     unknown += [f"{captions.COLOURS[i % len(captions.COLOURS)]} {word}" for i, word in enumerate(unknown)]

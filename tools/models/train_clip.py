@@ -44,7 +44,7 @@ CONFIG = {
     "model_cfg": {
         "embed_dim": DIM, "custom_text": True, "init_logit_scale": math.log(10.0), "init_logit_bias": -5.0,
         "vision_cfg": {"timm_model_name": "cs3darknet_focus_s", "timm_model_pretrained": False, "timm_pool": "avg",
-                       "timm_proj": "linear", "image_size": crops.CROP_PX},
+                       "timm_proj": "linear", "timm_proj_bias": True, "image_size": crops.CROP_PX},
         "text_cfg": {"context_length": CONTEXT, "vocab_size": 0, "width": 128, "heads": 4, "layers": 3,
                      "mlp_ratio": 2.0},
     },
@@ -138,7 +138,27 @@ def loss_of(model: torch.nn.Module, regions: torch.Tensor, texts: torch.Tensor, 
     return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(regions)
 
 
-def naming_loss(model: torch.nn.Module, regions: torch.Tensor, texts: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+@torch.no_grad()
+def fit_head(model: torch.nn.Module, batch: Batch, noun_texts: torch.Tensor, colour_texts: torch.Tensor) -> None:
+    """Starts the projection at the ridge regression from pooled features to the texts of what the crops show.
+
+    Pooled activations are all positive: with a random projection every image starts at almost the same embedding, and
+    thousands of steps go by before they part.
+    """
+    features = model.train().visual.trunk(batch.crops)  # [B, C]
+    count = len(features)
+    wanted = batch.nouns[:count] @ noun_texts + batch.colours[:count] @ colour_texts  # [B, D]
+    mean, centre = features.mean(dim=0), wanted.mean(dim=0)
+    centred = features - mean
+    gram = centred.T @ centred
+    gram.diagonal().add_(0.03 * gram.trace() / len(gram) + 1e-6)
+    weight = torch.linalg.solve(gram, centred.T @ (wanted - centre)).T  # [D, C]
+    model.visual.head.proj.weight.copy_(weight)
+    model.visual.head.proj.bias.copy_(centre - weight @ mean)
+
+
+def naming_loss(model: torch.nn.Module, regions: torch.Tensor, texts: torch.Tensor,
+                shares: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of a softmax over names with the share of each, [R, names]: early on it teaches shape faster."""
     logits = model.logit_scale.exp().clamp(5.0, 20.0) * regions @ texts.T
     return -(shares * F.log_softmax(logits, dim=-1)).sum(dim=-1).mean()
@@ -178,7 +198,7 @@ class AttributeTable(torch.nn.Module):
 
 
 def train_text(model: torch.nn.Module, tokenizer, steps: int, rng) -> None:
-    """Text tower, logit scale and bias against an `AttributeTable`, on random regions of things that training may show."""
+    """Text tower, logit scale and bias against an `AttributeTable`, on random regions of what training may show."""
     table = AttributeTable()
     things = np.array([(captions.NOUNS.index(n), captions.COLOURS.index(c), captions.MATERIALS.index(m))
                        for n, spec in vocabulary.NOUNS.items() for c in spec.colours for m in spec.materials
@@ -225,15 +245,21 @@ def train(args: argparse.Namespace) -> None:
     store = FrameStore(args.data)
     store.refresh()
     loader = ThreadPoolExecutor(1)  # draws the next batch while this one is trained on
+    bank = TextBank(model, tokenizer, locked=not args.joint)
+    if args.fit_head:
+        with torch.no_grad():
+            fit_head(model, Batch(store, 1024, 1, rng), bank(NOUN_NAMES), bank(COLOUR_NAMES))
+    rank = _join(model)
+    rng = np.random.default_rng([args.seed, rank])
+    average, optimizer = copy.deepcopy(model).eval(), _optimizer(model, args.lr)
     pending = loader.submit(Batch, store, args.crops, args.windows, rng)
-    average = copy.deepcopy(model).eval()
-    optimizer, bank = _optimizer(model, args.lr), TextBank(model, tokenizer, locked=not args.joint)
-    start, step, running, saved = time.monotonic(), 0, 0.0, -math.inf
-    while (progress := (time.monotonic() - start) / (60 * args.minutes)) < 1:
+    start, step, running, saved, progress = time.monotonic(), 0, 0.0, -math.inf, 0.0
+    while progress < 1:
         if time.monotonic() - saved > 120:
             loader.submit(store.refresh)
             saved = time.monotonic()
-            save(average, args.out)
+            if rank == 0:
+                save(average, args.out)
         rate = args.lr * min(1.0, (step + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -245,16 +271,41 @@ def train(args: argparse.Namespace) -> None:
         loss = matching + args.naming * (2 * naming[0] + naming[1])
         optimizer.zero_grad()
         loss.backward()
+        progress = _share_gradients(model, (time.monotonic() - start) / (60 * args.minutes))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
         step, running = step + 1, 0.95 * running + 0.05 * matching.item()
         average_weights(average, model, min(0.998, (step + 1) / (step + 10)))
-        if step % 25 == 0:
+        if step % 25 == 0 and rank == 0:
             log.info("step %d, %.1f min, %d frames, loss %.3f, naming %.2f %.2f, scale %.1f, bias %.2f", step,
                      (time.monotonic() - start) / 60, len(store.views), running / (1 - 0.95 ** step),
                      *(value.item() for value in naming), model.logit_scale.exp().item(), model.logit_bias.item())
     loader.shutdown()
-    save(average, args.out)
+    if rank == 0:
+        save(average, args.out)
+
+
+def _join(model: torch.nn.Module) -> int:
+    """Rank of this process; under torchrun all processes start from the weights of the first."""
+    if not torch.distributed.is_torchelastic_launched():
+        return 0
+    torch.distributed.init_process_group("gloo")
+    for value in model.state_dict().values():
+        torch.distributed.broadcast(value, 0)
+    return torch.distributed.get_rank()
+
+
+def _share_gradients(model: torch.nn.Module, progress: float) -> float:
+    """Averages the gradients over the processes, and the progress with them, so that all stop at the same step."""
+    if not torch.distributed.is_torchelastic_launched():
+        return progress
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    flat = torch.cat([*(g.flatten() for g in gradients), torch.tensor([progress])])
+    torch.distributed.all_reduce(flat)
+    flat /= torch.distributed.get_world_size()
+    for gradient, mean in zip(gradients, flat[:-1].split([g.numel() for g in gradients])):
+        gradient.copy_(mean.view(gradient.shape))
+    return flat[-1].item()
 
 
 def _optimizer(model: torch.nn.Module, rate: float) -> torch.optim.Optimizer:
@@ -277,7 +328,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="model folder, written every two minutes")
     parser.add_argument("--init", type=Path, help="model folder to start from")
     parser.add_argument("--text-steps", type=int, default=0, help="steps of the text tower alone, first")
-    parser.add_argument("--minutes", type=float, default=60.0, help="length of the image run and its learning rate schedule")
+    parser.add_argument("--minutes", type=float, default=60.0, help="length of the image run and its schedule")
+    parser.add_argument("--fit-head", action="store_true", help="start the projection at a regression")
     parser.add_argument("--joint", action="store_true", help="train the text tower along with the image tower")
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--naming", type=float, default=4.0, help="weight of the softmax over names")

@@ -129,7 +129,8 @@ def train(args: argparse.Namespace) -> None:
             save(teacher.trunk, args.out)
         for group in optimizer.param_groups:
             group["lr"] = args.lr * min(1.0, (step + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
-        crops, places = zip(*[two_crops(frames.images[rng.integers(len(frames.images))], rng) for _ in range(args.batch)])
+        drawn = rng.integers(len(frames.images), size=args.batch)
+        crops, places = zip(*[two_crops(frames.images[index], rng) for index in drawn])
         views = [((augment(np.stack(side), rng) - mean) / std) for side in zip(*crops)]
         with torch.autocast("cpu", torch.bfloat16):
             features, projected = student(views[0])

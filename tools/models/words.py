@@ -1,4 +1,4 @@
-"""Words beyond the world's own vocabulary: synonyms, hypernyms, caption frames, and words for things that are not there."""
+"""Words beyond the world's own vocabulary: synonyms, hypernyms, caption frames, and names of things not there."""
 
 from __future__ import annotations
 
