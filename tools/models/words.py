@@ -30,10 +30,12 @@ MATERIAL_WORDS = {
     "concrete": ("concrete", "made of concrete"), "paint": ("painted",), "wallpaper": ("wallpapered",),
     "organic": ("fresh",), "leaf": ("leafy",),
 }
-GENERIC = ("object", "things", "stuff", "texture", "an object", "something", "a thing", "an image", "a photo", "anything")
+GENERIC = ("object", "things", "stuff", "texture", "an object", "something", "a thing", "an image", "a photo",
+           "anything")
 FRAMES = (
     "{}", "{}", "{}", "{}", "a {}", "a {}", "a {}", "the {}", "one {}", "my {}", "a photo of a {}", "a photo of the {}",
-    "a picture of a {}", "an image of a {}", "a close-up of a {}", "a rendering of a {}", "there is a {}", "find the {}",
+    "a picture of a {}", "an image of a {}", "a close-up of a {}", "a rendering of a {}", "there is a {}",
+    "find the {}",
     "a {} in a room", "a blurry photo of a {}", "where is the {}", "a cropped photo of a {}", "this is a {}",
 )
 NEUTRAL = ("big", "small", "large", "little", "nice", "shiny", "old", "new", "round", "clean", "single", "modern")
