@@ -179,16 +179,16 @@ def associated_legendre_sh(degree: int, directions: np.ndarray) -> np.ndarray:
         for i in range(order):  # P_m^m with the Condon-Shortley phase
             value = value * -(2 * i + 1) * np.sqrt(1 - z * z)
         below, result = np.zeros_like(z), value
-        for l in range(order + 1, band + 1):
-            below, result = result, ((2 * l - 1) * z * result - (l + order - 1) * below) / (l - order)
+        for n in range(order + 1, band + 1):
+            below, result = result, ((2 * n - 1) * z * result - (n + order - 1) * below) / (n - order)
         return result
 
     columns = []
-    for l in range(degree + 1):
-        for m in range(-l, l + 1):
+    for band in range(degree + 1):
+        for m in range(-band, band + 1):
             k = abs(m)
-            factor = sqrt((2 * l + 1) / (4 * pi) * factorial(l - k) / factorial(l + k)) * (sqrt(2) if m else 1)
-            columns.append(factor * legendre(l, k) * (np.cos(k * phi) if m >= 0 else np.sin(k * phi)))
+            factor = sqrt((2 * band + 1) / (4 * pi) * factorial(band - k) / factorial(band + k)) * (sqrt(2) if m else 1)
+            columns.append(factor * legendre(band, k) * (np.cos(k * phi) if m >= 0 else np.sin(k * phi)))
     return np.stack(columns, 1)
 
 

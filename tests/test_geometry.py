@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import synthetic
 import torch
 
-import synthetic
-from ovs3d_ros.geometry import (OPENGL_TO_OPENCV, camera_tensors, check_camera, check_pose, invert_rigid,
-                                matrix_to_quat, project, quat_to_matrix, rotation_angle, transform_points, unproject)
+from ovs3d_ros.geometry import (
+    OPENGL_TO_OPENCV,
+    camera_tensors,
+    check_camera,
+    check_pose,
+    invert_rigid,
+    matrix_to_quat,
+    project,
+    quat_to_matrix,
+    rotation_angle,
+    transform_points,
+    unproject,
+)
 from ovs3d_ros.types import Camera, UserError
 
 

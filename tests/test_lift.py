@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import synthetic
 import torch
 import torch.nn.functional as F
 
-import synthetic
 from ovs3d_ros.codec import CodecFitter, FeatureCodec
 from ovs3d_ros.config import Config, LiftConfig
 from ovs3d_ros.gaussians import Gaussians

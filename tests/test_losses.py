@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import synthetic
 import torch
 
-import synthetic
 from ovs3d_ros.evaluate import ssim
 from ovs3d_ros.losses import box_ssim, depth_l1, photometric
 

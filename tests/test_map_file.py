@@ -9,11 +9,11 @@ import pickle
 
 import numpy as np
 import pytest
+import synthetic
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-import synthetic
 from ovs3d_ros.codec import CodecFitter
 from ovs3d_ros.gaussians import PARAMETERS, Gaussians
 from ovs3d_ros.map_file import load_map, save_map
@@ -156,7 +156,7 @@ def test_flipped_bytes_never_crash_or_pass_as_nan(tmp_path) -> None:
     save_map(path, *make_map())
     whole, rng = path.read_bytes(), np.random.default_rng(0)
     refused = 0
-    for position in [*range(0, 60), *rng.integers(0, len(whole), 150)]:
+    for position in [*range(60), *rng.integers(0, len(whole), 150)]:
         path.write_bytes(whole[:position] + bytes([whole[position] ^ rng.integers(1, 256)]) + whole[position + 1:])
         try:
             params, _ = load_map(path)

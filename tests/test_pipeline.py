@@ -7,10 +7,10 @@ import threading
 
 import numpy as np
 import pytest
-import torch
-
 import synthetic
+import torch
 from color_encoder import ColorEncoder
+
 from ovs3d_ros.map_file import load_map
 from ovs3d_ros.pipeline import Ovs3d, check_frame
 from ovs3d_ros.types import Camera, Frame, UserError

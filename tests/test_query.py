@@ -6,14 +6,25 @@ from collections import deque
 
 import numpy as np
 import pytest
+import synthetic
 import torch
 import torch.nn.functional as F
 
-import synthetic
 from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.geometry import quat_to_matrix
-from ovs3d_ros.query import (MAX_PROMPTS, Calibration, Evidence, assign_labels, check_prompts, connected_components,
-                             find_objects, oriented_box, presence_evidence, presence_probability, relevancy)
+from ovs3d_ros.query import (
+    MAX_PROMPTS,
+    Calibration,
+    Evidence,
+    assign_labels,
+    check_prompts,
+    connected_components,
+    find_objects,
+    oriented_box,
+    presence_evidence,
+    presence_probability,
+    relevancy,
+)
 from ovs3d_ros.types import UserError
 
 
@@ -207,7 +218,8 @@ def test_flat_and_tiny_things_have_a_box(points: np.ndarray) -> None:
 
 
 def two_mugs_and_a_sofa():
-    mugs = [surface(synthetic.Box((x, 0.0, 0.5), (0.1, 0.1, 0.12), (0, 0, 0)), n, n) for x, n in ((0.0, 120), (1.0, 60))]
+    mugs = [surface(synthetic.Box((x, 0.0, 0.5), (0.1, 0.1, 0.12), (0, 0, 0)), count, seed=count)
+            for x, count in ((0.0, 120), (1.0, 60))]
     sofa = surface(synthetic.Box((0.0, 2.0, 0.4), (1.8, 0.9, 0.6), (0, 0, 0)), 3000)
     speck = np.array([[5.0, 5.0, 5.0], [5.01, 5.0, 5.0]])  # labelled mug, but too small to be one
     means = np.concatenate([*mugs, sofa, speck])
@@ -242,7 +254,8 @@ def test_the_best_instances_come_first_and_no_more_than_asked() -> None:
 
 def test_nothing_labelled_gives_no_objects() -> None:
     means = np.zeros((30, 3))
-    objects, instances = find_objects(means, np.zeros(30, int), np.zeros((30, 1)), np.zeros(30), ["mug"], QueryConfig(), 0)
+    nothing = np.zeros(30, int)
+    objects, instances = find_objects(means, nothing, np.zeros((30, 1)), nothing, ["mug"], QueryConfig(), 0)
     assert objects == [] and (instances == 0).all()
 
 

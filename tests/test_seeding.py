@@ -6,9 +6,9 @@ import dataclasses
 
 import numpy as np
 import pytest
+import synthetic
 import torch
 
-import synthetic
 from ovs3d_ros.config import SeedConfig
 from ovs3d_ros.seeding import ImageMatcher, _triangulate, seed_from_depth, seed_from_points, seed_random
 from ovs3d_ros.types import Keyframe

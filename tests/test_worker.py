@@ -8,8 +8,8 @@ import time
 
 import numpy as np
 import pytest
-
 import synthetic
+
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.types import MapSnapshot
 from ovs3d_ros.worker import MappingWorker
