@@ -28,9 +28,11 @@ from ovs3d_ros.types import UserError
 
 log = logging.getLogger(__name__)
 
-# The scene is 320 x 240 and small; its map fits a plain CPU, which is what the demo shows. The inbox holds the whole
-# walk: on a machine that is busy otherwise the map comes late, and the report says how late, but nothing is lost.
-DEFAULTS = {"compute.device": "cpu", "clip.model": "bundled", "map.image_size": 320, "input.inbox": 64}
+# The scene is 320 x 240 and small; its map fits a plain CPU, which is what the demo shows. On a machine that is busy
+# otherwise the map comes late, and the report says how late, but nothing is lost: the inbox holds the whole walk, and
+# no message is given up early.
+DEFAULTS = {"compute.device": "cpu", "clip.model": "bundled", "map.image_size": 320, "input.inbox": 64,
+            "qos.input": "reliable", "tf.timeout_s": 10.0}
 MAP_NAME = "demo.ovs3d"
 WARM_UP_STEPS = 2
 
