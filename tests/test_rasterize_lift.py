@@ -61,7 +61,6 @@ def test_gsplat_without_a_gpu_is_refused_and_nothing_takes_its_place() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_gsplat_agrees_with_the_cpu() -> None:
     gsplat = make_rasterizer("gsplat")
     scene = make_scene(channels=16, eyes=EYES)

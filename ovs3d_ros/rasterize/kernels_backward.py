@@ -41,15 +41,15 @@ V_END = np.uintp((FIRST_FREE_PLANE + 2) * PIXELS)  # final transmittance * its g
 @njit(**KERNEL)
 def _color_rows(scratch, first, last, column, colors, v_image, channels, v_colors, splat_index):
     """Fills SHADE where the splat contributes, and adds to the gradient of its color."""
-    depth, flat_colors, flat_v_colors = np.uintp(len(channels)), colors.reshape(-1), v_colors.reshape(-1)
+    depth = np.uintp(len(channels))
     for r in range(np.uintp(first), np.uintp(last + 1)):
         q = r * ROW + np.uintp(column)
         if len(channels) <= MAX_PLANAR_CHANNELS:
             for i in range(BLOCK):
                 scratch[SHADE + q + i] = ZERO
             for c in range(depth):
-                add_scaled(scratch, SHADE + q, flat_colors[splat_index + c], v_image, c * PLANE + q, LANES)
-                flat_v_colors[splat_index + c] += dot(scratch, WEIGHT + q, v_image, c * PLANE + q, LANES)
+                add_scaled(scratch, SHADE + q, colors[splat_index + c], v_image, c * PLANE + q, LANES)
+                v_colors[splat_index + c] += dot(scratch, WEIGHT + q, v_image, c * PLANE + q, LANES)
         else:
             for i in range(BLOCK):
                 weight = scratch[WEIGHT + q + i]
@@ -138,7 +138,8 @@ def composite_backward(
         v_splats: [threads, M, 8] float32, one slab per thread, added to; columns as in `project_backward`.
         v_colors: [threads, M, P] float32, likewise.
     """
-    own_v_splats, own_v_colors = v_splats[thread], v_colors[thread]
+    own_v_splats, own_v_colors = v_splats[thread], v_colors[thread].reshape(-1)
+    flat_colors = colors.reshape(-1)
     scratch = np.empty((FIRST_FREE_PLANE + 3) * PIXELS, np.float32)
     v_tile = np.empty(PIXELS * len(channels), np.float32)
     for tile in range(thread, tiles.offsets.shape[0] - 1, num_threads):
@@ -154,7 +155,7 @@ def composite_backward(
             first, last, column, end = splat_blocks(splats, splat, window)
             while column <= end:
                 live -= blend_rows(scratch, splats, splat, window, first, last, column)
-                _color_rows(scratch, first, last, column, colors, v_tile, channels, own_v_colors, index)
+                _color_rows(scratch, first, last, column, flat_colors, v_tile, channels, own_v_colors, index)
                 _geometry_rows(scratch, splats, splat, window, first, last, column, own_v_splats)
                 column += WIDTH
 

@@ -164,12 +164,12 @@ def blend_rows(scratch, splats, splat, window, first, last, column):
 @njit(**KERNEL)
 def _add_rows(scratch, first, last, column, colors, splat_index, buffer, channels):
     """Adds weight * color to the tile's image."""
-    depth, flat_colors = np.uintp(len(channels)), colors.reshape(-1)
+    depth = np.uintp(len(channels))
     for r in range(np.uintp(first), np.uintp(last + 1)):
         q = r * ROW + np.uintp(column)
         if len(channels) <= MAX_PLANAR_CHANNELS:
             for c in range(depth):
-                add_scaled(buffer, c * PLANE + q, flat_colors[splat_index + c], scratch, WEIGHT + q, LANES)
+                add_scaled(buffer, c * PLANE + q, colors[splat_index + c], scratch, WEIGHT + q, LANES)
         else:
             for i in range(BLOCK):
                 weight = scratch[WEIGHT + q + i]
@@ -205,6 +205,7 @@ def composite(thread, num_threads, tiles, splats, colors, first_channel, channel
     """
     scratch = np.empty(FIRST_FREE_PLANE * PIXELS, np.float32)
     buffer = np.empty(PIXELS * len(channels), np.float32)
+    flat_colors = colors.reshape(-1)  # here, since a reshape counts references
     for tile in range(thread, tiles.offsets.shape[0] - 1, num_threads):
         window = tile_window(tiles, tile)
         start_tile(scratch, window[2], window[3])
@@ -218,7 +219,7 @@ def composite(thread, num_threads, tiles, splats, colors, first_channel, channel
             first, last, column, end = splat_blocks(splats, splat, window)
             while column <= end:
                 live -= blend_rows(scratch, splats, splat, window, first, last, column)
-                _add_rows(scratch, first, last, column, colors, index, buffer, channels)
+                _add_rows(scratch, first, last, column, flat_colors, index, buffer, channels)
                 column += WIDTH
         _store_tile(window, scratch, buffer, first_channel, channels, image, transmittance)
 
@@ -253,12 +254,12 @@ def _weigh_rows(scratch, first, last, column):
 @njit(**KERNEL)
 def _gather_rows(scratch, first, last, column, buffer, channels, sums, splat_index):
     """Adds weight * target to the splat's sums."""
-    depth, flat_sums = np.uintp(len(channels)), sums.reshape(-1)
+    depth = np.uintp(len(channels))
     for r in range(np.uintp(first), np.uintp(last + 1)):
         q = r * ROW + np.uintp(column)
         if len(channels) <= MAX_PLANAR_CHANNELS:
             for c in range(depth):
-                flat_sums[splat_index + c] += dot(scratch, WEIGHT + q, buffer, c * PLANE + q, LANES)
+                sums[splat_index + c] += dot(scratch, WEIGHT + q, buffer, c * PLANE + q, LANES)
         else:
             for i in range(BLOCK):
                 weight = scratch[WEIGHT + q + i]
@@ -283,7 +284,7 @@ def lift_tiles(
         sums: [threads, M, P] float32, one slab per thread, added to.
         weights, maxima: [threads, M] float32, likewise, added to and raised.
     """
-    own_sums, own_weights, own_maxima = sums[thread], weights[thread], maxima[thread]
+    own_sums, own_weights, own_maxima = sums[thread].reshape(-1), weights[thread], maxima[thread]
     scratch = np.empty((FIRST_FREE_PLANE + 1) * PIXELS, np.float32)
     buffer = np.empty(PIXELS * len(channels), np.float32)
     for tile in range(thread, tiles.offsets.shape[0] - 1, num_threads):
@@ -295,7 +296,7 @@ def lift_tiles(
             if live == ZERO:
                 break
             splat = tiles.ids[k]
-            index = np.uintp(splat * own_sums.shape[1] + first_channel)
+            index = np.uintp(splat * sums.shape[2] + first_channel)
             first, last, column, end = splat_blocks(splats, splat, window)
             while column <= end:
                 live -= blend_rows(scratch, splats, splat, window, first, last, column)
