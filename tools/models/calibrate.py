@@ -32,7 +32,7 @@ from ovs3d_ros.types import MapSnapshot
 log = logging.getLogger("calibrate")
 
 CALIBRATION = Path(__file__).resolve().parents[2] / "ovs3d_ros" / "models" / "tiny_clip" / "calibration.json"
-SETTINGS = {"clip.model": "bundled", "keyframe.translation": 0.02, "keyframe.rotation": 2.0, "input.inbox": 8}
+SETTINGS = {"clip.model": "bundled", "keyframe.translation": 0.02, "keyframe.rotation": 2.0, "map.image_size": 320}
 STEPS_PER_KEYFRAME = 15
 THRESHOLDS = np.linspace(0.3, 0.9, 25)
 ABSENT_PAIRS, ABSENT_WORDS = 20, 20  # asked for per scene, beside all absent nouns
