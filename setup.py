@@ -41,6 +41,7 @@ setup(
         (f"lib/{NAME}", sorted(glob("scripts/*"))),
     ],
     install_requires=[
+        "llvmlite",  # in the version that numba asks for
         "numba>=0.60",
         "numpy>=1.26",
         "open_clip_torch>=2.24",
