@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from ovs3d_ros.config import Config, override
 from ovs3d_ros.types import Camera, Frame
 
+torch.set_num_threads(1)  # tensors here are tiny: spinning threads only steal time from each other
 ENCODER = "color_encoder:ColorEncoder"  # knows red, green, blue and grey
 
 
