@@ -30,6 +30,7 @@ log = logging.getLogger("pretrain")
 NUM_CLASSES = (len(captions.NOUNS), len(captions.COLOURS), len(captions.MATERIALS))
 MIN_SHARE = 0.3  # of the crop that its thing must fill
 WEIGHTS = (2.0, 1.0, 0.5)  # of the losses of noun, colour and material
+RECOLOURED = 0.4  # share of a batch whose channels are swapped: its shapes keep their nouns and lose their colours
 
 
 def object_crops(store: FrameStore, per_instance: int, rng) -> tuple[np.ndarray, np.ndarray]:
@@ -71,10 +72,14 @@ def pretrain(model: torch.nn.Module, images: np.ndarray, codes: np.ndarray, minu
         batch = train_clip._normalised(crops.augment(images[rows].copy(), rng))
         if rng.random() < 0.5:
             batch = batch.flip(-1)
+        recoloured = int(RECOLOURED * len(batch))
+        batch[:recoloured] = batch[:recoloured, rng.permutation(3)]
         with torch.autocast("cpu", torch.bfloat16):
             features = trunk.train()(batch)
         logits = heads(features.float()).split(NUM_CLASSES, dim=1)
-        losses = [F.cross_entropy(logit, targets[rows, i], label_smoothing=0.05) for i, logit in enumerate(logits)]
+        first = (0, recoloured, recoloured)  # a recoloured crop teaches its noun only
+        losses = [F.cross_entropy(logit[k:], targets[rows[k:], i], label_smoothing=0.05)
+                  for i, (k, logit) in enumerate(zip(first, logits))]
         optimizer.zero_grad()
         sum(weight * loss for weight, loss in zip(WEIGHTS, losses)).backward()
         optimizer.step()
@@ -90,6 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of training scenes")
     parser.add_argument("--init", type=Path, required=True, help="model folder whose text tower is kept")
+    parser.add_argument("--trunk", type=Path, help="model folder whose trunk to go on from")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=15.0)
     parser.add_argument("--lr", type=float, default=2e-3)
@@ -106,6 +112,8 @@ def main() -> None:
     text = {name: value for name, value in train_clip.load(args.init)[0].state_dict().items()
             if not name.startswith("visual.")}
     model.load_state_dict(text, strict=False)
+    if args.trunk is not None:
+        model.visual.load_state_dict(train_clip.load(args.trunk)[0].visual.state_dict())
     store = FrameStore(args.data)
     store.refresh()
     images, codes = object_crops(store, args.per_instance, rng)
