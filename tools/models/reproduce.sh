@@ -12,9 +12,9 @@ if [ ! -d "$data/train" ]; then
     python "$world" --split val --kind walk --seeds 0-2 --views 30 --out "$data/walk"
 fi
 python "$here/train_clip.py" --data "$data/train" --out "$out/text" --text-steps 500 --minutes 0
-python "$here/pretrain.py" --data "$data/train" --init "$out/text" --out "$out/pretrained" --minutes 13
+python "$here/pretrain.py" --data "$data/train" --init "$out/text" --out "$out/pretrained" --minutes 20 --per-instance 4
 torchrun --nproc_per_node 2 "$here/train_clip.py" --data "$data/train" --init "$out/pretrained" --out "$out/clip" \
-    --minutes 8 --threads 1 --crops 72 --windows 4 --lr 4e-4 --fit-head
+    --minutes 6 --threads 1 --crops 72 --windows 4 --lr 3e-4 --fit-head
 python "$here/train_dino.py" --data "$data/train" --out "$out/dino" --minutes 20
 python "$here/export.py" --clip "$out/clip" --dino "$out/dino"
 python "$here/calibrate.py" --scenes "$data"/walk/scene_*
