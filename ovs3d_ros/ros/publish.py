@@ -79,9 +79,9 @@ class Outputs:
         self._segmentation = {
             name: node.create_publisher(kind, f"~/segmentation/{name}", 1) for name, kind in types.items()
         }
-        node.create_timer(
-            1.0 / config.output.rate, self.update, callback_group=MutuallyExclusiveCallbackGroup()
-        )
+        group = MutuallyExclusiveCallbackGroup()
+        node.create_timer(1.0 / config.output.rate, self.update, callback_group=group)
+        node.create_timer(ANSWER_PERIOD, self._update_answer, callback_group=group)
 
     @property
     def view(self) -> tuple[Frame, conversions.Header] | None:
