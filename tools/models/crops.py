@@ -6,6 +6,7 @@ import captions
 import cv2
 import numpy as np
 import torch
+import recolour
 import vocabulary
 from frames import FrameStore, View
 
@@ -14,19 +15,49 @@ CELL_PX = 32  # stride of the image tower
 WINDOW_CELLS = 5
 REGIONS = 10  # per window
 SALIENT = np.array([bool(vocabulary.NOUNS[noun].places) for noun in captions.NOUNS])
+MIN_SHARE = 0.22  # of a crop that shows one thing, filled by it
 CROP_SALIENCE, WINDOW_SALIENCE = 6.0, 1.5
 """Weight of a small object's pixels: people name a crop after the object in it, not after the wall behind it. Less in
 windows, so that the dense map stays sharp at borders."""
+RECOLOURED = 0.6  # share of the things in a crop that get another colour
+COARSE = 0.35  # share of the crops that are made as coarse as those of far away things
+
+
+def sample_object(store: FrameStore, rng) -> tuple[np.ndarray, np.ndarray] | None:
+    """A crop [64, 64, 3] uint8 around one thing and its codes [3] of noun, colour, material; None if it hides too much.
+
+    Small objects are shown whole; of furniture, floor and walls also a part.
+    """
+    view, instance = _balanced_instance(store, rng)
+    left, top, right, bottom, _ = view.boxes[instance]
+    extent = max(right - left, bottom - top)
+    if SALIENT[store.things[view.things[instance]][0]] or rng.random() < 0.5:
+        side = extent * np.exp(rng.uniform(np.log(0.85), np.log(1.7)))
+        x, y = (left + right) / 2 + rng.normal(0, 0.06) * side, (top + bottom) / 2 + rng.normal(0, 0.06) * side
+    else:
+        side = np.exp(rng.uniform(np.log(20), np.log(140)))
+        x, y = _inside(view, instance, rng)
+    side = float(np.clip(side, 14, 240))
+    image, ids = _cut(store, view, (x, y, side, side * rng.uniform(0.87, 1.15)), rng.normal(0, 7), CROP_PX, rng)
+    nouns = np.where(ids >= 0, store.things[ids, 0], -1)
+    noun = store.things[view.things[instance]][0]
+    if (nouns == noun).mean() < MIN_SHARE:
+        return None
+    if rng.random() < 0.25:
+        image, ids = _paste(image, ids, store, rng)
+        nouns = np.where(ids >= 0, store.things[ids, 0], -1)
+    rows, counts = np.unique(ids[nouns == noun], return_counts=True)
+    return (_coarser(image, side, rng), store.things[rows[counts.argmax()]]) if len(rows) else None
 
 
 def sample_crop(store: FrameStore, rng) -> tuple[np.ndarray, np.ndarray]:
     """One crop [64, 64, 3] uint8 and the share [K] of each thing in it."""
     view, x, y, side = _square(store, rng)
-    image, ids = _cut(view, x, y, side, side * rng.uniform(0.87, 1.15), rng.normal(0, 7), CROP_PX, CROP_PX, rng)
+    image, ids = _cut(store, view, (x, y, side, side * rng.uniform(0.87, 1.15)), rng.normal(0, 7), CROP_PX, rng)
     if rng.random() < 0.2:
         image, ids = _paste(image, ids, store, rng)
     counts = _counts(ids.ravel(), store, CROP_SALIENCE)
-    return image, counts / max(counts.sum(), 1e-6)
+    return _coarser(image, side, rng), counts / max(counts.sum(), 1e-6)
 
 
 def sample_window(store: FrameStore, rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -38,7 +69,7 @@ def sample_window(store: FrameStore, rng) -> tuple[np.ndarray, np.ndarray, np.nd
     px = WINDOW_CELLS * CELL_PX
     view, x, y, _ = _square(store, rng)
     side = px / np.exp(rng.uniform(np.log(0.9), np.log(3.4)))
-    image, ids = _cut(view, x, y, side, side, 0.0, px, px, rng)
+    image, ids = _cut(store, view, (x, y, side, side), 0.0, px, rng)
     cells = ids.reshape(WINDOW_CELLS, 8, WINDOW_CELLS, 8).transpose(0, 2, 1, 3).reshape(WINDOW_CELLS ** 2, 64)
     per_cell = np.stack([_counts(cell, store, WINDOW_SALIENCE) for cell in cells])  # [25, K]
     regions = np.zeros((REGIONS, WINDOW_CELLS, WINDOW_CELLS), np.float32)
@@ -84,10 +115,7 @@ def _square(store: FrameStore, rng) -> tuple[View, float, float, float]:
         view = store.views[rng.integers(len(store.views))]
         side = np.exp(rng.uniform(np.log(24), np.log(240)))
         return view, rng.uniform(0, view.image.shape[1]), rng.uniform(0, view.image.shape[0]), side
-    nouns = sorted(store.by_noun)  # balanced: each noun as often as the others
-    shown = store.by_noun[nouns[rng.integers(len(nouns))]]
-    index, instance = shown[rng.integers(len(shown))]
-    view = store.views[index]
+    view, instance = _balanced_instance(store, rng)
     left, top, right, bottom, _ = view.boxes[instance]
     extent = max(right - left, bottom - top)
     if kind < 0.85:
@@ -95,15 +123,33 @@ def _square(store: FrameStore, rng) -> tuple[View, float, float, float]:
         x, y = (left + right) / 2 + rng.normal(0, 0.08) * side, (top + bottom) / 2 + rng.normal(0, 0.08) * side
     else:
         side = extent * rng.uniform(0.45, 1.0)
-        rows, columns = np.nonzero(view.instances == instance)
-        pick = rng.integers(len(rows))
-        x, y = columns[pick] + rng.normal(0, 0.1) * side, rows[pick] + rng.normal(0, 0.1) * side
+        x, y = _inside(view, instance, rng) + rng.normal(0, 0.1, 2) * side
     return view, x, y, float(np.clip(side, 14, 240))
 
 
-def _cut(view: View, x: float, y: float, width: float, height: float, degrees: float, columns: int, rows: int,
+def _balanced_instance(store: FrameStore, rng) -> tuple[View, int]:
+    """An instance in a view; each noun is drawn as often as the others."""
+    nouns = sorted(store.by_noun)
+    shown = store.by_noun[nouns[rng.integers(len(nouns))]]
+    index, instance = shown[rng.integers(len(shown))]
+    return store.views[index], instance
+
+
+def _inside(view: View, instance: int, rng) -> np.ndarray:
+    """A pixel (x, y) of an instance."""
+    rows, columns = np.nonzero(view.instances == instance)
+    pick = rng.integers(len(rows))
+    return np.array([columns[pick], rows[pick]])
+
+
+def _cut(store: FrameStore, view: View, square: tuple[float, float, float, float], degrees: float, px: int,
          rng) -> tuple[np.ndarray, np.ndarray]:
-    """Resampled image [rows, columns, 3] and instances at a quarter of that resolution; kept inside the view."""
+    """Part of a view at (x, y, width, height), moved inside it, with some of its things in other colours.
+
+    Returns:
+        Image [px, px, 3] and things [px / 4, px / 4], rows of `store.things`.
+    """
+    x, y, width, height = square
     limit_y, limit_x = view.instances.shape
     width, height = min(width, limit_x), min(height, limit_y)
     x, y = np.clip(x, width / 2, limit_x - width / 2), np.clip(y, height / 2, limit_y - height / 2)
@@ -112,18 +158,44 @@ def _cut(view: View, x: float, y: float, width: float, height: float, degrees: f
     angle = np.radians(degrees)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
-    def warp(source: np.ndarray, w: int, h: int, flags: int) -> np.ndarray:
-        axes = turn @ np.diag([width / w, height / h])
-        matrix = np.column_stack([axes, np.array([x, y]) - 0.5 - axes @ [(w - 1) / 2, (h - 1) / 2]])
-        return cv2.warpAffine(source, matrix, (w, h), flags=flags | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT)
+    def warp(source: np.ndarray, size: int, flags: int) -> np.ndarray:
+        axes = turn @ np.diag([width / size, height / size])
+        matrix = np.column_stack([axes, np.array([x, y]) - 0.5 - axes @ [(size - 1) / 2, (size - 1) / 2]])
+        return cv2.warpAffine(source, matrix, (size, size), flags=flags | cv2.WARP_INVERSE_MAP,
+                              borderMode=cv2.BORDER_REFLECT)
 
-    shrink = max(abs(width) / columns, height / rows)
-    over = 2 if shrink > 1.5 else 1  # warpAffine does not antialias
-    image = warp(view.image, columns * over, rows * over, cv2.INTER_LINEAR)
+    over = 2 if max(abs(width), height) / px > 1.5 else 1  # warpAffine does not antialias
+    image = warp(view.image, px * over, cv2.INTER_LINEAR)
     if over > 1:
-        image = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA)
-    ids = view.things[warp(view.instances, columns // 4, rows // 4, cv2.INTER_NEAREST)]
-    return image, ids
+        image = cv2.resize(image, (px, px), interpolation=cv2.INTER_AREA)
+    instances = warp(view.instances, px, cv2.INTER_NEAREST)
+    things = _recolour(store, view, image, instances, rng)
+    return image, things[instances[2::4, 2::4]]
+
+
+def _recolour(store: FrameStore, view: View, image: np.ndarray, instances: np.ndarray, rng) -> np.ndarray:
+    """Paints some things of an image in other colours, in place; returns the things [256] by instance."""
+    things = view.things.copy()
+    for instance in np.flatnonzero(np.bincount(instances.ravel(), minlength=256) > 0.01 * instances.size):
+        if things[instance] < 0 or rng.random() > RECOLOURED:
+            continue
+        noun, colour, material = store.things[things[instance]]
+        choices = recolour.allowed(captions.NOUNS[noun])
+        if captions.COLOURS[colour] == "black" or len(choices) < 2:
+            continue
+        target = choices[rng.integers(len(choices))]
+        recolour.recolour(image, instances, instance, captions.COLOURS[colour], captions.COLOURS[target], rng)
+        things[instance] = store.row(noun, target, material)
+    return things
+
+
+def _coarser(image: np.ndarray, side: float, rng) -> np.ndarray:
+    """Some crops as if taken from farther away; `side` is how many pixels of the view it was cut from."""
+    px = int(np.exp(rng.uniform(np.log(16), np.log(CROP_PX))))
+    if rng.random() > COARSE or px > side:
+        return image
+    return cv2.resize(cv2.resize(image, (px, px), interpolation=cv2.INTER_AREA), (CROP_PX, CROP_PX),
+                      interpolation=cv2.INTER_LINEAR)
 
 
 def _paste(image: np.ndarray, ids: np.ndarray, store: FrameStore, rng) -> tuple[np.ndarray, np.ndarray]:
@@ -137,7 +209,8 @@ def _paste(image: np.ndarray, ids: np.ndarray, store: FrameStore, rng) -> tuple[
     other = store.views[rng.integers(len(store.views))]
     height, width = other.instances.shape
     side = rng.uniform(60, 200)
-    scene, behind = _cut(other, rng.uniform(0, width), rng.uniform(0, height), side, side, 0.0, CROP_PX, CROP_PX, rng)
+    place = (rng.uniform(0, width), rng.uniform(0, height), side, side)
+    scene, behind = _cut(store, other, place, 0.0, CROP_PX, rng)
     soft = cv2.resize(mask.astype(np.float32), (CROP_PX, CROP_PX), interpolation=cv2.INTER_LINEAR)[..., None]
     return (image * soft + scene * (1 - soft)).astype(np.uint8), np.where(mask, ids, behind)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import captions
 import cv2
 import numpy as np
+import vocabulary
 
 
 @dataclass(frozen=True)
@@ -37,15 +38,22 @@ class FrameStore:
 
     Attributes:
         views: the frames.
-        things: [K, 3] distinct codes of noun, colour, material.
+        things: [K, 3] codes of noun, colour, material: all that can be.
         by_noun: noun code to (view, instance) pairs that show it.
     """
 
     def __init__(self, folder: Path) -> None:
         self.views: list[View] = []
-        self.things = np.zeros((0, 3), int)
+        self.things = np.array([(captions.NOUNS.index(noun), colour, captions.MATERIALS.index(material))
+                                for noun, spec in vocabulary.NOUNS.items() for material in spec.materials
+                                for colour in range(len(captions.COLOURS))])
         self.by_noun: dict[int, list[tuple[int, int]]] = {}
-        self._folder, self._known, self._rows = folder, set(), {}
+        self._folder, self._known = folder, set()
+        self._rows = {tuple(codes): row for row, codes in enumerate(self.things.tolist())}
+
+    def row(self, noun: int, colour: int, material: int) -> int:
+        """Where `things` has a combination of codes."""
+        return self._rows[noun, colour, material]
 
     def refresh(self) -> int:
         """Number of frames after reading new scenes."""
@@ -60,9 +68,8 @@ class FrameStore:
         for key, thing in json.loads((scene / "objects.json").read_text()).items():
             codes = (captions.NOUNS.index(thing["noun"]), captions.COLOURS.index(thing["colour"]),
                      captions.MATERIALS.index(thing["material"]))
-            things[int(key)] = self._rows.setdefault(codes, len(self._rows))
+            things[int(key)] = self._rows[codes]
             variants[int(key)] = thing["mesh_variant"]
-        self.things = np.array(list(self._rows))
         for frame in json.loads((scene / "transforms.json").read_text())["frames"]:
             image = cv2.imread(str(scene / frame["file_path"]))[..., ::-1].copy()
             instances = cv2.imread(str(scene / frame["instance_file_path"]), cv2.IMREAD_UNCHANGED)

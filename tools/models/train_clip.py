@@ -30,6 +30,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent.parent / "world")]
 import bpe
 import captions
 import crops
+import parallel
 import vocabulary
 import words
 from frames import FrameStore
@@ -88,14 +89,16 @@ class Batch:
     def __init__(self, store: FrameStore, num_crops: int, num_windows: int, rng) -> None:
         images, shares = zip(*[crops.sample_crop(store, rng) for _ in range(num_crops)])
         windows, regions, inside = zip(*[crops.sample_window(store, rng) for _ in range(num_windows)])
-        shares = np.concatenate([np.stack(shares), *inside])  # [R, K]
-        drawn = draw_captions(shares, store.things, rng)
+        shares = np.concatenate([np.stack(shares), *inside])  # [R, all things]
+        shown = shares.any(axis=0)
+        shares, things = shares[:, shown], store.things[shown]  # [R, K]
+        drawn = draw_captions(shares, things, rng)
         self.texts = [caption.text for caption in drawn]
-        self.targets = torch.from_numpy(captions.targets(drawn, store.things, shares))  # [R, T]
-        self.nouns, self.colours = (torch.from_numpy(_summed(shares, store.things[:, column], len(names)))
+        self.targets = torch.from_numpy(captions.targets(drawn, things, shares))  # [R, T]
+        self.nouns, self.colours = (torch.from_numpy(_summed(shares, things[:, column], len(names)))
                                     for column, names in enumerate((captions.NOUNS, captions.COLOURS)))
-        self.crops = _normalised(crops.augment(np.stack(images), rng))
-        self.windows = _normalised(crops.augment(np.stack(windows), rng))
+        self.crops = normalised(crops.augment(np.stack(images), rng))
+        self.windows = normalised(crops.augment(np.stack(windows), rng))
         self.regions = torch.from_numpy(np.stack(regions))  # [W, regions, cells]
 
 
@@ -118,7 +121,7 @@ def _things(share: np.ndarray, things: np.ndarray, rng) -> tuple[tuple, tuple | 
     return tuple(things[first]), tuple(things[second]) if second != first else None
 
 
-def _normalised(pixels: torch.Tensor) -> torch.Tensor:
+def normalised(pixels: torch.Tensor) -> torch.Tensor:
     mean, std = (pixels.new_tensor(CONFIG["preprocess_cfg"][key]).view(1, 3, 1, 1) for key in ("mean", "std"))
     return ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
 
@@ -249,7 +252,7 @@ def train(args: argparse.Namespace) -> None:
     if args.fit_head:
         with torch.no_grad():
             fit_head(model, Batch(store, 1024, 1, rng), bank(NOUN_NAMES), bank(COLOUR_NAMES))
-    rank = _join(model)
+    rank = parallel.join(model)
     rng = np.random.default_rng([args.seed, rank])
     average, optimizer = copy.deepcopy(model).eval(), _optimizer(model, args.lr)
     pending = loader.submit(Batch, store, args.crops, args.windows, rng)
@@ -271,7 +274,7 @@ def train(args: argparse.Namespace) -> None:
         loss = matching + args.naming * (2 * naming[0] + naming[1])
         optimizer.zero_grad()
         loss.backward()
-        progress = _share_gradients(model, (time.monotonic() - start) / (60 * args.minutes))
+        progress = parallel.share_gradients(model, (time.monotonic() - start) / (60 * args.minutes))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
         step, running = step + 1, 0.95 * running + 0.05 * matching.item()
@@ -283,29 +286,6 @@ def train(args: argparse.Namespace) -> None:
     loader.shutdown()
     if rank == 0:
         save(average, args.out)
-
-
-def _join(model: torch.nn.Module) -> int:
-    """Rank of this process; under torchrun all processes start from the weights of the first."""
-    if not torch.distributed.is_torchelastic_launched():
-        return 0
-    torch.distributed.init_process_group("gloo")
-    for value in model.state_dict().values():
-        torch.distributed.broadcast(value, 0)
-    return torch.distributed.get_rank()
-
-
-def _share_gradients(model: torch.nn.Module, progress: float) -> float:
-    """Averages the gradients over the processes, and the progress with them, so that all stop at the same step."""
-    if not torch.distributed.is_torchelastic_launched():
-        return progress
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    flat = torch.cat([*(g.flatten() for g in gradients), torch.tensor([progress])])
-    torch.distributed.all_reduce(flat)
-    flat /= torch.distributed.get_world_size()
-    for gradient, mean in zip(gradients, flat[:-1].split([g.numel() for g in gradients])):
-        gradient.copy_(mean.view(gradient.shape))
-    return flat[-1].item()
 
 
 def _optimizer(model: torch.nn.Module, rate: float) -> torch.optim.Optimizer:

@@ -6,21 +6,7 @@ import colorsys
 
 import bpy
 import numpy as np
-
-HSV_RANGES = {
-    "black": ((0, 360), (0.0, 0.2), (0.06, 0.15)),
-    "white": ((30, 60), (0.0, 0.05), (0.93, 1.0)),
-    "grey": ((0, 360), (0.0, 0.05), (0.45, 0.64)),
-    "red": ((352, 364), (0.82, 1.0), (0.62, 0.88)),
-    "orange": ((21, 29), (0.86, 1.0), (0.9, 1.0)),
-    "yellow": ((48, 56), (0.75, 1.0), (0.92, 1.0)),
-    "green": ((98, 145), (0.55, 0.95), (0.42, 0.72)),
-    "blue": ((208, 230), (0.65, 0.95), (0.5, 0.9)),
-    "purple": ((268, 284), (0.5, 0.8), (0.45, 0.72)),
-    "pink": ((328, 345), (0.36, 0.58), (0.95, 1.0)),
-    "brown": ((18, 30), (0.55, 0.75), (0.34, 0.54)),
-}
-"""Hue in degrees, saturation and value of sRGB colours that people would call by the name."""
+from vocabulary import HSV_RANGES
 
 FIXED_SLOTS = {
     "dark": (0.02, 0.02, 0.022),

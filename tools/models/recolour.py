@@ -1,0 +1,76 @@
+"""Gives single things in an image another colour, so that a shape is seen in every colour and a colour on every shape.
+
+Without it the image tower learns "red mug" and not "red" and "mug": pairs that were never rendered are then not
+recognised. A surface is taken to be its colour times a grey shading; parts whose hue is not the thing's (a steel
+handle, a white dial, a highlight) stay as they are.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import functools
+
+import captions
+import numba
+import numpy as np
+from vocabulary import HELD_OUT_PAIRS, HSV_RANGES, NOUNS
+
+NEUTRAL = ("white", "grey")
+_LINEAR = np.where(np.arange(256) <= 10.31, np.arange(256) / 255 / 12.92, ((np.arange(256) / 255 + 0.055) / 1.055) ** 2.4)
+_STEPS = 4096
+_ENCODED = np.round(255 * np.where((v := np.linspace(0, 1, _STEPS + 1)) <= 0.0031308, 12.92 * v,
+                                   1.055 * v ** (1 / 2.4) - 0.055)).astype(np.uint8)
+
+
+@functools.cache
+def allowed(noun: str) -> list[int]:
+    """Codes of the colours a thing of that name may be given: its own but for the pairs held out of training."""
+    return [captions.COLOURS.index(colour) for colour in NOUNS[noun].colours if (colour, noun) not in HELD_OUT_PAIRS]
+
+
+def recolour(image: np.ndarray, instances: np.ndarray, instance: int, source: str, target: str, rng) -> None:
+    """Changes the colour of one thing in place.
+
+    Args:
+        image: [H, W, 3] uint8 RGB.
+        instances: [H, W] uint8.
+        instance: the thing, a value of `instances`.
+        source: name of its colour; not black, whose shading drowns in reflections.
+        target: name of the new colour.
+        rng: numpy Generator.
+    """
+    hue, saturation, value = (rng.uniform(*limits) for limits in HSV_RANGES[target])
+    colour = _to_linear(colorsys.hsv_to_rgb(hue / 360 % 1, saturation, value))
+    own_hue, brightest = _OLD[source]
+    _paint(image, instances, instance, own_hue, colour / brightest, _LINEAR, _ENCODED)
+
+
+@numba.njit
+def _paint(image, instances, instance, own_hue, colour, linear, encoded):
+    """`colour` is the new one per brightness of the old one; a NaN `own_hue` stands for grey shades."""
+    steps = len(encoded) - 1
+    for y in range(image.shape[0]):
+        for x in range(image.shape[1]):
+            if instances[y, x] != instance:
+                continue
+            red, green, blue = linear[image[y, x, 0]], linear[image[y, x, 1]], linear[image[y, x, 2]]
+            brightest = max(red, green, blue)
+            saturation = 1 - min(red, green, blue) / max(brightest, 1e-4)
+            if np.isnan(own_hue):
+                own = min(max((0.45 - saturation) / 0.2, 0.0), 1.0)
+            else:
+                alpha, beta = red - 0.5 * (green + blue), 0.8660254 * (green - blue)
+                chroma = max(np.sqrt(alpha * alpha + beta * beta), 1e-5)
+                aligned = (alpha * np.cos(own_hue) + beta * np.sin(own_hue)) / chroma
+                own = min(max((saturation - 0.15) / 0.2, 0.0), 1.0) * min(max((aligned - 0.6) / 0.2, 0.0), 1.0)
+            for c, old in enumerate((red, green, blue)):
+                mixed = old + own * (brightest * colour[c] - old)
+                image[y, x, c] = encoded[int(min(mixed, 1.0) * steps)]
+
+
+def _to_linear(srgb) -> np.ndarray:
+    return np.interp(np.asarray(srgb) * 255, np.arange(256), _LINEAR)
+
+
+_OLD = {name: (np.nan if name in NEUTRAL else np.radians(np.mean(hue)), _to_linear(np.mean(value)))
+        for name, (hue, _, value) in HSV_RANGES.items()}
