@@ -15,6 +15,8 @@ import words
 NOUNS = tuple(vocabulary.NOUNS)
 COLOURS = vocabulary.COLOURS
 MATERIALS = tuple(sorted({m for noun in vocabulary.NOUNS.values() for m in noun.materials}))
+UNNAMED = len(COLOURS)
+"""Code of a colour between those with a name, which only ever teaches shapes (`recolour.between`)."""
 GENERIC_TARGET = 0.3
 """Generic words fit everything a little: between absent and present, where a relevancy negative has to lie."""
 
@@ -28,9 +30,9 @@ class Claim:
     materials: tuple[int, ...] | None = None
 
     def masks(self) -> np.ndarray:
-        parts = ((self.nouns, NOUNS), (self.colours, COLOURS), (self.materials, MATERIALS))
-        return np.concatenate([np.isin(np.arange(len(names)), codes) if codes is not None else np.ones(len(names), bool)
-                               for codes, names in parts])
+        parts = ((self.nouns, len(NOUNS)), (self.colours, len(COLOURS) + 1), (self.materials, len(MATERIALS)))
+        return np.concatenate([np.isin(np.arange(count), codes) if codes is not None else np.ones(count, bool)
+                               for codes, count in parts])
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def caption_of(thing: tuple[int, int, int], other: tuple[int, int, int] | None, 
     """A caption of one thing (noun, colour, material), sometimes together with another one beside it."""
     noun, colour, material = thing
     kind = rng.random()
-    if kind < 0.06:
+    if kind < 0.06 and colour != UNNAMED:
         text, claim = _attribute(colour, COLOURS, words.COLOUR_SYNONYMS, rng), Claim(colours=(colour,))
         return Caption(text, (claim,))
     if kind < 0.10:
@@ -71,11 +73,11 @@ def negative_caption(things: list[tuple[int, int, int]], rng) -> Caption:
     if kind < 0.22:
         return Caption(words.GENERIC[rng.integers(len(words.GENERIC))], constant=GENERIC_TARGET)
     if kind < 0.55:
-        noun, colour, material = things[rng.integers(len(things))]
-        if rng.random() < 0.5:
-            noun = int(rng.integers(len(NOUNS)))
-        else:
+        noun, colour, _ = things[rng.integers(len(things))]
+        if colour == UNNAMED or rng.random() < 0.5:
             colour = int(rng.integers(len(COLOURS)))
+        else:
+            noun = int(rng.integers(len(NOUNS)))
         if (COLOURS[colour], NOUNS[noun]) not in vocabulary.HELD_OUT_PAIRS:
             shade = _synonym(COLOURS[colour], words.COLOUR_SYNONYMS, rng)
             text = f"{shade} {_synonym(NOUNS[noun], words.SYNONYMS, rng)}"
@@ -98,7 +100,7 @@ def targets(captions: list[Caption], things: np.ndarray, shares: np.ndarray) -> 
     Returns:
         [R, T] in 0..1: 1 from a share of 0.8 up, proportional below. Of two claims the weaker one counts, doubled.
     """
-    offsets = things + np.array([0, len(NOUNS), len(NOUNS) + len(COLOURS)])
+    offsets = things + np.array([0, len(NOUNS), len(NOUNS) + len(COLOURS) + 1])
     result = np.empty((len(shares), len(captions)), np.float32)
     for column, caption in enumerate(captions):
         if not caption.claims:
@@ -116,10 +118,12 @@ def _phrase(thing: tuple[int, int, int], rng) -> tuple[str, Claim]:
     kind = rng.random()
     if kind < 0.27:
         return name, Claim((noun,))
-    shade = _synonym(COLOURS[colour], words.COLOUR_SYNONYMS, rng)
     stuff = words.MATERIAL_WORDS[MATERIALS[material]][0]
     if kind < 0.37:
         return f"{stuff} {name}", Claim((noun,), None, (material,))
+    if colour == UNNAMED:
+        return name, Claim((noun,))
+    shade = _synonym(COLOURS[colour], words.COLOUR_SYNONYMS, rng)
     if kind < 0.47:
         return f"{shade} {stuff} {name}", Claim((noun,), (colour,), (material,))
     return f"{shade} {name}", Claim((noun,), (colour,))

@@ -20,7 +20,8 @@ CROP_SALIENCE, WINDOW_SALIENCE = 6.0, 1.5
 """Weight of a small object's pixels: people name a crop after the object in it, not after the wall behind it. Less in
 windows, so that the dense map stays sharp at borders."""
 RECOLOURED = 0.6  # share of the things in a crop that get another colour
-COARSE = 0.35  # share of the crops that are made as coarse as those of far away things
+UNNAMED = 0.5  # share of these whose new colour has no name
+COARSE = 0.25  # share of the crops that are made as coarse as those of far away things
 
 
 def sample_object(store: FrameStore, rng) -> tuple[np.ndarray, np.ndarray] | None:
@@ -180,18 +181,23 @@ def _recolour(store: FrameStore, view: View, image: np.ndarray, instances: np.nd
         if things[instance] < 0 or rng.random() > RECOLOURED:
             continue
         noun, colour, material = store.things[things[instance]]
-        choices = recolour.allowed(captions.NOUNS[noun])
-        if captions.COLOURS[colour] == "black" or len(choices) < 2:
+        name, source = captions.NOUNS[noun], captions.COLOURS[colour]
+        choices = recolour.allowed(name)
+        if source == "black" or len(choices) < 2:
             continue
-        target = choices[rng.integers(len(choices))]
-        recolour.recolour(image, instances, instance, captions.COLOURS[colour], captions.COLOURS[target], rng)
+        if rng.random() < UNNAMED:
+            paint, target = recolour.between(name, rng), captions.UNNAMED
+        else:
+            target = choices[rng.integers(len(choices))]
+            paint = recolour.sample(captions.COLOURS[target], rng)
+        recolour.recolour(image, instances, instance, source, paint)
         things[instance] = store.row(noun, target, material)
     return things
 
 
 def _coarser(image: np.ndarray, side: float, rng) -> np.ndarray:
     """Some crops as if taken from farther away; `side` is how many pixels of the view it was cut from."""
-    px = int(np.exp(rng.uniform(np.log(16), np.log(CROP_PX))))
+    px = int(np.exp(rng.uniform(np.log(18), np.log(CROP_PX))))
     if rng.random() > COARSE or px > side:
         return image
     return cv2.resize(cv2.resize(image, (px, px), interpolation=cv2.INTER_AREA), (CROP_PX, CROP_PX),

@@ -46,7 +46,7 @@ class FrameStore:
         self.views: list[View] = []
         self.things = np.array([(captions.NOUNS.index(noun), colour, captions.MATERIALS.index(material))
                                 for noun, spec in vocabulary.NOUNS.items() for material in spec.materials
-                                for colour in range(len(captions.COLOURS))])
+                                for colour in range(len(captions.COLOURS) + 1)])
         self.by_noun: dict[int, list[tuple[int, int]]] = {}
         self._folder, self._known = folder, set()
         self._rows = {tuple(codes): row for row, codes in enumerate(self.things.tolist())}

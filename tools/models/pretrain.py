@@ -63,7 +63,7 @@ def pretrain(model: torch.nn.Module, store: FrameStore, args: argparse.Namespace
         with torch.autocast("cpu", torch.bfloat16):
             features = trunk.train()(batch)
         logits = learner["heads"](features.float()).split(NUM_CLASSES, dim=1)
-        losses = [F.cross_entropy(logit, code, label_smoothing=0.05) for logit, code in zip(logits, codes.T)]
+        losses = [F.cross_entropy(logit, code, ignore_index=captions.UNNAMED if k == 1 else -1, label_smoothing=0.05) for k, (logit, code) in enumerate(zip(logits, codes.T))]
         optimizer.zero_grad()
         sum(weight * loss for weight, loss in zip(WEIGHTS, losses)).backward()
         progress = parallel.share_gradients(learner, (time.monotonic() - start) / (60 * args.minutes))

@@ -28,7 +28,32 @@ def allowed(noun: str) -> list[int]:
     return [captions.COLOURS.index(colour) for colour in NOUNS[noun].colours if (colour, noun) not in HELD_OUT_PAIRS]
 
 
-def recolour(image: np.ndarray, instances: np.ndarray, instance: int, source: str, target: str, rng) -> None:
+def sample(colour: str, rng) -> np.ndarray:
+    """A linear RGB triple [3] that people call by that name."""
+    hue, saturation, value = (rng.uniform(*limits) for limits in HSV_RANGES[colour])
+    return _to_linear(colorsys.hsv_to_rgb(hue / 360 % 1, saturation, value))
+
+
+def between(noun: str, rng) -> np.ndarray:
+    """Any linear RGB triple [3] but those of the colours in which a noun is held out of training.
+
+    Taught named colours only, a classifier learns the gaps: that what is red cannot be a mug.
+    """
+    while True:
+        hue, saturation, value = rng.uniform(0, 360), rng.uniform(0, 1) ** 0.7, rng.uniform(0.1, 1)
+        hidden = (HSV_RANGES[colour] for colour, other in HELD_OUT_PAIRS if other == noun)
+        if not any(_within(hue, saturation, value, ranges) for ranges in hidden):
+            return _to_linear(colorsys.hsv_to_rgb(hue / 360, saturation, value))
+
+
+def _within(hue: float, saturation: float, value: float, ranges: tuple) -> bool:
+    """Whether a colour has a name's range of HSV, or lies beside it."""
+    (low, high), (pale, full), (dark, light) = ranges
+    turned = (hue - low) % 360 <= high - low + 6 or (low - hue) % 360 <= 6
+    return turned and pale - 0.1 <= saturation <= full + 0.1 and dark - 0.08 <= value <= light + 0.08
+
+
+def recolour(image: np.ndarray, instances: np.ndarray, instance: int, source: str, colour: np.ndarray) -> None:
     """Changes the colour of one thing in place.
 
     Args:
@@ -36,11 +61,8 @@ def recolour(image: np.ndarray, instances: np.ndarray, instance: int, source: st
         instances: [H, W] uint8.
         instance: the thing, a value of `instances`.
         source: name of its colour; not black, whose shading drowns in reflections.
-        target: name of the new colour.
-        rng: numpy Generator.
+        colour: linear RGB [3] of the new one.
     """
-    hue, saturation, value = (rng.uniform(*limits) for limits in HSV_RANGES[target])
-    colour = _to_linear(colorsys.hsv_to_rgb(hue / 360 % 1, saturation, value))
     own_hue, brightest = _OLD[source]
     _paint(image, instances, instance, own_hue, colour / brightest, _LINEAR, _ENCODED)
 
@@ -63,6 +85,8 @@ def _paint(image, instances, instance, own_hue, colour, linear, encoded):
                 chroma = max(np.sqrt(alpha * alpha + beta * beta), 1e-5)
                 aligned = (alpha * np.cos(own_hue) + beta * np.sin(own_hue)) / chroma
                 own = min(max((saturation - 0.15) / 0.2, 0.0), 1.0) * min(max((aligned - 0.6) / 0.2, 0.0), 1.0)
+            if own == 0:
+                continue
             for c, old in enumerate((red, green, blue)):
                 mixed = old + own * (brightest * colour[c] - old)
                 image[y, x, c] = encoded[int(min(mixed, 1.0) * steps)]

@@ -104,7 +104,7 @@ class Batch:
 
 def _summed(shares: np.ndarray, codes: np.ndarray, count: int) -> np.ndarray:
     """Shares [R, K] of things, added up over the things that have the same code: [R, count] float32."""
-    return (shares @ np.eye(count)[codes]).astype(np.float32)
+    return (shares @ (codes[:, None] == np.arange(count))).astype(np.float32)
 
 
 def draw_captions(shares: np.ndarray, things: np.ndarray, rng) -> list[captions.Caption]:

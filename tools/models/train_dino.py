@@ -1,8 +1,8 @@
 """Trains ovs3d-tiny-dino without labels: `python tools/models/train_dino.py --data DIR --out DIR --minutes 20`.
 
 Self-distillation at patch level. A student sees one crop of a frame, its exponential moving average (the teacher)
-another crop with other colours. A student patch has to find, among all teacher patches of the batch, those that lie
-next to it in the frame (InfoNCE). What is predictable from its neighbours is what belongs together, so features agree
+another crop with other colours. A student patch has to find those teacher patches that lie next to it in the frame, among
+far ones of the same frame and some of other frames (InfoNCE). What is predictable from its neighbours is what belongs together, so features agree
 inside an object and part at its border (Isola et al., Learning visual groups from co-occurrences in space and time,
 2015; teacher and crops as in DINO, Caron et al., ICCV 2021; dense pairs as in DenseCL, Wang et al., CVPR 2021).
 """
@@ -25,6 +25,7 @@ import torch.nn.functional as F
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent / "world")]
 
+import parallel
 from crops import augment
 from train_clip import average_weights
 
@@ -79,7 +80,7 @@ def two_crops(image: np.ndarray, rng) -> tuple[list[np.ndarray], list[np.ndarray
     """Two overlapping square crops and where their patches lie in the image, [N, 2] pixels."""
     height, width = image.shape[:2]
     centre = np.array([rng.uniform(0, width), rng.uniform(0, height)])
-    base = np.exp(rng.uniform(np.log(56), np.log(200)))
+    base = np.exp(rng.uniform(np.log(70), np.log(150)))
     crops, places = [], []
     for _ in range(2):
         side = int(min(base * np.exp(rng.uniform(-0.2, 0.2)), height))
@@ -93,25 +94,23 @@ def two_crops(image: np.ndarray, rng) -> tuple[list[np.ndarray], list[np.ndarray
     return crops, places
 
 
-def loss_of(student: torch.Tensor, teacher: torch.Tensor, near: torch.Tensor, temperature: float = 0.1) -> torch.Tensor:
-    """InfoNCE with several positives: mean over queries of -log of the softmax mass on the near patches.
+def loss_of(cosines: torch.Tensor, near: torch.Tensor, temperature: float = 0.1) -> torch.Tensor:
+    """InfoNCE with several positives: mean over queries of minus the mean log-softmax of the near keys.
 
     Args:
-        student: [Q, D] unit features.
-        teacher: [K, D] unit features.
+        cosines: [Q, K] of queries and keys; -inf leaves a key out.
         near: [Q, K] whether a key lies beside the query in the frame.
     """
-    logits = student @ teacher.T / temperature
-    weights = near / near.sum(dim=1, keepdim=True).clamp(min=1)
     found = near.any(dim=1)
-    return -(weights * F.log_softmax(logits, dim=1)).sum(dim=1)[found].mean()
+    cosines, near = cosines[found], near[found]
+    log_share = (cosines / temperature).log_softmax(dim=1)
+    return -(log_share.masked_fill(~near, 0).sum(dim=1) / near.sum(dim=1)).mean()
 
 
 def train(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
-    cv2.setNumThreads(args.threads)
+    cv2.setNumThreads(1)
     torch.manual_seed(args.seed)
-    rng = np.random.default_rng(args.seed)
     frames = Frames(args.data)
     student = Student()
     if args.init is not None:
@@ -121,10 +120,12 @@ def train(args: argparse.Namespace) -> None:
     teacher = copy.deepcopy(student).eval()
     optimizer = torch.optim.AdamW(student.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.04, fused=True)
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))
-    start, step, running, saved = time.monotonic(), 0, 0.0, -math.inf
-    while (progress := (time.monotonic() - start) / (60 * args.minutes)) < 1:
-        if time.monotonic() - saved > 120:
-            frames.refresh()
+    frames.refresh()
+    rank = parallel.join(student)
+    rng = np.random.default_rng([args.seed, rank])
+    start, step, running, saved, progress = time.monotonic(), 0, 0.0, time.monotonic(), 0.0
+    while progress < 1:
+        if rank == 0 and time.monotonic() - saved > 120:
             saved = time.monotonic()
             save(teacher.trunk, args.out)
         for group in optimizer.param_groups:
@@ -137,34 +138,46 @@ def train(args: argparse.Namespace) -> None:
             with torch.no_grad():
                 targets, keys = teacher(views[1])
         loss = 0.0
-        for queries, others in ((projected, keys), (features, targets)):
-            loss = loss + _batch_loss(queries, others, places, args.radius, rng)
+        others = torch.from_numpy(rng.integers(keys.shape[0] * keys.shape[1], size=args.others))
+        at = torch.from_numpy(np.stack(places, axis=1)).float()
+        for pair in ((projected, keys), (features, targets)):
+            loss = loss + _batch_loss(*pair, at, (args.near, args.far), others)
         optimizer.zero_grad()
         loss.backward()
+        progress = parallel.share_gradients(student, (time.monotonic() - start) / (60 * args.minutes))
         torch.nn.utils.clip_grad_norm_(student.parameters(), 3.0)
         optimizer.step()
         step, running = step + 1, 0.95 * running + 0.05 * loss.item()
         average_weights(teacher, student, min(0.99, (step + 1) / (step + 10)))
-        if step % 50 == 0:
+        if step % 50 == 0 and rank == 0:
             log.info("step %d, %.1f min, %d frames, loss %.3f", step, (time.monotonic() - start) / 60,
                      len(frames.images), running / (1 - 0.95 ** step))
-    save(teacher.trunk, args.out)
+    if rank == 0:
+        save(teacher.trunk, args.out)
 
 
-def _batch_loss(queries: torch.Tensor, keys: torch.Tensor, places: tuple, radius: float, rng,
-                sampled: int = 24) -> torch.Tensor:
-    """`loss_of` for random queries of every image against random keys of the whole batch and all keys near them."""
+def _batch_loss(queries: torch.Tensor, keys: torch.Tensor, places: torch.Tensor, radii: tuple[float, float],
+                others: torch.Tensor) -> torch.Tensor:
+    """`loss_of` for all patches of every image: near patches against far ones of the same image and some of others.
+
+    Args:
+        queries: [B, N, D] unit features of the first crops.
+        keys: [B, N, D] unit features of the second crops.
+        places: [2, B, N, 2] where the patches of both lie in their image, pixels.
+        radii: up to which distance a patch is near, and from which on it is far, in patches.
+        others: [M] rows of `keys`, flattened, that every query is compared with besides.
+    """
     batch, count, width = queries.shape
-    chosen_q = torch.from_numpy(rng.integers(count, size=(batch, sampled)))
-    chosen_k = torch.from_numpy(rng.integers(count, size=(batch, 2 * sampled)))
-    rows = torch.arange(batch)[:, None]
-    at_q, at_k = (torch.from_numpy(np.stack([p[side] for p in places])).float() for side in (0, 1))
-    spacing = (at_q[:, 1, 0] - at_q[:, 0, 0]).view(batch, 1, 1)  # px between patches
-    distance = torch.cdist(at_q[rows, chosen_q], at_k[rows, chosen_k]) / spacing  # [B, q, k] patches
-    near = torch.zeros(batch, sampled, batch, 2 * sampled)
-    near[torch.arange(batch), :, torch.arange(batch)] = (distance < radius).float()
-    near = near.view(batch * sampled, batch * 2 * sampled)
-    return loss_of(queries[rows, chosen_q].reshape(-1, width), keys[rows, chosen_k].reshape(-1, width), near)
+    spacing = (places[0, :, 1, 0] - places[0, :, 0, 0]).view(batch, 1, 1)
+    distance = torch.cdist(places[0], places[1]) / spacing  # [B, N, N] patches
+    near = distance < radii[0]
+    logits = queries @ keys.transpose(1, 2)
+    between = ~near & (distance < radii[1])
+    elsewhere = queries @ keys.reshape(-1, width)[others].T  # [B, N, M]
+    own = others.div(count, rounding_mode="floor")[None, :] == torch.arange(batch)[:, None]  # [B, M]
+    logits = torch.cat([logits.masked_fill(between, -math.inf), elsewhere.masked_fill(own[:, None], -math.inf)], dim=2)
+    near = torch.cat([near, torch.zeros_like(elsewhere, dtype=torch.bool)], dim=2)
+    return loss_of(logits.flatten(0, 1), near.flatten(0, 1))
 
 
 def save(trunk: torch.nn.Module, folder: Path) -> None:
@@ -185,8 +198,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--batch", type=int, default=48)
-    parser.add_argument("--radius", type=float, default=1.6, help="what counts as beside, in patches")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--near", type=float, default=1.6, help="up to here a patch lies beside another, in patches")
+    parser.add_argument("--far", type=float, default=3.5, help="from here on it is taken for another thing, in patches")
+    parser.add_argument("--others", type=int, default=96, help="patches of other images that queries are compared with")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     train(parser.parse_args())
