@@ -24,7 +24,7 @@ def test_recolour_repaints_the_thing_and_keeps_its_shading_and_grey_parts():
 
     shading = np.linspace(0.3, 1.0, 32)[:, None, None] * np.ones((32, 48, 1))
     image = np.round(255 * _srgb(shading * recolour.sample("red", np.random.default_rng(0)))).astype(np.uint8)
-    image[:, 16:24] = 128  # a steel handle
+    image[:, 16:32] = 128  # a steel handle
     image[:, 32:] = (200, 30, 30)  # another red thing
     instances = np.ones((32, 48), np.uint8)
     instances[:, 32:] = 2
