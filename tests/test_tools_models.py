@@ -75,3 +75,30 @@ def test_a_colour_without_a_name_is_never_in_a_caption():
         assert captions.targets([caption], things, shares)[0, 0] == 1
     red = captions.Caption("red", (captions.Claim(colours=(captions.COLOURS.index("red"),)),))
     assert captions.targets([red], things, shares)[0, 0] == 0
+
+
+def test_training_never_denies_a_held_out_pair():
+    import captions
+
+    noun, colour = (lambda name: captions.NOUNS.index(name)), (lambda name: captions.COLOURS.index(name))
+    ceramic = captions.MATERIALS.index("ceramic")
+    things = np.array([(noun("bowl"), colour("red"), ceramic), (noun("mug"), colour("blue"), ceramic)])
+    drawn = [captions.Caption(text, (claim,)) for text, claim in (
+        ("mug", captions.Claim(nouns=(noun("mug"),))), ("red", captions.Claim(colours=(colour("red"),))),
+        ("plate", captions.Claim(nouns=(noun("plate"),))), ("blue", captions.Claim(colours=(colour("blue"),))))]
+    shares = np.eye(2)
+    truth = captions.targets(drawn, things, shares)
+    asked = captions.denials(drawn, truth, *captions.open_questions(things, shares))
+    assert asked.tolist() == [[False, True, True, True], [True, False, True, True]]
+
+
+def test_left_out_classes_get_no_gradient():
+    import pretrain
+    import torch
+
+    logits = torch.zeros(2, 3, requires_grad=True)
+    candidates = torch.tensor([[True, True, False], [True, True, True]])
+    pretrain.naming_loss(logits, torch.tensor([0, 3]), candidates).backward()
+    assert logits.grad[0, 0] < 0 < logits.grad[0, 1]
+    assert logits.grad[0, 2] == 0
+    assert (logits.grad[1] == 0).all()

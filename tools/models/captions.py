@@ -17,6 +17,9 @@ COLOURS = vocabulary.COLOURS
 MATERIALS = tuple(sorted({m for noun in vocabulary.NOUNS.values() for m in noun.materials}))
 UNNAMED = len(COLOURS)
 """Code of a colour between those with a name, which only ever teaches shapes (`recolour.between`)."""
+HELD_OUT = np.array([[(colour, noun) in vocabulary.HELD_OUT_PAIRS for noun in NOUNS] for colour in (*COLOURS, "")])
+"""[colours + 1, nouns] whether a pair is held out of training."""
+OPEN_SHARE = 0.15  # of a region, from which on a thing in it counts
 GENERIC_TARGET = 0.3
 """Generic words fit everything a little: between absent and present, where a relevancy negative has to lie."""
 
@@ -109,6 +112,40 @@ def targets(captions: list[Caption], things: np.ndarray, shares: np.ndarray) -> 
         held = np.stack([shares @ claim.masks()[offsets].all(axis=1) for claim in caption.claims])  # [claims, R]
         result[:, column] = np.clip(len(held) * held.min(axis=0) / 0.8, 0, 1)
     return result
+
+
+def open_questions(things: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What must not be denied of a region, lest training teaches that a held-out pair cannot be.
+
+    Of something red it is left open whether it is a mug, and of a mug whether it is red.
+
+    Args:
+        things: [K, 3] codes of noun, colour, material.
+        shares: [R, K] share of each thing in each region.
+
+    Returns:
+        [R, nouns] and [R, colours] bool.
+    """
+    shown = (shares > OPEN_SHARE).astype(np.float32)
+    return shown @ HELD_OUT[things[:, 1]] > 0, shown @ HELD_OUT[:-1, things[:, 0]].T > 0
+
+
+def denials(captions: list[Caption], truth: np.ndarray, nouns: np.ndarray, colours: np.ndarray) -> np.ndarray:
+    """Which captions [R, T] may count as untrue, or true, of which regions: all but the `open_questions`.
+
+    Args:
+        captions: T captions.
+        truth: [R, T] see `targets`.
+        nouns: [R, nouns] open questions.
+        colours: [R, colours] open questions.
+    """
+    claimed = np.zeros((2, len(captions), max(len(NOUNS), len(COLOURS))), np.float32)
+    for row, caption in enumerate(captions):
+        for claim in caption.claims:
+            for kind, codes in enumerate((claim.nouns, claim.colours)):
+                claimed[kind, row, list(codes or ())] = 1
+    touched = nouns @ claimed[0, :, :len(NOUNS)].T + colours @ claimed[1, :, :len(COLOURS)].T > 0
+    return ~touched | (truth > 0.05)
 
 
 def _phrase(thing: tuple[int, int, int], rng) -> tuple[str, Claim]:

@@ -45,6 +45,28 @@ def draw(store: FrameStore, count: int, rng) -> tuple[torch.Tensor, torch.Tensor
     return train_clip.normalised(crops.augment(np.stack(images), rng)), torch.from_numpy(np.stack(codes)).long()
 
 
+def allowed(codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What may be denied of crops with these codes [B, 3]: all nouns, colours and materials but held-out pairs."""
+    held_out = torch.from_numpy(captions.HELD_OUT)
+    return ~held_out[codes[:, 1]], ~held_out[:-1, codes[:, 0]].T, torch.ones(len(codes), NUM_CLASSES[2], dtype=torch.bool)
+
+
+def naming_loss(logits: torch.Tensor, codes: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy over the candidates, with a little label smoothing; codes beyond the classes do not count.
+
+    Args:
+        logits: [B, classes].
+        codes: [B].
+        candidates: [B, classes] bool.
+    """
+    named = codes < logits.shape[1]
+    logits, codes, candidates = logits[named], codes[named], candidates[named]
+    log_share = logits.masked_fill(~candidates, -math.inf).log_softmax(dim=1)
+    spread = log_share.masked_fill(~candidates, 0).sum(dim=1) / candidates.sum(dim=1)
+    right = log_share.gather(1, codes[:, None])[:, 0]
+    return -(0.95 * right + 0.05 * spread).mean()
+
+
 def pretrain(model: torch.nn.Module, store: FrameStore, args: argparse.Namespace) -> None:
     """Trains `model.visual.trunk` with three linear heads that are thrown away afterwards; keeps averaged weights."""
     trunk = model.visual.trunk
@@ -63,7 +85,7 @@ def pretrain(model: torch.nn.Module, store: FrameStore, args: argparse.Namespace
         with torch.autocast("cpu", torch.bfloat16):
             features = trunk.train()(batch)
         logits = learner["heads"](features.float()).split(NUM_CLASSES, dim=1)
-        losses = [F.cross_entropy(logit, code, ignore_index=captions.UNNAMED if k == 1 else -1, label_smoothing=0.05) for k, (logit, code) in enumerate(zip(logits, codes.T))]
+        losses = [naming_loss(logit, code, candidates) for logit, code, candidates in zip(logits, codes.T, allowed(codes))]
         optimizer.zero_grad()
         sum(weight * loss for weight, loss in zip(WEIGHTS, losses)).backward()
         progress = parallel.share_gradients(learner, (time.monotonic() - start) / (60 * args.minutes))

@@ -97,6 +97,9 @@ class Batch:
         self.targets = torch.from_numpy(captions.targets(drawn, things, shares))  # [R, T]
         self.nouns, self.colours = (torch.from_numpy(_summed(shares, things[:, column], len(names)))
                                     for column, names in enumerate((captions.NOUNS, captions.COLOURS)))
+        nouns, colours = captions.open_questions(things, shares)
+        self.asked = torch.from_numpy(captions.denials(drawn, self.targets.numpy(), nouns, colours))  # [R, T]
+        self.open = [torch.from_numpy(asked) for asked in (nouns, colours)]  # [R, nouns], [R, colours]
         self.crops = normalised(crops.augment(np.stack(images), rng))
         self.windows = normalised(crops.augment(np.stack(windows), rng))
         self.regions = torch.from_numpy(np.stack(regions))  # [W, regions, cells]
@@ -135,10 +138,11 @@ def embed_regions(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     return F.normalize(torch.cat([whole, pooled]).float(), dim=-1)
 
 
-def loss_of(model: torch.nn.Module, regions: torch.Tensor, texts: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Mean over regions of the binary cross-entropies with all captions."""
+def loss_of(model: torch.nn.Module, regions: torch.Tensor, texts: torch.Tensor, targets: torch.Tensor,
+            asked: torch.Tensor) -> torch.Tensor:
+    """Mean over regions of the binary cross-entropies with all captions that are `asked` of them."""
     logits = model.logit_scale.exp().clamp(5.0, 20.0) * regions @ texts.T + model.logit_bias
-    return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(regions)
+    return F.binary_cross_entropy_with_logits(logits, targets, weight=asked.float(), reduction="sum") / len(regions)
 
 
 @torch.no_grad()
@@ -160,11 +164,12 @@ def fit_head(model: torch.nn.Module, batch: Batch, noun_texts: torch.Tensor, col
     model.visual.head.proj.bias.copy_(centre - weight @ mean)
 
 
-def naming_loss(model: torch.nn.Module, regions: torch.Tensor, texts: torch.Tensor,
-                shares: torch.Tensor) -> torch.Tensor:
+def naming_loss(model: torch.nn.Module, regions: torch.Tensor, texts: torch.Tensor, shares: torch.Tensor,
+                left_open: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of a softmax over names with the share of each, [R, names]: early on it teaches shape faster."""
     logits = model.logit_scale.exp().clamp(5.0, 20.0) * regions @ texts.T
-    return -(shares * F.log_softmax(logits, dim=-1)).sum(dim=-1).mean()
+    log_share = logits.masked_fill(left_open & (shares == 0), -math.inf).log_softmax(dim=-1)
+    return -(shares * log_share.masked_fill(shares == 0, 0)).sum(dim=-1).mean()
 
 
 class TextBank:
@@ -217,8 +222,10 @@ def train_text(model: torch.nn.Module, tokenizer, steps: int, rng) -> None:
         shares /= shares.sum(axis=1, keepdims=True)
         drawn = draw_captions(shares, things, rng)
         targets = torch.from_numpy(captions.targets(drawn, things, shares))
+        asked = captions.denials(drawn, targets.numpy(), *captions.open_questions(things, shares))
         regions = table(torch.from_numpy(things), torch.from_numpy(shares))
-        loss = loss_of(model, regions, model.encode_text(tokenizer([c.text for c in drawn]), normalize=True), targets)
+        texts = model.encode_text(tokenizer([c.text for c in drawn]), normalize=True)
+        loss = loss_of(model, regions, texts, targets, torch.from_numpy(asked))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 5.0)
@@ -230,7 +237,7 @@ def train_text(model: torch.nn.Module, tokenizer, steps: int, rng) -> None:
 
 def train(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
-    cv2.setNumThreads(args.threads)
+    cv2.setNumThreads(1)
     torch.manual_seed(args.seed)
     rng = np.random.default_rng(args.seed)
     if not (args.out / "open_clip_config.json").is_file():
@@ -269,8 +276,8 @@ def train(args: argparse.Namespace) -> None:
         batch, pending = pending.result(), loader.submit(Batch, store, args.crops, args.windows, rng)
         regions = embed_regions(model.train(), batch)
         names = bank(NOUN_NAMES + COLOUR_NAMES).split([len(NOUN_NAMES), len(COLOUR_NAMES)])
-        matching = loss_of(model, regions, bank(batch.texts), batch.targets)
-        naming = [naming_loss(model, regions, *pair) for pair in zip(names, (batch.nouns, batch.colours))]
+        matching = loss_of(model, regions, bank(batch.texts), batch.targets, batch.asked)
+        naming = [naming_loss(model, regions, *kind) for kind in zip(names, (batch.nouns, batch.colours), batch.open)]
         loss = matching + args.naming * (2 * naming[0] + naming[1])
         optimizer.zero_grad()
         loss.backward()

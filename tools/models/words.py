@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import zlib
 
 SYNONYMS = {
@@ -66,9 +67,10 @@ dinosaur dragon unicorn ghost robot-arm skeleton snowman angel wizard
 """.split()
 
 
-def distractors(held_out: bool) -> list[str]:
+@functools.cache
+def distractors(held_out: bool) -> tuple[str, ...]:
     """Names of things that are not in the world; every fifth is kept for evaluation and never seen in training."""
-    return [word for word in DISTRACTORS if (zlib.crc32(word.encode()) % 5 == 0) == held_out]
+    return tuple(word for word in DISTRACTORS if (zlib.crc32(word.encode()) % 5 == 0) == held_out)
 
 
 def corpus() -> list[str]:
