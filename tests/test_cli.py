@@ -303,3 +303,9 @@ def test_play_without_ros_names_the_remedy(monkeypatch, capsys):
         monkeypatch.delitem(sys.modules, name)
     assert ovs3d("play", "anything") == 2
     assert_one_line(capsys.readouterr().err, "rclpy", "pip install")
+
+
+def test_map_lifts_all_views_into_the_final_gaussians(mapped):
+    _, past = load_map(mapped[0])
+    newest = past.views[-len(past.views) // 4:]  # seeded by late keyframes, and seen by earlier ones all the same
+    assert newest.mean() > 0.8 * mapped[1]["keyframes"]

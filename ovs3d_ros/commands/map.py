@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     pipeline = Ovs3d(config, encode=options.clip)
     _add_frames(options, pipeline, dataset, training)
     _optimize(options, pipeline, config.train.final_steps)
-    pipeline.relift()
+    _relift(options, pipeline)
     quality = _hold_out_quality(options, pipeline, config, held_out)
     pipeline.save(output)
     stats = pipeline.stats
@@ -70,6 +70,13 @@ def _optimize(options: argparse.Namespace, pipeline: Ovs3d, steps: int) -> None:
             bar.update()
 
         pipeline.optimize(steps, on_step, horizon=steps)
+
+
+def _relift(options: argparse.Namespace, pipeline: Ovs3d) -> None:
+    """Lifts the features anew: optimisation has moved the Gaussians and added some that carry none yet."""
+    with common.progress(options, pipeline.stats["keyframes"], "lifting", "keyframe") as bar:
+        for _ in pipeline.relift():
+            bar.update()
 
 
 def _hold_out_quality(options: argparse.Namespace, pipeline: Ovs3d, config: Config,
