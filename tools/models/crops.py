@@ -16,9 +16,9 @@ WINDOW_CELLS = 5
 REGIONS = 10  # per window
 SALIENT = np.array([bool(vocabulary.NOUNS[noun].places) for noun in captions.NOUNS])
 MIN_SHARE = 0.22  # of a crop that shows one thing, filled by it
-CROP_SALIENCE, WINDOW_SALIENCE = 6.0, 1.5
+CROP_SALIENCE, WINDOW_SALIENCE = 8.0, 3.0
 """Weight of a small object's pixels: people name a crop after the object in it, not after the wall behind it. Less in
-windows, so that the dense map stays sharp at borders."""
+windows, so that the dense map stays sharp at borders; not much less, since a crop is the mean of its cells."""
 RECOLOURED = 0.6  # share of the things in a crop that get another colour
 UNNAMED = 0.5  # share of these whose new colour has no name
 COARSE = 0.25  # share of the crops that are made as coarse as those of far away things

@@ -278,7 +278,7 @@ def train(args: argparse.Namespace) -> None:
         names = bank(NOUN_NAMES + COLOUR_NAMES).split([len(NOUN_NAMES), len(COLOUR_NAMES)])
         matching = loss_of(model, regions, bank(batch.texts), batch.targets, batch.asked)
         naming = [naming_loss(model, regions, *kind) for kind in zip(names, (batch.nouns, batch.colours), batch.open)]
-        loss = matching + args.naming * (2 * naming[0] + naming[1])
+        loss = matching + 2 * args.naming * (naming[0] + naming[1])
         optimizer.zero_grad()
         loss.backward()
         progress = parallel.share_gradients(model, (time.monotonic() - start) / (60 * args.minutes))
