@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from ovs3d_ros.codec import CodecFitter
 from ovs3d_ros.config import ClipConfig, DinoConfig
 from ovs3d_ros.encoders import make_clip, make_dino
 from ovs3d_ros.encoders.clip import BUNDLED as CLIP_FOLDER
@@ -14,6 +15,7 @@ from ovs3d_ros.encoders.clip import ClipEncoder, crop_starts
 from ovs3d_ros.encoders.dense import dense_features, supports_dense
 from ovs3d_ros.encoders.dino import BUNDLED as DINO_FOLDER
 from ovs3d_ros.encoders.dino import DinoEncoder
+from ovs3d_ros.lift import pixel_codes
 from ovs3d_ros.types import UserError
 
 needs_clip = pytest.mark.skipif(not (CLIP_FOLDER / "model.safetensors").is_file(), reason="no bundled CLIP")
@@ -176,6 +178,20 @@ def test_bundled_auto_mode_is_what_it_was_calibrated_with(image):
     encoder = make_clip(ClipConfig(model="bundled"), "cpu")
     assert encoder.mode == encoder.calibration["encoder"]["mode"]
     assert encoder.encode_image(image).embeddings.shape[1] == encoder.dim
+
+
+@needs_clip
+def test_dense_tables_know_their_grid_and_are_interpolated(image):
+    """The lift interpolates a dense map between cell centres, which it can only do when told that it is one."""
+    table = make_clip(ClipConfig(model="bundled", mode="dense"), "cpu").encode_image(image)
+    rows, columns = table.grid
+    assert rows * columns == len(table.embeddings)
+    assert torch.allclose(table.boxes[columns], torch.tensor([0, 1 / rows, 1 / columns, 2 / rows]), atol=1e-6)
+    fitter = CodecFitter(table.embeddings.shape[1], 29)
+    fitter.add(table.embeddings)
+    codes = pixel_codes(table, fitter.fit(), 320, 240)[0]
+    across = (codes[120, 1:] - codes[120, :-1]).norm(dim=-1)
+    assert (across > 0).float().mean() > 0.9, "neighbouring pixels differ everywhere, not at cell borders alone"
 
 
 @needs_clip

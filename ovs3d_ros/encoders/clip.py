@@ -125,7 +125,7 @@ class ClipEncoder:
                               indexing="ij")
         boxes = torch.stack([x / columns, y / rows, (x + 1) / columns, (y + 1) / rows], dim=-1).float()
         scales = torch.zeros(rows * columns, dtype=torch.int64, device=pixels.device)
-        return CropTable(boxes.view(-1, 4), scales, features.reshape(rows * columns, -1).float(), 1)
+        return CropTable(boxes.view(-1, 4), scales, features.reshape(rows * columns, -1).float(), 1, (rows, columns))
 
 
 def crop_starts(length: int, side: int, stride: float) -> list[int]:
