@@ -12,9 +12,9 @@ if [ ! -d "$data/train" ]; then
 fi
 train() { torchrun --nproc_per_node 2 "$here/$1" --data "$data/train" --out "$out/$2" --minutes "$3" "${@:4}"; }
 python "$here/train_clip.py" --data "$data/train" --out "$out/text" --text-steps 600 --minutes 0
-train pretrain.py pretrained 26 --init "$out/text"
-train train_clip.py clip 18 --init "$out/pretrained" --threads 1 --crops 72 --windows 4 --lr 3e-4 --fit-head
-train train_dino.py dino 14
+train pretrain.py pretrained 35 --init "$out/text"
+train train_clip.py clip 36 --init "$out/pretrained" --threads 1 --crops 96 --windows 4 --lr 4e-4 --fit-head
+train train_dino.py dino 11
 python "$here/export.py" --clip "$out/clip" --dino "$out/dino"
 python "$here/calibrate.py" --scenes "$data"/walk/scene_*
 python "$here/evaluate.py" --data "$data/test" --json "$out/metrics.json"
