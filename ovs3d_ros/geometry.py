@@ -4,16 +4,20 @@ Conventions (the one place they are stated):
 - camera axes: OpenCV, x right, y down, z forward; world in metres, any orientation;
 - `camtoworld` [4, 4] float64 takes camera points to the world; `viewmat` is its inverse;
 - `K` [3, 3] in pixels; pixel centres lie at +0.5, so pixel (0, 0) covers [0, 1) x [0, 1);
-- quaternions are wxyz (xyzw exists only in `ros/conversions.py`);
+- quaternions are wxyz (xyzw exists only in `sensors/messages.py` and `ros/conversions.py`);
 - images RGB uint8 [H, W, 3]; depth float32 z in metres, 0 = none.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 
 from ovs3d_ros.types import Camera, UserError
+
+if TYPE_CHECKING:
+    import torch
 
 OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 
@@ -106,6 +110,8 @@ def check_camera(camera: Camera, name: str) -> Camera:
 def camera_tensors(camera: Camera, camtoworld: np.ndarray,
                    device: str | torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """What rasterizers take for one camera: viewmats [1, 4, 4] and Ks [1, 3, 3], float32."""
+    import torch  # here: readers of datasets and the player do without, and start seconds sooner
+
     viewmat = torch.as_tensor(invert_rigid(camtoworld), dtype=torch.float32, device=device)
     K = torch.as_tensor(camera.K, dtype=torch.float32, device=device)
     return viewmat[None], K[None]

@@ -32,6 +32,7 @@ ORDER = (
     "query",
     "pipeline",
     "worker",
+    "sensors",
     "datasets",
     "evaluate",
     "visualize",
@@ -249,7 +250,15 @@ def test_relative_imports_are_seen() -> None:
     assert upward_violations(path, ast.parse("from .. import cli"))
 
 
-@pytest.mark.parametrize("module, heavy", [("ovs3d_ros", "numpy"), ("ovs3d_ros.config", "torch")])
+@pytest.mark.parametrize(
+    "module, heavy",
+    [
+        ("ovs3d_ros", "numpy"),
+        ("ovs3d_ros.config", "torch"),
+        ("ovs3d_ros.datasets", "torch"),
+        ("ovs3d_ros.sensors.messages", "torch"),
+    ],
+)
 def test_light_modules_stay_light(module: str, heavy: str) -> None:
     code = f"import {module}, sys; sys.exit('{heavy}' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, timeout=60).returncode == 0

@@ -1,7 +1,7 @@
 """ROS messages to and from plain values: the only user of the standard message packages.
 
-Other modules of `ros/` take the message types from here. Quaternions are xyzw only in this file. `.data`
-fields are given `bytes`: a numpy array is 60 times slower there.
+Other modules of `ros/` take the message types from here. What reads messages is `sensors/messages.py`, which needs
+no ROS. `.data` fields are given `bytes`: a numpy array is 60 times slower there.
 """
 
 from __future__ import annotations
@@ -16,9 +16,16 @@ from nav_msgs.msg import Odometry
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import Header, String
 
-from ovs3d_ros.geometry import check_pose, matrix_to_quat, quat_to_matrix
-from ovs3d_ros.ros import pixels
-from ovs3d_ros.ros.calibration import Calibration
+from ovs3d_ros.geometry import matrix_to_quat
+from ovs3d_ros.sensors.messages import (
+    extrinsics_matrix,
+    from_camera_info,
+    from_depth,
+    from_image,
+    from_pose,
+    from_transform,
+    to_seconds,
+)
 from ovs3d_ros.types import Camera, UserError
 
 __all__ = [
@@ -32,6 +39,13 @@ __all__ = [
     "PoseStamped",
     "String",
     "TransformStamped",
+    "extrinsics_matrix",
+    "from_camera_info",
+    "from_depth",
+    "from_image",
+    "from_pose",
+    "from_transform",
+    "to_seconds",
 ]
 
 POINT_FIELD_TYPES = {"f4": PointField.FLOAT32, "u4": PointField.UINT32}
@@ -40,11 +54,6 @@ DIAGNOSTIC_LEVELS = {
     "warn": DiagnosticStatus.WARN,
     "error": DiagnosticStatus.ERROR,
 }
-
-
-def to_seconds(stamp: Time) -> float:
-    """Seconds of a stamp (float64: exact to about 0.2 microseconds today)."""
-    return stamp.sec + stamp.nanosec * 1e-9
 
 
 def to_time(seconds: float) -> Time:
@@ -56,66 +65,6 @@ def to_time(seconds: float) -> Time:
 def to_header(seconds: float, frame_id: str) -> Header:
     """A header at a time in seconds."""
     return Header(stamp=to_time(seconds), frame_id=frame_id)
-
-
-def from_image(message: Image | CompressedImage, topic: str) -> np.ndarray:
-    """RGB uint8 [H, W, 3] of a raw or compressed image message.
-
-    Raises:
-        UserError: an encoding that is not a colour image, truncated data, or contradicting sizes.
-    """
-    if isinstance(message, CompressedImage):
-        return pixels.decompress_color(_buffer(message), topic)
-    return pixels.decode_color(
-        _buffer(message),
-        message.encoding,
-        message.height,
-        message.width,
-        message.step,
-        bool(message.is_bigendian),
-        topic,
-    )
-
-
-def from_depth(message: Image | CompressedImage, topic: str) -> np.ndarray:
-    """Depth float32 [H, W] in metres, 0 = none, of a raw (32FC1, 16UC1) or compressedDepth message.
-
-    Raises:
-        UserError: an encoding that is not depth, truncated data, or contradicting sizes.
-    """
-    if isinstance(message, CompressedImage):
-        return pixels.decompress_depth(_buffer(message), message.format, topic)
-    return pixels.decode_depth(
-        _buffer(message),
-        message.encoding,
-        message.height,
-        message.width,
-        message.step,
-        bool(message.is_bigendian),
-        topic,
-    )
-
-
-def _buffer(message: Image | CompressedImage) -> memoryview | bytes:
-    """The bytes of a data field without copying them one by one."""
-    data = message.data
-    return data if isinstance(data, bytes) else memoryview(data).cast("B")
-
-
-def from_camera_info(message: CameraInfo) -> Calibration:
-    """The calibration in a camera_info message."""
-    roi = message.roi
-    return Calibration(
-        K=tuple(float(v) for v in message.k),
-        P=tuple(float(v) for v in message.p),
-        D=tuple(message.d),
-        model=message.distortion_model,
-        size=(message.width, message.height),
-        offset=(roi.x_offset, roi.y_offset),
-        roi=(roi.width, roi.height),
-        binning=(message.binning_x, message.binning_y),
-        frame_id=message.header.frame_id,
-    )
 
 
 def to_camera_info(camera: Camera, header: Header) -> CameraInfo:
@@ -133,46 +82,6 @@ def to_camera_info(camera: Camera, header: Header) -> CameraInfo:
         r=np.eye(3).ravel().tolist(),
         p=projection.ravel().tolist(),
     )
-
-
-def from_pose(pose: Pose, topic: str) -> np.ndarray:
-    """The pose as a matrix [4, 4] float64.
-
-    Raises:
-        UserError: NaN, or a quaternion that is not a rotation.
-    """
-    return _matrix(pose.position, pose.orientation, topic)
-
-
-def from_transform(transform: Transform, topic: str) -> np.ndarray:
-    """The transform as a matrix [4, 4] float64.
-
-    Raises:
-        UserError: NaN, or a quaternion that is not a rotation.
-    """
-    return _matrix(transform.translation, transform.rotation, topic)
-
-
-def _matrix(position: Point | Vector3, rotation: Quaternion, topic: str) -> np.ndarray:
-    matrix = np.eye(4)
-    try:
-        matrix[:3, :3] = quat_to_matrix(np.array([rotation.w, rotation.x, rotation.y, rotation.z]))
-    except UserError as error:
-        raise UserError(f"{topic}: {error}") from None
-    matrix[:3, 3] = position.x, position.y, position.z
-    return check_pose(matrix, topic)
-
-
-def extrinsics_matrix(values: tuple[float, ...], name: str) -> np.ndarray:
-    """The matrix [4, 4] of x y z qx qy qz qw, the order of static_transform_publisher.
-
-    Raises:
-        UserError: not seven numbers, or not a rigid motion.
-    """
-    if len(values) != 7:
-        raise UserError(f"{name}: expected 7 numbers x y z qx qy qz qw, got {len(values)}")
-    x, y, z, qx, qy, qz, qw = values
-    return _matrix(Point(x=x, y=y, z=z), Quaternion(x=qx, y=qy, z=qz, w=qw), name)
 
 
 def _quaternion(matrix: np.ndarray) -> Quaternion:

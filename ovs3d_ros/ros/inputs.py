@@ -15,8 +15,8 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from ovs3d_ros.config import Config
 from ovs3d_ros.ros import conversions
-from ovs3d_ros.ros.calibration import Calibration, Rectifier, make_rectifier
-from ovs3d_ros.ros.sync import FrameSynchronizer, Match, PoseBuffer
+from ovs3d_ros.sensors.calibration import Calibration, Rectifier, make_rectifier
+from ovs3d_ros.sensors.sync import FrameSynchronizer, Match, PoseBuffer
 from ovs3d_ros.types import Frame, UserError
 
 POLL_PERIOD = 0.05  # seconds between looks at the images that wait for a pose

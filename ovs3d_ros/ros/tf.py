@@ -7,7 +7,7 @@ from rclpy.node import Node
 from rclpy.time import Time
 
 from ovs3d_ros.ros import conversions
-from ovs3d_ros.ros.sync import SAME_STAMP
+from ovs3d_ros.sensors.sync import SAME_STAMP
 from ovs3d_ros.types import UserError
 
 

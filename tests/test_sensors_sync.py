@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ovs3d_ros.geometry import rotation_angle
-from ovs3d_ros.ros.sync import FrameSynchronizer, PoseBuffer, StampBuffer, interpolate_pose
+from ovs3d_ros.sensors.sync import FrameSynchronizer, PoseBuffer, StampBuffer, interpolate_pose
 
 
 def pose(angle: float, x: float = 0.0) -> np.ndarray:

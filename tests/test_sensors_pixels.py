@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from ovs3d_ros.ros import pixels
-from ovs3d_ros.ros.calibration import Calibration, make_rectifier
+from ovs3d_ros.sensors import pixels
+from ovs3d_ros.sensors.calibration import Calibration, make_rectifier
 from ovs3d_ros.types import UserError
 
 TOPIC = "/camera/image"

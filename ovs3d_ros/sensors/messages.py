@@ -1,0 +1,137 @@
+"""Messages to plain values by their field names: those of rclpy and those of the rosbags library alike.
+
+The one place, with `ros/conversions.py`, where quaternions are xyzw.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ovs3d_ros.geometry import check_pose, quat_to_matrix
+from ovs3d_ros.sensors import pixels
+from ovs3d_ros.sensors.calibration import Calibration
+from ovs3d_ros.types import UserError
+
+
+def to_seconds(stamp: Any) -> float:
+    """Seconds of a builtin_interfaces/Time (float64: exact to about 0.2 microseconds today)."""
+    return stamp.sec + stamp.nanosec * 1e-9
+
+
+def from_image(message: Any, topic: str) -> np.ndarray:
+    """RGB uint8 [H, W, 3] of a sensor_msgs/Image or CompressedImage.
+
+    Raises:
+        UserError: an encoding that is not a colour image, truncated data, or contradicting sizes.
+    """
+    if _is_compressed(message):
+        return pixels.decompress_color(_buffer(message), topic)
+    return pixels.decode_color(
+        _buffer(message),
+        message.encoding,
+        message.height,
+        message.width,
+        message.step,
+        bool(message.is_bigendian),
+        topic,
+    )
+
+
+def from_depth(message: Any, topic: str) -> np.ndarray:
+    """Depth float32 [H, W] in metres, 0 = none, of a sensor_msgs/Image (32FC1, 16UC1) or compressedDepth.
+
+    Raises:
+        UserError: an encoding that is not depth, truncated data, or contradicting sizes.
+    """
+    if _is_compressed(message):
+        return pixels.decompress_depth(_buffer(message), message.format, topic)
+    return pixels.decode_depth(
+        _buffer(message),
+        message.encoding,
+        message.height,
+        message.width,
+        message.step,
+        bool(message.is_bigendian),
+        topic,
+    )
+
+
+def _is_compressed(message: Any) -> bool:
+    return hasattr(message, "format")  # CompressedImage has it in place of encoding and size
+
+
+def _buffer(message: Any) -> memoryview | bytes:
+    """The bytes of a data field without copying them one by one."""
+    data = message.data
+    return data if isinstance(data, bytes) else memoryview(data).cast("B")
+
+
+def from_camera_info(message: Any) -> Calibration:
+    """The calibration in a sensor_msgs/CameraInfo."""
+    roi = message.roi
+    return Calibration(
+        K=tuple(float(v) for v in message.k),
+        P=tuple(float(v) for v in message.p),
+        D=tuple(float(v) for v in message.d),
+        model=message.distortion_model,
+        size=(message.width, message.height),
+        offset=(roi.x_offset, roi.y_offset),
+        roi=(roi.width, roi.height),
+        binning=(message.binning_x, message.binning_y),
+        frame_id=message.header.frame_id,
+    )
+
+
+def from_pose(pose: Any, topic: str) -> np.ndarray:
+    """A geometry_msgs/Pose as a matrix [4, 4] float64.
+
+    Raises:
+        UserError: NaN, or a quaternion that is not a rotation.
+    """
+    return _matrix(pose.position, pose.orientation, topic)
+
+
+def from_transform(transform: Any, topic: str) -> np.ndarray:
+    """A geometry_msgs/Transform as a matrix [4, 4] float64.
+
+    Raises:
+        UserError: NaN, or a quaternion that is not a rotation.
+    """
+    return _matrix(transform.translation, transform.rotation, topic)
+
+
+def _matrix(position: Any, rotation: Any, topic: str) -> np.ndarray:
+    return rigid_matrix(
+        (position.x, position.y, position.z), (rotation.x, rotation.y, rotation.z, rotation.w), topic
+    )
+
+
+def rigid_matrix(
+    position: tuple[float, float, float], rotation: tuple[float, float, float, float], name: str
+) -> np.ndarray:
+    """The matrix [4, 4] float64 of a position in metres and a quaternion xyzw.
+
+    Raises:
+        UserError: NaN, or a quaternion that is not a rotation.
+    """
+    x, y, z, w = rotation
+    matrix = np.eye(4)
+    try:
+        matrix[:3, :3] = quat_to_matrix(np.array([w, x, y, z]))
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
+    matrix[:3, 3] = position
+    return check_pose(matrix, name)
+
+
+def extrinsics_matrix(values: tuple[float, ...], name: str) -> np.ndarray:
+    """The matrix [4, 4] of x y z qx qy qz qw, the order of static_transform_publisher.
+
+    Raises:
+        UserError: not seven numbers, or not a rigid motion.
+    """
+    if len(values) != 7:
+        raise UserError(f"{name}: expected 7 numbers x y z qx qy qz qw, got {len(values)}")
+    return rigid_matrix(values[:3], values[3:], name)
