@@ -56,8 +56,9 @@ setup(
         "tqdm",
     ],
     extras_require={
+        "bag": ["rosbags>=0.11"],
         "gpu": ["gsplat==1.5.3"],
         "ros": ROS_WHEELS,
-        "test": ["pytest>=7", "rosbags>=0.10", "setuptools>=64", "wheel"],
+        "test": ["pytest>=7", "rosbags>=0.11", "setuptools>=64", "wheel"],
     },
 )

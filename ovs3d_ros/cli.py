@@ -112,9 +112,10 @@ def _add_map_file(parser: argparse.ArgumentParser) -> None:
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", type=Path, metavar="DATA",
-                        help="folder with transforms.json, a COLMAP model or poses_bounds.npy, or a nerfstudio .json")
+                        help="folder with transforms.json, a COLMAP model or poses_bounds.npy, a nerfstudio .json, or a "
+                             "rosbag2 folder, .mcap or .db3")
     parser.add_argument("--format", metavar="NAME",
-                        help="nerfstudio, colmap or llff; only where a folder holds several")
+                        help="nerfstudio, colmap, llff or bag; only where a folder holds several")
     parser.add_argument("--holdout", type=int, default=0, metavar="N",
                         help="frames i with i %% N == N // 2 are kept for the evaluation (default 0: none)")
 

@@ -170,6 +170,16 @@ class InputConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class BagConfig:
+    image: str = leaf("", "Colour topic of a bag that is read offline (the node's topics are remapped); empty: the "
+                          "only one there is")
+    camera_info: str = leaf("", "Its camera_info topic in the bag; empty: the one beside the colour topic")
+    depth: str = leaf("", "Depth topic in the bag; empty: the only one, or the one in the colour camera's frame")
+    pose: str = leaf("", "PoseStamped, Odometry, TransformStamped or /tf topic in the bag; empty: the only one, or that "
+                         "of pose_source")
+
+
+@dataclass(frozen=True, slots=True)
 class TfConfig:
     timeout_s: float = leaf(1.0, "Images whose pose or depth does not arrive within this time are dropped and counted",
                             unit="s", low=0.0, high=60.0)
@@ -199,6 +209,7 @@ class Config:
     query: QueryConfig = field(default_factory=QueryConfig)
     qos: QosConfig = field(default_factory=QosConfig)
     input: InputConfig = field(default_factory=InputConfig)
+    bag: BagConfig = field(default_factory=BagConfig)
     tf: TfConfig = field(default_factory=TfConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
 

@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     config = common.read_config(options)
     output = common.check_output_file(options.output)
     common.check_json(options.json)
-    dataset = open_dataset(options.data, 0 if options.clip else config.map.image_size, options.format)
+    dataset = open_dataset(options.data, 0 if options.clip else config.map.image_size, options.format, config)
     held_out, training = split_holdout(len(dataset), options.holdout)
     if options.clip and config.clip.model == "bundled":
         sys.stderr.write(_BUNDLED_WARNING + "\n")
@@ -85,7 +85,7 @@ def _hold_out_quality(options: argparse.Namespace, pipeline: Ovs3d, config: Conf
     measures = dict(psnr_holdout=psnr, psnr_holdout_aligned=psnr_aligned, ssim_holdout=ssim)
     if not held_out:
         return dict.fromkeys(measures)
-    dataset = open_dataset(options.data, config.map.image_size, options.format)
+    dataset = open_dataset(options.data, config.map.image_size, options.format, config)
     snapshot = pipeline.snapshot()
     rows = []
     for index in held_out:

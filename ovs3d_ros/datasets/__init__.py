@@ -1,27 +1,32 @@
-"""Datasets on disk as sequences of `Frame`: nerfstudio, COLMAP, and LLFF / 3D-OVS."""
+"""Datasets on disk as sequences of `Frame`: nerfstudio, COLMAP, LLFF / 3D-OVS, and rosbag2."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from ovs3d_ros.datasets import colmap, llff, nerfstudio
-from ovs3d_ros.datasets.dataset import Dataset, View, split_holdout
+from ovs3d_ros.config import Config
+from ovs3d_ros.datasets import bag, colmap, llff, nerfstudio
+from ovs3d_ros.datasets.bag_file import is_bag
+from ovs3d_ros.datasets.dataset import Dataset, FileDataset, View, split_holdout
 from ovs3d_ros.datasets.labels import attach_labels
 from ovs3d_ros.types import UserError
 
 __all__ = ["FORMATS", "Dataset", "View", "open_dataset", "split_holdout"]
 
-FORMATS = ("nerfstudio", "colmap", "llff")
+FORMATS = ("nerfstudio", "colmap", "llff", "bag")
 
 
-def open_dataset(path: str | Path, max_image_size: int = 0, format: str | None = None) -> Dataset:
+def open_dataset(path: str | Path, max_image_size: int = 0, format: str | None = None,
+                 config: Config | None = None) -> Dataset:
     """Opens a dataset; poses and file names are checked now, pixels are read frame by frame.
 
     Args:
         path: a folder with `transforms.json`, a COLMAP model (`sparse/0`, `sparse` or in the folder itself), or
-            `poses_bounds.npy`; or a nerfstudio JSON file such as `transforms_train.json`.
+            `poses_bounds.npy`; or a nerfstudio JSON file such as `transforms_train.json`; or a rosbag2 folder, or
+            its .mcap or .db3 file.
         max_image_size: longest image side in pixels; larger images, their depth and labels are shrunk. 0: never.
-        format: "nerfstudio", "colmap" or "llff"; needed only where the folder holds more than one of them.
+        format: one of FORMATS; needed only where the folder holds more than one of them.
+        config: which topics of a bag to take, and how they belong together; default: the defaults.
 
     Raises:
         UserError: nothing recognised, more than one format, or broken data; one line names file and remedy.
@@ -31,9 +36,13 @@ def open_dataset(path: str | Path, max_image_size: int = 0, format: str | None =
         raise UserError(f"{path}: no such file or folder")
     if format is not None and format not in FORMATS:
         raise UserError(f"dataset format {format!r} is unknown; choose one of {', '.join(FORMATS)}")
+    if max_image_size < 0:
+        raise UserError(f"{path}: max_image_size {max_image_size} is negative; give pixels, or 0 for full size")
     json_path = path if path.is_file() else path / "transforms.json"
     root = path.parent if path.is_file() else path
     format = format or _recognise(path)
+    if format == "bag":
+        return bag.read(path, config or Config(), max_image_size)
     points = None
     if format == "nerfstudio":
         views, points = nerfstudio.read(json_path)
@@ -42,14 +51,16 @@ def open_dataset(path: str | Path, max_image_size: int = 0, format: str | None =
     else:
         views = llff.read(root)
     views, classes = attach_labels(root, views)
-    return Dataset(root.resolve().name, format, views, classes, points, max_image_size)
+    return FileDataset(root.resolve().name, format, views, classes, points, max_image_size)
 
 
 def _recognise(path: Path) -> str:
     """The one format whose files are at `path`."""
     if path.is_file():
+        if is_bag(path):
+            return "bag"
         if path.suffix != ".json":
-            raise UserError(f"{path}: a dataset is a folder or a nerfstudio .json file")
+            raise UserError(f"{path}: a dataset is a folder or a nerfstudio .json, .mcap or .db3 file")
         return "nerfstudio"
     found = []
     if (path / "transforms.json").is_file():
@@ -58,6 +69,8 @@ def _recognise(path: Path) -> str:
         found.append("colmap")
     if (path / "poses_bounds.npy").is_file():
         found.append("llff")
+    if is_bag(path):
+        found.append("bag")
     if found == ["colmap", "llff"] and (path / "segmentations").is_dir():
         return "llff"  # a 3D-OVS scene, which always carries the COLMAP model it came from
     if len(found) > 1:
@@ -67,4 +80,4 @@ def _recognise(path: Path) -> str:
     if (path / "transforms_train.json").is_file():
         raise UserError(f"{path}: has split files; give one of them, e.g. {path / 'transforms_train.json'}")
     raise UserError(f"{path}: no dataset found; expected transforms.json, sparse/0/cameras.bin (or .txt), "
-                    "or poses_bounds.npy")
+                    "poses_bounds.npy, or a bag's metadata.yaml")

@@ -44,16 +44,47 @@ class Dataset:
 
     Attributes:
         name: the folder's name.
-        format: "nerfstudio", "colmap" or "llff".
-        classes: class name per label index, `classes[0] == ""` for unlabelled; None without labels.
-        points: sparse points (xyz [P, 3] float64 in the world frame, rgb [P, 3] uint8); None without.
+        format: "nerfstudio", "colmap", "llff" or "bag".
         cameras: the N pinhole cameras the frames come with (undistorted, at the reading resolution).
         camtoworlds: [N, 4, 4] float64.
         stamps: [N] float64 seconds.
         names: the N frame names, unique and fit for file names.
-        image_paths: the N photographs.
         has_depth: whether any frame has depth.
         has_labels: whether any frame has labels.
+        classes: class name per label index, `classes[0] == ""` for unlabelled; None without labels.
+        points: sparse points (xyz [P, 3] float64 in the world frame, rgb [P, 3] uint8); None without.
+    """
+
+    def __init__(self, *, name: str, format: str, cameras: list[Camera], camtoworlds: np.ndarray, stamps: np.ndarray,
+                 names: list[str], has_depth: bool) -> None:
+        """Takes the attributes of the same names; labels and points are set by the readers that have them."""
+        self.name = name
+        self.format = format
+        self.cameras = cameras
+        self.camtoworlds = camtoworlds
+        self.stamps = stamps
+        self.names = names
+        self.has_depth = has_depth
+        self.has_labels = False
+        self.classes: list[str] | None = None
+        self.points: tuple[np.ndarray, np.ndarray] | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[Frame]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index: int) -> Frame:
+        """Reads frame `index` (negative counts from the end)."""
+        raise NotImplementedError
+
+
+class FileDataset(Dataset):
+    """Frames whose photographs, depth and labels are files.
+
+    Attributes:
+        image_paths: the N photographs.
     """
 
     def __init__(self, name: str, format: str, views: list[View], classes: list[str] | None,
@@ -69,33 +100,27 @@ class Dataset:
             max_image_size: longest image side in pixels; larger images are shrunk. 0 leaves them alone.
 
         Raises:
-            UserError: no views, a negative size, or a distortion that cannot be undone.
+            UserError: no views, or a distortion that cannot be undone.
         """
         if not views:
             raise UserError(f"{name}: the dataset has no frames; check that its pose file lists images")
-        if max_image_size < 0:
-            raise UserError(f"{name}: max_image_size {max_image_size} is negative; give pixels, or 0 for full size")
-        self.name = name
-        self.format = format
-        self.classes = classes
-        self.points = points
-        self.camtoworlds = np.stack([view.camtoworld for view in views])  # [N, 4, 4]
-        self.stamps = np.array([view.stamp for view in views], dtype=np.float64)  # [N]
         self.image_paths = [view.image_path for view in views]
-        self.names = _frame_names(self.image_paths)
-        self.has_depth = any(view.depth_path is not None for view in views)
-        self.has_labels = any(view.label_path is not None or view.mask_paths for view in views)
         self._views = views
         self._pinholes = _pinhole_cameras(views)
-        self.cameras = [camera.fitted(max_image_size) for camera in self._pinholes]
         self._maps_key: tuple | None = None
         self._maps: tuple[np.ndarray, np.ndarray] | None = None
-
-    def __len__(self) -> int:
-        return len(self._views)
-
-    def __iter__(self) -> Iterator[Frame]:
-        return (self[i] for i in range(len(self)))
+        super().__init__(
+            name=name,
+            format=format,
+            cameras=[camera.fitted(max_image_size) for camera in self._pinholes],
+            camtoworlds=np.stack([view.camtoworld for view in views]),
+            stamps=np.array([view.stamp for view in views], dtype=np.float64),
+            names=_frame_names(self.image_paths),
+            has_depth=any(view.depth_path is not None for view in views),
+        )
+        self.classes = classes
+        self.points = points
+        self.has_labels = any(view.label_path is not None or view.mask_paths for view in views)
 
     def __getitem__(self, index: int) -> Frame:
         """Reads, undistorts and resizes frame `index` (negative counts from the end).

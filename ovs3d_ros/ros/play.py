@@ -118,7 +118,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="play", description="Publishes a dataset as ROS topics: image, camera_info, depth and poses."
     )
-    parser.add_argument("data", type=Path, help="nerfstudio, COLMAP or LLFF folder")
+    parser.add_argument("data", type=Path, help="nerfstudio, COLMAP or LLFF folder, or a rosbag2")
     parser.add_argument("--format", choices=FORMATS, help="needed only where a folder holds several formats")
     parser.add_argument("--rate", type=float, default=2.0, help="frames per second (default 2)")
     parser.add_argument("--loop", action="store_true", help="start again at the end, until stopped")

@@ -1,0 +1,236 @@
+"""Reader of rosbag2 recordings (mcap and sqlite3): images matched with calibration, depth and poses by their stamps."""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from ovs3d_ros.config import Config
+from ovs3d_ros.datasets import images
+from ovs3d_ros.datasets.bag_file import BagFile, Sample
+from ovs3d_ros.datasets.bag_topics import TF_MESSAGE, TF_STATIC, BagTopics, choose_topics
+from ovs3d_ros.datasets.dataset import Dataset
+from ovs3d_ros.sensors import messages
+from ovs3d_ros.sensors.calibration import Calibration, Rectifier, make_rectifier
+from ovs3d_ros.sensors.sync import PoseBuffer, StampBuffer
+from ovs3d_ros.sensors.transforms import TransformTree
+from ovs3d_ros.types import Frame, UserError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class BagView:
+    """Where one frame lies in the bag and how it was taken; no pixels.
+
+    Attributes:
+        image: the colour image.
+        depth: the depth image, or None.
+        camtoworld: [4, 4] float64, OpenCV camera axes.
+        rectifier: brings the images to their pinhole camera.
+    """
+
+    image: Sample
+    depth: Sample | None
+    camtoworld: np.ndarray
+    rectifier: Rectifier
+
+
+class BagDataset(Dataset):
+    """The frames of a bag; see `Dataset`."""
+
+    def __init__(self, bag: BagFile, name: str, views: list[BagView], max_image_size: int):
+        """Takes the open bag and what was matched in it; arguments as for `Dataset`."""
+        self._bag = bag
+        self._views = views
+        super().__init__(
+            name=name,
+            format="bag",
+            cameras=[view.rectifier.camera.fitted(max_image_size) for view in views],
+            camtoworlds=np.stack([view.camtoworld for view in views]),
+            stamps=np.array([view.image.stamp for view in views]),
+            names=[f"{view.image.stamp:.6f}" for view in views],
+            has_depth=any(view.depth is not None for view in views),
+        )
+
+    def __getitem__(self, index: int) -> Frame:
+        """Reads, rectifies and resizes frame `index`.
+
+        Raises:
+            IndexError: no such frame.
+            UserError: damaged data, an encoding that is not read, or sizes that contradict the calibration.
+        """
+        view, camera = self._views[index], self.cameras[index]
+        topic = view.image.topic
+        image = view.rectifier.color(messages.from_image(self._bag.read(view.image), topic), topic)
+        depth = None
+        if view.depth is not None:
+            topic = view.depth.topic
+            depth = view.rectifier.depth(messages.from_depth(self._bag.read(view.depth), topic), topic)
+            depth = images.resize_nearest(depth, camera.width, camera.height)
+        return Frame(
+            stamp=view.image.stamp,
+            image=images.resize_rgb(image, camera.width, camera.height),
+            camera=camera,
+            camtoworld=view.camtoworld.copy(),
+            depth=depth,
+            name=self.names[index],
+        )
+
+
+def read(path: Path, config: Config, max_image_size: int) -> BagDataset:
+    """Opens a bag; stamps, calibration and poses are read now, pixels frame by frame.
+
+    Images whose pose or depth is not known at their stamp (`input.sync_slop`, `input.pose_gap`) are left out, and
+    their number is logged.
+
+    Args:
+        path: the bag's folder or its storage file.
+        config: `bag.*` names topics, `input.*` and `pose_source` mean what they mean for the node.
+        max_image_size: longest image side in pixels, 0: as recorded.
+
+    Raises:
+        UserError: a damaged bag, topics that are missing or ambiguous, poses that do not fit, no complete frame.
+    """
+    bag = BagFile(path)
+    topics = choose_topics(bag, config)
+    samples: dict[str, list[Sample]] = {topics.image: [], topics.depth: []}
+    for sample in bag.samples([topic for topic in (topics.image, topics.depth) if topic]):
+        if sample.stamp == 0:
+            raise UserError(f"{path}: a message on {sample.topic} has stamp 0; its publisher must stamp messages")
+        samples[sample.topic].append(sample)
+    color = list({sample.stamp: sample for sample in samples[topics.image]}.values())
+    color.sort(key=lambda sample: sample.stamp)
+    rectifiers = _Rectifiers(bag, topics, config.input.rectification)
+    poses = _read_poses(bag, topics, config, color[0].frame_id)
+    views = _match(color, samples[topics.depth] if topics.depth else None, poses, rectifiers, config)
+    lost = len(color) - len(views)
+    if not views:
+        raise UserError(f"{path}: none of the {len(color)} images has {'depth and ' if topics.depth else ''}a pose at its "
+                        f"stamp ({_ranges(color, samples[topics.depth], poses)}); are all on one clock? else raise "
+                        "input.sync_slop or input.pose_gap")
+    if lost:
+        logger.warning("%s: %d of %d images are left out, without %sa pose at their stamp", path, lost, len(color),
+                       "depth or " if topics.depth else "")
+    return BagDataset(bag, path.resolve().name.partition(".")[0], views, max_image_size)
+
+
+class _Poses(Protocol):
+    span: tuple[float, float]
+
+    def at(self, stamp: float, frame_id: str) -> np.ndarray | None:
+        """The pose [4, 4] of a camera with this frame at `stamp`, None if unknown."""
+
+
+class _TopicPoses:
+    """Poses from a topic of one camera."""
+
+    def __init__(self, buffer: PoseBuffer):
+        self._buffer = buffer
+        self.span = buffer.poses.stamps[0], buffer.poses.stamps[-1]
+
+    def at(self, stamp: float, frame_id: str) -> np.ndarray | None:
+        """See `_Poses.at`."""
+        return self._buffer.at(stamp, final=True)
+
+
+class _TreePoses:
+    """Poses from the transform tree."""
+
+    def __init__(self, tree: TransformTree, world_frame: str, span: tuple[float, float]):
+        self._tree = tree
+        self._world_frame = world_frame
+        self.span = span
+
+    def at(self, stamp: float, frame_id: str) -> np.ndarray | None:
+        """See `_Poses.at`."""
+        return self._tree.at(self._world_frame, frame_id.lstrip("/"), stamp)
+
+
+def _read_poses(bag: BagFile, topics: BagTopics, config: Config, camera_frame: str) -> _Poses:
+    if topics.pose_source == "tf":
+        return _read_tree(bag, topics, config, camera_frame)
+    buffer = PoseBuffer(config.input.sync_slop, config.input.pose_gap, sys.maxsize)
+    extrinsics = messages.extrinsics_matrix(config.input.extrinsics, "input.extrinsics")
+    for topic, message in bag.messages([topics.pose]):
+        frame_id = message.header.frame_id.lstrip("/")
+        if frame_id and frame_id != config.input.world_frame:
+            raise UserError(f"{bag.path}: {topic} has poses in frame '{frame_id}', the map is in "
+                            f"'{config.input.world_frame}'; --set input.world_frame={frame_id}")
+        if topics.pose_source == "transform":
+            pose = messages.from_transform(message.transform, topic)
+        elif topics.pose_source == "odom":
+            pose = messages.from_pose(message.pose.pose, topic) @ extrinsics
+        else:
+            pose = messages.from_pose(message.pose, topic)
+        buffer.add(messages.to_seconds(message.header.stamp), pose)
+    return _TopicPoses(buffer)
+
+
+def _read_tree(bag: BagFile, topics: BagTopics, config: Config, camera_frame: str) -> _TreePoses:
+    tree = TransformTree(config.input.sync_slop, config.input.pose_gap)
+    named = [topics.pose, topics.pose + TF_STATIC.removeprefix("/tf"), TF_STATIC]
+    stamps = []
+    for topic, message in bag.messages([t for t in dict.fromkeys(named)
+                                        if t in bag.topics and bag.topics[t].type == TF_MESSAGE]):
+        for item in message.transforms:
+            stamps.append(messages.to_seconds(item.header.stamp))
+            matrix = messages.from_transform(item.transform, topic)
+            tree.add(item.header.frame_id, item.child_frame_id, stamps[-1], matrix, static=topic != topics.pose)
+    try:
+        tree.check(config.input.world_frame, camera_frame.lstrip("/"))
+    except UserError as error:
+        raise UserError(f"{bag.path}: {error}; images are in '{camera_frame}', --set input.world_frame=... names the "
+                        "map's frame") from None
+    return _TreePoses(tree, config.input.world_frame, (min(stamps), max(stamps)))
+
+
+class _Rectifiers:
+    """The rectifier in force at each time: drivers may send another calibration while they record."""
+
+    def __init__(self, bag: BagFile, topics: BagTopics, rectification: str):
+        rectified = rectification == "rectified" or (rectification == "auto" and "rect" in topics.image)
+        make = functools.cache(lambda calibration: make_rectifier(calibration, rectified, topics.camera_info))
+        self._stamps: list[float] = []
+        self._rectifiers: list[Rectifier] = []
+        latest: Calibration | None = None
+        found = [(messages.to_seconds(m.header.stamp), messages.from_camera_info(m))
+                 for _, m in bag.messages([topics.camera_info])]
+        for stamp, calibration in sorted(found, key=lambda entry: entry[0]):
+            if calibration != latest:
+                latest = calibration
+                self._stamps.append(stamp)
+                self._rectifiers.append(make(calibration))
+
+    def at(self, stamp: float) -> Rectifier:
+        """The newest at `stamp`; before the first, that one."""
+        return self._rectifiers[max(0, bisect.bisect_right(self._stamps, stamp + 1e-6) - 1)]
+
+
+def _match(color: list[Sample], depth: list[Sample] | None, poses: _Poses, rectifiers: _Rectifiers,
+           config: Config) -> list[BagView]:
+    """The images that have all that belongs to them."""
+    depths = StampBuffer(sys.maxsize)
+    for sample in depth or ():
+        depths.add(sample.stamp, sample)
+    views = []
+    for image in color:
+        camtoworld = poses.at(image.stamp, image.frame_id)
+        nearest = depths.nearest(image.stamp, config.input.sync_slop)
+        if camtoworld is not None and (depth is None or nearest is not None):
+            views.append(BagView(image, nearest, camtoworld, rectifiers.at(image.stamp)))
+    return views
+
+
+def _ranges(color: list[Sample], depth: list[Sample], poses: _Poses) -> str:
+    spans = {"images": (color[0].stamp, color[-1].stamp), "poses": poses.span}
+    if depth:
+        spans["depth"] = (min(s.stamp for s in depth), max(s.stamp for s in depth))
+    return ", ".join(f"{name} {first:.3f} to {last:.3f} s" for name, (first, last) in spans.items())

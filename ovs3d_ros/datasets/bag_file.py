@@ -1,0 +1,176 @@
+"""A rosbag2 recording through the rosbags library: topics, and messages by topic and time. No ROS needed."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ovs3d_ros.types import UserError
+
+METADATA = "metadata.yaml"
+SUFFIXES = (".mcap", ".db3")  # what rosbag2 stores messages in; a bag may also be compressed as a whole
+_REMEDY = "mend it with `ros2 bag reindex` (mcap: `mcap recover`), or record it again"
+
+
+class Sample(NamedTuple):
+    """Where in the bag a message with a header lies.
+
+    Attributes:
+        stamp: of its header, seconds.
+        frame_id: of its header.
+        topic: name.
+        time_ns: when it was recorded.
+        ordinal: how many messages of this topic were recorded before it in the same nanosecond.
+    """
+
+    stamp: float
+    frame_id: str
+    topic: str
+    time_ns: int
+    ordinal: int
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A recorded topic: its name, its message type such as `sensor_msgs/msg/Image`, and how many there are."""
+
+    name: str
+    type: str
+    count: int
+
+
+def is_bag(path: Path) -> bool:
+    """Whether this is a bag's folder (or what is left of one), or its storage file."""
+    if path.is_file():
+        return path.suffix in SUFFIXES
+    if any(set(entry.suffixes) & set(SUFFIXES) for entry in path.iterdir() if entry.is_file()):
+        return True
+    try:
+        return "rosbag2_bagfile_information" in (path / METADATA).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+
+
+class BagFile:
+    """An open bag.
+
+    Attributes:
+        path: the folder or the storage file.
+        topics: by name.
+    """
+
+    def __init__(self, path: Path):
+        """Opens it.
+
+        Raises:
+            UserError: rosbags is not installed, or the bag is damaged, unfinished, or compressed in an unknown way.
+        """
+        try:
+            from rosbags.rosbag2 import Reader
+            from rosbags.typesys import Stores, get_typestore
+        except ImportError as error:
+            raise UserError(f"{path}: reading bags needs rosbags ({error}); pip install 'rosbags>=0.11'") from None
+        if path.is_dir() and not (path / METADATA).is_file():
+            raise UserError(f"{path}: a bag without {METADATA}, so it was not closed; run `ros2 bag reindex {path}`, "
+                            "or give the storage file itself")
+        self.path = path
+        self._types = get_typestore(Stores.ROS2_HUMBLE)  # the types read here are the same in all distributions
+        with self._reading():
+            self._reader = Reader(path)
+            self._reader.open()
+            weakref.finalize(self, self._reader.close)
+            self._connections: dict[str, list[Any]] = {}
+            for connection in self._reader.connections:
+                self._connections.setdefault(connection.topic, []).append(connection)
+        self.topics = {name: Topic(name, of[0].msgtype, sum(c.msgcount for c in of))
+                       for name, of in self._connections.items()}
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Turns whatever the library raises on damaged data into one error."""
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:  # noqa: BLE001 - parsers of two formats and two compressions; the cause is kept
+            about = " ".join(str(error).split()) or type(error).__name__
+            raise UserError(f"{self.path}: the bag cannot be read, it is truncated or damaged ({about}); "
+                            f"{_REMEDY}") from error
+
+    def raw(self, topics: list[str], start: int | None = None, stop: int | None = None,
+            ) -> Iterator[tuple[str, int, bytes]]:
+        """Yields topic, time in nanoseconds and serialized message, in order of time.
+
+        Raises:
+            UserError: damaged data.
+        """
+        connections = [c for topic in topics for c in self._connections[topic]]
+        if not connections:
+            return
+        with self._reading():
+            for connection, time_ns, data in self._reader.messages(connections, start, stop):
+                yield connection.topic, time_ns, data
+
+    def decode(self, topic: str, data: bytes) -> Any:
+        """A message with its fields as attributes.
+
+        Raises:
+            UserError: the bytes are not a message of the topic's type.
+        """
+        kind = self.topics[topic].type
+        if kind not in self._types.types:
+            raise UserError(f"{self.path}: {topic} has the message type {kind}, which is not read here")
+        try:
+            return self._types.deserialize_cdr(data, kind)
+        except Exception as error:  # noqa: BLE001 - the library raises many kinds on damaged bytes
+            raise UserError(f"{self.path}: a message on {topic} is not a {kind} ({type(error).__name__}); "
+                            f"{_REMEDY}") from error
+
+    def messages(self, topics: list[str]) -> Iterator[tuple[str, Any]]:
+        """Yields topic and decoded message, in order of time."""
+        for topic, _, data in self.raw(topics):
+            yield topic, self.decode(topic, data)
+
+    def first(self, topic: str) -> Any | None:
+        """The first message of a topic, None if there is none."""
+        with contextlib.closing(self.raw([topic])) as messages:
+            for _, _, data in messages:
+                return self.decode(topic, data)
+        return None
+
+    def samples(self, topics: list[str]) -> Iterator[Sample]:
+        """Yields where the messages of topics with headers lie; their bodies are not decoded."""
+        latest: dict[str, tuple[int, int]] = {}
+        for topic, time_ns, data in self.raw(topics):
+            before, ordinal = latest.get(topic, (-1, -1))
+            latest[topic] = (time_ns, ordinal + 1 if time_ns == before else 0)
+            yield Sample(*self._header(topic, data), topic, *latest[topic])
+
+    def _header(self, topic: str, data: bytes) -> tuple[float, str]:
+        """Stamp and frame of the std_msgs/Header a message starts with (CDR: 4 bytes say the byte order)."""
+        try:
+            order = "<" if data[1] & 1 else ">"
+            seconds, nanoseconds, length = struct.unpack_from(order + "iII", data, 4)
+            frame = bytes(data[16:16 + length]).rstrip(b"\0").decode("utf-8")
+        except (struct.error, IndexError, UnicodeDecodeError):
+            raise UserError(f"{self.path}: a message on {topic} has no readable header; {_REMEDY}") from None
+        return seconds + nanoseconds * 1e-9, frame
+
+    def read(self, sample: Sample) -> Any:
+        """The decoded message of a sample.
+
+        Raises:
+            UserError: damaged data, or the bag changed since it was opened.
+        """
+        found = self.raw([sample.topic], sample.time_ns, sample.time_ns + 1)
+        with contextlib.closing(found) as messages:
+            for ordinal, (_, _, data) in enumerate(messages):
+                if ordinal == sample.ordinal:
+                    return self.decode(sample.topic, data)
+        raise UserError(f"{self.path}: the message at {sample.stamp:.6f} s on {sample.topic} is gone; the bag changed "
+                        "since it was opened")

@@ -1,0 +1,103 @@
+"""A tree of transforms over time: what tf2 keeps, without ROS."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from ovs3d_ros.geometry import invert_rigid
+from ovs3d_ros.sensors.sync import PoseBuffer
+from ovs3d_ros.types import UserError
+
+_MAX_DEPTH = 64  # frames between a sensor and its root; more is a loop
+
+
+class TransformTree:
+    """Every frame with its parent, and where it was in it; poses between two stamps are interpolated."""
+
+    def __init__(self, slop: float, max_gap: float):
+        """Takes the tolerances.
+
+        Args:
+            slop: beyond its first and last stamp a transform holds this long, seconds.
+            max_gap: transforms further apart in time are not interpolated between, seconds.
+        """
+        self._slop = slop
+        self._max_gap = max_gap
+        self._parents: dict[str, str] = {}
+        self._static: dict[str, np.ndarray] = {}
+        self._moving: dict[str, PoseBuffer] = {}
+
+    def add(self, parent: str, child: str, stamp: float, matrix: np.ndarray, static: bool) -> None:
+        """Adds the transform [4, 4] from `child` to `parent` at `stamp`, or for all time if it is static.
+
+        Raises:
+            UserError: the child hangs on another parent already.
+        """
+        parent, child = parent.lstrip("/"), child.lstrip("/")
+        known = self._parents.setdefault(child, parent)
+        if known != parent:
+            raise UserError(
+                f"/tf: frame '{child}' has two parents, '{known}' and '{parent}'; only one source may publish it"
+            )
+        if static:
+            self._static[child] = matrix
+        else:
+            if child not in self._moving:
+                self._moving[child] = PoseBuffer(self._slop, self._max_gap, sys.maxsize)
+            self._moving[child].add(stamp, matrix)
+
+    @property
+    def frames(self) -> list[str]:
+        """The names of all frames."""
+        return sorted(self._parents.keys() | set(self._parents.values()))
+
+    def check(self, target: str, source: str) -> None:
+        """Raises UserError unless `source` and `target` hang together, at whatever time."""
+        for frame in (source, target):
+            if frame not in self.frames:
+                known = ", ".join(self.frames) or "none"
+                raise UserError(f"/tf: there is no frame '{frame}' (there are: {known})")
+        if self._path(source)[-1] != self._path(target)[-1]:
+            raise UserError(
+                f"/tf: '{source}' and '{target}' hang in trees of their own, under '{self._path(source)[-1]}' and "
+                f"'{self._path(target)[-1]}'; what localises the robot is missing"
+            )
+
+    def at(self, target: str, source: str, stamp: float) -> np.ndarray | None:
+        """The transform [4, 4] from `source` to `target` at `stamp`; None if it is not known at that time.
+
+        Raises:
+            UserError: see `check`.
+        """
+        self.check(target, source)
+        down, up = self._path(source), self._path(target)
+        while len(down) > 1 and len(up) > 1 and down[-2] == up[-2]:  # their last common frame is enough
+            down.pop()
+            up.pop()
+        from_source, from_target = self._climb(down, stamp), self._climb(up, stamp)
+        if from_source is None or from_target is None:
+            return None
+        return invert_rigid(from_target) @ from_source
+
+    def _path(self, frame: str) -> list[str]:
+        """The frame, its parent, and so on up to the root."""
+        path = [frame]
+        while path[-1] in self._parents:
+            path.append(self._parents[path[-1]])
+            if len(path) > _MAX_DEPTH:
+                raise UserError(f"/tf: the parents of '{frame}' form a loop; only one source may publish each frame")
+        return path
+
+    def _climb(self, path: list[str], stamp: float) -> np.ndarray | None:
+        """The transform from the first to the last frame of a path."""
+        total = np.eye(4)
+        for child in path[:-1]:
+            step = self._static.get(child)
+            if step is None:
+                step = self._moving[child].at(stamp, final=True)
+            if step is None:
+                return None
+            total = step @ total
+        return total

@@ -1,0 +1,101 @@
+"""Writes small bags with the rosbags library, message by message."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+from ovs3d_ros.geometry import matrix_to_quat
+
+STORE = get_typestore(Stores.ROS2_HUMBLE)
+START = 1_700_000_000.0  # seconds
+LAG_NS = 7_000_000  # between a stamp and when it is recorded
+
+
+def make(kind: str, **fields):
+    """A message of a type such as `std_msgs/Header`."""
+    package, _, name = kind.partition("/")
+    return STORE.types[f"{package}/msg/{name}"](**fields)
+
+
+def header(stamp: float, frame: str):
+    nanoseconds = round(stamp * 1e9)
+    time = make("builtin_interfaces/Time", sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
+    return make("std_msgs/Header", stamp=time, frame_id=frame)
+
+
+def image(stamp: float, frame: str, array: np.ndarray, encoding: str):
+    array = np.ascontiguousarray(array)
+    return make("sensor_msgs/Image", header=header(stamp, frame), height=array.shape[0], width=array.shape[1],
+                encoding=encoding, is_bigendian=0, step=array.nbytes // array.shape[0],
+                data=array.reshape(-1).view(np.uint8))
+
+
+def compressed(stamp: float, frame: str, data: bytes, format: str):
+    return make("sensor_msgs/CompressedImage", header=header(stamp, frame), format=format,
+                data=np.frombuffer(data, np.uint8))
+
+
+def camera_info(stamp: float, frame: str, K: np.ndarray, size: tuple[int, int], D=(0.0,) * 5):
+    """`K` with pixel centres at integers, as ROS has them; `size` is width, height."""
+    K = np.asarray(K, np.float64)
+    region = make("sensor_msgs/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
+    return make("sensor_msgs/CameraInfo", header=header(stamp, frame), height=size[1], width=size[0],
+                distortion_model="plumb_bob", d=np.array(D), k=K.ravel(), r=np.eye(3).ravel(),
+                p=np.hstack([K, np.zeros((3, 1))]).ravel(), binning_x=0, binning_y=0, roi=region)
+
+
+def _quaternion(matrix: np.ndarray):
+    w, x, y, z = map(float, matrix_to_quat(matrix[:3, :3]))
+    return make("geometry_msgs/Quaternion", x=x, y=y, z=z, w=w)
+
+
+def _vector(kind: str, matrix: np.ndarray):
+    return make(kind, **dict(zip("xyz", map(float, matrix[:3, 3]))))
+
+
+def pose(matrix: np.ndarray):
+    return make("geometry_msgs/Pose", position=_vector("geometry_msgs/Point", matrix), orientation=_quaternion(matrix))
+
+
+def pose_stamped(stamp: float, frame: str, matrix: np.ndarray):
+    return make("geometry_msgs/PoseStamped", header=header(stamp, frame), pose=pose(matrix))
+
+
+def odometry(stamp: float, frame: str, child: str, matrix: np.ndarray):
+    zero = make("geometry_msgs/Vector3", x=0.0, y=0.0, z=0.0)
+    twist = make("geometry_msgs/TwistWithCovariance", covariance=np.zeros(36),
+                 twist=make("geometry_msgs/Twist", linear=zero, angular=zero))
+    return make("nav_msgs/Odometry", header=header(stamp, frame), child_frame_id=child, twist=twist,
+                pose=make("geometry_msgs/PoseWithCovariance", pose=pose(matrix), covariance=np.zeros(36)))
+
+
+def transform(stamp: float, parent: str, child: str, matrix: np.ndarray):
+    inner = make("geometry_msgs/Transform", translation=_vector("geometry_msgs/Vector3", matrix),
+                 rotation=_quaternion(matrix))
+    return make("geometry_msgs/TransformStamped", header=header(stamp, parent), child_frame_id=child, transform=inner)
+
+
+def tf(*transforms):
+    return make("tf2_msgs/TFMessage", transforms=list(transforms))
+
+
+def _stamp_ns(message) -> int:
+    stamp = (message.transforms[0] if hasattr(message, "transforms") else message).header.stamp
+    return stamp.sec * 10**9 + stamp.nanosec
+
+
+def write(path: Path, topics: dict[str, list], storage: str = "sqlite3") -> Path:
+    """Writes topics with their messages as a bag, interleaved by stamp as a recorder would."""
+    plugin = StoragePlugin.MCAP if storage == "mcap" else StoragePlugin.SQLITE3
+    with Writer(path, version=8, storage_plugin=plugin) as bag:
+        rows = []
+        for topic, messages in topics.items():
+            connection = bag.add_connection(topic, messages[0].__msgtype__, typestore=STORE)
+            rows += [(_stamp_ns(m) + LAG_NS, connection, m) for m in messages]
+        for time_ns, connection, message in sorted(rows, key=lambda row: row[0]):
+            bag.write(connection, time_ns, STORE.serialize_cdr(message, connection.msgtype))
+    return path
