@@ -18,8 +18,8 @@ from ovs3d_ros.geometry import camera_tensors, check_camera, check_pose
 from ovs3d_ros.lift import Lifter, fuse_scales
 from ovs3d_ros.map_file import load_map, save_map
 from ovs3d_ros.mapper import Mapper, RenderedView, StepStats, render_view
-from ovs3d_ros.query import (Calibration, Evidence, assign_labels, check_prompts, find_objects, presence_evidence,
-                             presence_probability, relevancy)
+from ovs3d_ros.query import (Calibration, Evidence, assign_labels, check_prompts, find_objects, is_general,
+                             presence_evidence, presence_probability, relevancy)
 from ovs3d_ros.rasterize import make_rasterizer
 from ovs3d_ros.types import Camera, Frame, Keyframe, MapSnapshot, QueryResult, UserError
 
@@ -198,7 +198,7 @@ class Ovs3d:
         known = (snapshot.codes[:, -1] != 0) & (snapshot.weight >= config.min_weight)
         scores = relevancy(positive, negative, calibration.temperature) * known[:, None]
         evidence = self._evidence(snapshot, known, texts, positive, scores)
-        presence = presence_probability(evidence, calibration)
+        presence = presence_probability(evidence, is_general(prompts, calibration.distractors), calibration)
         found = presence >= config.presence
         labels = self._labels(mode, scores, positive, found, threshold)
         labels = torch.where(known & _inside(snapshot.gaussians["means"], roi), labels, torch.zeros_like(labels))

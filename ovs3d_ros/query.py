@@ -26,6 +26,9 @@ class Calibration:
         threshold: relevancy above which a Gaussian carries a label.
         presence_weights: logistic weights of the columns of `Evidence.table`.
         presence_bias: logistic bias.
+        general_weights: those of general prompts: "mug", where the distractors have "red mug". Everything round fits
+            a bare name a little, so the same evidence means less.
+        general_bias: likewise.
         distractors: nouns every prompt competes against in the presence decision.
         synonym: text-text cosine above which a distractor counts as another word for the prompt.
         source: what it was fitted on.
@@ -35,6 +38,8 @@ class Calibration:
     threshold: float = 0.55
     presence_weights: tuple[float, ...] = (10.0, 0.0, 20.0, 0.0)
     presence_bias: float = -5.5
+    general_weights: tuple[float, ...] = (10.0, 0.0, 20.0, 0.0)
+    general_bias: float = -5.5
     distractors: tuple[str, ...] = ()
     synonym: float = 0.9
     source: str = "none: the defaults of LERF for OpenAI CLIP, not calibrated"
@@ -127,10 +132,23 @@ def _best_gaussians(cosine: torch.Tensor) -> torch.Tensor:
     return cosine.topk(min(len(cosine), _PEAK_GAUSSIANS)).indices
 
 
-def presence_probability(evidence: Evidence, calibration: Calibration) -> np.ndarray:
-    """Calibrated probability [P] that each prompt's thing is in the map (logistic regression)."""
-    logit = evidence.table @ np.array(calibration.presence_weights) + calibration.presence_bias
-    return 1 / (1 + np.exp(-np.clip(logit, -50, 50)))
+def is_general(prompts: list[str], distractors: tuple[str, ...]) -> np.ndarray:
+    """Which prompts [P] leave open what a distractor tells: all their words are in one that has more."""
+    known = [set(name.lower().split()) for name in distractors]
+    return np.array([any(set(prompt.lower().split()) < words for words in known) for prompt in prompts], bool)
+
+
+def presence_probability(evidence: Evidence, general: np.ndarray, calibration: Calibration) -> np.ndarray:
+    """Calibrated probability [P] that each prompt's thing is in the map (logistic regression).
+
+    Args:
+        evidence: of P prompts.
+        general: [P] bool, see `is_general`.
+        calibration: of the encoder.
+    """
+    specific = evidence.table @ np.array(calibration.presence_weights) + calibration.presence_bias
+    bare = evidence.table @ np.array(calibration.general_weights) + calibration.general_bias
+    return 1 / (1 + np.exp(-np.clip(np.where(general, bare, specific), -50, 50)))
 
 
 def assign_labels(scores: torch.Tensor, found: np.ndarray, threshold: float) -> torch.Tensor:

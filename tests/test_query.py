@@ -20,12 +20,15 @@ from ovs3d_ros.query import (
     check_prompts,
     connected_components,
     find_objects,
+    is_general,
     oriented_box,
     presence_evidence,
     presence_probability,
     relevancy,
 )
 from ovs3d_ros.types import UserError
+
+SPECIFIC = np.array([False])
 
 
 def test_prompts_are_stripped_and_checked() -> None:
@@ -69,7 +72,7 @@ def evidence_of(strength: float, present: int = 80, competing=(True, True)) -> E
 def test_evidence_grows_with_the_likeness_of_the_thing() -> None:
     tables = np.stack([evidence_of(s).table[0] for s in (0.0, 0.3, 0.5, 0.7, 0.9)])
     assert (np.diff(tables[:, :3], axis=0) > 0).all() and tables[-1, 3] > tables[0, 3]
-    probabilities = [presence_probability(evidence_of(s), Calibration())[0] for s in (0.0, 0.3, 0.5, 0.7, 0.9)]
+    probabilities = [presence_probability(evidence_of(s), SPECIFIC, Calibration())[0] for s in (0.0, 0.3, 0.5, 0.7, 0.9)]
     assert probabilities == sorted(probabilities) and probabilities[0] < 0.3 < 0.9 < probabilities[-1]
 
 
@@ -101,7 +104,7 @@ def test_evidence_of_next_to_nothing_is_finite(count: int) -> None:
     codes, cosines, distractors = codes_and_cosines(0.9)
     got = presence_evidence(codes[:count], torch.ones(count), cosines[:count], cosines[:count], distractors,
                             torch.ones(1, 2, dtype=torch.bool))
-    assert np.isfinite(got.table).all() and np.isfinite(presence_probability(got, Calibration())).all()
+    assert np.isfinite(got.table).all() and np.isfinite(presence_probability(got, SPECIFIC, Calibration())).all()
 
 
 def test_evidence_without_weight_is_no_evidence() -> None:
@@ -115,9 +118,19 @@ def test_presence_is_the_logistic_of_the_weighted_table() -> None:
     evidence = Evidence(*(np.array(v) for v in ([0.8, 0.0], [0.3, 0.1], [0.2, -0.1], [4.0, 1.0])))
     calibration = Calibration(presence_weights=(2.0, 1.0, 3.0, 0.5), presence_bias=-1.0)
     expected = 1 / (1 + np.exp(-(np.array([1.6 + 0.3 + 0.6 + 2.0, 0.1 - 0.3 + 0.5]) - 1.0)))
-    np.testing.assert_allclose(presence_probability(evidence, calibration), expected)
+    np.testing.assert_allclose(presence_probability(evidence, np.zeros(len(expected), bool), calibration), expected)
     extreme = Evidence(*(np.array([v]) for v in (1e9, 0.0, 0.0, 0.0)))
-    assert presence_probability(extreme, calibration)[0] == pytest.approx(1.0)
+    assert presence_probability(extreme, SPECIFIC, calibration)[0] == pytest.approx(1.0)
+
+
+def test_bare_nouns_are_judged_by_a_calibration_of_their_own() -> None:
+    distractors = ("red mug", "blue toy car", "floor")
+    assert is_general(["mug", "Toy car", "car", "red mug", "floor", "dog", "mug red big"], distractors).tolist() == [
+        True, True, True, False, False, False, False]
+    calibration = Calibration(general_weights=(0.0, 0.0, 0.0, 0.0), general_bias=-3.0)
+    evidence = Evidence(*(np.full(2, v) for v in (0.9, 0.9, 0.3, 5.0)))
+    specific, general = presence_probability(evidence, np.array([False, True]), calibration)
+    assert specific > 0.9 and general == pytest.approx(1 / (1 + np.exp(3.0)))
 
 
 def test_labels_are_the_best_found_prompt_above_the_threshold() -> None:

@@ -27,6 +27,7 @@ from ovs3d_ros.config_io import override
 from ovs3d_ros.datasets import Dataset, open_dataset
 from ovs3d_ros.evaluate import auroc, ece, fpr_at_tpr
 from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.query import is_general
 from ovs3d_ros.types import MapSnapshot
 
 log = logging.getLogger("calibrate")
@@ -41,10 +42,11 @@ MIN_PIXELS, MIN_VIEWS = 190, 3  # a thing that shows less, in fewer views of 320
 
 @dataclass
 class Asked:
-    """The evidence [P, E] of a scene's prompts, which of them are there [P], and the IoU [P, T] per threshold."""
+    """The evidence [P, E] of a scene's prompts, which are general and which there [P], and the IoU [P, T] per threshold."""
 
     prompts: list[str]
     evidence: np.ndarray
+    general: np.ndarray
     present: np.ndarray
     iou: np.ndarray
 
@@ -69,10 +71,12 @@ def build_map(dataset: Dataset) -> tuple[Ovs3d, MapSnapshot]:
 
 
 def questions(dataset: Dataset, rng: np.random.Generator) -> tuple[list[str], list[str]]:
-    """Prompts for what a scene shows and for what it does not."""
+    """Prompts for what a scene shows, bare nouns among them, and for what it does not."""
     pixels = np.sort([np.bincount(frame.labels.ravel(), minlength=len(dataset.classes)) for frame in dataset], axis=0)
     named = [name for name in dataset.classes if name]
     present = [name for name, count in zip(dataset.classes, pixels[-MIN_VIEWS]) if name and count >= MIN_PIXELS]
+    shown = [noun for noun in vocabulary.NOUNS if any(name.endswith(noun) for name in present)]
+    present += [noun for noun in shown if noun not in present]
     nouns = [noun for noun in vocabulary.NOUNS if not any(name.endswith(noun) for name in named)]
     pairs = [f"{colour} {noun}" for noun, about in vocabulary.NOUNS.items() for colour in about.colours]
     # Natural wood is named "wooden table" in the world, and "brown table" is no less true of it.
@@ -90,7 +94,9 @@ def ask(folder: Path, rng: np.random.Generator) -> Asked:
     evidence = np.concatenate([pipeline.query(prompts[i:i + 64], snapshot=snapshot).evidence
                                for i in range(0, len(prompts), 64)])
     there = np.arange(len(prompts)) < len(present)
-    return Asked(prompts, evidence, there, mask_iou(pipeline, snapshot, dataset, present))
+    named = [name for name in present if name in dataset.classes]
+    return Asked(prompts, evidence, is_general(prompts, pipeline.calibration.distractors), there,
+                 mask_iou(pipeline, snapshot, dataset, named))
 
 
 def mask_iou(pipeline: Ovs3d, snapshot: MapSnapshot, dataset: Dataset, present: list[str]) -> np.ndarray:
@@ -133,19 +139,32 @@ def probability(evidence: np.ndarray, weights: np.ndarray, bias: float) -> np.nd
     return 1 / (1 + np.exp(-np.clip(evidence @ weights + bias, -50, 50)))
 
 
+def fit_both(scenes: list[Asked]) -> dict[bool, tuple[np.ndarray, float]]:
+    """Weights and bias of specific and of general prompts."""
+    evidence, general, present = (np.concatenate([getattr(s, name) for s in scenes])
+                                  for name in ("evidence", "general", "present"))
+    return {kind: fit_logistic(evidence[general == kind], present[general == kind]) for kind in (False, True)}
+
+
 def report(scenes: list[Asked]) -> dict:
     """Leave-one-scene-out figures of the presence decision and of the threshold."""
     held = []
-    for index in range(len(scenes)):
-        rest = [scene for other, scene in enumerate(scenes) if other != index]
-        fitted = fit_logistic(np.concatenate([s.evidence for s in rest]), np.concatenate([s.present for s in rest]))
-        held.append(probability(scenes[index].evidence, *fitted))
-    scores, present = np.concatenate(held), np.concatenate([s.present for s in scenes])
-    return dict(scenes=len(scenes), prompts=len(present), present=int(present.sum()), auroc=auroc(scores, present),
+    for index, scene in enumerate(scenes):
+        fitted = fit_both([other for other in scenes if other is not scene])
+        held.append(np.where(scene.general, *(probability(scene.evidence, *fitted[kind]) for kind in (True, False))))
+    scores, present, general = (np.concatenate(rows) for rows in (
+        held, [s.present for s in scenes], [s.general for s in scenes]))
+    figures = {name: decision(scores[rows], present[rows]) for name, rows in (
+        ("all", general | True), ("specific", ~general), ("general", general))}
+    return dict(scenes=len(scenes), **figures, mean_iou=float(np.concatenate([s.iou for s in scenes]).mean(0).max()))
+
+
+def decision(scores: np.ndarray, present: np.ndarray) -> dict:
+    """How well scores [P] tell what is present [P]."""
+    return dict(prompts=len(present), present=int(present.sum()), auroc=auroc(scores, present),
                 fpr_at_95_tpr=fpr_at_tpr(scores, present), ece=ece(scores, present),
                 tpr_at_half=float((scores[present] >= 0.5).mean()),
-                fpr_at_half=float((scores[~present] >= 0.5).mean()),
-                mean_iou=float(np.concatenate([s.iou for s in scenes]).mean(0).max()))
+                fpr_at_half=float((scores[~present] >= 0.5).mean()))
 
 
 def main() -> None:
@@ -161,13 +180,15 @@ def main() -> None:
     for folder in args.scenes:
         scenes.append(ask(folder, np.random.default_rng(len(scenes))))
         log.info("%s: %d prompts, best mean IoU %.3f", folder, len(scenes[-1].prompts), scenes[-1].iou.mean(0).max())
-    weights, bias = fit_logistic(np.concatenate([s.evidence for s in scenes]),
-                                 np.concatenate([s.present for s in scenes]))
+    fitted = fit_both(scenes)
     threshold = float(THRESHOLDS[np.concatenate([s.iou for s in scenes]).mean(0).argmax()])
     figures = report(scenes)
+    for name, kind in (("presence", False), ("general", True)):
+        weights, bias = fitted[kind]
+        calibration["query"].update({f"{name}_weights": [float(w) for w in weights], f"{name}_bias": bias})
     calibration["query"].update(
-        threshold=threshold, presence_weights=[float(w) for w in weights], presence_bias=bias,
-        source=f"{len(scenes)} rendered scenes, {figures['prompts']} prompts (tools/models/calibrate.py)")
+        threshold=threshold, source=f"{len(scenes)} rendered scenes, {figures['all']['prompts']} prompts "
+                                    "(tools/models/calibrate.py)")
     CALIBRATION.write_text(json.dumps(calibration, indent=1) + "\n")
     if args.json:
         args.json.write_text(json.dumps(figures, indent=1) + "\n")
