@@ -46,6 +46,9 @@ class Request:
     timeout: float
 
 
+SEGMENTATION = ("segmentation/overlay", "segmentation/label")
+
+
 class DemoClient(Node):
     """Subscribes to what the mapping node says about itself and to its answers."""
 
@@ -60,14 +63,18 @@ class DemoClient(Node):
         outputs = {
             "query_cloud": (conversions.PointCloud2, LATCHED),
             "label_map": (conversions.String, LATCHED),
-            "segmentation/overlay": (conversions.Image, 1),
-            "segmentation/label": (conversions.Image, 1),
+            **{name: (conversions.Image, 1) for name in SEGMENTATION},
         }
         for topic, (kind, profile) in outputs.items():
             self.create_subscription(kind, f"{SERVER}/{topic}", self._keep(topic), profile)
 
     def _keep(self, topic: str) -> Callable[[Any], None]:
-        return lambda message: self.latest.update({topic: message})
+        def keep(message: Any) -> None:
+            if topic == "label_map":  # the images of this answer follow it; those before show an earlier one
+                self.latest = {name: kept for name, kept in self.latest.items() if name not in SEGMENTATION}
+            self.latest[topic] = message
+
+        return keep
 
     def _on_diagnostics(self, message: conversions.DiagnosticArray) -> None:
         for status in message.status:
@@ -133,7 +140,7 @@ class DemoClient(Node):
 
     def answer_shown(self, prompts: list[str]) -> bool:
         """Whether the topics show the answer to these prompts."""
-        if set(self.latest) < {"query_cloud", "label_map", "segmentation/overlay", "segmentation/label"}:
+        if not {"query_cloud", "label_map", *SEGMENTATION} <= set(self.latest):
             return False
         return [label["prompt"] for label in json.loads(self.latest["label_map"].data)["labels"]] == prompts
 
