@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from rosbags.rosbag2 import StoragePlugin, Writer
+import yaml
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from ovs3d_ros.geometry import matrix_to_quat
@@ -88,14 +89,36 @@ def _stamp_ns(message) -> int:
     return stamp.sec * 10**9 + stamp.nanosec
 
 
-def write(path: Path, topics: dict[str, list], storage: str = "sqlite3") -> Path:
-    """Writes topics with their messages as a bag, interleaved by stamp as a recorder would."""
+def write(path: Path, topics: dict[str, list], storage: str = "sqlite3", compression: str = "") -> Path:
+    """Writes topics with their messages as a bag, interleaved by stamp as a recorder would.
+
+    `compression` is file, message or storage (zstd).
+    """
     plugin = StoragePlugin.MCAP if storage == "mcap" else StoragePlugin.SQLITE3
-    with Writer(path, version=8, storage_plugin=plugin) as bag:
+    bag = Writer(path, version=8, storage_plugin=plugin)
+    if compression:
+        bag.set_compression(CompressionMode[compression.upper()], CompressionFormat.ZSTD)
+    with bag:
         rows = []
         for topic, messages in topics.items():
             connection = bag.add_connection(topic, messages[0].__msgtype__, typestore=STORE)
             rows += [(_stamp_ns(m) + LAG_NS, connection, m) for m in messages]
         for time_ns, connection, message in sorted(rows, key=lambda row: row[0]):
             bag.write(connection, time_ns, STORE.serialize_cdr(message, connection.msgtype))
+    return path
+
+
+def join(path: Path, first: Path, second: Path) -> Path:
+    """One bag split over the sqlite3 files of two with the same topics, as `ros2 bag record` splits by size."""
+    path.mkdir()
+    documents = [yaml.safe_load((bag / "metadata.yaml").read_text()) for bag in (first, second)]
+    whole, other = (document["rosbag2_bagfile_information"] for document in documents)
+    for bag in (first, second):
+        (bag / f"{bag.name}.db3").rename(path / f"{bag.name}.db3")
+    whole["relative_file_paths"] += other["relative_file_paths"]
+    whole["files"] += other["files"]
+    whole["message_count"] += other["message_count"]
+    for mine, theirs in zip(whole["topics_with_message_count"], other["topics_with_message_count"], strict=True):
+        mine["message_count"] += theirs["message_count"]
+    (path / "metadata.yaml").write_text(yaml.safe_dump(documents[0]))
     return path

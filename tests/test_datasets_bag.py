@@ -131,6 +131,19 @@ def test_a_storage_file_alone_is_a_bag_too(tmp_path, suffix):
     check_scene(tmp_path / "b" / f"b.{suffix}", Config())
 
 
+@pytest.mark.parametrize("storage, compression", [
+    ("sqlite3", "file"), ("sqlite3", "message"), ("mcap", "file"), ("mcap", "message"), ("mcap", "storage")])
+def test_compressed_bags(tmp_path, storage, compression):
+    check_scene(bags.write(tmp_path / "b", scene(pose=pose_messages()), storage, compression), Config())
+
+
+def test_a_bag_split_over_two_files(tmp_path):
+    topics = scene(pose=pose_messages())
+    parts = [bags.write(tmp_path / name, {topic: messages[part] for topic, messages in topics.items()})
+             for name, part in (("b_0", slice(0, 2)), ("b_1", slice(2, None)))]
+    check_scene(bags.join(tmp_path / "b", *parts), Config())
+
+
 def test_odometry_is_interpolated_and_goes_through_the_extrinsics(tmp_path):
     path = bags.write(tmp_path / "b", scene(odom=odometry_messages()))
     assert "poses in frame 'odom'" in refusal(path)

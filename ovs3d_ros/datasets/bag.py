@@ -113,8 +113,9 @@ def read(path: Path, config: Config, max_image_size: int) -> BagDataset:
     views = _match(color, samples[topics.depth] if topics.depth else None, poses, rectifiers, config)
     lost = len(color) - len(views)
     if not views:
-        raise UserError(f"{path}: none of the {len(color)} images has {'depth and ' if topics.depth else ''}a pose at its "
-                        f"stamp ({_ranges(color, samples[topics.depth], poses)}); are all on one clock? else raise "
+        what = "depth and a pose" if topics.depth else "a pose"
+        raise UserError(f"{path}: none of the {len(color)} images has {what} at its stamp "
+                        f"({_ranges(color, samples[topics.depth], poses)}); are all on one clock? else raise "
                         "input.sync_slop or input.pose_gap")
     if lost:
         logger.warning("%s: %d of %d images are left out, without %sa pose at their stamp", path, lost, len(color),

@@ -19,7 +19,8 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
-from ovs3d_ros.config import InputConfig
+from ovs3d_ros.config import Config, InputConfig, override
+from ovs3d_ros.config_io import parse_assignments
 from ovs3d_ros.datasets import FORMATS, Dataset, open_dataset, split_holdout
 from ovs3d_ros.ros import conversions
 from ovs3d_ros.types import Frame, UserError
@@ -120,6 +121,13 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("data", type=Path, help="nerfstudio, COLMAP or LLFF folder, or a rosbag2")
     parser.add_argument("--format", choices=FORMATS, help="needed only where a folder holds several formats")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="how to read a bag, e.g. bag.image=/camera/color/image_raw; may be repeated",
+    )
     parser.add_argument("--rate", type=float, default=2.0, help="frames per second (default 2)")
     parser.add_argument("--loop", action="store_true", help="start again at the end, until stopped")
     parser.add_argument(
@@ -197,7 +205,9 @@ def main(args: list[str] | None = None) -> int:
     options = parse_arguments(rclpy.utilities.remove_ros_args(["play", *command])[1:])
     rclpy.init(args=["play", *command], signal_handler_options=SignalHandlerOptions.NO)
     try:
-        dataset = open_dataset(options.data, options.max_image_size, options.format)
+        settings = {"input.world_frame": options.world_frame} | parse_assignments(options.set)
+        config = override(Config(), settings)
+        dataset = open_dataset(options.data, options.max_image_size, options.format, config)
         player = Player(options.pose_source, options.depth_encoding, options.world_frame, dataset.has_depth)
         return _run(player, dataset, options, stopping)
     except UserError as error:
