@@ -21,6 +21,7 @@ ROS_WHEELS = [
     "ros-nav-msgs==5.5.1",
     "ros-sensor-msgs==5.5.1",
     "ros-std-msgs==5.5.1",
+    "ros-std-srvs==5.5.1",
 ]
 
 setup(

@@ -74,6 +74,8 @@ class DinoConfig:
 
 @dataclass(frozen=True, slots=True)
 class MapConfig:
+    directory: str = leaf("~/.ros/ovs3d_maps", "Folder of the maps and PLY files that the node's services read and "
+                                               "write; nothing outside it is touched")
     max_gaussians: int = leaf(150_000, "At the cap the least contributing Gaussians go", low=100, high=20_000_000)
     image_size: int = leaf(360, "Longer side of the images the map is trained on, 0 = as they come",
                            unit="px", low=0, high=8192)

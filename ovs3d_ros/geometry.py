@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ovs3d_ros.types import Camera, UserError
+from ovs3d_ros.types import Camera, Frame, UserError
 
 if TYPE_CHECKING:
     import torch
@@ -105,6 +105,25 @@ def check_camera(camera: Camera, name: str) -> Camera:
     if not (-width < cx < 2 * width and -height < cy < 2 * height):
         raise UserError(f"{name}: principal point ({cx:g}, {cy:g}) lies far outside the {width}x{height} image")
     return camera
+
+
+def check_frame(frame: Frame) -> None:
+    """Raises UserError unless image, intrinsics, pose and depth of a frame can be used."""
+    name = frame.name or f"frame at {frame.stamp:.3f} s"
+    check_pose(frame.camtoworld, name)
+    check_camera(frame.camera, name)
+    if frame.image.dtype != np.uint8 or frame.image.ndim != 3 or frame.image.shape[2] != 3:
+        raise UserError(f"{name}: image is {frame.image.dtype} {frame.image.shape}, expected uint8 [H, W, 3] RGB")
+    size = (frame.camera.height, frame.camera.width)
+    if frame.image.shape[:2] != size:
+        raise UserError(f"{name}: image is {frame.image.shape[1]}x{frame.image.shape[0]} but its intrinsics are for "
+                        f"{size[1]}x{size[0]}: publish the camera_info that belongs to this image size")
+    if frame.depth is not None:
+        if frame.depth.shape != size or frame.depth.dtype != np.float32:
+            raise UserError(f"{name}: depth is {frame.depth.dtype} {frame.depth.shape}, expected float32 {size} in "
+                            "metres")
+        if not np.isfinite(frame.depth).all() or (frame.depth < 0).any():
+            raise UserError(f"{name}: depth has NaN, infinite or negative values; mark missing depth as 0")
 
 
 def camera_tensors(camera: Camera, camtoworld: np.ndarray,

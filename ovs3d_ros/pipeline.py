@@ -14,7 +14,7 @@ import torch
 from ovs3d_ros import gaussians as gs
 from ovs3d_ros.config import Config, leaves, override, resolve_device, resolve_rasterizer
 from ovs3d_ros.encoders import ImageTextEncoder, make_clip
-from ovs3d_ros.geometry import camera_tensors, check_camera, check_pose
+from ovs3d_ros.geometry import camera_tensors, check_frame
 from ovs3d_ros.lift import Lifter, fuse_scales
 from ovs3d_ros.map_file import load_map, save_map
 from ovs3d_ros.mapper import Mapper, RenderedView, StepStats, render_view
@@ -47,20 +47,25 @@ class Ovs3d:
         torch.manual_seed(config.compute.seed)
         self.clip: ImageTextEncoder | None = make_clip(config.clip, self.device) if encode else None
         self.calibration = Calibration(**((self.clip and self.clip.calibration) or {}).get("query", {}))
-        self.mapper = Mapper(config, self.rasterizer, self.device)
-        self.lifter = Lifter(config.lift, config.map.codec_dim)
-        self.frames = 0
         self._version = 0
         self._texts: dict[str, torch.Tensor] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets the map; models, settings, and the versions counted so far stay."""
+        self.mapper = Mapper(self.config, self.rasterizer, self.device)
+        self.lifter = Lifter(self.config.lift, self.config.map.codec_dim)
+        self.frames = 0
         self._past: MapSnapshot | None = None  # views of a loaded map; its images are not in the file
 
     @classmethod
-    def load(cls, path: str | Path, settings: dict | None = None) -> Ovs3d:
+    def load(cls, path: str | Path, settings: dict | None = None, *, encode: bool = True) -> Ovs3d:
         """Opens a map with the configuration it was made with.
 
         Args:
             path: a `*.ovs3d` file.
             settings: dotted parameters that replace the stored ones, e.g. `{"compute.device": "cpu"}`.
+            encode: False loads no models: enough for renders of colour and depth.
 
         Raises:
             UserError: the file cannot be used, or names another encoder than the settings.
@@ -68,22 +73,32 @@ class Ovs3d:
         params, past = load_map(path)
         known = {leaf.path for leaf, _ in leaves()}
         stored = {key: value for key, value in past.meta.get("config", {}).items() if key in known}
-        pipeline = cls(override(override(Config(), stored), settings or {}), encode=past.codec is not None)
-        if pipeline.clip is not None and pipeline.clip.name != past.meta["clip"]:
-            raise UserError(f"{path}: made with the encoder {past.meta['clip']}, but clip.model and clip.pretrained "
-                            f"name {pipeline.clip.name}; leave them unset to use the map's own")
-        g = pipeline.mapper.gaussians
-        if params["sh_rest"].shape[1] != g.params["sh_rest"].shape[1]:
-            raise UserError(f"{path}: its colours are not of map.sh_degree {g.sh_degree}; leave that setting unset")
+        pipeline = cls(override(override(Config(), stored), settings or {}), encode=encode and past.codec is not None)
+        pipeline.restore(params, past, str(path))
+        return pipeline
+
+    def restore(self, params: dict[str, torch.Tensor], past: MapSnapshot, name: str) -> None:
+        """Replaces the map by the content of a map file, see `load_map`; versions go on from the greater one.
+
+        Raises:
+            UserError: it is of another encoder or another degree of colours than set; the map there was stays.
+        """
+        if self.clip is not None and self.clip.name != past.meta["clip"]:
+            raise UserError(f"{name}: made with the encoder {past.meta['clip']}, but clip.model and clip.pretrained "
+                            f"name {self.clip.name}; leave them unset to use the map's own")
+        if params["sh_rest"].shape[1] != self.mapper.gaussians.params["sh_rest"].shape[1]:
+            raise UserError(f"{name}: its colours are not of map.sh_degree {self.config.map.sh_degree}; leave that "
+                            "setting unset")
+        self.reset()
+        g = self.mapper.gaussians
         g.load_params(params)
         if past.codec is not None:
-            pipeline.lifter.codec = past.codec.to(g.device)
+            self.lifter.codec = past.codec.to(g.device)
             g.stats.update(numerators=(past.scale_codes * past.weight[:, None, None]).to(g.device),
                            weight=past.weight.to(g.device), views=past.views.to(g.device),
                            max_weight=torch.zeros_like(past.weight, device=g.device))
-        pipeline._past, pipeline._version = past, past.version
-        pipeline.frames, pipeline.mapper.steps = past.meta.get("frames", 0), past.meta.get("steps", 0)
-        return pipeline
+        self._past, self._version = past, max(self._version, past.version)
+        self.frames, self.mapper.steps = past.meta.get("frames", 0), past.meta.get("steps", 0)
 
     def add_frame(self, frame: Frame) -> bool:
         """Takes a posed frame into account; returns whether it became a keyframe.
@@ -284,9 +299,13 @@ class Ovs3d:
         best = scores.gather(-1, (labels - 1).clamp_min(0)[..., None])[..., 0] * (labels > 0)
         return labels.cpu().numpy().astype(np.uint16), best.cpu().numpy().astype(np.float32)
 
+    def freeze(self) -> tuple[dict[str, torch.Tensor], MapSnapshot]:
+        """Copies of the stored parameters and a snapshot: what `save_map` takes, then on any thread."""
+        return {name: t.detach().clone() for name, t in self.mapper.gaussians.params.items()}, self.snapshot()
+
     def save(self, path: str | Path) -> None:
         """Writes the map file."""
-        save_map(path, self.mapper.gaussians.params, self.snapshot())
+        save_map(path, *self.freeze())
 
     def export_ply(self, path: str | Path) -> None:
         """Writes the standard 3DGS PLY."""
@@ -315,22 +334,3 @@ def _inside(means: torch.Tensor, roi: np.ndarray | None) -> torch.Tensor:
         return torch.ones(len(means), dtype=torch.bool, device=means.device)
     low, high = torch.as_tensor(np.sort(np.asarray(roi, np.float32), axis=0), device=means.device)
     return ((means >= low) & (means <= high)).all(-1)
-
-
-def check_frame(frame: Frame) -> None:
-    """Raises UserError unless image, intrinsics, pose and depth of a frame can be used."""
-    name = frame.name or f"frame at {frame.stamp:.3f} s"
-    check_pose(frame.camtoworld, name)
-    check_camera(frame.camera, name)
-    if frame.image.dtype != np.uint8 or frame.image.ndim != 3 or frame.image.shape[2] != 3:
-        raise UserError(f"{name}: image is {frame.image.dtype} {frame.image.shape}, expected uint8 [H, W, 3] RGB")
-    size = (frame.camera.height, frame.camera.width)
-    if frame.image.shape[:2] != size:
-        raise UserError(f"{name}: image is {frame.image.shape[1]}x{frame.image.shape[0]} but its intrinsics are for "
-                        f"{size[1]}x{size[0]}: publish the camera_info that belongs to this image size")
-    if frame.depth is not None:
-        if frame.depth.shape != size or frame.depth.dtype != np.float32:
-            raise UserError(f"{name}: depth is {frame.depth.dtype} {frame.depth.shape}, expected float32 {size} in "
-                            "metres")
-        if not np.isfinite(frame.depth).all() or (frame.depth < 0).any():
-            raise UserError(f"{name}: depth has NaN, infinite or negative values; mark missing depth as 0")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import functools
 import logging
 import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Iterator
+from typing import Callable, Iterator, TypeVar
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.types import Frame, MapSnapshot, UserError
 
 log = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 _SLICE = 5  # optimisation steps between looks into the inbox
 _DONE = object()
@@ -26,6 +29,7 @@ _LATENCIES = 500  # frame-to-map times kept for the percentiles
 class _Counters:
     received: int = 0
     dropped: int = 0
+    ignored: int = 0
     rejected: int = 0
     last_rejection: str = ""
     latencies_ms: deque = field(default_factory=lambda: deque(maxlen=_LATENCIES))
@@ -45,26 +49,41 @@ class MappingWorker:
         self.config = config
         self.error: BaseException | None = None
         self._inbox: deque[tuple[float, Frame]] = deque()
+        self._jobs: deque[tuple[Callable[[], object], concurrent.futures.Future]] = deque()
         self._changed = threading.Condition()
         self._stopping = False
+        self._ingest = True
         self._training = True
         self._busy = False
+        self._prepare: Callable[[], object] | None = None
         self._credit = 0  # optimisation steps still owed to the keyframes that came
         self._relift: Iterator[None] | None = None  # runs once the steps are taken
         self._snapshot: MapSnapshot | None = None
         self._counters = _Counters()
         self._thread = threading.Thread(target=self._run, name="mapping", daemon=True)
 
-    def start(self) -> None:
-        """Publishes the map there is, if any, and starts the thread."""
+    def start(self, prepare: Callable[[], object] | None = None) -> None:
+        """Publishes the map there is, if any, and starts the thread.
+
+        Args:
+            prepare: what the thread does first; it is not idle before, and an error in it ends the thread.
+        """
         if len(self.pipeline.mapper.gaussians):
             self._publish()
+        self._prepare = prepare
+        self._busy = prepare is not None
         self._thread.start()
 
     def submit(self, frame: Frame) -> None:
-        """Queues a frame without ever blocking; when the inbox is full the oldest frame is dropped and counted."""
+        """Queues a frame without ever blocking; when the inbox is full the oldest frame is dropped and counted.
+
+        While ingest is off (`set_ingest`) the frame is ignored and counted.
+        """
         with self._changed:
             self._counters.received += 1
+            if not self._ingest:
+                self._counters.ignored += 1
+                return
             if len(self._inbox) >= self.config.input.inbox:
                 self._inbox.popleft()
                 self._counters.dropped += 1
@@ -77,20 +96,26 @@ class MappingWorker:
         return self._snapshot
 
     def stats(self) -> dict:
-        """Counters and rates for diagnostics: frames_received, frames_dropped, frames_rejected, last_rejection,
-        queue, idle (see `wait_idle`), keyframes, num_gaussians, steps, psnr, map_version, frame_to_map_p50_ms,
+        """Counters and rates for diagnostics: frames_received, frames_dropped, frames_ignored, frames_rejected,
+        last_rejection, ingest, training, queue, idle (see `wait_idle`), keyframes, num_gaussians, steps, psnr, map_version, frame_to_map_p50_ms,
         frame_to_map_p95_ms."""
         with self._changed:
             counters, queue = self._counters, len(self._inbox)
             latencies = np.array(counters.latencies_ms or [np.nan])
             figures = dict(frames_received=counters.received, frames_dropped=counters.dropped,
-                           frames_rejected=counters.rejected, last_rejection=counters.last_rejection, queue=queue,
-                           idle=self._is_idle())
+                           frames_ignored=counters.ignored, frames_rejected=counters.rejected,
+                           last_rejection=counters.last_rejection, ingest=self._ingest, training=self._training,
+                           queue=queue, idle=self._is_idle())
         snapshot = self._snapshot
         p50, p95 = np.percentile(latencies, [50, 95])
         return figures | self.pipeline.stats | dict(
             map_version=snapshot.version if snapshot else 0, frame_to_map_p50_ms=float(p50),
             frame_to_map_p95_ms=float(p95))
+
+    def set_ingest(self, ingest: bool) -> None:
+        """Whether frames are taken in; those that wait already are mapped in any case."""
+        with self._changed:
+            self._ingest = ingest
 
     def pause(self) -> None:
         """Stops training; frames are still taken in."""
@@ -105,6 +130,46 @@ class MappingWorker:
             self._training = training
             self._changed.notify_all()
 
+    def run(self, job: Callable[[], Result], timeout: float) -> Result:
+        """Runs `job` on the mapping thread, between two pieces of its work, and returns the result.
+
+        Only there may the pipeline's map be changed or copied; whatever takes long should be done elsewhere.
+
+        Raises:
+            TimeoutError: the thread did not come to it in `timeout` seconds; the job will not run.
+            RuntimeError: the thread has ended.
+            Exception: what the job raised; the thread goes on.
+        """
+        future: concurrent.futures.Future = concurrent.futures.Future()
+        with self._changed:
+            if self._stopping or self.error is not None or not self._thread.is_alive():
+                raise RuntimeError("the mapping thread has ended")
+            self._jobs.append((job, future))
+            self._changed.notify_all()
+        concurrent.futures.wait([future], timeout)
+        if future.cancel():
+            raise TimeoutError(f"mapping was busy for {timeout:.0f} s")
+        return future.result()  # done, or being done
+
+    def replace_map(self, change: Callable[[], object], timeout: float) -> MapSnapshot | None:
+        """Runs `change`, which replaces or empties the pipeline's map, as `run` does, and publishes what is there then.
+
+        Frames that wait were meant for the old map: they are dropped and counted. Steps owed to it are forgotten.
+
+        Returns:
+            The new snapshot, None if the map is empty now.
+        """
+        def job() -> MapSnapshot | None:
+            change()
+            with self._changed:
+                self._counters.dropped += len(self._inbox)
+                self._inbox.clear()
+                self._credit, self._relift = 0, None
+            self._snapshot = self.pipeline.snapshot() if len(self.pipeline.mapper.gaussians) else None
+            return self._snapshot
+
+        return self.run(job, timeout)
+
     def wait_idle(self, timeout: float) -> bool:
         """Waits until all frames are mapped and the steps owed to them are taken; False on timeout or error."""
         with self._changed:
@@ -112,7 +177,7 @@ class MappingWorker:
 
     def _is_idle(self) -> bool:
         settled = self._credit == 0 and self._relift is None
-        return not self._inbox and not self._busy and (settled or not self._training)
+        return not self._inbox and not self._jobs and not self._busy and (settled or not self._training)
 
     def stop(self, timeout: float = 30.0) -> bool:
         """Ends the thread and joins it; False if it did not end in time."""
@@ -125,31 +190,47 @@ class MappingWorker:
 
     def _run(self) -> None:
         try:
-            while (work := self._next()) is not None:
-                self._do(*work)
+            work = self._prepare or self._next()
+            while work is not None:
+                work()
                 with self._changed:
                     self._busy = False
                     self._changed.notify_all()
+                work = self._next()
         except BaseException as error:  # noqa: BLE001 - handed to the owner of the worker, who ends the process
             log.exception("the mapping thread failed")
             with self._changed:
                 self.error = error
                 self._changed.notify_all()
+        finally:
+            with self._changed:
+                self._stopping = True
+                for _, future in self._jobs:
+                    if future.set_running_or_notify_cancel():
+                        future.set_exception(RuntimeError("the mapping thread has ended"))
+                self._jobs.clear()
 
-    def _next(self) -> tuple[float, Frame | None] | None:
-        """The next frame with its arrival time, (0, None) for a slice of training, None to stop."""
+    def _next(self) -> Callable[[], None] | None:
+        """What to do next: a job, a frame, or a slice of training; None to stop."""
         with self._changed:
             self._changed.wait_for(lambda: self._stopping or not self._is_idle())
             if self._stopping:
                 return None
             self._busy = True
-            return self._inbox.popleft() if self._inbox else (0.0, None)
+            if self._jobs:
+                return functools.partial(self._answer, *self._jobs.popleft())
+            if self._inbox:
+                return functools.partial(self._map, *self._inbox.popleft())
+            return self._train
 
-    def _do(self, arrived: float, frame: Frame | None) -> None:
-        if frame is None:
-            self._train()
-        else:
-            self._map(arrived, frame)
+    @staticmethod
+    def _answer(job: Callable[[], object], future: concurrent.futures.Future) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(job())
+        except Exception as error:  # noqa: BLE001 - raised again where the job came from
+            future.set_exception(error)
 
     def _map(self, arrived: float, frame: Frame) -> None:
         try:

@@ -70,6 +70,18 @@ class Client:
         wait_until(future.done, seconds, lambda: f"no answer to {prompts}")
         return future.result()
 
+    def call(self, kind: type, service: str, /, seconds: float = 60.0, **fields):
+        """The response of the node's service `~/service`."""
+        client = self.node.create_client(kind, f"/ovs3d/{service}")
+        try:
+            assert client.wait_for_service(seconds), f"no service {service}"
+            future = client.call_async(kind.Request(**fields))
+            self.executor.wake()
+            wait_until(future.done, seconds, lambda: f"no answer of {service} to {fields}")
+            return future.result()
+        finally:
+            self.node.destroy_client(client)
+
     def diagnostic(self, name: str) -> tuple[str, dict[str, str]]:
         """Message and values of the newest status whose name ends in `name`."""
         message = self.newest.get("/diagnostics", conversions.DiagnosticArray())
@@ -96,9 +108,9 @@ class Session:
         self.folder = folder
         self.saved = folder / "room.ovs3d"
         self.data = write_dataset(folder / "tiny", FRAMES)
-        self.node = start_node(
-            {**SETTINGS, "output.save_on_exit": self.saved}, self.domain_id, folder / "node.log"
-        )
+        self.maps = folder / "maps"
+        self.settings = {**SETTINGS, "output.save_on_exit": self.saved, "map.directory": self.maps}
+        self.node = start_node(self.settings, self.domain_id, folder / "node.log")
         self.client = Client(self.domain_id)
         self.early_answer: QueryText.Response | None = None
         self.silence = ""
@@ -115,14 +127,25 @@ class Session:
         )
         self.silence = self.client.diagnostic(": input")[0]
         self.sent = self.play("--rate", "4")
+        self.settle(FRAMES)
+
+    def settle(self, received: int) -> None:
+        """Returns when so many frames were received and the mapping thread rests."""
         wait_until(
             lambda: (
                 self.client.diagnostic(": mapping")[1].get("idle") == "True"
-                and self.client.value(": mapping", "frames_received") == FRAMES
+                and self.client.value(": mapping", "frames_received") == received
             ),
             90,
             lambda: f"not mapped: {self.client.diagnostic(': mapping')}\n{self.node.output()}",
         )
+
+    def restart(self) -> None:
+        """Kills the node, no time for goodbyes, and starts it anew with the same settings."""
+        self.node.stop(signal.SIGKILL)
+        self.client.newest.pop("/diagnostics", None)
+        self.node = start_node(self.settings, self.domain_id, self.folder / "node_again.log")
+        self.node.wait_for("ready", 120)
 
     def close(self) -> None:
         """Ends the client, and the node if it still runs."""

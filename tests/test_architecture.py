@@ -31,6 +31,7 @@ ORDER = (
     "mapper",
     "query",
     "pipeline",
+    "warm_up",
     "worker",
     "sensors",
     "datasets",

@@ -12,7 +12,8 @@ import torch
 from color_encoder import ColorEncoder
 
 from ovs3d_ros.map_file import load_map
-from ovs3d_ros.pipeline import Ovs3d, check_frame
+from ovs3d_ros.geometry import check_frame
+from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.types import Camera, Frame, UserError
 
 BOXES = {"red box": synthetic.RED, "green box": synthetic.GREEN, "blue box": synthetic.BLUE}

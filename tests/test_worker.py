@@ -165,3 +165,100 @@ def test_a_map_that_was_there_before_is_published_at_once(tmp_path) -> None:
     worker.start()
     assert worker.snapshot.num_gaussians == pipeline.stats["num_gaussians"]
     assert worker.stop(WAIT)
+
+
+def test_jobs_run_on_the_mapping_thread_and_their_errors_come_back(worker: MappingWorker) -> None:
+    with pytest.raises(RuntimeError, match="has ended"):
+        worker.run(lambda: 1, WAIT)
+    worker.start()
+    assert worker.run(lambda: threading.current_thread().name, WAIT) == "mapping"
+    with pytest.raises(KeyError, match="mine"):
+        worker.run(lambda: {}["mine"], WAIT)
+    assert worker.error is None
+    worker.submit(synthetic.make_frames(1)[0])
+    assert worker.wait_idle(WAIT) and worker.stats()["keyframes"] == 1
+    assert worker.stop(WAIT)
+    with pytest.raises(RuntimeError, match="has ended"):
+        worker.run(lambda: 1, WAIT)
+
+
+def test_a_job_that_comes_too_late_never_runs(worker: MappingWorker) -> None:
+    gate, ran = Gate(worker), []
+    worker.start()
+    worker.submit(synthetic.make_frames(1)[0])
+    assert gate.entered.wait(WAIT)
+    with pytest.raises(TimeoutError, match="busy"):
+        worker.run(lambda: ran.append(1), 0.05)
+    gate.opened.set()
+    assert worker.run(lambda: 2, WAIT) == 2
+    assert ran == []
+
+
+def test_jobs_end_with_the_thread() -> None:
+    worker = make_worker(clip__model="color_encoder:BrokenEncoder")
+    gate = Gate(worker)
+    worker.start()
+    worker.submit(synthetic.make_frames(1)[0])
+    assert gate.entered.wait(WAIT)
+    caught = []
+
+    def ask() -> None:
+        with pytest.raises(RuntimeError, match="has ended") as error:
+            worker.run(lambda: 1, WAIT)
+        caught.append(error)
+
+    asker = threading.Thread(target=ask)
+    asker.start()
+    while not worker._jobs:
+        time.sleep(0.01)
+    gate.opened.set()
+    asker.join(WAIT)
+    assert caught and worker.stop(WAIT)
+
+
+def test_what_is_prepared_comes_first_and_its_error_ends_the_thread(worker: MappingWorker) -> None:
+    order = []
+    worker.submit(synthetic.make_frames(1)[0])
+    worker.start(prepare=lambda: order.append(worker.stats()["keyframes"]))
+    assert worker.wait_idle(WAIT) and order == [0] and worker.stats()["keyframes"] == 1
+    broken = make_worker()
+    broken.start(prepare=lambda: [][0])
+    assert not broken.wait_idle(WAIT)
+    assert isinstance(broken.error, IndexError)
+
+
+def test_without_ingest_frames_are_ignored_and_counted(worker: MappingWorker) -> None:
+    worker.start()
+    worker.set_ingest(False)
+    for frame in synthetic.make_frames(2):
+        worker.submit(frame)
+    assert worker.wait_idle(WAIT)
+    stats = worker.stats()
+    assert (stats["frames_received"], stats["frames_ignored"], stats["keyframes"]) == (2, 2, 0)
+    assert (stats["ingest"], stats["training"]) == (False, True)
+    worker.set_ingest(True)
+    worker.submit(synthetic.make_frames(1)[0])
+    assert worker.wait_idle(WAIT) and worker.stats()["keyframes"] == 1
+
+
+def test_a_replaced_map_leaves_nothing_of_the_old_one(worker: MappingWorker) -> None:
+    gate = Gate(worker)
+    worker.start()
+    frames = synthetic.make_frames(3)
+    gate.opened.set()
+    worker.submit(frames[0])
+    assert worker.wait_idle(WAIT)
+    before, (params, past) = worker.snapshot, worker.run(worker.pipeline.freeze, WAIT)
+    assert worker.replace_map(worker.pipeline.reset, WAIT) is None and worker.snapshot is None
+    assert worker.wait_idle(WAIT) and worker.stats()["keyframes"] == 0
+    restored = worker.replace_map(lambda: worker.pipeline.restore(params, past, "m"), WAIT)
+    assert restored is worker.snapshot
+    assert restored.num_gaussians == before.num_gaussians and restored.version > before.version
+    gate.entered.clear(), gate.opened.clear()
+    worker.submit(frames[1])
+    assert gate.entered.wait(WAIT)
+    worker.submit(frames[2])
+    threading.Timer(0.1, gate.opened.set).start()
+    worker.replace_map(worker.pipeline.reset, WAIT)
+    assert worker.wait_idle(WAIT) and worker.snapshot is None
+    assert worker.stats()["frames_dropped"] == 1 and worker.stats()["num_gaussians"] == 0

@@ -38,7 +38,8 @@ def run(options: argparse.Namespace) -> int:
     video = options.output.suffix.lower() == ".mp4"
     output = common.check_output_file(options.output) if video else common.make_output_folder(options.output)
     semantic = prompts or (channels and "features" in channels)
-    pipeline = load_semantic_map(options.map, values) if semantic else Ovs3d.load(options.map, values)
+    pipeline = (load_semantic_map(options.map, values) if semantic
+                else Ovs3d.load(options.map, values, encode=channels is None))
     snapshot = pipeline.snapshot()
     if not len(snapshot.cameras):
         raise UserError(f"{options.map}: the map has no keyframes to make a path from")

@@ -64,7 +64,9 @@ class Diagnostics:
                 f"{stats['frames_dropped']} frames dropped: mapping is slower than the camera",
                 stats,
             )
-        return "ok", f"{stats['keyframes']} keyframes, {stats['num_gaussians']} Gaussians", stats
+        paused = [f"{name} off" for name in ("ingest", "training") if not stats[name]]
+        what = [f"{stats['keyframes']} keyframes, {stats['num_gaussians']} Gaussians", *paused]
+        return "ok", ", ".join(what), stats
 
 
 def _readable(value: object) -> object:

@@ -6,6 +6,7 @@ import logging
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,16 @@ from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.ros import conversions
 from ovs3d_ros.ros.diagnostics import Diagnostics
 from ovs3d_ros.ros.inputs import Inputs
+from ovs3d_ros.ros.map_services import MapServices
 from ovs3d_ros.ros.params import declare_config
 from ovs3d_ros.ros.publish import Outputs
-from ovs3d_ros.ros.query_service import QueryService
+from ovs3d_ros.ros.query_service import QueryServices
 from ovs3d_ros.types import Frame, UserError
+from ovs3d_ros.warm_up import warm_up
 from ovs3d_ros.worker import MappingWorker
 
 SPIN_PERIOD = 0.1  # seconds until a signal or a failure is noticed
+WARM_UP_TIMEOUT = 600.0  # seconds; compiling takes a minute on a slow machine, under load more
 STOP_TIMEOUT = 30.0  # seconds the mapping thread has to end
 
 
@@ -36,20 +40,30 @@ class MappingNode(Node):
     """
 
     def __init__(self, **options: Any):
-        """Declares parameters, loads the models, starts mapping; `options` go to `rclpy.node.Node`."""
+        """Declares parameters, loads the models, warms up, starts mapping; `options` go to `rclpy.node.Node`."""
         super().__init__("ovs3d", automatically_declare_parameters_from_overrides=True, **options)
         self.config = declare_config(self)
         self.pipeline = Ovs3d(self.config)
         self.worker = MappingWorker(self.pipeline, self.config)
         self.outputs = Outputs(self, self.config, self.pipeline, self.worker)
-        self.queries = QueryService(self, self.config, self.pipeline, self.worker, self.outputs)
+        self.worker.start(prepare=self._warm_up)
+        if not self.worker.wait_idle(WARM_UP_TIMEOUT) and self.worker.error is None:
+            self.get_logger().warning("warming up takes long; the first frames will wait")
+        self.queries = QueryServices(self, self.config, self.pipeline, self.worker, self.outputs)
+        self.map_services = MapServices(self, self.config, self.pipeline, self.worker, self.outputs)
         self.inputs = Inputs(self, self.config, self._take)
         self.diagnostics = Diagnostics(self, self.config, self.inputs, self.worker)
-        self.worker.start()
         self.get_logger().info(
             f"ready: poses from {self.config.pose_source}, device {self.pipeline.device}, "
             f"text encoder {self.pipeline.clip.name}"
         )
+
+    def _warm_up(self) -> None:
+        """Compiles the kernels on the mapping thread; nothing is subscribed to before, so no frame waits for it."""
+        self.get_logger().info("warming up: compiling kernels; the first start on a machine takes half a minute")
+        started = time.monotonic()
+        warm_up(self.pipeline)
+        self.get_logger().info(f"warmed up in {time.monotonic() - started:.1f} s")
 
     def _take(self, frame: Frame, header: conversions.Header) -> None:
         self.worker.submit(frame)
@@ -93,7 +107,7 @@ def main(args: list[str] | None = None) -> int:
 def _run(stopping: threading.Event) -> int:
     """Spins until told to stop or until the mapping thread fails."""
     node = MappingNode()
-    executor = MultiThreadedExecutor(num_threads=4)  # inputs, queries, outputs, diagnostics
+    executor = MultiThreadedExecutor(num_threads=5)  # inputs, queries, services, outputs, diagnostics
     executor.add_node(node)
     try:
         while not stopping.is_set() and node.worker.error is None:

@@ -25,6 +25,11 @@ LATCHED = QoSProfile(
 )
 
 
+NO_ANSWER = dict(
+    label=np.zeros(0, np.uint32), instance=np.zeros(0, np.uint32), score=np.zeros(0, np.float32)
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A query with its answer and the map it was answered from.
@@ -65,6 +70,7 @@ class Outputs:
         self._answer: Answer | None = None
         self._answers = 0
         self._answers_shown = 0
+        self._clearings = 0
         self._view: tuple[Frame, conversions.Header] | None = None
         self._segmented: tuple | None = None
         self._map_cloud = LatchedOutput(node, conversions.PointCloud2, "~/map_cloud")
@@ -92,6 +98,16 @@ class Outputs:
         """Takes the newest camera view; segmentations are drawn in it."""
         self._view = (frame, header)
 
+    @property
+    def answer(self) -> Answer | None:
+        """The newest answer."""
+        return self._answer
+
+    def clear(self) -> None:
+        """Forgets the answer, which was about another map; latched topics say so to late joiners too."""
+        self._answer = None
+        self._clearings += 1
+
     def set_answer(self, answer: Answer) -> None:
         """Takes the newest answer, to be published soon but not before its service call returns."""
         self._answer = answer
@@ -102,8 +118,11 @@ class Outputs:
         snapshot = self._worker.snapshot
         if snapshot is not None:
             self._map_cloud.update(snapshot.version, lambda: self._build_map_cloud(snapshot))
+        elif self._clearings:
+            self._map_cloud.update(("cleared", self._clearings), lambda: _no_points(self._config))
         answer, number = self._answer, self._answers
         if answer is None:
+            self._show_no_answer()
             return
         result = answer.result
         self._query_cloud.update(number, lambda: self.build_answer_cloud(answer, labelled_only=False))
@@ -116,20 +135,27 @@ class Outputs:
         if snapshot is not None and self._view is not None:
             self._publish_segmentation(answer, number, snapshot, *self._view)
 
+    def _show_no_answer(self) -> None:
+        if self._clearings:
+            version = "cleared", self._clearings
+            self._query_cloud.update(version, lambda: _no_points(self._config, **NO_ANSWER))
+            self._label_map.update(version, lambda: conversions.to_label_map([], [], [], 0))
+
     def _update_answer(self) -> None:
         """Publishes a new answer without waiting for the next regular update."""
         if self._answers != self._answers_shown:
             self._answers_shown = self._answers
             self.update()
 
-    def _header(self, snapshot: MapSnapshot) -> conversions.Header:
+    def header(self, snapshot: MapSnapshot) -> conversions.Header:
+        """The map's frame at the stamp of the newest keyframe."""
         stamp = float(snapshot.stamps[-1]) if len(snapshot.stamps) else 0.0
         return conversions.to_header(stamp, self._config.input.world_frame)
 
     def _build_map_cloud(self, snapshot: MapSnapshot) -> conversions.PointCloud2:
         indices = clouds.visible_points(snapshot, self._config.output)
         points, rgb = clouds.point_columns(snapshot, indices)
-        return conversions.to_cloud(points, rgb, self._header(snapshot))
+        return conversions.to_cloud(points, rgb, self.header(snapshot))
 
     def build_answer_cloud(self, answer: Answer, labelled_only: bool) -> conversions.PointCloud2:
         """The labelled cloud of an answer: all of the map, or only what carries a label."""
@@ -140,7 +166,7 @@ class Outputs:
             indices = clouds.visible_points(snapshot, config)
         points, base = clouds.point_columns(snapshot, indices)
         columns = clouds.answer_columns(result, indices, base)
-        return conversions.to_cloud(points, columns.pop("rgb"), self._header(snapshot), **columns)
+        return conversions.to_cloud(points, columns.pop("rgb"), self.header(snapshot), **columns)
 
     def _publish_segmentation(
         self, answer: Answer, number: int, snapshot: MapSnapshot, frame: Frame, header: conversions.Header
@@ -168,3 +194,8 @@ class Outputs:
         size = labels.shape[::-1]
         image = cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
         return visualize.overlay(image, labels)
+
+
+def _no_points(config: Config, **columns: np.ndarray) -> conversions.PointCloud2:
+    header = conversions.to_header(0.0, config.input.world_frame)
+    return conversions.to_cloud(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8), header, **columns)

@@ -1,63 +1,56 @@
-"""The `~/query` service: validates, asks the newest snapshot, and answers in messages."""
+"""`~/query`, `~/get_objects`, `~/encode_text`: validate, ask the newest snapshot, and answer in messages."""
 
 from __future__ import annotations
 
-import logging
+import array
+import functools
 import time
 from typing import Any
 
 import numpy as np
 from ovs3d_interfaces.msg import SemanticObject as SemanticObjectMessage
-from ovs3d_interfaces.srv import QueryText
+from ovs3d_interfaces.srv import EncodeText, GetObjects, QueryText
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 
 from ovs3d_ros.config import Config
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query import check_prompts
-from ovs3d_ros.ros import conversions
+from ovs3d_ros.ros import conversions, responses
 from ovs3d_ros.ros.publish import Answer, Outputs
 from ovs3d_ros.types import Camera, MapSnapshot, SemanticObject, UserError
 from ovs3d_ros.worker import MappingWorker
-
-log = logging.getLogger(__name__)
 
 MODES = {QueryText.Request.RELEVANCY: "relevancy", QueryText.Request.ARGMAX: "argmax"}
 STAMP_TOLERANCE = 1e-3  # seconds: float64 stamps and clients' roundings
 
 
-class QueryService:
-    """Answers text queries from the newest snapshot, on a callback group of its own: mapping goes on."""
+class QueryServices:
+    """Answer in words from the newest snapshot, one at a time, on a callback group of their own: mapping goes on."""
 
     def __init__(self, node: Node, config: Config, pipeline: Ovs3d, worker: MappingWorker, outputs: Outputs):
-        """Offers the service."""
+        """Offers the services."""
         self._config = config
         self._pipeline = pipeline
         self._worker = worker
         self._outputs = outputs
-        self._service = node.create_service(
-            QueryText, "~/query", self.answer, callback_group=MutuallyExclusiveCallbackGroup()
-        )
+        group = MutuallyExclusiveCallbackGroup()
+        node.create_service(QueryText, "~/query", self._query, callback_group=group)
+        for kind, name, fill in (
+            (GetObjects, "~/get_objects", self._get_objects),
+            (EncodeText, "~/encode_text", self._encode_text),
+        ):
+            node.create_service(kind, name, functools.partial(responses.answer, fill), callback_group=group)
 
-    def answer(self, request: QueryText.Request, response: QueryText.Response) -> QueryText.Response:
-        """Fills the response; never raises for what a client can get wrong."""
+    def _query(self, request: QueryText.Request, response: QueryText.Response) -> QueryText.Response:
         started = time.perf_counter()
-        try:
-            self._fill(request, response)
-        except UserError as error:
-            response = _failure(QueryText.Response.BAD_REQUEST, str(error))
-        except _NoMap as error:
-            response = _failure(QueryText.Response.NO_MAP, str(error))
-        except Exception as error:  # noqa: BLE001 - reported to the client and logged: the map must survive
-            response = _fault(error)
+        response = responses.answer(self._fill, request, response)
         response.latency_ms = 1e3 * (time.perf_counter() - started)
         return response
 
     def _fill(self, request: QueryText.Request, response: QueryText.Response) -> None:
         arguments = _arguments(request)
-        snapshot = self._worker.snapshot
-        if snapshot is None or snapshot.num_gaussians == 0 or snapshot.codec is None:
-            raise _NoMap("no map yet: no usable frame has arrived; /diagnostics says which input is missing")
+        snapshot = responses.need_map(self._worker)
         views = self._mask_views(request, snapshot)
         roi, max_instances = arguments.pop("roi"), arguments.pop("max_instances")
         prompts = arguments.pop("prompts")
@@ -74,6 +67,33 @@ class QueryService:
         response.objects = [_object_message(item, response.header) for item in result.objects]
         response.masks = [self._mask(answer, *view) for view in views]
         self._outputs.set_answer(answer)
+
+    def _get_objects(self, request: GetObjects.Request, response: GetObjects.Response) -> None:
+        if not 0 <= request.min_score <= 1:  # NaN too
+            raise UserError(f"min_score {request.min_score} is not a relevancy; give 0..1")
+        prompts, how = list(request.prompts), {}
+        if prompts:
+            check_prompts(prompts)
+        elif (last := self._outputs.answer) is not None:
+            prompts, how = last.result.prompts, last.settings
+        else:
+            raise UserError("no prompts: give some, or ask ~/query first and get what it asked for")
+        snapshot = responses.need_map(self._worker)
+        result = self._pipeline.query(
+            prompts, max_instances=int(request.max_instances), snapshot=snapshot, **how
+        )
+        response.header = self._outputs.header(snapshot)
+        response.map_version = result.map_version
+        response.prompts = result.prompts
+        response.found = [bool(f) for f in result.found]
+        response.presence = [float(p) for p in result.presence]
+        kept = [item for item in result.objects if item.score >= request.min_score]
+        response.objects = [_object_message(item, response.header) for item in kept]
+
+    def _encode_text(self, request: EncodeText.Request, response: EncodeText.Response) -> None:
+        embeddings = self._pipeline.encode_text(check_prompts(list(request.prompts)))
+        response.encoder, response.dim = self._pipeline.clip.name, embeddings.shape[1]
+        response.embeddings = array.array("f", embeddings.float().contiguous().numpy().tobytes())
 
     def _mask_views(
         self, request: QueryText.Request, snapshot: MapSnapshot
@@ -107,28 +127,6 @@ class QueryService:
         else:  # nothing is labelled: no view can show a label
             labels = np.zeros((camera.height, camera.width))
         return conversions.to_image(labels.astype(np.uint8), "mono8", header)
-
-
-class _NoMap(Exception):
-    """There is nothing to ask yet."""
-
-
-def _fault(error: Exception) -> QueryText.Response:
-    """The answer when the query broke: memory, or a bug, which must not take the map down with it."""
-    if isinstance(error, MemoryError) or "out of memory" in str(error):
-        return _failure(
-            QueryText.Response.OUT_OF_MEMORY,
-            "out of memory; ask for fewer prompts at once or lower map.max_gaussians",
-        )
-    log.exception("the query failed")
-    return _failure(
-        QueryText.Response.BAD_REQUEST,
-        f"the query failed ({type(error).__name__}: {error}); see the node's log",
-    )
-
-
-def _failure(code: int, message: str) -> QueryText.Response:
-    return QueryText.Response(error_code=code, error_msg=message)
 
 
 def _arguments(request: QueryText.Request) -> dict[str, Any]:

@@ -1,0 +1,42 @@
+"""Compiles every kernel before the first frame comes. Numba keeps them on disk; a fresh machine takes half a minute."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.types import Camera, Frame
+
+_WIDTH, _HEIGHT = 96, 72  # pixels
+_STEPS = 2
+_PROMPT = "thing"
+
+
+def warm_up(pipeline: Ovs3d) -> None:
+    """Takes an empty pipeline through a frame, its training, a query and the renders, and empties it again.
+
+    Raises:
+        ValueError: the pipeline holds a map, which would be lost.
+    """
+    if len(pipeline.mapper.gaussians):
+        raise ValueError("only an empty pipeline can be warmed up")
+    frame = _frame()
+    pipeline.add_frame(frame)
+    pipeline.optimize(_STEPS)
+    for _ in pipeline.relift():
+        pass
+    snapshot = pipeline.snapshot()
+    pipeline.render(frame.camera, frame.camtoworld, snapshot)
+    if pipeline.clip is not None:
+        result = pipeline.query([_PROMPT], snapshot=snapshot)
+        pipeline.render_labels(result, frame.camera, frame.camtoworld, snapshot)
+    pipeline.reset()
+
+
+def _frame() -> Frame:
+    """A slanted wall of noise, 1 to 2 m away."""
+    image = np.random.default_rng(0).integers(0, 256, (_HEIGHT, _WIDTH, 3), dtype=np.uint8)
+    depth = np.linspace(1.0, 2.0, _WIDTH, dtype=np.float32)[None].repeat(_HEIGHT, axis=0)
+    K = np.array([[_WIDTH, 0.0, _WIDTH / 2], [0.0, _WIDTH, _HEIGHT / 2], [0.0, 0.0, 1.0]])
+    return Frame(stamp=0.0, image=image, camera=Camera(K, _WIDTH, _HEIGHT), camtoworld=np.eye(4), depth=depth,
+                 name="warm-up")

@@ -1,0 +1,45 @@
+"""Warming up compiles everything a session needs and leaves no trace."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import synthetic
+
+from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.rasterize import cpu, kernels_backward, kernels_forward, kernels_project, kernels_tiles
+from ovs3d_ros.warm_up import warm_up
+
+
+def compiled() -> dict[str, int]:
+    """How many signatures each Numba kernel has been compiled or loaded for."""
+    modules = (cpu, kernels_backward, kernels_forward, kernels_project, kernels_tiles)
+    return {f"{m.__name__}.{n}": len(k.signatures) for m in modules for n, k in vars(m).items()
+            if hasattr(k, "signatures")}
+
+
+def test_a_session_compiles_nothing_after_warming_up_and_starts_empty():
+    pipeline = Ovs3d(synthetic.make_config())
+    warm_up(pipeline)
+    assert pipeline.stats["num_gaussians"] == pipeline.stats["keyframes"] == pipeline.stats["steps"] == 0
+    assert np.isnan(pipeline.stats["psnr"]) and pipeline.lifter.codec is None
+    before = compiled()
+    assert sum(before.values()) > 5
+    frames = synthetic.make_frames(3)
+    for frame in frames:
+        pipeline.add_frame(frame)
+        pipeline.optimize(3)
+    list(pipeline.relift())
+    snapshot = pipeline.snapshot()
+    result = pipeline.query(["red box"], snapshot=snapshot)
+    pipeline.render_labels(result, frames[0].camera, frames[0].camtoworld, snapshot)
+    pipeline.render(frames[0].camera, frames[0].camtoworld, snapshot)
+    assert compiled() == before
+    with pytest.raises(ValueError, match="empty"):
+        warm_up(pipeline)
+
+
+def test_a_map_without_language_is_warmed_up_too():
+    pipeline = Ovs3d(synthetic.make_config(), encode=False)
+    warm_up(pipeline)
+    assert pipeline.stats["num_gaussians"] == 0
