@@ -18,8 +18,8 @@ from ovs3d_ros.geometry import camera_tensors, check_frame
 from ovs3d_ros.lift import Lifter, fuse_scales
 from ovs3d_ros.map_file import load_map, save_map
 from ovs3d_ros.mapper import Mapper, RenderedView, StepStats, render_view
-from ovs3d_ros.query import (Calibration, Evidence, assign_labels, check_prompts, find_objects, is_general,
-                             presence_evidence, presence_probability, relevancy)
+from ovs3d_ros.presence import Calibration, Evidence, is_general, presence_evidence, presence_probability
+from ovs3d_ros.query import assign_labels, check_prompts, find_objects, relevancy
 from ovs3d_ros.rasterize import make_rasterizer
 from ovs3d_ros.types import Camera, Frame, Keyframe, MapSnapshot, QueryResult, UserError
 

@@ -29,6 +29,7 @@ ORDER = (
     "losses",
     "seeding",
     "mapper",
+    "presence",
     "query",
     "pipeline",
     "warm_up",

@@ -27,7 +27,7 @@ from ovs3d_ros.config_io import override
 from ovs3d_ros.datasets import Dataset, open_dataset
 from ovs3d_ros.evaluate import auroc, ece, fpr_at_tpr
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.query import is_general
+from ovs3d_ros.presence import is_general
 from ovs3d_ros.types import MapSnapshot
 
 log = logging.getLogger("calibrate")
