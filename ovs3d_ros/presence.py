@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+
+from ovs3d_ros.types import UserError
 
 _PEAK_GAUSSIANS = 60  # evidence is the mean over this many: about a tenth of a mug seen from two metres
 
@@ -36,6 +41,35 @@ class Calibration:
     distractors: tuple[str, ...] = ()
     synonym: float = 0.9
     source: str = "none: the defaults of LERF for OpenAI CLIP, not calibrated"
+
+
+def load_calibration(path: str, encoder: str) -> Calibration:
+    """Reads a file of `ovs3d calibrate`.
+
+    Args:
+        path: the JSON file.
+        encoder: name of the encoder in use.
+
+    Raises:
+        UserError: it cannot be used, or was fitted for another encoder.
+    """
+    where = f"query.calibration={path}"
+    try:
+        document = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+        calibration, fitted_for = Calibration(**document["query"]), document["name"]
+        sizes = {len(calibration.presence_weights), len(calibration.general_weights)}
+    except OSError as error:
+        raise UserError(f"{where}: cannot read it ({error.strerror}); leave the parameter empty for the encoder's own "
+                        "calibration") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{where}: not a calibration ({error!r}); make one with `ovs3d calibrate`") from None
+    if fitted_for != encoder:
+        raise UserError(f"{where}: was fitted for the encoder {fitted_for}, but {encoder} is loaded; make one for it with "
+                        "`ovs3d calibrate`, or leave the parameter empty")
+    if sizes != {len(dataclasses.fields(Evidence))}:
+        raise UserError(f"{where}: weighs {sizes} kinds of evidence, this version has "
+                        f"{len(dataclasses.fields(Evidence))}; make it again with `ovs3d calibrate`")
+    return calibration
 
 
 @dataclass(frozen=True, slots=True)

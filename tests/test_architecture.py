@@ -37,6 +37,7 @@ ORDER = (
     "sensors",
     "datasets",
     "evaluate",
+    "calibrate",
     "visualize",
     "clouds",
     "viewer",
