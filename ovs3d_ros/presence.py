@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from ovs3d_ros.types import UserError
 
 _PEAK_GAUSSIANS = 60  # evidence is the mean over this many: about a tenth of a mug seen from two metres
+_COLUMNS = 4  # of `Evidence.table`
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +66,9 @@ def load_calibration(path: str, encoder: str) -> Calibration:
     if fitted_for != encoder:
         raise UserError(f"{where}: was fitted for the encoder {fitted_for}, but {encoder} is loaded; make one for it with "
                         "`ovs3d calibrate`, or leave the parameter empty")
-    if sizes != {len(dataclasses.fields(Evidence))}:
-        raise UserError(f"{where}: weighs {sizes} kinds of evidence, this version has "
-                        f"{len(dataclasses.fields(Evidence))}; make it again with `ovs3d calibrate`")
+    if sizes != {_COLUMNS}:
+        raise UserError(f"{where}: weighs {sizes} kinds of evidence, this version has {_COLUMNS}; make it again with "
+                        "`ovs3d calibrate`")
     return calibration
 
 
@@ -81,12 +81,14 @@ class Evidence:
         cosine: their cosine with the prompt.
         margin: by how much that exceeds the best competing distractor there.
         zscore: how many standard deviations it lies above the rest of the map.
+        strongest: [P, K] which Gaussians these are.
     """
 
     peak: np.ndarray
     cosine: np.ndarray
     margin: np.ndarray
     zscore: np.ndarray
+    strongest: np.ndarray
 
     @property
     def table(self) -> np.ndarray:
@@ -108,8 +110,10 @@ def presence_evidence(codes: torch.Tensor, weight: torch.Tensor, cosines: torch.
     """
     prompts = cosines.shape[1]
     peak, cosine, margin, zscore = np.zeros((4, prompts))
+    strongest = np.zeros((prompts, min(len(codes), _PEAK_GAUSSIANS)), np.int64)
     for p in range(prompts if len(codes) else 0):
-        best = _best_gaussians(cosines[:, p])
+        best = cosines[:, p].topk(strongest.shape[1]).indices
+        strongest[p] = best.cpu().numpy()
         mass = weight[best] / weight[best].sum().clamp_min(1e-9)
         peak[p] = float((scores[best, p] * mass).sum())
         cosine[p] = own = float((cosines[best, p] * mass).sum())
@@ -117,12 +121,7 @@ def presence_evidence(codes: torch.Tensor, weight: torch.Tensor, cosines: torch.
         if bool(competing[p].any()):
             rivals = mass @ (codes[best] @ distractors[:, competing[p]])
             margin[p] = own - float(rivals.max())
-    return Evidence(peak, cosine, margin, zscore)
-
-
-def _best_gaussians(cosine: torch.Tensor) -> torch.Tensor:
-    """Indices of the top Gaussians by cosine [N]: enough not to trust a single one, few enough for a small thing."""
-    return cosine.topk(min(len(cosine), _PEAK_GAUSSIANS)).indices
+    return Evidence(peak, cosine, margin, zscore, strongest)
 
 
 def is_general(prompts: list[str], distractors: tuple[str, ...]) -> np.ndarray:

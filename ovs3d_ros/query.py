@@ -55,6 +55,29 @@ def assign_labels(scores: torch.Tensor, found: np.ndarray, threshold: float) -> 
     return torch.where(best >= threshold, label + 1, torch.zeros_like(label))
 
 
+def restore_taken(labels: torch.Tensor, scores: torch.Tensor, found: np.ndarray, threshold: float,
+                  strongest: torch.Tensor, enough: int) -> torch.Tensor:
+    """Gives found prompts that were left without Gaussians the strongest of their own back.
+
+    A Gaussian carries one label, and beside a like thing ("yellow keyboard") a small one ("yellow phone") may lose all
+    of its Gaussians. Found without a place is of no use to a robot.
+
+    Args:
+        labels: [N] of `assign_labels`.
+        scores: [N, P] relevancy.
+        found: [P] the presence decision.
+        threshold: relevancy above which a label is given.
+        strongest: [P, K] Gaussians the presence decision rests on.
+        enough: Gaussians that make an instance.
+    """
+    labels = labels.clone()
+    for p in np.flatnonzero(found):
+        if int((labels == p + 1).sum()) < enough:
+            own = strongest[p]
+            labels[own[scores[own, p] >= threshold]] = int(p) + 1
+    return labels
+
+
 def connected_components(points: np.ndarray, gap: float) -> np.ndarray:
     """Component number [N] of points [N, 3] joined when their voxels of side `gap` touch."""
     cells = np.floor(points / gap).astype(np.int64)

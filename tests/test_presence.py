@@ -29,6 +29,10 @@ def evidence_of(strength: float, present: int = 80, competing=(True, True)) -> E
     return presence_evidence(codes, torch.ones(len(codes)), cosines, scores, distractors, torch.tensor([competing]))
 
 
+def evidence_table(*columns: list[float]) -> Evidence:
+    return Evidence(*map(np.array, columns), strongest=np.zeros((len(columns[0]), 0), np.int64))
+
+
 def test_evidence_grows_with_the_likeness_of_the_thing() -> None:
     tables = np.stack([evidence_of(s).table[0] for s in (0.0, 0.3, 0.5, 0.7, 0.9)])
     assert (np.diff(tables[:, :3], axis=0) > 0).all() and tables[-1, 3] > tables[0, 3]
@@ -45,6 +49,7 @@ def test_evidence_by_hand() -> None:
     assert got.peak[0] == pytest.approx(0.75 * 0.8 + 0.25 * 0.5)
     assert got.cosine[0] == pytest.approx(0.75 * 0.9 + 0.25 * 0.1)
     assert got.margin[0] == pytest.approx(0.7 - (0.75 * 0.2 + 0.25 * 0.4))
+    assert got.strongest[0, :2].tolist() == [0, 2]
     assert got.zscore[0] == pytest.approx((0.7 - 0.3) / np.std([0.9, 0.1, 0.2, 0.0]), rel=1e-5)
 
 
@@ -75,11 +80,11 @@ def test_evidence_without_weight_is_no_evidence() -> None:
 
 
 def test_presence_is_the_logistic_of_the_weighted_table() -> None:
-    evidence = Evidence(*(np.array(v) for v in ([0.8, 0.0], [0.3, 0.1], [0.2, -0.1], [4.0, 1.0])))
+    evidence = evidence_table([0.8, 0.0], [0.3, 0.1], [0.2, -0.1], [4.0, 1.0])
     calibration = Calibration(presence_weights=(2.0, 1.0, 3.0, 0.5), presence_bias=-1.0)
     expected = 1 / (1 + np.exp(-(np.array([1.6 + 0.3 + 0.6 + 2.0, 0.1 - 0.3 + 0.5]) - 1.0)))
     np.testing.assert_allclose(presence_probability(evidence, np.zeros(len(expected), bool), calibration), expected)
-    extreme = Evidence(*(np.array([v]) for v in (1e9, 0.0, 0.0, 0.0)))
+    extreme = evidence_table([1e9], [0.0], [0.0], [0.0])
     assert presence_probability(extreme, SPECIFIC, calibration)[0] == pytest.approx(1.0)
 
 
@@ -88,6 +93,6 @@ def test_bare_nouns_are_judged_by_a_calibration_of_their_own() -> None:
     assert is_general(["mug", "Toy car", "car", "red mug", "floor", "dog", "mug red big"], distractors).tolist() == [
         True, True, True, False, False, False, False]
     calibration = Calibration(general_weights=(0.0, 0.0, 0.0, 0.0), general_bias=-3.0)
-    evidence = Evidence(*(np.full(2, v) for v in (0.9, 0.9, 0.3, 5.0)))
+    evidence = evidence_table(*([v] * 2 for v in (0.9, 0.9, 0.3, 5.0)))
     specific, general = presence_probability(evidence, np.array([False, True]), calibration)
     assert specific > 0.9 and general == pytest.approx(1 / (1 + np.exp(3.0)))

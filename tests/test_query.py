@@ -19,6 +19,7 @@ from ovs3d_ros.query import (
     find_objects,
     oriented_box,
     relevancy,
+    restore_taken,
 )
 from ovs3d_ros.types import UserError
 
@@ -95,6 +96,19 @@ def test_a_long_winding_chain_is_one_component() -> None:
 
 def test_one_point_is_one_component() -> None:
     assert connected_components(np.array([[3.0, -2.0, 1.0]]), 0.1).tolist() == [0]
+
+
+def test_what_is_found_keeps_gaussians_of_its_own() -> None:
+    """The keyboard outscores the phone everywhere, yet both are there."""
+    scores = torch.tensor([[0.9, 0.6], [0.9, 0.7], [0.8, 0.3], [0.9, 0.1], [0.9, 0.1]])
+    labels = assign_labels(scores, np.array([True, True]), 0.5)
+    assert labels.tolist() == [1, 1, 1, 1, 1]
+    strongest = torch.tensor([[0, 1, 3], [1, 0, 2]])
+    both = restore_taken(labels, scores, np.array([True, True]), 0.5, strongest, 2)
+    assert both.tolist() == [2, 2, 1, 1, 1], "but not what lies below the threshold"
+    assert labels.tolist() == [1, 1, 1, 1, 1], "the argument is left alone"
+    assert restore_taken(labels, scores, np.array([True, False]), 0.5, strongest, 2).tolist() == labels.tolist()
+    assert restore_taken(both, scores, np.array([True, True]), 0.5, strongest.flip(1), 2).tolist() == both.tolist()
 
 
 def surface(box: synthetic.Box, count: int, seed: int = 0) -> np.ndarray:
