@@ -6,6 +6,7 @@ import array
 import ast
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import cv2
@@ -328,12 +329,11 @@ def test_children_get_a_profile_that_exists_and_bootstrap_for_themselves():
         find_config("none.xml")
 
 
-def test_tf_needs_tf2_ros_and_says_so(make_node):
+def test_tf_without_its_messages_says_what_to_install(make_node, monkeypatch):
     if importlib.util.find_spec("tf2_ros") is not None:
         pytest.skip("tf2_ros is installed")
-    from ovs3d_ros.ros.tf import TfPoses
+    from ovs3d_ros.ros.tf import make_buffer
 
-    with pytest.raises(UserError, match="apt install .*tf2-ros-py"):
-        TfPoses(make_node(), "map")
-    with pytest.raises(UserError, match="apt install .*tf2-msgs"):
-        conversions.tf_message_type()
+    monkeypatch.setitem(sys.modules, "tf2_msgs.msg", None)  # as if it were not installed
+    with pytest.raises(UserError, match="apt install .*tf2-msgs.*pip install ./tests/tf2_msgs"):
+        make_buffer(make_node(), Config().input, None, None)

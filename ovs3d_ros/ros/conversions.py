@@ -120,7 +120,8 @@ def tf_message_type() -> type:
         from tf2_msgs.msg import TFMessage
     except ImportError:
         raise UserError(
-            "tf2_msgs is not installed; apt install ros-$ROS_DISTRO-tf2-msgs, or use pose, odom or transform"
+            "tf2_msgs is not installed; apt install ros-$ROS_DISTRO-tf2-msgs (without a ROS distribution: "
+            "pip install ./tests/tf2_msgs in the repository), or set pose_source to pose, odom or transform"
         ) from None
     return TFMessage
 

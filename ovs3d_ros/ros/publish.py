@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
@@ -86,8 +87,10 @@ class Outputs:
             name: node.create_publisher(kind, f"~/segmentation/{name}", 1) for name, kind in types.items()
         }
         group = MutuallyExclusiveCallbackGroup()
-        node.create_timer(1.0 / config.output.rate, self.update, callback_group=group)
-        node.create_timer(ANSWER_PERIOD, self._update_answer, callback_group=group)
+        # Steady: with use_sim_time, the time of the node stands still until /clock comes.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        node.create_timer(1.0 / config.output.rate, self.update, callback_group=group, clock=steady)
+        node.create_timer(ANSWER_PERIOD, self._update_answer, callback_group=group, clock=steady)
 
     @property
     def view(self) -> tuple[Frame, conversions.Header] | None:
