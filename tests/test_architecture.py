@@ -38,6 +38,7 @@ ORDER = (
     "evaluate",
     "visualize",
     "clouds",
+    "places",
     "viewer",
     "ros",
     "demo",

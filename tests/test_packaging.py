@@ -22,6 +22,7 @@ DISTRIBUTION_OF = {
     "PIL": "pillow",
     "yaml": "pyyaml",
     "open_clip": "open_clip_torch",
+    "tf2_ros": "tf2_ros_py",
 }
 OUTPUT_FOLDERS = ("build", "*.egg-info", "__pycache__", ".git", ".venv*", "out", "dist", "install", "log")
 
@@ -173,7 +174,7 @@ def test_every_import_is_declared(repository: Path, wheel: Path) -> None:
     ros = {child.text for child in package_xml(repository) if child.tag in ("depend", "exec_depend")}
     undeclared = {}
     for name, where in third_party_imports(repository / "ovs3d_ros").items():
-        if where.startswith("ros/") and name in ros:
+        if where.startswith("ros/") and DISTRIBUTION_OF.get(name, name) in ros:
             continue
         if canonical(DISTRIBUTION_OF.get(name, name)) not in declared:
             undeclared[name] = where

@@ -12,7 +12,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import yaml
 
 pytest.importorskip("rclpy")
 pytestmark = pytest.mark.ros
@@ -271,24 +270,6 @@ def test_shipped_yaml_is_read_by_ros():
     finally:
         node.destroy_node()
         rclpy.shutdown(context=context)
-
-
-def test_rviz_shows_what_the_node_publishes():
-    tree = yaml.safe_load((REPOSITORY / "config" / "ovs3d.rviz").read_text(encoding="utf-8"))[
-        "Visualization Manager"
-    ]
-    displays = {d["Topic"]["Value"]: d for d in tree["Displays"] if "Topic" in d}
-    source = (REPOSITORY / "ovs3d_ros" / "ros" / "publish.py").read_text(encoding="utf-8")
-    for topic, display in displays.items():
-        node, _, name = topic.partition("/")
-        assert node == "ovs3d"
-        latched = name.endswith("_cloud")
-        assert f'"~/{name}"' in source or name.startswith("segmentation/")
-        assert display["Class"] == f"rviz_default_plugins/{'PointCloud2' if latched else 'Image'}"
-        assert display["Topic"]["Durability Policy"] == ("Transient Local" if latched else "Volatile")
-        assert display["Topic"]["Reliability Policy"] == "Reliable"
-    assert set(displays) == {"ovs3d/map_cloud", "ovs3d/query_cloud", "ovs3d/segmentation/overlay"}
-    assert tree["Global Options"]["Fixed Frame"] == Config().input.world_frame
 
 
 def test_launch_file_describes_its_arguments():
