@@ -6,6 +6,7 @@ A real node with a mapped scene; see ros_session.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -155,6 +156,8 @@ def test_the_goal_is_in_front_of_the_thing_and_only_for_who_listens_now(session)
     session.client.query("red ball")
     session.client.listen(topic, conversions.PoseStamped, 1)
     wait_until(lambda: session.client.node.count_publishers(topic), 20)
+    time.sleep(1.0)  # ten times as long as an answer takes to its topics: nothing must come
+    assert topic not in session.client.newest
 
     def asked() -> bool:
         session.client.query("blue ball")
