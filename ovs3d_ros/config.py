@@ -16,6 +16,11 @@ from typing import Any, Iterator
 from ovs3d_ros.types import UserError
 
 
+# Paths, or groups that end in a dot, of what may change while a map grows.
+RUNTIME = ("keyframe.", "seed.", "query.", "map.max_gaussians", "train.steps_per_keyframe", "output.max_points",
+           "output.min_opacity", "output.stand_off", "output.grid_resolution")
+
+
 @dataclass(frozen=True, slots=True)
 class Leaf:
     """One parameter: dotted path, type, default and what a user needs to know about it."""
@@ -28,6 +33,11 @@ class Leaf:
     low: float | None
     high: float | None
     choices: tuple[str, ...]
+
+    @property
+    def runtime(self) -> bool:
+        """Whether it may change while a map grows, see `Ovs3d.configure`; the others are fixed at the start."""
+        return self.path.startswith(RUNTIME)
 
 
 def leaf(default: Any, doc: str, unit: str = "", low: float | None = None, high: float | None = None,
@@ -203,6 +213,8 @@ class OutputConfig:
 class Config:
     """The whole configuration; see `leaves` for a flat view."""
 
+    autostart: bool = leaf(True, "The node configures and activates itself; false leaves that to whoever manages its "
+                                 "lifecycle")
     pose_source: str = leaf("pose", "Where camera poses come from", choices=("pose", "odom", "transform", "tf"))
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)
@@ -238,6 +250,8 @@ def _checked(spec: Leaf, value: Any) -> Any:
     if spec.type is tuple:
         if not isinstance(value, (list, tuple)):
             raise UserError(f"{spec.path}: expected a list, got {value!r}")
+        if not value:
+            raise UserError(f"{spec.path}: must not be empty")
         return tuple(_checked_scalar(spec, type(spec.default[0]), v) for v in value)
     return _checked_scalar(spec, spec.type, value)
 

@@ -51,6 +51,10 @@ class Ovs3d:
         self._texts: dict[str, torch.Tensor] = {}
         self.reset()
 
+    def configure(self, config: Config) -> None:
+        """Takes new values of parameters that may change while a map grows (`Leaf.runtime`), from any thread."""
+        self.config = self.mapper.config = config
+
     def reset(self) -> None:
         """Forgets the map; models, settings, and the versions counted so far stay."""
         self.mapper = Mapper(self.config, self.rasterizer, self.device)

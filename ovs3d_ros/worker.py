@@ -74,6 +74,10 @@ class MappingWorker:
         self._busy = prepare is not None
         self._thread.start()
 
+    def configure(self, config: Config) -> None:
+        """Takes new values of parameters that may change while a map grows."""
+        self.config = config
+
     def submit(self, frame: Frame) -> None:
         """Queues a frame without ever blocking; when the inbox is full the oldest frame is dropped and counted.
 

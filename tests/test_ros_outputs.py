@@ -153,7 +153,9 @@ def test_the_grid_is_high_where_the_thing_is(session):
 
 def test_the_goal_is_in_front_of_the_thing_and_only_for_who_listens_now(session):
     topic = "/ovs3d/goal_pose"
-    session.client.query("red ball")
+    session.client.query("green ball")
+    wait_until(lambda: "green ball" in session.client.receive("/ovs3d/label_map", conversions.String, LATCHED).data, 20)
+    time.sleep(0.5)  # the goal follows within milliseconds
     session.client.listen(topic, conversions.PoseStamped, 1)
     wait_until(lambda: session.client.node.count_publishers(topic), 20)
     time.sleep(1.0)  # ten times as long as an answer takes to its topics: nothing must come

@@ -135,7 +135,8 @@ class Idle:
 def test_a_simulation_without_a_clock_is_reported_like_any_other_silence(wire):  # noqa: F811
     inputs = wire.inputs(use_sim_time=True)
     node = wire.nodes[0]
-    Diagnostics(node, override(Config(), {"input.silence": 0.5}), inputs, Idle())
+    diagnostics = Diagnostics(node, override(Config(), {"input.silence": 0.5}))
+    diagnostics.inputs, diagnostics.worker = inputs, Idle()
     statuses = []
     wire.node("listener").create_subscription(
         conversions.DiagnosticArray, "/diagnostics", lambda m: statuses.extend(m.status), 10)

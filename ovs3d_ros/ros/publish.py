@@ -105,6 +105,10 @@ class Outputs:
         node.create_timer(1.0 / config.output.rate, self.update, callback_group=group, clock=steady)
         node.create_timer(ANSWER_PERIOD, self._update_answer, callback_group=group, clock=steady)
 
+    def configure(self, config: Config) -> None:
+        """Takes new values of runtime parameters."""
+        self._config = config
+
     @property
     def view(self) -> tuple[Frame, conversions.Header] | None:
         """The newest frame with its image's header."""

@@ -43,6 +43,10 @@ class QueryServices:
         ):
             node.create_service(kind, name, functools.partial(responses.answer, fill), callback_group=group)
 
+    def configure(self, config: Config) -> None:
+        """Takes new values of runtime parameters."""
+        self._config = config
+
     def _query(self, request: QueryText.Request, response: QueryText.Response) -> QueryText.Response:
         started = time.perf_counter()
         response = responses.answer(self._fill, request, response)
