@@ -166,8 +166,10 @@ class InputConfig:
                                 choices=("raw", "compressedDepth"))
     rectification: str = leaf("auto", "Raw images are undistorted by camera_info; auto: images are rectified if their "
                                       "topic's name contains rect", choices=("auto", "raw", "rectified"))
+    cameras: tuple[str, ...] = leaf(("",), "Names of several cameras, before their topics: [front, rear] takes "
+                                           "front/image, rear/image, ...; an empty name: one camera, image")
     extrinsics: tuple[float, ...] = leaf((0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0), "Optical frame in the odometry's child "
-                                         "frame, for pose_source odom: x y z qx qy qz qw")
+                                         "frame, for pose_source odom: x y z qx qy qz qw of each camera")
     pose_gap: float = leaf(0.5, "Longest gap poses are interpolated over", unit="s", low=0.0, high=60.0)
     clock_jump: float = leaf(2.0, "A stamp this much older than the newest: the clock was set back, time buffers are "
                                   "emptied, the map is kept", unit="s", low=0.1)
@@ -194,6 +196,8 @@ class OutputConfig:
     rate: float = leaf(1.0, "How often the map cloud is published while it changes", unit="Hz", low=0.01, high=60.0)
     max_points: int = leaf(200_000, "Points per published cloud", low=100, high=20_000_000)
     min_opacity: float = leaf(0.1, "Gaussians more transparent than this are left out of clouds", low=0.0, high=1.0)
+    stand_off: float = leaf(0.8, "Distance of ~/goal_pose from the box of the object", unit="m", low=0.0, high=100.0)
+    grid_resolution: float = leaf(0.05, "Side of a cell of ~/query_grid", unit="m", low=0.001, high=10.0)
     save_on_exit: str = leaf("", "File the map is written to when the node ends; empty: it is not")
 
 

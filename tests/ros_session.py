@@ -103,13 +103,14 @@ class Client:
 class Session:
     """A node that has mapped the scene, what it said before, and a client."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, settings: dict | None = None):
         self.domain_id = free_domain_id()
         self.folder = folder
         self.saved = folder / "room.ovs3d"
         self.data = write_dataset(folder / "tiny", FRAMES)
         self.maps = folder / "maps"
-        self.settings = {**SETTINGS, "output.save_on_exit": self.saved, "map.directory": self.maps}
+        self.settings = {
+            **SETTINGS, "output.save_on_exit": self.saved, "map.directory": self.maps, **(settings or {})}
         self.node = start_node(self.settings, self.domain_id, folder / "node.log")
         self.client = Client(self.domain_id)
         self.early_answer: QueryText.Response | None = None

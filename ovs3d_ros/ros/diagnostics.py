@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
 from ovs3d_ros.config import Config
@@ -25,8 +26,10 @@ class Diagnostics:
         self._worker = worker
         self._publisher = node.create_publisher(conversions.DiagnosticArray, "/diagnostics", 10)
         group = MutuallyExclusiveCallbackGroup()
-        node.create_timer(PERIOD, self.publish, callback_group=group)
-        node.create_timer(config.input.silence, self._report_silence, callback_group=group)
+        # Steady: with use_sim_time, the time of the node stands still until /clock comes.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        node.create_timer(PERIOD, self.publish, callback_group=group, clock=steady)
+        node.create_timer(config.input.silence, self._report_silence, callback_group=group, clock=steady)
 
     def _report_silence(self) -> None:
         silence = self._inputs.report_silence()
