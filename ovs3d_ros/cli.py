@@ -86,6 +86,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_query(commands.add_parser("query", help="find things in a map by name"))
     _add_render(commands.add_parser("render", help="fly through a map: colour, depth, features, segmentation"))
     _add_eval(commands.add_parser("eval", help="score a map's segmentation against a labelled dataset"))
+    _add_calibrate(commands.add_parser("calibrate", help="fit what counts as found to your encoder, on labelled datasets"))
     export = commands.add_parser("export", help="write a map as the standard 3DGS PLY")
     _add_map_file(export)
     export.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="PLY file to write")
@@ -173,6 +174,15 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
     _add_data(parser)
     parser.add_argument("--protocol", default="dataset", metavar="NAME",
                         help="dataset (one confusion matrix), 3dovs-a, 3dovs-c or 3dovs-d (default dataset)")
+    _add_common(parser)
+
+
+def _add_calibrate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", type=Path, nargs="+", metavar="DATA", help="labelled datasets, two at least")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE",
+                        help="calibration to write, for --set query.calibration=FILE")
+    parser.add_argument("--absent", metavar="A,B", help="names of things that are in none of them, to be asked for as well")
+    parser.add_argument("--config", type=Path, metavar="YAML", help="parameters; --set goes over it")
     _add_common(parser)
 
 

@@ -18,8 +18,9 @@ from ovs3d_ros.geometry import camera_tensors, check_frame
 from ovs3d_ros.lift import Lifter, fuse_scales
 from ovs3d_ros.map_file import load_map, save_map
 from ovs3d_ros.mapper import Mapper, RenderedView, StepStats, render_view
-from ovs3d_ros.query import (Calibration, Evidence, assign_labels, check_prompts, find_objects, is_general,
-                             presence_evidence, presence_probability, relevancy)
+from ovs3d_ros.presence import (Calibration, Evidence, is_general, load_calibration, presence_evidence,
+                                presence_probability)
+from ovs3d_ros.query import assign_labels, check_prompts, find_objects, relevancy, restore_taken
 from ovs3d_ros.rasterize import make_rasterizer
 from ovs3d_ros.types import Camera, Frame, Keyframe, MapSnapshot, QueryResult, UserError
 
@@ -47,6 +48,8 @@ class Ovs3d:
         torch.manual_seed(config.compute.seed)
         self.clip: ImageTextEncoder | None = make_clip(config.clip, self.device) if encode else None
         self.calibration = Calibration(**((self.clip and self.clip.calibration) or {}).get("query", {}))
+        if self.clip is not None and config.query.calibration:
+            self.calibration = load_calibration(config.query.calibration, self.clip.name)
         self._version = 0
         self._texts: dict[str, torch.Tensor] = {}
         self.reset()
@@ -220,6 +223,9 @@ class Ovs3d:
         presence = presence_probability(evidence, is_general(prompts, calibration.distractors), calibration)
         found = presence >= config.presence
         labels = self._labels(mode, scores, positive, found, threshold)
+        if mode == "relevancy":
+            strongest = known.nonzero()[:, 0][torch.from_numpy(evidence.strongest).to(known.device)]
+            labels = restore_taken(labels, scores, found, self._threshold(threshold), strongest, config.min_instance)
         labels = torch.where(known & _inside(snapshot.gaussians["means"], roi), labels, torch.zeros_like(labels))
         objects, instances = find_objects(
             snapshot.gaussians["means"].cpu().numpy(), labels.cpu().numpy(), scores.cpu().numpy(),

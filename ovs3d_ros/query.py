@@ -1,8 +1,6 @@
-"""Answers to text queries: relevancy, presence, labels, instances, boxes. Pure functions on a snapshot's codes."""
+"""Answers to text queries: relevancy, labels, instances, boxes. Pure functions on a snapshot's codes."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,35 +12,6 @@ from ovs3d_ros.types import SemanticObject, UserError
 MAX_PROMPTS, MAX_PROMPT_LENGTH = 64, 256
 _TURNS = np.radians(np.arange(0, 90, 5))
 _ALIKE = 0.8  # ratio of standard deviations above which two principal axes may be anyone's
-_PEAK_GAUSSIANS = 60  # evidence of presence is the mean over this many: about a tenth of a mug seen from two metres
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """How an encoder's cosines read; fitted on labelled scenes and stored beside the model.
-
-    Attributes:
-        temperature: factor on cosines before the softmax of relevancy (LERF uses 10 with OpenAI CLIP).
-        threshold: relevancy above which a Gaussian carries a label.
-        presence_weights: logistic weights of the columns of `Evidence.table`.
-        presence_bias: logistic bias.
-        general_weights: those of general prompts: "mug", where the distractors have "red mug". Everything round fits
-            a bare name a little, so the same evidence means less.
-        general_bias: likewise.
-        distractors: nouns every prompt competes against in the presence decision.
-        synonym: text-text cosine above which a distractor counts as another word for the prompt.
-        source: what it was fitted on.
-    """
-
-    temperature: float = 10.0
-    threshold: float = 0.55
-    presence_weights: tuple[float, ...] = (10.0, 0.0, 20.0, 0.0)
-    presence_bias: float = -5.5
-    general_weights: tuple[float, ...] = (10.0, 0.0, 20.0, 0.0)
-    general_bias: float = -5.5
-    distractors: tuple[str, ...] = ()
-    synonym: float = 0.9
-    source: str = "none: the defaults of LERF for OpenAI CLIP, not calibrated"
 
 
 def check_prompts(prompts: list[str], what: str = "prompt") -> list[str]:
@@ -79,83 +48,34 @@ def relevancy(positive: torch.Tensor, negative: torch.Tensor, temperature: float
     return torch.sigmoid(temperature * (positive - negative.amax(-1, keepdim=True)))
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """What the presence decision rests on, [P] each. Nothing is rescaled per query (METHOD §14).
-
-    Attributes:
-        peak: relevancy 0..1 of the strongest Gaussians.
-        cosine: their cosine with the prompt.
-        margin: by how much that exceeds the best competing distractor there.
-        zscore: how many standard deviations it lies above the rest of the map.
-    """
-
-    peak: np.ndarray
-    cosine: np.ndarray
-    margin: np.ndarray
-    zscore: np.ndarray
-
-    @property
-    def table(self) -> np.ndarray:
-        """[P, 4] the columns that `Calibration.presence_weights` weigh."""
-        return np.stack([self.peak, self.cosine, self.margin, self.zscore], axis=1)
-
-
-def presence_evidence(codes: torch.Tensor, weight: torch.Tensor, cosines: torch.Tensor, scores: torch.Tensor,
-                      distractors: torch.Tensor, competing: torch.Tensor) -> Evidence:
-    """Collects the evidence that each prompt's thing is in the map.
-
-    Args:
-        codes: [N, d + 1] unit codes.
-        weight: [N] evidence mass of each Gaussian in pixels.
-        cosines: [N, P] with the prompts.
-        scores: [N, P] relevancy.
-        distractors: [d + 1, M] directions of other things, see `FeatureCodec.directions`.
-        competing: [P, M] whether a distractor is another thing than the prompt.
-    """
-    prompts = cosines.shape[1]
-    peak, cosine, margin, zscore = np.zeros((4, prompts))
-    for p in range(prompts if len(codes) else 0):
-        best = _best_gaussians(cosines[:, p])
-        mass = weight[best] / weight[best].sum().clamp_min(1e-9)
-        peak[p] = float((scores[best, p] * mass).sum())
-        cosine[p] = own = float((cosines[best, p] * mass).sum())
-        zscore[p] = (own - float(cosines[:, p].mean())) / max(float(cosines[:, p].std(correction=0)), 1e-6)
-        if bool(competing[p].any()):
-            rivals = mass @ (codes[best] @ distractors[:, competing[p]])
-            margin[p] = own - float(rivals.max())
-    return Evidence(peak, cosine, margin, zscore)
-
-
-def _best_gaussians(cosine: torch.Tensor) -> torch.Tensor:
-    """Indices of the top Gaussians by cosine [N]: enough not to trust a single one, few enough for a small thing."""
-    return cosine.topk(min(len(cosine), _PEAK_GAUSSIANS)).indices
-
-
-def is_general(prompts: list[str], distractors: tuple[str, ...]) -> np.ndarray:
-    """Which prompts [P] leave open what a distractor tells: all their words are in one that has more."""
-    known = [set(name.lower().split()) for name in distractors]
-    return np.array([any(set(prompt.lower().split()) < words for words in known) for prompt in prompts], bool)
-
-
-def presence_probability(evidence: Evidence, general: np.ndarray, calibration: Calibration) -> np.ndarray:
-    """Calibrated probability [P] that each prompt's thing is in the map (logistic regression).
-
-    Args:
-        evidence: of P prompts.
-        general: [P] bool, see `is_general`.
-        calibration: of the encoder.
-    """
-    specific = evidence.table @ np.array(calibration.presence_weights) + calibration.presence_bias
-    bare = evidence.table @ np.array(calibration.general_weights) + calibration.general_bias
-    return 1 / (1 + np.exp(-np.clip(np.where(general, bare, specific), -50, 50)))
-
-
 def assign_labels(scores: torch.Tensor, found: np.ndarray, threshold: float) -> torch.Tensor:
     """Labels [...] in 0..P of scores [..., P]: the best found prompt above the threshold, else 0."""
     allowed = torch.where(torch.as_tensor(found, device=scores.device), scores, torch.full_like(scores, -1.0))
     best, label = allowed.max(-1)
     return torch.where(best >= threshold, label + 1, torch.zeros_like(label))
+
+
+def restore_taken(labels: torch.Tensor, scores: torch.Tensor, found: np.ndarray, threshold: float,
+                  strongest: torch.Tensor, enough: int) -> torch.Tensor:
+    """Gives found prompts that were left without Gaussians the strongest of their own back.
+
+    A Gaussian carries one label, and beside a like thing ("yellow keyboard") a small one ("yellow phone") may lose all
+    of its Gaussians. Found without a place is of no use to a robot.
+
+    Args:
+        labels: [N] of `assign_labels`.
+        scores: [N, P] relevancy.
+        found: [P] the presence decision.
+        threshold: relevancy above which a label is given.
+        strongest: [P, K] Gaussians the presence decision rests on.
+        enough: Gaussians that make an instance.
+    """
+    labels = labels.clone()
+    for p in np.flatnonzero(found):
+        if int((labels == p + 1).sum()) < enough:
+            own = strongest[p]
+            labels[own[scores[own, p] >= threshold]] = int(p) + 1
+    return labels
 
 
 def connected_components(points: np.ndarray, gap: float) -> np.ndarray:

@@ -39,6 +39,7 @@ BOXES = (
     Box("blue box", (40, 70, 200), (-0.20, -0.30, 0.15), (0.22, 0.16, 0.30)),
 )
 CLASSES = (*(box.name for box in BOXES), FLOOR_CLASS)
+Boxes = tuple[Box, ...]
 
 
 def camera_ring(count: int) -> np.ndarray:
@@ -57,7 +58,7 @@ def camera_ring(count: int) -> np.ndarray:
     return np.array(poses)
 
 
-def ray_cast(pose: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def ray_cast(pose: np.ndarray, boxes: Boxes = BOXES) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """RGB uint8 [H, W, 3], z-depth in metres [H, W] and labels uint8 [H, W] at pixel centres."""
     x, y = np.meshgrid((np.arange(WIDTH) + 0.5 - WIDTH / 2) / FOCAL, (np.arange(HEIGHT) + 0.5 - HEIGHT / 2) / FOCAL)
     rays = np.stack([x, y, np.ones_like(x)], axis=-1) @ pose[:3, :3].T  # z component 1 in camera axes
@@ -66,10 +67,10 @@ def ray_cast(pose: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     floor = eye + depth[..., None] * rays
     on_floor = np.abs(floor[..., :2]).max(axis=-1) < FLOOR_HALF
     depth = np.where(on_floor, depth, np.inf)
-    labels = np.where(on_floor, len(CLASSES), 0)
+    labels = np.where(on_floor, len(boxes) + 1, 0)
     checker = 0.9 + 0.1 * ((np.floor(floor[..., 0] / 0.2) + np.floor(floor[..., 1] / 0.2)) % 2)
     rgb = np.where(on_floor[..., None], checker[..., None] * FLOOR_RGB, 25.0)
-    for label, box in enumerate(BOXES, start=1):
+    for label, box in enumerate(boxes, start=1):
         with np.errstate(divide="ignore"):
             near, far = np.sort([(box.low - eye) / rays, (box.high - eye) / rays], axis=0)
         entry, leave = near.max(axis=-1), far.min(axis=-1)
@@ -82,19 +83,20 @@ def ray_cast(pose: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.clip(rgb, 0, 255).astype(np.uint8), depth.astype(np.float32), labels.astype(np.uint8)
 
 
-def write_scene(root: Path, count: int) -> Path:
+def write_scene(root: Path, count: int, boxes: Boxes = BOXES) -> Path:
     """Writes `count` views with depth and labels."""
     for folder in ("images", "depth", "labels"):
         (root / folder).mkdir(parents=True)
     frames = []
     for i, pose in enumerate(camera_ring(count)):
-        rgb, depth, labels = ray_cast(pose)
+        rgb, depth, labels = ray_cast(pose, boxes)
         Image.fromarray(rgb).save(root / "images" / f"{i:03d}.png")
         Image.fromarray((depth * 1000).round().astype(np.uint16)).save(root / "depth" / f"{i:03d}.png")
         Image.fromarray(labels).save(root / "labels" / f"{i:03d}.png")
         frames.append({"file_path": f"images/{i:03d}.png", "depth_file_path": f"depth/{i:03d}.png",
                        "transform_matrix": (pose @ np.diag([1.0, -1.0, -1.0, 1.0])).tolist()})
-    (root / "classes.txt").write_text("".join(f"{i} {name}\n" for i, name in enumerate(CLASSES, start=1)))
+    names = (*(box.name for box in boxes), FLOOR_CLASS)
+    (root / "classes.txt").write_text("".join(f"{i} {name}\n" for i, name in enumerate(names, start=1)))
     (root / "transforms.json").write_text(json.dumps({
         "camera_model": "PINHOLE", "w": WIDTH, "h": HEIGHT, "fl_x": FOCAL, "fl_y": FOCAL, "cx": WIDTH / 2,
         "cy": HEIGHT / 2, "frames": frames}))

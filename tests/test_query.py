@@ -1,4 +1,4 @@
-"""Queries: relevancy by the book, evidence that means something, instances and boxes that are where things are."""
+"""Queries: relevancy by the book, instances and boxes that are where things are."""
 
 from __future__ import annotations
 
@@ -8,27 +8,20 @@ import numpy as np
 import pytest
 import synthetic
 import torch
-import torch.nn.functional as F
 
 from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.geometry import quat_to_matrix
 from ovs3d_ros.query import (
     MAX_PROMPTS,
-    Calibration,
-    Evidence,
     assign_labels,
     check_prompts,
     connected_components,
     find_objects,
-    is_general,
     oriented_box,
-    presence_evidence,
-    presence_probability,
     relevancy,
+    restore_taken,
 )
 from ovs3d_ros.types import UserError
-
-SPECIFIC = np.array([False])
 
 
 def test_prompts_are_stripped_and_checked() -> None:
@@ -51,86 +44,6 @@ def test_relevancy_is_the_formula_of_lerf() -> None:
                           / (np.exp(10 * positive[i, p].item()) + np.exp(10 * negative[i, m].item())) for m in range(4))
             assert scores[i, p].item() == pytest.approx(literal, abs=1e-5)
     assert relevancy(torch.tensor([[0.3]]), torch.tensor([[0.3, 0.1]]), 10.0).item() == pytest.approx(0.5)
-
-
-def codes_and_cosines(strength: float, present: int = 80, count: int = 600):
-    """Unit codes of which the first `present` resemble the prompt by `strength`; two distractors."""
-    generator = torch.Generator().manual_seed(0)
-    prompt, other, *_ = torch.eye(8)
-    codes = F.normalize(0.3 * torch.randn(count, 8, generator=generator) + other, dim=-1)
-    codes[:present] = F.normalize(codes[:present] * (1 - strength) + strength * prompt, dim=-1)
-    distractors = torch.stack([other, torch.eye(8)[2]], 1)
-    return codes, codes @ prompt[:, None], distractors
-
-
-def evidence_of(strength: float, present: int = 80, competing=(True, True)) -> Evidence:
-    codes, cosines, distractors = codes_and_cosines(strength, present)
-    scores = relevancy(cosines, torch.zeros(len(codes), 1), 10.0)
-    return presence_evidence(codes, torch.ones(len(codes)), cosines, scores, distractors, torch.tensor([competing]))
-
-
-def test_evidence_grows_with_the_likeness_of_the_thing() -> None:
-    tables = np.stack([evidence_of(s).table[0] for s in (0.0, 0.3, 0.5, 0.7, 0.9)])
-    assert (np.diff(tables[:, :3], axis=0) > 0).all() and tables[-1, 3] > tables[0, 3]
-    probabilities = [presence_probability(evidence_of(s), SPECIFIC, Calibration())[0] for s in (0.0, 0.3, 0.5, 0.7, 0.9)]
-    assert probabilities == sorted(probabilities) and probabilities[0] < 0.3 < 0.9 < probabilities[-1]
-
-
-def test_evidence_by_hand() -> None:
-    codes = torch.eye(4)
-    cosines = torch.tensor([[0.9], [0.1], [0.2], [0.0]])
-    scores, weight = torch.tensor([[0.8], [0.5], [0.6], [0.1]]), torch.tensor([3.0, 1.0, 0.0, 0.0])
-    distractors = torch.tensor([[0.2, 0.7], [0.4, 0.0], [0.0, 0.0], [0.0, 0.0]])
-    got = presence_evidence(codes, weight, cosines, scores, distractors, torch.tensor([[True, False]]))
-    assert got.peak[0] == pytest.approx(0.75 * 0.8 + 0.25 * 0.5)
-    assert got.cosine[0] == pytest.approx(0.75 * 0.9 + 0.25 * 0.1)
-    assert got.margin[0] == pytest.approx(0.7 - (0.75 * 0.2 + 0.25 * 0.4))
-    assert got.zscore[0] == pytest.approx((0.7 - 0.3) / np.std([0.9, 0.1, 0.2, 0.0]), rel=1e-5)
-
-
-def test_synonyms_do_not_compete() -> None:
-    """A distractor that is another word for the prompt must not count against it."""
-    codes, cosines, _ = codes_and_cosines(0.9)
-    same = torch.eye(8)[:1].T
-    scores = relevancy(cosines, torch.zeros(len(codes), 1), 10.0)
-    rival, synonym = (presence_evidence(codes, torch.ones(len(codes)), cosines, scores, same, torch.tensor([[c]]))
-                      for c in (True, False))
-    assert rival.margin[0] == pytest.approx(0, abs=1e-5) and synonym.margin[0] == 0.0
-    assert evidence_of(0.9, competing=(False, True)).margin[0] > 0.5
-
-
-@pytest.mark.parametrize("count", [0, 1, 3])
-def test_evidence_of_next_to_nothing_is_finite(count: int) -> None:
-    codes, cosines, distractors = codes_and_cosines(0.9)
-    got = presence_evidence(codes[:count], torch.ones(count), cosines[:count], cosines[:count], distractors,
-                            torch.ones(1, 2, dtype=torch.bool))
-    assert np.isfinite(got.table).all() and np.isfinite(presence_probability(got, SPECIFIC, Calibration())).all()
-
-
-def test_evidence_without_weight_is_no_evidence() -> None:
-    codes, cosines, distractors = codes_and_cosines(0.9)
-    got = presence_evidence(codes, torch.zeros(len(codes)), cosines, cosines, distractors,
-                            torch.ones(1, 2, dtype=torch.bool))
-    assert got.peak[0] == 0 and got.cosine[0] == 0
-
-
-def test_presence_is_the_logistic_of_the_weighted_table() -> None:
-    evidence = Evidence(*(np.array(v) for v in ([0.8, 0.0], [0.3, 0.1], [0.2, -0.1], [4.0, 1.0])))
-    calibration = Calibration(presence_weights=(2.0, 1.0, 3.0, 0.5), presence_bias=-1.0)
-    expected = 1 / (1 + np.exp(-(np.array([1.6 + 0.3 + 0.6 + 2.0, 0.1 - 0.3 + 0.5]) - 1.0)))
-    np.testing.assert_allclose(presence_probability(evidence, np.zeros(len(expected), bool), calibration), expected)
-    extreme = Evidence(*(np.array([v]) for v in (1e9, 0.0, 0.0, 0.0)))
-    assert presence_probability(extreme, SPECIFIC, calibration)[0] == pytest.approx(1.0)
-
-
-def test_bare_nouns_are_judged_by_a_calibration_of_their_own() -> None:
-    distractors = ("red mug", "blue toy car", "floor")
-    assert is_general(["mug", "Toy car", "car", "red mug", "floor", "dog", "mug red big"], distractors).tolist() == [
-        True, True, True, False, False, False, False]
-    calibration = Calibration(general_weights=(0.0, 0.0, 0.0, 0.0), general_bias=-3.0)
-    evidence = Evidence(*(np.full(2, v) for v in (0.9, 0.9, 0.3, 5.0)))
-    specific, general = presence_probability(evidence, np.array([False, True]), calibration)
-    assert specific > 0.9 and general == pytest.approx(1 / (1 + np.exp(3.0)))
 
 
 def test_labels_are_the_best_found_prompt_above_the_threshold() -> None:
@@ -183,6 +96,19 @@ def test_a_long_winding_chain_is_one_component() -> None:
 
 def test_one_point_is_one_component() -> None:
     assert connected_components(np.array([[3.0, -2.0, 1.0]]), 0.1).tolist() == [0]
+
+
+def test_what_is_found_keeps_gaussians_of_its_own() -> None:
+    """The keyboard outscores the phone everywhere, yet both are there."""
+    scores = torch.tensor([[0.9, 0.6], [0.9, 0.7], [0.8, 0.3], [0.9, 0.1], [0.9, 0.1]])
+    labels = assign_labels(scores, np.array([True, True]), 0.5)
+    assert labels.tolist() == [1, 1, 1, 1, 1]
+    strongest = torch.tensor([[0, 1, 3], [1, 0, 2]])
+    both = restore_taken(labels, scores, np.array([True, True]), 0.5, strongest, 2)
+    assert both.tolist() == [2, 2, 1, 1, 1], "but not what lies below the threshold"
+    assert labels.tolist() == [1, 1, 1, 1, 1], "the argument is left alone"
+    assert restore_taken(labels, scores, np.array([True, False]), 0.5, strongest, 2).tolist() == labels.tolist()
+    assert restore_taken(both, scores, np.array([True, True]), 0.5, strongest.flip(1), 2).tolist() == both.tolist()
 
 
 def surface(box: synthetic.Box, count: int, seed: int = 0) -> np.ndarray:

@@ -1,0 +1,64 @@
+"""`ovs3d calibrate`: the presence decision and the label threshold of an encoder, fitted on labelled datasets."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+from ovs3d_ros import calibrate
+from ovs3d_ros.commands import common
+from ovs3d_ros.datasets import Dataset, open_dataset
+from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.query import check_prompts
+from ovs3d_ros.types import UserError
+
+_MIN_SCENES = 2  # each is judged by what the others taught
+
+
+def run(options: argparse.Namespace) -> int:
+    """Maps the datasets one by one, asks for what they show and for what only others show, and writes the fit.
+
+    Raises:
+        UserError: fewer than two datasets, one without labels, or bad settings or output.
+    """
+    config = common.read_config(options)
+    output = common.check_output_file(options.output)
+    common.check_json(options.json)
+    absent = check_prompts(options.absent.split(","), "absent name") if options.absent else []
+    datasets = [open_dataset(path, config=config) for path in options.data]
+    names = _names(datasets, options.data, absent)
+    pipeline = Ovs3d(config)
+    distractors = tuple(dict.fromkeys([*names, *map(calibrate.bare, names)]))
+    pipeline.calibration = dataclasses.replace(pipeline.calibration, distractors=distractors)
+    scenes = []
+    for dataset in datasets:
+        with common.progress(options, len(dataset), f"mapping {dataset.name}", "frame") as bar:
+            for _ in calibrate.map_scene(pipeline, dataset):
+                bar.update()
+        scenes.append(calibrate.ask(pipeline, dataset, calibrate.questions(dataset, names)))
+    fitted, figures = calibrate.fit(scenes), calibrate.leave_one_out(scenes)
+    source = f"{len(scenes)} labelled scenes, {figures['all']['prompts']} prompts (ovs3d calibrate)"
+    document = dict(name=pipeline.clip.name, query=dict(fitted, distractors=distractors, source=source))
+    output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    common.write_json(options.json, figures)
+    common.say(options, _summary(output, pipeline.clip.name, figures))
+    return 0
+
+
+def _names(datasets: list[Dataset], paths: list[Path], absent: list[str]) -> list[str]:
+    """The class names of all datasets, then the absent ones."""
+    if len(datasets) < _MIN_SCENES:
+        raise UserError("calibration needs two labelled datasets at least: each is judged by what the others taught")
+    for dataset, path in zip(datasets, paths):
+        if not dataset.has_labels:
+            raise UserError(f"{path}: has no labels; put index PNGs into labels/ and their names into classes.txt")
+    return list(dict.fromkeys([*(name for dataset in datasets for name in dataset.classes if name), *absent]))
+
+
+def _summary(output: Path, encoder: str, figures: dict) -> str:
+    rows = [f"  {kind:<9} {row['prompts']:>4} prompts: AUROC {row['auroc']:.3f}, found {row['tpr_at_half']:.0%} of what is "
+            f"there and {row['fpr_at_half']:.0%} of what is not" for kind, row in figures.items() if isinstance(row, dict)]
+    return "\n".join([f"{output}: calibration of {encoder} on {figures['scenes']} scenes, each judged by the others:",
+                      *rows, f"use it with --set query.calibration={output}"])
