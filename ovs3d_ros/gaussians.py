@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from ovs3d_ros.config import TrainConfig
+from ovs3d_ros.geometry import matrix_to_quat
 from ovs3d_ros.types import UserError
 
 SH_C0 = 0.28209479177387814  # Y_00, so that colour = 0.5 + SH_C0 * dc (Kerbl et al. 2023)
@@ -133,6 +134,26 @@ class Gaussians:
         mask[split] = False
         self.keep(mask)
 
+    @torch.no_grad()
+    def transform(self, rows: torch.Tensor, motion: np.ndarray) -> None:
+        """Moves Gaussians rigidly, colours that depend on the viewing direction included.
+
+        Adam's moments stay as they are: they outlive a few steps only.
+
+        Args:
+            rows: [M] indices.
+            motion: [4, 4] float64, what to multiply world points by from the left.
+        """
+        p = self.params
+        rotation = torch.as_tensor(motion[:3, :3], dtype=torch.float64, device=self.device)
+        shift = torch.as_tensor(motion[:3, 3], dtype=torch.float64, device=self.device)
+        p["means"][rows] = (p["means"][rows].double() @ rotation.T + shift).float()
+        turn = torch.as_tensor(matrix_to_quat(motion[:3, :3]), dtype=torch.float32, device=self.device)
+        p["quats"][rows] = _quat_product(turn, p["quats"][rows])
+        if p["sh_rest"].shape[1]:
+            turned = _sh_rotation(rotation, p["sh_rest"].shape[1])
+            p["sh_rest"][rows] = turned @ p["sh_rest"][rows]
+
     def load_params(self, params: dict[str, torch.Tensor]) -> None:
         """Replaces all Gaussians by parameters in the stored form."""
         self.keep(torch.zeros(len(self), dtype=torch.bool, device=self.device))
@@ -147,6 +168,14 @@ def rotate(quats: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
     return vectors + w * t + torch.cross(axis, t, dim=-1)
 
 
+def _quat_product(first: torch.Tensor, quats: torch.Tensor) -> torch.Tensor:
+    """The rotation `first` [4] wxyz after each of `quats` [N, 4] wxyz, of their lengths."""
+    w, axis = quats[:, :1], quats[:, 1:]
+    along = first[0] * w - (axis @ first[1:])[:, None]
+    across = first[0] * axis + w * first[1:] + torch.linalg.cross(first[1:].expand_as(axis), axis)
+    return torch.cat([along, across], dim=-1)
+
+
 def sh_to_colors(sh: torch.Tensor, means: torch.Tensor, camera_center: torch.Tensor) -> torch.Tensor:
     """RGB [N, 3] >= 0 of spherical harmonics [N, K, 3] seen from a camera centre [3].
 
@@ -154,20 +183,37 @@ def sh_to_colors(sh: torch.Tensor, means: torch.Tensor, camera_center: torch.Ten
     """
     colors = 0.5 + SH_C0 * sh[:, 0]
     if sh.shape[1] > 1:
-        x, y, z = F.normalize(means.detach() - camera_center, dim=-1).unbind(-1)
-        basis = [-0.4886025119029199 * y, 0.4886025119029199 * z, -0.4886025119029199 * x]
-        if sh.shape[1] > 4:
-            basis += [1.0925484305920792 * x * y, -1.0925484305920792 * y * z,
-                      0.31539156525252005 * (2 * z * z - x * x - y * y),
-                      -1.0925484305920792 * x * z, 0.5462742152960396 * (x * x - y * y)]
-        if sh.shape[1] > 9:
-            basis += [-0.5900435899266435 * y * (3 * x * x - y * y), 2.890611442640554 * x * y * z,
-                      -0.4570457994644658 * y * (4 * z * z - x * x - y * y),
-                      0.3731763325901154 * z * (2 * z * z - 3 * x * x - 3 * y * y),
-                      -0.4570457994644658 * x * (4 * z * z - x * x - y * y),
-                      1.445305721320277 * z * (x * x - y * y), -0.5900435899266435 * x * (x * x - 3 * y * y)]
-        colors = colors + torch.einsum("nk,nkc->nc", torch.stack(basis, dim=-1), sh[:, 1:])
+        basis = _sh_basis(F.normalize(means.detach() - camera_center, dim=-1), sh.shape[1] - 1)
+        colors = colors + torch.einsum("nk,nkc->nc", basis, sh[:, 1:])
     return colors.clamp_min(0.0)
+
+
+def _sh_basis(directions: torch.Tensor, count: int) -> torch.Tensor:
+    """The first `count` (3, 8 or 15) harmonics above degree 0 of unit directions [N, 3]: [N, count]."""
+    x, y, z = directions.unbind(-1)
+    basis = [-0.4886025119029199 * y, 0.4886025119029199 * z, -0.4886025119029199 * x]
+    if count > 3:
+        basis += [1.0925484305920792 * x * y, -1.0925484305920792 * y * z,
+                  0.31539156525252005 * (2 * z * z - x * x - y * y),
+                  -1.0925484305920792 * x * z, 0.5462742152960396 * (x * x - y * y)]
+    if count > 8:
+        basis += [-0.5900435899266435 * y * (3 * x * x - y * y), 2.890611442640554 * x * y * z,
+                  -0.4570457994644658 * y * (4 * z * z - x * x - y * y),
+                  0.3731763325901154 * z * (2 * z * z - 3 * x * x - 3 * y * y),
+                  -0.4570457994644658 * x * (4 * z * z - x * x - y * y),
+                  1.445305721320277 * z * (x * x - y * y), -0.5900435899266435 * x * (x * x - 3 * y * y)]
+    return torch.stack(basis, dim=-1)
+
+
+def _sh_rotation(rotation: torch.Tensor, count: int) -> torch.Tensor:
+    """Matrix [count, count] that turns harmonics above degree 0 with the world: least squares over directions.
+
+    Rotations map each degree onto itself, so the fit is exact.
+    """
+    directions = F.normalize(torch.randn(8 * count, 3, dtype=torch.float64,
+                                         generator=torch.Generator().manual_seed(0)), dim=-1).to(rotation.device)
+    before, after = _sh_basis(directions @ rotation, count), _sh_basis(directions, count)
+    return torch.linalg.lstsq(after, before).solution.float()
 
 
 def write_ply(path: str | Path, params: dict[str, torch.Tensor]) -> None:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from ovs3d_ros.config import Config, KeyframeConfig
 from ovs3d_ros.gaussians import Gaussians, sh_to_colors
-from ovs3d_ros.geometry import camera_tensors, project, rotation_angle
+from ovs3d_ros.geometry import camera_tensors, check_pose, invert_rigid, project, rotation_angle
 from ovs3d_ros.losses import depth_l1, photometric
 from ovs3d_ros.rasterize import Rasterizer
 from ovs3d_ros.seeding import ImageMatcher, Seeds, seed_from_depth, seed_from_points, seed_random
@@ -18,6 +18,7 @@ from ovs3d_ros.types import Camera, Frame, Keyframe
 
 _COARSE_VISITS = 6  # a keyframe's first visits are trained at half resolution: four times cheaper, same gradients
 _GUESSED_OPACITY = 0.15  # seeds at guessed depth must be easy to overrule
+_OWNER = "keyframe"  # statistic: 1 + index of the keyframe that spawned a Gaussian, 0 = none
 _MAX_SCALE = 0.15  # of the scene extent: larger Gaussians are fog
 
 
@@ -109,7 +110,7 @@ class Mapper:
         seeds, opacity = self._seeds(keyframe, view)
         depths = [keyframe.depth if keyframe.depth is not None else view.depth * (view.alpha > 0.5)]
         if seeds is not None:
-            self._add(seeds, opacity)
+            self._add(seeds, opacity, 1 + len(self.keyframes))
             depths.append(torch.from_numpy(project(seeds[0].numpy(), keyframe.camera, keyframe.camtoworld)[1]))
         # The first source that says anything: measured or rendered depth, else that of the seeds.
         self._median_depth = next((float(d[d > 0].median()) for d in depths if (d > 0).any()), self._median_depth)
@@ -118,11 +119,46 @@ class Mapper:
         self._exposure.grow()
         self._update_extent()
 
+    def update_poses(self, stamps: np.ndarray, camtoworlds: np.ndarray, tolerance: float = 1e-3) -> int:
+        """Moves keyframes, and with each the Gaussians that it spawned and what was split off them.
+
+        Gaussians of a point cloud or a loaded map belong to no keyframe of this run and stay, as do keyframes that
+        are not named.
+
+        Args:
+            stamps: [P] seconds; each names the keyframe nearest in time, if it is within `tolerance` seconds.
+            camtoworlds: [P, 4, 4] float64.
+
+        Returns:
+            how many Gaussians moved.
+
+        Raises:
+            UserError: a pose cannot be used. The map is unchanged.
+        """
+        times = np.array([keyframe.stamp for keyframe in self.keyframes])
+        poses = [check_pose(pose, f"keyframe pose at {stamp:.3f} s") for stamp, pose in zip(stamps, camtoworlds)]
+        moved = 0
+        for stamp, pose in zip(stamps, poses, strict=True):
+            gaps = np.abs(times - stamp)
+            if len(gaps) and gaps.min() <= tolerance:
+                moved += self._move(int(gaps.argmin()), pose)
+        return moved
+
+    def _move(self, index: int, camtoworld: np.ndarray) -> int:
+        keyframe, owners = self.keyframes[index], self.gaussians.stats.get(_OWNER)
+        motion = camtoworld @ invert_rigid(keyframe.camtoworld)
+        keyframe.camtoworld = camtoworld.copy()
+        self._update_extent()
+        rows = torch.zeros(0, dtype=torch.int64) if owners is None else (owners == index + 1).nonzero()[:, 0]
+        self.gaussians.transform(rows, motion)
+        return len(rows)
+
     def insert_points(self, xyz: np.ndarray, rgb: np.ndarray) -> None:
         """Seeds Gaussians from a point cloud (COLMAP): xyz [P, 3] metres, rgb [P, 3] uint8."""
         self._add(seed_from_points(xyz, rgb), self.config.seed.opacity)
 
-    def _add(self, seeds: Seeds, opacity: float) -> None:
+    def _add(self, seeds: Seeds, opacity: float, owner: int = 0) -> None:
+        """Inserts seeds as far as there is room; `owner` is 1 + the keyframe that spawned them, 0 for none."""
         means, colors, scales = seeds
         room = self.config.map.max_gaussians - len(self.gaussians)
         if means.shape[0] > room:
@@ -132,7 +168,11 @@ class Mapper:
         if means.shape[0] > room:
             chosen = torch.from_numpy(self._rng.permutation(means.shape[0])[:room])
             means, colors, scales = means[chosen], colors[chosen], scales[chosen]
+        before = len(self.gaussians)
+        unowned = torch.zeros(before, dtype=torch.int64, device=self.gaussians.device)
+        self.gaussians.stats.setdefault(_OWNER, unowned)
         self.gaussians.insert(means, colors, scales, opacity)
+        self.gaussians.stats[_OWNER][before:] = owner
 
     def _make_room(self, count: int) -> None:
         """Removes the `count` least contributing Gaussians: opacity times area."""

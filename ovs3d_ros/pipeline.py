@@ -125,6 +125,10 @@ class Ovs3d:
             self.lifter.lift(keyframe, self.mapper.gaussians, self.rasterizer)
         return True
 
+    def update_poses(self, stamps: np.ndarray, camtoworlds: np.ndarray) -> int:
+        """Corrects keyframe poses after a loop closure, see `Mapper.update_poses`; how many Gaussians moved along."""
+        return self.mapper.update_poses(stamps, camtoworlds)
+
     def add_points(self, xyz: np.ndarray, rgb: np.ndarray) -> None:
         """Seeds the map from a point cloud: xyz [P, 3] metres, rgb [P, 3] uint8."""
         self.mapper.insert_points(xyz, rgb)

@@ -11,7 +11,7 @@ import torch
 
 from ovs3d_ros.mapper import Mapper, is_new_view, render_view
 from ovs3d_ros.rasterize import make_rasterizer
-from ovs3d_ros.types import Frame, Keyframe
+from ovs3d_ros.types import Frame, Keyframe, UserError
 
 RASTERIZER = make_rasterizer("cpu", 1)
 
@@ -260,3 +260,40 @@ def test_the_same_seed_gives_the_same_map() -> None:
             mapper.step()
         maps.append(mapper.gaussians.params["means"].detach().clone())
     assert maps[0].shape == maps[1].shape and torch.allclose(*maps, atol=1e-5)
+
+
+@pytest.mark.parametrize("degree", [0, 3])
+def test_corrected_poses_move_the_gaussians_that_the_keyframes_spawned(degree: int) -> None:
+    """A rigid correction of all keyframes leaves every view as it was; that of one leaves the others' Gaussians."""
+    frames = synthetic.make_frames(4)
+    mapper = make_mapper(frames[:3], map__sh_degree=degree, train__densify_every=4, train__densify_gradient=1e-4)
+    for _ in range(8):
+        mapper.step()
+    with torch.no_grad():
+        mapper.gaussians.params["sh_rest"].normal_(std=0.1)
+        mapper.gaussians.params["quats"].add_(torch.randn(len(mapper.gaussians), 4) * 0.3)
+    before = [render_view(mapper.gaussians.activated(), f.camera, f.camtoworld, RASTERIZER) for f in frames]
+    motion = moved(frames[0], 0.3, 25.0).camtoworld @ np.linalg.inv(frames[0].camtoworld)
+    corrected = np.stack([motion @ f.camtoworld for f in frames[:3]])
+    assert mapper.update_poses([f.stamp for f in frames[:3]], corrected) == len(mapper.gaussians)
+    for frame, old in zip(frames, before):
+        new = render_view(mapper.gaussians.activated(), frame.camera, motion @ frame.camtoworld, RASTERIZER)
+        assert float((new.rgb - old.rgb).abs().mean()) < 1e-3 and float((new.alpha - old.alpha).abs().max()) < 2e-2
+
+    means = mapper.gaussians.params["means"].detach().clone()
+    own = mapper.gaussians.stats["keyframe"] == 2
+    assert mapper.update_poses([frames[1].stamp, 1e9], np.stack([frames[1].camtoworld] * 2)) == int(own.sum()) > 0
+    shifted = (mapper.gaussians.params["means"] - means).abs().amax(-1) > 1e-4
+    assert torch.equal(shifted, own)
+    assert np.allclose(mapper.keyframes[1].camtoworld, frames[1].camtoworld)
+    mapper.step()
+
+
+def test_points_belong_to_no_keyframe_and_bad_poses_change_nothing() -> None:
+    mapper = make_mapper(synthetic.make_frames(1))
+    mapper.insert_points(np.random.default_rng(0).uniform(-1, 1, (200, 3)), np.zeros((200, 3), np.uint8))
+    pose = moved(synthetic.make_frames(1)[0], shift=1.0).camtoworld
+    assert mapper.update_poses([mapper.keyframes[0].stamp], pose[None]) == len(mapper.gaussians) - 200
+    with pytest.raises(UserError, match="not a rotation"):
+        mapper.update_poses([mapper.keyframes[0].stamp], 2 * pose[None])
+    assert np.array_equal(mapper.keyframes[0].camtoworld, pose)

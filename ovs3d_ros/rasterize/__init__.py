@@ -41,7 +41,8 @@ class Rasterizer(Protocol):
     ) -> tuple[Tensor, Tensor, dict[str, Any]]:
         """Renders `colors` [N, D], any D >= 1, over black.
 
-        Differentiable with respect to means, quats, scales, opacities and colors; not the cameras.
+        Differentiable with respect to means, quats, scales, opacities, colors and viewmats (their upper
+        three rows, as twelve free numbers); not Ks.
 
         Returns:
             colors [C, H, W, D], alphas [C, H, W, 1], and a dictionary with
@@ -51,7 +52,7 @@ class Rasterizer(Protocol):
             (AbsGS, Ye et al. 2024), in loss per pixel.
 
         Raises:
-            UserError: a shape, type or device is wrong, a value is not finite, or a camera requires grad.
+            UserError: a shape, type or device is wrong, a value is not finite, or Ks requires grad.
         """
         ...
 

@@ -134,8 +134,9 @@ def _backward(
     v_gaussians: GaussianArrays,
     v_colors: np.ndarray,
     v_means2d_abs: np.ndarray,
+    v_viewmat: np.ndarray | None,
 ) -> None:
-    """Adds one camera's share to the gradients."""
+    """Adds one camera's share to the gradients, to that of its view matrix [4, 4] if there is one."""
     visible, depth = len(view.visible), v_colors.shape[1]
     splat_slabs = np.zeros((team.size, visible, SPLAT_COLUMNS), np.float32)
     color_slabs = np.zeros((team.size, *view.colors.shape), np.float32)
@@ -148,7 +149,10 @@ def _backward(
         team.run(kernels_backward.composite_backward, *inputs, splat_slabs, color_slabs)
     team.run(kernels_backward.scatter_rows, color_slabs, view.visible, v_colors)
     inputs = gaussians, view.camera, view.visible, splat_slabs
-    team.run(kernels_project.project_backward, *inputs, v_gaussians, v_means2d_abs)
+    view_slabs = np.zeros((0 if v_viewmat is None else team.size, 4, 4))
+    team.run(kernels_project.project_backward, *inputs, v_gaussians, v_means2d_abs, view_slabs)
+    if v_viewmat is not None:
+        v_viewmat += view_slabs.sum(0)
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -161,11 +165,11 @@ def _camera_arrays(viewmats: Tensor, Ks: Tensor, width: int, height: int) -> lis
 
 
 class _Rasterize(torch.autograd.Function):
-    """(means, quats, scales, opacities, colors) -> (colors [C, H, W, D], transmittance [C, H, W])."""
+    """(means, quats, scales, opacities, colors, viewmats) -> (colors [C, H, W, D], transmittance [C, H, W])."""
 
     @staticmethod
     def forward(ctx, team, cameras, meta, *tensors):
-        *geometry, colors = (_array(tensor) for tensor in tensors)
+        *geometry, colors = (_array(tensor) for tensor in tensors[:5])
         gaussians = GaussianArrays(*geometry)
         count, depth = colors.shape
         width, height = cameras[0].width, cameras[0].height
@@ -192,13 +196,14 @@ class _Rasterize(torch.autograd.Function):
         v_image, v_transmittance = _array(v_image), _array(v_transmittance)
         needed = ctx.needs_input_grad[3:]
         # np.zeros costs nothing where it is not touched, torch.zeros writes at once.
-        *v_geometry, v_colors = gradients = [np.zeros(tensor.shape, np.float32) for tensor in tensors]
-        if any(needed[:4]):
+        *v_geometry, v_colors, v_viewmats = gradients = [np.zeros(t.shape, _array(t).dtype) for t in tensors]
+        if any(needed[:4]) or needed[5]:
             gaussians = GaussianArrays(*(_array(tensor) for tensor in tensors[:4]))
             v_gaussians, absgrad = GaussianArrays(*v_geometry), ctx.absgrad.zero_().numpy()
+            v_cameras = v_viewmats if needed[5] else [None] * len(ctx.views)
             images = zip(_array(image), _array(transmittance), v_image, v_transmittance, strict=True)
-            for view, view_images, view_absgrad in zip(ctx.views, images, absgrad, strict=True):
-                _backward(ctx.team, view, gaussians, view_images, v_gaussians, v_colors, view_absgrad)
+            for view, view_images, *v_view in zip(ctx.views, images, absgrad, v_cameras, strict=True):
+                _backward(ctx.team, view, gaussians, view_images, v_gaussians, v_colors, *v_view)
         else:  # the gradient with respect to colors alone is the lift of the image's gradient
             pixel_weights = np.ones(v_transmittance.shape[1:], np.float32)
             for view, v_image_ in zip(ctx.views, v_image, strict=True):
@@ -236,7 +241,7 @@ class CpuRasterizer:
         meta: dict[str, Any] = {}
         cameras = _camera_arrays(viewmats, Ks, width, height)
         image, transmittance = _Rasterize.apply(
-            self._team, cameras, meta, means, quats, scales, opacities, colors
+            self._team, cameras, meta, means, quats, scales, opacities, colors, viewmats
         )
         return image, (1.0 - transmittance).unsqueeze(-1), meta
 

@@ -30,12 +30,12 @@ def check_targets(targets: Tensor, pixel_weights: Tensor | None, size: tuple[int
 
 
 def check_cameras(viewmats: Tensor, Ks: Tensor, width: int, height: int) -> None:
-    """Raises UserError unless viewmats [C, 4, 4] and Ks [C, 3, 3] are finite, free of gradients, and fit."""
+    """Raises UserError unless viewmats [C, 4, 4] and Ks [C, 3, 3] are finite and fit, and Ks is a constant."""
     count = viewmats.shape[0] if viewmats.dim() else 0
     _check("viewmats", viewmats, (count, 4, 4), dtype=None)
     _check("Ks", Ks, (count, 3, 3), dtype=None)
-    if viewmats.requires_grad or Ks.requires_grad:
-        raise UserError("viewmats and Ks get no gradients here: pass them detached")
+    if Ks.requires_grad:
+        raise UserError("Ks gets no gradient here: pass it detached")
     if width < 1 or height < 1:
         raise UserError(f"image size {width}x{height} is empty: both sides must be at least 1 pixel")
     if bool((Ks[:, 0, 0] <= 0).any()) or bool((Ks[:, 1, 1] <= 0).any()):

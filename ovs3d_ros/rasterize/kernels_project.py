@@ -263,7 +263,20 @@ def _axes_backward(scales, n, rows, v_screen, axes, v_axes, v_scales):
 
 
 @njit(**KERNEL)
-def project_backward(thread, num_threads, gaussians, camera, visible, v_splats, v_gaussians, v_means2d_abs):
+def _add_viewmat_gradient(means, n, rotation, v_point, v_axes, v_viewmat):
+    """Adds one Gaussian's share to `v_viewmat` [4, 4]: camera mean = V m + t, camera axes = V R."""
+    for i in range(3):
+        for k in range(3):
+            v_viewmat[i, k] += v_point[i] * means[n, k] + (
+                v_axes[i, 0] * rotation[k, 0] + v_axes[i, 1] * rotation[k, 1] + v_axes[i, 2] * rotation[k, 2]
+            )
+        v_viewmat[i, 3] += v_point[i]
+
+
+@njit(**KERNEL)
+def project_backward(
+    thread, num_threads, gaussians, camera, visible, v_splats, v_gaussians, v_means2d_abs, v_viewmats
+):
     """Adds the gradients of one thread's share of the visible Gaussians to `v_gaussians`.
 
     Args:
@@ -274,6 +287,7 @@ def project_backward(thread, num_threads, gaussians, camera, visible, v_splats, 
             u, v, |u|, |v|, conic xx, xy, yy, opacity.
         v_gaussians: GaussianArrays of gradients, added to.
         v_means2d_abs: [N, 2] float32, sums of absolute per-pixel gradients, added to.
+        v_viewmats: [threads, 4, 4] float64, one slab per thread, added to; [0, 4, 4] if nobody asks.
     """
     rotation, axes, v_axes = np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3))
     screen, v_screen, v_splat = np.empty((2, 3)), np.empty((2, 3)), np.empty(8)
@@ -295,6 +309,8 @@ def project_backward(thread, num_threads, gaussians, camera, visible, v_splats, 
         _covariance_backward(screen, (v_splat[4], v_splat[5], v_splat[6]), v_screen)
         v_jacobian = _axes_backward(gaussians.scales, n, rows, v_screen, axes, v_axes, v_gaussians.scales)
         v_point = _point_backward(camera, point, v_jacobian, (v_splat[0], v_splat[1]))
+        if v_viewmats.shape[0]:
+            _add_viewmat_gradient(gaussians.means, n, rotation, v_point, v_axes, v_viewmats[thread])
         for j in range(3):
             v_gaussians.means[n, j] += (
                 viewmat[0, j] * v_point[0] + viewmat[1, j] * v_point[1] + viewmat[2, j] * v_point[2]
