@@ -179,7 +179,8 @@ class InputConfig:
     cameras: tuple[str, ...] = leaf(("",), "Names of several cameras, before their topics: [front, rear] takes "
                                            "front/image, rear/image, ...; an empty name: one camera, image")
     extrinsics: tuple[float, ...] = leaf((0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0), "Optical frame in the odometry's child "
-                                         "frame, for pose_source odom: x y z qx qy qz qw of each camera")
+                                         "frame, for pose_source odom, and in that of keyframe_path: x y z qx qy qz "
+                                         "qw of each camera")
     pose_gap: float = leaf(0.5, "Longest gap poses are interpolated over", unit="s", low=0.0, high=60.0)
     clock_jump: float = leaf(2.0, "A stamp this much older than the newest: the clock was set back, time buffers are "
                                   "emptied, the map is kept", unit="s", low=0.1)

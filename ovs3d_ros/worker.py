@@ -155,6 +155,26 @@ class MappingWorker:
             raise TimeoutError(f"mapping was busy for {timeout:.0f} s")
         return future.result()  # done, or being done
 
+    def post(self, change: Callable[[], Result], done: Callable[[concurrent.futures.Future], None]) -> None:
+        """Has the mapping thread run `change`, which may alter the map, and publish it if the result is not 0.
+
+        Never blocks. `done` gets the future on the mapping thread; a future that is cancelled never ran.
+        """
+        def job() -> Result:
+            result = change()
+            if result:
+                self._publish()
+            return result
+
+        future: concurrent.futures.Future = concurrent.futures.Future()
+        future.add_done_callback(done)
+        with self._changed:
+            if self._stopping or self.error is not None:
+                future.cancel()
+                return
+            self._jobs.append((job, future))
+            self._changed.notify_all()
+
     def replace_map(self, change: Callable[[], object], timeout: float) -> MapSnapshot | None:
         """Runs `change`, which replaces or empties the pipeline's map, as `run` does, and publishes what is there then.
 

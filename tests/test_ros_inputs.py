@@ -14,9 +14,12 @@ import cv2  # noqa: E402
 from ros_env import HEIGHT, WIDTH, write_dataset  # noqa: E402
 from ros_wire import Robot, Transforms, at, connect, needs_tf, wire  # noqa: E402, F401
 
+from ovs3d_ros.config import Config, override  # noqa: E402
 from ovs3d_ros.datasets import open_dataset  # noqa: E402
 from ovs3d_ros.ros import conversions  # noqa: E402
+from ovs3d_ros.ros.inputs import check_cameras, split_extrinsics  # noqa: E402
 from ovs3d_ros.ros.play import Player  # noqa: E402
+from ovs3d_ros.types import UserError  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -194,3 +197,29 @@ def test_a_clock_set_back_does_not_stop_the_frames(wire):
         else:
             wire.spin(0.2)
         assert len(wire.frames) <= count
+
+
+def test_two_cameras_have_topics_and_frames_of_their_own(wire):  # noqa: F811
+    wire.inputs(input__cameras=["front", "rear"])
+    for camera in ("front", "rear"):
+        robot = Robot(wire, camera=camera)
+        connect(wire, robot.publishers.values())
+        robot.send(10.0)
+        wire.spin_until(lambda name=camera: wire.frames and wire.frames[-1].sensor == name)
+        assert wire.frames[-1].name == f"{camera}/10.000000"
+    assert len(wire.frames) == 2
+
+
+@pytest.mark.parametrize("names", [["front", ""], ["a", "a"], ["a b"], ["/front"], ["1st"], ["a/b"], ["größe"]])
+def test_names_of_cameras_must_be_parts_of_topics(names):
+    with pytest.raises(UserError, match="input.cameras"):
+        check_cameras(tuple(names))
+
+
+def test_odometry_needs_the_extrinsics_of_each_camera():
+    config = override(Config(), {"pose_source": "odom"})
+    with pytest.raises(UserError, match="for each of the 2 cameras, got 7"):
+        split_extrinsics(config, 2)
+    with pytest.raises(UserError, match="expected 7 numbers"):
+        split_extrinsics(override(config, {"input.extrinsics": [0.0] * 14}), 1)
+    assert len(split_extrinsics(Config(), 2)) == 2

@@ -228,6 +228,7 @@ class CameraInput:
             camtoworld=match.camtoworld,
             depth=depth,
             name=f"{self.name}{'/' if self.name else ''}{match.stamp:.6f}",
+            sensor=self.name,
         )
 
     def _compare_frames(self, image_frame: str, depth_frame: str) -> None:

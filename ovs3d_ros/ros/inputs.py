@@ -6,14 +6,16 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+import numpy as np
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
+from rclpy.qos import QoSProfile
 
 from ovs3d_ros.config import Config
 from ovs3d_ros.ros import conversions
 from ovs3d_ros.ros.camera_input import CameraInput
-from ovs3d_ros.ros.streams import Stream
+from ovs3d_ros.ros.streams import Stream, subscribe
 from ovs3d_ros.ros.tf import make_buffer
 from ovs3d_ros.types import Frame, UserError
 
@@ -30,19 +32,26 @@ class Inputs:
         streams: all subscriptions of cameras by role.
     """
 
-    def __init__(self, node: Node, config: Config, on_frame: Callable[[Frame, conversions.Header], None]):
+    def __init__(
+        self,
+        node: Node,
+        config: Config,
+        on_frame: Callable[[Frame, conversions.Header], None],
+        on_path: Callable[[conversions.Path, Stream], None],
+    ):
         """Subscribes.
 
         Args:
             node: to subscribe on.
-            config: cameras, topics' transports, quality of service, tolerances.
+            config: cameras (see `check_cameras`), topics' transports, quality of service, tolerances.
             on_frame: receives each frame and the image's header; must not block.
+            on_path: receives `keyframe_path` and its stream; must not block.
 
         Raises:
-            UserError: bad camera names or extrinsics, or pose_source tf without tf2_ros and tf2_msgs.
+            UserError: bad extrinsics, or pose_source tf without tf2_ros and tf2_msgs.
         """
         group = MutuallyExclusiveCallbackGroup()
-        names = check_cameras(config.input.cameras)
+        names = config.input.cameras
         extrinsics = split_extrinsics(config, len(names))
         transforms = None
         if config.pose_source == "tf":
@@ -56,6 +65,9 @@ class Inputs:
             for camera in self.cameras
             for role, stream in camera.streams.items()
         }
+        self._path = subscribe(
+            node, "keyframe_path", conversions.Path, "keyframe_path", QoSProfile(depth=1), group, on_path, self._reject
+        )
         self._measured_at = time.monotonic()
         # Steady: with use_sim_time, the time of the node stands still until /clock comes.
         node.create_timer(
@@ -101,7 +113,7 @@ class Inputs:
         """Updates the streams' rates; called once per report."""
         now = time.monotonic()
         period, self._measured_at = max(now - self._measured_at, 1e-3), now
-        for stream in self.streams.values():
+        for stream in (*self.streams.values(), self._path):
             stream.measure(period)
 
     def values(self) -> dict[str, object]:
@@ -111,7 +123,7 @@ class Inputs:
             counts.update(camera.counts())
         values: dict[str, object] = {name: counts[name] for name in self.cameras[0].counts()}
         values["slowest callback (ms)"] = round(max(s.slowest_ms for s in self.streams.values()), 1)
-        for stream in self.streams.values():
+        for stream in (*self.streams.values(), self._path):
             values |= stream.values()
         return values
 
@@ -131,18 +143,18 @@ def check_cameras(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-def split_extrinsics(config: Config, count: int) -> list:
+def split_extrinsics(config: Config, count: int) -> list[np.ndarray]:
     """The extrinsics [4, 4] of each of `count` cameras.
 
     Raises:
         UserError: not seven numbers per camera, or not a rigid motion.
     """
-    values = config.input.extrinsics
-    if config.pose_source != "odom":
-        values = values[:7] * count  # not used
+    values, name = config.input.extrinsics, "input.extrinsics"
+    if config.pose_source != "odom" and len(values) == 7:
+        values *= count  # poses are of the cameras themselves
     if count > 1 and len(values) != 7 * count:
-        raise UserError(f"input.extrinsics: expected 7 numbers x y z qx qy qz qw for each of the {count} cameras, "
+        raise UserError(f"{name}: expected 7 numbers x y z qx qy qz qw for each of the {count} cameras, "
                         f"got {len(values)}")
     if count == 1:
-        return [conversions.extrinsics_matrix(values, "input.extrinsics")]
-    return [conversions.extrinsics_matrix(values[7 * i : 7 * i + 7], "input.extrinsics") for i in range(count)]
+        return [conversions.extrinsics_matrix(values, name)]
+    return [conversions.extrinsics_matrix(values[7 * i : 7 * i + 7], name) for i in range(count)]

@@ -10,6 +10,8 @@ from rclpy.node import Node
 from ovs3d_ros.config import Config
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.ros import conversions
+from ovs3d_ros.ros.inputs import check_cameras, split_extrinsics
+from ovs3d_ros.ros.loop_closure import LoopClosure
 from ovs3d_ros.ros.map_folder import MAP_SUFFIX, MapFolder
 from ovs3d_ros.ros.map_services import MapServices
 from ovs3d_ros.ros.publish import Outputs
@@ -30,20 +32,24 @@ class Mapping:
     Attributes:
         pipeline: the map.
         worker: its thread.
+        loop_closure: takes `keyframe_path`.
     """
 
     def __init__(self, node: Node, config: Config):
         """Loads the models, warms up, starts the mapping thread and offers the services.
 
         Raises:
-            UserError: a model that cannot be loaded.
+            UserError: a model that cannot be loaded, bad names of cameras, or bad extrinsics.
         """
         self._node = node
         self._config = config
         self._log = node.get_logger()
         self._scope = Scope(node)
+        cameras = check_cameras(config.input.cameras)
+        extrinsics = dict(zip(cameras, split_extrinsics(config, len(cameras)), strict=True))
         self.pipeline = Ovs3d(config)
         self.worker = MappingWorker(self.pipeline, config)
+        self.loop_closure = LoopClosure(node, config, self.pipeline, self.worker, extrinsics)
         self.worker.start(prepare=self._warm_up)
         if not self.worker.wait_idle(WARM_UP_TIMEOUT) and self.worker.error is None:
             self._log.warning("warming up takes long; the first frames will wait")

@@ -129,7 +129,7 @@ class MappingNode(LifecycleNode):
     def _activate(self) -> None:
         with self._inputs.collecting():
             try:
-                inputs = Inputs(self, self.config, self.mapping.take)
+                inputs = Inputs(self, self.config, self.mapping.take, self.mapping.loop_closure.take)
             except UserError:
                 self._inputs.close()
                 raise
