@@ -31,6 +31,8 @@ class _Counters:
     dropped: int = 0
     ignored: int = 0
     rejected: int = 0
+    mapped: int = 0
+    skipped: int = 0
     last_rejection: str = ""
     latencies_ms: deque = field(default_factory=lambda: deque(maxlen=_LATENCIES))
 
@@ -100,13 +102,18 @@ class MappingWorker:
         return self._snapshot
 
     def stats(self) -> dict:
-        """Counters and rates for diagnostics: frames_received, frames_dropped, frames_ignored, frames_rejected,
-        last_rejection, ingest, training, queue, idle (see `wait_idle`), keyframes, num_gaussians, steps, psnr, map_version, frame_to_map_p50_ms,
-        frame_to_map_p95_ms."""
+        """Counters and rates for diagnostics.
+
+        frames_received is the sum of frames_mapped (as keyframes), frames_skipped (they showed nothing new),
+        frames_dropped, frames_ignored, frames_rejected, the queue and the one that is being mapped. Besides:
+        last_rejection, ingest, training, idle (see `wait_idle`), keyframes, num_gaussians, steps, psnr, map_version,
+        frame_to_map_p50_ms, frame_to_map_p95_ms.
+        """
         with self._changed:
             counters, queue = self._counters, len(self._inbox)
             latencies = np.array(counters.latencies_ms or [np.nan])
-            figures = dict(frames_received=counters.received, frames_dropped=counters.dropped,
+            figures = dict(frames_received=counters.received, frames_mapped=counters.mapped,
+                           frames_skipped=counters.skipped, frames_dropped=counters.dropped,
                            frames_ignored=counters.ignored, frames_rejected=counters.rejected,
                            last_rejection=counters.last_rejection, ingest=self._ingest, training=self._training,
                            queue=queue, idle=self._is_idle())
@@ -265,6 +272,9 @@ class MappingWorker:
                 self._counters.rejected += 1
                 self._counters.last_rejection = str(error)
             return
+        with self._changed:
+            self._counters.mapped += inserted
+            self._counters.skipped += not inserted
         if not inserted:
             return
         self._publish()

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from ovs3d_ros.geometry import OPENGL_TO_OPENCV
-from ovs3d_ros.ros.environment import child_environment
+from ovs3d_ros.ros.environment import BOOTSTRAP_MARK, child_environment  # noqa: F401
 
 WIDTH, HEIGHT, FOCAL = 160, 120, 130.0
 ROOM = np.array([[-4.0, -4.0, 0.0], [4.0, 4.0, 3.0]])  # opposite corners, metres

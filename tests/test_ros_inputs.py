@@ -199,6 +199,23 @@ def test_a_clock_set_back_does_not_stop_the_frames(wire):
         assert len(wire.frames) <= count
 
 
+def test_messages_that_were_pushed_out_of_a_full_queue_are_counted(wire):  # noqa: F811
+    inputs = wire.inputs(qos__depth=2)
+    robot = Robot(wire)
+    connect(wire, robot.publishers.values())
+    robot.send(10.0)
+    wire.spin_until(lambda: wire.frames)
+    for k in range(8):
+        robot.send(10.1 + 0.1 * k)
+    time.sleep(0.5)  # they arrive while nobody takes them
+    wire.spin_until(lambda: inputs.streams["image"].received >= 3)
+    robot.send(11.0)
+    wire.spin_until(lambda: inputs.streams["image"].newest_stamp == 11.0)
+    image = inputs.streams["image"]
+    assert image.received + image.lost == 10 and image.lost > 0
+    assert inputs.lost == image.lost == inputs.values()["image lost"]
+
+
 def test_two_cameras_have_topics_and_frames_of_their_own(wire):  # noqa: F811
     wire.inputs(input__cameras=["front", "rear"])
     for camera in ("front", "rear"):

@@ -61,6 +61,8 @@ class Diagnostics:
         if inputs is None:
             return "ok", f"not active, nothing is subscribed to; {self._remedy('activate')}", {}
         level, message = "ok", f"{inputs.frames} frames"
+        if inputs.lost:
+            message += f", {inputs.lost} images were sent but never taken; raise qos.depth or send fewer"
         if inputs.silence:
             level, message = "warn", f"no usable frame: {inputs.silence}"
         elif inputs.problem:

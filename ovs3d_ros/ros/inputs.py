@@ -87,6 +87,11 @@ class Inputs:
         return sum(camera.frames for camera in self.cameras)
 
     @property
+    def lost(self) -> int:
+        """Images that were sent but did not get here, see `Stream.lost`."""
+        return sum(camera.streams["image"].lost for camera in self.cameras)
+
+    @property
     def rejected(self) -> int:
         """Messages that could not be used."""
         return sum(camera.rejected for camera in self.cameras)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -17,6 +18,8 @@ except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
 from ovs3d_ros.types import UserError
+
+MAX_PUBLISHERS = 100  # whose sequence numbers are remembered
 
 
 @dataclass(slots=True)
@@ -32,6 +35,7 @@ class Stream:
         received: messages so far.
         rate: Hz, see `measure`.
         newest_stamp: of the headers, seconds.
+        lost: messages that were sent but not taken: lost on the way, or pushed out of a full queue.
         incompatible: publishers whose quality of service does not fit.
         slowest_ms: the longest a callback took.
     """
@@ -44,10 +48,24 @@ class Stream:
     received: int = 0
     rate: float = 0.0
     newest_stamp: float = float("nan")
+    lost: int = 0
     incompatible: int = 0
     slowest_ms: float = 0.0
     _received_at_measure: int = 0
     _received_at_report: int = 0
+    _numbers: dict[object, int] = field(default_factory=dict)
+
+    def count(self, info: dict[str, Any]) -> None:
+        """Counts a message, and those missing before it by the publisher's sequence numbers, where there are any."""
+        self.received += 1
+        number, publisher = info.get("publication_sequence_number"), info.get("publisher_gid")
+        if number is None or publisher is None:
+            return
+        key = bytes(publisher["data"])
+        self.lost += max(0, number - self._numbers.get(key, number - 1) - 1)
+        if len(self._numbers) >= MAX_PUBLISHERS:  # of processes that came and went
+            self._numbers.clear()
+        self._numbers[key] = number
 
     @property
     def silent(self) -> bool:
@@ -68,6 +86,7 @@ class Stream:
         return {
             f"{self.role} topic": self.topic,
             f"{self.role} messages": self.received,
+            f"{self.role} lost": self.lost,
             f"{self.role} rate (Hz)": round(self.rate, 2),
         }
 
@@ -97,9 +116,9 @@ def subscribe(
     best_effort = profile.reliability == ReliabilityPolicy.BEST_EFFORT
     stream = Stream(role, topic, "best effort" if best_effort else "reliable")
 
-    def received(message: Any) -> None:
+    def received(message: Any, info: dict[str, Any]) -> None:
         started = time.perf_counter()
-        stream.received += 1
+        stream.count(info)
         try:
             callback(message, stream)
         except UserError as error:
@@ -109,10 +128,12 @@ def subscribe(
     def incompatible(event: Any) -> None:
         stream.incompatible = event.total_count
 
+    # With two arguments rclpy passes what the middleware knows of the message; Humble does not.
+    informed = hasattr(Subscription, "CallbackType")
     stream.subscription = node.create_subscription(
         message_type,
         topic,
-        received,
+        received if informed else lambda message: received(message, {}),
         profile,
         callback_group=group,
         event_callbacks=SubscriptionEventCallbacks(incompatible_qos=incompatible),
