@@ -93,8 +93,8 @@ def measure(pipeline: Ovs3d, snapshot: MapSnapshot, frames: list[Frame]) -> dict
     rows = []
     for frame in frames:
         view = pipeline.render(frame.camera, frame.camtoworld, snapshot)
-        rgb, row = view.rgb.cpu().numpy(), {}
-        row.update(psnr=psnr(rgb, frame.image), psnr_aligned=psnr_aligned(rgb, frame.image), ssim=ssim(rgb, frame.image))
+        pair = view.rgb.cpu().numpy(), frame.image
+        row = dict(psnr=psnr(*pair), psnr_aligned=psnr_aligned(*pair), ssim=ssim(*pair))
         if frame.depth is not None:
             seen = (frame.depth > 0) & (view.alpha.cpu().numpy() > 0.5)
             error = np.abs(view.depth.cpu().numpy() - frame.depth)[seen] / frame.depth[seen]
@@ -128,12 +128,12 @@ def run_mode(mode: str, data: str, holdout: int, values: dict) -> dict:
 
 
 def picture(runs: list[dict]) -> str:
-    """The curves as SVG: one panel per measure over seconds, a line per mode."""
+    """The curves as SVG: one panel per measure over processor seconds, a line per mode."""
     width, height, gap = 300, 190, 62
-    last = max(point["seconds"] for run in runs for point in run["curve"])
+    last = max(point["processor_s"] for run in runs for point in run["curve"])
     parts = []
     for column, (key, title) in enumerate(PANELS):
-        points = [[(p["seconds"], p[key]) for p in run["curve"] if key in p] for run in runs]
+        points = [[(p["processor_s"], p[key]) for p in run["curve"] if key in p] for run in runs]
         values = [value for line in points for _, value in line]
         if not values:
             continue
@@ -149,7 +149,8 @@ def picture(runs: list[dict]) -> str:
         for value in (low, high):
             at = place(0, value).split(",")[1]
             parts.append(f'<text x="{left - 6}" y="{float(at) + 4}" text-anchor="end">{value:.3g}</text>')
-        parts.append(f'<text x="{left + width}" y="{top + height + 16}" text-anchor="end">{last:.0f} s</text>')
+        end = f'x="{left + width}" y="{top + height + 16}" text-anchor="end"'
+        parts.append(f'<text {end}>{last:.0f} processor s</text>')
         for line, color in zip(points, COLORS):
             path = " ".join(place(*point) for point in line)
             parts.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2"/>')

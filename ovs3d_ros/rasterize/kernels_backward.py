@@ -28,7 +28,7 @@ from .kernels_forward import (
     start_tile,
     tile_window,
 )
-from .kernels_project import KERNEL
+from .kernels_project import HELPER, KERNEL
 from .kernels_tiles import CONIC_XX, CONIC_XY, CONIC_YY, HALF, ONE, OPACITY, PIXELS, TILE, ZERO, U, V
 from .simd import WIDTH, add_scaled, dot
 
@@ -38,7 +38,7 @@ BEHIND = np.uintp((FIRST_FREE_PLANE + 1) * PIXELS)  # <color composited behind t
 V_END = np.uintp((FIRST_FREE_PLANE + 2) * PIXELS)  # final transmittance * its gradient
 
 
-@njit(**KERNEL)
+@njit(**HELPER)
 def _color_rows(scratch, first, last, column, colors, v_image, channels, v_colors, splat_index):
     """Fills SHADE where the splat contributes, and adds to the gradient of its color."""
     depth = np.uintp(len(channels))
@@ -58,7 +58,7 @@ def _color_rows(scratch, first, last, column, colors, v_image, channels, v_color
                     add_scaled(v_colors, splat_index, weight, v_image, (q + i) * depth, channels)
 
 
-@njit(**KERNEL)
+@njit(**HELPER)
 def _geometry_rows(scratch, splats, splat, window, first, last, column, v_splats):
     """Adds to the gradient of the splat's position, conic and opacity.
 
@@ -107,7 +107,7 @@ def _geometry_rows(scratch, splats, splat, window, first, last, column, v_splats
     v_splats[splat, 7] += v_opacity
 
 
-@njit(**KERNEL)
+@njit(**HELPER)
 def _load_gradients(window, gradients, first_channel, channels, scratch, v_tile):
     """Copies a tile of dL/d(image), and starts BEHIND and V_END from it."""
     image, transmittance, v_image, v_transmittance = gradients

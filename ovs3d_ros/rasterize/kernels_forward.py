@@ -19,7 +19,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from .kernels_project import KERNEL
+from .kernels_project import HELPER, KERNEL
 from .kernels_tiles import (
     CONIC_XX,
     CONIC_XY,
@@ -60,7 +60,7 @@ BLOCK = np.uintp(WIDTH)  # columns worked on at once; most splats are narrower
 LANES = (0,) * WIDTH
 
 
-@njit(**KERNEL)
+@njit(**HELPER)
 def exp_negative(sigma):
     """exp(-sigma) for sigma in [0, 8], to float32 precision: a degree-5 Taylor series of sigma / 32, ^32.
 
@@ -77,7 +77,7 @@ def exp_negative(sigma):
     return p * p
 
 
-@njit(**KERNEL)
+@njit(**HELPER)
 def tile_window(tiles, tile):
     """(left, top, rows, columns) of a tile; fewer than 16 rows or columns at the image's border."""
     tiles_x = (tiles.width + TILE - 1) // TILE
@@ -85,14 +85,14 @@ def tile_window(tiles, tile):
     return left, top, min(TILE, tiles.height - top), min(TILE, tiles.width - left)
 
 
-@njit(**KERNEL)
+@njit(**HELPER)
 def clear(array):
     """Fills a flat array with zeros (a slice assignment takes Numba far longer to compile)."""
     for i in range(array.shape[0]):
         array[i] = ZERO
 
 
-@njit(**KERNEL)
+@njit(**HELPER)
 def start_tile(scratch, rows, columns):
     """Full transmittance everywhere; pixels outside the image are dead from the start."""
     clear(scratch)
@@ -102,14 +102,14 @@ def start_tile(scratch, rows, columns):
             scratch[LIVE + np.uintp(r * TILE + i)] = ONE if r < rows and i < columns else ZERO
 
 
-@njit(**KERNEL)
+@njit(**HELPER)
 def buffer_index(r, i, c, depth):
     """Where channel c of pixel (r, i) lies in a tile's image of `depth` channels."""
     q = r * TILE + i
     return c * PIXELS + q if depth <= MAX_PLANAR_CHANNELS else q * depth + c
 
 
-@njit(**KERNEL)
+@njit(**HELPER)
 def splat_blocks(splats, splat, window):
     """(first row, last row, first column, last column) that a splat touches in a tile; none if last < first.
 
@@ -127,7 +127,7 @@ def splat_blocks(splats, splat, window):
     return first, last, start, stop
 
 
-@njit(**KERNEL)
+@njit(**HELPER)
 def blend_rows(scratch, splats, splat, window, first, last, column):
     """Composites one splat into rows first..last and 8 columns of a tile.
 
@@ -161,7 +161,7 @@ def blend_rows(scratch, splats, splat, window, first, last, column):
     return saturated
 
 
-@njit(**KERNEL)
+@njit(**HELPER)
 def _add_rows(scratch, first, last, column, colors, splat_index, buffer, channels):
     """Adds weight * color to the tile's image."""
     depth = np.uintp(len(channels))
@@ -177,7 +177,7 @@ def _add_rows(scratch, first, last, column, colors, splat_index, buffer, channel
                     add_scaled(buffer, (q + i) * depth, weight, colors, splat_index, channels)
 
 
-@njit(**KERNEL)
+@njit(**HELPER)
 def _store_tile(window, scratch, buffer, first_channel, channels, image, transmittance):
     """Writes a finished tile to the image."""
     left, top, rows, columns = window
@@ -224,7 +224,7 @@ def composite(thread, num_threads, tiles, splats, colors, first_channel, channel
         _store_tile(window, scratch, buffer, first_channel, channels, image, transmittance)
 
 
-@njit(**KERNEL)
+@njit(**HELPER)
 def _load_targets(window, targets, pixel_weights, first_channel, channels, scratch, buffer):
     """Copies a tile of the target image; what lies outside the image weighs nothing."""
     left, top, rows, columns = window
@@ -237,7 +237,7 @@ def _load_targets(window, targets, pixel_weights, first_channel, channels, scrat
                 buffer[buffer_index(r, i, c, len(channels))] = targets[top + r, left + i, first_channel + c]
 
 
-@njit(**KERNEL)
+@njit(**HELPER)
 def _weigh_rows(scratch, first, last, column):
     """Multiplies the weights by the pixels' own; returns their sum and maximum."""
     total, largest = ZERO, ZERO
@@ -251,7 +251,7 @@ def _weigh_rows(scratch, first, last, column):
     return total, largest
 
 
-@njit(**KERNEL)
+@njit(**HELPER)
 def _gather_rows(scratch, first, last, column, buffer, channels, sums, splat_index):
     """Adds weight * target to the splat's sums."""
     depth = np.uintp(len(channels))

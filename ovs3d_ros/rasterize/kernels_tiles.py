@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from .kernels_project import KERNEL, share, sigma_threshold
+from .kernels_project import HELPER, KERNEL, share, sigma_threshold
 
 TILE = 16  # pixels; one row of a tile is one or two vector registers
 PIXELS = TILE * TILE
@@ -66,7 +66,7 @@ def pack_splats(thread, num_threads, visible, projected, opacities, colors, spla
             packed_colors[i, c] = ZERO
 
 
-@njit(**KERNEL)
+@njit(**HELPER)
 def pixel_span(centre, half_size, start, size):
     """First and last of the `size` pixels from `start` whose centres lie within half_size of `centre`."""
     first = max(0, math.ceil(centre - half_size - HALF - np.float32(start)))
@@ -74,7 +74,7 @@ def pixel_span(centre, half_size, start, size):
     return first, last
 
 
-@njit(**KERNEL)
+@njit(**HELPER)
 def _smallest_sigma(splats, i, left, top):
     """The smallest sigma of splat i over the pixel centres' square of a tile with corner (left, top).
 
@@ -99,7 +99,7 @@ def _smallest_sigma(splats, i, left, top):
     return best
 
 
-@njit(**KERNEL)
+@njit(**HELPER)
 def _grown(array, used, needed):
     """`array` with room for `needed` entries, the first `used` kept."""
     if needed <= array.shape[0]:
