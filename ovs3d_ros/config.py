@@ -114,19 +114,20 @@ class SeedConfig:
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
     steps_per_keyframe: int = leaf(30, "Optimisation steps for each new keyframe", low=0, high=10_000)
-    final_steps: int = leaf(2400, "Optimisation steps of `ovs3d map` after the last frame", low=0, high=1_000_000)
+    final_steps: int = leaf(4000, "Optimisation steps of `ovs3d map` after the last frame", low=0, high=1_000_000)
     newest_share: float = leaf(0.2, "Part of the steps spent on the newest keyframe", low=0.0, high=1.0)
     ssim_weight: float = leaf(0.2, "Weight of (1 - SSIM) against L1", low=0.0, high=1.0)
     depth_weight: float = leaf(0.1, "Weight of the depth loss where depth is measured", low=0.0, high=10.0)
-    exposure: bool = leaf(True, "Learn a gain and an offset per keyframe and channel (auto-exposed cameras)")
-    lr_means: float = leaf(1.6e-4, "Learning rate of the means", unit="scene extents", low=0.0, high=1.0)
-    lr_scales: float = leaf(5e-3, "Learning rate of the log scales", low=0.0, high=1.0)
-    lr_quats: float = leaf(1e-3, "Learning rate of the quaternions", low=0.0, high=1.0)
+    exposure: bool = leaf(True, "Learn a gain and an offset per keyframe and channel (auto-exposed cameras); "
+                                "renders show the mean exposure")
+    lr_means: float = leaf(8e-4, "Learning rate of the means", unit="scene extents", low=0.0, high=1.0)
+    lr_scales: float = leaf(2e-2, "Learning rate of the log scales", low=0.0, high=1.0)
+    lr_quats: float = leaf(4e-3, "Learning rate of the quaternions", low=0.0, high=1.0)
     lr_opacities: float = leaf(3e-2, "Learning rate of the opacity logits", low=0.0, high=1.0)
     lr_colors: float = leaf(5e-3, "Learning rate of the base colour; higher harmonics take 1/20 of it",
                             low=0.0, high=1.0)
     densify_every: int = leaf(100, "Steps between densifications, 0 = never", low=0)
-    densify_gradient: float = leaf(5e-3, "Mean absolute screen-space gradient that splits or clones a Gaussian",
+    densify_gradient: float = leaf(2e-3, "Mean absolute screen-space gradient that splits or clones a Gaussian",
                                    unit="loss per half image side", low=0.0)
     prune_opacity: float = leaf(0.01, "Gaussians more transparent than this are removed", low=0.0, high=0.5)
 

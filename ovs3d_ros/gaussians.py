@@ -54,9 +54,11 @@ class Gaussians:
     def activated(self) -> dict[str, torch.Tensor]:
         """Parameters as the rasterizer takes them: means, quats, scales [metres], opacities 0..1, sh [N, K, 3]."""
         p = self.params
+        sh = p["sh_dc"][:, None]
+        if p["sh_rest"].shape[1]:
+            sh = torch.cat([sh, p["sh_rest"]], dim=1)
         return dict(means=p["means"], quats=p["quats"], scales=p["log_scales"].exp(),
-                    opacities=torch.sigmoid(p["opacity_logits"]),
-                    sh=torch.cat([p["sh_dc"][:, None], p["sh_rest"]], dim=1))
+                    opacities=torch.sigmoid(p["opacity_logits"]), sh=sh)
 
     def insert(self, means: torch.Tensor, colors: torch.Tensor, scales: torch.Tensor, opacity: float) -> None:
         """Adds isotropic Gaussians.

@@ -17,6 +17,8 @@ from ovs3d_ros.seeding import ImageMatcher, Seeds, seed_from_depth, seed_from_po
 from ovs3d_ros.types import Camera, Frame, Keyframe
 
 _COARSE_VISITS = 6  # a keyframe's first visits are trained at half resolution: four times cheaper, same gradients
+_LAST_DECAY = 0.03  # of the learning rate of the means
+_SETTLED_VISITS = 60  # while streaming, each keyframe has a decay of its own: new ones move the map, old ones settle it
 _GUESSED_OPACITY = 0.15  # seeds at guessed depth must be easy to overrule
 _OWNER = "keyframe"  # statistic: 1 + index of the keyframe that spawned a Gaussian, 0 = none
 _MAX_SCALE = 0.15  # of the scene extent: larger Gaussians are fog
@@ -214,16 +216,22 @@ class Mapper:
         camera, image, depth = _at_level(keyframe, coarse=self._visits[index] < _COARSE_VISITS)
         self._visits[index] += 1
         out, alpha, meta = _rasterize(self.gaussians.activated(), camera, keyframe.camtoworld, self.rasterizer)
-        exposed = self._exposure.apply(out[..., :3], index) if self.config.train.exposure else out[..., :3]
+        exposure, exposed = self.config.train.exposure, out[..., :3]
+        if exposure:
+            exposed = self._exposure.apply(exposed, index)
         loss = photometric(exposed, image, self.config.train.ssim_weight)
+        if exposure:
+            loss = loss + self._exposure.penalty(index)
         if depth is not None and self.config.train.depth_weight > 0:
             loss = loss + self.config.train.depth_weight * depth_l1(out[..., 3], alpha, depth)
         loss.backward()
         visible = (meta["radii"][0] > 0).all(-1).nonzero()[:, 0]
         self._record_gradient(meta["means2d_absgrad"][0], visible, max(camera.width, camera.height))
         progress = min(1.0, self.steps / horizon) if horizon else 0.0
-        self.gaussians.step(decay=0.03**progress)
-        self._exposure.step(index)
+        decay = _LAST_DECAY**progress if horizon else _LAST_DECAY ** min(1.0, self._visits[index] / _SETTLED_VISITS)
+        self.gaussians.step(decay)
+        if exposure:
+            self._exposure.step(index, decay=0.1**progress)
         self.steps += 1
         self._maintain(densify=progress < 0.7)
         mse = float((exposed.detach() - image).square().mean())
@@ -282,9 +290,10 @@ def _at_level(keyframe: Keyframe, coarse: bool) -> tuple[Camera, torch.Tensor, t
 
 
 class _Exposure:
-    """A gain and an offset per keyframe and channel; the first keyframe defines neutral exposure."""
+    """A gain and an offset per keyframe and channel, drawn to identity so that the map keeps the mean exposure."""
 
-    RATE = 2e-3
+    RATE = 1e-2
+    STIFFNESS = 0.3  # decides what the images leave open: the exposure of the map as a whole
 
     def __init__(self, device: str) -> None:
         self._device = device
@@ -302,8 +311,13 @@ class _Exposure:
         log_gain, offset = self._rows[index]
         return rgb * log_gain.exp() + offset
 
-    def step(self, index: int) -> None:
-        """One step on this keyframe's exposure; the first keyframe keeps its own."""
-        if index > 0:
-            self._optimizers[index].step()
-        self._optimizers[index].zero_grad(set_to_none=True)
+    def penalty(self, index: int) -> torch.Tensor:
+        """What this keyframe's exposure adds to the loss."""
+        return self.STIFFNESS * self._rows[index].square().sum()
+
+    def step(self, index: int, decay: float) -> None:
+        """One step on this keyframe's exposure; `decay` is a factor on the rate."""
+        optimizer = self._optimizers[index]
+        optimizer.param_groups[0]["lr"] = self.RATE * decay
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)

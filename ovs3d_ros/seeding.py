@@ -12,6 +12,7 @@ from ovs3d_ros.types import Keyframe
 
 Seeds = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # means [M, 3] m, colors [M, 3] 0..1, scales [M] m
 
+_SCALE = 0.65  # grid spacings: smaller seeds leave gaps that later views fill again, larger ones blur edges
 _MIN_PARALLAX = np.cos(np.radians(1.0))  # rays closer than this give no usable depth
 _MAX_REPROJECTION = 2.0  # px
 _SIFT_TO_PIXEL = 0.25  # px: centres lie at +0.5, and OpenCV's SIFT, which doubles the image first, is off by +0.25
@@ -43,8 +44,7 @@ def _on_grid(keyframe: Keyframe, depth: np.ndarray, wanted: np.ndarray, spacing:
     v, u = v[chosen], u[chosen]
     points = unproject(depth, keyframe.camera)[v, u]
     means = transform_points(points, keyframe.camtoworld)
-    # Half the grid spacing on the surface: neighbours overlap at one standard deviation.
-    scales = points[:, 2] / keyframe.camera.K[0, 0] * spacing * 0.5
+    scales = points[:, 2] / keyframe.camera.K[0, 0] * spacing * _SCALE
     return _seeds(means, keyframe.image[v, u], scales)
 
 

@@ -1,0 +1,174 @@
+"""Times the CPU rasterizer, forward plus backward, projection included. Prints one JSON document.
+
+    python benchmarks/raster.py [--sizes small medium large] [--channels 3 16 32] [--threads 1 2]
+                                [--peer package.module:callable ...] [--json FILE]
+
+All contestants are timed in turn, round by round, so that a busy machine slows them alike; times are medians over the
+rounds and ratios are medians of the ratios within a round. A peer is any callable with the arguments of
+`ovs3d_ros.rasterize.Rasterizer.__call__` that returns the image first. gsplat takes part where there is a GPU for it,
+the plain torch reference on a scene small enough for it. Start-up and memory are measured in processes of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ovs3d_ros.rasterize import make_rasterizer, reference
+from ovs3d_ros.types import UserError
+
+SIZES = {"small": (10_000, 160, 120), "medium": (50_000, 320, 240), "large": (200_000, 640, 480)}
+REFERENCE_SIZE = (1_000, 80, 60)  # the reference needs memory for every pair of pixel and Gaussian
+START_CHANNELS = (3, 4, 16, 32)  # widths whose kernels a mapping run compiles
+
+
+def make_scene(count: int, width: int, height: int, channels: int) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Random Gaussians that fill a box in front of one camera: (gaussians, viewmats, Ks)."""
+    generator = torch.Generator().manual_seed(0)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator)
+
+    means = (uniform(count, 3) * 2 - 1) * torch.tensor([1.0, 0.75, 1.0]) + torch.tensor([0.0, 0.0, 3.0])
+    quats = torch.randn(count, 4, generator=generator)
+    scales = torch.exp(torch.randn(count, 3, generator=generator) * 0.4) * 0.3 / count ** (1 / 3)
+    opacities, colors = uniform(count) * 0.8 + 0.1, uniform(count, channels)
+    K = torch.tensor([[[0.9 * width, 0.0, width / 2], [0.0, 0.9 * width, height / 2], [0.0, 0.0, 1.0]]])
+    return [means, quats, scales, opacities, colors], torch.eye(4)[None], K
+
+
+def one_round(rasterize: Callable, scene: tuple, size: tuple[int, int, int], device: str = "cpu") -> dict[str, float]:
+    """Milliseconds of one forward and backward pass: wall-clock, and processor time of the whole process."""
+    gaussians, viewmats, Ks = scene
+    leaves = [tensor.detach().to(device).requires_grad_() for tensor in gaussians]
+    v_image = torch.ones(1, size[2], size[1], leaves[-1].shape[1], device=device)
+    start, cpu = time.perf_counter(), time.process_time()
+    image = rasterize(*leaves, viewmats.to(device), Ks.to(device), size[1], size[2])[0]
+    forward = time.perf_counter() - start
+    torch.autograd.backward(image, v_image)
+    if device != "cpu":
+        torch.cuda.synchronize()
+    total, spent = time.perf_counter() - start, time.process_time() - cpu
+    return {"forward_ms": 1e3 * forward, "forward_backward_ms": 1e3 * total, "processor_ms": 1e3 * spent}
+
+
+def race(contestants: dict[str, tuple[Callable, str]], size: tuple[int, int, int], channels: int,
+         repeats: int) -> dict[str, dict[str, float]]:
+    """Median milliseconds of each contestant (callable, device), and its time over the first one's."""
+    scene = make_scene(*size, channels)
+    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in contestants}
+    for number in range(1 + repeats):
+        for name, (rasterize, device) in contestants.items():
+            times = one_round(rasterize, scene, size, device)
+            if number:  # the first round compiles and warms caches
+                rounds[name].append(times)
+    first = next(iter(rounds.values()))
+    result = {}
+    for name, times in rounds.items():
+        result[name] = {key: round(statistics.median(t[key] for t in times), 2) for key in times[0]}
+        ratios = [t["forward_backward_ms"] / f["forward_backward_ms"] for t, f in zip(times, first, strict=True)]
+        result[name]["over_first"] = round(statistics.median(ratios), 3)
+    return result
+
+
+def start(cache: str) -> dict[str, float]:
+    """Seconds of a fresh process, torch imported, from the import of the rasterizer to the end of its first passes."""
+    script = (
+        "import json, time, torch; torch.set_num_threads(1); wall, cpu = time.perf_counter(), time.process_time();"
+        "import raster; from ovs3d_ros.rasterize import make_rasterizer; cpu_rasterizer = make_rasterizer('cpu', 1);"
+        f"scenes = [raster.make_scene(50, 32, 32, d) for d in {START_CHANNELS}];"
+        "[raster.one_round(cpu_rasterizer, s, (50, 32, 32)) for s in scenes];"
+        "g, v, k = scenes[-1]; cpu_rasterizer.lift(*g[:4], torch.rand(1, 32, 32, 32), v, k, 32, 32);"
+        "print(json.dumps(dict(seconds=time.perf_counter() - wall, processor_s=time.process_time() - cpu)))"
+    )
+    return _in_a_process(script, NUMBA_CACHE_DIR=cache)
+
+
+def memory(size: tuple[int, int, int], channels: int, threads: int) -> dict[str, float]:
+    """Peak memory of a fresh process that renders and differentiates once, and what it held before that, in MiB."""
+    script = (
+        "import json, torch, raster; from ovs3d_ros.rasterize import make_rasterizer;"
+        f"cpu_rasterizer = make_rasterizer('cpu', {threads}); raster.one_round(cpu_rasterizer,"
+        f"raster.make_scene(50, 32, 32, {channels}), (50, 32, 32)); before = raster.peak_mib();"
+        f"raster.one_round(cpu_rasterizer, raster.make_scene(*{size}, {channels}), {size});"
+        "print(json.dumps(dict(peak_mib=raster.peak_mib(), before_mib=before)))"
+    )
+    return _in_a_process(script)
+
+
+def peak_mib() -> float:
+    """Largest resident memory of this process so far; on Linux, getrusage counts the parent's too."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+
+
+def _in_a_process(script: str, **environment: str) -> dict[str, float]:
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    done = subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": path, **environment},
+                          capture_output=True, text=True, check=True)
+    return {name: round(value, 2) for name, value in json.loads(done.stdout).items()}
+
+
+def _contestants(threads: list[int], peers: list[str]) -> dict[str, tuple[Callable, str]]:
+    found = {f"cpu, threads {n}": (make_rasterizer("cpu", n), "cpu") for n in threads}
+    for peer in peers:
+        module, _, name = peer.partition(":")
+        found[peer] = (getattr(importlib.import_module(module), name), "cpu")
+    try:
+        found["gsplat"] = (make_rasterizer("gsplat"), "cuda")
+    except UserError:
+        pass  # no GPU or no gsplat: it stays out of the race, and of the report
+    return found
+
+
+def main() -> None:
+    """Runs what was asked for and prints one JSON document."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--channels", nargs="+", type=int, default=[3, 16, 32])
+    parser.add_argument("--threads", nargs="+", type=int, default=[2, 1], help="the first is what others compare with")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--peer", nargs="*", default=[], metavar="MODULE:CALLABLE")
+    parser.add_argument("--json", type=Path, help="file to write beside standard output")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    contestants = _contestants(options.threads, options.peer)
+    rows = []
+    for name in options.sizes:
+        for channels in options.channels:
+            sizes = dict(zip(("gaussians", "width", "height"), SIZES[name], strict=True))
+            rows.append({**sizes, "channels": channels,
+                         "times": race(contestants, SIZES[name], channels, options.repeats)})
+    small = {**dict(list(contestants.items())[:1]), "torch reference": (reference.rasterize, "cpu")}
+    with tempfile.TemporaryDirectory() as cache:
+        starts = {"cold": start(cache), "cached": start(cache)}
+    report = {
+        "processors": os.cpu_count(), "repeats": options.repeats, "races": rows,
+        "reference_race": {"gaussians": REFERENCE_SIZE[0], "width": REFERENCE_SIZE[1], "height": REFERENCE_SIZE[2],
+                           **{str(d): race(small, REFERENCE_SIZE, d, 3) for d in options.channels}},
+        "start": starts, "memory": {"gaussians": 200_000, "width": 640, "height": 480, "channels": 32,
+                                    **memory(SIZES["large"], 32, options.threads[0])},
+    }
+    text = json.dumps(report, indent=1)
+    print(text)
+    if options.json:
+        options.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
