@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import array
-import ast
 import importlib.util
 import json
 import sys
@@ -270,31 +269,6 @@ def test_shipped_yaml_is_read_by_ros():
     finally:
         node.destroy_node()
         rclpy.shutdown(context=context)
-
-
-def test_launch_file_describes_its_arguments():
-    path = REPOSITORY / "launch" / "ovs3d.launch.py"
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    assert "generate_launch_description" in {n.name for n in tree.body if isinstance(n, ast.FunctionDef)}
-    executables = {
-        k.value.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call)
-        for k in node.keywords
-        if k.arg == "executable"
-    }
-    assert {"node", "play"} <= executables
-    for executable in executables - {"rviz2"}:
-        assert (REPOSITORY / "scripts" / executable).is_file(), (
-            "setup.py installs what ros2 run starts from scripts/"
-        )
-    if importlib.util.find_spec("launch_ros") is None:
-        return
-    spec = importlib.util.spec_from_file_location("ovs3d_launch", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    names = {a.name for a in module.generate_launch_description().get_launch_arguments()}
-    assert {"image", "camera_info", "depth", "pose", "params_file", "rviz", "data", "namespace"} <= names
 
 
 def test_children_get_a_profile_that_exists_and_bootstrap_for_themselves():

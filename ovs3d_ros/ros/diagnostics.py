@@ -30,6 +30,7 @@ class Diagnostics:
         self.inputs: Inputs | None = None
         self.worker: MappingWorker | None = None
         self.failure = ""
+        self._watched: Inputs | None = None
         self._node = node
         self._publisher = node.create_publisher(conversions.DiagnosticArray, "/diagnostics", 10)
         group = MutuallyExclusiveCallbackGroup()
@@ -39,8 +40,11 @@ class Diagnostics:
         node.create_timer(config.input.silence, self._report_silence, callback_group=group, clock=steady)
 
     def _report_silence(self) -> None:
-        inputs = self.inputs
-        silence = inputs.report_silence() if inputs is not None else ""
+        inputs, known = self.inputs, self._watched
+        self._watched = inputs
+        if inputs is None or inputs is not known:
+            return  # a whole period has to pass first
+        silence = inputs.report_silence()
         if silence:
             self._node.get_logger().warning(f"no usable frame: {silence}")
 
