@@ -1,7 +1,8 @@
 """Starts the mapping node, and on request the player and RViz.
 
+ros2 launch ovs3d_ros ovs3d.launch.py preset:=realsense rviz:=true
 ros2 launch ovs3d_ros ovs3d.launch.py image:=/camera/color/image_raw camera_info:=/camera/color/camera_info \
-    depth:=/camera/aligned_depth_to_color/image_raw pose_source:=tf rviz:=true
+    depth:=/camera/aligned_depth_to_color/image_raw pose_source:=tf
 ros2 launch ovs3d_ros ovs3d.launch.py data:=/path/to/dataset rviz:=true
 """
 
@@ -12,51 +13,102 @@ from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
-INPUTS = ("image", "camera_info", "depth", "pose", "odom", "transform")
+INPUTS = ("image", "camera_info", "depth", "pose", "odom", "transform", "keyframe_path")
 CONFIG = PathJoinSubstitution([FindPackageShare("ovs3d_ros"), "config"])
+# What the drivers publish under their default names; any argument given replaces the preset's.
+PRESETS = {
+    "none": {},
+    "realsense": {  # realsense2_camera with align_depth.enable:=true
+        "image": "/camera/camera/color/image_raw",
+        "camera_info": "/camera/camera/color/camera_info",
+        "depth": "/camera/camera/aligned_depth_to_color/image_raw",
+        "pose_source": "tf",
+    },
+    "zed": {  # zed_wrapper up to version 4; version 5 calls the image rgb/color/rect/image
+        "image": "/zed/zed_node/rgb/image_rect_color",
+        "camera_info": "/zed/zed_node/rgb/camera_info",
+        "depth": "/zed/zed_node/depth/depth_registered",
+        "pose_source": "tf",
+    },
+    "oak": {  # depthai_ros_driver, depth aligned to the colour camera
+        "image": "/oak/rgb/image_raw",
+        "camera_info": "/oak/rgb/camera_info",
+        "depth": "/oak/stereo/image_raw",
+        "pose_source": "tf",
+    },
+    "gazebo": {  # an rgbd_camera on the topic `camera`, bridged by ros_gz_bridge
+        "image": "/camera/image",
+        "camera_info": "/camera/camera_info",
+        "depth": "/camera/depth_image",
+        "pose_source": "tf",
+        "use_sim_time": "true",
+    },
+    "isaac": {  # the ROS 2 camera helper of Isaac Sim
+        "image": "/rgb",
+        "camera_info": "/camera_info",
+        "depth": "/depth",
+        "pose_source": "tf",
+        "use_sim_time": "true",
+    },
+    "bag": {"use_sim_time": "true", "qos_input": "reliable"},  # ros2 bag play --clock
+}
 ARGUMENTS = {
     "namespace": ("", "Namespace of the node and of its relative topics"),
     "params_file": (PathJoinSubstitution([CONFIG, "ovs3d.yaml"]), "Parameters; `ovs3d config` prints a template"),
-    "pose_source": ("", "pose, odom, transform or tf; empty: as in the parameter file"),
+    "preset": ("none", "Topics and settings of a camera or simulator"),
+    "pose_source": ("", "pose, odom, transform or tf; empty: as in the preset or the parameter file"),
     "clip_model": ("", "Image-text encoder; empty: as in the parameter file"),
     "world_frame": ("", "Frame of the map; empty: as in the parameter file"),
-    "use_sim_time": ("false", "Take the time from /clock"),
+    "qos_input": ("", "sensor_data or reliable; empty: as in the preset or the parameter file"),
+    "autostart": ("", "false leaves configuring and activating to a lifecycle manager; empty: as in the parameter file"),
+    "use_sim_time": ("", "Take the time from /clock; empty: as in the preset, else false"),
+    "log_level": ("info", "debug, info, warn, error or fatal"),
     "data": ("", "Dataset to publish instead of a camera; empty: none"),
     "rate": ("2.0", "Frames per second of the dataset"),
     "loop": ("false", "Publish the dataset again and again"),
     "rviz": ("false", "Start RViz"),
-    **{name: (name, f"Topic to take {name} from") for name in INPUTS},
+    **{name: ("", f"Topic to take {name} from; empty: as in the preset, else {name}") for name in INPUTS},
 }
+PATIENCE = "60"  # seconds between SIGINT and SIGTERM: the node may have a large map to write
 PLAYER_WAIT = "600"  # seconds: a large encoder takes its time to load or to be fetched
 # launch argument -> parameter it overrides when it is not empty
-OVERRIDES = {"pose_source": "pose_source", "clip_model": "clip.model", "world_frame": "input.world_frame"}
+OVERRIDES = {
+    "pose_source": "pose_source",
+    "clip_model": "clip.model",
+    "world_frame": "input.world_frame",
+    "qos_input": "qos.input",
+}
 
 
 def generate_launch_description() -> LaunchDescription:
     """All arguments with their defaults; the processes follow from their values."""
-    declared = [DeclareLaunchArgument(name, default_value=default, description=about)
+    declared = [DeclareLaunchArgument(name, default_value=default, description=about,
+                                      choices=list(PRESETS) if name == "preset" else None)
                 for name, (default, about) in ARGUMENTS.items()]
-    rviz = Node(package="rviz2", executable="rviz2", name="rviz2", output="screen",
-                namespace=LaunchConfiguration("namespace"),
-                arguments=["-d", PathJoinSubstitution([CONFIG, "ovs3d.rviz"])],
-                parameters=[{"use_sim_time": LaunchConfiguration("use_sim_time")}],
-                condition=IfCondition(LaunchConfiguration("rviz")))
-    return LaunchDescription([*declared, OpaqueFunction(function=_processes), rviz])
+    return LaunchDescription([*declared, OpaqueFunction(function=_processes)])
 
 
 def _processes(context) -> list[Node]:
-    """The mapping node, and the player when there is data."""
+    """The mapping node, the player when there is data, and RViz."""
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
-    remappings = [(name, given[name]) for name in INPUTS if given[name] != name]
+    given |= {name: value for name, value in PRESETS[given["preset"]].items() if not given[name]}
+    remappings = [(name, given[name]) for name in INPUTS if given[name] and given[name] != name]
     overrides = {parameter: given[name] for name, parameter in OVERRIDES.items() if given[name]}
+    if given["autostart"]:
+        overrides["autostart"] = given["autostart"].lower() == "true"
+    sim_time = {"use_sim_time": given["use_sim_time"].lower() == "true"}
     common = {"package": "ovs3d_ros", "namespace": given["namespace"], "remappings": remappings, "output": "screen"}
-    sim_time = given["use_sim_time"].lower() == "true"
     nodes = [Node(executable="node", name="ovs3d", **common,
-                  parameters=[given["params_file"], overrides, {"use_sim_time": sim_time}])]
+                  parameters=[given["params_file"], overrides, sim_time],
+                  arguments=["--ros-args", "--log-level", given["log_level"]],
+                  sigterm_timeout=PATIENCE, sigkill_timeout=PATIENCE)]
     if given["data"]:
         arguments = [given["data"], "--rate", given["rate"], "--wait", PLAYER_WAIT]
         arguments += ["--loop"] if given["loop"].lower() == "true" else []
         arguments += ["--pose-source", given["pose_source"]] if given["pose_source"] else []
         arguments += ["--world-frame", given["world_frame"]] if given["world_frame"] else []
         nodes.append(Node(executable="play", name="player", arguments=arguments, **common))
+    nodes.append(Node(package="rviz2", executable="rviz2", name="rviz2", output="screen",
+                      namespace=given["namespace"], arguments=["-d", PathJoinSubstitution([CONFIG, "ovs3d.rviz"])],
+                      parameters=[sim_time], condition=IfCondition(LaunchConfiguration("rviz"))))
     return nodes

@@ -2,7 +2,7 @@
 
 pip calls this; colcon and a distribution use package.xml and CMakeLists.txt alone. CMake runs in a
 temporary folder, and what it installs becomes the wheel: the Python package, the shared libraries (``lib/``)
-and the ament index (``share/``).
+and the ament index (``share/``). tests/tf2_msgs/setup.py builds its package with the same functions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from setuptools.command.build_ext import build_ext
 
 NAME = "ovs3d_interfaces"
 VERSION = "0.1.0"
-SOURCE = Path(__file__).resolve().parent
 
 
 def wheels_prefix() -> Path:
@@ -28,8 +27,8 @@ def wheels_prefix() -> Path:
     spec = importlib.util.find_spec("rosidl_adapter")
     if spec is None or spec.origin is None:
         raise SystemExit(
-            "ovs3d_interfaces: the rosidl wheels are missing; run `pip install ./ovs3d_interfaces` with "
-            "build isolation on x86-64 Linux with Python 3.10 to 3.13, or build with colcon on a distribution"
+            "the rosidl wheels are missing; run `pip install ./ovs3d_interfaces` with build isolation on x86-64 Linux "
+            "with Python 3.10 to 3.13, or build with colcon on a distribution"
         )
     return Path(spec.origin).resolve().parents[4]
 
@@ -43,15 +42,15 @@ def build_environment(prefix: Path) -> dict[str, str]:
     return env
 
 
-def build_interfaces(build: Path, install: Path) -> None:
-    """Configures, generates, compiles and installs the CMake project into ``install``."""
+def build_interfaces(source: Path, build: Path, install: Path) -> None:
+    """Configures, generates, compiles and installs the CMake project in ``source`` into ``install``."""
     env = build_environment(wheels_prefix())
     configure = [
         "cmake",
         "-G",
         "Ninja",
         "-S",
-        str(SOURCE),
+        str(source),
         "-B",
         str(build),
         f"-DCMAKE_INSTALL_PREFIX={install}",
@@ -72,11 +71,12 @@ class BuildInterfaces(build_ext):
 
     def run(self) -> None:
         if self.editable_mode:
-            raise SystemExit("ovs3d_interfaces is generated and compiled: install it without -e")
+            raise SystemExit("interfaces are generated and compiled: install them without -e")
+        name = self.distribution.get_name().replace("-", "_")
         install = Path(self.build_temp).resolve() / "install"
-        build_interfaces(Path(self.build_temp).resolve() / "cmake", install)
-        package = next(install.glob(f"lib/python*/site-packages/{NAME}"))
-        shutil.copytree(package, Path(self.build_lib) / NAME, ignore=shutil.ignore_patterns("__pycache__"))
+        build_interfaces(Path.cwd(), Path(self.build_temp).resolve() / "cmake", install)
+        package = next(install.glob(f"lib/python*/site-packages/{name}"))
+        shutil.copytree(package, Path(self.build_lib) / name, ignore=shutil.ignore_patterns("__pycache__"))
         self.distribution.data_files = data_files(install)
 
 
@@ -101,18 +101,29 @@ def data_files(install: Path) -> list[tuple[str, list[str]]]:
     return listed
 
 
-with tempfile.TemporaryDirectory(prefix=f"{NAME}_") as build_base:
-    setup(
-        name="ovs3d-interfaces",
-        version=VERSION,
-        description="Messages and services of ovs3d_ros, open-vocabulary 3D Gaussian maps",
-        license="Apache-2.0",
-        packages=[],
-        distclass=BinaryDistribution,
-        cmdclass={"build_ext": BuildInterfaces},
-        options={"build": {"build_base": build_base}},
-        python_requires=">=3.10",
-        install_requires=[
+def setup_interfaces(name: str, version: str, description: str, requires: list[str]) -> None:
+    """Runs setuptools for the interface package ``name`` in the current folder."""
+    with tempfile.TemporaryDirectory(prefix=f"{name}_") as build_base:
+        setup(
+            name=name.replace("_", "-"),
+            version=version,
+            description=description,
+            license="Apache-2.0",
+            packages=[],
+            distclass=BinaryDistribution,
+            cmdclass={"build_ext": BuildInterfaces},
+            options={"build": {"build_base": build_base}},
+            python_requires=">=3.10",
+            install_requires=requires,
+        )
+
+
+if __name__ == "__main__":
+    setup_interfaces(
+        NAME,
+        VERSION,
+        "Messages and services of ovs3d_ros, open-vocabulary 3D Gaussian maps",
+        [
             "ros-rclpy[fastrtps]==9.1.2",
             "ros-std-msgs==5.5.1",
             "ros-geometry-msgs==5.5.1",

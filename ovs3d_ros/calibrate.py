@@ -21,7 +21,7 @@ from ovs3d_ros.query import MAX_PROMPTS
 from ovs3d_ros.types import MapSnapshot, UserError
 
 THRESHOLDS = np.linspace(0.3, 0.9, 25)
-MIN_SHARE, MIN_VIEWS = 0.0025, 3  # of the image: a thing that shows less, in fewer views, is not asked for
+MIN_SHARE, MIN_VIEWS = 0.0025, 3  # of a view (14 x 14 px of 320 x 240): what shows less is not asked for
 _EVERY = 4  # views whose masks decide on the threshold
 _MIN_GENERAL = 8  # general prompts of either outcome, below which they are judged like the others
 _DECAY = 1e-2  # of the logistic weights
@@ -54,12 +54,19 @@ class Asked:
     iou: np.ndarray
 
 
-def visible_classes(dataset: Dataset) -> list[str]:
-    """Class names that cover `MIN_SHARE` of `MIN_VIEWS` views at least, or of all views where there are fewer."""
-    shares = np.array([np.bincount(frame.labels.ravel(), minlength=len(dataset.classes)) / frame.labels.size
-                       for frame in dataset if frame.labels is not None])
-    shares = np.sort(shares, axis=0)[-min(MIN_VIEWS, len(shares))]
-    return [name for name, share in zip(dataset.classes, shares) if name and share >= MIN_SHARE]
+def visible_classes(dataset: Dataset, indices: Sequence[int] | None = None) -> list[str]:
+    """Class names that cover `MIN_SHARE` of `MIN_VIEWS` views at least: a map cannot know of others.
+
+    Args:
+        dataset: a labelled one.
+        indices: the views that count; default all.
+    """
+    views = np.zeros(len(dataset.classes), np.int64)
+    for index in range(len(dataset)) if indices is None else indices:
+        labels = dataset[index].labels
+        if labels is not None:
+            views += np.bincount(labels.ravel(), minlength=len(views)) >= MIN_SHARE * labels.size
+    return [name for name, count in zip(dataset.classes, views) if name and count >= MIN_VIEWS]
 
 
 def bare(name: str) -> str:

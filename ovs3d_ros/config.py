@@ -16,6 +16,11 @@ from typing import Any, Iterator
 from ovs3d_ros.types import UserError
 
 
+# Paths, or groups that end in a dot, of what may change while a map grows.
+RUNTIME = ("keyframe.", "seed.", "query.", "map.max_gaussians", "train.steps_per_keyframe", "output.max_points",
+           "output.min_opacity", "output.stand_off", "output.grid_resolution")
+
+
 @dataclass(frozen=True, slots=True)
 class Leaf:
     """One parameter: dotted path, type, default and what a user needs to know about it."""
@@ -28,6 +33,11 @@ class Leaf:
     low: float | None
     high: float | None
     choices: tuple[str, ...]
+
+    @property
+    def runtime(self) -> bool:
+        """Whether it may change while a map grows, see `Ovs3d.configure`; the others are fixed at the start."""
+        return self.path.startswith(RUNTIME)
 
 
 def leaf(default: Any, doc: str, unit: str = "", low: float | None = None, high: float | None = None,
@@ -167,8 +177,11 @@ class InputConfig:
                                 choices=("raw", "compressedDepth"))
     rectification: str = leaf("auto", "Raw images are undistorted by camera_info; auto: images are rectified if their "
                                       "topic's name contains rect", choices=("auto", "raw", "rectified"))
+    cameras: tuple[str, ...] = leaf(("",), "Names of several cameras, before their topics: [front, rear] takes "
+                                           "front/image, rear/image, ...; an empty name: one camera, image")
     extrinsics: tuple[float, ...] = leaf((0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0), "Optical frame in the odometry's child "
-                                         "frame, for pose_source odom: x y z qx qy qz qw")
+                                         "frame, for pose_source odom, and in that of keyframe_path: x y z qx qy qz "
+                                         "qw of each camera")
     pose_gap: float = leaf(0.5, "Longest gap poses are interpolated over", unit="s", low=0.0, high=60.0)
     clock_jump: float = leaf(2.0, "A stamp this much older than the newest: the clock was set back, time buffers are "
                                   "emptied, the map is kept", unit="s", low=0.1)
@@ -195,6 +208,8 @@ class OutputConfig:
     rate: float = leaf(1.0, "How often the map cloud is published while it changes", unit="Hz", low=0.01, high=60.0)
     max_points: int = leaf(200_000, "Points per published cloud", low=100, high=20_000_000)
     min_opacity: float = leaf(0.1, "Gaussians more transparent than this are left out of clouds", low=0.0, high=1.0)
+    stand_off: float = leaf(0.8, "Distance of ~/goal_pose from the box of the object", unit="m", low=0.0, high=100.0)
+    grid_resolution: float = leaf(0.05, "Side of a cell of ~/query_grid", unit="m", low=0.001, high=10.0)
     save_on_exit: str = leaf("", "File the map is written to when the node ends; empty: it is not")
 
 
@@ -202,6 +217,8 @@ class OutputConfig:
 class Config:
     """The whole configuration; see `leaves` for a flat view."""
 
+    autostart: bool = leaf(True, "The node configures and activates itself; false leaves that to whoever manages its "
+                                 "lifecycle")
     pose_source: str = leaf("pose", "Where camera poses come from", choices=("pose", "odom", "transform", "tf"))
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)
@@ -237,6 +254,8 @@ def _checked(spec: Leaf, value: Any) -> Any:
     if spec.type is tuple:
         if not isinstance(value, (list, tuple)):
             raise UserError(f"{spec.path}: expected a list, got {value!r}")
+        if not value:
+            raise UserError(f"{spec.path}: must not be empty")
         return tuple(_checked_scalar(spec, type(spec.default[0]), v) for v in value)
     return _checked_scalar(spec, spec.type, value)
 

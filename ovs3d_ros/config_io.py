@@ -82,6 +82,8 @@ def to_yaml(config: Config | None = None) -> str:
         about = f"{spec.doc}{f' ({spec.unit})' if spec.unit else ''}{bounds.replace('None', '')}"
         if spec.choices:
             about += f": {' | '.join(spec.choices)}"
+        if spec.runtime:
+            about += " (may change while running)"
         scalar = list(value) if isinstance(value, tuple) else value
         text = yaml.safe_dump(scalar, default_flow_style=True, width=1000).replace("\n...", "").strip()
         lines += [f"{indent}# {about}", f"{indent}{name}: {text}"]

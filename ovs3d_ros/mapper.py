@@ -102,9 +102,9 @@ class Mapper:
         self._median_depth = 0.0
 
     def wants(self, frame: Frame) -> bool:
-        """Whether this frame should become a keyframe."""
-        depth = self._median_depth or 1.0
-        return not self.keyframes or is_new_view(self.config.keyframe, frame, self.keyframes[-1], depth)
+        """Whether this frame should become a keyframe: something new for the camera that took it."""
+        last = next((k for k in reversed(self.keyframes) if k.sensor == frame.sensor), None)
+        return last is None or is_new_view(self.config.keyframe, frame, last, self._median_depth or 1.0)
 
     def insert(self, keyframe: Keyframe) -> None:
         """Adds a keyframe and seeds Gaussians where the map does not explain it."""
@@ -121,7 +121,8 @@ class Mapper:
         self._exposure.grow()
         self._update_extent()
 
-    def update_poses(self, stamps: np.ndarray, camtoworlds: np.ndarray, tolerance: float = 1e-3) -> int:
+    def update_poses(self, stamps: np.ndarray, camtoworlds: np.ndarray, tolerance: float = 1e-3,
+                     sensor: str | None = None) -> int:
         """Moves keyframes, and with each the Gaussians that it spawned and what was split off them.
 
         Gaussians of a point cloud or a loaded map belong to no keyframe of this run and stay, as do keyframes that
@@ -130,6 +131,8 @@ class Mapper:
         Args:
             stamps: [P] seconds; each names the keyframe nearest in time, if it is within `tolerance` seconds.
             camtoworlds: [P, 4, 4] float64.
+            tolerance: seconds.
+            sensor: only keyframes of this camera are meant; None: of any.
 
         Returns:
             how many Gaussians moved.
@@ -137,7 +140,7 @@ class Mapper:
         Raises:
             UserError: a pose cannot be used. The map is unchanged.
         """
-        times = np.array([keyframe.stamp for keyframe in self.keyframes])
+        times = np.array([k.stamp if sensor in (None, k.sensor) else np.inf for k in self.keyframes])
         poses = [check_pose(pose, f"keyframe pose at {stamp:.3f} s") for stamp, pose in zip(stamps, camtoworlds)]
         moved = 0
         for stamp, pose in zip(stamps, poses, strict=True):

@@ -54,6 +54,10 @@ class Ovs3d:
         self._texts: dict[str, torch.Tensor] = {}
         self.reset()
 
+    def configure(self, config: Config) -> None:
+        """Takes new values of parameters that may change while a map grows (`Leaf.runtime`), from any thread."""
+        self.config = self.mapper.config = config
+
     def reset(self) -> None:
         """Forgets the map; models, settings, and the versions counted so far stay."""
         self.mapper = Mapper(self.config, self.rasterizer, self.device)
@@ -121,9 +125,9 @@ class Ovs3d:
             self.lifter.lift(keyframe, self.mapper.gaussians, self.rasterizer)
         return True
 
-    def update_poses(self, stamps: np.ndarray, camtoworlds: np.ndarray) -> int:
+    def update_poses(self, stamps: np.ndarray, camtoworlds: np.ndarray, sensor: str | None = None) -> int:
         """Corrects keyframe poses after a loop closure, see `Mapper.update_poses`; how many Gaussians moved along."""
-        return self.mapper.update_poses(stamps, camtoworlds)
+        return self.mapper.update_poses(stamps, camtoworlds, sensor=sensor)
 
     def add_points(self, xyz: np.ndarray, rgb: np.ndarray) -> None:
         """Seeds the map from a point cloud: xyz [P, 3] metres, rgb [P, 3] uint8."""
@@ -329,7 +333,7 @@ class Ovs3d:
         if depth is not None:
             depth = torch.from_numpy(cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST)).to(self.device)
         return Keyframe(
-            index=len(self.mapper.keyframes), stamp=frame.stamp, name=frame.name, camera=camera,
+            index=len(self.mapper.keyframes), stamp=frame.stamp, name=frame.name, sensor=frame.sensor, camera=camera,
             image=torch.from_numpy(image).to(self.device).float() / 255.0, camtoworld=frame.camtoworld, depth=depth)
 
     @property

@@ -58,6 +58,7 @@ class Frame:
         depth: [H, W] float32 z in metres, 0 = none; or None.
         labels: [H, W] integer class index, 0 = unlabelled; or None. Never used for mapping.
         name: what to call it in messages and file names.
+        sensor: which camera of several took it; each decides for itself when it sees something new.
     """
 
     stamp: float
@@ -67,6 +68,7 @@ class Frame:
     depth: np.ndarray | None = None
     labels: np.ndarray | None = None
     name: str = ""
+    sensor: str = ""
 
 
 @dataclass(slots=True)
@@ -104,6 +106,7 @@ class Keyframe:
         camtoworld: [4, 4] float64.
         depth: [H, W] float32 metres, 0 = none; or None.
         crops: CLIP crop table, once encoded.
+        sensor: the frame's camera.
     """
 
     index: int
@@ -114,6 +117,7 @@ class Keyframe:
     camtoworld: np.ndarray
     depth: torch.Tensor | None = None
     crops: CropTable | None = None
+    sensor: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,8 @@ class _Counters:
     dropped: int = 0
     ignored: int = 0
     rejected: int = 0
+    mapped: int = 0
+    skipped: int = 0
     last_rejection: str = ""
     latencies_ms: deque = field(default_factory=lambda: deque(maxlen=_LATENCIES))
 
@@ -74,6 +76,10 @@ class MappingWorker:
         self._busy = prepare is not None
         self._thread.start()
 
+    def configure(self, config: Config) -> None:
+        """Takes new values of parameters that may change while a map grows."""
+        self.config = config
+
     def submit(self, frame: Frame) -> None:
         """Queues a frame without ever blocking; when the inbox is full the oldest frame is dropped and counted.
 
@@ -96,13 +102,18 @@ class MappingWorker:
         return self._snapshot
 
     def stats(self) -> dict:
-        """Counters and rates for diagnostics: frames_received, frames_dropped, frames_ignored, frames_rejected,
-        last_rejection, ingest, training, queue, idle (see `wait_idle`), keyframes, num_gaussians, steps, psnr, map_version, frame_to_map_p50_ms,
-        frame_to_map_p95_ms."""
+        """Counters and rates for diagnostics.
+
+        frames_received is the sum of frames_mapped (as keyframes), frames_skipped (they showed nothing new),
+        frames_dropped, frames_ignored, frames_rejected, the queue and the one that is being mapped. Besides:
+        last_rejection, ingest, training, idle (see `wait_idle`), keyframes, num_gaussians, steps, psnr, map_version,
+        frame_to_map_p50_ms, frame_to_map_p95_ms.
+        """
         with self._changed:
             counters, queue = self._counters, len(self._inbox)
             latencies = np.array(counters.latencies_ms or [np.nan])
-            figures = dict(frames_received=counters.received, frames_dropped=counters.dropped,
+            figures = dict(frames_received=counters.received, frames_mapped=counters.mapped,
+                           frames_skipped=counters.skipped, frames_dropped=counters.dropped,
                            frames_ignored=counters.ignored, frames_rejected=counters.rejected,
                            last_rejection=counters.last_rejection, ingest=self._ingest, training=self._training,
                            queue=queue, idle=self._is_idle())
@@ -150,6 +161,26 @@ class MappingWorker:
         if future.cancel():
             raise TimeoutError(f"mapping was busy for {timeout:.0f} s")
         return future.result()  # done, or being done
+
+    def post(self, change: Callable[[], Result], done: Callable[[concurrent.futures.Future], None]) -> None:
+        """Has the mapping thread run `change`, which may alter the map, and publish it if the result is not 0.
+
+        Never blocks. `done` gets the future on the mapping thread; a future that is cancelled never ran.
+        """
+        def job() -> Result:
+            result = change()
+            if result:
+                self._publish()
+            return result
+
+        future: concurrent.futures.Future = concurrent.futures.Future()
+        future.add_done_callback(done)
+        with self._changed:
+            if self._stopping or self.error is not None:
+                future.cancel()
+                return
+            self._jobs.append((job, future))
+            self._changed.notify_all()
 
     def replace_map(self, change: Callable[[], object], timeout: float) -> MapSnapshot | None:
         """Runs `change`, which replaces or empties the pipeline's map, as `run` does, and publishes what is there then.
@@ -241,6 +272,9 @@ class MappingWorker:
                 self._counters.rejected += 1
                 self._counters.last_rejection = str(error)
             return
+        with self._changed:
+            self._counters.mapped += inserted
+            self._counters.skipped += not inserted
         if not inserted:
             return
         self._publish()

@@ -5,6 +5,7 @@ Selected by import string, `clip.model:=color_encoder:ColorEncoder`.
 
 from __future__ import annotations
 
+import os
 import re
 import zlib
 
@@ -12,7 +13,7 @@ import cv2
 import numpy as np
 import torch
 
-from ovs3d_ros.types import CropTable
+from ovs3d_ros.types import CropTable, UserError
 
 COLORS = ("red", "green", "blue", "grey")
 CELL = 4  # pixels
@@ -69,3 +70,24 @@ class BrokenEncoder(ColorEncoder):
 
     def encode_image(self, image: np.ndarray) -> CropTable:
         raise RuntimeError("the encoder broke")
+
+
+class FragileEncoder(ColorEncoder):
+    """Fails at its fifth image; the first is the warm-up."""
+
+    images = 0
+
+    def encode_image(self, image: np.ndarray) -> CropTable:
+        self.images += 1
+        if self.images == 5:
+            raise RuntimeError("the encoder wore out")
+        return super().encode_image(image)
+
+
+class LateEncoder(ColorEncoder):
+    """Needs the file that WEIGHTS names."""
+
+    def __init__(self, config, device):
+        if not os.path.exists(os.environ["WEIGHTS"]):
+            raise UserError("clip.model: the weights are not there; fetch them")
+        super().__init__(config, device)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from ovs3d_ros.geometry import OPENGL_TO_OPENCV
-from ovs3d_ros.ros.environment import child_environment
+from ovs3d_ros.ros.environment import BOOTSTRAP_MARK, child_environment  # noqa: F401
 
 WIDTH, HEIGHT, FOCAL = 160, 120, 130.0
 ROOM = np.array([[-4.0, -4.0, 0.0], [4.0, 4.0, 3.0]])  # opposite corners, metres
@@ -43,8 +43,8 @@ def render(camtoworld: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     columns, rows = np.meshgrid(np.arange(WIDTH) + 0.5, np.arange(HEIGHT) + 0.5)
     local = np.stack([(columns - WIDTH / 2) / FOCAL, (rows - HEIGHT / 2) / FOCAL, np.ones_like(columns)], -1)
     rays, eye = local @ camtoworld[:3, :3].T, camtoworld[:3, 3]  # z of `local` is 1: ray lengths are z-depths
-    with np.errstate(divide="ignore"):
-        exits = np.where(rays > 0, ROOM[1] - eye, ROOM[0] - eye) / rays  # [H, W, 3] to the walls of each axis
+    rays = np.where(np.abs(rays) < 1e-9, 1e-9, rays)  # along a wall
+    exits = np.where(rays > 0, ROOM[1] - eye, ROOM[0] - eye) / rays  # [H, W, 3] to the walls of each axis
     depth = exits.min(-1)
     hits = eye + depth[..., None] * rays
     checks = np.floor(hits * 2 + 0.25).sum(-1) % 2

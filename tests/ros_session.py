@@ -45,20 +45,23 @@ class Client:
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
         self.newest: dict[str, object] = {}
+        self.topics: set[str] = set()
         self.queries = self.node.create_client(QueryText, "/ovs3d/query")
         self.listen("/diagnostics", conversions.DiagnosticArray, 10)
         self.thread = threading.Thread(target=self.executor.spin, daemon=True)
         self.thread.start()
 
     def listen(self, topic: str, message_type: type, profile) -> None:
+        self.topics.add(topic)
         self.node.create_subscription(
             message_type, topic, lambda m: self.newest.__setitem__(topic, m), profile
         )
         self.executor.wake()
 
     def receive(self, topic: str, message_type: type, profile, seconds: float = 20.0):
-        """Subscribes now and returns the first message that comes."""
-        self.listen(topic, message_type, profile)
+        """Subscribes, unless it did before, and returns the newest message once there is one."""
+        if topic not in self.topics:
+            self.listen(topic, message_type, profile)
         wait_until(lambda: topic in self.newest, seconds, lambda: f"nothing on {topic}")
         return self.newest[topic]
 
@@ -103,13 +106,14 @@ class Client:
 class Session:
     """A node that has mapped the scene, what it said before, and a client."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, settings: dict | None = None):
         self.domain_id = free_domain_id()
         self.folder = folder
         self.saved = folder / "room.ovs3d"
         self.data = write_dataset(folder / "tiny", FRAMES)
         self.maps = folder / "maps"
-        self.settings = {**SETTINGS, "output.save_on_exit": self.saved, "map.directory": self.maps}
+        self.settings = {
+            **SETTINGS, "output.save_on_exit": self.saved, "map.directory": self.maps, **(settings or {})}
         self.node = start_node(self.settings, self.domain_id, folder / "node.log")
         self.client = Client(self.domain_id)
         self.early_answer: QueryText.Response | None = None

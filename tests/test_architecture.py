@@ -40,6 +40,7 @@ ORDER = (
     "calibrate",
     "visualize",
     "clouds",
+    "places",
     "viewer",
     "ros",
     "demo",

@@ -22,6 +22,7 @@ DISTRIBUTION_OF = {
     "PIL": "pillow",
     "yaml": "pyyaml",
     "open_clip": "open_clip_torch",
+    "tf2_ros": "tf2_ros_py",
 }
 OUTPUT_FOLDERS = ("build", "*.egg-info", "__pycache__", ".git", ".venv*", "out", "dist", "install", "log")
 
@@ -133,6 +134,10 @@ def test_ros_wheels_are_pinned_alike(repository: Path) -> None:
     for pinned in (core, interfaces):
         assert {n: v for n, v in pinned.items() if n in built_with and built_with[n] != v} == {}
     assert set(interfaces) <= set(built_with)
+    ours, tf2 = ((repository / folder / "pyproject.toml").read_text() for folder in ("ovs3d_interfaces", "tests/tf2_msgs"))
+    assert [line for line in tf2.splitlines() if not line.startswith("#")] == [
+        line for line in ours.splitlines() if not line.startswith("#")]
+    assert pins((repository / "tests/tf2_msgs/setup.py").read_text()).items() <= interfaces.items()
 
 
 def test_wheel_holds_package_data_and_ros_files(repository: Path, wheel: Path) -> None:
@@ -169,7 +174,7 @@ def test_every_import_is_declared(repository: Path, wheel: Path) -> None:
     ros = {child.text for child in package_xml(repository) if child.tag in ("depend", "exec_depend")}
     undeclared = {}
     for name, where in third_party_imports(repository / "ovs3d_ros").items():
-        if where.startswith("ros/") and name in ros:
+        if where.startswith("ros/") and DISTRIBUTION_OF.get(name, name) in ros:
             continue
         if canonical(DISTRIBUTION_OF.get(name, name)) not in declared:
             undeclared[name] = where

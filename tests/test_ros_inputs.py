@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -12,22 +11,15 @@ pytest.importorskip("rclpy")
 pytestmark = pytest.mark.ros
 
 import cv2  # noqa: E402
-import rclpy  # noqa: E402
-from rclpy.context import Context  # noqa: E402
-from rclpy.executors import SingleThreadedExecutor  # noqa: E402
-from rclpy.node import Node  # noqa: E402
-from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
+from ros_env import HEIGHT, WIDTH, write_dataset  # noqa: E402
+from ros_wire import Robot, Transforms, at, connect, needs_tf, wire  # noqa: E402, F401
 
 from ovs3d_ros.config import Config, override  # noqa: E402
 from ovs3d_ros.datasets import open_dataset  # noqa: E402
 from ovs3d_ros.ros import conversions  # noqa: E402
-from ovs3d_ros.ros.environment import free_domain_id  # noqa: E402
-from ovs3d_ros.ros.inputs import Inputs  # noqa: E402
+from ovs3d_ros.ros.inputs import check_cameras, split_extrinsics  # noqa: E402
 from ovs3d_ros.ros.play import Player  # noqa: E402
-from ovs3d_ros.types import Camera, Frame  # noqa: E402
-from ros_env import HEIGHT, WIDTH, use_child_environment, write_dataset  # noqa: E402
-
-CAMERA = Camera(np.array([[130.0, 0, WIDTH / 2], [0, 130.0, HEIGHT / 2], [0, 0, 1]]), WIDTH, HEIGHT)
+from ovs3d_ros.types import UserError  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -35,95 +27,14 @@ def dataset(tmp_path_factory):
     return open_dataset(write_dataset(tmp_path_factory.mktemp("scene") / "tiny", count=3))
 
 
-class Wire:
-    """A subscribing and a publishing node in one context, spun by hand."""
-
-    def __init__(self, context: Context):
-        self.context = context
-        self.executor = SingleThreadedExecutor(context=context)
-        self.nodes: list[Node] = []
-        self.frames: list[Frame] = []
-
-    def node(self, name: str) -> Node:
-        return self.adopt(Node(name, context=self.context))
-
-    def adopt(self, node: Node) -> Node:
-        self.executor.add_node(node)
-        self.nodes.append(node)
-        return node
-
-    def inputs(self, **changes) -> Inputs:
-        config = override(
-            Config(), {"qos.input": "reliable", **{k.replace("__", "."): v for k, v in changes.items()}}
-        )
-        return Inputs(self.node("receiver"), config, lambda frame, header: self.frames.append(frame))
-
-    def spin_until(self, condition, seconds: float = 10.0) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, "it did not happen in time"
-            self.executor.spin_once(timeout_sec=0.02)
-
-    def spin(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            self.executor.spin_once(timeout_sec=0.02)
-
-
-@pytest.fixture
-def wire(monkeypatch) -> Iterator[Wire]:
-    domain_id = free_domain_id()
-    use_child_environment(monkeypatch)
-    context = Context()
-    rclpy.init(context=context, args=[], domain_id=domain_id)
-    wire = Wire(context)
-    yield wire
-    wire.executor.shutdown()
-    for node in wire.nodes:
-        node.destroy_node()
-    rclpy.shutdown(context=context)
-
-
-class Robot:
-    """Publishes single messages on the input topics."""
-
-    def __init__(self, wire: Wire, image_type=conversions.Image, image_topic="image", reliable: bool = True):
-        self.wire = wire
-        self.node = wire.node("robot")
-        profile = QoSProfile(
-            depth=10, reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
-        )
-        self.publishers = {
-            name: self.node.create_publisher(kind, name, profile)
-            for name, kind in {
-                image_topic: image_type,
-                "camera_info": conversions.CameraInfo,
-                "depth": conversions.Image,
-                "pose": conversions.PoseStamped,
-            }.items()
-        }
-
-    def send(self, stamp: float, **messages) -> None:
-        """Sends the usual messages of one moment; those given by name replace them, None leaves one out."""
-        header, world = conversions.to_header(stamp, "camera"), conversions.to_header(stamp, "map")
-        usual = {
-            "pose": conversions.PoseStamped(header=world, pose=conversions.to_pose(np.eye(4))),
-            "camera_info": conversions.to_camera_info(CAMERA, header),
-            "depth": conversions.to_image(np.ones((HEIGHT, WIDTH), np.float32), "32FC1", header),
-            "image": conversions.to_image(np.full((HEIGHT, WIDTH, 3), 99, np.uint8), "rgb8", header),
-        }
-        for name, message in {**usual, **messages}.items():
-            if message is not None and name in self.publishers:
-                self.publishers[name].publish(message)
-
-
-def connect(wire: Wire, publishers) -> None:
-    wire.spin_until(lambda: all(p.get_subscription_count() for p in publishers))
-
-
 @pytest.mark.parametrize(
     "pose_source, depth_encoding, quality",
-    [("pose", "32FC1", "reliable"), ("odom", "16UC1", "reliable"), ("transform", "32FC1", "sensor_data")],
+    [
+        ("pose", "32FC1", "reliable"),
+        ("odom", "16UC1", "reliable"),
+        ("transform", "32FC1", "sensor_data"),
+        pytest.param("tf", "32FC1", "reliable", marks=needs_tf),
+    ],
 )
 def test_played_frames_arrive_as_they_are_on_disk(wire, dataset, pose_source, depth_encoding, quality):
     wire.inputs(pose_source=pose_source, qos__input=quality)
@@ -155,6 +66,37 @@ def test_odometry_is_moved_to_the_camera_by_the_extrinsics(wire, dataset):
     np.testing.assert_allclose(camera[:3, 2], forward, atol=1e-9)
     np.testing.assert_allclose(camera[:3, 0], right, atol=1e-9)
     np.testing.assert_allclose(camera[:3, 3], base[:3, 3] + 0.1 * forward + 0.5 * base[:3, 2], atol=1e-9)
+
+
+@needs_tf
+def test_tf_alone_gives_poses_along_a_chain_interpolated_to_the_image(wire):
+    transforms = Transforms(wire)
+    mount = conversions.extrinsics_matrix((0.1, 0.0, 0.5, -0.5, 0.5, -0.5, 0.5), "mount")
+    transforms.send(0.0, "base", "camera", mount, "/tf_static")  # before anyone listens
+    wire.inputs(pose_source="tf", tf__timeout_s=20.0)
+    robot = Robot(wire)
+    connect(wire, [robot.publishers["image"], *transforms.publishers.values()])
+    robot.send(10.03)
+    for k in range(3):
+        transforms.send(9.9 + k / 4, "map", "odom", at(100.0))
+    transforms.send(10.0, "odom", "base", at(0.0))
+    wire.spin(0.2)
+    assert not wire.frames  # the transform after the image may still come
+    transforms.send(10.1, "odom", "base", at(1.0))
+    wire.spin_until(lambda: wire.frames)
+    np.testing.assert_allclose(wire.frames[0].camtoworld, at(100.3) @ mount, atol=1e-6)
+
+
+@needs_tf
+def test_broken_transforms_are_rejected_one_by_one(wire):
+    inputs = wire.inputs(pose_source="tf")
+    transforms = Transforms(wire)
+    connect(wire, transforms.publishers.values())
+    transforms.send(10.0, "map", "odom", at(float("nan")))
+    wire.spin_until(lambda: "/tf: 'odom': pose has NaN" in inputs.problem)
+    transforms.send(10.0, "map", "camera", at(0.0))
+    transforms.send(10.0, "elsewhere", "camera", at(0.0))
+    wire.spin_until(lambda: "'camera' has two parents, 'map' and 'elsewhere'" in inputs.problem)
 
 
 def test_compressed_images_are_taken(wire):
@@ -232,43 +174,6 @@ def test_images_wait_for_the_calibration(wire):
     wire.spin_until(lambda: len(wire.frames) == 2)
 
 
-def test_silence_names_what_is_missing(wire):
-    inputs = wire.inputs()
-    assert "no publisher on /image, /camera_info, /depth, /pose (0 Hz, reliable)" in inputs.report_silence()
-    robot = Robot(wire)
-    connect(wire, robot.publishers.values())
-    robot.send(10.0, depth=None)
-    wire.spin(0.2)
-    silence = inputs.report_silence()
-    assert silence.startswith("nothing on /depth (0 Hz, reliable) though 1 publisher(s) offer reliable")
-    assert "/image" not in silence
-    robot.send(11.0)
-    wire.spin_until(lambda: wire.frames)
-    assert inputs.report_silence() == ""
-
-
-def test_silence_explains_clocks_that_differ(wire):
-    inputs = wire.inputs(tf__timeout_s=0.1)
-    robot = Robot(wire)
-    connect(wire, robot.publishers.values())
-    world = conversions.to_header(5000.0, "map")
-    robot.send(10.0, pose=conversions.PoseStamped(header=world, pose=conversions.to_pose(np.eye(4))))
-    wire.spin(0.4)
-    silence = inputs.report_silence()
-    assert "newest image stamp 10.000" in silence
-    assert "newest pose stamp 5000.000" in silence
-
-
-def test_silence_explains_incompatible_quality_of_service(wire):
-    inputs = wire.inputs()
-    Robot(wire, reliable=False)
-    wire.spin_until(lambda: all(stream.incompatible for stream in inputs.streams.values()))
-    assert (
-        "/image (0 Hz, reliable): the publisher offers another quality of service; set qos.input=sensor_data"
-        in inputs.report_silence()
-    )
-
-
 def test_sensor_data_takes_best_effort_and_reliable_publishers(wire):
     wire.inputs(qos__input="sensor_data")
     robot = Robot(wire, reliable=False)
@@ -292,3 +197,46 @@ def test_a_clock_set_back_does_not_stop_the_frames(wire):
         else:
             wire.spin(0.2)
         assert len(wire.frames) <= count
+
+
+def test_messages_that_were_pushed_out_of_a_full_queue_are_counted(wire):  # noqa: F811
+    inputs = wire.inputs(qos__depth=2)
+    robot = Robot(wire)
+    connect(wire, robot.publishers.values())
+    robot.send(10.0)
+    wire.spin_until(lambda: wire.frames)
+    for k in range(8):
+        robot.send(10.1 + 0.1 * k)
+    time.sleep(0.5)  # they arrive while nobody takes them
+    wire.spin_until(lambda: inputs.streams["image"].received >= 3)
+    robot.send(11.0)
+    wire.spin_until(lambda: inputs.streams["image"].newest_stamp == 11.0)
+    image = inputs.streams["image"]
+    assert image.received + image.lost == 10 and image.lost > 0
+    assert inputs.lost == image.lost == inputs.values()["image lost"]
+
+
+def test_two_cameras_have_topics_and_frames_of_their_own(wire):  # noqa: F811
+    wire.inputs(input__cameras=["front", "rear"])
+    for camera in ("front", "rear"):
+        robot = Robot(wire, camera=camera)
+        connect(wire, robot.publishers.values())
+        robot.send(10.0)
+        wire.spin_until(lambda name=camera: wire.frames and wire.frames[-1].sensor == name)
+        assert wire.frames[-1].name == f"{camera}/10.000000"
+    assert len(wire.frames) == 2
+
+
+@pytest.mark.parametrize("names", [["front", ""], ["a", "a"], ["a b"], ["/front"], ["1st"], ["a/b"], ["größe"]])
+def test_names_of_cameras_must_be_parts_of_topics(names):
+    with pytest.raises(UserError, match="input.cameras"):
+        check_cameras(tuple(names))
+
+
+def test_odometry_needs_the_extrinsics_of_each_camera():
+    config = override(Config(), {"pose_source": "odom"})
+    with pytest.raises(UserError, match="for each of the 2 cameras, got 7"):
+        split_extrinsics(config, 2)
+    with pytest.raises(UserError, match="expected 7 numbers"):
+        split_extrinsics(override(config, {"input.extrinsics": [0.0] * 14}), 1)
+    assert len(split_extrinsics(Config(), 2)) == 2

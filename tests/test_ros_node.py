@@ -136,7 +136,10 @@ def test_argmax_gives_every_point_a_label_and_a_region_limits_it(session):
         (["  "], {}, "empty"),
         (["red ball", ""], {}, "prompt 2 is empty"),
         (["x" * 257], {}, "257 characters"),
+        (["x" * 10_000], {}, "10000 characters"),
         (["a"] * 65, {}, "65 prompts"),
+        (["a"], {"negatives": ["b"] * 65}, "65 negatives"),
+        (["a"], {"negatives": ["x" * 10_000]}, "10000 characters"),
         (["a"], {"negatives": [""]}, "empty"),
         (["a"], {"mode": 9}, "mode 9"),
         (["a"], {"threshold": float("nan")}, "threshold"),
@@ -144,14 +147,18 @@ def test_argmax_gives_every_point_a_label_and_a_region_limits_it(session):
         (["a"], {"refine": True}, "refine"),
         (["a"], {"roi_min": Point(x=1.0)}, "roi_min"),
         (["a"], {"roi_max": Point(x=float("inf"))}, "finite"),
+        (["a"], {"roi_min": Point(z=float("nan"))}, "finite"),
         (["a"], {"mask_stamps": [conversions.to_time(12.0)]}, "no keyframe at 12.000 s"),
+        (["a"], {"mask_stamps": [conversions.to_time(-12.0)]}, "no keyframe at -12.000 s"),
+        (["a"], {"mask_stamps": [conversions.to_time(12.0)] * 65}, "65 mask_stamps"),
     ],
 )
 def test_bad_requests_are_refused_with_a_reason(session, prompts, fields, problem):
     answer = session.client.query(*prompts, **fields)
     assert answer.error_code == QueryText.Response.BAD_REQUEST
     assert problem in answer.error_msg
-    assert "\n" not in answer.error_msg
+    assert "\n" not in answer.error_msg and len(answer.error_msg) < 500
+    assert not answer.objects and not answer.masks and not answer.cloud.data
 
 
 def test_late_subscribers_get_the_clouds_and_the_label_map(session):

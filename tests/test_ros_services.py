@@ -37,7 +37,9 @@ OK, NO_MAP, BAD_REQUEST = QueryText.Response.OK, QueryText.Response.NO_MAP, Quer
 def session(tmp_path_factory) -> Iterator[Session]:
     with pytest.MonkeyPatch.context() as patch:
         use_child_environment(patch)
-        session = Session(tmp_path_factory.mktemp("node"))
+        folder = tmp_path_factory.mktemp("node")
+        patch.setenv("AUDIT_LOG", str(folder / "audit"))
+        session = Session(folder, {"clip.model": "audited_encoder:AuditedEncoder"})
         try:
             session.run()
             yield session
@@ -64,8 +66,8 @@ def test_the_readme_lists_the_services_of_the_running_node(session):
             package = kind.partition("/")[0] if "/" in kind else package
             documented[f"/ovs3d/{name}"] = f"{package}/srv/{kind.rpartition('/')[2]}"
     offered = dict(session.client.node.get_service_names_and_types_by_node("ovs3d", "/"))
-    ours = {name: kinds[0] for name, kinds in offered.items() if "rcl_interfaces" not in kinds[0]
-            and "type_description" not in kinds[0]}
+    ours = {name: kinds[0] for name, kinds in offered.items()
+            if not kinds[0].startswith(("rcl_interfaces/", "type_description_interfaces/", "lifecycle_msgs/"))}
     assert {n: k for n, k in documented.items() if "_msgs" not in k} == ours
 
 
@@ -134,8 +136,11 @@ def test_the_ply_has_the_gaussians_of_the_map(session):
     assert sorted(p.name for p in session.maps.iterdir()) == ["room.ovs3d", "room.ply"]
 
 
-@pytest.mark.parametrize("name", ["../out{s}", "{folder}/out{s}", "a/../../out{s}", "link{s}", "", "out", "~/out{s}"])
-def test_no_file_outside_of_the_folder_is_touched(session, name):
+@pytest.mark.parametrize("name", [
+    "../out{s}", "{folder}/out{s}", "a/../../out{s}", "link{s}", "", "out", "~/out{s}", "../outside{s}",
+    "{folder}/outside{s}", "maps/../../outside{s}", "..", "/", "a\\..\\out{s}", ".hidden{s}", "x" * 300 + "{s}"])
+def test_no_file_outside_of_the_folder_is_read_or_written(session, name):
+    opened = session.folder / f"audit.{session.node.child.pid}"
     for kind, service, suffix in ((SaveMap, "save_map", ".ovs3d"), (ExportPly, "export_ply", ".ply"),
                                   (LoadMap, "load_map", ".ovs3d")):
         outside = session.folder / f"outside{suffix}"
@@ -148,7 +153,11 @@ def test_no_file_outside_of_the_folder_is_touched(session, name):
         assert answer.error_code == BAD_REQUEST and answer.error_msg and "\n" not in answer.error_msg
         assert outside.read_text() == "not yours"
         link.unlink()
-    assert not list(session.folder.glob("out.*")) and "Traceback" not in session.node.output()
+    touched = [line.partition(" ")[2] for line in opened.read_text().splitlines()]
+    assert str(session.maps) in "".join(touched), "the audit sees what the node opens"
+    strange = [t for t in touched if ("out" in Path(t).name or "link" in Path(t).name or "hidden" in Path(t).name)
+               and Path(t).suffix in (".ovs3d", ".ply")]
+    assert not strange and not list(session.folder.glob("out.*")) and "Traceback" not in session.node.output()
 
 
 def test_maps_that_cannot_be_used_are_refused_and_the_old_one_stays(session):

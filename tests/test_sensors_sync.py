@@ -80,6 +80,22 @@ def test_depth_belongs_to_the_image_within_the_tolerance_only():
     assert match.depth == "right"
 
 
+def test_depth_of_the_image_before_is_not_taken_while_its_own_may_come():
+    sync = make()
+    for stamp in (10.0, 10.01):
+        sync.poses.add(stamp, pose(0.0))
+    sync.add_depth(10.0, "of the image before")
+    sync.add_image(10.01, "image", now=0.0)
+    assert sync.ready(0.0) == []
+    sync.add_depth(10.01, "its own")
+    (match,) = sync.ready(0.0)
+    assert match.depth == "its own"
+    sync.add_image(10.015, "another", now=0.0)
+    sync.poses.add(10.015, pose(0.0))
+    (match,) = sync.ready(1.0)  # its time is up: what is there serves
+    assert (match.image, match.depth) == ("another", "its own")
+
+
 def test_missing_depth_is_counted_and_not_waited_for_for_ever():
     sync = make()
     sync.poses.add(10.0, pose(0.0))

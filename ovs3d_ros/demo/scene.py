@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
+from ovs3d_ros.calibrate import visible_classes
 from ovs3d_ros.datasets import Dataset, open_dataset, split_holdout
 from ovs3d_ros.datasets.text import read_text
 from ovs3d_ros.types import UserError
@@ -14,7 +13,6 @@ from ovs3d_ros.types import UserError
 SHIPPED = Path(__file__).resolve().parents[1] / "demo_scene"
 HOLDOUT = 8  # every eighth frame is kept from the map, to measure it on
 ABSENT_FILE = "absent.txt"
-_SEEN_SHARE, _SEEN_FRAMES = 0.0025, 3  # of a frame's pixels (14 x 14 of 320 x 240), and so many frames: else not shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +51,4 @@ def read_scene(path: Path = SHIPPED) -> Scene:
     if not absent or contradicted:
         raise UserError(f"{path / ABSENT_FILE}: name things that are not in the room"
                         + (f"; {contradicted[0]!r} is one of its classes" if contradicted else ""))
-    return Scene(path, dataset, training, holdout, _seen_classes(dataset, training), absent)
-
-
-def _seen_classes(dataset: Dataset, training: list[int]) -> list[str]:
-    """Names of the classes that enough pixels of enough training frames show; the map cannot know of others."""
-    frames = np.zeros(len(dataset.classes), np.int64)
-    for i in training:
-        labels = dataset[i].labels
-        frames += np.bincount(labels.ravel(), minlength=len(frames)) >= _SEEN_SHARE * labels.size
-    return [name for name, count in zip(dataset.classes, frames) if name and count >= _SEEN_FRAMES]
+    return Scene(path, dataset, training, holdout, visible_classes(dataset, training), absent)

@@ -6,17 +6,29 @@ no ROS. `.data` fields are given `bytes`: a numpy array is 60 times slower there
 
 from __future__ import annotations
 
+import array
 import json
 
 import numpy as np
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from geometry_msgs.msg import Point, Pose, PoseStamped, Quaternion, Transform, TransformStamped, Vector3
-from nav_msgs.msg import Odometry
+from geometry_msgs.msg import (
+    Point,
+    Pose,
+    PoseArray,
+    PoseStamped,
+    Quaternion,
+    Transform,
+    TransformStamped,
+    Vector3,
+)
+from nav_msgs.msg import MapMetaData, OccupancyGrid, Odometry, Path
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
-from std_msgs.msg import Header, String
+from std_msgs.msg import ColorRGBA, Header, String
+from visualization_msgs.msg import Marker, MarkerArray
 
 from ovs3d_ros.geometry import matrix_to_quat
+from ovs3d_ros.places import Grid
 from ovs3d_ros.sensors.messages import (
     extrinsics_matrix,
     from_camera_info,
@@ -26,7 +38,7 @@ from ovs3d_ros.sensors.messages import (
     from_transform,
     to_seconds,
 )
-from ovs3d_ros.types import Camera, UserError
+from ovs3d_ros.types import Camera, SemanticObject, UserError
 
 __all__ = [
     "CameraInfo",
@@ -34,8 +46,12 @@ __all__ = [
     "DiagnosticArray",
     "Header",
     "Image",
+    "MarkerArray",
+    "OccupancyGrid",
     "Odometry",
+    "Path",
     "PointCloud2",
+    "PoseArray",
     "PoseStamped",
     "String",
     "TransformStamped",
@@ -49,6 +65,8 @@ __all__ = [
 ]
 
 POINT_FIELD_TYPES = {"f4": PointField.FLOAT32, "u4": PointField.UINT32}
+MIN_MARKER = 0.005  # metres: RViz complains about boxes without thickness
+TEXT_HEIGHT = 0.08  # metres
 DIAGNOSTIC_LEVELS = {
     "ok": DiagnosticStatus.OK,
     "warn": DiagnosticStatus.WARN,
@@ -120,7 +138,8 @@ def tf_message_type() -> type:
         from tf2_msgs.msg import TFMessage
     except ImportError:
         raise UserError(
-            "tf2_msgs is not installed; apt install ros-$ROS_DISTRO-tf2-msgs, or use pose, odom or transform"
+            "tf2_msgs is not installed; apt install ros-$ROS_DISTRO-tf2-msgs (without a ROS distribution: "
+            "pip install ./tests/tf2_msgs in the repository), or set pose_source to pose, odom or transform"
         ) from None
     return TFMessage
 
@@ -200,6 +219,52 @@ def to_label_map(prompts: list[str], found: list[bool], presence: list[float], m
         for i, (prompt, f, p) in enumerate(zip(prompts, found, presence, strict=True))
     ]
     return String(data=json.dumps(dict(map_version=map_version, labels=labels)))
+
+
+def to_markers(objects: list[SemanticObject], colors: np.ndarray, header: Header) -> MarkerArray:
+    """Boxes and their names for RViz; whatever was shown before goes.
+
+    Args:
+        objects: what to show.
+        colors: [P + 1, 3] uint8 of the labels.
+        header: frame and stamp.
+    """
+    markers = [Marker(header=header, action=Marker.DELETEALL)]
+    for item in objects:
+        pose, size = to_box(item.center, item.quat, item.size)
+        red, green, blue = (float(v) / 255 for v in colors[item.label])
+        box = Marker(header=header, ns="boxes", id=item.instance, type=Marker.CUBE, action=Marker.ADD, pose=pose)
+        box.scale = Vector3(**{axis: max(getattr(size, axis), MIN_MARKER) for axis in "xyz"})
+        box.color = ColorRGBA(r=red, g=green, b=blue, a=0.35)
+        text = Marker(header=header, ns="labels", id=item.instance, type=Marker.TEXT_VIEW_FACING, action=Marker.ADD)
+        top = float(item.center[2] + np.linalg.norm(item.size) / 2)
+        text.pose.position = Point(x=pose.position.x, y=pose.position.y, z=top)
+        text.scale.z, text.color = TEXT_HEIGHT, ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0)
+        text.text = f"{item.prompt} {item.score:.2f}"
+        markers += [box, text]
+    return MarkerArray(markers=markers)
+
+
+def to_pose_array(objects: list[SemanticObject], header: Header) -> PoseArray:
+    """The poses of objects: centre and axes of their boxes."""
+    return PoseArray(header=header, poses=[to_box(item.center, item.quat, item.size)[0] for item in objects])
+
+
+def to_path(camtoworlds: np.ndarray, stamps: np.ndarray, header: Header) -> Path:
+    """Poses [K, 4, 4] with their stamps [K] in seconds."""
+    poses = [
+        PoseStamped(header=to_header(float(stamp), header.frame_id), pose=to_pose(matrix))
+        for stamp, matrix in zip(stamps, camtoworlds, strict=True)
+    ]
+    return Path(header=header, poses=poses)
+
+
+def to_grid(grid: Grid, header: Header) -> OccupancyGrid:
+    """A grid of the ground."""
+    rows, columns = grid.cells.shape
+    info = MapMetaData(map_load_time=header.stamp, resolution=grid.resolution, width=columns, height=rows)
+    info.origin = Pose(position=Point(x=float(grid.origin[0]), y=float(grid.origin[1])))
+    return OccupancyGrid(header=header, info=info, data=array.array("b", grid.cells.tobytes()))
 
 
 def to_diagnostic(name: str, level: str, message: str, values: dict[str, object]) -> DiagnosticStatus:

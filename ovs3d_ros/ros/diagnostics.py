@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
 from ovs3d_ros.config import Config
@@ -16,57 +17,82 @@ PERIOD = 1.0  # seconds
 
 
 class Diagnostics:
-    """Publishes two statuses, inputs and mapping, and logs one line whenever the inputs fall silent."""
+    """Publishes two statuses, inputs and mapping, and logs one line whenever the inputs fall silent.
 
-    def __init__(self, node: Node, config: Config, inputs: Inputs, worker: MappingWorker):
+    Attributes:
+        inputs: while the node is active.
+        worker: while it is configured.
+        failure: why the last transition of the lifecycle failed; empty if it did not.
+    """
+
+    def __init__(self, node: Node, config: Config):
         """Advertises /diagnostics and starts the timers."""
+        self.inputs: Inputs | None = None
+        self.worker: MappingWorker | None = None
+        self.failure = ""
+        self._watched: Inputs | None = None
         self._node = node
-        self._inputs = inputs
-        self._worker = worker
         self._publisher = node.create_publisher(conversions.DiagnosticArray, "/diagnostics", 10)
         group = MutuallyExclusiveCallbackGroup()
-        node.create_timer(PERIOD, self.publish, callback_group=group)
-        node.create_timer(config.input.silence, self._report_silence, callback_group=group)
+        # Steady: with use_sim_time, the time of the node stands still until /clock comes.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        node.create_timer(PERIOD, self.publish, callback_group=group, clock=steady)
+        node.create_timer(config.input.silence, self._report_silence, callback_group=group, clock=steady)
 
     def _report_silence(self) -> None:
-        silence = self._inputs.report_silence()
+        inputs, known = self.inputs, self._watched
+        self._watched = inputs
+        if inputs is None or inputs is not known:
+            return  # a whole period has to pass first
+        silence = inputs.report_silence()
         if silence:
             self._node.get_logger().warning(f"no usable frame: {silence}")
 
     def publish(self) -> None:
         """Publishes the current state."""
-        self._inputs.measure()
+        inputs, worker = self.inputs, self.worker
+        if inputs is not None:
+            inputs.measure()
         name = self._node.get_fully_qualified_name().lstrip("/")
         statuses = [
-            conversions.to_diagnostic(f"{name}: input", *self._input_state(), self._inputs.values()),
-            conversions.to_diagnostic(f"{name}: mapping", *self._mapping_state()),
+            conversions.to_diagnostic(f"{name}: input", *self._input_state(inputs)),
+            conversions.to_diagnostic(f"{name}: mapping", *self._mapping_state(worker)),
         ]
         now = self._node.get_clock().now().to_msg()
         self._publisher.publish(conversions.to_diagnostics(now, statuses))
 
-    def _input_state(self) -> tuple[str, str]:
-        if self._inputs.silence:
-            return "warn", f"no usable frame: {self._inputs.silence}"
-        if self._inputs.problem:
-            return "warn", f"rejected: {self._inputs.problem}"
-        if self._inputs.frames == 0:
-            return "ok", "waiting for the first frame"
-        return "ok", f"{self._inputs.frames} frames"
+    def _input_state(self, inputs: Inputs | None) -> tuple[str, str, dict[str, object]]:
+        if inputs is None:
+            return "ok", f"not active, nothing is subscribed to; {self._remedy('activate')}", {}
+        level, message = "ok", f"{inputs.frames} frames"
+        if inputs.lost:
+            message += f", {inputs.lost} images were sent but never taken; raise qos.depth or send fewer"
+        if inputs.silence:
+            level, message = "warn", f"no usable frame: {inputs.silence}"
+        elif inputs.problem:
+            level, message = "warn", f"rejected: {inputs.problem}"
+        elif inputs.frames == 0:
+            message = "waiting for the first frame"
+        return level, message, inputs.values()
 
-    def _mapping_state(self) -> tuple[str, str, dict[str, object]]:
-        stats = {key: _readable(value) for key, value in self._worker.stats().items()}
-        if self._worker.error is not None:
-            error = self._worker.error
+    def _mapping_state(self, worker: MappingWorker | None) -> tuple[str, str, dict[str, object]]:
+        if self.failure:
+            return "error", self.failure, {}
+        if worker is None:
+            return "ok", f"not configured, no models are loaded; {self._remedy('configure')}", {}
+        stats = {key: _readable(value) for key, value in worker.stats().items()}
+        if worker.error is not None:
+            error = worker.error
             return "error", f"the mapping thread failed: {type(error).__name__}: {error}", stats
         if stats["frames_dropped"]:
-            return (
-                "warn",
-                f"{stats['frames_dropped']} frames dropped: mapping is slower than the camera",
-                stats,
-            )
+            dropped = f"{stats['frames_dropped']} frames dropped: mapping is slower than the camera"
+            return "warn", dropped, stats
         paused = [f"{name} off" for name in ("ingest", "training") if not stats[name]]
         what = [f"{stats['keyframes']} keyframes, {stats['num_gaussians']} Gaussians", *paused]
         return "ok", ", ".join(what), stats
+
+    def _remedy(self, transition: str) -> str:
+        return f"ros2 lifecycle set {self._node.get_fully_qualified_name()} {transition}"
 
 
 def _readable(value: object) -> object:

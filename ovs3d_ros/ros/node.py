@@ -6,82 +6,158 @@ import logging
 import signal
 import sys
 import threading
-import time
-from pathlib import Path
 from typing import Any
 
 import rclpy
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.executors import MultiThreadedExecutor
-from rclpy.node import Node
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
-from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.ros import conversions
 from ovs3d_ros.ros.diagnostics import Diagnostics
 from ovs3d_ros.ros.inputs import Inputs
-from ovs3d_ros.ros.map_services import MapServices
-from ovs3d_ros.ros.params import declare_config
-from ovs3d_ros.ros.publish import Outputs
-from ovs3d_ros.ros.query_service import QueryServices
-from ovs3d_ros.types import Frame, UserError
-from ovs3d_ros.warm_up import warm_up
-from ovs3d_ros.worker import MappingWorker
+from ovs3d_ros.ros.mapping import Mapping
+from ovs3d_ros.ros.params import changed, declare_config
+from ovs3d_ros.ros.scope import Scope
+from ovs3d_ros.types import UserError
 
 SPIN_PERIOD = 0.1  # seconds until a signal or a failure is noticed
-WARM_UP_TIMEOUT = 600.0  # seconds; compiling takes a minute on a slow machine, under load more
-STOP_TIMEOUT = 30.0  # seconds the mapping thread has to end
+log = logging.getLogger(__name__)
 
 
-class MappingNode(Node):
+class MappingNode(LifecycleNode):
     """Subscribes to posed images, maps them on a thread of its own, and answers text queries.
 
-    Raises:
-        UserError: a bad parameter, or a model that cannot be loaded.
+    configure loads the models and offers the services; activate subscribes to the inputs; deactivate ends that, the
+    map stays and still answers; cleanup writes the map where `output.save_on_exit` says and frees everything.
+
+    Attributes:
+        config: as it is now.
+        mapping: from configure to cleanup.
+        failure: why the last transition failed.
+        finished: it was shut down, by whomever.
     """
 
     def __init__(self, **options: Any):
-        """Declares parameters, loads the models, warms up, starts mapping; `options` go to `rclpy.node.Node`."""
+        """Declares the parameters; `options` go to `rclpy.lifecycle.LifecycleNode`.
+
+        Raises:
+            UserError: a bad parameter.
+        """
         super().__init__("ovs3d", automatically_declare_parameters_from_overrides=True, **options)
         self.config = declare_config(self)
-        self.pipeline = Ovs3d(self.config)
-        self.worker = MappingWorker(self.pipeline, self.config)
-        self.outputs = Outputs(self, self.config, self.pipeline, self.worker)
-        self.worker.start(prepare=self._warm_up)
-        if not self.worker.wait_idle(WARM_UP_TIMEOUT) and self.worker.error is None:
-            self.get_logger().warning("warming up takes long; the first frames will wait")
-        self.queries = QueryServices(self, self.config, self.pipeline, self.worker, self.outputs)
-        self.map_services = MapServices(self, self.config, self.pipeline, self.worker, self.outputs)
-        self.inputs = Inputs(self, self.config, self._take)
-        self.diagnostics = Diagnostics(self, self.config, self.inputs, self.worker)
-        self.get_logger().info(
-            f"ready: poses from {self.config.pose_source}, device {self.pipeline.device}, "
-            f"text encoder {self.pipeline.clip.name}"
-        )
+        self.mapping: Mapping | None = None
+        self.failure: UserError | None = None
+        self.finished = False
+        self._inputs = Scope(self)
+        self.diagnostics = Diagnostics(self, self.config)
+        self.add_on_set_parameters_callback(self._on_parameters)
 
-    def _warm_up(self) -> None:
-        """Compiles the kernels on the mapping thread; nothing is subscribed to before, so no frame waits for it."""
-        self.get_logger().info("warming up: compiling kernels; the first start on a machine takes half a minute")
-        started = time.monotonic()
-        warm_up(self.pipeline)
-        self.get_logger().info(f"warmed up in {time.monotonic() - started:.1f} s")
+    @property
+    def error(self) -> BaseException | None:
+        """What ended the mapping thread, or None."""
+        return self.mapping.worker.error if self.mapping is not None else None
 
-    def _take(self, frame: Frame, header: conversions.Header) -> None:
-        self.worker.submit(frame)
-        self.outputs.set_view(frame, header)
+    def start(self) -> None:
+        """Configures and activates.
+
+        Raises:
+            UserError: a model that cannot be loaded, or inputs that cannot be subscribed to.
+        """
+        for trigger in (self.trigger_configure, self.trigger_activate):
+            if trigger() != TransitionCallbackReturn.SUCCESS:
+                raise self.failure or UserError("the node did not start; see the log")
 
     def stop(self) -> None:
-        """Ends the mapping thread and writes the map where `output.save_on_exit` says.
+        """Shuts down: frees everything, and writes the map where `output.save_on_exit` says.
 
         Raises:
             UserError: the map cannot be written.
         """
-        if not self.worker.stop(STOP_TIMEOUT):
-            self.get_logger().error(f"the mapping thread did not end within {STOP_TIMEOUT:.0f} s")
-            return
-        path = self.config.output.save_on_exit
-        if path and self.worker.snapshot is not None:
-            self.pipeline.save(Path(path).expanduser())
-            self.get_logger().info(f"map written to {path}")
+        if not self.finished:
+            self.trigger_shutdown()
+        if self.failure is not None:
+            raise self.failure
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Loads the models, warms up and offers the services."""
+        return self._transition(self._configure)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribes to the inputs."""
+        return self._transition(self._activate)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Ends the subscriptions; what waits is still mapped."""
+        return self._transition(self._deactivate)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Ends the mapping thread and the services, and frees the map and the models."""
+        return self._transition(self._cleanup)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """What deactivate and cleanup do; then the process ends."""
+        self.finished = True
+        return self._transition(self._deactivate, self._cleanup)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """After a transition that broke: frees everything, so that configure can be tried again."""
+        return self._transition(self._deactivate, self._cleanup)
+
+    def _transition(self, *steps: Any) -> TransitionCallbackReturn:
+        """Takes the steps; a UserError is kept and logged, and the node stays in the state it was in."""
+        self.failure = None
+        try:
+            for step in steps:
+                step()
+        except UserError as error:
+            self.failure = error
+            self.diagnostics.failure = str(error)
+            self.get_logger().error(str(error))
+            return TransitionCallbackReturn.FAILURE
+        except Exception:
+            log.exception("a transition of the node failed")  # rclpy drops the exception
+            raise
+        self.diagnostics.failure = ""
+        return TransitionCallbackReturn.SUCCESS
+
+    def _configure(self) -> None:
+        self.mapping = Mapping(self, self.config)
+        self.diagnostics.worker = self.mapping.worker
+
+    def _activate(self) -> None:
+        with self._inputs.collecting():
+            try:
+                inputs = Inputs(self, self.config, self.mapping.take, self.mapping.loop_closure.take)
+            except UserError:
+                self._inputs.close()
+                raise
+        self.diagnostics.inputs = inputs
+        pipeline = self.mapping.pipeline
+        self.get_logger().info(
+            f"ready: poses from {self.config.pose_source}, device {pipeline.device}, "
+            f"text encoder {pipeline.clip.name}"
+        )
+
+    def _deactivate(self) -> None:
+        self.diagnostics.inputs = None
+        self._inputs.close()
+
+    def _cleanup(self) -> None:
+        mapping, self.mapping, self.diagnostics.worker = self.mapping, None, None
+        if mapping is not None:
+            mapping.close()
+
+    def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
+        try:
+            config = changed(self.config, parameters)
+        except UserError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        self.config = config
+        if self.mapping is not None:
+            self.mapping.configure(config)
+        return SetParametersResult(successful=True)
 
 
 def main(args: list[str] | None = None) -> int:
@@ -107,20 +183,25 @@ def main(args: list[str] | None = None) -> int:
 def _run(stopping: threading.Event) -> int:
     """Spins until told to stop or until the mapping thread fails."""
     node = MappingNode()
-    executor = MultiThreadedExecutor(num_threads=5)  # inputs, queries, services, outputs, diagnostics
+    # For inputs, queries, services, outputs, diagnostics, lifecycle and parameters.
+    executor = MultiThreadedExecutor(num_threads=6)
     executor.add_node(node)
     try:
-        while not stopping.is_set() and node.worker.error is None:
+        if node.config.autostart:
+            node.start()
+        else:
+            node.get_logger().info("waiting to be configured and activated (autostart is false)")
+        while not (stopping.is_set() or node.finished or node.error):
             executor.spin_once(timeout_sec=SPIN_PERIOD)
-        if node.worker.error is not None:
+        if node.error is not None:
             node.diagnostics.publish()
-            node.get_logger().fatal(f"the mapping thread failed: {node.worker.error}")
+            node.get_logger().fatal(f"the mapping thread failed: {node.error}")
+            node.mapping.rescue()
             return 1
         node.stop()
         return 0
     finally:
         executor.shutdown(timeout_sec=5.0)
-        node.worker.stop(STOP_TIMEOUT)
         node.destroy_node()
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import InvalidParameterTypeException
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 
 from ovs3d_ros.config import Config, Leaf, leaves, override
+from ovs3d_ros.query import check_prompts
 from ovs3d_ros.types import UserError
 
 INT_LIMIT = 2**63 - 1
@@ -17,7 +19,7 @@ def declare_config(node: Node) -> Config:
     """Declares every parameter of the configuration on `node` and returns the configuration they hold.
 
     The node must have been made with `automatically_declare_parameters_from_overrides=True`, so that misspelt
-    names are seen. All parameters are read-only: the map is built with one configuration.
+    names are seen. Those that are not `runtime` are read-only: the map is built with them.
 
     Raises:
         UserError: a value of the wrong type or out of range, or a misspelt name in one of our groups.
@@ -45,15 +47,27 @@ def declare_config(node: Node) -> Config:
     return config
 
 
+def changed(config: Config, parameters: list[Parameter]) -> Config:
+    """The configuration with the values a client wants to set; parameters of others are passed over.
+
+    Raises:
+        UserError: a value of the wrong type or out of range.
+    """
+    specs = {spec.path for spec, _ in leaves()}
+    config = override(config, {p.name: _plain(p.value) for p in parameters if p.name in specs})
+    check_prompts(list(config.query.negatives), "negative")
+    return config
+
+
 def _plain(value: object) -> object:
     """ROS gives sequences as array.array; the configuration wants lists."""
-    return value if isinstance(value, (str, bool, int, float)) else list(value)
+    return value if value is None or isinstance(value, (str, bool, int, float)) else list(value)
 
 
 def describe(spec: Leaf) -> ParameterDescriptor:
     """The ROS descriptor of a configuration leaf."""
     unit = f" ({spec.unit})" if spec.unit else ""
-    descriptor = ParameterDescriptor(name=spec.path, description=spec.doc + unit, read_only=True)
+    descriptor = ParameterDescriptor(name=spec.path, description=spec.doc + unit, read_only=not spec.runtime)
     if spec.choices:
         descriptor.additional_constraints = "one of " + ", ".join(spec.choices)
     bounded = spec.low is not None or spec.high is not None

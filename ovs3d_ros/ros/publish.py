@@ -9,12 +9,14 @@ from typing import Any
 import cv2
 import numpy as np
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from ovs3d_ros import clouds, visualize
 from ovs3d_ros.config import Config
 from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.places import goal_pose, query_grid
 from ovs3d_ros.ros import conversions
 from ovs3d_ros.types import Frame, MapSnapshot, QueryResult
 from ovs3d_ros.worker import MappingWorker
@@ -48,14 +50,16 @@ class Answer:
 class LatchedOutput:
     """A latched topic that builds its message once per version, and only while someone listens."""
 
-    def __init__(self, node: Node, message_type: type, topic: str):
+    def __init__(self, node: Node, message_type: type, topic: str, build: Callable[..., Any]):
+        """Advertises the topic; `build` makes its message."""
         self._publisher = node.create_publisher(message_type, topic, LATCHED)
         self._published: object = None
+        self._build = build
 
-    def update(self, version: object, build: Callable[[], Any]) -> None:
-        """Publishes `build()` unless this version was published already or nobody listens."""
+    def update(self, version: object, *arguments: Any) -> None:
+        """Publishes `build(*arguments)` unless this version was published already or nobody listens."""
         if version != self._published and self._publisher.get_subscription_count():
-            self._publisher.publish(build())
+            self._publisher.publish(self._build(*arguments))
             self._published = version
 
 
@@ -73,9 +77,19 @@ class Outputs:
         self._clearings = 0
         self._view: tuple[Frame, conversions.Header] | None = None
         self._segmented: tuple | None = None
-        self._map_cloud = LatchedOutput(node, conversions.PointCloud2, "~/map_cloud")
-        self._query_cloud = LatchedOutput(node, conversions.PointCloud2, "~/query_cloud")
-        self._label_map = LatchedOutput(node, conversions.String, "~/label_map")
+        self._of_map = [
+            LatchedOutput(node, conversions.PointCloud2, "~/map_cloud", self._build_map_cloud),
+            LatchedOutput(node, conversions.Path, "~/keyframes", self._build_keyframes),
+        ]
+        self._of_answer = [
+            LatchedOutput(node, conversions.PointCloud2, "~/query_cloud", self._build_query_cloud),
+            LatchedOutput(node, conversions.String, "~/label_map", self._build_label_map),
+            LatchedOutput(node, conversions.MarkerArray, "~/markers", self._build_markers),
+            LatchedOutput(node, conversions.PoseArray, "~/object_poses", self._build_poses),
+            LatchedOutput(node, conversions.OccupancyGrid, "~/query_grid", self._build_grid),
+        ]
+        # Not latched: a planner that starts later must not set off for what was asked long ago.
+        self._goal = node.create_publisher(conversions.PoseStamped, "~/goal_pose", 1)
         types = dict(
             label=conversions.Image,
             score=conversions.Image,
@@ -86,8 +100,14 @@ class Outputs:
             name: node.create_publisher(kind, f"~/segmentation/{name}", 1) for name, kind in types.items()
         }
         group = MutuallyExclusiveCallbackGroup()
-        node.create_timer(1.0 / config.output.rate, self.update, callback_group=group)
-        node.create_timer(ANSWER_PERIOD, self._update_answer, callback_group=group)
+        # Steady: with use_sim_time, the time of the node stands still until /clock comes.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        node.create_timer(1.0 / config.output.rate, self.update, callback_group=group, clock=steady)
+        node.create_timer(ANSWER_PERIOD, self._update_answer, callback_group=group, clock=steady)
+
+    def configure(self, config: Config) -> None:
+        """Takes new values of runtime parameters."""
+        self._config = config
 
     @property
     def view(self) -> tuple[Frame, conversions.Header] | None:
@@ -115,47 +135,50 @@ class Outputs:
 
     def update(self) -> None:
         """Publishes what is new and subscribed to."""
-        snapshot = self._worker.snapshot
-        if snapshot is not None:
-            self._map_cloud.update(snapshot.version, lambda: self._build_map_cloud(snapshot))
-        elif self._clearings:
-            self._map_cloud.update(("cleared", self._clearings), lambda: _no_points(self._config))
-        answer, number = self._answer, self._answers
-        if answer is None:
-            self._show_no_answer()
-            return
-        result = answer.result
-        self._query_cloud.update(number, lambda: self.build_answer_cloud(answer, labelled_only=False))
-        self._label_map.update(
-            number,
-            lambda: conversions.to_label_map(
-                result.prompts, list(result.found), list(result.presence), result.map_version
-            ),
-        )
-        if snapshot is not None and self._view is not None:
-            self._publish_segmentation(answer, number, snapshot, *self._view)
-
-    def _show_no_answer(self) -> None:
-        if self._clearings:
-            version = "cleared", self._clearings
-            self._query_cloud.update(version, lambda: _no_points(self._config, **NO_ANSWER))
-            self._label_map.update(version, lambda: conversions.to_label_map([], [], [], 0))
+        snapshot, answer, cleared = self._worker.snapshot, self._answer, ("cleared", self._clearings)
+        if snapshot is not None or self._clearings:
+            for output in self._of_map:
+                output.update(cleared if snapshot is None else snapshot.version, snapshot)
+        if answer is not None or self._clearings:
+            for output in self._of_answer:
+                output.update(cleared if answer is None else self._answers, answer)
+        if answer is not None and snapshot is not None and self._view is not None:
+            self._publish_segmentation(answer, self._answers, snapshot, *self._view)
 
     def _update_answer(self) -> None:
         """Publishes a new answer without waiting for the next regular update."""
-        if self._answers != self._answers_shown:
-            self._answers_shown = self._answers
-            self.update()
+        if self._answers == self._answers_shown:
+            return
+        self._answers_shown, answer = self._answers, self._answer
+        self.update()
+        if answer is not None and answer.result.objects and self._goal.get_subscription_count():
+            pose = goal_pose(
+                answer.result.objects[0], answer.snapshot.camtoworlds, self._config.output.stand_off
+            )
+            header = self.header(answer.snapshot)
+            self._goal.publish(conversions.PoseStamped(header=header, pose=conversions.to_pose(pose)))
 
-    def header(self, snapshot: MapSnapshot) -> conversions.Header:
+    def header(self, snapshot: MapSnapshot | None) -> conversions.Header:
         """The map's frame at the stamp of the newest keyframe."""
-        stamp = float(snapshot.stamps[-1]) if len(snapshot.stamps) else 0.0
+        stamp = float(snapshot.stamps[-1]) if snapshot is not None and len(snapshot.stamps) else 0.0
         return conversions.to_header(stamp, self._config.input.world_frame)
 
-    def _build_map_cloud(self, snapshot: MapSnapshot) -> conversions.PointCloud2:
+    def _build_map_cloud(self, snapshot: MapSnapshot | None) -> conversions.PointCloud2:
+        if snapshot is None:
+            return _no_points(self.header(None))
         indices = clouds.visible_points(snapshot, self._config.output)
         points, rgb = clouds.point_columns(snapshot, indices)
         return conversions.to_cloud(points, rgb, self.header(snapshot))
+
+    def _build_keyframes(self, snapshot: MapSnapshot | None) -> conversions.Path:
+        if snapshot is None:
+            return conversions.Path(header=self.header(None))
+        return conversions.to_path(snapshot.camtoworlds, snapshot.stamps, self.header(snapshot))
+
+    def _build_query_cloud(self, answer: Answer | None) -> conversions.PointCloud2:
+        if answer is None:
+            return _no_points(self.header(None), **NO_ANSWER)
+        return self.build_answer_cloud(answer, labelled_only=False)
 
     def build_answer_cloud(self, answer: Answer, labelled_only: bool) -> conversions.PointCloud2:
         """The labelled cloud of an answer: all of the map, or only what carries a label."""
@@ -167,6 +190,34 @@ class Outputs:
         points, base = clouds.point_columns(snapshot, indices)
         columns = clouds.answer_columns(result, indices, base)
         return conversions.to_cloud(points, columns.pop("rgb"), self.header(snapshot), **columns)
+
+    def _build_label_map(self, answer: Answer | None) -> conversions.String:
+        if answer is None:
+            return conversions.to_label_map([], [], [], 0)
+        result = answer.result
+        found, presence = list(result.found), list(result.presence)
+        return conversions.to_label_map(result.prompts, found, presence, result.map_version)
+
+    def _build_markers(self, answer: Answer | None) -> conversions.MarkerArray:
+        objects, snapshot = (answer.result.objects, answer.snapshot) if answer else ([], None)
+        colors = visualize.label_colors(len(answer.result.prompts) if answer else 0)
+        return conversions.to_markers(objects, colors, self.header(snapshot))
+
+    def _build_poses(self, answer: Answer | None) -> conversions.PoseArray:
+        objects, snapshot = (answer.result.objects, answer.snapshot) if answer else ([], None)
+        return conversions.to_pose_array(objects, self.header(snapshot))
+
+    def _build_grid(self, answer: Answer | None) -> conversions.OccupancyGrid:
+        points, scores, snapshot = np.zeros((0, 3)), np.zeros(0), None
+        if answer is not None:
+            snapshot = answer.snapshot
+            indices = clouds.visible_points(snapshot, self._config.output)
+            points, base = clouds.point_columns(snapshot, indices)
+            columns = clouds.answer_columns(answer.result, indices, base)
+            scores = np.where(columns["label"] > 0, columns["score"], 0.0)
+        return conversions.to_grid(
+            query_grid(points, scores, self._config.output.grid_resolution), self.header(snapshot)
+        )
 
     def _publish_segmentation(
         self, answer: Answer, number: int, snapshot: MapSnapshot, frame: Frame, header: conversions.Header
@@ -196,6 +247,5 @@ class Outputs:
         return visualize.overlay(image, labels)
 
 
-def _no_points(config: Config, **columns: np.ndarray) -> conversions.PointCloud2:
-    header = conversions.to_header(0.0, config.input.world_frame)
+def _no_points(header: conversions.Header, **columns: np.ndarray) -> conversions.PointCloud2:
     return conversions.to_cloud(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8), header, **columns)

@@ -22,6 +22,7 @@ from ovs3d_ros.types import Camera, MapSnapshot, SemanticObject, UserError
 from ovs3d_ros.worker import MappingWorker
 
 MODES = {QueryText.Request.RELEVANCY: "relevancy", QueryText.Request.ARGMAX: "argmax"}
+MAX_MASKS = 64  # each is a render
 STAMP_TOLERANCE = 1e-3  # seconds: float64 stamps and clients' roundings
 
 
@@ -41,6 +42,10 @@ class QueryServices:
             (EncodeText, "~/encode_text", self._encode_text),
         ):
             node.create_service(kind, name, functools.partial(responses.answer, fill), callback_group=group)
+
+    def configure(self, config: Config) -> None:
+        """Takes new values of runtime parameters."""
+        self._config = config
 
     def _query(self, request: QueryText.Request, response: QueryText.Response) -> QueryText.Response:
         started = time.perf_counter()
@@ -104,6 +109,8 @@ class QueryServices:
                 return []
             frame, header = self._outputs.view
             return [(frame.camera.fitted(self._config.map.image_size), frame.camtoworld, header)]
+        if len(request.mask_stamps) > MAX_MASKS:
+            raise UserError(f"{len(request.mask_stamps)} mask_stamps: at most {MAX_MASKS} per query")
         views = []
         for stamp in request.mask_stamps:
             seconds = conversions.to_seconds(stamp)

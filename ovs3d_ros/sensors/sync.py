@@ -227,13 +227,20 @@ class FrameSynchronizer:
         self.observe("depth", stamp)
         self._depths.add(stamp, depth)
 
+    def _depth_at(self, stamp: float, final: bool) -> Any | None:
+        """The nearest depth image, once none that is nearer can come."""
+        arrived = self._depths.stamps
+        if not self.use_depth or not arrived or (arrived[-1] < stamp - SAME_STAMP and not final):
+            return None
+        return self._depths.nearest(stamp, self.slop)
+
     def ready(self, now: float) -> list[Match]:
         """Takes out the images that are complete, in order of their stamps; drops those whose time is up."""
         matches, waiting = [], []
         for entry in self._waiting:
             final = now - entry.arrival >= self.timeout
             camtoworld = self.poses.at(entry.stamp, final)
-            depth = self._depths.nearest(entry.stamp, self.slop) if self.use_depth else None
+            depth = self._depth_at(entry.stamp, final)
             if camtoworld is not None and (depth is not None or not self.use_depth):
                 matches.append(Match(entry.stamp, entry.image, depth, camtoworld))
                 self.counts.matched += 1

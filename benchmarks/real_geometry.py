@@ -1,0 +1,120 @@
+"""How codec, query and presence decision fare in the geometry of a real CLIP, whose cosines are narrow. Prints JSON.
+
+Run: python benchmarks/real_geometry.py FOLDER [--ranks 16 29 61 125] [--rooms 12] [--matched 0.27] [--seed 0]
+
+FOLDER has text features of real prompts, `*.npy` [T, D] and `*names.txt` [T lines]. Image features are simulated: a
+thing's feature has the cosine 0.195 +- 0.022 with texts at large (ViT-B/32, 50 photographs x 1203 names) and `--matched`
+with its own name; crops of one thing share four fifths of what is not text. Rooms of twenty things and five surfaces are
+asked for their things, for random other names, and for the names nearest to those of their things (hard negatives).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ovs3d_ros.calibrate import Asked, leave_one_out
+from ovs3d_ros.codec import CodecFitter, FeatureCodec
+from ovs3d_ros.presence import Calibration, is_general, presence_evidence
+from ovs3d_ros.query import relevancy
+
+COSINE = 0.195  # of an image with any text; the deviation of 0.022 comes by itself from noise beside the texts' mean
+SHARED = 0.8  # share of the variance beside the text that crops of one thing have in common
+THINGS, SURFACES, RANDOM = 20, 5, 40
+CROPS, GAUSSIANS = 12, 150  # of each thing; a surface has ten times as many Gaussians
+NEGATIVES, RIVALS = 4, 200  # texts that stand for "object, things, stuff, texture"; distractors
+
+
+class Room:
+    """Simulated crops [.., D] of things and surfaces, and the lifted features of their Gaussians."""
+
+    def __init__(self, texts: torch.Tensor, matched: float, rng: np.random.Generator) -> None:
+        names = torch.from_numpy(rng.permutation(len(texts)))
+        self.things, self.surfaces = names[:THINGS], names[THINGS:THINGS + SURFACES]
+        self.others = names[THINGS + SURFACES:]
+        noise = torch.Generator().manual_seed(int(rng.integers(2**31)))
+        mean = texts.mean(0)
+        shown = names[:THINGS + SURFACES]
+        own = texts[shown] - mean
+        anchor = COSINE / mean.square().sum() * mean + (matched - COSINE) / own.square().sum(-1, keepdim=True) * own
+        rest = (1 - anchor.square().sum(-1, keepdim=True)).sqrt()[:, None]  # length left for what no text says
+
+        def unit(*shape: int) -> torch.Tensor:
+            random = torch.randn(*shape, texts.shape[1], generator=noise)
+            return F.normalize(random - (random @ mean)[..., None] / mean.square().sum() * mean, dim=-1)
+
+        look = SHARED ** 0.5 * unit(len(shown), 1) + (1 - SHARED) ** 0.5 * unit(len(shown), CROPS)
+        self.crops = F.normalize(anchor[:, None] + rest * look, dim=-1)  # [things + surfaces, CROPS, D]
+        weights = torch.rand(len(shown), 10 * GAUSSIANS, CROPS, generator=noise).pow(4)
+        lifted = F.normalize(weights @ self.crops, dim=-1)
+        self.features = torch.cat([lifted[:THINGS, :GAUSSIANS].flatten(0, 1), lifted[THINGS:].flatten(0, 1)])
+        self.owner = torch.cat([torch.arange(THINGS).repeat_interleave(GAUSSIANS),
+                                (THINGS + torch.arange(SURFACES)).repeat_interleave(10 * GAUSSIANS)])
+
+
+def fit_codec(room: Room, rank: int) -> FeatureCodec:
+    """As the lift does: from the crops of what was seen."""
+    fitter = CodecFitter(room.crops.shape[-1], rank)
+    fitter.add(room.crops.flatten(0, 1))
+    return fitter.fit()
+
+
+def exactness(room: Room, codec: FeatureCodec, texts: torch.Tensor) -> dict[str, float]:
+    """Cosines in the code against those of the full features, and how often a name finds its thing."""
+    codes = codec.normalize(codec.encode(room.features))
+    own = texts[room.things]
+    coded, full = codes @ codec.directions(own), room.features @ own.T
+    decoded = F.normalize(codec.decode(codes), dim=-1) @ own.T
+    right = room.owner[coded.argmax(0)] == torch.arange(THINGS)
+    return dict(residual=codec.residual(room.crops.flatten(0, 1)), cosine_error=float((coded - full).abs().mean()),
+                decoding_error=float((coded - decoded).abs().max()), found_by_name=float(right.float().mean()),
+                found_by_name_full=float((room.owner[full.argmax(0)] == torch.arange(THINGS)).float().mean()))
+
+
+def ask(room: Room, codec: FeatureCodec, texts: torch.Tensor, names: list[str], rng: np.random.Generator) -> Asked:
+    """Evidence for present things, random absent ones and the nearest absent names."""
+    likeness = texts[room.others] @ texts[room.things].T
+    hard = room.others[likeness.argmax(0).unique()]
+    others = room.others[~torch.isin(room.others, hard)]
+    asked = torch.cat([room.things, hard, others[:RANDOM]])
+    rivals, negatives = others[RANDOM:RANDOM + RIVALS], others[-NEGATIVES:]
+    codes = codec.normalize(codec.encode(room.features))
+    cosines = codes @ codec.directions(texts[asked])
+    scores = relevancy(cosines, codes @ codec.directions(texts[negatives]), Calibration().temperature)
+    competing = texts[asked] @ texts[rivals].T < Calibration().synonym
+    evidence = presence_evidence(codes, torch.ones(len(codes)), cosines, scores, codec.directions(texts[rivals]), competing)
+    prompts = [names[i] for i in asked]
+    return Asked(prompts, evidence.table, is_general(prompts, ()), np.arange(len(asked)) < THINGS, np.zeros((1, 25)))
+
+
+def main() -> None:
+    """Simulates rooms and prints one JSON document."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--ranks", nargs="+", type=int, default=[16, 29, 61, 125])
+    parser.add_argument("--rooms", type=int, default=12)
+    parser.add_argument("--matched", type=float, default=0.27, help="cosine of a thing with its own name")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    features, names = next(args.folder.glob("*.npy")), next(args.folder.glob("*names.txt")).read_text().splitlines()
+    texts = F.normalize(torch.from_numpy(np.load(features).astype(np.float32)), dim=-1)
+    rng = np.random.default_rng(args.seed)
+    rooms = [Room(texts, args.matched, rng) for _ in range(args.rooms)]
+    pairs = torch.cat([room.crops[:, 0] for room in rooms]) @ texts.T
+    document = dict(texts=len(texts), image_text_cosine=[float(pairs.mean()), float(pairs.std())], ranks={})
+    for rank in args.ranks:
+        codecs = [fit_codec(room, rank) for room in rooms]
+        exact = [exactness(room, codec, texts) for room, codec in zip(rooms, codecs)]
+        decided = leave_one_out([ask(room, codec, texts, names, rng) for room, codec in zip(rooms, codecs)])["all"]
+        document["ranks"][rank] = {key: float(np.mean([row[key] for row in exact])) for key in exact[0]} | decided
+    sys.stdout.write(json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

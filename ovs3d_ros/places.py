@@ -1,0 +1,81 @@
+"""What a robot drives by: where to stand to look at a thing, and where on the ground things are. z is up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ovs3d_ros.geometry import quat_to_matrix
+from ovs3d_ros.types import SemanticObject
+
+UNKNOWN = -1
+_MAX_CELLS = 1_000_000  # of a grid; a map with strays far away gets larger cells
+_STRAYS = (0.2, 99.8)  # percentiles of the map's points between which it is drawn
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The ground seen from above.
+
+    Attributes:
+        origin: [2] x and y of the outer corner of cell (0, 0), metres.
+        resolution: side of a cell, metres.
+        cells: [rows along y, columns along x] int8: -1 nothing is known, else 0..100.
+    """
+
+    origin: np.ndarray
+    resolution: float
+    cells: np.ndarray
+
+
+def goal_pose(item: SemanticObject, camtoworlds: np.ndarray, stand_off: float) -> np.ndarray:
+    """Where to stand on the ground (z = 0) to face an object: on the side the cameras saw it from.
+
+    The goal lies towards the nearest keyframe that is far enough away, since the robot could get there, and never
+    beyond it.
+
+    Args:
+        item: the object.
+        camtoworlds: [K, 4, 4] poses of the keyframes; none: the object is approached from the origin.
+        stand_off: distance from the object's box, metres.
+
+    Returns:
+        Pose [4, 4], x axis towards the object.
+    """
+    center = item.center[:2]
+    eyes = camtoworlds[:, :2, 3] if len(camtoworlds) else np.zeros((1, 2))
+    distances = np.linalg.norm(eyes - center, axis=1)
+    far = distances >= stand_off
+    best = np.where(far, distances, np.inf).argmin() if far.any() else distances.argmax()
+    away = (eyes[best] - center) / distances[best] if distances[best] > 1e-6 else np.array([-1.0, 0.0])
+    reach = np.abs(quat_to_matrix(item.quat).T @ [*away, 0.0]) @ item.size / 2  # of the box in that direction
+    pose = np.eye(4)
+    pose[:2, 3] = center + away * min(stand_off + reach, max(distances[best], stand_off))
+    pose[:2, :2] = [[-away[0], away[1]], [-away[1], -away[0]]]
+    return pose
+
+
+def query_grid(points: np.ndarray, scores: np.ndarray, resolution: float) -> Grid:
+    """The best score in each cell of the ground.
+
+    Args:
+        points: [N, 3] metres, all that is mapped.
+        scores: [N] 0..1, 0 where a point is none of the things asked for.
+        resolution: side of a cell in metres; larger where the map would need more than a million cells.
+    """
+    if not len(points):
+        return Grid(np.zeros(2), resolution, np.zeros((0, 0), np.int8))
+    asked = scores > 0
+    low, high = np.percentile(points[:, :2], _STRAYS, axis=0)
+    if asked.any():
+        low, high = np.minimum(low, points[asked, :2].min(0)), np.maximum(high, points[asked, :2].max(0))
+    resolution = max(resolution, float(np.sqrt(np.prod(high - low) / _MAX_CELLS)))
+    resolution = max(resolution, float((high - low).max() / _MAX_CELLS))
+    inside = ((points[:, :2] >= low) & (points[:, :2] <= high)).all(1)
+    low = np.floor(low / resolution) * resolution
+    columns, rows = (np.floor((high - low) / resolution).astype(int) + 1).tolist()
+    x, y = np.floor((points[inside, :2] - low) / resolution).astype(int).T
+    cells = np.full((rows, columns), UNKNOWN, np.int8)
+    np.maximum.at(cells, (y.clip(0, rows - 1), x.clip(0, columns - 1)), np.round(100 * scores[inside]).astype(np.int8))
+    return Grid(low, resolution, cells)
