@@ -83,7 +83,8 @@ def refined_answer(probabilities: torch.Tensor, columns: np.ndarray, cosines: to
 
     Returns:
         Ranking [..., P] for the argmax over prompts, and relevancy [..., P] in 0..1: p / (p + rival), moved by the
-        logit of the threshold. Names outside the vocabulary keep the lifted ones.
+        logit of the threshold; the rival is the best other name, or half of all others together. Names outside the
+        vocabulary keep the lifted ones.
     """
     ranking, relevancy = cosines.clone(), scores.clone()
     top, index = probabilities.topk(2, dim=-1)
@@ -92,6 +93,8 @@ def refined_answer(probabilities: torch.Tensor, columns: np.ndarray, cosines: to
         if column >= 0:
             own = probabilities[..., column]
             rival = torch.where(index[..., 0] == column, top[..., 1], top[..., 0])
+            # Where nothing of the vocabulary fits all names draw: then it takes more than to be one of many.
+            rival = torch.maximum(rival, (probabilities.sum(-1) - own) / 2)
             ranking[..., prompt] = own
             favour = odds_of_draw * own
             relevancy[..., prompt] = favour / (favour + rival).clamp_min(1e-12) * (scores[..., prompt] > 0)

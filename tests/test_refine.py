@@ -127,6 +127,8 @@ def test_a_relevancy_answer_puts_the_draw_at_the_threshold() -> None:
     assert relevancy[1, 0] > 0.6 > relevancy[2, 0]
     assert (relevancy[:, 1] == 0.3).all() and (ranking[:, 0] == probabilities[:, 0]).all()
     assert (refined_answer(probabilities, np.array([0, -1]), cosines, scores * 0, 0.6)[1] == 0).all()
+    flat = torch.full((3, 8), 1 / 8)
+    assert (refined_answer(flat, np.array([0, -1]), cosines, scores, 0.6)[1][:, 0] < 0.4).all(), "nothing fits"
 
 
 def test_which_names_the_field_answers() -> None:
