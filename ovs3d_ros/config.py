@@ -130,7 +130,7 @@ class TrainConfig:
     lr_colors: float = leaf(5e-3, "Learning rate of the base colour; higher harmonics take 1/20 of it",
                             low=0.0, high=1.0)
     densify_every: int = leaf(100, "Steps between densifications, 0 = never", low=0)
-    densify_gradient: float = leaf(2e-3, "Mean absolute screen-space gradient that splits or clones a Gaussian",
+    densify_gradient: float = leaf(5e-3, "Mean absolute screen-space gradient that splits or clones a Gaussian",
                                    unit="loss per half image side", low=0.0)
     prune_opacity: float = leaf(0.01, "Gaussians more transparent than this are removed", low=0.0, high=0.5)
 
