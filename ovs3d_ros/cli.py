@@ -20,6 +20,7 @@ _EXAMPLES = """examples:
   ovs3d demo                                        the whole story on this machine
   ovs3d map DATA -o room.ovs3d --holdout 8 --set clip.model=ViT-B-16
   ovs3d query room.ovs3d "red mug" "sofa" -o out/
+  ovs3d refine room.ovs3d DATA --names "red mug" sofa floor wall
   ovs3d render room.ovs3d --path orbit -o room.mp4
 """
 _PLAY = "play"
@@ -85,6 +86,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_map(commands.add_parser("map", help="build a map from a dataset of posed images"))
     _add_query(commands.add_parser("query", help="find things in a map by name"))
     _add_render(commands.add_parser("render", help="fly through a map: colour, depth, features, segmentation"))
+    _add_refine(commands.add_parser("refine", help="tell names apart better: refine a map for a vocabulary"))
     _add_eval(commands.add_parser("eval", help="score a map's segmentation against a labelled dataset"))
     _add_calibrate(commands.add_parser("calibrate", help="fit what counts as found to your encoder, on labelled datasets"))
     export = commands.add_parser("export", help="write a map as the standard 3DGS PLY")
@@ -117,6 +119,9 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
                              "rosbag2 folder, .mcap or .db3")
     parser.add_argument("--format", metavar="NAME",
                         help="nerfstudio, colmap, llff or bag; only where a folder holds several")
+
+
+def _add_holdout(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--holdout", type=int, default=0, metavar="N",
                         help="frames i with i %% N == N // 2 are kept for the evaluation (default 0: none)")
 
@@ -131,6 +136,7 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 
 def _add_map(parser: argparse.ArgumentParser) -> None:
     _add_data(parser)
+    _add_holdout(parser)
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE",
                         help="map to write, e.g. room.ovs3d")
     parser.add_argument("--config", type=Path, metavar="YAML", help="parameters; --set goes over it")
@@ -150,6 +156,7 @@ def _add_query(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threshold", type=float, metavar="T",
                         help="relevancy from which a Gaussian carries a label (default: calibrated)")
     parser.add_argument("--max-instances", type=int, default=0, metavar="N", help="per prompt (default 0: all)")
+    parser.add_argument("--refine", action="store_true", help="refine the map for these prompts first; takes seconds")
     _add_common(parser)
 
 
@@ -169,9 +176,19 @@ def _add_render(parser: argparse.ArgumentParser) -> None:
     _add_common(parser)
 
 
+def _add_refine(parser: argparse.ArgumentParser) -> None:
+    _add_map_file(parser)
+    _add_data(parser)
+    parser.add_argument("--names", nargs="+", required=True, metavar="NAME",
+                        help="what to tell apart, walls and floor too")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="map to write (default: MAP itself)")
+    _add_common(parser)
+
+
 def _add_eval(parser: argparse.ArgumentParser) -> None:
     _add_map_file(parser)
     _add_data(parser)
+    _add_holdout(parser)
     parser.add_argument("--protocol", default="dataset", metavar="NAME",
                         help="dataset (one confusion matrix), 3dovs-a, 3dovs-c or 3dovs-d (default dataset)")
     _add_common(parser)

@@ -78,8 +78,11 @@ class ClipConfig:
 
 @dataclass(frozen=True, slots=True)
 class DinoConfig:
-    model: str = leaf("vit_base_patch8_224.dino", "timm model name, or 'bundled'")
-    image_size: int = leaf(320, "Longer side of the image that is encoded", unit="px", low=32, high=4096)
+    model: str = leaf("bundled", "timm model name such as vit_base_patch8_224.dino (real scenes), 'bundled' for the "
+                                 "small offline model that knows the rendered demo world, or an import string "
+                                 "pkg.module:Class")
+    image_size: int = leaf(320, "Longer side of the image that is encoded, smaller ones are enlarged",
+                           unit="px", low=32, high=4096)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +145,29 @@ class LiftConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class RefineConfig:
+    views: int = leaf(24, "Keyframes whose poses cosines are sharpened from, evenly spread", low=1, high=100_000)
+    image_size: int = leaf(240, "Longer side of the views rendered", unit="px", low=16, high=2048)
+    background: tuple[str, ...] = leaf(("object", "things", "stuff", "texture"), "Rivals of the user's names")
+    temperature: float = leaf(0.03, "Of the softmax over cosines with names; calibrated for the bundled CLIP",
+                              low=0.001, high=10.0)
+    sharpen_radius: float = leaf(0.02, "Blur of features, sigma", unit="longer image sides", low=0.001, high=0.5)
+    sharpen_steps: int = leaf(2, "Rounds that take the surroundings out of small things' cosines; 0 = none", low=0,
+                              high=20)
+    neighbours: int = leaf(16, "Gaussians that each is aligned with", low=3, high=64)
+    normal_scale: float = leaf(0.1, "Square root of the 1 - cosine of normals at which affinity has fallen to 1/e",
+                               low=0.001, high=10.0)
+    color_scale: float = leaf(16.0, "CIELAB distance of colours at which affinity has fallen to 1/e", low=0.1, high=1e4)
+    strength: float = leaf(20.0, "Of the alignment among neighbours against that with the lifted evidence; 0 = none",
+                           low=0.0, high=1e6)
+    check_views: int = leaf(6, "Views kept aside that decide between old and new", low=1, high=1000)
+    attract: float = leaf(60.0, "Weight there of FDA for patches that look alike; RDA has 1", low=0.0, high=1e4)
+    repel: float = leaf(1.0, "Weight there of FDA for patches that look different", low=0.0, high=1e4)
+    similarity: float = leaf(0.85, "Cosine of DINO features from which FDA takes two patches for one thing; 0.7 for "
+                                   "DINO ViT-B/8, as in 3D-OVS", low=-1.0, high=1.0)
+
+
+@dataclass(frozen=True, slots=True)
 class QueryConfig:
     negatives: tuple[str, ...] = leaf(("object", "things", "stuff", "texture"),
                                       "What a prompt competes against in relevancy mode")
@@ -149,7 +175,7 @@ class QueryConfig:
                                   "default of the encoder", low=-1.0, high=1.0)
     calibration: str = leaf("", "File of `ovs3d calibrate` for the encoder in use; empty: the encoder's own, which only "
                                 "the bundled one has")
-    presence: float = leaf(0.5, "Probability above which a prompt counts as found", low=0.0, high=1.0)
+    presence: float = leaf(0.55, "Probability above which a prompt counts as found", low=0.0, high=1.0)
     min_weight: float = leaf(1.0, "Gaussians with less blending weight than this take no part", unit="px", low=0.0)
     instance_gap: float = leaf(0.06, "Gaussians closer than this belong to one instance", unit="m", low=1e-4,
                                high=100.0)
@@ -228,6 +254,7 @@ class Config:
     seed: SeedConfig = field(default_factory=SeedConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     lift: LiftConfig = field(default_factory=LiftConfig)
+    refine: RefineConfig = field(default_factory=RefineConfig)
     query: QueryConfig = field(default_factory=QueryConfig)
     qos: QosConfig = field(default_factory=QosConfig)
     input: InputConfig = field(default_factory=InputConfig)

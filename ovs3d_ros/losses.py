@@ -72,18 +72,18 @@ def rda(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
 
 
 def pairwise_kl(log_p: torch.Tensor) -> torch.Tensor:
-    """KL(P_i || P_j) of all pairs, [M, M], unbounded, by one matrix product; log_p: [M, C] log-probabilities."""
+    """KL(P_i || P_j) of all pairs, [..., M, M], unbounded, by one matrix product; log_p: [..., M, C]."""
     p = log_p.exp()
-    return (p * log_p).sum(-1)[:, None] - p @ log_p.T
+    return (p * log_p).sum(-1)[..., :, None] - p @ log_p.transpose(-1, -2)
 
 
 def pairwise_js(log_p: torch.Tensor) -> torch.Tensor:
-    """Jensen-Shannon divergence of all pairs, [M, M] in 0..ln 2; log_p: [M, C] log-probabilities."""
-    log_m = torch.logaddexp(log_p[:, None], log_p[None, :]) - _LOG_2  # [M, M, C]
-    negative_entropy = (log_p.exp() * log_p).sum(-1)
+    """Jensen-Shannon divergence of all pairs, [..., M, M] in 0..ln 2; log_p: [..., M, C] log-probabilities."""
     p = log_p.exp()
-    cross = ((p[:, None] + p[None, :]) * log_m).sum(-1)
-    return 0.5 * (negative_entropy[:, None] + negative_entropy[None, :] - cross)
+    negative_entropy = (p * log_p).sum(-1)
+    m = 0.5 * (p[..., :, None, :] + p[..., None, :, :])  # [..., M, M, C]
+    mixed = (m * m.clamp_min(1e-30).log()).sum(-1)  # clamped: the gradient of 0 log 0 must not be NaN
+    return 0.5 * (negative_entropy[..., :, None] + negative_entropy[..., None, :]) - mixed
 
 
 def fda(divergence: torch.Tensor, correlation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -92,8 +92,8 @@ def fda(divergence: torch.Tensor, correlation: torch.Tensor) -> tuple[torch.Tens
     Patches that look like one object are drawn to one distribution, others apart.
 
     Args:
-        divergence: [M, M] of the class distributions of two patches.
-        correlation: [M, M] cosine of their DINO features less the value that tells same from different.
+        divergence: [..., M, M] of the class distributions of two patches.
+        correlation: [..., M, M] cosine of their DINO features less the value that tells same from different.
 
     Returns:
         The attracting term (its gradient lowers the divergence of similar patches) and the repelling one, each the sum

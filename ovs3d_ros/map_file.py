@@ -20,9 +20,10 @@ from ovs3d_ros.codec import make_codec
 from ovs3d_ros.gaussians import PARAMETERS
 from ovs3d_ros.geometry import check_camera, check_pose
 from ovs3d_ros.lift import fuse_scales
-from ovs3d_ros.types import Camera, MapSnapshot, UserError
+from ovs3d_ros.types import Camera, MapSnapshot, RefinedField, UserError
 
 FORMAT_VERSION = 1
+REFINED_VERSION = 1  # of the refined field, which a map may lack and older readers pass over
 MAX_BYTES = 64 * 1024**3
 _HALF_MAX = 65504.0
 
@@ -49,6 +50,11 @@ def save_map(path: str | Path, params: dict[str, torch.Tensor], snapshot: MapSna
     cameras = [dict(K=c.K.tolist(), width=c.width, height=c.height) for c in snapshot.cameras]
     header = dict(format_version=FORMAT_VERSION, map_version=snapshot.version, cameras=cameras,
                   names=snapshot.names, meta=snapshot.meta)
+    if snapshot.refined is not None:
+        field = snapshot.refined
+        header["refined"] = dict(version=REFINED_VERSION, names=field.names, background=field.background,
+                                 temperature=field.temperature, summary=field.summary)
+        tensors |= dict(refined_probabilities=field.probabilities.half(), refined_texts=field.texts)
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
@@ -134,8 +140,32 @@ def _assemble(path: Path, header: dict, tensors: dict[str, torch.Tensor]) -> tup
     snapshot = MapSnapshot(
         version=int(header["map_version"]), gaussians={}, codes=fused, scale_codes=scale_codes,
         weight=tensors["weight"].float(), views=tensors["views"].float(), selection=selection, codec=codec,
-        camtoworlds=poses, stamps=tensors["stamps"].double().numpy(), cameras=cameras, names=names, meta=meta)
+        camtoworlds=poses, stamps=tensors["stamps"].double().numpy(), cameras=cameras, names=names, meta=meta,
+        refined=_refined_field(path, header, tensors, codec and codec.mean.shape[0]))
     return params, snapshot
+
+
+def _refined_field(path: Path, header: dict, tensors: dict[str, torch.Tensor],
+                   feature_dim: int | None) -> RefinedField | None:
+    """The refined field, or None of a map without one."""
+    entry = header.get("refined")
+    if entry is None:
+        return None
+    if feature_dim is None or entry["version"] != REFINED_VERSION:
+        raise UserError(f"{path}: refined field of version {entry['version']}, this version reads {REFINED_VERSION} and "
+                        "needs the language features beside it; make the map anew")
+    names, background = (tuple(str(name) for name in entry[key]) for key in ("names", "background"))
+    size, temperature = len(names) + len(background), float(entry["temperature"])
+    if len(set(names + background)) != size or not 0 < temperature < np.inf or not isinstance(entry["summary"], dict):
+        raise UserError(f"{path}: the refined field's vocabulary is garbled; refine the map anew")
+    expected = dict(refined_probabilities=(len(tensors["means"]), size), refined_texts=(size, feature_dim))
+    for name, shape in expected.items():
+        if tuple(tensors[name].shape) != shape:
+            raise UserError(f"{path}: tensor {name} has shape {list(tensors[name].shape)}, expected {list(shape)}")
+    probabilities, texts = (tensors[name].float() for name in expected)
+    if bool((probabilities < 0).any()):
+        raise UserError(f"{path}: the refined field has negative probabilities; refine the map anew")
+    return RefinedField(names, background, texts, temperature, probabilities, entry["summary"])
 
 
 def _check_values(path: Path, tensors: dict[str, torch.Tensor]) -> None:

@@ -5,24 +5,27 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Callable, Iterator, Sequence
 
-import cv2
 import numpy as np
 import torch
 
 from ovs3d_ros import gaussians as gs
 from ovs3d_ros.config import Config, leaves, override, resolve_device, resolve_rasterizer
 from ovs3d_ros.encoders import ImageTextEncoder, make_clip
-from ovs3d_ros.geometry import camera_tensors, check_frame
+from ovs3d_ros.field import refined_answer, render_channels, vocabulary_indices
+from ovs3d_ros.geometry import check_frame
+from ovs3d_ros.keyframes import make_keyframe
 from ovs3d_ros.lift import Lifter, fuse_scales
 from ovs3d_ros.map_file import load_map, save_map
 from ovs3d_ros.mapper import Mapper, RenderedView, StepStats, render_view
 from ovs3d_ros.presence import (Calibration, Evidence, is_general, load_calibration, presence_evidence,
                                 presence_probability)
-from ovs3d_ros.query import assign_labels, check_prompts, find_objects, relevancy, restore_taken
+from ovs3d_ros.query import (check_prompts, check_semantics, choose_labels, find_objects, inside, relevancy,
+                             restore_taken)
 from ovs3d_ros.rasterize import make_rasterizer
-from ovs3d_ros.types import Camera, Frame, Keyframe, MapSnapshot, QueryResult, UserError
+from ovs3d_ros.refine import Refinement, RefineStep
+from ovs3d_ros.types import Camera, Frame, MapSnapshot, QueryResult, UserError
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +53,7 @@ class Ovs3d:
         self.calibration = Calibration(**((self.clip and self.clip.calibration) or {}).get("query", {}))
         if self.clip is not None and config.query.calibration:
             self.calibration = load_calibration(config.query.calibration, self.clip.name)
+        self.refinement = Refinement(config, self.rasterizer, self.clip, self.encode_text, self.device)
         self._version = 0
         self._texts: dict[str, torch.Tensor] = {}
         self.reset()
@@ -63,6 +67,7 @@ class Ovs3d:
         self.mapper = Mapper(self.config, self.rasterizer, self.device)
         self.lifter = Lifter(self.config.lift, self.config.map.codec_dim)
         self.frames = 0
+        self.refinement.field = None
         self._past: MapSnapshot | None = None  # views of a loaded map; its images are not in the file
 
     @classmethod
@@ -104,6 +109,8 @@ class Ovs3d:
             g.stats.update(numerators=(past.scale_codes * past.weight[:, None, None]).to(g.device),
                            weight=past.weight.to(g.device), views=past.views.to(g.device),
                            max_weight=torch.zeros_like(past.weight, device=g.device))
+            if past.refined is not None:
+                self.refinement.install(past.refined, g)
         self._past, self._version = past, max(self._version, past.version)
         self.frames, self.mapper.steps = past.meta.get("frames", 0), past.meta.get("steps", 0)
 
@@ -117,7 +124,7 @@ class Ovs3d:
         self.frames += 1
         if not self.mapper.wants(frame):
             return False
-        keyframe = self._make_keyframe(frame)
+        keyframe = make_keyframe(frame, len(self.mapper.keyframes), self.config.map.image_size, self.device)
         if self.clip is not None:
             keyframe.crops = self.clip.encode_image(frame.image)
         self.mapper.insert(keyframe)
@@ -165,6 +172,25 @@ class Ovs3d:
                 self.lifter.lift(encoded[0], self.mapper.gaussians, self.rasterizer)
             yield from self.lifter.relift(encoded, self.mapper.gaussians, self.rasterizer)
 
+    def refine(self, names: list[str], frames: Sequence[Frame] = ()) -> Iterator[RefineStep]:
+        """Refines class distributions for names (METHOD §12); yields its progress.
+
+        Exhaust it for the result to take effect; closing it early cancels. The map may grow meanwhile.
+
+        Args:
+            names: what to tell apart.
+            frames: views to check at: where it is no better there, what the map has stays. None: no check.
+
+        Raises:
+            UserError: bad names, an empty map, or a missing DINO.
+        """
+        snapshot = self.snapshot()
+        check_semantics(snapshot, self.clip and self.clip.name)
+        g = self.mapper.gaussians
+        refined = yield from self.refinement.run(check_prompts(names, "class"), snapshot, g, frames)
+        if refined is not None and g is self.mapper.gaussians:
+            self.refinement.install(refined, g)
+
     def snapshot(self) -> MapSnapshot:
         """An immutable copy of the map as it is now."""
         self._version += 1
@@ -188,13 +214,14 @@ class Ovs3d:
             stamps=np.array(stamps, np.float64),
             cameras=[*(past.cameras if past else []), *(k.camera for k in keyframes)],
             names=[*(past.names if past else []), *(k.name for k in keyframes)],
+            refined=self.refinement.held(g, codes, codec),
             meta=dict(clip=self.clip.name if self.clip else None, steps=mapper.steps, frames=self.frames,
                       psnr=None if np.isnan(mapper.psnr) else mapper.psnr,
                       config={leaf.path: value for leaf, value in leaves(self.config)}))
 
     def query(self, prompts: list[str], *, negatives: list[str] | None = None, mode: str = "relevancy",
               threshold: float | None = None, max_instances: int = 0, roi: np.ndarray | None = None,
-              snapshot: MapSnapshot | None = None) -> QueryResult:
+              snapshot: MapSnapshot | None = None, refine: bool = False) -> QueryResult:
         """Finds things by name.
 
         Args:
@@ -206,6 +233,7 @@ class Ovs3d:
             max_instances: per prompt, 0 = all.
             roi: [2, 3] corners of a box in metres outside of which nothing is labelled.
             snapshot: the map to ask; default: the current one (only from the thread that maps).
+            refine: refine the map for these prompts first, beside the names it is refined for; takes seconds.
 
         Raises:
             UserError: bad prompts or mode, an empty map, or a map of another encoder.
@@ -215,7 +243,7 @@ class Ovs3d:
         if mode not in ("relevancy", "argmax"):
             raise UserError(f"mode {mode!r}: choose relevancy or argmax")
         snapshot = snapshot or self.snapshot()
-        self._check_semantics(snapshot)
+        check_semantics(snapshot, self.clip and self.clip.name)
         calibration, codec, config = self.calibration, snapshot.codec, self.config.query
         texts = self.encode_text(prompts)
         against = self.encode_text(check_prompts(list(negatives or config.negatives), "negative"))
@@ -223,21 +251,25 @@ class Ovs3d:
         positive, negative = cosines[:, : len(prompts)], cosines[:, len(prompts):]
         known = (snapshot.codes[:, -1] != 0) & (snapshot.weight >= config.min_weight)
         scores = relevancy(positive, negative, calibration.temperature) * known[:, None]
+        field = self.refinement.now(prompts, snapshot) if refine else snapshot.refined
+        columns = vocabulary_indices(field, prompts, negatives, mode)
         evidence = self._evidence(snapshot, known, texts, positive, scores)
         presence = presence_probability(evidence, is_general(prompts, calibration.distractors), calibration)
         found = presence >= config.presence
-        labels = self._labels(mode, scores, positive, found, threshold)
+        if (columns >= 0).any():
+            positive, scores = refined_answer(field.probabilities, columns, positive, scores, calibration.threshold)
+        labels = choose_labels(mode, scores, positive, found, self._threshold(threshold))
         if mode == "relevancy":
             strongest = known.nonzero()[:, 0][torch.from_numpy(evidence.strongest).to(known.device)]
             labels = restore_taken(labels, scores, found, self._threshold(threshold), strongest, config.min_instance)
-        labels = torch.where(known & _inside(snapshot.gaussians["means"], roi), labels, torch.zeros_like(labels))
+        labels = torch.where(known & inside(snapshot.gaussians["means"], roi), labels, torch.zeros_like(labels))
         objects, instances = find_objects(
             snapshot.gaussians["means"].cpu().numpy(), labels.cpu().numpy(), scores.cpu().numpy(),
             snapshot.views.cpu().numpy(), prompts, config, max_instances)
         return QueryResult(
             prompts=prompts, map_version=snapshot.version, found=found, presence=presence, score=evidence.peak,
             evidence=evidence.table, relevancy=scores, labels=labels, instances=torch.from_numpy(instances),
-            objects=objects, latency_ms=1e3 * (time.perf_counter() - started))
+            objects=objects, latency_ms=1e3 * (time.perf_counter() - started), field=field)
 
     def _evidence(self, snapshot: MapSnapshot, known: torch.Tensor, texts: torch.Tensor, cosines: torch.Tensor,
                   scores: torch.Tensor) -> Evidence:
@@ -246,26 +278,11 @@ class Ovs3d:
             snapshot.codes[known], snapshot.weight[known], cosines[known], scores[known],
             snapshot.codec.directions(distractors), texts @ distractors.T < self.calibration.synonym)
 
-    def _labels(self, mode: str, scores: torch.Tensor, cosines: torch.Tensor, found: np.ndarray,
-                threshold: float | None) -> torch.Tensor:
-        if mode == "argmax":
-            return cosines.argmax(-1) + 1
-        return assign_labels(scores, found, self._threshold(threshold))
-
     def _threshold(self, threshold: float | None) -> float:
         for value in (threshold, self.config.query.threshold):
             if value is not None and value >= 0:
                 return value
         return self.calibration.threshold
-
-    def _check_semantics(self, snapshot: MapSnapshot) -> None:
-        if snapshot.num_gaussians == 0 or snapshot.codec is None:
-            raise UserError("the map holds no language features yet: feed it posed frames first")
-        if self.clip is None:
-            raise UserError("no text encoder is loaded: create the pipeline with encode=True")
-        if snapshot.meta["clip"] != self.clip.name:
-            raise UserError(f"the map was made with the encoder {snapshot.meta['clip']}, but {self.clip.name} is "
-                            "loaded: set clip.model and clip.pretrained to match")
 
     def encode_text(self, prompts: list[str]) -> torch.Tensor:
         """Unit text features [P, D]; cached by prompt."""
@@ -283,12 +300,8 @@ class Ovs3d:
 
     def render_codes(self, camera: Camera, camtoworld: np.ndarray, snapshot: MapSnapshot) -> torch.Tensor:
         """Renders the codes: [H, W, d + 1] of unit features, zero where the map is more transparent than solid."""
-        g = snapshot.gaussians
-        with torch.no_grad():
-            out, alphas, _ = self.rasterizer(
-                g["means"], g["quats"], g["scales"], g["opacities"], snapshot.codes.contiguous(),
-                *camera_tensors(camera, camtoworld, self.device), camera.width, camera.height)
-        return snapshot.codec.normalize(out[0] * (alphas[0] > _SOLID))
+        codes, alpha = render_channels(snapshot.gaussians, snapshot.codes, camera, camtoworld, self.rasterizer)
+        return snapshot.codec.normalize(codes * (alpha > _SOLID))
 
     def render_relevancy(self, prompts: list[str], camera: Camera, camtoworld: np.ndarray, snapshot: MapSnapshot,
                          negatives: list[str] | None = None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -308,7 +321,12 @@ class Ovs3d:
             labels [H, W] uint16, 0 = none, else 1 + prompt index; score [H, W] float32 relevancy of that prompt.
         """
         cosines, scores = self.render_relevancy(result.prompts, camera, camtoworld, snapshot, negatives)
-        labels = self._labels(mode, scores, cosines, result.found, threshold)
+        columns = vocabulary_indices(result.field, result.prompts, negatives, mode)
+        if (columns >= 0).any():
+            blended, _ = render_channels(snapshot.gaussians, result.field.probabilities, camera, camtoworld,
+                                         self.rasterizer)
+            cosines, scores = refined_answer(blended, columns, cosines, scores, self.calibration.threshold)
+        labels = choose_labels(mode, scores, cosines, result.found, self._threshold(threshold))
         labels = torch.where(scores[..., 0] > 0, labels, torch.zeros_like(labels))
         best = scores.gather(-1, (labels - 1).clamp_min(0)[..., None])[..., 0] * (labels > 0)
         return labels.cpu().numpy().astype(np.uint16), best.cpu().numpy().astype(np.float32)
@@ -325,26 +343,8 @@ class Ovs3d:
         """Writes the standard 3DGS PLY."""
         gs.write_ply(path, self.mapper.gaussians.params)
 
-    def _make_keyframe(self, frame: Frame) -> Keyframe:
-        camera = frame.camera.fitted(self.config.map.image_size)
-        size = (camera.width, camera.height)
-        image = cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
-        depth = frame.depth
-        if depth is not None:
-            depth = torch.from_numpy(cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST)).to(self.device)
-        return Keyframe(
-            index=len(self.mapper.keyframes), stamp=frame.stamp, name=frame.name, sensor=frame.sensor, camera=camera,
-            image=torch.from_numpy(image).to(self.device).float() / 255.0, camtoworld=frame.camtoworld, depth=depth)
-
     @property
     def stats(self) -> dict:
         """Running figures: frames, keyframes, steps, num_gaussians, psnr [dB]."""
         return dict(frames=self.frames, keyframes=len(self.mapper.keyframes), steps=self.mapper.steps,
                     num_gaussians=len(self.mapper.gaussians), psnr=self.mapper.psnr)
-
-
-def _inside(means: torch.Tensor, roi: np.ndarray | None) -> torch.Tensor:
-    if roi is None:
-        return torch.ones(len(means), dtype=torch.bool, device=means.device)
-    low, high = torch.as_tensor(np.sort(np.asarray(roi, np.float32), axis=0), device=means.device)
-    return ((means >= low) & (means <= high)).all(-1)

@@ -7,7 +7,7 @@ import torch
 
 from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.geometry import matrix_to_quat
-from ovs3d_ros.types import SemanticObject, UserError
+from ovs3d_ros.types import MapSnapshot, SemanticObject, UserError
 
 MAX_PROMPTS, MAX_PROMPT_LENGTH = 64, 256
 _TURNS = np.radians(np.arange(0, 90, 5))
@@ -33,6 +33,17 @@ def check_prompts(prompts: list[str], what: str = "prompt") -> list[str]:
     return stripped
 
 
+def check_semantics(snapshot: MapSnapshot, encoder: str | None) -> None:
+    """Raises UserError unless a map can be asked in words that the encoder of this name has read."""
+    if snapshot.num_gaussians == 0 or snapshot.codec is None:
+        raise UserError("the map holds no language features yet: feed it posed frames first")
+    if encoder is None:
+        raise UserError("no text encoder is loaded: create the pipeline with encode=True")
+    if snapshot.meta["clip"] != encoder:
+        raise UserError(f"the map was made with the encoder {snapshot.meta['clip']}, but {encoder} is loaded: set "
+                        "clip.model and clip.pretrained to match")
+
+
 def relevancy(positive: torch.Tensor, negative: torch.Tensor, temperature: float) -> torch.Tensor:
     """LERF relevancy: the smallest softmax over (prompt, negative) pairs (Kerr et al. 2023, §3.3).
 
@@ -53,6 +64,12 @@ def assign_labels(scores: torch.Tensor, found: np.ndarray, threshold: float) -> 
     allowed = torch.where(torch.as_tensor(found, device=scores.device), scores, torch.full_like(scores, -1.0))
     best, label = allowed.max(-1)
     return torch.where(best >= threshold, label + 1, torch.zeros_like(label))
+
+
+def choose_labels(mode: str, scores: torch.Tensor, ranking: torch.Tensor, found: np.ndarray,
+                  threshold: float) -> torch.Tensor:
+    """Labels [...] in 1..P by the best of ranking [..., P] in mode "argmax", else those of `assign_labels`."""
+    return ranking.argmax(-1) + 1 if mode == "argmax" else assign_labels(scores, found, threshold)
 
 
 def restore_taken(labels: torch.Tensor, scores: torch.Tensor, found: np.ndarray, threshold: float,
@@ -76,6 +93,14 @@ def restore_taken(labels: torch.Tensor, scores: torch.Tensor, found: np.ndarray,
             own = strongest[p]
             labels[own[scores[own, p] >= threshold]] = int(p) + 1
     return labels
+
+
+def inside(means: torch.Tensor, roi: np.ndarray | None) -> torch.Tensor:
+    """Which of means [N, 3] lie in a box given by two corners [2, 3] in metres; all for None."""
+    if roi is None:
+        return torch.ones(len(means), dtype=torch.bool, device=means.device)
+    low, high = torch.as_tensor(np.sort(np.asarray(roi, np.float32), axis=0), device=means.device)
+    return ((means >= low) & (means <= high)).all(-1)
 
 
 def connected_components(points: np.ndarray, gap: float) -> np.ndarray:

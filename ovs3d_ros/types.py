@@ -121,6 +121,27 @@ class Keyframe:
 
 
 @dataclass(frozen=True, slots=True)
+class RefinedField:
+    """Class distributions per Gaussian, refined for one vocabulary (METHOD §12 and 13).
+
+    Attributes:
+        names: the user's names.
+        background: generic nouns the names competed against; the vocabulary is names, then background: V in all.
+        texts: [V, D] unit text features.
+        temperature: of the softmax over cosines that a lifted distribution is.
+        probabilities: [N, V]; a row of zeros where a Gaussian came later.
+        summary: figures of the refinement, for people.
+    """
+
+    names: tuple[str, ...]
+    background: tuple[str, ...]
+    texts: torch.Tensor
+    temperature: float
+    probabilities: torch.Tensor
+    summary: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class MapSnapshot:
     """An immutable copy of the map: all that queries and renders read.
 
@@ -139,6 +160,7 @@ class MapSnapshot:
         cameras: the keyframes' cameras.
         names: the keyframes' names.
         meta: encoder names, world frame and statistics that go into the map file's header.
+        refined: the refined field, if the map has one.
     """
 
     version: int
@@ -154,6 +176,7 @@ class MapSnapshot:
     cameras: list[Camera]
     names: list[str]
     meta: dict = field(default_factory=dict)
+    refined: RefinedField | None = None
 
     @property
     def num_gaussians(self) -> int:
@@ -203,6 +226,7 @@ class QueryResult:
         instances: [N] int64, 0 = none, else `SemanticObject.instance`.
         objects: the instances.
         latency_ms: time to answer.
+        field: the refined field that was asked, if any.
     """
 
     prompts: list[str]
@@ -216,3 +240,4 @@ class QueryResult:
     instances: torch.Tensor
     objects: list[SemanticObject]
     latency_ms: float
+    field: RefinedField | None = None

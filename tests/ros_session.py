@@ -147,9 +147,11 @@ class Session:
     def restart(self) -> None:
         """Kills the node, no time for goodbyes, and starts it anew with the same settings."""
         self.node.stop(signal.SIGKILL)
-        self.client.newest.pop("/diagnostics", None)
+        self.client.close()
         self.node = start_node(self.settings, self.domain_id, self.folder / "node_again.log")
         self.node.wait_for("ready", 120)
+        # The old client would take the dead node's services for alive until its lease ends, and ask nobody.
+        self.client = Client(self.domain_id)
 
     def close(self) -> None:
         """Ends the client, and the node if it still runs."""

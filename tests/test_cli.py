@@ -148,11 +148,47 @@ def test_eval_scores_against_labels(protocol, mapped, scene, tmp_path):
     report = tmp_path / "eval.json"
     assert ovs3d("eval", mapped[0], scene, "--protocol", protocol, "--holdout", HOLDOUT, "--json", report) == 0
     score = json.loads(report.read_text())
-    assert set(score) == {"protocol", "miou", "accuracy", "per_class", "views"}
+    assert set(score) == {"protocol", "miou", "accuracy", "per_class", "views", "refined"} and not score["refined"]
     assert score["protocol"] == protocol and score["views"] == COUNT // HOLDOUT
     assert set(score["per_class"]) == set(CLASSES)
     assert score["miou"] > 0.65 and score["accuracy"] > 0.9
     assert score["miou"] == pytest.approx(np.mean(list(score["per_class"].values())), abs=0.02)
+
+
+@pytest.fixture(scope="module")
+def refined(mapped, scene, tmp_path_factory) -> tuple[Path, dict]:
+    """The map refined for its classes, and what `refine --json` said about it."""
+    folder = tmp_path_factory.mktemp("refined")
+    assert ovs3d("refine", mapped[0], scene, "--names", *CLASSES, "-o", folder / "r.ovs3d", "--json",
+                 folder / "refine.json", "--quiet", *SETTINGS, "--set", "dino.model=color_encoder:ColorPatches",
+                 "--set", "refine.background=object") == 0
+    return folder / "r.ovs3d", json.loads((folder / "refine.json").read_text())
+
+
+def test_refine_checks_itself_on_views_kept_aside_and_stores_the_field(refined, mapped):
+    path, report = refined
+    assert report["kept"] is True and report["checked"] == COUNT // HOLDOUT and report["names"] == list(CLASSES)
+    assert report["after"]["objective"] < report["before"]["objective"]
+    assert load_map(mapped[0])[1].refined is None, "-o leaves the map itself alone"
+    field = load_map(path)[1].refined
+    assert field.names == CLASSES and field.background == ("object",) and field.summary["checked"] == report["checked"]
+
+
+@pytest.mark.parametrize("protocol", ["dataset", "3dovs-d"])
+def test_eval_scores_the_refined_field(protocol, refined, mapped, scene, tmp_path):
+    scores = []
+    for path in (mapped[0], refined[0]):
+        report = tmp_path / "eval.json"
+        assert ovs3d("eval", path, scene, "--protocol", protocol, "--holdout", HOLDOUT, "--json", report) == 0
+        scores.append(json.loads(report.read_text()))
+    assert not scores[0]["refined"] and scores[1]["refined"]
+    assert scores[1]["miou"] > scores[0]["miou"] - 0.01
+
+
+def test_query_refines_on_demand(mapped, tmp_path):
+    report = tmp_path / "q.json"
+    assert ovs3d("query", mapped[0], *PROMPTS, "--refine", "--json", report) == 0
+    assert all(entry["found"] for entry in json.loads(report.read_text())["prompts"])
 
 
 def test_export_is_a_standard_splat_file(mapped, tmp_path):
@@ -258,15 +294,31 @@ BAD = {
     "unknown video": (["render", "{map}", "-o", "{tmp}/v.avi"], [".mp4"]),
     "unknown protocol": (["eval", "{map}", "{scene}", "--protocol", "x"], ["--protocol x", "3dovs-a"]),
     "unlabelled data": (["eval", "{map}", "{tmp}/bare"], ["no labels", "classes.txt"]),
+    "refine without names": (["refine", "{map}", "{scene}"], ["--names"]),
+    "refine without data": (["refine", "{map}", "{tmp}/nowhere", "--names", "a"], ["nowhere", "no such"]),
+    "refine with an empty name": (["refine", "{map}", "{scene}", "--names", "a", " "], ["name 2 is empty"]),
+    "refine one name alone": (["refine", "{map}", "{scene}", "--names", "object", "--set", "refine.background=object",
+                               "--set", "dino.model=color_encoder:ColorPatches"], ["two at least"]),
+    "refine with another scene": (["refine", "{map}", "{tmp}/moved", "--names", "a"], ["moved", "none of its poses"]),
     "unknown command": (["fly"], ["fly", "--help"]),
     "unknown option": (["config", "--colour"], ["--colour"]),
 }
+
+
+def _copy_moved(scene: Path, target: Path) -> None:
+    """The scene with all poses moved by a metre."""
+    shutil.copytree(scene, target)
+    document = json.loads((target / "transforms.json").read_text())
+    for frame in document["frames"]:
+        frame["transform_matrix"][0][3] += 1.0
+    (target / "transforms.json").write_text(json.dumps(document))
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_one_line_and_exit_code_2(name, mapped, scene, tmp_path, capsys):
     (tmp_path / "half.ovs3d").write_bytes(mapped[0].read_bytes()[: mapped[0].stat().st_size // 2])
     shutil.copytree(scene, tmp_path / "bare", ignore=shutil.ignore_patterns("labels", "classes.txt"))
+    _copy_moved(scene, tmp_path / "moved")
     arguments, words = BAD[name]
     before = sorted(p for p in tmp_path.rglob("*"))
     capsys.readouterr()
@@ -293,7 +345,7 @@ def test_help_and_config_load_nothing_heavy(repository):
             "assert not {'torch', 'cv2', 'numba', 'rclpy'} & set(sys.modules)")
     done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    for command in ("demo", "map", "query", "render", "eval", "export", "config", "play"):
+    for command in ("demo", "map", "query", "refine", "render", "eval", "export", "config", "play"):
         assert f"\n    {command} " in done.stdout
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from ovs3d_ros.codec import CodecFitter
 from ovs3d_ros.gaussians import PARAMETERS, Gaussians
 from ovs3d_ros.map_file import load_map, save_map
-from ovs3d_ros.types import MapSnapshot, UserError
+from ovs3d_ros.types import MapSnapshot, RefinedField, UserError
 
 COUNT, SCALES, FRAMES = 9, 2, 3
 
@@ -64,6 +64,49 @@ def test_what_is_saved_comes_back(tmp_path, sh_degree: int, semantic: bool) -> N
         torch.testing.assert_close(cosine, torch.ones(COUNT), atol=1e-4, rtol=0)  # half precision
     else:
         assert past.codec is None
+
+
+def with_field(snapshot: MapSnapshot) -> MapSnapshot:
+    probabilities = torch.rand(COUNT, 3, generator=torch.Generator().manual_seed(1)).softmax(-1)
+    field = RefinedField(("mug", "rote Tür"), ("object",), torch.eye(3, 16), 0.03, probabilities, {"checked": 2})
+    return dataclasses.replace(snapshot, refined=field)
+
+
+def test_a_refined_field_comes_back(tmp_path) -> None:
+    params, snapshot = make_map()
+    save_map(tmp_path / "m.ovs3d", params, with_field(snapshot))
+    held, wanted = load_map(tmp_path / "m.ovs3d")[1].refined, with_field(snapshot).refined
+    assert (held.names, held.background, held.temperature, held.summary) == (
+        wanted.names, wanted.background, wanted.temperature, wanted.summary)
+    assert torch.equal(held.texts, wanted.texts)
+    torch.testing.assert_close(held.probabilities, wanted.probabilities, atol=1e-3, rtol=0)
+
+
+BAD_FIELDS = {
+    "rows": (dict(refined_probabilities=torch.rand(COUNT + 1, 3)), {}, "refined_probabilities"),
+    "columns": (dict(refined_probabilities=torch.rand(COUNT, 2)), {}, "refined_probabilities"),
+    "sign": (dict(refined_probabilities=-torch.rand(COUNT, 3)), {}, "negative"),
+    "texts": (dict(refined_texts=torch.rand(3, 5)), {}, "refined_texts"),
+    "missing": (dict(refined_texts=None), {}, "refined_texts"),
+    "version": ({}, dict(version=99), "version 99"),
+    "names twice": ({}, dict(names=["mug", "mug"]), "garbled"),
+    "temperature": ({}, dict(temperature=0), "garbled"),
+    "summary": ({}, dict(summary=[]), "garbled"),
+}
+
+
+@pytest.mark.parametrize("tensors, entry, word", BAD_FIELDS.values(), ids=BAD_FIELDS)
+def test_wrong_refined_fields_are_refused(tmp_path, tensors, entry, word: str) -> None:
+    params, snapshot = make_map()
+    path = tmp_path / "m.ovs3d"
+    save_map(path, params, with_field(snapshot))
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["ovs3d"])
+        held = {name: file.get_tensor(name) for name in file.keys()} | tensors
+    header["refined"] |= entry
+    save_file({name: t for name, t in held.items() if t is not None}, path, metadata={"ovs3d": json.dumps(header)})
+    with pytest.raises(UserError, match=word):
+        load_map(path)
 
 
 def test_codes_beyond_half_precision_stay_loadable(tmp_path) -> None:

@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     pipeline = load_semantic_map(options.map, values)
     snapshot = pipeline.snapshot()
     result = pipeline.query(prompts, negatives=negatives, mode=options.mode, threshold=options.threshold,
-                            max_instances=options.max_instances, snapshot=snapshot)
+                            max_instances=options.max_instances, snapshot=snapshot, refine=options.refine)
     entries = describe(result)
     how = dict(mode=options.mode, negatives=negatives, threshold=options.threshold)
     if folder is not None:

@@ -40,6 +40,7 @@ class Evaluation:
     Attributes:
         psnr: mean over held-out views, dB.
         segmentation: argmax over the class list against the labels.
+        refined: likewise, of the map refined for the class list.
         ious: per present prompt, its mask (relevancy mode) against its class, pooled over the held-out views.
         views: the held-out views.
         masks: per present prompt, its mask in each view, [H, W] bool.
@@ -48,6 +49,7 @@ class Evaluation:
 
     psnr: float
     segmentation: evaluate.SegmentationScore
+    refined: evaluate.SegmentationScore
     ious: dict[str, float]
     views: list[HeldOutView]
     masks: dict[str, list[np.ndarray]]
@@ -73,7 +75,8 @@ def evaluate_map(pipeline: Ovs3d, snapshot: MapSnapshot, scene: Scene, named: li
             for prompt in scene.present}
     psnr = float(np.mean([evaluate.psnr(v.rgb, v.frame.image) for v in views]))
     answer = pipeline.query(named or scene.present, snapshot=snapshot)
-    return Evaluation(psnr, score, ious, views, masks, answer)
+    refined = _refined_score(pipeline, snapshot, frames, classes)
+    return Evaluation(psnr, score, refined, ious, views, masks, answer)
 
 
 def _view(pipeline: Ovs3d, snapshot: MapSnapshot, frame: Frame, by_class: QueryResult,
@@ -85,6 +88,16 @@ def _view(pipeline: Ovs3d, snapshot: MapSnapshot, frame: Frame, by_class: QueryR
     codes = pipeline.render_codes(*pose, snapshot)
     return HeldOutView(frame, rendered.rgb.cpu().numpy(), rendered.depth.cpu().numpy(), codes.cpu().numpy(),
                        index_of_label[labels])
+
+
+def _refined_score(pipeline: Ovs3d, snapshot: MapSnapshot, frames: list[Frame],
+                   classes: list[str]) -> evaluate.SegmentationScore:
+    """The class list asked of the map refined for it, without a check: no image is kept aside but these."""
+    result = pipeline.query([name for name in classes if name], mode="argmax", snapshot=snapshot, refine=True)
+    numbers = np.array([0] + [classes.index(name) for name in result.prompts])
+    labels = [numbers[pipeline.render_labels(result, frame.camera, frame.camtoworld, snapshot, mode="argmax")[0]]
+              for frame in frames]
+    return evaluate.score_segmentation(PROTOCOL, labels, [frame.labels for frame in frames], classes)
 
 
 def _masks(pipeline: Ovs3d, snapshot: MapSnapshot, frames: list[Frame], prompt: str) -> list[np.ndarray]:

@@ -62,7 +62,7 @@ def make_sheet(report: Report, session: Session, evaluation: Evaluation, scene: 
     note = (f"{session.how}\n"
             f"{report.frames_received} of {report.frames_sent} frames, {report.frames_dropped} dropped, "
             f"{report.keyframes} keyframes, {report.num_gaussians} Gaussians    held-out PSNR "
-            f"{report.psnr_holdout:.1f} dB    mIoU {report.miou_lift:.2f}\n"
+            f"{report.psnr_holdout:.1f} dB    mIoU {report.miou_lift:.2f}, refined {report.miou_refined:.2f}\n"
             f"query {report.query_p50_ms:.0f} ms median, {report.query_p95_ms:.0f} ms p95    frame to map "
             f"{report.frame_to_map_p95_ms:.0f} ms p95    {report.seconds_total:.0f} s in all")
     top = visualize.contact_sheet(tiles, captions, TILES, WIDTH, "ovs3d: posed frames in, text queries out", note)

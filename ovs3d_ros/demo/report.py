@@ -35,7 +35,7 @@ class PromptReport:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The fields of `report.json`; `miou_refined` is null until maps are refined."""
+    """The fields of `report.json`."""
 
     psnr_holdout: float
     num_gaussians: int
@@ -45,7 +45,7 @@ class Report:
     keyframes: int
     queries: list[PromptReport]
     miou_lift: float
-    miou_refined: float | None
+    miou_refined: float
     query_p50_ms: float
     query_p95_ms: float
     frame_to_map_p95_ms: float
@@ -79,8 +79,8 @@ def make_report(session: Session, evaluation: Evaluation, scene: Scene, num_gaus
     return Report(
         psnr_holdout=evaluation.psnr, num_gaussians=num_gaussians, frames_sent=session.frames_sent,
         frames_received=session.frames_received, frames_dropped=session.frames_dropped, keyframes=session.keyframes,
-        queries=questions, miou_lift=evaluation.segmentation.miou, miou_refined=None, query_p50_ms=float(p50),
-        query_p95_ms=float(p95), frame_to_map_p95_ms=session.frame_to_map_p95_ms, seconds_total=seconds)
+        queries=questions, miou_lift=evaluation.segmentation.miou, miou_refined=evaluation.refined.miou,
+        query_p50_ms=float(p50), query_p95_ms=float(p95), frame_to_map_p95_ms=session.frame_to_map_p95_ms, seconds_total=seconds)
 
 
 def describe(report: Report, how: str) -> str:
@@ -90,7 +90,8 @@ def describe(report: Report, how: str) -> str:
     lines = [
         f"Mapped {report.frames_received} of {report.frames_sent} frames ({report.frames_dropped} dropped) into "
         f"{report.num_gaussians} Gaussians from {report.keyframes} keyframes - {how}",
-        f"Held-out views: PSNR {report.psnr_holdout:.1f} dB, mIoU {report.miou_lift:.2f}",
+        f"Held-out views: PSNR {report.psnr_holdout:.1f} dB, mIoU {report.miou_lift:.2f}, "
+        f"refined {report.miou_refined:.2f}",
         f"Found {found} of {len(present)} things that are there, and {wrong} of {len(absent)} that are not:"]
     width = max(len(q.prompt) for q in report.queries)
     for q in sorted(report.queries, key=lambda q: (not q.present_in_scene, -q.presence)):

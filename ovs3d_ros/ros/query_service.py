@@ -60,7 +60,12 @@ class QueryServices:
         roi, max_instances = arguments.pop("roi"), arguments.pop("max_instances")
         prompts = arguments.pop("prompts")
         result = self._pipeline.query(
-            prompts, roi=roi, max_instances=max_instances, snapshot=snapshot, **arguments
+            prompts,
+            roi=roi,
+            max_instances=max_instances,
+            snapshot=snapshot,
+            refine=request.refine,
+            **arguments,
         )
         answer = Answer(result, snapshot, arguments)
         response.error_code = QueryText.Response.OK
@@ -80,7 +85,7 @@ class QueryServices:
         if prompts:
             check_prompts(prompts)
         elif (last := self._outputs.answer) is not None:
-            prompts, how = last.result.prompts, last.settings
+            prompts, how = last.result.prompts, last.settings | {"refine": last.result.field is not None}
         else:
             raise UserError("no prompts: give some, or ask ~/query first and get what it asked for")
         snapshot = responses.need_map(self._worker)
@@ -140,7 +145,7 @@ def _arguments(request: QueryText.Request) -> dict[str, Any]:
     """The request as arguments of `Ovs3d.query`.
 
     Raises:
-        UserError: prompts, mode, threshold or region of interest that cannot be used, or `refine`.
+        UserError: prompts, mode, threshold or region of interest that cannot be used.
     """
     prompts = check_prompts(list(request.prompts))
     negatives = check_prompts(list(request.negatives), "negative") if request.negatives else None
@@ -151,8 +156,6 @@ def _arguments(request: QueryText.Request) -> dict[str, Any]:
         raise UserError(
             f"threshold {threshold} is not a relevancy; give 0..1, or below 0 for the calibrated one"
         )
-    if request.refine:
-        raise UserError("refine: query-time refinement is not part of this version; ask with refine=false")
     low, high = request.roi_min, request.roi_max
     roi = np.array([[low.x, low.y, low.z], [high.x, high.y, high.z]])
     if not np.isfinite(roi).all() or (roi[0] > roi[1]).any():

@@ -7,13 +7,15 @@ here=$(dirname "$0")
 world="$here/../world/generate.py"
 if [ ! -d "$data/train" ]; then
     python "$world" --split train --seeds 0-1167 --views 3 --out "$data/train"
-    python "$world" --split test --seeds 0-11 --out "$data/test"
-    python "$world" --split val --kind walk --seeds 0-4 --views 20 --out "$data/walk"
+    python "$world" --split test --seeds 0-35 --out "$data/test"
+    python "$world" --split val --kind walk --seeds 0-8 --views 20 --out "$data/walk"
 fi
 train() { torchrun --nproc_per_node 2 "$here/$1" --data "$data/train" --out "$out/$2" --minutes "$3" "${@:4}"; }
 python "$here/train_clip.py" --data "$data/train" --out "$out/text" --text-steps 600 --minutes 0
 train pretrain.py pretrained 35 --init "$out/text"
-train train_clip.py clip 36 --init "$out/pretrained" --threads 1 --crops 96 --windows 4 --lr 4e-4 --fit-head
+train train_clip.py first 36 --init "$out/pretrained" --threads 1 --crops 96 --windows 4 --lr 4e-4 --fit-head
+train train_clip.py second 36 --init "$out/first" --threads 1 --crops 112 --windows 4 --lr 4e-4
+python "$here/average.py" --clip "$out/first" "$out/second" --out "$out/clip"
 train train_dino.py dino 11
 python "$here/export.py" --clip "$out/clip" --dino "$out/dino"
 python "$here/calibrate.py" --scenes "$data"/walk/scene_*

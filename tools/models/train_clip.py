@@ -278,7 +278,7 @@ def train(args: argparse.Namespace) -> None:
         names = bank(NOUN_NAMES + COLOUR_NAMES).split([len(NOUN_NAMES), len(COLOUR_NAMES)])
         matching = loss_of(model, regions, bank(batch.texts), batch.targets, batch.asked)
         naming = [naming_loss(model, regions, *kind) for kind in zip(names, (batch.nouns, batch.colours), batch.open)]
-        loss = matching + 2 * args.naming * (naming[0] + naming[1])
+        loss = matching + 2 * args.naming * (naming[0] + args.colour * naming[1])
         optimizer.zero_grad()
         loss.backward()
         progress = parallel.share_gradients(model, (time.monotonic() - start) / (60 * args.minutes))
@@ -320,6 +320,7 @@ def main() -> None:
     parser.add_argument("--joint", action="store_true", help="train the text tower along with the image tower")
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--naming", type=float, default=4.0, help="weight of the softmax over names")
+    parser.add_argument("--colour", type=float, default=1.0, help="weight of naming colours, where that of nouns is 1")
     parser.add_argument("--crops", type=int, default=128, help="crops per step")
     parser.add_argument("--windows", type=int, default=16, help="windows per step")
     parser.add_argument("--threads", type=int, default=2)

@@ -1,0 +1,45 @@
+"""`ovs3d refine`: class distributions for a vocabulary, refined in 3D, checked on images and stored in the map."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from ovs3d_ros.commands import common
+from ovs3d_ros.commands.query import load_semantic_map
+from ovs3d_ros.datasets import open_dataset
+from ovs3d_ros.query import check_prompts
+from ovs3d_ros.refine import choose_check_views
+from ovs3d_ros.types import UserError
+
+
+def run(options: argparse.Namespace) -> int:
+    """Refines a map for names. The map is written only when the result passes its check.
+
+    Raises:
+        UserError: bad names, settings, map or data, or an output that cannot be written.
+    """
+    started = time.monotonic()
+    values = common.settings(options)
+    names = check_prompts(options.names, "name")
+    output = common.check_output_file(options.output or options.map)
+    common.check_json(options.json)
+    dataset = open_dataset(options.data, format=options.format)
+    pipeline = load_semantic_map(options.map, values)
+    snapshot = pipeline.snapshot()
+    try:
+        chosen = choose_check_views(dataset.camtoworlds, snapshot.camtoworlds, pipeline.config.refine.check_views)
+    except UserError as error:
+        raise UserError(f"{options.data}: {error}") from None
+    with common.progress(options, 1, "refining", "step") as bar:
+        for step in pipeline.refine(names, [dataset[index] for index in chosen]):
+            bar.set_description(step.stage)
+            bar.total, bar.n = step.total, step.step
+            bar.refresh()
+    if step.kept:
+        pipeline.save(output)
+    report = dict(map=str(output if step.kept else options.map), names=names, kept=step.kept, message=step.message,
+                  **step.figures, seconds=round(time.monotonic() - started, 2))
+    common.write_json(options.json, report)
+    common.say(options, f"{report['map']}: {step.message}")
+    return 0

@@ -1,0 +1,79 @@
+"""Nearest neighbours of points in space, by cells of a grid: exact, except that who is far from all others has none."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+_SAMPLE = 256  # points from whose neighbours the size of a cell is taken
+_RINGS = 4  # cells searched around a point: beyond are floaters, which are nobody's neighbours
+_BITS = 20  # of a cell number along an axis; three of them make a key
+
+
+def nearest(points: np.ndarray, count: int) -> np.ndarray:
+    """The nearest other points of each.
+
+    Args:
+        points: [N, 3] metres, finite.
+        count: how many; at most 64.
+
+    Returns:
+        [N, count] int64 indices, nearest first; -1 where fewer lie within a few times the usual distance.
+    """
+    points = np.ascontiguousarray(points, np.float32)
+    result = np.full((len(points), count), -1, np.int64)
+    if len(points) > 1:
+        size = _usual_distance(points, count)
+        cells = np.floor((points - points.min(0)) / size).clip(0, (1 << _BITS) - 3).astype(np.int64) + 1
+        keys = (cells[:, 0] << 2 * _BITS) + (cells[:, 1] << _BITS) + cells[:, 2]
+        order = np.argsort(keys, kind="stable")
+        occupied, starts = np.unique(keys[order], return_index=True)
+        _search(points, cells, order, occupied, np.append(starts, len(points)), np.float32(size), result)
+    return result
+
+
+def _usual_distance(points: np.ndarray, count: int) -> float:
+    """Median distance to the `count`-th neighbour of a sample of points."""
+    sample = points[:: max(1, len(points) // _SAMPLE)][:_SAMPLE].astype(np.float64)
+    kth = min(count, len(points) - 1)
+    distances = [np.partition(np.square(points - point).sum(1), kth)[kth] for point in sample]
+    return max(float(np.sqrt(np.median(distances))), 1e-6)
+
+
+@njit(cache=True, nogil=True)
+def _search(points, cells, order, occupied, starts, size, result):
+    """Fills `result` ring by ring of cells, until no nearer point can lie outside."""
+    count = result.shape[1]
+    distances = np.empty(count, np.float32)
+    for i in range(len(points)):
+        found = 0
+        for ring in range(_RINGS + 1):
+            if found == count and distances[count - 1] <= ((ring - 1) * size) ** 2:
+                break
+            for x in range(-ring, ring + 1):
+                for y in range(-ring, ring + 1):
+                    edge = abs(x) == ring or abs(y) == ring
+                    for z in range(-ring, ring + 1, 1 if edge or ring == 0 else 2 * ring):
+                        key = (((cells[i, 0] + x) << 2 * _BITS) + ((cells[i, 1] + y) << _BITS) + cells[i, 2] + z)
+                        row = np.searchsorted(occupied, key)
+                        if row == len(occupied) or occupied[row] != key:
+                            continue
+                        for position in range(starts[row], starts[row + 1]):
+                            j = order[position]
+                            if j != i:
+                                distance = ((points[i, 0] - points[j, 0]) ** 2 + (points[i, 1] - points[j, 1]) ** 2
+                                            + (points[i, 2] - points[j, 2]) ** 2)
+                                found = _insert(distance, j, found, distances, result[i])
+
+
+@njit(cache=True, nogil=True)
+def _insert(distance, j, found, distances, row):
+    """Puts point j into the sorted row if it is near enough; returns how many the row holds."""
+    if found == len(row) and distance >= distances[found - 1]:
+        return found
+    place = min(found, len(row) - 1)
+    while place > 0 and distances[place - 1] > distance:
+        distances[place], row[place] = distances[place - 1], row[place - 1]
+        place -= 1
+    distances[place], row[place] = distance, j
+    return min(found + 1, len(row))
