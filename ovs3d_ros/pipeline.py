@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ovs3d_ros import gaussians as gs
-from ovs3d_ros.config import Config, leaves, override, resolve_device, resolve_rasterizer
+from ovs3d_ros.config import ASKING, Config, leaves, override, resolve_device, resolve_rasterizer
 from ovs3d_ros.encoders import ImageTextEncoder, make_clip
 from ovs3d_ros.field import refined_answer, render_channels, vocabulary_indices
 from ovs3d_ros.geometry import check_frame
@@ -72,7 +72,7 @@ class Ovs3d:
 
     @classmethod
     def load(cls, path: str | Path, settings: dict | None = None, *, encode: bool = True) -> Ovs3d:
-        """Opens a map with the configuration it was made with.
+        """Opens a map with the configuration it was made with, and asks it with the one of today (`config.ASKING`).
 
         Args:
             path: a `*.ovs3d` file.
@@ -83,7 +83,7 @@ class Ovs3d:
             UserError: the file cannot be used, or names another encoder than the settings.
         """
         params, past = load_map(path)
-        known = {leaf.path for leaf, _ in leaves()}
+        known = {leaf.path for leaf, _ in leaves() if not leaf.path.startswith(ASKING)}
         stored = {key: value for key, value in past.meta.get("config", {}).items() if key in known}
         pipeline = cls(override(override(Config(), stored), settings or {}), encode=encode and past.codec is not None)
         pipeline.restore(params, past, str(path))

@@ -17,6 +17,7 @@ PACKAGE = REPOSITORY / "ovs3d_ros"
 # A module (or subpackage) imports only modules before it in this list; within a subpackage anything goes.
 ORDER = (
     "types",
+    "parameters",
     "config",
     "config_io",
     "geometry",

@@ -7,7 +7,8 @@ from rclpy.exceptions import InvalidParameterTypeException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from ovs3d_ros.config import Config, Leaf, leaves, override
+from ovs3d_ros.config import Config, leaves, override
+from ovs3d_ros.parameters import Leaf
 from ovs3d_ros.query import check_prompts
 from ovs3d_ros.types import UserError
 
