@@ -97,7 +97,7 @@ class Evidence:
 
 
 def presence_evidence(codes: torch.Tensor, weight: torch.Tensor, cosines: torch.Tensor, scores: torch.Tensor,
-                      distractors: torch.Tensor, competing: torch.Tensor) -> Evidence:
+                      distractors: torch.Tensor, competing: torch.Tensor, known: torch.Tensor) -> Evidence:
     """Collects the evidence that each prompt's thing is in the map.
 
     Args:
@@ -107,17 +107,21 @@ def presence_evidence(codes: torch.Tensor, weight: torch.Tensor, cosines: torch.
         scores: [N, P] relevancy.
         distractors: [d + 1, M] directions of other things, see `FeatureCodec.directions`.
         competing: [P, M] whether a distractor is another thing than the prompt.
+        known: [N] bool, the Gaussians that count.
     """
-    prompts = cosines.shape[1]
+    prompts, count = cosines.shape[1], int(known.sum())
     peak, cosine, margin, zscore = np.zeros((4, prompts))
-    strongest = np.zeros((prompts, min(len(codes), _PEAK_GAUSSIANS)), np.int64)
-    for p in range(prompts if len(codes) else 0):
-        best = cosines[:, p].topk(strongest.shape[1]).indices
+    strongest = np.zeros((prompts, min(count, _PEAK_GAUSSIANS)), np.int64)
+    for p in range(prompts if count else 0):
+        best = torch.where(known, cosines[:, p], -torch.inf).topk(strongest.shape[1]).indices
         strongest[p] = best.cpu().numpy()
         mass = weight[best] / weight[best].sum().clamp_min(1e-9)
         peak[p] = float((scores[best, p] * mass).sum())
         cosine[p] = own = float((cosines[best, p] * mass).sum())
-        zscore[p] = (own - float(cosines[:, p].mean())) / max(float(cosines[:, p].std(correction=0)), 1e-6)
+        counted = torch.where(known, cosines[:, p], 0.0)
+        mean = float(counted.sum()) / count
+        variance = float(counted.square().sum()) / count - mean**2
+        zscore[p] = (own - mean) / max(variance, 1e-12) ** 0.5
         if bool(competing[p].any()):
             rivals = mass @ (codes[best] @ distractors[:, competing[p]])
             margin[p] = own - float(rivals.max())

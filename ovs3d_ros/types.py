@@ -225,8 +225,8 @@ class QueryResult:
         labels: [N] int64, 0 = none, else 1 + prompt index.
         instances: [N] int64, 0 = none, else `SemanticObject.instance`.
         objects: the instances.
-        latency_ms: time to answer.
         field: the refined field that was asked, if any.
+        latency_ms: time to answer, encoding of the texts included; set by who asked.
     """
 
     prompts: list[str]
@@ -239,5 +239,5 @@ class QueryResult:
     labels: torch.Tensor
     instances: torch.Tensor
     objects: list[SemanticObject]
-    latency_ms: float
     field: RefinedField | None = None
+    latency_ms: float = 0.0
