@@ -117,6 +117,29 @@ def test_negatives_compete(room: Ovs3d) -> None:
     assert float(rivals.relevancy.max()) == pytest.approx(0.5, abs=0.01)
 
 
+def test_two_names_of_one_thing_both_have_a_place(room: Ovs3d) -> None:
+    """The first takes every Gaussian of the box; what the second one's decision rests on is given back to it."""
+    result = room.query(["red box", "red thing"])
+    assert result.found.all()
+    means = room.mapper.gaussians.params["means"].detach().numpy()
+    for label in (1, 2):
+        labelled = means[result.labels.numpy() == label]
+        assert len(labelled) >= room.config.query.min_instance and inside(synthetic.RED, labelled, 0.08).mean() > 0.9
+    assert {o.prompt for o in result.objects} >= {"red box"}
+
+
+def test_presence_weighs_general_names_on_their_own_and_lets_synonyms_be(room: Ovs3d, tmp_path) -> None:
+    room.save(tmp_path / "room.ovs3d")
+    asked = Ovs3d.load(tmp_path / "room.ovs3d")
+    asked.calibration = dataclasses.replace(
+        asked.calibration, distractors=("red box", "blue box"), presence_weights=(0.0, 0.0, 20.0, 0.0), presence_bias=-8.0,
+        general_weights=(0.0,) * 4, general_bias=-3.0)
+    result = asked.query(["red box", "red", "green box"])
+    # "red box" is a distractor itself, of cosine 1 with the prompt: it must not compete, or the margin would be 0.
+    assert result.found.tolist() == [True, False, True]
+    assert result.presence[1] == pytest.approx(1 / (1 + np.exp(3.0)))  # more general than "red box"
+
+
 @pytest.mark.parametrize("arguments, word", [
     (dict(prompts=[]), "no prompt"), (dict(prompts=["a", ""]), "prompt 2"), (dict(prompts=["a"], mode="best"), "mode"),
     (dict(prompts=["a"], negatives=["b", " "]), "negative 2"),
