@@ -9,8 +9,9 @@ import torch
 
 from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.field import refined_answer, vocabulary_indices
+from ovs3d_ros.horizon import observed_share
 from ovs3d_ros.instances import find_objects
-from ovs3d_ros.presence import Calibration, is_general, presence_evidence, presence_probability
+from ovs3d_ros.presence import Calibration, is_general, presence_evidence, presence_probability, verdicts
 from ovs3d_ros.query import choose_labels, inside, relevancy, restore_taken
 from ovs3d_ros.types import MapSnapshot, QueryResult, RefinedField, UserError
 
@@ -86,4 +87,4 @@ def answer(question: Question, snapshot: MapSnapshot, field: RefinedField | None
     return QueryResult(
         prompts=prompts, map_version=snapshot.version, found=found, presence=presence, score=evidence.peak,
         evidence=evidence.table, relevancy=scores, labels=labels, instances=torch.from_numpy(instances),
-        objects=objects, field=field)
+        objects=objects, verdicts=verdicts(presence, config), observed=observed_share(snapshot), field=field)

@@ -9,7 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.types import UserError
+
+VERDICTS = ("no", "unsure", "yes")
 
 _PEAK_GAUSSIANS = 60  # evidence is the mean over this many: about a tenth of a mug seen from two metres
 _COLUMNS = 4  # of `Evidence.table`
@@ -132,6 +135,11 @@ def is_general(prompts: list[str], distractors: tuple[str, ...]) -> np.ndarray:
     """Which prompts [P] leave open what a distractor tells: all their words are in one that has more."""
     known = [set(name.lower().split()) for name in distractors]
     return np.array([any(set(prompt.lower().split()) < words for words in known) for prompt in prompts], bool)
+
+
+def verdicts(presence: np.ndarray, config: QueryConfig) -> list[str]:
+    """One of `VERDICTS` for each probability."""
+    return [VERDICTS[int(p >= min(config.absent, config.presence)) + int(p >= config.presence)] for p in presence]
 
 
 def presence_probability(evidence: Evidence, general: np.ndarray, calibration: Calibration) -> np.ndarray:

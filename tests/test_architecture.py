@@ -37,6 +37,7 @@ ORDER = (
     "mapper",
     "presence",
     "query",
+    "horizon",
     "instances",
     "answer",
     "pipeline",

@@ -220,6 +220,19 @@ def test_a_loaded_map_is_made_as_before_and_asked_as_set_today(room: Ovs3d, tmp_
     assert again.query == dataclasses.replace(Config().query, min_instance=7) and again.refine == Config().refine
 
 
+def test_versions_never_go_back(room: Ovs3d, tmp_path) -> None:
+    """A client that has seen version 9 must not be told that 3 is newer."""
+    room.save(tmp_path / "room.ovs3d")
+    params, past = load_map(tmp_path / "room.ovs3d")
+    fresh = Ovs3d(room.config)
+    fresh.restore(params, past, "room")
+    assert fresh.snapshot().version > past.version
+    for _ in range(5):
+        newest = fresh.snapshot().version
+    fresh.restore(params, past, "room")
+    assert fresh.snapshot().version > newest
+
+
 def test_a_loaded_map_refuses_another_encoder_and_another_degree(room: Ovs3d, tmp_path) -> None:
     path = tmp_path / "room.ovs3d"
     room.save(path)

@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ovs3d_ros.presence import Calibration, Evidence, is_general, presence_evidence, presence_probability
+from ovs3d_ros.config import QueryConfig
+from ovs3d_ros.presence import Calibration, Evidence, is_general, presence_evidence, presence_probability, verdicts
 from ovs3d_ros.query import relevancy
 
 SPECIFIC = np.array([False])
@@ -97,6 +98,13 @@ def test_evidence_without_weight_is_no_evidence() -> None:
     got = presence_evidence(codes, torch.zeros(len(codes)), cosines, cosines, distractors,
                             torch.ones(1, 2, dtype=torch.bool), everything(len(codes)))
     assert got.peak[0] == 0 and got.cosine[0] == 0
+
+
+def test_verdicts_leave_room_for_doubt() -> None:
+    presence = np.array([0.0, 0.19, 0.2, 0.54, 0.55, 1.0])
+    config = QueryConfig(presence=0.55, absent=0.2)
+    assert verdicts(presence, config) == ["no", "no", "unsure", "unsure", "yes", "yes"]
+    assert verdicts(presence, QueryConfig(presence=0.1, absent=0.9)) == ["no"] + ["yes"] * 5, "found is found"
 
 
 def test_presence_is_the_logistic_of_the_weighted_table() -> None:
