@@ -26,6 +26,8 @@ from ovs3d_ros.rasterize import make_rasterizer
 from ovs3d_ros.refine import Refinement, RefineStep
 from ovs3d_ros.types import Camera, Frame, MapSnapshot, QueryResult, UserError
 
+_TEXTS_KEPT = 10_000  # encoded prompts
+
 
 class Ovs3d:
     """An open-vocabulary 3D Gaussian map.
@@ -255,12 +257,12 @@ class Ovs3d:
 
     def encode_text(self, prompts: list[str]) -> torch.Tensor:
         """Unit text features [P, D]; cached by prompt."""
-        unknown = [p for p in dict.fromkeys(prompts) if p not in self._texts]
+        known = self._texts if len(self._texts) < _TEXTS_KEPT else {}  # a robot is asked for months
+        unknown = [p for p in dict.fromkeys(prompts) if p not in known]
         if unknown:
-            self._texts.update(zip(unknown, self.clip.encode_text(unknown)))
-        if not prompts:
-            return torch.zeros(0, self.clip.dim)
-        return torch.stack([self._texts[p] for p in prompts])
+            known.update(zip(unknown, self.clip.encode_text(unknown)))
+        self._texts = known
+        return torch.stack([known[p] for p in prompts]) if prompts else torch.zeros(0, self.clip.dim)
 
     def render(self, camera: Camera, camtoworld: np.ndarray, snapshot: MapSnapshot | None = None) -> RenderedView:
         """Renders colour, depth and alpha of the map from a camera pose."""

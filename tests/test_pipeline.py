@@ -128,6 +128,17 @@ def test_two_names_of_one_thing_both_have_a_place(room: Ovs3d) -> None:
     assert {o.prompt for o in result.objects} >= {"red box"}
 
 
+def test_texts_are_not_kept_for_ever(room: Ovs3d, monkeypatch) -> None:
+    encoded = []
+    encode_text = room.clip.encode_text
+    monkeypatch.setattr(room.clip, "encode_text", lambda prompts: encoded.extend(prompts) or encode_text(prompts))
+    first = room.encode_text(["red vase", "blue vase", "red vase"])
+    assert set(encoded) == {"red vase", "blue vase"} and torch.equal(first[0], first[2])
+    room.encode_text([f"thing {i}" for i in range(10_000)])
+    encoded.clear()
+    assert torch.equal(room.encode_text(["red vase", "blue vase"]), first[:2]) and encoded == ["red vase", "blue vase"]
+
+
 def test_presence_weighs_general_names_on_their_own_and_lets_synonyms_be(room: Ovs3d, tmp_path) -> None:
     room.save(tmp_path / "room.ovs3d")
     asked = Ovs3d.load(tmp_path / "room.ovs3d")
@@ -348,6 +359,7 @@ def test_unusable_frames_are_refused_and_the_map_survives(room: Ovs3d, kind: str
 
 
 def test_texts_are_embedded_once(room: Ovs3d, monkeypatch) -> None:
+    room.query(["an orange"])  # and the negatives
     calls = []
     encode = room.clip.encode_text
     monkeypatch.setattr(room.clip, "encode_text", lambda prompts: calls.append(list(prompts)) or encode(prompts))
