@@ -14,7 +14,9 @@ from typing import Callable, Iterator, TypeVar
 import numpy as np
 
 from ovs3d_ros.config import Config
+from ovs3d_ros.keyframes import to_frame
 from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.refine import RefineStep, spread
 from ovs3d_ros.types import Frame, MapSnapshot, UserError
 
 log = logging.getLogger(__name__)
@@ -200,6 +202,51 @@ class MappingWorker:
             return self._snapshot
 
         return self.run(job, timeout)
+
+    def refine(self, names: list[str], on_step: Callable[[RefineStep], bool],
+               timeout: float) -> tuple[RefineStep, MapSnapshot | None]:
+        """Refines the map for names, see `Ovs3d.refine`, and publishes the result; checked on keyframes.
+
+        Only the beginning and the end, which touch the map, run on the mapping thread; the rest reads a snapshot on the
+        caller's, so that frames are mapped meanwhile.
+
+        Args:
+            names: what to tell apart.
+            on_step: is told of every step; returns whether to go on.
+            timeout: seconds the mapping thread may be busy with one piece of work.
+
+        Returns:
+            The last step taken, and the snapshot that has the refined field; None where the old field stays: told to
+            stop, no better, or another map came in its place.
+
+        Raises:
+            UserError: bad names, an empty map, or a missing DINO.
+            TimeoutError, RuntimeError: see `run`.
+        """
+        steps, gaussians = iter(()), None
+
+        def begin() -> RefineStep:
+            nonlocal steps, gaussians
+            mapper = self.pipeline.mapper
+            gaussians = mapper.gaussians
+            chosen = spread(len(mapper.keyframes), self.config.refine.check_views)
+            steps = self.pipeline.refine(names, [to_frame(mapper.keyframes[index]) for index in chosen])
+            return next(steps)
+
+        def end() -> MapSnapshot | None:
+            next(steps, None)  # now it takes effect, if it does
+            if gaussians is not self.pipeline.mapper.gaussians:
+                return None
+            self._publish()
+            return self._snapshot
+
+        step = self.run(begin, timeout)
+        try:
+            while (going := on_step(step)) and step.stage != "done":
+                step = next(steps)
+            return step, self.run(end, timeout) if going and step.kept else None
+        finally:
+            self.run(steps.close, timeout)
 
     def wait_idle(self, timeout: float) -> bool:
         """Waits until all frames are mapped and the steps owed to them are taken; False on timeout or error."""

@@ -183,8 +183,8 @@ def main(args: list[str] | None = None) -> int:
 def _run(stopping: threading.Event) -> int:
     """Spins until told to stop or until the mapping thread fails."""
     node = MappingNode()
-    # For inputs, queries, services, outputs, diagnostics, lifecycle and parameters.
-    executor = MultiThreadedExecutor(num_threads=6)
+    # For inputs, queries, services, outputs, vocabulary, refinement, diagnostics, lifecycle and parameters.
+    executor = MultiThreadedExecutor(num_threads=8)
     executor.add_node(node)
     try:
         if node.config.autostart:

@@ -67,7 +67,7 @@ class QueryServices:
             refine=request.refine,
             **arguments,
         )
-        answer = Answer(result, snapshot, arguments)
+        answer = Answer(result, snapshot, arguments, request.refine)
         response.error_code = QueryText.Response.OK
         response.cloud = self._outputs.build_answer_cloud(answer, labelled_only=True)
         response.header = response.cloud.header
@@ -85,7 +85,7 @@ class QueryServices:
         if prompts:
             check_prompts(prompts)
         elif (last := self._outputs.answer) is not None:
-            prompts, how = last.result.prompts, last.settings | {"refine": last.result.field is not None}
+            prompts, how = last.result.prompts, last.settings | {"refine": last.refine}
         else:
             raise UserError("no prompts: give some, or ask ~/query first and get what it asked for")
         snapshot = responses.need_map(self._worker)
@@ -141,6 +141,17 @@ class QueryServices:
         return conversions.to_image(labels.astype(np.uint8), "mono8", header)
 
 
+def mode_name(mode: int) -> str:
+    """The mode of `Ovs3d.query` for a request's number.
+
+    Raises:
+        UserError: there is no such mode.
+    """
+    if mode not in MODES:
+        raise UserError(f"mode {mode} is unknown; use RELEVANCY (0) or ARGMAX (1)")
+    return MODES[mode]
+
+
 def _arguments(request: QueryText.Request) -> dict[str, Any]:
     """The request as arguments of `Ovs3d.query`.
 
@@ -149,8 +160,6 @@ def _arguments(request: QueryText.Request) -> dict[str, Any]:
     """
     prompts = check_prompts(list(request.prompts))
     negatives = check_prompts(list(request.negatives), "negative") if request.negatives else None
-    if request.mode not in MODES:
-        raise UserError(f"mode {request.mode} is unknown; use RELEVANCY (0) or ARGMAX (1)")
     threshold = float(request.threshold)
     if not threshold <= 1.0:  # NaN too
         raise UserError(
@@ -165,7 +174,7 @@ def _arguments(request: QueryText.Request) -> dict[str, Any]:
     return dict(
         prompts=prompts,
         negatives=negatives,
-        mode=MODES[request.mode],
+        mode=mode_name(request.mode),
         threshold=threshold if threshold >= 0 else None,
         max_instances=int(request.max_instances),
         roi=None if (roi[0] == roi[1]).all() else roi,
