@@ -39,6 +39,7 @@ ORDER = (
     "query",
     "pipeline",
     "warm_up",
+    "right_of_way",
     "worker",
     "sensors",
     "datasets",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import functools
 import time
 from typing import Any
@@ -49,7 +50,9 @@ class QueryServices:
 
     def _query(self, request: QueryText.Request, response: QueryText.Response) -> QueryText.Response:
         started = time.perf_counter()
-        response = responses.answer(self._fill, request, response)
+        # A refinement takes seconds: mapping need not wait for that.
+        with contextlib.nullcontext() if request.refine else self._worker.right_of_way.claimed():
+            response = responses.answer(self._fill, request, response)
         response.latency_ms = 1e3 * (time.perf_counter() - started)
         return response
 
