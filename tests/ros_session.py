@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -31,6 +32,13 @@ SETTINGS = {
     "train.steps_per_keyframe": 15,
     "compute.threads": 2,
 }
+
+
+def documented(heading: str) -> list[list[str]]:
+    """The rows of the README's table whose first column is called so."""
+    text = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+    table = re.search(rf"^\| {heading} \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)[1]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()]
 
 
 def start_node(settings: dict, domain_id: int, log: Path) -> Process:

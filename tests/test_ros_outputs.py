@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.ros, pytest.mark.slow]
 from ovs3d_interfaces.srv import GetObjects, SetVocabulary  # noqa: E402
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy  # noqa: E402
 from ros_env import SPHERES, wait_until  # noqa: E402
-from ros_session import FRAMES, session  # noqa: E402, F401
+from ros_session import FRAMES, documented, session  # noqa: E402, F401
 from std_srvs.srv import Trigger  # noqa: E402
 from visualization_msgs.msg import Marker  # noqa: E402
 
@@ -49,13 +49,6 @@ DISPLAYS = {
 
 def position(pose) -> np.ndarray:
     return np.array([pose.position.x, pose.position.y, pose.position.z])
-
-
-def documented(heading: str) -> list[list[str]]:
-    """The rows of the README's table whose first column is called so."""
-    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    table = re.search(rf"^\| {heading} \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)[1]
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()]
 
 
 def test_the_readme_lists_the_outputs_of_the_running_node(session):

@@ -19,7 +19,7 @@ from ovs3d_interfaces.action import Refine  # noqa: E402
 from ovs3d_interfaces.srv import GetObjects, LoadMap, SaveMap  # noqa: E402
 from rclpy.action import ActionClient, get_action_server_names_and_types_by_node  # noqa: E402
 from ros_env import SPHERES, wait_until  # noqa: E402
-from ros_session import FRAMES, session  # noqa: E402, F401
+from ros_session import FRAMES, documented, session  # noqa: E402, F401
 from std_srvs.srv import Trigger  # noqa: E402
 
 from ovs3d_ros.ros import conversions  # noqa: E402
@@ -66,10 +66,10 @@ def gate(session):
     path.unlink(missing_ok=True)
 
 
-def test_the_readme_lists_the_actions_of_the_running_node(session, repository):
+def test_the_readme_lists_the_actions_of_the_running_node(session):
     offered = dict(get_action_server_names_and_types_by_node(session.client.node, "ovs3d", "/"))
-    assert offered == {"/ovs3d/refine": ["ovs3d_interfaces/action/Refine"]}
-    assert "| `~/refine` | `ovs3d_interfaces/Refine` |" in (repository / "README.md").read_text(encoding="utf-8")
+    assert offered == {row[0].strip("`").replace("~", "/ovs3d"): [row[1].strip("`").replace("/", "/action/")]
+                       for row in documented("action")} != {}
 
 
 @pytest.mark.parametrize("names, problem", [

@@ -158,7 +158,8 @@ class Outputs:
     def hold(self, held: bool) -> None:
         """Whether from now on the topics show `show` alone, and not what `~/query` answers; forgets the answer."""
         self._held = held
-        self.clear()
+        if self._answer is not None:
+            self.clear()
 
     def set_answer(self, answer: Answer) -> None:
         """Takes the newest answer of `~/query`, to be published soon but not before its service call returns."""
