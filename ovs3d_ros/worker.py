@@ -239,6 +239,8 @@ class MappingWorker:
             self._publish()
             return self._snapshot
 
+        if self.pipeline.mapper.keyframes:
+            self.pipeline.refinement.prepare()  # here: it may take seconds
         step = self.run(begin, timeout)
         try:
             while (going := on_step(step)) and step.stage != "done":
