@@ -78,7 +78,7 @@ endif
 	@touch $@
 
 $(VENV)/.interfaces: $(VENV)/.created $(INTERFACES)
-	@echo "Building the ROS interfaces (two minutes)"
+	@echo "Building the ROS interfaces (three minutes)"
 	$(BIN)/python -m pip install --quiet ./ovs3d_interfaces ./tests/tf2_msgs ./tests/vision_msgs
 	@touch $@
 

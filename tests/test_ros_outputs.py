@@ -184,8 +184,8 @@ def shown(session) -> tuple[list[str], int]:
 def test_a_vocabulary_is_kept_labelled_as_the_map_grows(session):
     names = ["blue ball", "red ball"]
     assert session.client.call(SetVocabulary, "set_vocabulary", names=names).error_code == 0
-    wait_until(lambda: shown(session)[0] == names, 20, lambda: str(shown(session)))
     answer = session.client.call(GetObjects, "get_objects")
+    wait_until(lambda: shown(session)[0] == names, 20, lambda: str(shown(session)))
     assert answer.prompts == names and list(answer.found) == [True, True]
     before, received = shown(session)[1], int(session.client.value(": mapping", "frames_received"))
     session.play("--rate", "4")

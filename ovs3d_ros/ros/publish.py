@@ -86,7 +86,7 @@ class Outputs:
         self._answers = 0
         self._answers_shown = 0
         self._clearings = 0
-        self._held = False
+        self._held: tuple[list[str], dict[str, Any]] | None = None
         self._goals: deque[Answer] = deque(maxlen=1)  # answers whose goal is still to be published
         self._view: tuple[Frame, conversions.Header] | None = None
         self._segmented: tuple | None = None
@@ -140,9 +140,12 @@ class Outputs:
         self._view = (frame, header)
 
     @property
-    def answer(self) -> Answer | None:
-        """What the topics show."""
-        return self._answer
+    def question(self) -> tuple[list[str], dict[str, Any]] | None:
+        """Prompts and other arguments of `Ovs3d.query` of what the topics show."""
+        answer = self._answer
+        if self._held is not None or answer is None:
+            return self._held
+        return answer.result.prompts, answer.settings | {"refine": answer.refine}
 
     @property
     def wanted(self) -> bool:
@@ -155,16 +158,16 @@ class Outputs:
         self._answer = None
         self._clearings += 1
 
-    def hold(self, held: bool) -> None:
-        """Whether from now on the topics show `show` alone, and not what `~/query` answers; forgets the answer."""
-        self._held = held
+    def hold(self, question: tuple[list[str], dict[str, Any]] | None) -> None:
+        """From now on the topics show answers to this question alone, see `show`, or (None) those of `~/query`."""
+        self._held = question
         if self._answer is not None:
             self.clear()
 
     def set_answer(self, answer: Answer) -> None:
         """Takes the newest answer of `~/query`, to be published soon but not before its service call returns."""
         self._goals.append(answer)
-        if not self._held:
+        if self._held is None:
             self.show(answer)
 
     def show(self, answer: Answer) -> None:

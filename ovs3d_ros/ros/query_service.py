@@ -87,8 +87,8 @@ class QueryServices:
         prompts, how = list(request.prompts), {}
         if prompts:
             check_prompts(prompts)
-        elif (last := self._outputs.answer) is not None:
-            prompts, how = last.result.prompts, last.settings | {"refine": last.refine}
+        elif (last := self._outputs.question) is not None:
+            prompts, how = last
         else:
             raise UserError("no prompts: give some, or ask ~/query first and get what it asked for")
         snapshot = responses.need_map(self._worker)

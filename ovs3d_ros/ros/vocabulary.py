@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 from ovs3d_interfaces.srv import SetVocabulary
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -41,8 +42,7 @@ class Vocabulary:
         self._pipeline = pipeline
         self._worker = worker
         self._outputs = outputs
-        self._names: list[str] = []
-        self._mode = "relevancy"
+        self._question: tuple[list[str], dict[str, Any]] | None = None
         self._shown = 0  # version of the map that was asked last
         group = MutuallyExclusiveCallbackGroup()
         node.create_service(
@@ -60,19 +60,19 @@ class Vocabulary:
     def _set(self, request: SetVocabulary.Request, response: SetVocabulary.Response) -> None:
         names, mode = list(request.names), mode_name(request.mode)
         self._take(check_prompts(names, "name") if names else [], mode)
-        self._log.info(f"vocabulary on request: {', '.join(self._names) or 'none'}")
+        self._log.info(f"vocabulary on request: {', '.join(names) or 'none'}")
 
     def _take(self, names: list[str], mode: str) -> None:
         self._pipeline.encode_text(names)
-        self._names, self._mode, self._shown = names, mode, 0
-        self._outputs.hold(bool(names))
+        settings = dict(mode=mode, negatives=None, threshold=None)
+        self._question, self._shown = (names, settings) if names else None, 0
+        self._outputs.hold(self._question)
 
     def update(self) -> None:
         """Asks the newest map, if it is another than before and someone listens."""
         snapshot = self._worker.snapshot
         nothing = snapshot is None or snapshot.num_gaussians == 0 or snapshot.codec is None
-        if not self._names or nothing or snapshot.version == self._shown or not self._outputs.wanted:
+        if self._question is None or nothing or snapshot.version == self._shown or not self._outputs.wanted:
             return
-        self._shown, settings = snapshot.version, dict(mode=self._mode, negatives=None, threshold=None)
-        result = self._pipeline.query(self._names, snapshot=snapshot, **settings)
-        self._outputs.show(Answer(result, snapshot, settings))
+        self._shown, (names, settings) = snapshot.version, self._question
+        self._outputs.show(Answer(self._pipeline.query(names, snapshot=snapshot, **settings), snapshot, settings))
