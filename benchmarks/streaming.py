@@ -35,7 +35,7 @@ from ovs3d_ros.types import Frame
 
 HOLD = 0.5  # seconds on each view
 PROMPTS = ("yellow teapot", "brown chair", "purple elephant")
-START_TIMEOUT, SETTLE_TIMEOUT, DISCOVERY = 300.0, 120.0, 30.0  # seconds
+START_TIMEOUT, SETTLE_TIMEOUT, DISCOVERY = 300.0, 600.0, 30.0  # seconds
 LOSSES = ("rejected", "lost_pose", "lost_depth", "lost_overflow", "waiting")  # input diagnostics
 ENDS = ("frames_mapped", "frames_skipped", "frames_dropped", "frames_ignored", "frames_rejected")  # of frames
 

@@ -2,7 +2,7 @@
 
 pip calls this; colcon and a distribution use package.xml and CMakeLists.txt alone. CMake runs in a
 temporary folder, and what it installs becomes the wheel: the Python package, the shared libraries (``lib/``)
-and the ament index (``share/``). tests/tf2_msgs/setup.py builds its package with the same functions.
+and the ament index (``share/``). tests/tf2_msgs and tests/vision_msgs are built with the same functions.
 """
 
 from __future__ import annotations
@@ -122,9 +122,10 @@ if __name__ == "__main__":
     setup_interfaces(
         NAME,
         VERSION,
-        "Messages and services of ovs3d_ros, open-vocabulary 3D Gaussian maps",
+        "Messages, services and actions of ovs3d_ros, open-vocabulary 3D Gaussian maps",
         [
             "ros-rclpy[fastrtps]==9.1.2",
+            "ros-action-msgs==2.3.0",
             "ros-std-msgs==5.5.1",
             "ros-geometry-msgs==5.5.1",
             "ros-sensor-msgs==5.5.1",

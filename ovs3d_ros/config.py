@@ -206,7 +206,10 @@ class TfConfig:
 
 @dataclass(frozen=True, slots=True)
 class OutputConfig:
-    rate: float = leaf(1.0, "How often the map cloud is published while it changes", unit="Hz", low=0.01, high=60.0)
+    rate: float = leaf(1.0, "How often the map cloud is published while it changes, and the vocabulary's answer",
+                       unit="Hz", low=0.01, high=60.0)
+    vocabulary: tuple[str, ...] = leaf(("",), "Names that the node keeps labelled from the start, see ~/set_vocabulary; "
+                                              "an empty name: none")
     max_points: int = leaf(200_000, "Points per published cloud", low=100, high=20_000_000)
     min_opacity: float = leaf(0.1, "Gaussians more transparent than this are left out of clouds", low=0.0, high=1.0)
     stand_off: float = leaf(0.8, "Distance of ~/goal_pose from the box of the object", unit="m", low=0.0, high=100.0)

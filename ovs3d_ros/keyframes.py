@@ -18,3 +18,10 @@ def make_keyframe(frame: Frame, index: int, image_size: int, device: str) -> Key
         depth = torch.from_numpy(cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST)).to(device)
     return Keyframe(index=index, stamp=frame.stamp, name=frame.name, sensor=frame.sensor, camera=camera,
                     camtoworld=frame.camtoworld, image=torch.from_numpy(image).to(device).float() / 255.0, depth=depth)
+
+
+def to_frame(keyframe: Keyframe) -> Frame:
+    """A keyframe as a frame again, at its own size and without depth."""
+    image = (keyframe.image * 255.0).round().to(torch.uint8).cpu().numpy()
+    return Frame(keyframe.stamp, image, keyframe.camera, keyframe.camtoworld, name=keyframe.name,
+                 sensor=keyframe.sensor)

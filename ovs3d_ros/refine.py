@@ -117,6 +117,7 @@ def refine_field(field: RefinedField, snapshot: MapSnapshot, rasterizer: Rasteri
     cosines = lifted_cosines(snapshot.codes, snapshot.codec, field.texts)
     chosen = spread(len(snapshot.cameras), config.views)
     total = config.sharpen_steps * len(chosen)
+    yield RefineStep("sharpening", 0, total)
     for turn in range(config.sharpen_steps):
         lost, weight = torch.zeros_like(cosines), cosines.new_zeros(len(cosines))
         for done, index in enumerate(chosen, start=turn * len(chosen) + 1):
@@ -243,11 +244,16 @@ class Refinement:
         self._clip, self._encode_text = clip, encode_text
         self._dino: PatchEncoder | None = None  # loaded by the first check
 
+    def prepare(self) -> None:
+        """Loads the model of the check, which `run` does otherwise; a UserError if it is missing."""
+        if self._dino is None:
+            self._dino = make_dino(self._config.dino, self._device)
+
     def run(self, names: list[str], snapshot: MapSnapshot, gaussians: Gaussians,
             frames: Sequence[Frame]) -> Iterator[RefineStep]:
         """Refines as `refine_names` does; returns the field for the Gaussians there are at the end, or None."""
-        if frames and self._dino is None:
-            self._dino = make_dino(self._config.dino, self._device)
+        if frames:
+            self.prepare()
         gaussians.stats[_ROW] = torch.arange(1, len(gaussians) + 1, device=gaussians.device)
         try:
             refined = yield from refine_names(list(dict.fromkeys(names)), snapshot, self._rasterizer, self._config.refine,

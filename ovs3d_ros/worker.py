@@ -14,13 +14,17 @@ from typing import Callable, Iterator, TypeVar
 import numpy as np
 
 from ovs3d_ros.config import Config
+from ovs3d_ros.keyframes import to_frame
 from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.refine import RefineStep, spread
+from ovs3d_ros.right_of_way import RightOfWay
 from ovs3d_ros.types import Frame, MapSnapshot, UserError
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 _SLICE = 5  # optimisation steps between looks into the inbox
+_PATIENCE = 0.5  # seconds a step waits for those who have the right of way
 _DONE = object()
 _LATENCIES = 500  # frame-to-map times kept for the percentiles
 
@@ -44,12 +48,14 @@ class MappingWorker:
 
     Attributes:
         error: the exception that ended the thread, or None.
+        right_of_way: claimed by who answers somebody; the thread gives way between two steps.
     """
 
     def __init__(self, pipeline: Ovs3d, config: Config) -> None:
         self.pipeline = pipeline
         self.config = config
         self.error: BaseException | None = None
+        self.right_of_way = RightOfWay()
         self._inbox: deque[tuple[float, Frame]] = deque()
         self._jobs: deque[tuple[Callable[[], object], concurrent.futures.Future]] = deque()
         self._changed = threading.Condition()
@@ -201,6 +207,48 @@ class MappingWorker:
 
         return self.run(job, timeout)
 
+    def refine(self, names: list[str], on_step: Callable[[RefineStep], bool],
+               timeout: float) -> tuple[RefineStep, MapSnapshot | None]:
+        """Refines the map, see `Ovs3d.refine`, with a check on keyframes, and publishes the result.
+
+        Only the beginning and the end, which touch the map, run on the mapping thread; the rest reads a snapshot on the
+        caller's, so that frames are mapped meanwhile. `on_step` is told of every step and returns whether to go on.
+
+        Returns:
+            The last step taken, and the snapshot that has the refined field; None where the old field stays: told to
+            stop, no better, or another map came in its place.
+
+        Raises:
+            UserError: bad names, an empty map, or a missing DINO.
+            TimeoutError, RuntimeError: see `run`.
+        """
+        steps, gaussians = iter(()), None
+
+        def begin() -> RefineStep:
+            nonlocal steps, gaussians
+            mapper = self.pipeline.mapper
+            gaussians = mapper.gaussians
+            chosen = spread(len(mapper.keyframes), self.config.refine.check_views)
+            steps = self.pipeline.refine(names, [to_frame(mapper.keyframes[index]) for index in chosen])
+            return next(steps)
+
+        def end() -> MapSnapshot | None:
+            next(steps, None)  # now it takes effect, if it does
+            if gaussians is not self.pipeline.mapper.gaussians:
+                return None
+            self._publish()
+            return self._snapshot
+
+        if self.pipeline.mapper.keyframes:
+            self.pipeline.refinement.prepare()  # here: it may take seconds
+        step = self.run(begin, timeout)
+        try:
+            while (going := on_step(step)) and step.stage != "done":
+                step = next(steps)
+            return step, self.run(end, timeout) if going and step.kept else None
+        finally:
+            self.run(steps.close, timeout)
+
     def wait_idle(self, timeout: float) -> bool:
         """Waits until all frames are mapped and the steps owed to them are taken; False on timeout or error."""
         with self._changed:
@@ -287,7 +335,7 @@ class MappingWorker:
         """A slice of optimisation, or one keyframe of lifting once the Gaussians have settled."""
         if self._credit:
             steps = min(_SLICE, self._credit)
-            self.pipeline.optimize(steps)
+            self.pipeline.optimize(steps, lambda _: self.right_of_way.give(_PATIENCE))
             with self._changed:
                 self._credit -= steps
                 self._relift = self.pipeline.relift() if self._credit == 0 else None

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import rclpy
 from ovs3d_interfaces.srv import QueryText
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from ros_env import Process, wait_until, write_dataset
+from ros_env import Process, use_child_environment, wait_until, write_dataset
 
 from ovs3d_ros.ros import conversions
 from ovs3d_ros.ros.environment import free_domain_id
@@ -20,6 +23,7 @@ from ovs3d_ros.ros.environment import free_domain_id
 FRAMES = 8
 SETTINGS = {
     "clip.model": "color_encoder:ColorEncoder",
+    "dino.model": "color_encoder:GatedPatches",
     "map.codec_dim": 8,
     "map.image_size": 0,
     "qos.input": "reliable",
@@ -28,6 +32,13 @@ SETTINGS = {
     "train.steps_per_keyframe": 15,
     "compute.threads": 2,
 }
+
+
+def documented(heading: str) -> list[list[str]]:
+    """The rows of the README's table whose first column is called so."""
+    text = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+    table = re.search(rf"^\| {heading} \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)[1]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()]
 
 
 def start_node(settings: dict, domain_id: int, log: Path) -> Process:
@@ -169,3 +180,18 @@ class Session:
         )
         assert player.wait(180) == 0, player.output()
         return json.loads(report.read_text(encoding="utf-8"))["frames_sent"]
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory) -> Iterator[Session]:
+    """A node that has mapped the scene, for a module that imports this; GATE, where it exists, holds its DINO."""
+    with pytest.MonkeyPatch.context() as patch:
+        use_child_environment(patch)
+        folder = tmp_path_factory.mktemp("node")
+        patch.setenv("GATE", str(folder / "gate"))
+        session = Session(folder)
+        try:
+            session.run()
+            yield session
+        finally:
+            session.close()

@@ -43,6 +43,7 @@ ORDER = (
     "pipeline",
     "segment",
     "warm_up",
+    "right_of_way",
     "worker",
     "sensors",
     "datasets",

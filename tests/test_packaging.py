@@ -134,10 +134,12 @@ def test_ros_wheels_are_pinned_alike(repository: Path) -> None:
     for pinned in (core, interfaces):
         assert {n: v for n, v in pinned.items() if n in built_with and built_with[n] != v} == {}
     assert set(interfaces) <= set(built_with)
-    ours, tf2 = ((repository / folder / "pyproject.toml").read_text() for folder in ("ovs3d_interfaces", "tests/tf2_msgs"))
-    assert [line for line in tf2.splitlines() if not line.startswith("#")] == [
-        line for line in ours.splitlines() if not line.startswith("#")]
-    assert pins((repository / "tests/tf2_msgs/setup.py").read_text()).items() <= interfaces.items()
+    ours = (repository / "ovs3d_interfaces/pyproject.toml").read_text()
+    for folder in ("tests/tf2_msgs", "tests/vision_msgs"):
+        theirs = (repository / folder / "pyproject.toml").read_text()
+        assert [line for line in theirs.splitlines() if not line.startswith("#")] == [
+            line for line in ours.splitlines() if not line.startswith("#")]
+        assert pins((repository / folder / "setup.py").read_text()).items() <= interfaces.items()
 
 
 def test_wheel_holds_package_data_and_ros_files(repository: Path, wheel: Path) -> None:

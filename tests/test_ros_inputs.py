@@ -113,6 +113,20 @@ def test_compressed_images_are_taken(wire):
     assert np.array_equal(wire.frames[0].image, pixels)
 
 
+def test_compressed_depth_is_taken(wire):
+    wire.inputs(input__depth_transport="compressedDepth")
+    robot = Robot(wire, without="depth")
+    depth = wire.node("depth").create_publisher(conversions.CompressedImage, "depth/compressedDepth", 10)
+    connect(wire, [*robot.publishers.values(), depth])
+    millimetres = np.random.default_rng(0).integers(500, 5000, (HEIGHT, WIDTH)).astype(np.uint16)
+    header = conversions.to_header(10.0, "camera")
+    data = bytes(12) + cv2.imencode(".png", millimetres)[1].tobytes()  # after the header of compressed_depth_image_transport
+    depth.publish(conversions.CompressedImage(header=header, format="16UC1; compressedDepth png", data=data))
+    robot.send(10.0)
+    wire.spin_until(lambda: wire.frames)
+    np.testing.assert_allclose(wire.frames[0].depth, millimetres / 1000.0, atol=1e-6)
+
+
 def broken(kind: str, header, world):
     """One broken message of a kind, by the input it replaces."""
     image = conversions.to_image(np.zeros((HEIGHT, WIDTH, 3), np.uint8), "rgb8", header)

@@ -5,6 +5,7 @@ One node serves the module; its tests run in order.
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Iterator
 
@@ -25,7 +26,9 @@ from ros_session import FRAMES, SETTINGS, Session, start_node  # noqa: E402
 
 from ovs3d_ros.config import leaves  # noqa: E402
 from ovs3d_ros.pipeline import Ovs3d  # noqa: E402
+from ovs3d_ros.ros import conversions  # noqa: E402
 from ovs3d_ros.ros.environment import free_domain_id  # noqa: E402
+from ovs3d_ros.ros.publish import LATCHED  # noqa: E402
 
 INPUTS = ("/image", "/camera_info", "/depth", "/pose")
 
@@ -36,7 +39,8 @@ def session(tmp_path_factory) -> Iterator[Session]:
         use_child_environment(patch)
         folder = tmp_path_factory.mktemp("node")
         patch.setenv("WEIGHTS", str(folder / "weights"))
-        session = Session(folder, {"autostart": "false", "clip.model": "color_encoder:LateEncoder"})
+        session = Session(folder, {"autostart": "false", "clip.model": "color_encoder:LateEncoder",
+                                   "output.vocabulary": "[blue ball, red ball]"})
         try:
             session.node.wait_for("waiting to be configured", 120)
             yield session
@@ -92,6 +96,14 @@ def test_an_active_node_maps(session):
     session.play("--rate", "4")
     session.settle(FRAMES)
     assert session.client.query("red ball").found == [True]
+
+
+def test_a_vocabulary_from_the_start_is_labelled_without_being_asked_for(session):
+    def labels() -> list[tuple[str, bool]]:
+        message = session.client.receive("/ovs3d/label_map", conversions.String, LATCHED)
+        return [(entry["prompt"], entry["found"]) for entry in json.loads(message.data)["labels"]]
+
+    wait_until(lambda: labels() == [("blue ball", True), ("red ball", True)], 30, lambda: str(labels()))
 
 
 def test_every_parameter_has_its_range_and_says_whether_it_may_change(session):

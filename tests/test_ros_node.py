@@ -10,7 +10,6 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -21,8 +20,8 @@ pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 from geometry_msgs.msg import Point  # noqa: E402
 from ovs3d_interfaces.srv import QueryText  # noqa: E402
-from ros_env import HEIGHT, SPHERES, WIDTH, render, use_child_environment, wait_until  # noqa: E402
-from ros_session import FRAMES, Session  # noqa: E402
+from ros_env import HEIGHT, SPHERES, WIDTH, render, wait_until  # noqa: E402
+from ros_session import FRAMES, session  # noqa: E402, F401
 
 from ovs3d_ros.datasets import open_dataset  # noqa: E402
 from ovs3d_ros.pipeline import Ovs3d  # noqa: E402
@@ -30,18 +29,6 @@ from ovs3d_ros.ros import conversions  # noqa: E402
 from ovs3d_ros.ros.publish import LATCHED  # noqa: E402
 
 COLOR_OF_LABEL = {"red ball": 0, "blue ball": 1}
-
-
-@pytest.fixture(scope="module")
-def session(tmp_path_factory) -> Iterator[Session]:
-    with pytest.MonkeyPatch.context() as patch:
-        use_child_environment(patch)
-        session = Session(tmp_path_factory.mktemp("node"))
-        try:
-            session.run()
-            yield session
-        finally:
-            session.close()
 
 
 def test_before_the_first_frame_there_is_no_map_and_the_reason_is_told(session):

@@ -5,9 +5,10 @@ A real node with a mapped scene; see ros_session.
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,10 @@ pytest.importorskip("rclpy")
 pytest.importorskip("ovs3d_interfaces")
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
+from ovs3d_interfaces.srv import GetObjects, SetVocabulary  # noqa: E402
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy  # noqa: E402
-from ros_env import SPHERES, use_child_environment, wait_until  # noqa: E402
-from ros_session import Session  # noqa: E402
+from ros_env import SPHERES, wait_until  # noqa: E402
+from ros_session import FRAMES, documented, session  # noqa: E402, F401
 from std_srvs.srv import Trigger  # noqa: E402
 from visualization_msgs.msg import Marker  # noqa: E402
 
@@ -29,6 +31,7 @@ from ovs3d_ros.datasets import open_dataset  # noqa: E402
 from ovs3d_ros.ros import conversions  # noqa: E402
 from ovs3d_ros.ros.publish import LATCHED  # noqa: E402
 
+VISION = importlib.util.find_spec("vision_msgs") is not None
 REPOSITORY = Path(__file__).resolve().parents[1]
 # Display class of rviz_default_plugins -> the type it shows. Those without a topic show no message.
 DISPLAYS = {
@@ -44,35 +47,16 @@ DISPLAYS = {
 }
 
 
-@pytest.fixture(scope="module")
-def session(tmp_path_factory) -> Iterator[Session]:
-    with pytest.MonkeyPatch.context() as patch:
-        use_child_environment(patch)
-        session = Session(tmp_path_factory.mktemp("node"))
-        try:
-            session.run()
-            yield session
-        finally:
-            session.close()
-
-
 def position(pose) -> np.ndarray:
     return np.array([pose.position.x, pose.position.y, pose.position.z])
 
 
-def documented(heading: str) -> list[list[str]]:
-    """The rows of the README's table whose first column is called so."""
-    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    table = re.search(rf"^\| {heading} \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)[1]
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()]
-
-
 def test_the_readme_lists_the_outputs_of_the_running_node(session):
     node = session.client.node
-    rows = documented("output")
+    rows = [row for row in documented("output") if VISION or "vision_msgs" not in row[1]]
     offered = dict(node.get_publisher_names_and_types_by_node("ovs3d", "/"))
     ours = {name: kinds[0] for name, kinds in offered.items()
-            if "rcl_interfaces" not in kinds[0] and "lifecycle_msgs" not in kinds[0]}
+            if "rcl_interfaces" not in kinds[0] and "lifecycle_msgs" not in kinds[0] and "/_action/" not in name}
     package_type = {row[0].strip("`").replace("~", "/ovs3d"): row[1].strip("`").replace("/", "/msg/") for row in rows}
     assert package_type == ours
     for row in rows:
@@ -137,6 +121,23 @@ def test_late_subscribers_get_markers_poses_grid_and_keyframes(session):
     assert stamps == sorted(stamps) and stamps[0] > 1e9
 
 
+@pytest.mark.skipif(not VISION, reason="vision_msgs not installed; pip install ./tests/vision_msgs")
+def test_detections_are_the_objects_with_their_oriented_boxes(session):
+    from vision_msgs.msg import Detection3DArray, LabelInfo
+
+    answer = session.client.query("red ball", "blue ball", "purple elephant")
+    message = session.client.receive("/ovs3d/detections", Detection3DArray, LATCHED)
+    assert message.header == answer.header and len(message.detections) == len(answer.objects) == 2
+    for found, item in zip(message.detections, answer.objects, strict=True):
+        (result,) = found.results
+        assert (result.hypothesis.class_id, found.id) == (item.label, str(item.instance))
+        assert result.hypothesis.score == pytest.approx(item.score) and found.header == message.header
+        assert (found.bbox.center, found.bbox.size, result.pose.pose) == (item.pose, item.size, item.pose)
+    info = session.client.receive("/ovs3d/label_info", LabelInfo, LATCHED)
+    assert [(c.class_id, c.class_name) for c in info.class_map] == [
+        (1, "red ball"), (2, "blue ball"), (3, "purple elephant")]
+
+
 def test_the_grid_is_high_where_the_thing_is(session):
     session.client.query("red ball")
     wait_until(lambda: session.client.receive("/ovs3d/query_grid", conversions.OccupancyGrid, LATCHED).data, 20)
@@ -172,6 +173,45 @@ def test_the_goal_is_in_front_of_the_thing_and_only_for_who_listens_now(session)
     assert 0.5 < np.linalg.norm(away) < 2.0 and goal.position.z == 0
     facing = conversions.from_pose(goal, topic)[:2, 0]
     np.testing.assert_allclose(facing, -away / np.linalg.norm(away), atol=0.2)
+
+
+def shown(session) -> tuple[list[str], int]:
+    """The prompts on `~/label_map` and the version of the map they were asked of."""
+    labels = json.loads(session.client.receive("/ovs3d/label_map", conversions.String, LATCHED).data)
+    return [entry["prompt"] for entry in labels["labels"]], labels["map_version"]
+
+
+def test_a_vocabulary_is_kept_labelled_as_the_map_grows(session):
+    names = ["blue ball", "red ball"]
+    assert session.client.call(SetVocabulary, "set_vocabulary", names=names).error_code == 0
+    answer = session.client.call(GetObjects, "get_objects")
+    wait_until(lambda: shown(session)[0] == names, 20, lambda: str(shown(session)))
+    assert answer.prompts == names and list(answer.found) == [True, True]
+    before, received = shown(session)[1], int(session.client.value(": mapping", "frames_received"))
+    session.play("--rate", "4")
+    session.settle(received + FRAMES)
+    newest = session.client.query("green ball").map_version  # answers who asks, and the topics stay as they are
+    wait_until(lambda: shown(session) == (names, newest), 20, lambda: str(shown(session)))
+    assert newest > before
+    markers = session.client.newest["/ovs3d/markers"].markers
+    assert {m.text.rpartition(" ")[0] for m in markers if m.text} == set(names)
+
+
+@pytest.mark.parametrize("fields, problem", [
+    ({"names": ["a"] * 65}, "65 names"), ({"names": [""]}, "name 1 is empty"),
+    ({"names": ["x" * 10_000]}, "10000 characters"), ({"names": ["a"], "mode": 9}, "mode 9")])
+def test_a_bad_vocabulary_is_refused_and_the_old_one_stays(session, fields, problem):
+    before = shown(session)
+    answer = session.client.call(SetVocabulary, "set_vocabulary", **fields)
+    assert answer.error_code == SetVocabulary.Response.BAD_REQUEST and problem in answer.error_msg
+    assert shown(session) == before and before[0]
+
+
+def test_without_a_vocabulary_the_topics_show_what_was_asked_again(session):
+    assert session.client.call(SetVocabulary, "set_vocabulary", mode=SetVocabulary.Request.ARGMAX).error_code == 0
+    wait_until(lambda: shown(session)[0] == [], 20, lambda: str(shown(session)))
+    session.client.query("green ball")
+    wait_until(lambda: shown(session)[0] == ["green ball"], 20, lambda: str(shown(session)))
 
 
 def test_after_a_reset_nothing_old_is_shown(session):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -110,6 +112,23 @@ def test_a_missing_transform_is_named_with_its_reason(wire, cause, reason):  # n
     wire.spin_until(lambda: inputs.values()["lost_pose"])
     silence = inputs.report_silence()
     assert silence.startswith("no transform from camera to map: ") and reason in silence
+
+
+@needs_tf
+def test_the_graph_is_not_asked_at_every_look_at_a_waiting_image(wire, monkeypatch):  # noqa: F811
+    inputs = wire.inputs(pose_source="tf", tf__timeout_s=20.0)
+    node, asked = wire.nodes[0], []
+    ask = node.get_publishers_info_by_topic
+    monkeypatch.setattr(node, "get_publishers_info_by_topic", lambda topic: asked.append(topic) or ask(topic))
+    robot = Robot(wire, without="pose")
+    connect(wire, robot.publishers.values())
+    started = time.monotonic()
+    robot.send(10.0)
+    arrived(wire, inputs, "image", "camera_info", "depth")
+    wire.spin(1.0)  # twenty looks
+    assert inputs.values()["waiting"] == 1 and 1 <= asked.count("/tf") <= 2 + time.monotonic() - started
+    Transforms(wire)
+    wire.spin_until(lambda: "though 1 publisher(s)" in inputs.cameras[0]._poses.problem)
 
 
 @needs_tf

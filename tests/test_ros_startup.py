@@ -21,6 +21,7 @@ from ovs3d_ros.ros.environment import free_domain_id  # noqa: E402
     [
         ({"map.max_gausians": 10}, "ovs3d: map.max_gausians: no such parameter; `ovs3d config`"),
         ({"clip.model": "nowhere:Encoder"}, "ovs3d: clip.model"),
+        ({"output.vocabulary": "[red ball, '']"}, "ovs3d: output.vocabulary: name 2 is empty"),
     ],
 )
 def test_bad_settings_end_the_node_with_one_line(tmp_path, settings, problem):

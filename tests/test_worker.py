@@ -11,7 +11,7 @@ import pytest
 import synthetic
 
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.types import MapSnapshot
+from ovs3d_ros.types import MapSnapshot, UserError
 from ovs3d_ros.worker import MappingWorker
 
 WAIT = 120.0  # seconds; generous, for machines under load
@@ -115,6 +115,42 @@ def test_queries_while_mapping_see_one_consistent_map() -> None:
     assert worker.wait_idle(WAIT) and worker.error is None
     assert versions == sorted(versions) and len(set(versions)) > 1
     assert worker.stop(WAIT)
+
+
+NAMES = ["red box", "green box", "blue box", "grey wall"]
+
+
+@pytest.mark.parametrize("weight, better", [(60.0, True), (0.0, False)])  # of FDA; without it the lifted labels win
+def test_a_refinement_is_checked_on_keyframes_and_published_only_if_it_is_better(weight: float, better: bool) -> None:
+    worker = make_worker(dino__model="color_encoder:ColorPatches", refine__attract=weight, refine__repel=weight / 60)
+    worker.start()
+    for frame in synthetic.make_frames(4):
+        worker.submit(frame)
+    assert worker.wait_idle(WAIT)
+    before, stages = worker.snapshot, []
+    step, refined = worker.refine(NAMES, lambda s: stages.append(s.stage) or True, WAIT)
+    assert list(dict.fromkeys(stages)) == ["sharpening", "aligning", "checking", "done"]
+    assert step.kept == better == (step.figures["after"]["objective"] < step.figures["before"]["objective"])
+    assert step.figures["checked"] == 4
+    if better:
+        assert refined is worker.snapshot and refined.refined.names == tuple(NAMES)
+    else:
+        assert refined is None and worker.snapshot is before and worker.pipeline.snapshot().refined is None
+    assert worker.stop(WAIT)
+
+
+def test_a_refinement_that_is_stopped_changes_nothing(worker: MappingWorker) -> None:
+    worker.start()
+    for frame in synthetic.make_frames(2):
+        worker.submit(frame)
+    assert worker.wait_idle(WAIT)
+    before = worker.snapshot
+    step, refined = worker.refine(NAMES, lambda s: s.stage != "aligning", WAIT)
+    assert (step.stage, refined) == ("aligning", None)
+    assert worker.snapshot is before and worker.pipeline.snapshot().refined is None
+    with pytest.raises(UserError, match="no class"):
+        worker.refine([], lambda s: True, WAIT)
+    assert worker.error is None
 
 
 def test_errors_come_out_and_end_the_thread() -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import array
 import json
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -17,6 +19,7 @@ from geometry_msgs.msg import (
     Pose,
     PoseArray,
     PoseStamped,
+    PoseWithCovariance,
     Quaternion,
     Transform,
     TransformStamped,
@@ -142,6 +145,34 @@ def tf_message_type() -> type:
             "pip install ./tests/tf2_msgs in the repository), or set pose_source to pose, odom or transform"
         ) from None
     return TFMessage
+
+
+def vision_messages() -> ModuleType | None:
+    """The messages of vision_msgs; None where it is not installed."""
+    try:
+        from vision_msgs import msg
+    except ImportError:
+        return None
+    return msg
+
+
+def to_detections(objects: list[SemanticObject], header: Header) -> Any:
+    """Objects as a vision_msgs/Detection3DArray: oriented boxes in metres, class_id is the prompt, score 0..1."""
+    vision, detections = vision_messages(), []
+    for item in objects:
+        pose, size = to_box(item.center, item.quat, item.size)
+        hypothesis = vision.ObjectHypothesis(class_id=item.prompt, score=float(item.score))
+        result = vision.ObjectHypothesisWithPose(hypothesis=hypothesis, pose=PoseWithCovariance(pose=pose))
+        detections.append(vision.Detection3D(
+            header=header, id=str(item.instance), results=[result], bbox=vision.BoundingBox3D(center=pose, size=size)))
+    return vision.Detection3DArray(header=header, detections=detections)
+
+
+def to_label_info(prompts: list[str], header: Header) -> Any:
+    """What the numbers in label images and clouds mean, as vision_msgs/LabelInfo; 0, which is none, is left out."""
+    vision = vision_messages()
+    classes = [vision.VisionClass(class_id=i, class_name=prompt) for i, prompt in enumerate(prompts, start=1)]
+    return vision.LabelInfo(header=header, class_map=classes)
 
 
 def to_odometry(matrix: np.ndarray, header: Header, child_frame_id: str) -> Odometry:

@@ -16,7 +16,9 @@ from ovs3d_ros.ros.map_folder import MAP_SUFFIX, MapFolder
 from ovs3d_ros.ros.map_services import MapServices
 from ovs3d_ros.ros.publish import Outputs
 from ovs3d_ros.ros.query_service import QueryServices
+from ovs3d_ros.ros.refine_action import RefineAction
 from ovs3d_ros.ros.scope import Scope
+from ovs3d_ros.ros.vocabulary import Vocabulary, check_vocabulary
 from ovs3d_ros.types import Frame
 from ovs3d_ros.warm_up import warm_up
 from ovs3d_ros.worker import MappingWorker
@@ -39,13 +41,14 @@ class Mapping:
         """Loads the models, warms up, starts the mapping thread and offers the services.
 
         Raises:
-            UserError: a model that cannot be loaded, bad names of cameras, or bad extrinsics.
+            UserError: a model that cannot be loaded, bad names of cameras, bad extrinsics, or a bad vocabulary.
         """
         self._node = node
         self._config = config
         self._log = node.get_logger()
         self._scope = Scope(node)
         cameras = check_cameras(config.input.cameras)
+        check_vocabulary(config)  # before there is anything to take down again
         extrinsics = dict(zip(cameras, split_extrinsics(config, len(cameras)), strict=True))
         self.pipeline = Ovs3d(config)
         self.worker = MappingWorker(self.pipeline, config)
@@ -57,6 +60,8 @@ class Mapping:
             self._outputs = Outputs(node, config, self.pipeline, self.worker)
             self._queries = QueryServices(node, config, self.pipeline, self.worker, self._outputs)
             MapServices(node, config, self.pipeline, self.worker, self._outputs)
+            self._vocabulary = Vocabulary(node, config, self.pipeline, self.worker, self._outputs)
+        self._refinement = RefineAction(node, self.worker)
 
     def _warm_up(self) -> None:
         """Compiles the kernels on the mapping thread; nothing is subscribed to before, so no frame waits for it."""
@@ -73,7 +78,7 @@ class Mapping:
     def configure(self, config: Config) -> None:
         """Takes new values of runtime parameters, see `Leaf.runtime`."""
         self._config = config
-        for part in (self.pipeline, self.worker, self._outputs, self._queries):
+        for part in (self.pipeline, self.worker, self._outputs, self._queries, self._vocabulary):
             part.configure(config)
 
     def close(self) -> None:
@@ -82,6 +87,7 @@ class Mapping:
         Raises:
             UserError: the map cannot be written.
         """
+        self._refinement.close()
         self._scope.close()
         if not self.worker.stop(STOP_TIMEOUT):
             self._log.error(f"the mapping thread did not end within {STOP_TIMEOUT:.0f} s")

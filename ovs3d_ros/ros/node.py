@@ -23,6 +23,9 @@ from ovs3d_ros.ros.scope import Scope
 from ovs3d_ros.types import UserError
 
 SPIN_PERIOD = 0.1  # seconds until a signal or a failure is noticed
+# Seconds a thread may hold the interpreter while others wait. A query is a hundred short calls of torch, each of which
+# lets go of the interpreter and has to wait for it again: with Python's 5 ms that is half a second.
+SWITCH_INTERVAL = 5e-4
 log = logging.getLogger(__name__)
 
 
@@ -170,6 +173,7 @@ def main(args: list[str] | None = None) -> int:
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
+    sys.setswitchinterval(SWITCH_INTERVAL)
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
         return _run(stopping)
@@ -183,8 +187,8 @@ def main(args: list[str] | None = None) -> int:
 def _run(stopping: threading.Event) -> int:
     """Spins until told to stop or until the mapping thread fails."""
     node = MappingNode()
-    # For inputs, queries, services, outputs, diagnostics, lifecycle and parameters.
-    executor = MultiThreadedExecutor(num_threads=6)
+    # For inputs, queries, services, outputs, vocabulary, refinement, diagnostics, lifecycle and parameters.
+    executor = MultiThreadedExecutor(num_threads=8)
     executor.add_node(node)
     try:
         if node.config.autostart:

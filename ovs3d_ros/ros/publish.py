@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -40,11 +41,13 @@ class Answer:
         result: the answer.
         snapshot: the map.
         settings: mode, negatives and threshold, as `Ovs3d.render_labels` takes them.
+        refine: the map was refined for its prompts before.
     """
 
     result: QueryResult
     snapshot: MapSnapshot
     settings: dict[str, Any]
+    refine: bool = False
 
 
 class LatchedOutput:
@@ -56,15 +59,23 @@ class LatchedOutput:
         self._published: object = None
         self._build = build
 
+    @property
+    def wanted(self) -> bool:
+        """Whether someone listens."""
+        return self._publisher.get_subscription_count() > 0
+
     def update(self, version: object, *arguments: Any) -> None:
         """Publishes `build(*arguments)` unless this version was published already or nobody listens."""
-        if version != self._published and self._publisher.get_subscription_count():
+        if version != self._published and self.wanted:
             self._publisher.publish(self._build(*arguments))
             self._published = version
 
 
 class Outputs:
-    """Publishes the map, the last answer, and the last answer as seen by the newest camera."""
+    """Publishes the map, the last answer, and the last answer as seen by the newest camera.
+
+    The last answer is that of `~/query`, or, while there is a vocabulary (`hold`), that for the vocabulary.
+    """
 
     def __init__(self, node: Node, config: Config, pipeline: Ovs3d, worker: MappingWorker):
         """Advertises the topics and starts the timer (`output.rate`)."""
@@ -75,6 +86,8 @@ class Outputs:
         self._answers = 0
         self._answers_shown = 0
         self._clearings = 0
+        self._held: tuple[list[str], dict[str, Any]] | None = None
+        self._goals: deque[Answer] = deque(maxlen=1)  # answers whose goal is still to be published
         self._view: tuple[Frame, conversions.Header] | None = None
         self._segmented: tuple | None = None
         self._of_map = [
@@ -88,6 +101,14 @@ class Outputs:
             LatchedOutput(node, conversions.PoseArray, "~/object_poses", self._build_poses),
             LatchedOutput(node, conversions.OccupancyGrid, "~/query_grid", self._build_grid),
         ]
+        vision = conversions.vision_messages()
+        if vision is None:
+            node.get_logger().info("vision_msgs is not installed: no ~/detections and ~/label_info")
+        else:
+            self._of_answer += [
+                LatchedOutput(node, vision.Detection3DArray, "~/detections", self._build_detections),
+                LatchedOutput(node, vision.LabelInfo, "~/label_info", self._build_label_info),
+            ]
         # Not latched: a planner that starts later must not set off for what was asked long ago.
         self._goal = node.create_publisher(conversions.PoseStamped, "~/goal_pose", 1)
         types = dict(
@@ -119,19 +140,41 @@ class Outputs:
         self._view = (frame, header)
 
     @property
-    def answer(self) -> Answer | None:
-        """The newest answer."""
-        return self._answer
+    def question(self) -> tuple[list[str], dict[str, Any]] | None:
+        """Prompts and other arguments of `Ovs3d.query` of what the topics show."""
+        answer = self._answer
+        if self._held is not None or answer is None:
+            return self._held
+        return answer.result.prompts, answer.settings | {"refine": answer.refine}
+
+    @property
+    def wanted(self) -> bool:
+        """Whether someone listens to a topic that shows the answer."""
+        segmentation = self._segmentation.values()
+        return any(o.wanted for o in self._of_answer) or any(p.get_subscription_count() for p in segmentation)
 
     def clear(self) -> None:
         """Forgets the answer, which was about another map; latched topics say so to late joiners too."""
         self._answer = None
         self._clearings += 1
 
+    def hold(self, question: tuple[list[str], dict[str, Any]] | None) -> None:
+        """From now on the topics show answers to this question alone, see `show`, or (None) those of `~/query`."""
+        self._held = question
+        if self._answer is not None:
+            self.clear()
+
     def set_answer(self, answer: Answer) -> None:
-        """Takes the newest answer, to be published soon but not before its service call returns."""
-        self._answer = answer
-        self._answers += 1
+        """Takes the newest answer of `~/query`, to be published soon but not before its service call returns."""
+        self._goals.append(answer)
+        if self._held is None:
+            self.show(answer)
+
+    def show(self, answer: Answer) -> None:
+        """Takes what the topics show from now on; nothing if the map was emptied since."""
+        if self._worker.snapshot is not None:
+            self._answer = answer
+            self._answers += 1
 
     def update(self) -> None:
         """Publishes what is new and subscribed to."""
@@ -143,15 +186,20 @@ class Outputs:
             for output in self._of_answer:
                 output.update(cleared if answer is None else self._answers, answer)
         if answer is not None and snapshot is not None and self._view is not None:
-            self._publish_segmentation(answer, self._answers, snapshot, *self._view)
+            # A refined field belongs to the Gaussians of its own snapshot.
+            drawn = snapshot if answer.result.field is None else answer.snapshot
+            self._publish_segmentation(answer, self._answers, drawn, *self._view)
 
     def _update_answer(self) -> None:
         """Publishes a new answer without waiting for the next regular update."""
-        if self._answers == self._answers_shown:
-            return
-        self._answers_shown, answer = self._answers, self._answer
-        self.update()
-        if answer is not None and answer.result.objects and self._goal.get_subscription_count():
+        if self._answers != self._answers_shown:
+            self._answers_shown = self._answers
+            self.update()
+        while self._goals:
+            self._publish_goal(self._goals.popleft())
+
+    def _publish_goal(self, answer: Answer) -> None:
+        if answer.result.objects and self._goal.get_subscription_count():
             pose = goal_pose(
                 answer.result.objects[0], answer.snapshot.camtoworlds, self._config.output.stand_off
             )
@@ -206,6 +254,14 @@ class Outputs:
     def _build_poses(self, answer: Answer | None) -> conversions.PoseArray:
         objects, snapshot = (answer.result.objects, answer.snapshot) if answer else ([], None)
         return conversions.to_pose_array(objects, self.header(snapshot))
+
+    def _build_detections(self, answer: Answer | None) -> Any:
+        objects, snapshot = (answer.result.objects, answer.snapshot) if answer else ([], None)
+        return conversions.to_detections(objects, self.header(snapshot))
+
+    def _build_label_info(self, answer: Answer | None) -> Any:
+        prompts, snapshot = (answer.result.prompts, answer.snapshot) if answer else ([], None)
+        return conversions.to_label_info(prompts, self.header(snapshot))
 
     def _build_grid(self, answer: Answer | None) -> conversions.OccupancyGrid:
         points, scores, snapshot = np.zeros((0, 3)), np.zeros(0), None

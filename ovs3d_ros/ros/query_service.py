@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import functools
 import time
 from typing import Any
@@ -49,7 +50,9 @@ class QueryServices:
 
     def _query(self, request: QueryText.Request, response: QueryText.Response) -> QueryText.Response:
         started = time.perf_counter()
-        response = responses.answer(self._fill, request, response)
+        # A refinement takes seconds: mapping need not wait for that.
+        with contextlib.nullcontext() if request.refine else self._worker.right_of_way.claimed():
+            response = responses.answer(self._fill, request, response)
         response.latency_ms = 1e3 * (time.perf_counter() - started)
         return response
 
@@ -67,7 +70,7 @@ class QueryServices:
             refine=request.refine,
             **arguments,
         )
-        answer = Answer(result, snapshot, arguments)
+        answer = Answer(result, snapshot, arguments, request.refine)
         response.error_code = QueryText.Response.OK
         response.cloud = self._outputs.build_answer_cloud(answer, labelled_only=True)
         response.header = response.cloud.header
@@ -84,8 +87,8 @@ class QueryServices:
         prompts, how = list(request.prompts), {}
         if prompts:
             check_prompts(prompts)
-        elif (last := self._outputs.answer) is not None:
-            prompts, how = last.result.prompts, last.settings | {"refine": last.result.field is not None}
+        elif (last := self._outputs.question) is not None:
+            prompts, how = last
         else:
             raise UserError("no prompts: give some, or ask ~/query first and get what it asked for")
         snapshot = responses.need_map(self._worker)
@@ -141,6 +144,17 @@ class QueryServices:
         return conversions.to_image(labels.astype(np.uint8), "mono8", header)
 
 
+def mode_name(mode: int) -> str:
+    """The mode of `Ovs3d.query` for a request's number.
+
+    Raises:
+        UserError: there is no such mode.
+    """
+    if mode not in MODES:
+        raise UserError(f"mode {mode} is unknown; use RELEVANCY (0) or ARGMAX (1)")
+    return MODES[mode]
+
+
 def _arguments(request: QueryText.Request) -> dict[str, Any]:
     """The request as arguments of `Ovs3d.query`.
 
@@ -149,8 +163,6 @@ def _arguments(request: QueryText.Request) -> dict[str, Any]:
     """
     prompts = check_prompts(list(request.prompts))
     negatives = check_prompts(list(request.negatives), "negative") if request.negatives else None
-    if request.mode not in MODES:
-        raise UserError(f"mode {request.mode} is unknown; use RELEVANCY (0) or ARGMAX (1)")
     threshold = float(request.threshold)
     if not threshold <= 1.0:  # NaN too
         raise UserError(
@@ -165,7 +177,7 @@ def _arguments(request: QueryText.Request) -> dict[str, Any]:
     return dict(
         prompts=prompts,
         negatives=negatives,
-        mode=MODES[request.mode],
+        mode=mode_name(request.mode),
         threshold=threshold if threshold >= 0 else None,
         max_instances=int(request.max_instances),
         roi=None if (roi[0] == roi[1]).all() else roi,

@@ -6,6 +6,7 @@ tf2_ros is used where it is installed; elsewhere, where only the message package
 from __future__ import annotations
 
 import importlib.util
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -24,6 +25,7 @@ from ovs3d_ros.types import UserError
 
 TF_QUEUE = 100  # as in tf2_ros
 CAPACITY = 2000  # transforms kept per frame: 20 s at 100 Hz
+GRAPH_PERIOD = 1.0  # seconds an explanation of silence holds: asking the ROS graph is slow, lookups are many
 
 
 class TransformBuffer(Protocol):
@@ -93,6 +95,7 @@ class OwnBuffer:
         self._tree = TransformTree(config.sync_slop, config.pose_gap, CAPACITY)
         self._reject = reject
         self._node = node
+        self._silence, self._explained_at = "", 0.0
         profiles = {
             "/tf": QoSProfile(depth=TF_QUEUE),
             "/tf_static": QoSProfile(depth=TF_QUEUE, durability=DurabilityPolicy.TRANSIENT_LOCAL),
@@ -124,6 +127,12 @@ class OwnBuffer:
         return pose
 
     def _explain_silence(self) -> str:
+        now = time.monotonic()
+        if now - self._explained_at >= GRAPH_PERIOD or not self._silence:
+            self._silence, self._explained_at = self._ask_graph(), now
+        return self._silence
+
+    def _ask_graph(self) -> str:
         publishers = {s.role: self._node.get_publishers_info_by_topic(s.topic) for s in self._streams}
         mute = [explain_mute(s, publishers[s.role]) for s in self._streams if publishers[s.role]]
         return "; ".join(mute) or "no publisher on /tf and /tf_static"
