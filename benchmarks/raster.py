@@ -5,8 +5,8 @@
 
 All contestants are timed in turn, round by round, so that a busy machine slows them alike; times are medians over the
 rounds and ratios are medians of the ratios within a round. A peer is any callable with the arguments of
-`ovs3d_ros.rasterize.Rasterizer.__call__` that returns the image first. gsplat takes part where there is a GPU for it,
-the plain torch reference on a scene small enough for it. Start-up and memory are measured in processes of their own.
+`ovs3d_ros.rasterize.Rasterizer.__call__` that returns the image first. gsplat takes part where there is a GPU for it
+(`absent` says what was missing), the plain torch reference on a scene small enough for it. Start-up and memory are measured in processes of their own.
 """
 
 from __future__ import annotations
@@ -124,16 +124,17 @@ def _in_a_process(script: str, **environment: str) -> dict[str, float]:
     return {name: round(value, 2) for name, value in json.loads(done.stdout).items()}
 
 
-def _contestants(threads: list[int], peers: list[str]) -> dict[str, tuple[Callable, str]]:
+def _contestants(threads: list[int], peers: list[str]) -> tuple[dict[str, tuple[Callable, str]], dict[str, str]]:
+    """Contestants (callable, device) by name, and by name why others take no part."""
     found = {f"cpu, threads {n}": (make_rasterizer("cpu", n), "cpu") for n in threads}
     for peer in peers:
         module, _, name = peer.partition(":")
         found[peer] = (getattr(importlib.import_module(module), name), "cpu")
     try:
         found["gsplat"] = (make_rasterizer("gsplat"), "cuda")
-    except UserError:
-        pass  # no GPU or no gsplat: it stays out of the race, and of the report
-    return found
+    except UserError as error:
+        return found, {"gsplat": str(error)}
+    return found, {}
 
 
 def main() -> None:
@@ -147,7 +148,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file to write beside standard output")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    contestants = _contestants(options.threads, options.peer)
+    contestants, absent = _contestants(options.threads, options.peer)
     rows = []
     for name in options.sizes:
         for channels in options.channels:
@@ -158,7 +159,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         starts = {"cold": start(cache), "cached": start(cache)}
     report = {
-        "processors": os.cpu_count(), "repeats": options.repeats, "races": rows,
+        "processors": os.cpu_count(), "repeats": options.repeats, "absent": absent, "races": rows,
         "reference_race": {"gaussians": REFERENCE_SIZE[0], "width": REFERENCE_SIZE[1], "height": REFERENCE_SIZE[2],
                            **{str(d): race(small, REFERENCE_SIZE, d, 3) for d in options.channels}},
         "start": starts, "memory": {"gaussians": 200_000, "width": 640, "height": 480, "channels": 32,

@@ -147,13 +147,14 @@ class Mapper:
             gaps = np.abs(times - stamp)
             if len(gaps) and gaps.min() <= tolerance:
                 moved += self._move(int(gaps.argmin()), pose)
+        if self.keyframes:
+            self._update_extent()
         return moved
 
     def _move(self, index: int, camtoworld: np.ndarray) -> int:
         keyframe, owners = self.keyframes[index], self.gaussians.stats.get(_OWNER)
         motion = camtoworld @ invert_rigid(keyframe.camtoworld)
         keyframe.camtoworld = camtoworld.copy()
-        self._update_extent()
         rows = torch.zeros(0, dtype=torch.int64) if owners is None else (owners == index + 1).nonzero()[:, 0]
         self.gaussians.transform(rows, motion)
         return len(rows)
