@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,33 +17,14 @@ from .kernels_forward import MAX_PLANAR_CHANNELS
 from .kernels_project import CameraArrays, GaussianArrays, ProjectedArrays
 from .kernels_tiles import SPLAT_COLUMNS, Tiles
 from .simd import WIDTH
+from .team import ThreadTeam
 
 CHANNEL_CHUNK = 32  # channels per pass: more would spill the innermost loops out of registers
 
 
-class ThreadTeam:
-    """Runs a kernel once per thread. Shares are fixed, so results depend on the number of threads only."""
-
-    def __init__(self, threads: int):
-        available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.size = threads or available
-        self._pool = ThreadPoolExecutor(self.size - 1, "rasterizer") if self.size > 1 else None
-
-    def run(self, kernel: Callable[..., None], *arguments: Any) -> None:
-        """Calls kernel(thread, size, *arguments) on every thread and waits; raises what they raise.
-
-        Thread 0 is the caller's own.
-        """
-        others = range(1, self.size) if self._pool else ()
-        futures = [self._pool.submit(kernel, thread, self.size, *arguments) for thread in others]
-        kernel(0, self.size, *arguments)
-        for future in futures:
-            future.result()
-
-
-@dataclass(slots=True)
+@dataclass
 class _View:
-    """One camera's visible Gaussians, ready to composite."""
+    """One camera's visible Gaussians, ready to composite. Its splats and colors die with it."""
 
     camera: CameraArrays
     projected: ProjectedArrays
@@ -86,12 +65,14 @@ def _prepare(team: ThreadTeam, gaussians: GaussianArrays, colors: np.ndarray, ca
     )
     team.run(kernels_project.project_forward, gaussians, camera, projected)
     visible = np.flatnonzero(projected.radii[:, 0])
-    splats = np.empty((len(visible), SPLAT_COLUMNS), np.float32)
-    packed = np.empty((len(visible), _padded(colors.shape[1])), np.float32)
+    splats = team.workspace.take(len(visible), SPLAT_COLUMNS)
+    packed = team.workspace.take(len(visible), _padded(colors.shape[1]))
     team.run(kernels_tiles.pack_splats, visible, projected, gaussians.opacities, colors, splats, packed)
     order = _front_to_back(projected.depths[visible])
     tiles = kernels_tiles.bin_tiles(splats, order, camera.width, camera.height)
-    return _View(camera, projected, visible, splats, packed, tiles)
+    view = _View(camera, projected, visible, splats, packed, tiles)
+    weakref.finalize(view, team.workspace.give, splats, packed)
+    return view
 
 
 def _front_to_back(depths: np.ndarray) -> np.ndarray:
@@ -117,12 +98,12 @@ def _lift(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Adds to numerator [N, D]; returns sum w and max w of every splat."""
     visible, depth = len(view.visible), targets.shape[-1]
-    sums = np.zeros((team.size, visible, _padded(depth)), np.float32)
-    for first, channels in _passes(depth):
-        weights, maxima = np.zeros((2, team.size, visible), np.float32)  # the same in every pass
-        inputs = view.tiles, view.splats, targets, pixel_weights, first, channels
-        team.run(kernels_forward.lift_tiles, *inputs, sums, weights, maxima)
-    team.run(kernels_backward.scatter_rows, sums, view.visible, numerator)
+    with team.zeros(team.size, visible, _padded(depth)) as sums:
+        for first, channels in _passes(depth):
+            weights, maxima = np.zeros((2, team.size, visible), np.float32)  # the same in every pass
+            inputs = view.tiles, view.splats, targets, pixel_weights, first, channels
+            team.run(kernels_forward.lift_tiles, *inputs, sums, weights, maxima)
+        team.run(kernels_backward.scatter_rows, sums, view.visible, numerator)
     return weights.sum(0), maxima.max(0)
 
 
@@ -137,20 +118,21 @@ def _backward(
     v_viewmat: np.ndarray | None,
 ) -> None:
     """Adds one camera's share to the gradients, to that of its view matrix [4, 4] if there is one."""
-    visible, depth = len(view.visible), v_colors.shape[1]
-    splat_slabs = np.zeros((team.size, visible, SPLAT_COLUMNS), np.float32)
-    color_slabs = np.zeros((team.size, *view.colors.shape), np.float32)
     image, transmittance, v_image, v_transmittance = image_gradients
-    for first, channels in _passes(depth):
-        # The transmittance is one output however many passes the channels take.
-        v_end = v_transmittance if first == 0 else np.zeros_like(v_transmittance)
-        gradients = image, transmittance, v_image, v_end
-        inputs = view.tiles, view.splats, view.colors, gradients, first, channels
-        team.run(kernels_backward.composite_backward, *inputs, splat_slabs, color_slabs)
-    team.run(kernels_backward.scatter_rows, color_slabs, view.visible, v_colors)
-    inputs = gaussians, view.camera, view.visible, splat_slabs
     view_slabs = np.zeros((0 if v_viewmat is None else team.size, 4, 4))
-    team.run(kernels_project.project_backward, *inputs, v_gaussians, v_means2d_abs, view_slabs)
+    with (
+        team.zeros(team.size, len(view.visible), SPLAT_COLUMNS) as splat_slabs,
+        team.zeros(team.size, *view.colors.shape) as color_slabs,
+    ):
+        for first, channels in _passes(v_colors.shape[1]):
+            # The transmittance is one output however many passes the channels take.
+            v_end = v_transmittance if first == 0 else np.zeros_like(v_transmittance)
+            gradients = image, transmittance, v_image, v_end
+            inputs = view.tiles, view.splats, view.colors, gradients, first, channels
+            team.run(kernels_backward.composite_backward, *inputs, splat_slabs, color_slabs)
+        team.run(kernels_backward.scatter_rows, color_slabs, view.visible, v_colors)
+        inputs = gaussians, view.camera, view.visible, splat_slabs
+        team.run(kernels_project.project_backward, *inputs, v_gaussians, v_means2d_abs, view_slabs)
     if v_viewmat is not None:
         v_viewmat += view_slabs.sum(0)
 
