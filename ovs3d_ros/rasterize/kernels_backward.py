@@ -161,8 +161,8 @@ def composite_backward(
 
 
 @njit(**KERNEL)
-def scatter_rows(thread, num_threads, slabs, visible, out):
-    """Adds the sum of the threads' slabs [threads, M, P] to rows `visible` of out [N, D], D <= P.
+def scatter_rows(thread, num_threads, slabs, visible, column, out):
+    """Adds the sum of the threads' slabs [threads, M, P], from a column on, to rows `visible` of out [N, D].
 
     The slabs are summed in a fixed order: the result is the same on every run with as many threads.
     """
@@ -170,7 +170,7 @@ def scatter_rows(thread, num_threads, slabs, visible, out):
     for splat in range(thread * count // num_threads, (thread + 1) * count // num_threads):
         n = visible[splat]
         for c in range(out.shape[1]):
-            total = slabs[0, splat, c]
+            total = slabs[0, splat, column + c]
             for slab in range(1, slabs.shape[0]):
-                total += slabs[slab, splat, c]
+                total += slabs[slab, splat, column + c]
             out[n, c] += total
