@@ -77,6 +77,7 @@ def test_objects_can_be_asked_for_without_the_cloud(session):
         answer = session.client.call(GetObjects, "get_objects", prompts=asked)
         assert (answer.error_code, answer.error_msg) == (OK, "")
         assert (answer.prompts, list(answer.found)) == (["red ball", "purple elephant"], [True, False])
+        assert answer.verdict == query.verdict and answer.observed == query.observed
         assert answer.presence == query.presence and answer.map_version == query.map_version
         assert answer.header.frame_id == "map"
         assert answer.objects == query.objects

@@ -16,10 +16,11 @@ from rclpy.node import Node
 
 from ovs3d_ros.config import Config
 from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.presence import VERDICTS
 from ovs3d_ros.query import check_prompts
 from ovs3d_ros.ros import conversions, responses
 from ovs3d_ros.ros.publish import Answer, Outputs
-from ovs3d_ros.types import Camera, MapSnapshot, SemanticObject, UserError
+from ovs3d_ros.types import Camera, MapSnapshot, QueryResult, SemanticObject, UserError
 from ovs3d_ros.worker import MappingWorker
 
 MODES = {QueryText.Request.RELEVANCY: "relevancy", QueryText.Request.ARGMAX: "argmax"}
@@ -75,8 +76,7 @@ class QueryServices:
         response.cloud = self._outputs.build_answer_cloud(answer, labelled_only=True)
         response.header = response.cloud.header
         response.map_version = result.map_version
-        response.found = [bool(f) for f in result.found]
-        response.presence = [float(p) for p in result.presence]
+        _tell_presence(result, response)
         response.objects = [_object_message(item, response.header) for item in result.objects]
         response.masks = [self._mask(answer, *view) for view in views]
         self._outputs.set_answer(answer)
@@ -98,8 +98,7 @@ class QueryServices:
         response.header = self._outputs.header(snapshot)
         response.map_version = result.map_version
         response.prompts = result.prompts
-        response.found = [bool(f) for f in result.found]
-        response.presence = [float(p) for p in result.presence]
+        _tell_presence(result, response)
         kept = [item for item in result.objects if item.score >= request.min_score]
         response.objects = [_object_message(item, response.header) for item in kept]
 
@@ -142,6 +141,14 @@ class QueryServices:
         else:  # nothing is labelled: no view can show a label
             labels = np.zeros((camera.height, camera.width))
         return conversions.to_image(labels.astype(np.uint8), "mono8", header)
+
+
+def _tell_presence(result: QueryResult, response: QueryText.Response | GetObjects.Response) -> None:
+    """Fills in what is there and what is not."""
+    response.found = [bool(f) for f in result.found]
+    response.presence = [float(p) for p in result.presence]
+    response.verdict = [VERDICTS.index(verdict) for verdict in result.verdicts]  # NO, UNSURE and YES count up likewise
+    response.observed = result.observed
 
 
 def mode_name(mode: int) -> str:
