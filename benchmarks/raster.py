@@ -5,8 +5,10 @@
 
 All contestants are timed in turn, round by round, so that a busy machine slows them alike; times are medians over the
 rounds and ratios are medians of the ratios within a round. A peer is any callable with the arguments of
-`ovs3d_ros.rasterize.Rasterizer.__call__` that returns the image first. gsplat takes part where there is a GPU for it,
-the plain torch reference on a scene small enough for it. Start-up and memory are measured in processes of their own.
+`ovs3d_ros.rasterize.Rasterizer.__call__` that returns the image first. gsplat takes part where there is a GPU for it
+(`absent` says what was missing), the plain torch reference on a scene small enough for it. `harmonics` compares
+spherical harmonics of degree 3 in the rasterizer with those in torch. Start-up and memory are measured in processes of
+their own.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ovs3d_ros.rasterize import make_rasterizer, reference
+from ovs3d_ros.rasterize import make_rasterizer, reference, spherical
 from ovs3d_ros.types import UserError
 
 SIZES = {"small": (10_000, 160, 120), "medium": (50_000, 320, 240), "large": (200_000, 640, 480)}
@@ -54,14 +56,15 @@ def one_round(rasterize: Callable, scene: tuple, size: tuple[int, int, int], dev
     """Milliseconds of one forward and backward pass: wall-clock, and processor time of the whole process."""
     gaussians, viewmats, Ks = scene
     leaves = [tensor.detach().to(device).requires_grad_() for tensor in gaussians]
-    v_image = torch.ones(1, size[2], size[1], leaves[-1].shape[1], device=device)
     start, cpu = time.perf_counter(), time.process_time()
     image = rasterize(*leaves, viewmats.to(device), Ks.to(device), size[1], size[2])[0]
-    forward = time.perf_counter() - start
+    forward, spent = time.perf_counter() - start, time.process_time() - cpu
+    v_image = torch.ones_like(image)
+    start, cpu = time.perf_counter(), time.process_time()
     torch.autograd.backward(image, v_image)
     if device != "cpu":
         torch.cuda.synchronize()
-    total, spent = time.perf_counter() - start, time.process_time() - cpu
+    total, spent = forward + time.perf_counter() - start, spent + time.process_time() - cpu
     return {"forward_ms": 1e3 * forward, "forward_backward_ms": 1e3 * total, "processor_ms": 1e3 * spent}
 
 
@@ -82,6 +85,20 @@ def race(contestants: dict[str, tuple[Callable, str]], size: tuple[int, int, int
         ratios = [t["forward_backward_ms"] / f["forward_backward_ms"] for t, f in zip(times, first, strict=True)]
         result[name]["over_first"] = round(statistics.median(ratios), 3)
     return result
+
+
+def harmonics(rasterize: Callable, repeats: int) -> dict[str, dict[str, float]]:
+    """Spherical harmonics of degree 3 in the rasterizer, against those in torch before it; medium size."""
+    def fused(*arguments: Tensor) -> tuple:
+        *geometry, sh, viewmats, Ks, width, height = arguments
+        return rasterize(*geometry, sh[:, :0], viewmats, Ks, width, height, sh=sh.view(-1, 16, 3))
+
+    def before(*arguments: Tensor) -> tuple:
+        *geometry, sh, viewmats, Ks, width, height = arguments
+        colors = spherical.sh_to_colors(sh.view(-1, 16, 3), geometry[0], spherical.camera_centers(viewmats)[0])
+        return rasterize(*geometry, colors, viewmats, Ks, width, height)
+
+    return race({"fused": (fused, "cpu"), "in torch": (before, "cpu")}, SIZES["medium"], 48, repeats)
 
 
 def start(cache: str) -> dict[str, float]:
@@ -124,16 +141,17 @@ def _in_a_process(script: str, **environment: str) -> dict[str, float]:
     return {name: round(value, 2) for name, value in json.loads(done.stdout).items()}
 
 
-def _contestants(threads: list[int], peers: list[str]) -> dict[str, tuple[Callable, str]]:
+def _contestants(threads: list[int], peers: list[str]) -> tuple[dict[str, tuple[Callable, str]], dict[str, str]]:
+    """Contestants (callable, device) by name, and by name why others take no part."""
     found = {f"cpu, threads {n}": (make_rasterizer("cpu", n), "cpu") for n in threads}
     for peer in peers:
         module, _, name = peer.partition(":")
         found[peer] = (getattr(importlib.import_module(module), name), "cpu")
     try:
         found["gsplat"] = (make_rasterizer("gsplat"), "cuda")
-    except UserError:
-        pass  # no GPU or no gsplat: it stays out of the race, and of the report
-    return found
+    except UserError as error:
+        return found, {"gsplat": str(error)}
+    return found, {}
 
 
 def main() -> None:
@@ -147,7 +165,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file to write beside standard output")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    contestants = _contestants(options.threads, options.peer)
+    contestants, absent = _contestants(options.threads, options.peer)
     rows = []
     for name in options.sizes:
         for channels in options.channels:
@@ -158,11 +176,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         starts = {"cold": start(cache), "cached": start(cache)}
     report = {
-        "processors": os.cpu_count(), "repeats": options.repeats, "races": rows,
+        "processors": os.cpu_count(), "repeats": options.repeats, "absent": absent, "races": rows,
         "reference_race": {"gaussians": REFERENCE_SIZE[0], "width": REFERENCE_SIZE[1], "height": REFERENCE_SIZE[2],
                            **{str(d): race(small, REFERENCE_SIZE, d, 3) for d in options.channels}},
-        "start": starts, "memory": {"gaussians": 200_000, "width": 640, "height": 480, "channels": 32,
-                                    **memory(SIZES["large"], 32, options.threads[0])},
+        "harmonics": harmonics(next(iter(contestants.values()))[0], options.repeats), "start": starts,
+        "memory": {"gaussians": 200_000, "width": 640, "height": 480, "channels": 32,
+                   **memory(SIZES["large"], 32, options.threads[0])},
     }
     text = json.dumps(report, indent=1)
     print(text)

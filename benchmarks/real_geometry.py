@@ -88,7 +88,8 @@ def ask(room: Room, codec: FeatureCodec, texts: torch.Tensor, names: list[str], 
     cosines = codes @ codec.directions(texts[asked])
     scores = relevancy(cosines, codes @ codec.directions(texts[negatives]), Calibration().temperature)
     competing = texts[asked] @ texts[rivals].T < Calibration().synonym
-    evidence = presence_evidence(codes, torch.ones(len(codes)), cosines, scores, codec.directions(texts[rivals]), competing)
+    evidence = presence_evidence(codes, torch.ones(len(codes)), cosines, scores, codec.directions(texts[rivals]), competing,
+                                 torch.ones(len(codes), dtype=torch.bool))
     prompts = [names[i] for i in asked]
     return Asked(prompts, evidence.table, is_general(prompts, ()), np.arange(len(asked)) < THINGS, np.zeros((1, 25)))
 

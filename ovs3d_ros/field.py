@@ -14,6 +14,8 @@ from ovs3d_ros.geometry import camera_tensors
 from ovs3d_ros.rasterize import Rasterizer
 from ovs3d_ros.types import Camera, MapSnapshot, RefinedField, UserError
 
+SOLID = 0.5  # a pixel shows the map, not the void behind it, above this alpha
+
 
 def lifted_cosines(codes: torch.Tensor, codec: FeatureCodec, texts: torch.Tensor) -> torch.Tensor:
     """Cosines [N, V] of codes [N, d + 1] with texts [V, D]; where nothing was lifted, the mean of the others."""

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 
 from ovs3d_ros.config import TrainConfig
 from ovs3d_ros.geometry import matrix_to_quat
+from ovs3d_ros.rasterize.spherical import SH_C0, sh_basis
 from ovs3d_ros.types import UserError
 
-SH_C0 = 0.28209479177387814  # Y_00, so that colour = 0.5 + SH_C0 * dc (Kerbl et al. 2023)
 PARAMETERS = ("means", "log_scales", "quats", "opacity_logits", "sh_dc", "sh_rest")
 
 
@@ -104,11 +104,17 @@ class Gaussians:
             group["params"][0] = self.params[name] = new
         self.stats = {name: on_stat(t) for name, t in self.stats.items()}
 
-    def step(self, decay: float = 1.0) -> None:
-        """One Adam step with the gradients at hand; `decay` is a factor on the learning rate of the means."""
+    def step(self, decay: float = 1.0, others: float = 1.0) -> None:
+        """One Adam step with the gradients at hand.
+
+        Args:
+            decay: factor on the learning rate of the means.
+            others: factor on all other learning rates.
+        """
         c = self.config
-        rates = dict(means=c.lr_means * self.extent * decay, log_scales=c.lr_scales, quats=c.lr_quats,
-                     opacity_logits=c.lr_opacities, sh_dc=c.lr_colors, sh_rest=c.lr_colors / 20)
+        rates = dict(means=c.lr_means * self.extent * decay, log_scales=c.lr_scales * others,
+                     quats=c.lr_quats * others, opacity_logits=c.lr_opacities * others, sh_dc=c.lr_colors * others,
+                     sh_rest=c.lr_colors / 20 * others)
         for group in self._optimizer.param_groups:
             group["lr"] = rates[group["name"]]
         self._optimizer.step()
@@ -178,35 +184,6 @@ def _quat_product(first: torch.Tensor, quats: torch.Tensor) -> torch.Tensor:
     return torch.cat([along, across], dim=-1)
 
 
-def sh_to_colors(sh: torch.Tensor, means: torch.Tensor, camera_center: torch.Tensor) -> torch.Tensor:
-    """RGB [N, 3] >= 0 of spherical harmonics [N, K, 3] seen from a camera centre [3].
-
-    Real spherical harmonics in the order and sign of 3DGS (Kerbl et al. 2023), degrees 0 to 3.
-    """
-    colors = 0.5 + SH_C0 * sh[:, 0]
-    if sh.shape[1] > 1:
-        basis = _sh_basis(F.normalize(means.detach() - camera_center, dim=-1), sh.shape[1] - 1)
-        colors = colors + torch.einsum("nk,nkc->nc", basis, sh[:, 1:])
-    return colors.clamp_min(0.0)
-
-
-def _sh_basis(directions: torch.Tensor, count: int) -> torch.Tensor:
-    """The first `count` (3, 8 or 15) harmonics above degree 0 of unit directions [N, 3]: [N, count]."""
-    x, y, z = directions.unbind(-1)
-    basis = [-0.4886025119029199 * y, 0.4886025119029199 * z, -0.4886025119029199 * x]
-    if count > 3:
-        basis += [1.0925484305920792 * x * y, -1.0925484305920792 * y * z,
-                  0.31539156525252005 * (2 * z * z - x * x - y * y),
-                  -1.0925484305920792 * x * z, 0.5462742152960396 * (x * x - y * y)]
-    if count > 8:
-        basis += [-0.5900435899266435 * y * (3 * x * x - y * y), 2.890611442640554 * x * y * z,
-                  -0.4570457994644658 * y * (4 * z * z - x * x - y * y),
-                  0.3731763325901154 * z * (2 * z * z - 3 * x * x - 3 * y * y),
-                  -0.4570457994644658 * x * (4 * z * z - x * x - y * y),
-                  1.445305721320277 * z * (x * x - y * y), -0.5900435899266435 * x * (x * x - 3 * y * y)]
-    return torch.stack(basis, dim=-1)
-
-
 def _sh_rotation(rotation: torch.Tensor, count: int) -> torch.Tensor:
     """Matrix [count, count] that turns harmonics above degree 0 with the world: least squares over directions.
 
@@ -214,7 +191,7 @@ def _sh_rotation(rotation: torch.Tensor, count: int) -> torch.Tensor:
     """
     directions = F.normalize(torch.randn(8 * count, 3, dtype=torch.float64,
                                          generator=torch.Generator().manual_seed(0)), dim=-1).to(rotation.device)
-    before, after = _sh_basis(directions @ rotation, count), _sh_basis(directions, count)
+    before, after = sh_basis(directions @ rotation, count), sh_basis(directions, count)
     return torch.linalg.lstsq(after, before).solution.float()
 
 

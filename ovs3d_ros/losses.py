@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 
 _LOG_2 = math.log(2.0)
 _SSIM_C1, _SSIM_C2 = 0.01**2, 0.03**2  # Wang et al. 2004, for images in 0..1

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from ovs3d_ros.config import Config, KeyframeConfig
-from ovs3d_ros.gaussians import Gaussians, sh_to_colors
+from ovs3d_ros.gaussians import Gaussians
 from ovs3d_ros.geometry import camera_tensors, check_pose, invert_rigid, project, rotation_angle
 from ovs3d_ros.losses import depth_l1, photometric
 from ovs3d_ros.rasterize import Rasterizer
@@ -18,6 +18,7 @@ from ovs3d_ros.types import Camera, Frame, Keyframe
 
 _COARSE_VISITS = 6  # a keyframe's first visits are trained at half resolution: four times cheaper, same gradients
 _LAST_DECAY = 0.03  # of the learning rate of the means
+_SETTLING = 0.8  # progress from which all other learning rates fall too, by ten: they stop jittering, not learning
 _SETTLED_VISITS = 60  # while streaming, each keyframe has a decay of its own: new ones move the map, old ones settle it
 _GUESSED_OPACITY = 0.15  # seeds at guessed depth must be easy to overrule
 _OWNER = "keyframe"  # statistic: 1 + index of the keyframe that spawned a Gaussian, 0 = none
@@ -62,11 +63,9 @@ def _rasterize(g: dict[str, torch.Tensor], camera: Camera, camtoworld: np.ndarra
                rasterizer: Rasterizer) -> tuple[torch.Tensor, torch.Tensor, dict]:
     """RGB and blended depth as four channels [H, W, 4], alpha [H, W] and the rasterizer's meta."""
     viewmats, Ks = camera_tensors(camera, camtoworld, g["means"].device)
-    center = torch.as_tensor(camtoworld[:3, 3], dtype=torch.float32, device=g["means"].device)
-    colors = sh_to_colors(g["sh"], g["means"], center)
     z = g["means"] @ viewmats[0, 2, :3] + viewmats[0, 2, 3]
-    out, alphas, meta = rasterizer(g["means"], g["quats"], g["scales"], g["opacities"],
-                                   torch.cat([colors, z[:, None]], dim=1), viewmats, Ks, camera.width, camera.height)
+    out, alphas, meta = rasterizer(g["means"], g["quats"], g["scales"], g["opacities"], z[:, None], viewmats, Ks,
+                                   camera.width, camera.height, g["sh"])
     return out[0], alphas[0, ..., 0], meta
 
 
@@ -147,13 +146,14 @@ class Mapper:
             gaps = np.abs(times - stamp)
             if len(gaps) and gaps.min() <= tolerance:
                 moved += self._move(int(gaps.argmin()), pose)
+        if self.keyframes:
+            self._update_extent()
         return moved
 
     def _move(self, index: int, camtoworld: np.ndarray) -> int:
         keyframe, owners = self.keyframes[index], self.gaussians.stats.get(_OWNER)
         motion = camtoworld @ invert_rigid(keyframe.camtoworld)
         keyframe.camtoworld = camtoworld.copy()
-        self._update_extent()
         rows = torch.zeros(0, dtype=torch.int64) if owners is None else (owners == index + 1).nonzero()[:, 0]
         self.gaussians.transform(rows, motion)
         return len(rows)
@@ -229,7 +229,7 @@ class Mapper:
         self._record_gradient(meta["means2d_absgrad"][0], visible, max(camera.width, camera.height))
         progress = min(1.0, self.steps / horizon) if horizon else 0.0
         decay = _LAST_DECAY**progress if horizon else _LAST_DECAY ** min(1.0, self._visits[index] / _SETTLED_VISITS)
-        self.gaussians.step(decay)
+        self.gaussians.step(decay, others=0.1 ** max(0.0, (progress - _SETTLING) / (1 - _SETTLING)))
         if exposure:
             self._exposure.step(index, decay=0.1**progress)
         self.steps += 1

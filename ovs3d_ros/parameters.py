@@ -9,7 +9,7 @@ from typing import Any
 from ovs3d_ros.types import UserError
 
 # Paths, or groups that end in a dot, of what may change while a map grows.
-RUNTIME = ("keyframe.", "seed.", "query.negatives", "query.threshold", "query.presence", "query.min_weight",
+RUNTIME = ("keyframe.", "seed.", "query.negatives", "query.threshold", "query.presence", "query.absent", "query.min_weight",
            "query.instance_gap", "query.min_instance", "map.max_gaussians", "train.steps_per_keyframe",
            "output.max_points", "output.min_opacity", "output.stand_off", "output.grid_resolution")
 

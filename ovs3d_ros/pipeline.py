@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Callable, Iterator, Sequence
 
@@ -11,25 +11,22 @@ import numpy as np
 import torch
 
 from ovs3d_ros import gaussians as gs
+from ovs3d_ros.answer import Question, answer, check_mode
 from ovs3d_ros.config import ASKING, Config, leaves, override, resolve_device, resolve_rasterizer
 from ovs3d_ros.encoders import ImageTextEncoder, make_clip
-from ovs3d_ros.field import refined_answer, render_channels, vocabulary_indices
+from ovs3d_ros.field import SOLID, refined_answer, render_channels, vocabulary_indices
 from ovs3d_ros.geometry import check_frame
 from ovs3d_ros.keyframes import make_keyframe
 from ovs3d_ros.lift import Lifter, fuse_scales
 from ovs3d_ros.map_file import load_map, save_map
 from ovs3d_ros.mapper import Mapper, RenderedView, StepStats, render_view
-from ovs3d_ros.presence import (Calibration, Evidence, is_general, load_calibration, presence_evidence,
-                                presence_probability)
-from ovs3d_ros.query import (check_prompts, check_semantics, choose_labels, find_objects, inside, relevancy,
-                             restore_taken)
+from ovs3d_ros.presence import Calibration, load_calibration
+from ovs3d_ros.query import check_prompts, check_semantics, choose_labels, relevancy
 from ovs3d_ros.rasterize import make_rasterizer
 from ovs3d_ros.refine import Refinement, RefineStep
 from ovs3d_ros.types import Camera, Frame, MapSnapshot, QueryResult, UserError
 
-log = logging.getLogger(__name__)
-
-_SOLID = 0.5  # a pixel shows the map, not the void behind it, above this alpha
+_TEXTS_KEPT = 10_000  # encoded prompts
 
 
 class Ovs3d:
@@ -203,7 +200,8 @@ class Ovs3d:
         else:
             scale_codes = codec.normalize(g.stats["numerators"])
             selection = torch.zeros(scale_codes.shape[:2], device=scale_codes.device)
-            codes = fuse_scales(scale_codes, selection, codec)
+            # With one level there is nothing to blend, and the same memory serves both.
+            codes = scale_codes[:, 0] if scale_codes.shape[1] == 1 else fuse_scales(scale_codes, selection, codec)
             weight, views = g.stats["weight"].clone(), g.stats["views"].clone()
         keyframes, past = mapper.keyframes, self._past
         poses = [*(past.camtoworlds if past else []), *(k.camtoworld for k in keyframes)]
@@ -240,43 +238,16 @@ class Ovs3d:
         """
         started = time.perf_counter()
         prompts = check_prompts(prompts)
-        if mode not in ("relevancy", "argmax"):
-            raise UserError(f"mode {mode!r}: choose relevancy or argmax")
+        check_mode(mode)
         snapshot = snapshot or self.snapshot()
         check_semantics(snapshot, self.clip and self.clip.name)
-        calibration, codec, config = self.calibration, snapshot.codec, self.config.query
-        texts = self.encode_text(prompts)
-        against = self.encode_text(check_prompts(list(negatives or config.negatives), "negative"))
-        cosines = snapshot.codes @ codec.directions(torch.cat([texts, against]))
-        positive, negative = cosines[:, : len(prompts)], cosines[:, len(prompts):]
-        known = (snapshot.codes[:, -1] != 0) & (snapshot.weight >= config.min_weight)
-        scores = relevancy(positive, negative, calibration.temperature) * known[:, None]
+        against = check_prompts(list(negatives or self.config.query.negatives), "negative")
+        question = Question(
+            prompts, self.encode_text(prompts), negatives, self.encode_text(against),
+            self.encode_text(list(self.calibration.distractors)), mode, self._threshold(threshold), max_instances, roi)
         field = self.refinement.now(prompts, snapshot) if refine else snapshot.refined
-        columns = vocabulary_indices(field, prompts, negatives, mode)
-        evidence = self._evidence(snapshot, known, texts, positive, scores)
-        presence = presence_probability(evidence, is_general(prompts, calibration.distractors), calibration)
-        found = presence >= config.presence
-        if (columns >= 0).any():
-            positive, scores = refined_answer(field.probabilities, columns, positive, scores, calibration.threshold)
-        labels = choose_labels(mode, scores, positive, found, self._threshold(threshold))
-        if mode == "relevancy":
-            strongest = known.nonzero()[:, 0][torch.from_numpy(evidence.strongest).to(known.device)]
-            labels = restore_taken(labels, scores, found, self._threshold(threshold), strongest, config.min_instance)
-        labels = torch.where(known & inside(snapshot.gaussians["means"], roi), labels, torch.zeros_like(labels))
-        objects, instances = find_objects(
-            snapshot.gaussians["means"].cpu().numpy(), labels.cpu().numpy(), scores.cpu().numpy(),
-            snapshot.views.cpu().numpy(), prompts, config, max_instances)
-        return QueryResult(
-            prompts=prompts, map_version=snapshot.version, found=found, presence=presence, score=evidence.peak,
-            evidence=evidence.table, relevancy=scores, labels=labels, instances=torch.from_numpy(instances),
-            objects=objects, latency_ms=1e3 * (time.perf_counter() - started), field=field)
-
-    def _evidence(self, snapshot: MapSnapshot, known: torch.Tensor, texts: torch.Tensor, cosines: torch.Tensor,
-                  scores: torch.Tensor) -> Evidence:
-        distractors = self.encode_text(list(self.calibration.distractors))
-        return presence_evidence(
-            snapshot.codes[known], snapshot.weight[known], cosines[known], scores[known],
-            snapshot.codec.directions(distractors), texts @ distractors.T < self.calibration.synonym)
+        result = answer(question, snapshot, field, self.calibration, self.config.query)
+        return replace(result, latency_ms=1e3 * (time.perf_counter() - started))
 
     def _threshold(self, threshold: float | None) -> float:
         for value in (threshold, self.config.query.threshold):
@@ -286,12 +257,12 @@ class Ovs3d:
 
     def encode_text(self, prompts: list[str]) -> torch.Tensor:
         """Unit text features [P, D]; cached by prompt."""
-        unknown = [p for p in dict.fromkeys(prompts) if p not in self._texts]
+        known = self._texts if len(self._texts) < _TEXTS_KEPT else {}  # a robot is asked for months
+        unknown = [p for p in dict.fromkeys(prompts) if p not in known]
         if unknown:
-            self._texts.update(zip(unknown, self.clip.encode_text(unknown)))
-        if not prompts:
-            return torch.zeros(0, self.clip.dim)
-        return torch.stack([self._texts[p] for p in prompts])
+            known.update(zip(unknown, self.clip.encode_text(unknown)))
+        self._texts = known
+        return torch.stack([known[p] for p in prompts]) if prompts else torch.zeros(0, self.clip.dim)
 
     def render(self, camera: Camera, camtoworld: np.ndarray, snapshot: MapSnapshot | None = None) -> RenderedView:
         """Renders colour, depth and alpha of the map from a camera pose."""
@@ -301,7 +272,7 @@ class Ovs3d:
     def render_codes(self, camera: Camera, camtoworld: np.ndarray, snapshot: MapSnapshot) -> torch.Tensor:
         """Renders the codes: [H, W, d + 1] of unit features, zero where the map is more transparent than solid."""
         codes, alpha = render_channels(snapshot.gaussians, snapshot.codes, camera, camtoworld, self.rasterizer)
-        return snapshot.codec.normalize(codes * (alpha > _SOLID))
+        return snapshot.codec.normalize(codes * (alpha > SOLID))
 
     def render_relevancy(self, prompts: list[str], camera: Camera, camtoworld: np.ndarray, snapshot: MapSnapshot,
                          negatives: list[str] | None = None) -> tuple[torch.Tensor, torch.Tensor]:

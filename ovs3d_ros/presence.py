@@ -9,7 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.types import UserError
+
+VERDICTS = ("no", "unsure", "yes")
 
 _PEAK_GAUSSIANS = 60  # evidence is the mean over this many: about a tenth of a mug seen from two metres
 _COLUMNS = 4  # of `Evidence.table`
@@ -97,7 +100,7 @@ class Evidence:
 
 
 def presence_evidence(codes: torch.Tensor, weight: torch.Tensor, cosines: torch.Tensor, scores: torch.Tensor,
-                      distractors: torch.Tensor, competing: torch.Tensor) -> Evidence:
+                      distractors: torch.Tensor, competing: torch.Tensor, known: torch.Tensor) -> Evidence:
     """Collects the evidence that each prompt's thing is in the map.
 
     Args:
@@ -107,17 +110,21 @@ def presence_evidence(codes: torch.Tensor, weight: torch.Tensor, cosines: torch.
         scores: [N, P] relevancy.
         distractors: [d + 1, M] directions of other things, see `FeatureCodec.directions`.
         competing: [P, M] whether a distractor is another thing than the prompt.
+        known: [N] bool, the Gaussians that count.
     """
-    prompts = cosines.shape[1]
+    prompts, count = cosines.shape[1], int(known.sum())
     peak, cosine, margin, zscore = np.zeros((4, prompts))
-    strongest = np.zeros((prompts, min(len(codes), _PEAK_GAUSSIANS)), np.int64)
-    for p in range(prompts if len(codes) else 0):
-        best = cosines[:, p].topk(strongest.shape[1]).indices
+    strongest = np.zeros((prompts, min(count, _PEAK_GAUSSIANS)), np.int64)
+    for p in range(prompts if count else 0):
+        best = torch.where(known, cosines[:, p], -torch.inf).topk(strongest.shape[1]).indices
         strongest[p] = best.cpu().numpy()
         mass = weight[best] / weight[best].sum().clamp_min(1e-9)
         peak[p] = float((scores[best, p] * mass).sum())
         cosine[p] = own = float((cosines[best, p] * mass).sum())
-        zscore[p] = (own - float(cosines[:, p].mean())) / max(float(cosines[:, p].std(correction=0)), 1e-6)
+        counted = torch.where(known, cosines[:, p], 0.0)
+        mean = float(counted.sum()) / count
+        variance = float(counted.square().sum()) / count - mean**2
+        zscore[p] = (own - mean) / max(variance, 1e-12) ** 0.5
         if bool(competing[p].any()):
             rivals = mass @ (codes[best] @ distractors[:, competing[p]])
             margin[p] = own - float(rivals.max())
@@ -128,6 +135,11 @@ def is_general(prompts: list[str], distractors: tuple[str, ...]) -> np.ndarray:
     """Which prompts [P] leave open what a distractor tells: all their words are in one that has more."""
     known = [set(name.lower().split()) for name in distractors]
     return np.array([any(set(prompt.lower().split()) < words for words in known) for prompt in prompts], bool)
+
+
+def verdicts(presence: np.ndarray, config: QueryConfig) -> list[str]:
+    """One of `VERDICTS` for each probability."""
+    return [VERDICTS[int(p >= min(config.absent, config.presence)) + int(p >= config.presence)] for p in presence]
 
 
 def presence_probability(evidence: Evidence, general: np.ndarray, calibration: Calibration) -> np.ndarray:

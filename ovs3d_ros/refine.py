@@ -21,7 +21,7 @@ from ovs3d_ros.affinity import affinities, aligned
 from ovs3d_ros.codec import FeatureCodec
 from ovs3d_ros.config import Config, RefineConfig
 from ovs3d_ros.encoders import ImageTextEncoder, PatchEncoder, make_dino
-from ovs3d_ros.field import completed, distribution, lifted_cosines, make_field, render_channels
+from ovs3d_ros.field import SOLID, completed, distribution, lifted_cosines, make_field, render_channels
 from ovs3d_ros.gaussians import SH_C0, Gaussians
 from ovs3d_ros.geometry import camera_tensors
 from ovs3d_ros.lift import pixel_codes
@@ -30,7 +30,7 @@ from ovs3d_ros.rasterize import Rasterizer
 from ovs3d_ros.types import Camera, Frame, MapSnapshot, RefinedField, UserError
 
 _SAME_POSE = 2e-3  # metres, and of the rotation matrix: a pose that went through ROS is no more exact
-_SOLID = 0.5  # pixels more transparent than this take no part
+_LEAST_WEIGHT = 0.5  # pixels: what was lost to blur is known where this much was lifted
 _LEAST = 1e-4  # probability: a class ruled out must not cost without bound
 _REFINED, _ROW = "refined", "refined_row"  # statistics: refined distributions; 1 + row when a refinement began
 _MAX_PATCHES = 400  # of a view, compared pairwise by the check
@@ -124,7 +124,7 @@ def refine_field(field: RefinedField, snapshot: MapSnapshot, rasterizer: Rasteri
             for sum_, part in zip((lost, weight), _lost_to_blur(cosines, snapshot, index, rasterizer, config)):
                 sum_ += part
             yield RefineStep("sharpening", done, total)
-        cosines = cosines + lost / weight.clamp_min(_SOLID)[:, None] * (weight > _SOLID)[:, None]
+        cosines = cosines + lost / weight.clamp_min(_LEAST_WEIGHT)[:, None] * (weight > _LEAST_WEIGHT)[:, None]
     yield RefineStep("aligning", 0, 1)
     prior = distribution(cosines, field.temperature)
     if config.strength > 0:
@@ -144,7 +144,7 @@ def _lost_to_blur(cosines: torch.Tensor, snapshot: MapSnapshot, index: int, rast
     view = *camera_tensors(camera, snapshot.camtoworlds[index], cosines.device), camera.width, camera.height
     with torch.no_grad():
         out, alphas, _ = rasterizer(*geometry, cosines.contiguous(), *view)
-        shown = out[0] / alphas[0].clamp_min(_SOLID)
+        shown = out[0] / alphas[0].clamp_min(SOLID)
         lost = shown - _blurred(shown, config.sharpen_radius * max(camera.width, camera.height))
         numerator, weight, _ = rasterizer.lift(*geometry, lost[None].contiguous(), *view)
     return numerator, weight
@@ -194,10 +194,10 @@ def objective(field: RefinedField, gaussians: dict[str, torch.Tensor], views: li
     rng, terms = np.random.default_rng(0), []
     for view in views:
         blended, alpha = render_channels(gaussians, field.probabilities, view.camera, view.camtoworld, rasterizer)
-        solid, p = alpha[..., 0] > _SOLID, blended.clamp_min(_LEAST)
+        solid, p = alpha[..., 0] > SOLID, blended.clamp_min(_LEAST)
         p = p / p.sum(-1, keepdim=True)
         patches = F.adaptive_avg_pool2d(p.permute(2, 0, 1)[None], view.grid)[0].flatten(1).T
-        shown = F.adaptive_avg_pool2d(solid[None, None].float(), view.grid).flatten() > _SOLID
+        shown = F.adaptive_avg_pool2d(solid[None, None].float(), view.grid).flatten() > 0.5
         pick = torch.from_numpy(rng.permutation(len(patches))[:_MAX_PATCHES]).to(patches.device)
         pick = pick[shown[pick]]
         correlation = view.tokens[pick] @ view.tokens[pick].T - config.similarity
@@ -223,8 +223,7 @@ def choose_check_views(camtoworlds: np.ndarray, keyframes: np.ndarray, limit: in
     Raises:
         UserError: no pose is near any keyframe: it is another scene.
     """
-    gaps = np.abs(camtoworlds[:, None] - keyframes[None]).max(axis=(2, 3))  # [M, F]
-    same = (gaps < _SAME_POSE).any(axis=1)
+    same = np.array([(np.abs(keyframes - pose).max(axis=(1, 2)) < _SAME_POSE).any() for pose in camtoworlds], bool)
     if not same.any():
         raise UserError("none of its poses is that of a keyframe of the map: give the data the map was made from")
     chosen = np.flatnonzero(~same) if (~same).sum() >= 2 else np.arange(len(camtoworlds))

@@ -219,14 +219,17 @@ class QueryResult:
         map_version: version of the snapshot it was answered from.
         found: [P] bool, the presence decision.
         presence: [P] float, calibrated probability that the thing is in the map.
+        verdicts: [P] "yes" (found), "unsure" or "no".
+        observed: share of the horizon round the keyframes that the map shows: where it is well below 1, what is not in the
+            map may stand where no camera has looked.
         score: [P] float, the evidence the decision rests on (peak relevancy).
         evidence: [P, E] all the evidence of presence, see `query.Evidence`.
         relevancy: [N, P] float32 per Gaussian, 0..1.
         labels: [N] int64, 0 = none, else 1 + prompt index.
         instances: [N] int64, 0 = none, else `SemanticObject.instance`.
         objects: the instances.
-        latency_ms: time to answer.
         field: the refined field that was asked, if any.
+        latency_ms: time to answer, encoding of the texts included; set by who asked.
     """
 
     prompts: list[str]
@@ -239,5 +242,7 @@ class QueryResult:
     labels: torch.Tensor
     instances: torch.Tensor
     objects: list[SemanticObject]
-    latency_ms: float
+    verdicts: list[str]
+    observed: float
     field: RefinedField | None = None
+    latency_ms: float = 0.0

@@ -1,9 +1,14 @@
-"""Compiles every kernel before the first frame comes. Numba keeps them on disk; a fresh machine takes half a minute."""
+"""Compiles the kernels of mapping and queries before the first frame comes.
+
+Numba keeps them on disk; a fresh machine takes half a minute. What refinement renders is as wide as its list of names:
+such widths are compiled when they first come up.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
+from ovs3d_ros.neighbours import nearest
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.types import Camera, Frame
 
@@ -30,6 +35,7 @@ def warm_up(pipeline: Ovs3d) -> None:
     if pipeline.clip is not None:
         result = pipeline.query([_PROMPT], snapshot=snapshot)
         pipeline.render_labels(result, frame.camera, frame.camtoworld, snapshot)
+        nearest(np.eye(3), 1)  # neighbourhoods, which refinement takes
     pipeline.reset()
 
 

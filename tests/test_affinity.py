@@ -105,3 +105,16 @@ def test_alignment_repairs_noise_within_surfaces_and_keeps_them_apart() -> None:
     blind = dataclasses.replace(CONFIG, normal_scale=10.0)
     spilled = aligned(prior, mass, affinities(points, torch.full((800, 3), 0.5), blind), 1e4)
     assert (spilled[:, 0] - spilled[:, 1]).abs().max() < 0.5 * (result[:, 0] - result[:, 1]).abs().max()
+
+
+def test_who_was_seen_more_has_more_say_but_not_without_bound() -> None:
+    points, colors = torch.tensor([[0.0, 0, 0], [1.0, 0, 0]]), torch.full((2, 3), 0.5)
+    pair = affinities(points, colors, dataclasses.replace(CONFIG, neighbours=3))
+    prior = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+
+    def first(*mass: float) -> float:
+        return float(aligned(prior, torch.tensor(mass), pair, 5.0)[0, 0])
+
+    assert first(5.0, 5.0) == pytest.approx(1 - float(aligned(prior, torch.tensor([5.0, 5.0]), pair, 5.0)[1, 0]), abs=1e-3)
+    assert first(10.0, 1.0) > first(5.0, 5.0) + 0.1 > first(1.0, 10.0) + 0.2, "seen more, it yields less"
+    assert first(1e6, 1.0) == pytest.approx(first(1e3, 1.0), abs=1e-3), "a wall before the camera is no truer for that"

@@ -13,7 +13,7 @@ from color_encoder import ColorEncoder
 from ovs3d_ros import cli
 from ovs3d_ros.calibrate import Asked, Questions, fit, leave_one_out, questions
 from ovs3d_ros.datasets import open_dataset
-from ovs3d_ros.presence import Evidence, load_calibration, presence_probability
+from ovs3d_ros.presence import load_calibration
 from ovs3d_ros.types import UserError
 
 COUNT = 10

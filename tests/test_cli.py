@@ -90,7 +90,7 @@ def test_query_finds_things_where_they_are(answered):
     by_prompt = {entry["prompt"]: entry for entry in answered[1]}
     for box in BOXES:
         entry = by_prompt[box.name]
-        assert set(entry) == {"prompt", "found", "presence", "score", "objects"}
+        assert set(entry) == {"prompt", "found", "verdict", "presence", "score", "objects"}
         assert entry["found"] and entry["presence"] > 0.5 and len(entry["objects"]) == 1
         thing = entry["objects"][0]
         assert {"center", "size", "num_gaussians"} <= set(thing)
@@ -98,7 +98,8 @@ def test_query_finds_things_where_they_are(answered):
         np.testing.assert_allclose(np.sort(thing["size"]), np.sort(box.size), atol=0.05)
         assert thing["num_gaussians"] > 20 and 1 <= thing["views"] <= COUNT
     absent = by_prompt["purple box"]
-    assert not absent["found"] and absent["presence"] < 0.5 and absent["objects"] == []
+    assert absent["verdict"] == "no" and not absent["found"] and absent["presence"] < 0.2 and absent["objects"] == []
+    assert all(by_prompt[box.name]["verdict"] == "yes" for box in BOXES)
 
 
 def test_query_writes_a_labelled_cloud(answered):
@@ -137,10 +138,12 @@ def test_query_prints_a_table_and_json(mapped, capsys):
     out, err = capsys.readouterr()
     document = json.loads(out)
     assert document["prompts"][0]["found"] and document["latency_ms"] > 0
+    assert 0 <= document["observed"] < 0.5, "a table top is all that was seen"
     assert "a red thing" in err and "yes" in err, "the table steps aside for the JSON"
     assert ovs3d("query", mapped[0], "purple box", "red box", "--mode", "argmax", "--negatives", "grey,green") == 0
     rows = capsys.readouterr().out.splitlines()
     assert rows[0].startswith("prompt") and rows[1].split()[2] == "no" and rows[2].split()[2] == "yes"
+    assert ("of the horizon" in rows[-1]) == (document["observed"] < 0.95), "not here, or not looked at yet"
 
 
 @pytest.mark.parametrize("protocol", ["dataset", "3dovs-a", "3dovs-d"])

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from ovs3d_ros.config import Config, TrainConfig
-from ovs3d_ros.gaussians import PARAMETERS, SH_C0, Gaussians, num_sh_rest, rotate, sh_to_colors, write_ply
+from ovs3d_ros.gaussians import PARAMETERS, SH_C0, Gaussians, num_sh_rest, rotate, write_ply
+from ovs3d_ros.rasterize.spherical import sh_to_colors
 from ovs3d_ros.types import UserError
 
 TRAIN = Config().train
@@ -212,12 +213,8 @@ def test_colours_are_those_of_gsplat(degree: int) -> None:
     torch.testing.assert_close(sh_to_colors(sh, means, torch.zeros(3)), expected.clamp_min(0), atol=1e-5, rtol=0)
 
 
-def test_colours_are_never_negative_and_give_no_gradient_to_the_means() -> None:
-    means = torch.randn(30, 3, requires_grad=True)
-    colors = sh_to_colors(torch.randn(30, 4, 3, requires_grad=True) * 3, means, torch.zeros(3))
-    assert colors.min() == 0
-    colors.sum().backward()
-    assert means.grad is None
+def test_colours_are_never_negative() -> None:
+    assert sh_to_colors(3 * torch.randn(30, 4, 3), torch.randn(30, 3), torch.zeros(3)).min() == 0
 
 
 PLY_TYPES = {"float": "<f4", "double": "<f8", "uchar": "u1", "int": "<i4"}

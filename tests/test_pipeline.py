@@ -117,6 +117,40 @@ def test_negatives_compete(room: Ovs3d) -> None:
     assert float(rivals.relevancy.max()) == pytest.approx(0.5, abs=0.01)
 
 
+def test_two_names_of_one_thing_both_have_a_place(room: Ovs3d) -> None:
+    """The first takes every Gaussian of the box; what the second one's decision rests on is given back to it."""
+    result = room.query(["red box", "red thing"])
+    assert result.found.all()
+    means = room.mapper.gaussians.params["means"].detach().numpy()
+    for label in (1, 2):
+        labelled = means[result.labels.numpy() == label]
+        assert len(labelled) >= room.config.query.min_instance and inside(synthetic.RED, labelled, 0.08).mean() > 0.9
+    assert {o.prompt for o in result.objects} >= {"red box"}
+
+
+def test_texts_are_not_kept_for_ever(room: Ovs3d, monkeypatch) -> None:
+    encoded = []
+    encode_text = room.clip.encode_text
+    monkeypatch.setattr(room.clip, "encode_text", lambda prompts: encoded.extend(prompts) or encode_text(prompts))
+    first = room.encode_text(["red vase", "blue vase", "red vase"])
+    assert set(encoded) == {"red vase", "blue vase"} and torch.equal(first[0], first[2])
+    room.encode_text([f"thing {i}" for i in range(10_000)])
+    encoded.clear()
+    assert torch.equal(room.encode_text(["red vase", "blue vase"]), first[:2]) and encoded == ["red vase", "blue vase"]
+
+
+def test_presence_weighs_general_names_on_their_own_and_lets_synonyms_be(room: Ovs3d, tmp_path) -> None:
+    room.save(tmp_path / "room.ovs3d")
+    asked = Ovs3d.load(tmp_path / "room.ovs3d")
+    asked.calibration = dataclasses.replace(
+        asked.calibration, distractors=("red box", "blue box"), presence_weights=(0.0, 0.0, 20.0, 0.0), presence_bias=-8.0,
+        general_weights=(0.0,) * 4, general_bias=-3.0)
+    result = asked.query(["red box", "red", "green box"])
+    # "red box" is a distractor itself, of cosine 1 with the prompt: it must not compete, or the margin would be 0.
+    assert result.found.tolist() == [True, False, True]
+    assert result.presence[1] == pytest.approx(1 / (1 + np.exp(3.0)))  # more general than "red box"
+
+
 @pytest.mark.parametrize("arguments, word", [
     (dict(prompts=[]), "no prompt"), (dict(prompts=["a", ""]), "prompt 2"), (dict(prompts=["a"], mode="best"), "mode"),
     (dict(prompts=["a"], negatives=["b", " "]), "negative 2"),
@@ -195,6 +229,19 @@ def test_a_loaded_map_is_made_as_before_and_asked_as_set_today(room: Ovs3d, tmp_
     made = [f.name for f in dataclasses.fields(room.config) if f.name not in ("query", "refine")]
     assert len(made) > 5 and all(getattr(again, name) == getattr(room.config, name) for name in made)
     assert again.query == dataclasses.replace(Config().query, min_instance=7) and again.refine == Config().refine
+
+
+def test_versions_never_go_back(room: Ovs3d, tmp_path) -> None:
+    """A client that has seen version 9 must not be told that 3 is newer."""
+    room.save(tmp_path / "room.ovs3d")
+    params, past = load_map(tmp_path / "room.ovs3d")
+    fresh = Ovs3d(room.config)
+    fresh.restore(params, past, "room")
+    assert fresh.snapshot().version > past.version
+    for _ in range(5):
+        newest = fresh.snapshot().version
+    fresh.restore(params, past, "room")
+    assert fresh.snapshot().version > newest
 
 
 def test_a_loaded_map_refuses_another_encoder_and_another_degree(room: Ovs3d, tmp_path) -> None:
@@ -312,6 +359,7 @@ def test_unusable_frames_are_refused_and_the_map_survives(room: Ovs3d, kind: str
 
 
 def test_texts_are_embedded_once(room: Ovs3d, monkeypatch) -> None:
+    room.query(["an orange"])  # and the negatives
     calls = []
     encode = room.clip.encode_text
     monkeypatch.setattr(room.clip, "encode_text", lambda prompts: calls.append(list(prompts)) or encode(prompts))

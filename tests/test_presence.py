@@ -7,10 +7,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ovs3d_ros.presence import Calibration, Evidence, is_general, presence_evidence, presence_probability
+from ovs3d_ros.config import QueryConfig
+from ovs3d_ros.presence import Calibration, Evidence, is_general, presence_evidence, presence_probability, verdicts
 from ovs3d_ros.query import relevancy
 
 SPECIFIC = np.array([False])
+
+
+def everything(count: int) -> torch.Tensor:
+    return torch.ones(count, dtype=torch.bool)
 
 
 def codes_and_cosines(strength: float, present: int = 80, count: int = 600):
@@ -26,7 +31,8 @@ def codes_and_cosines(strength: float, present: int = 80, count: int = 600):
 def evidence_of(strength: float, present: int = 80, competing=(True, True)) -> Evidence:
     codes, cosines, distractors = codes_and_cosines(strength, present)
     scores = relevancy(cosines, torch.zeros(len(codes), 1), 10.0)
-    return presence_evidence(codes, torch.ones(len(codes)), cosines, scores, distractors, torch.tensor([competing]))
+    return presence_evidence(codes, torch.ones(len(codes)), cosines, scores, distractors, torch.tensor([competing]),
+                             everything(len(codes)))
 
 
 def evidence_table(*columns: list[float]) -> Evidence:
@@ -45,7 +51,8 @@ def test_evidence_by_hand() -> None:
     cosines = torch.tensor([[0.9], [0.1], [0.2], [0.0]])
     scores, weight = torch.tensor([[0.8], [0.5], [0.6], [0.1]]), torch.tensor([3.0, 1.0, 0.0, 0.0])
     distractors = torch.tensor([[0.2, 0.7], [0.4, 0.0], [0.0, 0.0], [0.0, 0.0]])
-    got = presence_evidence(codes, weight, cosines, scores, distractors, torch.tensor([[True, False]]))
+    got = presence_evidence(codes, weight, cosines, scores, distractors, torch.tensor([[True, False]]),
+                            everything(4))
     assert got.peak[0] == pytest.approx(0.75 * 0.8 + 0.25 * 0.5)
     assert got.cosine[0] == pytest.approx(0.75 * 0.9 + 0.25 * 0.1)
     assert got.margin[0] == pytest.approx(0.7 - (0.75 * 0.2 + 0.25 * 0.4))
@@ -58,25 +65,46 @@ def test_synonyms_do_not_compete() -> None:
     codes, cosines, _ = codes_and_cosines(0.9)
     same = torch.eye(8)[:1].T
     scores = relevancy(cosines, torch.zeros(len(codes), 1), 10.0)
-    rival, synonym = (presence_evidence(codes, torch.ones(len(codes)), cosines, scores, same, torch.tensor([[c]]))
-                      for c in (True, False))
+    rival, synonym = (presence_evidence(codes, torch.ones(len(codes)), cosines, scores, same, torch.tensor([[c]]),
+                                         everything(len(codes))) for c in (True, False))
     assert rival.margin[0] == pytest.approx(0, abs=1e-5) and synonym.margin[0] == 0.0
     assert evidence_of(0.9, competing=(False, True)).margin[0] > 0.5
+
+
+def test_what_does_not_count_is_no_evidence() -> None:
+    """Unknown Gaussians neither fit best nor enter the mean, whatever their codes say."""
+    codes, cosines, distractors = codes_and_cosines(0.9)
+    known = torch.arange(len(codes)) >= 40  # the first 80 resemble the prompt
+    scores, both, weight = relevancy(cosines, torch.zeros(len(codes), 1), 10.0), torch.ones(1, 2) > 0, torch.ones(len(codes))
+    got = presence_evidence(codes, weight, cosines, scores, distractors, both, known)
+    alone = presence_evidence(codes[known], weight[known], cosines[known], scores[known], distractors, both,
+                              everything(int(known.sum())))
+    np.testing.assert_allclose(got.table, alone.table, rtol=1e-4)
+    assert (got.strongest == alone.strongest + 40).all()
+    nothing = presence_evidence(codes, weight, cosines, scores, distractors, both, ~everything(len(codes)))
+    assert (nothing.table == 0).all() and nothing.strongest.shape == (1, 0)
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_evidence_of_next_to_nothing_is_finite(count: int) -> None:
     codes, cosines, distractors = codes_and_cosines(0.9)
     got = presence_evidence(codes[:count], torch.ones(count), cosines[:count], cosines[:count], distractors,
-                            torch.ones(1, 2, dtype=torch.bool))
+                            torch.ones(1, 2, dtype=torch.bool), everything(count))
     assert np.isfinite(got.table).all() and np.isfinite(presence_probability(got, SPECIFIC, Calibration())).all()
 
 
 def test_evidence_without_weight_is_no_evidence() -> None:
     codes, cosines, distractors = codes_and_cosines(0.9)
     got = presence_evidence(codes, torch.zeros(len(codes)), cosines, cosines, distractors,
-                            torch.ones(1, 2, dtype=torch.bool))
+                            torch.ones(1, 2, dtype=torch.bool), everything(len(codes)))
     assert got.peak[0] == 0 and got.cosine[0] == 0
+
+
+def test_verdicts_leave_room_for_doubt() -> None:
+    presence = np.array([0.0, 0.19, 0.2, 0.54, 0.55, 1.0])
+    config = QueryConfig(presence=0.55, absent=0.2)
+    assert verdicts(presence, config) == ["no", "no", "unsure", "unsure", "yes", "yes"]
+    assert verdicts(presence, QueryConfig(presence=0.1, absent=0.9)) == ["no"] + ["yes"] * 5, "found is found"
 
 
 def test_presence_is_the_logistic_of_the_weighted_table() -> None:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 
+import cv2
 import numpy as np
 import pytest
 import synthetic
 import torch
+from color_encoder import ColorEncoder
 
 from ovs3d_ros.field import completed, refined_answer, vocabulary_indices
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.refine import choose_check_views, spread
-from ovs3d_ros.types import RefinedField, UserError
+from ovs3d_ros.types import CropTable, RefinedField, UserError
 
 NAMES = ["red box", "green box", "blue box", "grey wall"]
 CLASS_OF_COLOR = {"red box": 1, "green box": 2, "blue box": 3, "grey wall": 0}
 PATCHES = {"dino.model": "color_encoder:ColorPatches", "refine.background": ("object",)}
+BLUR = 0.1  # longer image sides
 FRAMES = synthetic.make_frames(9)
 
 
@@ -63,7 +66,29 @@ def test_corrupted_labels_are_repaired_and_the_check_agrees() -> None:
     assert {step.stage for step in steps} == {"sharpening", "aligning", "checking", "done"}
     assert all(0 <= step.step <= step.total for step in steps)
     assert steps[-1].kept and steps[-1].figures["checked"] == 4
-    assert steps[-1].figures["after"]["objective"] < steps[-1].figures["before"]["objective"]
+    old, new = steps[-1].figures["before"], steps[-1].figures["after"]
+    assert new["objective"] < old["objective"] and new["rda"] < old["rda"] and new["attract"] < old["attract"]
+    weights = pipeline.config.refine
+    for figures in (old, new):
+        parts = figures["rda"] + weights.attract * figures["attract"] + weights.repel * figures["repel"]
+        assert figures["objective"] == pytest.approx(parts) and figures["repel"] < 0 < figures["attract"]
+
+
+class ShortSighted(ColorEncoder):
+    """Sees every cell together with its surroundings, as cells of a CLIP do."""
+
+    name = "tests/short-sighted"
+
+    def encode_image(self, image: np.ndarray) -> CropTable:
+        return super().encode_image(cv2.GaussianBlur(image, (0, 0), BLUR * max(image.shape)))
+
+
+def test_sharpening_gives_things_back_what_a_blurred_encoder_lent_to_their_surroundings() -> None:
+    alone = {"clip.model": f"{__name__}:ShortSighted", "refine.strength": 0.0, "refine.sharpen_radius": BLUR}
+    blurred, sharpened = (build(**alone, **{"refine.sharpen_steps": steps}) for steps in (0, 3))
+    for pipeline in (blurred, sharpened):
+        assert list(pipeline.refine(NAMES))[-1].kept
+    assert accuracy(blurred) < 0.9 and accuracy(sharpened) > accuracy(blurred) + 0.04
 
 
 def test_a_refinement_that_blurs_everything_is_refused_and_the_old_field_stays() -> None:
@@ -95,6 +120,11 @@ def test_cancelling_leaves_no_trace_and_growth_keeps_the_field(tmp_path) -> None
         pass
     held = pipeline.snapshot().refined.probabilities
     assert len(held) == len(g)
+    undisturbed = build()
+    for _ in undisturbed.refine(NAMES):
+        pass
+    alone = undisturbed.snapshot().refined.probabilities
+    torch.testing.assert_close(held[:-50], alone[torch.arange(len(alone)) % 5 != 0], atol=1e-3, rtol=0)
     torch.testing.assert_close(held.sum(-1), torch.ones(len(g)), atol=1e-3, rtol=0)
     assert held[:-50].amax(-1).mean() > 0.8
     pipeline.save(tmp_path / "m.ovs3d")
@@ -102,6 +132,21 @@ def test_cancelling_leaves_no_trace_and_growth_keeps_the_field(tmp_path) -> None
     torch.testing.assert_close(again.snapshot().refined.probabilities, held, atol=2e-3, rtol=0)
     pipeline.reset()
     assert pipeline.snapshot().refined is None
+
+
+def test_gaussians_that_came_while_it_refined_take_no_other_ones_row() -> None:
+    pipeline = build()
+    g = pipeline.mapper.gaussians
+    run = pipeline.refinement.run(NAMES, pipeline.snapshot(), g, ())
+    next(run)
+    g.insert(torch.rand(50, 3), torch.rand(50, 3), torch.full((50,), 0.02), 0.5)
+    while True:
+        try:
+            next(run)
+        except StopIteration as end:
+            rows = end.value.probabilities
+            break
+    assert len(rows) == len(g) and bool((rows[-50:] == 0).all()) and bool((rows[:-50].sum(-1) > 0.99).all())
 
 
 def test_a_query_can_refine_for_itself_and_other_names_stay_with_the_lift() -> None:

@@ -1,9 +1,12 @@
 """What the training data of the bundled CLIP promises: recoloured things, and pairs that are never shown."""
 
 import colorsys
+import json
+import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -104,3 +107,82 @@ def test_left_out_classes_get_no_gradient():
     assert logits.grad[0, 0] < 0 < logits.grad[0, 1]
     assert logits.grad[0, 2] == 0
     assert (logits.grad[1] == 0).all()
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Three views of a wall with a red book left, a mug right of it, and a chair below."""
+    import frames
+
+    scene = tmp_path / "scene_00000"
+    things = {"1": ("wall", "grey", "brick", (0, 0, 320, 240)), "2": ("book", "red", "paper", (40, 60, 120, 150)),
+              "3": ("mug", "blue", "ceramic", (150, 70, 210, 140)), "4": ("chair", "green", "wood", (60, 170, 250, 235))}
+    (scene / "images").mkdir(parents=True)
+    image, instances = np.zeros((240, 320, 3), np.uint8), np.zeros((240, 320), np.uint8)
+    for key, (*_, (left, top, right, bottom)) in things.items():
+        instances[top:bottom, left:right] = int(key)
+        image[top:bottom, left:right] = 60 * int(key)
+    cv2.imwrite(str(scene / "images/0.png"), image)
+    cv2.imwrite(str(scene / "images/instances.png"), instances)
+    (scene / "objects.json").write_text(json.dumps({
+        key: dict(noun=noun, colour=colour, material=material, mesh_variant=0)
+        for key, (noun, colour, material, _) in things.items()}))
+    (scene / "transforms.json").write_text(json.dumps(dict(frames=[
+        dict(file_path="images/0.png", instance_file_path="images/instances.png")] * 3)))
+    found = frames.FrameStore(tmp_path)
+    assert found.refresh() == 3
+    return found
+
+
+def test_crops_are_looked_for_that_show_one_thing(store, monkeypatch):
+    import crops
+
+    def alone() -> float:
+        rng = np.random.default_rng(0)
+        shares = np.stack([crops.sample_crop(store, rng)[1] for _ in range(300)])
+        assert np.allclose(shares.sum(axis=1), 1, atol=1e-5)
+        return float((shares.max(axis=1) > crops.ALONE_SHARE).mean())
+
+    looked_for = alone()
+    monkeypatch.setattr(crops, "ALONE", 0.0)
+    assert looked_for > alone() + 0.1
+
+
+def test_furniture_is_drawn_twice_as_often_as_other_things(store):
+    import captions
+    import crops
+
+    rng = np.random.default_rng(0)
+    drawn = [store.things[view.things[instance]][0]
+             for view, instance in (crops._balanced_instance(store, rng) for _ in range(1500))]
+    counts = {noun: drawn.count(captions.NOUNS.index(noun)) for noun in ("wall", "book", "mug", "chair")}
+    assert sum(counts.values()) == 1500 and 480 < counts["chair"] < 720
+    assert all(230 < counts[noun] < 370 for noun in ("wall", "book", "mug"))
+
+
+def test_regions_of_windows_are_averages_over_whole_cells(store):
+    import crops
+
+    rng = np.random.default_rng(0)
+    side = crops.WINDOW_CELLS
+    for _ in range(20):
+        image, regions, shares = crops.sample_window(store, rng)
+        assert image.shape == (side * crops.CELL_PX,) * 2 + (3,) and regions.shape == (crops.REGIONS, side * side)
+        assert np.allclose(regions.sum(axis=1), 1, atol=1e-5) and np.allclose(shares.sum(axis=1), 1, atol=1e-5)
+        for region in regions.reshape(-1, side, side) > 0:
+            assert region[np.ix_(region.any(axis=1), region.any(axis=0))].all(), "a rectangle"
+
+
+def test_the_average_of_two_models_is_that_of_their_weights(tmp_path):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    for number, name in enumerate(("first", "second"), start=1):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "open_clip_config.json").write_text("{}")
+        save_file({"weight": torch.full((2, 3), float(number)).half()}, tmp_path / name / "model.safetensors")
+    subprocess.run([sys.executable, str(TOOLS / "models" / "average.py"), "--clip", str(tmp_path / "first"),
+                    str(tmp_path / "second"), "--out", str(tmp_path / "mean")], check=True)
+    weight = load_file(tmp_path / "mean" / "model.safetensors")["weight"]
+    assert weight.dtype == torch.float16 and bool((weight == 1.5).all())
+    assert (tmp_path / "mean" / "open_clip_config.json").is_file()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import synthetic
 
+from ovs3d_ros import neighbours
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.rasterize import cpu, kernels_backward, kernels_forward, kernels_project, kernels_tiles
 from ovs3d_ros.warm_up import warm_up
@@ -13,7 +14,7 @@ from ovs3d_ros.warm_up import warm_up
 
 def compiled() -> dict[str, int]:
     """How many signatures each Numba kernel has been compiled or loaded for."""
-    modules = (cpu, kernels_backward, kernels_forward, kernels_project, kernels_tiles)
+    modules = (cpu, kernels_backward, kernels_forward, kernels_project, kernels_tiles, neighbours)
     return {f"{m.__name__}.{n}": len(k.signatures) for m in modules for n, k in vars(m).items()
             if hasattr(k, "signatures")}
 
@@ -34,6 +35,7 @@ def test_a_session_compiles_nothing_after_warming_up_and_starts_empty():
     result = pipeline.query(["red box"], snapshot=snapshot)
     pipeline.render_labels(result, frames[0].camera, frames[0].camtoworld, snapshot)
     pipeline.render(frames[0].camera, frames[0].camtoworld, snapshot)
+    neighbours.nearest(snapshot.gaussians["means"].numpy(), pipeline.config.refine.neighbours)
     assert compiled() == before
     with pytest.raises(ValueError, match="empty"):
         warm_up(pipeline)

@@ -19,6 +19,7 @@ MAX_VIEWS = 8
 _CANDIDATES = 32  # keyframes that are looked at to choose the views from
 _GLANCE = 120  # longer side of the small renders they are judged by, px
 _OVERLAY_WIDTH = 960
+_ALL_ROUND = 0.95  # of the horizon
 
 
 def run(options: argparse.Namespace) -> int:
@@ -46,8 +47,12 @@ def run(options: argparse.Namespace) -> int:
         write_answer(folder, pipeline, snapshot, result, how)
         common.write_json(str(folder / "objects.json"), entries)
     common.write_json(options.json, dict(map=str(options.map), map_version=result.map_version,
-                                         latency_ms=round(result.latency_ms, 2), prompts=entries))
+                                         latency_ms=round(result.latency_ms, 2), observed=round(result.observed, 3),
+                                         prompts=entries))
     common.say(options, _table(entries))
+    if not result.found.all() and result.observed < _ALL_ROUND:
+        common.say(options, f"The map shows {result.observed:.0%} of the horizon: what is not in it may be where no camera "
+                            "has looked yet.")
     if folder is not None:
         common.say(options, f"{folder}: objects.json, cloud.ply, masks/, overlays/")
     return 0
@@ -66,9 +71,9 @@ def load_semantic_map(path: Path, values: dict[str, Any]) -> Ovs3d:
 
 
 def describe(result: QueryResult) -> list[dict[str, Any]]:
-    """The answer per prompt: prompt, found, presence, score, and its objects, positions and sizes in metres."""
+    """The answer per prompt: prompt, found, verdict, presence, score, and its objects, positions and sizes in metres."""
     return [dict(
-        prompt=prompt, found=bool(result.found[p]), presence=round(float(result.presence[p]), 4),
+        prompt=prompt, found=bool(result.found[p]), verdict=result.verdicts[p], presence=round(float(result.presence[p]), 4),
         score=round(float(result.score[p]), 4),
         objects=[dict(center=np.round(o.center, 4), size=np.round(o.size, 4), quat=np.round(o.quat, 6),
                       num_gaussians=o.num_gaussians, score=round(o.score, 4), views=o.views, instance=o.instance)
@@ -110,7 +115,7 @@ def legend(result: QueryResult) -> list[tuple[str, np.ndarray]]:
     """What the legend of an overlay says per prompt: its probability, or that it is not here."""
     colors = visualize.label_colors(len(result.prompts))
     return [(f"{prompt}  {result.presence[p]:.2f}", colors[p + 1]) if result.found[p]
-            else (f"{prompt}: not here", colors[0]) for p, prompt in enumerate(result.prompts)]
+            else (f"{prompt}: {'not here' if result.verdicts[p] == 'no' else 'unsure'}", colors[0]) for p, prompt in enumerate(result.prompts)]
 
 
 def save_mask(path: Path, labels: np.ndarray, count: int) -> None:
@@ -155,10 +160,10 @@ def choose_views(pipeline: Ovs3d, snapshot: MapSnapshot, result: QueryResult, ho
 def _table(entries: list[dict[str, Any]]) -> str:
     """The answer for reading: one line per prompt with the position of its best object."""
     width = max(len("prompt"), *(len(entry["prompt"]) for entry in entries))
-    lines = [f"{'prompt':<{width}}  found  presence  objects  position (m)"]
+    lines = [f"{'prompt':<{width}}  found   presence  objects  position (m)"]
     for entry in entries:
         objects = entry["objects"]
         where = "(" + ", ".join(f"{v:.2f}" for v in objects[0]["center"]) + ")" if objects else "-"
-        lines.append(f"{entry['prompt']:<{width}}  {'yes' if entry['found'] else 'no':<5}  {entry['presence']:8.2f}  "
+        lines.append(f"{entry['prompt']:<{width}}  {entry['verdict']:<6}  {entry['presence']:8.2f}  "
                      f"{len(objects):7d}  {where}")
     return "\n".join(lines)

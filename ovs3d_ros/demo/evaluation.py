@@ -9,6 +9,7 @@ import numpy as np
 from ovs3d_ros import evaluate
 from ovs3d_ros.demo.scene import Scene
 from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.segment import Segmenter, by_pixels
 from ovs3d_ros.types import Frame, MapSnapshot, QueryResult
 
 PROTOCOL = "dataset"
@@ -66,38 +67,32 @@ def evaluate_map(pipeline: Ovs3d, snapshot: MapSnapshot, scene: Scene, named: li
         named: prompts of the query for the labelled cloud.
     """
     classes = scene.dataset.classes
-    by_class = pipeline.query([name for name in classes if name], mode="argmax", snapshot=snapshot)
-    frames = [scene.dataset[i] for i in scene.holdout]
-    views = [_view(pipeline, snapshot, frame, by_class, classes) for frame in frames]
-    score = evaluate.score_segmentation(PROTOCOL, [v.labels for v in views], [f.labels for f in frames], classes)
+    names, frames = [name for name in classes if name], [scene.dataset[i] for i in scene.holdout]
+    # Refined without a check: no image is kept aside but these.
+    field = pipeline.query(names, mode="argmax", snapshot=snapshot, refine=True).field
+    lifted, refined = (_segmented(by_pixels(pipeline, snapshot, names, f), frames, names, classes) for f in (None, field))
+    views = [_view(pipeline, snapshot, frame, labels) for frame, labels in zip(frames, lifted)]
+    truth = [frame.labels for frame in frames]
     masks = {prompt: _masks(pipeline, snapshot, frames, prompt) for prompt in scene.present}
     ious = {prompt: _pooled_iou(masks[prompt], [f.labels == classes.index(prompt) for f in frames])
             for prompt in scene.present}
     psnr = float(np.mean([evaluate.psnr(v.rgb, v.frame.image) for v in views]))
     answer = pipeline.query(named or scene.present, snapshot=snapshot)
-    refined = _refined_score(pipeline, snapshot, frames, classes)
-    return Evaluation(psnr, score, refined, ious, views, masks, answer)
+    return Evaluation(psnr, evaluate.score_segmentation(PROTOCOL, lifted, truth, classes),
+                      evaluate.score_segmentation(PROTOCOL, refined, truth, classes), ious, views, masks, answer)
 
 
-def _view(pipeline: Ovs3d, snapshot: MapSnapshot, frame: Frame, by_class: QueryResult,
-          classes: list[str]) -> HeldOutView:
+def _segmented(segment: Segmenter, frames: list[Frame], names: list[str], classes: list[str]) -> list[np.ndarray]:
+    """Class index at each pixel of the frames, [H, W] each, 0 where the map is not."""
+    numbers = np.array([0, *map(classes.index, names)])
+    return [numbers[segment(frame.camera, frame.camtoworld)] for frame in frames]
+
+
+def _view(pipeline: Ovs3d, snapshot: MapSnapshot, frame: Frame, labels: np.ndarray) -> HeldOutView:
     pose = frame.camera, frame.camtoworld
     rendered = pipeline.render(*pose, snapshot)
-    labels, _ = pipeline.render_labels(by_class, *pose, snapshot, mode="argmax")
-    index_of_label = np.array([0] + [classes.index(name) for name in by_class.prompts])
     codes = pipeline.render_codes(*pose, snapshot)
-    return HeldOutView(frame, rendered.rgb.cpu().numpy(), rendered.depth.cpu().numpy(), codes.cpu().numpy(),
-                       index_of_label[labels])
-
-
-def _refined_score(pipeline: Ovs3d, snapshot: MapSnapshot, frames: list[Frame],
-                   classes: list[str]) -> evaluate.SegmentationScore:
-    """The class list asked of the map refined for it, without a check: no image is kept aside but these."""
-    result = pipeline.query([name for name in classes if name], mode="argmax", snapshot=snapshot, refine=True)
-    numbers = np.array([0] + [classes.index(name) for name in result.prompts])
-    labels = [numbers[pipeline.render_labels(result, frame.camera, frame.camtoworld, snapshot, mode="argmax")[0]]
-              for frame in frames]
-    return evaluate.score_segmentation(PROTOCOL, labels, [frame.labels for frame in frames], classes)
+    return HeldOutView(frame, rendered.rgb.cpu().numpy(), rendered.depth.cpu().numpy(), codes.cpu().numpy(), labels)
 
 
 def _masks(pipeline: Ovs3d, snapshot: MapSnapshot, frames: list[Frame], prompt: str) -> list[np.ndarray]:

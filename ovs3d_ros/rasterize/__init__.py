@@ -38,11 +38,15 @@ class Rasterizer(Protocol):
         Ks: Tensor,
         width: int,
         height: int,
+        sh: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, dict[str, Any]]:
         """Renders `colors` [N, D], any D >= 1, over black.
 
-        Differentiable with respect to means, quats, scales, opacities, colors and viewmats (their upper
-        three rows, as twelve free numbers); not Ks.
+        With spherical harmonics `sh` [N, K, 3] (K = 1, 4, 9 or 16: degrees 0 to 3, see `spherical`) the RGB that
+        they show to the camera comes first, then `colors`, of which there may be none; D counts both.
+
+        Differentiable with respect to means, quats, scales, opacities, colors, sh and viewmats (their upper
+        three rows, as twelve free numbers; the camera centre is taken as -R^T t); not Ks.
 
         Returns:
             colors [C, H, W, D], alphas [C, H, W, 1], and a dictionary with

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,39 +12,21 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import kernels_backward, kernels_forward, kernels_project, kernels_tiles
+from . import kernels_backward, kernels_forward, kernels_project, kernels_shade, kernels_tiles
 from .inputs import check_cameras, check_colors, check_gaussians, check_targets
 from .kernels_forward import MAX_PLANAR_CHANNELS
 from .kernels_project import CameraArrays, GaussianArrays, ProjectedArrays
+from .kernels_shade import RGB
 from .kernels_tiles import SPLAT_COLUMNS, Tiles
 from .simd import WIDTH
+from .team import ThreadTeam
 
 CHANNEL_CHUNK = 32  # channels per pass: more would spill the innermost loops out of registers
 
 
-class ThreadTeam:
-    """Runs a kernel once per thread. Shares are fixed, so results depend on the number of threads only."""
-
-    def __init__(self, threads: int):
-        available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.size = threads or available
-        self._pool = ThreadPoolExecutor(self.size - 1, "rasterizer") if self.size > 1 else None
-
-    def run(self, kernel: Callable[..., None], *arguments: Any) -> None:
-        """Calls kernel(thread, size, *arguments) on every thread and waits; raises what they raise.
-
-        Thread 0 is the caller's own.
-        """
-        others = range(1, self.size) if self._pool else ()
-        futures = [self._pool.submit(kernel, thread, self.size, *arguments) for thread in others]
-        kernel(0, self.size, *arguments)
-        for future in futures:
-            future.result()
-
-
-@dataclass(slots=True)
+@dataclass
 class _View:
-    """One camera's visible Gaussians, ready to composite."""
+    """One camera's visible Gaussians, ready to composite. Its splats and colors die with it."""
 
     camera: CameraArrays
     projected: ProjectedArrays
@@ -53,6 +34,20 @@ class _View:
     splats: np.ndarray  # [M, 8] float32
     colors: np.ndarray  # [M, P] float32, padded
     tiles: Tiles
+
+
+@dataclass(slots=True)
+class _Inputs:
+    """What is rendered, or its gradient."""
+
+    gaussians: GaussianArrays
+    colors: np.ndarray  # [N, D] float32
+    sh: np.ndarray  # [N, K, 3] float32; K = 0: colors are all there is
+
+
+def _inputs(tensors: Sequence[np.ndarray]) -> _Inputs:
+    """From means, quats, scales, opacities, colors and sh."""
+    return _Inputs(GaussianArrays(*tensors[:4]), tensors[4], tensors[5])
 
 
 def _passes(channels: int) -> list[tuple[int, tuple[int, ...]]]:
@@ -74,8 +69,10 @@ def _padded(channels: int) -> int:
     return sum(len(width) for _, width in _passes(channels))
 
 
-def _prepare(team: ThreadTeam, gaussians: GaussianArrays, colors: np.ndarray, camera: CameraArrays) -> _View:
-    """Projects, culls, sorts by depth, packs and bins."""
+def _prepare(
+    team: ThreadTeam, gaussians: GaussianArrays, sh: np.ndarray, colors: np.ndarray, camera: CameraArrays
+) -> _View:
+    """Projects, culls, sorts by depth, packs, shades and bins."""
     count = len(gaussians.means)
     projected = ProjectedArrays(
         np.empty((count, 2), np.float32),
@@ -86,12 +83,23 @@ def _prepare(team: ThreadTeam, gaussians: GaussianArrays, colors: np.ndarray, ca
     )
     team.run(kernels_project.project_forward, gaussians, camera, projected)
     visible = np.flatnonzero(projected.radii[:, 0])
-    splats = np.empty((len(visible), SPLAT_COLUMNS), np.float32)
-    packed = np.empty((len(visible), _padded(colors.shape[1])), np.float32)
-    team.run(kernels_tiles.pack_splats, visible, projected, gaussians.opacities, colors, splats, packed)
+    splats = team.workspace.take(len(visible), SPLAT_COLUMNS)
+    shaded = RGB if sh.shape[1] else 0
+    packed = team.workspace.take(len(visible), _padded(shaded + colors.shape[1]))
+    inputs = visible, projected, gaussians.opacities, colors, shaded
+    team.run(kernels_tiles.pack_splats, *inputs, splats, packed)
+    if shaded:
+        team.run(kernels_shade.shade_forward, visible, gaussians.means, _center(camera), sh, packed)
     order = _front_to_back(projected.depths[visible])
     tiles = kernels_tiles.bin_tiles(splats, order, camera.width, camera.height)
-    return _View(camera, projected, visible, splats, packed, tiles)
+    view = _View(camera, projected, visible, splats, packed, tiles)
+    weakref.finalize(view, team.workspace.give, splats, packed)
+    return view
+
+
+def _center(camera: CameraArrays) -> np.ndarray:
+    """Where the camera stands [3], for a rigid view matrix."""
+    return -(camera.viewmat[:3, :3].T @ camera.viewmat[:3, 3])
 
 
 def _front_to_back(depths: np.ndarray) -> np.ndarray:
@@ -117,42 +125,61 @@ def _lift(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Adds to numerator [N, D]; returns sum w and max w of every splat."""
     visible, depth = len(view.visible), targets.shape[-1]
-    sums = np.zeros((team.size, visible, _padded(depth)), np.float32)
-    for first, channels in _passes(depth):
-        weights, maxima = np.zeros((2, team.size, visible), np.float32)  # the same in every pass
-        inputs = view.tiles, view.splats, targets, pixel_weights, first, channels
-        team.run(kernels_forward.lift_tiles, *inputs, sums, weights, maxima)
-    team.run(kernels_backward.scatter_rows, sums, view.visible, numerator)
+    with team.zeros(team.size, visible, _padded(depth)) as sums:
+        for first, channels in _passes(depth):
+            weights, maxima = np.zeros((2, team.size, visible), np.float32)  # the same in every pass
+            inputs = view.tiles, view.splats, targets, pixel_weights, first, channels
+            team.run(kernels_forward.lift_tiles, *inputs, sums, weights, maxima)
+        team.run(kernels_backward.scatter_rows, sums, view.visible, 0, numerator)
     return weights.sum(0), maxima.max(0)
 
 
 def _backward(
     team: ThreadTeam,
     view: _View,
-    gaussians: GaussianArrays,
+    inputs: _Inputs,
     image_gradients: tuple[np.ndarray, ...],
-    v_gaussians: GaussianArrays,
-    v_colors: np.ndarray,
+    gradients: _Inputs,
     v_means2d_abs: np.ndarray,
     v_viewmat: np.ndarray | None,
 ) -> None:
     """Adds one camera's share to the gradients, to that of its view matrix [4, 4] if there is one."""
-    visible, depth = len(view.visible), v_colors.shape[1]
-    splat_slabs = np.zeros((team.size, visible, SPLAT_COLUMNS), np.float32)
-    color_slabs = np.zeros((team.size, *view.colors.shape), np.float32)
     image, transmittance, v_image, v_transmittance = image_gradients
-    for first, channels in _passes(depth):
-        # The transmittance is one output however many passes the channels take.
-        v_end = v_transmittance if first == 0 else np.zeros_like(v_transmittance)
-        gradients = image, transmittance, v_image, v_end
-        inputs = view.tiles, view.splats, view.colors, gradients, first, channels
-        team.run(kernels_backward.composite_backward, *inputs, splat_slabs, color_slabs)
-    team.run(kernels_backward.scatter_rows, color_slabs, view.visible, v_colors)
-    inputs = gaussians, view.camera, view.visible, splat_slabs
     view_slabs = np.zeros((0 if v_viewmat is None else team.size, 4, 4))
-    team.run(kernels_project.project_backward, *inputs, v_gaussians, v_means2d_abs, view_slabs)
+    with (
+        team.zeros(team.size, len(view.visible), SPLAT_COLUMNS) as splat_slabs,
+        team.zeros(team.size, *view.colors.shape) as color_slabs,
+    ):
+        for first, channels in _passes(image.shape[-1]):
+            # The transmittance is one output however many passes the channels take.
+            v_end = v_transmittance if first == 0 else np.zeros_like(v_transmittance)
+            images = image, transmittance, v_image, v_end
+            splats = view.tiles, view.splats, view.colors
+            team.run(
+                kernels_backward.composite_backward, *splats, images, first, channels, splat_slabs, color_slabs
+            )
+        shaded = image.shape[-1] - gradients.colors.shape[1]
+        team.run(kernels_backward.scatter_rows, color_slabs, view.visible, shaded, gradients.colors)
+        slabs = view.visible, splat_slabs
+        outputs = gradients.gaussians, v_means2d_abs, view_slabs
+        team.run(kernels_project.project_backward, inputs.gaussians, view.camera, *slabs, *outputs)
+        if shaded:
+            v_center = _shade_backward(team, view, inputs, color_slabs, gradients)
     if v_viewmat is not None:
         v_viewmat += view_slabs.sum(0)
+        if shaded:
+            v_viewmat[:3, :3] -= np.outer(view.camera.viewmat[:3, 3], v_center)
+            v_viewmat[:3, 3] -= view.camera.viewmat[:3, :3] @ v_center
+
+
+def _shade_backward(
+    team: ThreadTeam, view: _View, inputs: _Inputs, color_slabs: np.ndarray, gradients: _Inputs
+) -> np.ndarray:
+    """Adds what the shaded colors leave to means and harmonics; returns the gradient of the camera's centre [3]."""
+    v_centers = np.zeros((team.size, 3))
+    arrays = view.visible, inputs.gaussians.means, _center(view.camera), inputs.sh, view.colors, color_slabs
+    team.run(kernels_shade.shade_backward, *arrays, gradients.gaussians.means, gradients.sh, v_centers)
+    return v_centers.sum(0)
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -165,17 +192,17 @@ def _camera_arrays(viewmats: Tensor, Ks: Tensor, width: int, height: int) -> lis
 
 
 class _Rasterize(torch.autograd.Function):
-    """(means, quats, scales, opacities, colors, viewmats) -> (colors [C, H, W, D], transmittance [C, H, W])."""
+    """(means, quats, scales, opacities, colors, sh, viewmats) -> (colors [C, H, W, D], transmittance [C, H, W])."""
 
     @staticmethod
     def forward(ctx, team, cameras, meta, *tensors):
-        *geometry, colors = (_array(tensor) for tensor in tensors[:5])
-        gaussians = GaussianArrays(*geometry)
-        count, depth = colors.shape
+        inputs = _inputs([_array(tensor) for tensor in tensors[:6]])
+        count = len(inputs.colors)
+        depth = inputs.colors.shape[1] + (RGB if inputs.sh.shape[1] else 0)
         width, height = cameras[0].width, cameras[0].height
         image = torch.empty(len(cameras), height, width, depth)
         transmittance = torch.empty(len(cameras), height, width)
-        views = [_prepare(team, gaussians, colors, camera) for camera in cameras]
+        views = [_prepare(team, inputs.gaussians, inputs.sh, inputs.colors, camera) for camera in cameras]
         for view, image_, transmittance_ in zip(views, image.numpy(), transmittance.numpy(), strict=True):
             _composite(team, view, image_, transmittance_)
         radii, means2d, depths = (
@@ -196,18 +223,18 @@ class _Rasterize(torch.autograd.Function):
         v_image, v_transmittance = _array(v_image), _array(v_transmittance)
         needed = ctx.needs_input_grad[3:]
         # np.zeros costs nothing where it is not touched, torch.zeros writes at once.
-        *v_geometry, v_colors, v_viewmats = gradients = [np.zeros(t.shape, _array(t).dtype) for t in tensors]
-        if any(needed[:4]) or needed[5]:
-            gaussians = GaussianArrays(*(_array(tensor) for tensor in tensors[:4]))
-            v_gaussians, absgrad = GaussianArrays(*v_geometry), ctx.absgrad.zero_().numpy()
-            v_cameras = v_viewmats if needed[5] else [None] * len(ctx.views)
+        gradients = [np.zeros(t.shape, _array(t).dtype) for t in tensors]
+        outputs = _inputs(gradients)
+        if any(needed[:4]) or any(needed[5:]) or tensors[5].shape[1]:
+            inputs, absgrad = _inputs([_array(tensor) for tensor in tensors[:6]]), ctx.absgrad.zero_().numpy()
+            v_cameras = gradients[6] if needed[6] else [None] * len(ctx.views)
             images = zip(_array(image), _array(transmittance), v_image, v_transmittance, strict=True)
             for view, view_images, *v_view in zip(ctx.views, images, absgrad, v_cameras, strict=True):
-                _backward(ctx.team, view, gaussians, view_images, v_gaussians, v_colors, *v_view)
+                _backward(ctx.team, view, inputs, view_images, outputs, *v_view)
         else:  # the gradient with respect to colors alone is the lift of the image's gradient
             pixel_weights = np.ones(v_transmittance.shape[1:], np.float32)
             for view, v_image_ in zip(ctx.views, v_image, strict=True):
-                _lift(ctx.team, view, v_image_, pixel_weights, v_colors)
+                _lift(ctx.team, view, v_image_, pixel_weights, outputs.colors)
         results = (torch.from_numpy(g) if need else None for g, need in zip(gradients, needed, strict=True))
         return None, None, None, *results
 
@@ -233,15 +260,17 @@ class CpuRasterizer:
         Ks: Tensor,
         width: int,
         height: int,
+        sh: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, dict[str, Any]]:
         """See `Rasterizer.__call__`."""
         check_gaussians(means, quats, scales, opacities)
-        check_colors(colors, len(means))
+        check_colors(colors, sh, len(means))
         check_cameras(viewmats, Ks, width, height)
         meta: dict[str, Any] = {}
         cameras = _camera_arrays(viewmats, Ks, width, height)
+        harmonics = torch.empty(len(means), 0, 3) if sh is None else sh
         image, transmittance = _Rasterize.apply(
-            self._team, cameras, meta, means, quats, scales, opacities, colors, viewmats
+            self._team, cameras, meta, means, quats, scales, opacities, colors, harmonics, viewmats
         )
         return image, (1.0 - transmittance).unsqueeze(-1), meta
 
@@ -268,11 +297,11 @@ class CpuRasterizer:
             pixel_weights = torch.ones(targets.shape[:3])
         numerator = torch.zeros(len(means), targets.shape[-1])
         weight, max_weight = np.zeros((2, len(means)), np.float32)
-        no_colors = np.empty((len(means), 0), np.float32)
+        no_sh, no_colors = np.empty((len(means), 0, 3), np.float32), np.empty((len(means), 0), np.float32)
         for camera, image, pixel_weights_ in zip(
             _camera_arrays(viewmats, Ks, width, height), _array(targets), _array(pixel_weights), strict=True
         ):
-            view = _prepare(self._team, gaussians, no_colors, camera)
+            view = _prepare(self._team, gaussians, no_sh, no_colors, camera)
             sums, maxima = _lift(self._team, view, image, pixel_weights_, numerator.numpy())
             weight[view.visible] += sums
             max_weight[view.visible] = np.maximum(max_weight[view.visible], maxima)

@@ -10,6 +10,7 @@ from torch import Tensor
 from ovs3d_ros.types import UserError
 
 from .inputs import check_cameras, check_colors, check_gaussians, check_targets
+from .spherical import camera_centers, sh_to_colors
 
 MAX_ALPHA = 0.999  # gsplat's, for recomputing weights
 
@@ -46,13 +47,17 @@ class GsplatRasterizer:
         Ks: Tensor,
         width: int,
         height: int,
+        sh: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, dict[str, Any]]:
         """See `Rasterizer.__call__`."""
         check_gaussians(means, quats, scales, opacities)
-        check_colors(colors, len(means))
+        check_colors(colors, sh, len(means))
         check_cameras(viewmats, Ks, width, height)
         if not means.is_cuda:
             raise UserError(f"the gsplat rasterizer got tensors on {means.device}: move them to the GPU")
+        if sh is not None:  # [C, N, D]: gsplat's own harmonics cannot stand beside other channels
+            seen = [sh_to_colors(sh, means, center) for center in camera_centers(viewmats.to(means))]
+            colors = torch.stack([torch.cat([rgb, colors], dim=-1) for rgb in seen])
         image, alphas, meta = self._gsplat.rasterization(
             means,
             quats,

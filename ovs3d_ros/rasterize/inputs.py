@@ -7,6 +7,8 @@ from torch import Tensor
 
 from ovs3d_ros.types import UserError
 
+from .spherical import COEFFICIENTS
+
 
 def check_gaussians(means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor) -> None:
     """Raises UserError unless the four tensors are finite float32 of [N, 3], [N, 4], [N, 3], [N]."""
@@ -17,9 +19,16 @@ def check_gaussians(means: Tensor, quats: Tensor, scales: Tensor, opacities: Ten
     _check("opacities", opacities, (count,))
 
 
-def check_colors(colors: Tensor, count: int) -> None:
-    """Raises UserError unless colors is finite float32 [count, D] with D >= 1."""
-    _check("colors", colors, (count, max(1, colors.shape[-1]) if colors.dim() == 2 else 1))
+def check_colors(colors: Tensor, sh: Tensor | None, count: int) -> None:
+    """Raises UserError unless colors is finite float32 [count, D] and sh [count, K, 3], K = 1, 4, 9 or 16, or None.
+
+    D is at least 1 without sh.
+    """
+    least = 1 if sh is None else 0
+    _check("colors", colors, (count, max(least, colors.shape[-1]) if colors.dim() == 2 else 1))
+    if sh is not None:
+        known = sh.dim() == 3 and sh.shape[1] in COEFFICIENTS
+        _check("sh", sh, (count, sh.shape[1] if known else COEFFICIENTS[0], 3))
 
 
 def check_targets(targets: Tensor, pixel_weights: Tensor | None, size: tuple[int, int, int]) -> None:

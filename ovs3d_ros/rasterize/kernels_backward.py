@@ -108,18 +108,18 @@ def _geometry_rows(scratch, splats, splat, window, first, last, column, v_splats
 
 
 @njit(**HELPER)
-def _load_gradients(window, gradients, first_channel, channels, scratch, v_tile):
+def _load_gradients(window, gradients, first_channel, depth, scratch, v_tile):
     """Copies a tile of dL/d(image), and starts BEHIND and V_END from it."""
     image, transmittance, v_image, v_transmittance = gradients
     left, top, rows, columns = window
-    loaded = min(len(channels), image.shape[2] - first_channel)
+    loaded = min(depth, image.shape[2] - first_channel)
     clear(v_tile)
     for r in range(rows):
         for i in range(columns):
             q, y, x, behind = np.uintp(r * TILE + i), top + r, left + i, ZERO
             for c in range(loaded):
                 v = v_image[y, x, first_channel + c]
-                v_tile[buffer_index(r, i, c, len(channels))] = v
+                v_tile[buffer_index(r, i, c, depth)] = v
                 behind += v * image[y, x, first_channel + c]
             scratch[BEHIND + q] = behind
             scratch[V_END + q] = transmittance[y, x] * v_transmittance[y, x]
@@ -145,7 +145,7 @@ def composite_backward(
     for tile in range(thread, tiles.offsets.shape[0] - 1, num_threads):
         window = tile_window(tiles, tile)
         start_tile(scratch, window[2], window[3])
-        _load_gradients(window, gradients, first_channel, channels, scratch, v_tile)
+        _load_gradients(window, gradients, first_channel, np.intp(len(channels)), scratch, v_tile)
         live = np.float32(window[2] * window[3])
         for k in range(tiles.offsets[tile], tiles.offsets[tile + 1]):
             if live == ZERO:
@@ -161,8 +161,8 @@ def composite_backward(
 
 
 @njit(**KERNEL)
-def scatter_rows(thread, num_threads, slabs, visible, out):
-    """Adds the sum of the threads' slabs [threads, M, P] to rows `visible` of out [N, D], D <= P.
+def scatter_rows(thread, num_threads, slabs, visible, column, out):
+    """Adds the sum of the threads' slabs [threads, M, P], from a column on, to rows `visible` of out [N, D].
 
     The slabs are summed in a fixed order: the result is the same on every run with as many threads.
     """
@@ -170,7 +170,7 @@ def scatter_rows(thread, num_threads, slabs, visible, out):
     for splat in range(thread * count // num_threads, (thread + 1) * count // num_threads):
         n = visible[splat]
         for c in range(out.shape[1]):
-            total = slabs[0, splat, c]
+            total = slabs[0, splat, column + c]
             for slab in range(1, slabs.shape[0]):
-                total += slabs[slab, splat, c]
+                total += slabs[slab, splat, column + c]
             out[n, c] += total

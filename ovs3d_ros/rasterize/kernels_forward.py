@@ -178,15 +178,15 @@ def _add_rows(scratch, first, last, column, colors, splat_index, buffer, channel
 
 
 @njit(**HELPER)
-def _store_tile(window, scratch, buffer, first_channel, channels, image, transmittance):
-    """Writes a finished tile to the image."""
+def _store_tile(window, scratch, buffer, first_channel, depth, image, transmittance):
+    """Writes a finished tile of `depth` channels: a plain number here, so that one variant does for all widths."""
     left, top, rows, columns = window
-    stored = min(len(channels), image.shape[2] - first_channel)
+    stored = min(depth, image.shape[2] - first_channel)
     for r in range(rows):
         for i in range(columns):
             transmittance[top + r, left + i] = scratch[TRANSMITTANCE + np.uintp(r * TILE + i)]
             for c in range(stored):
-                image[top + r, left + i, first_channel + c] = buffer[buffer_index(r, i, c, len(channels))]
+                image[top + r, left + i, first_channel + c] = buffer[buffer_index(r, i, c, depth)]
 
 
 @njit(**KERNEL)
@@ -221,20 +221,20 @@ def composite(thread, num_threads, tiles, splats, colors, first_channel, channel
                 live -= blend_rows(scratch, splats, splat, window, first, last, column)
                 _add_rows(scratch, first, last, column, flat_colors, index, buffer, channels)
                 column += WIDTH
-        _store_tile(window, scratch, buffer, first_channel, channels, image, transmittance)
+        _store_tile(window, scratch, buffer, first_channel, np.intp(len(channels)), image, transmittance)
 
 
 @njit(**HELPER)
-def _load_targets(window, targets, pixel_weights, first_channel, channels, scratch, buffer):
+def _load_targets(window, targets, pixel_weights, first_channel, depth, scratch, buffer):
     """Copies a tile of the target image; what lies outside the image weighs nothing."""
     left, top, rows, columns = window
-    loaded = min(len(channels), targets.shape[2] - first_channel)
+    loaded = min(depth, targets.shape[2] - first_channel)
     clear(buffer)
     for r in range(rows):
         for i in range(columns):
             scratch[PIXEL_WEIGHT + np.uintp(r * TILE + i)] = pixel_weights[top + r, left + i]
             for c in range(loaded):
-                buffer[buffer_index(r, i, c, len(channels))] = targets[top + r, left + i, first_channel + c]
+                buffer[buffer_index(r, i, c, depth)] = targets[top + r, left + i, first_channel + c]
 
 
 @njit(**HELPER)
@@ -290,7 +290,7 @@ def lift_tiles(
     for tile in range(thread, tiles.offsets.shape[0] - 1, num_threads):
         window = tile_window(tiles, tile)
         start_tile(scratch, window[2], window[3])
-        _load_targets(window, targets, pixel_weights, first_channel, channels, scratch, buffer)
+        _load_targets(window, targets, pixel_weights, first_channel, np.intp(len(channels)), scratch, buffer)
         live = np.float32(window[2] * window[3])
         for k in range(tiles.offsets[tile], tiles.offsets[tile + 1]):
             if live == ZERO:

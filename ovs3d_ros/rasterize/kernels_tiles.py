@@ -35,7 +35,15 @@ class Tiles(NamedTuple):
 
 
 @njit(**KERNEL)
-def pack_splats(thread, num_threads, visible, projected, opacities, colors, splats, packed_colors):
+def clear_share(thread, num_threads, array):
+    """Fills one thread's share of a flat float32 array with zeros."""
+    first, last = share(thread, num_threads, array.shape[0])
+    for i in range(first, last):
+        array[i] = ZERO
+
+
+@njit(**KERNEL)
+def pack_splats(thread, num_threads, visible, projected, opacities, colors, column, splats, packed_colors):
     """Gathers one thread's share of the visible Gaussians.
 
     They keep their order, since neighbours in a map tend to be neighbours on screen.
@@ -46,8 +54,9 @@ def pack_splats(thread, num_threads, visible, projected, opacities, colors, spla
         projected: ProjectedArrays.
         opacities: [N] float32.
         colors: [N, D] float32.
+        column: of the packed colors that channel 0 goes to; those before it are left alone.
         splats: [M, 8] float32, filled.
-        packed_colors: [M, >= D] float32, filled; channels that `colors` lacks are 0.
+        packed_colors: [M, >= column + D] float32, filled; channels that `colors` lacks are 0.
     """
     first, last = share(thread, num_threads, visible.shape[0])
     for i in range(first, last):
@@ -61,8 +70,8 @@ def pack_splats(thread, num_threads, visible, projected, opacities, colors, spla
         splats[i, HALF_WIDTH] = projected.half_sizes[n, 0]
         splats[i, HALF_HEIGHT] = projected.half_sizes[n, 1]
         for c in range(colors.shape[1]):
-            packed_colors[i, c] = colors[n, c]
-        for c in range(colors.shape[1], packed_colors.shape[1]):
+            packed_colors[i, column + c] = colors[n, c]
+        for c in range(column + colors.shape[1], packed_colors.shape[1]):
             packed_colors[i, c] = ZERO
 
 

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .spherical import camera_centers, sh_to_colors
+
 EPS2D = 0.3
 NEAR_PLANE, FAR_PLANE = 0.01, 1e10
 MIN_ALPHA, MAX_ALPHA = 1.0 / 255.0, 0.999
@@ -112,13 +114,16 @@ def rasterize(
     Ks: Tensor,
     width: int,
     height: int,
+    sh: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """colors [C, H, W, D] and alphas [C, H, W, 1]; arguments as in `Rasterizer.__call__`."""
     images, alphas = [], []
-    for viewmat, K in zip(viewmats.to(means), Ks.to(means), strict=True):
+    viewmats = viewmats.to(means)
+    for viewmat, K, center in zip(viewmats, Ks.to(means), camera_centers(viewmats), strict=True):
+        rgb = [] if sh is None else [sh_to_colors(sh, means, center)]
         projection = project(means, quats, scales, opacities, viewmat, K, width, height)
         weights, transmittance = compositing_weights(projection, opacities, width, height)
-        images.append((weights @ colors).view(height, width, -1))
+        images.append((weights @ torch.cat([*rgb, colors], dim=-1)).view(height, width, -1))
         alphas.append(1 - transmittance.view(height, width, 1))
     return torch.stack(images), torch.stack(alphas)
 

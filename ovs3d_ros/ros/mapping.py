@@ -18,7 +18,7 @@ from ovs3d_ros.ros.publish import Outputs
 from ovs3d_ros.ros.query_service import QueryServices
 from ovs3d_ros.ros.scope import Scope
 from ovs3d_ros.ros.vocabulary import Vocabulary, check_vocabulary
-from ovs3d_ros.types import Frame, UserError
+from ovs3d_ros.types import Frame
 from ovs3d_ros.warm_up import warm_up
 from ovs3d_ros.worker import MappingWorker
 

@@ -1,0 +1,181 @@
+"""Segments labelled scenes by all their names, lifted and refined. Prints one JSON document.
+
+    python benchmarks/quality.py DATA [DATA ...] [--every 5] [--seeds 0 1 2] [--protocol dataset] [--held-out-names 3]
+                                 [--ablate] [--set key=value ...] [--maps FOLDER] [--json FILE]
+
+Every `--every`-th view is kept from the map and scored; 0 maps and scores all views, as 3D-OVS does. Its published
+folders are read as they are: `--every 0 --protocol 3dovs-a bed bench lawn room sofa`, with `--set clip.model=ViT-B-16
+clip.pretrained=openai refine.temperature=...`. Names held out are left out of the vocabulary that the map is refined
+for, and asked for afterwards. `--ablate` repeats everything with one part changed at a time. `--maps` keeps the maps, and
+takes those that are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ovs3d_ros.config import Config, override
+from ovs3d_ros.config_io import parse_assignments
+from ovs3d_ros.datasets import Dataset, open_dataset, split_holdout
+from ovs3d_ros.evaluate import PROTOCOLS, SegmentationScore, mean_over_scenes, score_segmentation
+from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.segment import Segmenter, by_gaussians, by_pixels
+from ovs3d_ros.types import MapSnapshot
+
+# What is changed, one part at a time. Those of `refine.` share the map.
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "no sharpening": {"refine.sharpen_steps": 0},
+    "no alignment (FDA)": {"refine.strength": 0.0},
+    "alignment without normals": {"refine.normal_scale": 10.0},
+    "alignment without colour": {"refine.color_scale": 1e4},
+    "background names none": {"refine.background": ["object"]},
+    "rank 16": {"map.codec_dim": 16},
+    "rank 61": {"map.codec_dim": 61},
+    "crop pyramid": {"clip.mode": "pyramid"},
+    "half the views": {},
+}
+HALF = "half the views"
+
+
+def make_map(dataset: Dataset, views: Sequence[int], settings: dict[str, Any], path: Path) -> Path:
+    """Maps some views of a dataset as a robot would, one after the other, unless the map is there already."""
+    if not path.exists():
+        pipeline = Ovs3d(override(Config(), settings))
+        for index in views:
+            if pipeline.add_frame(dataset[index]):
+                pipeline.optimize(pipeline.config.train.steps_per_keyframe)
+        for _ in pipeline.relift():
+            pass
+        pipeline.save(path)
+    return path
+
+
+class Scene:
+    """A labelled dataset: which views are mapped, which are scored, and by what names."""
+
+    def __init__(self, folder: Path, every: int, protocol: str) -> None:
+        self.dataset, self.protocol = open_dataset(folder), protocol
+        self.name = self.dataset.name
+        scored, self.mapped = split_holdout(len(self.dataset), every) if every else (range(len(self.dataset)),) * 2
+        self.frames = [frame for frame in (self.dataset[i] for i in scored) if frame.labels is not None]
+        self.classes = self.dataset.classes
+        self.names = [name for name in self.classes if name]
+        self._numbers = np.array([0, *map(self.classes.index, self.names)])
+
+    def score(self, segment: Segmenter) -> SegmentationScore:
+        """How well the views kept aside are segmented."""
+        found = [self._numbers[segment(frame.camera, frame.camtoworld)] for frame in self.frames]
+        return score_segmentation(self.protocol, found, [frame.labels for frame in self.frames], self.classes)
+
+
+def measure(scene: Scene, pipeline: Ovs3d) -> tuple[dict[str, Any], dict[str, SegmentationScore]]:
+    """Figures of one map, and its scores: lifted, refined, and refined with labels chosen in 3D."""
+    snapshot, started = pipeline.snapshot(), time.perf_counter()
+    field = pipeline.query(scene.names, mode="argmax", snapshot=snapshot, refine=True).field
+    seconds = time.perf_counter() - started
+    scores = dict(
+        lifted=scene.score(by_pixels(pipeline, snapshot, scene.names, None)),
+        refined=scene.score(by_pixels(pipeline, snapshot, scene.names, field)),
+        refined_3d=scene.score(by_gaussians(pipeline, snapshot, scene.names, field)))
+    row = {name: round(score.miou, 4) for name, score in scores.items()}
+    row |= dict(accuracy=round(scores["refined"].accuracy, 4), gaussians=snapshot.num_gaussians,
+                refine_s=round(seconds, 1))
+    return row, scores
+
+
+def ask_for_new_names(scene: Scene, pipeline: Ovs3d, snapshot: MapSnapshot, count: int) -> dict[str, list[float]]:
+    """IoU of names that the map was not refined for: at once, and after a refinement on request; its seconds."""
+    shown = sorted({int(n) for frame in scene.frames for n in np.unique(frame.labels)} - {0})
+    held_out = [scene.classes[n] for n in shown[:: max(1, len(shown) // count)] if scene.classes[n]][:count]
+    figures: dict[str, list[float]] = dict(at_once=[], refined=[], seconds=[])
+    for name in held_out:
+        for _ in pipeline.refine([other for other in scene.names if other != name]):
+            pass
+        snapshot = pipeline.snapshot()
+        at_once = pipeline.query(scene.names, mode="argmax", snapshot=snapshot)
+        figures["at_once"].append(_iou(scene, pipeline, snapshot, at_once, name))
+        started = time.perf_counter()
+        refined = pipeline.query(scene.names, mode="argmax", snapshot=snapshot, refine=True)
+        figures["seconds"].append(round(time.perf_counter() - started, 1))
+        figures["refined"].append(_iou(scene, pipeline, snapshot, refined, name))
+    return figures
+
+
+def _iou(scene: Scene, pipeline: Ovs3d, snapshot: MapSnapshot, result: Any, name: str) -> float:
+    """IoU of one name where a result's prompts are all names of the scene."""
+    def segment(camera, camtoworld) -> np.ndarray:
+        return pipeline.render_labels(result, camera, camtoworld, snapshot, mode="argmax")[0]
+
+    return round(scene.score(segment).per_class[name], 4)
+
+
+def run(scenes: list[Scene], seeds: Sequence[int], settings: dict[str, Any], maps: Path, held_out: int,
+        label: str) -> dict[str, Any]:
+    """All scenes and seeds under one setting: a row each, and the mean over scenes with its deviation over seeds."""
+    remade = {key: value for key, value in settings.items() if not key.startswith(("refine.", "query."))}
+    tag = "".join(f"-{key}={value}" for key, value in remade.items()).replace("/", "_")
+    rows, means, new_names = {}, [], []
+    for seed in seeds:
+        scores = {}
+        for scene in scenes:
+            views = scene.mapped[::2] if label == HALF else scene.mapped
+            path = maps / f"{scene.name}-{seed}{tag}{'-half' if label == HALF else ''}.ovs3d"
+            make_map(scene.dataset, views, remade | {"compute.seed": seed}, path)
+            pipeline = Ovs3d.load(path, settings)
+            rows[f"{scene.name}, seed {seed}"], scores[scene.name] = measure(scene, pipeline)
+            if held_out:
+                new_names.append(ask_for_new_names(scene, pipeline, pipeline.snapshot(), held_out))
+            sys.stderr.write(f"{label}: {scene.name}, seed {seed}: {rows[f'{scene.name}, seed {seed}']}\n")
+        means.append({kind: mean_over_scenes(scenes[0].protocol, {n: s[kind] for n, s in scores.items()}).miou
+                      for kind in next(iter(scores.values()))})
+    summary = {kind: dict(mean=round(float(np.mean([m[kind] for m in means])), 4),
+                          sd_over_seeds=round(float(np.std([m[kind] for m in means])), 4),
+                          sd_over_scenes=round(float(np.std([row[kind] for row in rows.values()])), 4))
+               for kind in means[0]}
+    document = dict(summary=summary, rows=rows)
+    if new_names:
+        document["names_held_out"] = {key: round(float(np.mean([v for each in new_names for v in each[key]])), 4)
+                                      for key in new_names[0]} | dict(count=sum(len(e["seconds"]) for e in new_names))
+    return document
+
+
+def main() -> None:
+    """Maps, segments and prints one JSON document."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", nargs="+", type=Path)
+    parser.add_argument("--every", type=int, default=5, help="views kept from the map; 0: none")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--protocol", choices=PROTOCOLS, default="dataset")
+    parser.add_argument("--held-out-names", type=int, default=0, help="of each scene")
+    parser.add_argument("--ablate", nargs="*", choices=ABLATIONS, help="which; all, if none is named")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--maps", type=Path, help="folder to keep the maps in")
+    parser.add_argument("--json", type=Path, help="file to write beside standard output")
+    options = parser.parse_args()
+    settings = {"clip.model": "bundled"} | parse_assignments(options.set)
+    scenes = [Scene(folder, options.every, options.protocol) for folder in options.data]
+    with tempfile.TemporaryDirectory() as temporary:
+        maps = options.maps or Path(temporary)
+        maps.mkdir(parents=True, exist_ok=True)
+        document: dict[str, Any] = dict(protocol=options.protocol, processors=os.cpu_count(), settings=settings)
+        document["as set"] = run(scenes, options.seeds, settings, maps, options.held_out_names, "as set")
+        for name in (options.ablate or ABLATIONS) if options.ablate is not None else ():
+            document[name] = run(scenes, options.seeds, settings | ABLATIONS[name], maps, 0, name)
+    text = json.dumps(document, indent=1)
+    sys.stdout.write(text + "\n")
+    if options.json:
+        options.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

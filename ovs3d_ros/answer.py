@@ -1,0 +1,90 @@
+"""The answer to a question in words, from one snapshot: what is there, where, and how sure that is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ovs3d_ros.config import QueryConfig
+from ovs3d_ros.field import refined_answer, vocabulary_indices
+from ovs3d_ros.horizon import observed_share
+from ovs3d_ros.instances import find_objects
+from ovs3d_ros.presence import Calibration, is_general, presence_evidence, presence_probability, verdicts
+from ovs3d_ros.query import choose_labels, inside, relevancy, restore_taken
+from ovs3d_ros.types import MapSnapshot, QueryResult, RefinedField, UserError
+
+MODES = ("relevancy", "argmax")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked, its words encoded.
+
+    Attributes:
+        prompts: the P prompts.
+        texts: [P, D] their unit features.
+        negatives: the negatives the user named; None for the usual ones.
+        against: [M, D] unit features of what the prompts compete against.
+        distractors: [K, D] unit features of `Calibration.distractors`.
+        mode: one of `MODES`.
+        threshold: relevancy above which a Gaussian carries a label.
+        max_instances: per prompt, 0 = all.
+        roi: [2, 3] corners of a box in metres outside of which nothing is labelled; None: everywhere.
+    """
+
+    prompts: list[str]
+    texts: torch.Tensor
+    negatives: list[str] | None
+    against: torch.Tensor
+    distractors: torch.Tensor
+    mode: str
+    threshold: float
+    max_instances: int
+    roi: np.ndarray | None
+
+
+def check_mode(mode: str) -> None:
+    """Raises UserError unless there is such a mode."""
+    if mode not in MODES:
+        raise UserError(f"mode {mode!r}: choose {' or '.join(MODES)}")
+
+
+def answer(question: Question, snapshot: MapSnapshot, field: RefinedField | None, calibration: Calibration,
+           config: QueryConfig) -> QueryResult:
+    """Answers a question.
+
+    Args:
+        question: what is asked.
+        snapshot: the map.
+        field: the refined field to prefer where it has the names.
+        calibration: of the encoder.
+        config: when a thing counts as found, and what an instance is.
+    """
+    prompts, count = question.prompts, len(question.prompts)
+    # One row per text: all that follows runs along rows, several times as fast as across them with a million Gaussians.
+    directions = snapshot.codec.directions(torch.cat([question.texts, question.against]))
+    cosines = (directions.T.contiguous() @ snapshot.codes.T).T
+    positive, known = cosines[:, :count], (snapshot.codes[:, -1] != 0) & (snapshot.weight >= config.min_weight)
+    scores = relevancy(positive, cosines[:, count:], calibration.temperature).mul_(known[:, None])
+    evidence = presence_evidence(
+        snapshot.codes, snapshot.weight, positive, scores, snapshot.codec.directions(question.distractors),
+        question.texts @ question.distractors.T < calibration.synonym, known)
+    presence = presence_probability(evidence, is_general(prompts, calibration.distractors), calibration)
+    found = presence >= config.presence
+    columns = vocabulary_indices(field, prompts, question.negatives, question.mode)
+    if (columns >= 0).any():
+        positive, scores = refined_answer(field.probabilities, columns, positive, scores, calibration.threshold)
+    labels = choose_labels(question.mode, scores, positive, found, question.threshold)
+    if question.mode == "relevancy":
+        strongest = torch.from_numpy(evidence.strongest).to(known.device)
+        labels = restore_taken(labels, scores, found, question.threshold, strongest, config.min_instance)
+    labels = labels * (known & inside(snapshot.gaussians["means"], question.roi))
+    objects, instances = find_objects(
+        snapshot.gaussians["means"].cpu().numpy(), labels.cpu().numpy(), scores.cpu().numpy(),
+        snapshot.views.cpu().numpy(), prompts, config, question.max_instances)
+    return QueryResult(
+        prompts=prompts, map_version=snapshot.version, found=found, presence=presence, score=evidence.peak,
+        evidence=evidence.table, relevancy=scores, labels=labels, instances=torch.from_numpy(instances),
+        objects=objects, verdicts=verdicts(presence, config), observed=observed_share(snapshot), field=field)

@@ -1,0 +1,258 @@
+"""From labelled Gaussians to things: clusters of one label, each with an oriented box."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from ovs3d_ros.config import QueryConfig
+from ovs3d_ros.geometry import matrix_to_quat
+from ovs3d_ros.types import SemanticObject
+
+_TURNS = np.radians(np.arange(0, 90, 5))
+_ALIKE = 0.8  # ratio of standard deviations above which two principal axes may be anyone's
+_OUTSIDE = 0.02  # share of a thing's Gaussians that may lie beyond either side of its box
+_SAMPLE, _TURN_SAMPLE = 2000, 250  # Gaussians a box is measured on, and those its turn about an axis is tried on
+_BITS = 20  # of a cell number along an axis
+
+
+def find_objects(means: np.ndarray, labels: np.ndarray, scores: np.ndarray, views: np.ndarray, prompts: list[str],
+                 config: QueryConfig, max_instances: int) -> tuple[list[SemanticObject], np.ndarray]:
+    """Groups labelled Gaussians into instances with oriented boxes: by prompt, best first.
+
+    Args:
+        means: [N, 3] metres.
+        labels: [N] 0 = none, else 1 + prompt index.
+        scores: [N, P] relevancy.
+        views: [N] keyframes that saw each Gaussian.
+        prompts: the P prompts.
+        config: gap and smallest size of an instance.
+        max_instances: per prompt, 0 = all.
+
+    Returns:
+        The objects and the instance number [N] of each Gaussian (0 = none).
+    """
+    rows = labels.nonzero()[0]
+    points, carried = means[rows], labels[rows]
+    component, count = connected_components(points, config.instance_gap, carried)
+    order, starts = _grouped(component, count)
+    sizes, label_of = np.diff(starts), carried[order[starts[:-1]]]
+    score = np.bincount(component, weights=scores[rows, carried - 1], minlength=count) / sizes
+    chosen = _best(score * np.sqrt(sizes), label_of, sizes >= config.min_instance, max_instances)
+    centers, axes, extents = oriented_boxes(points[order], np.stack([starts[:-1], starts[1:]], 1)[chosen])
+    objects, number = [], np.zeros(count, np.int64)
+    for center, turned, size, c in zip(centers, axes, extents, chosen):
+        members = rows[order[starts[c]:starts[c + 1]]]
+        objects.append(SemanticObject(
+            prompt=prompts[label_of[c] - 1], label=int(label_of[c]), instance=len(objects) + 1, score=float(score[c]),
+            center=center, quat=matrix_to_quat(turned), size=size, num_gaussians=len(members),
+            views=int(views[members].max())))
+        number[c] = len(objects)
+    instances = np.zeros(len(labels), np.int64)
+    instances[rows] = number[component]
+    return objects, instances
+
+
+def _best(merit: np.ndarray, groups: np.ndarray, allowed: np.ndarray, limit: int) -> np.ndarray:
+    """Indices of the allowed, by group and then by merit, at most `limit` (0 = all) of each group."""
+    ranked = np.lexsort((-merit, groups))
+    ranked = ranked[allowed[ranked]]
+    place = np.arange(len(ranked)) - np.searchsorted(groups[ranked], groups[ranked])
+    return ranked[place < limit] if limit else ranked
+
+
+def connected_components(points: np.ndarray, gap: float, groups: np.ndarray) -> tuple[np.ndarray, int]:
+    """Joins points of one group whose voxels of side `gap` touch, corners included.
+
+    Args:
+        points: [M, 3] metres.
+        gap: metres; voxels are made larger where the points spread over more than a million of them along an axis.
+        groups: [M] small non-negative integers.
+
+    Returns:
+        Component number [M], counted from 0, and how many there are.
+    """
+    if not len(points):
+        return np.zeros(0, np.int64), 0
+    return _joined(np.ascontiguousarray(points, np.float64), float(gap), np.ascontiguousarray(groups, np.int64))
+
+
+@njit(cache=True, nogil=True)
+def _joined(points, gap, groups):
+    """Components of voxels of one group that touch: a hash table of voxels, then union-find."""
+    count, low = len(points), np.full(3, np.inf)
+    for i in range(count):
+        for a in range(3):
+            low[a] = min(low[a], points[i, a])
+    # On the grid of the origin, so that a cluster does not fall apart because another one appeared elsewhere.
+    side = max(gap, np.max(np.abs(points)) * 4 / (1 << _BITS))
+    first = np.floor(low / side) - 1
+    bits, voxels = 10, 0
+    keys, voxel_groups, parent = np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count, np.int64)
+    voxel_of, table = np.empty(count, np.int64), np.full(1 << bits, -1, np.int32)  # slot to voxel
+    for i in range(count):
+        key = 0
+        for a in range(3):
+            key = (key << _BITS) + int(np.floor(points[i, a] / side) - first[a])
+        slot = _slot(table, keys, voxel_groups, key, groups[i], bits)
+        if table[slot] < 0:
+            keys[voxels], voxel_groups[voxels], parent[voxels] = key, groups[i], voxels
+            table[slot], voxel_of[i] = voxels, voxels
+            voxels += 1
+            if 2 * voxels > len(table):
+                bits += 2
+                table = _table(keys, voxel_groups, voxels, bits)
+        else:
+            voxel_of[i] = table[slot]
+    for voxel in range(voxels):
+        for step in range(14, 27):  # the half of the neighbours that come later; the others find this one
+            offset = (((step // 9 - 1) << 2 * _BITS) + ((step // 3 % 3 - 1) << _BITS) + step % 3 - 1)
+            other = table[_slot(table, keys, voxel_groups, keys[voxel] + offset, voxel_groups[voxel], bits)]
+            if other >= 0:
+                a, b = _root(parent, voxel), _root(parent, other)
+                parent[max(a, b)] = min(a, b)
+    number, components = np.empty(voxels, np.int64), 0
+    for voxel in range(voxels):  # a root comes before its followers
+        root = _root(parent, voxel)
+        if root == voxel:
+            number[voxel], components = components, components + 1
+        else:
+            number[voxel] = number[root]
+    return number[voxel_of], components
+
+
+@njit(cache=True, nogil=True)
+def _table(keys, groups, voxels, bits):
+    """A hash table of 2^bits slots that holds the first `voxels` keys."""
+    table = np.full(1 << bits, -1, np.int32)
+    for voxel in range(voxels):
+        table[_slot(table, keys, groups, keys[voxel], groups[voxel], bits)] = voxel
+    return table
+
+
+@njit(cache=True, nogil=True)
+def _slot(table, keys, groups, key, group, bits):
+    """Where a voxel of a group is in the table, or the empty slot where it would be (Fibonacci hashing)."""
+    mask = (1 << bits) - 1
+    slot = (((key + group * 0x632BE59BD9B4E019) * -0x61C8864680B583EB) >> (64 - bits)) & mask
+    while table[slot] >= 0 and (keys[table[slot]] != key or groups[table[slot]] != group):
+        slot = (slot + 1) & mask
+    return slot
+
+
+@njit(cache=True, nogil=True)
+def _root(parent, i):
+    while parent[i] != i:
+        parent[i] = parent[parent[i]]
+        i = parent[i]
+    return i
+
+
+@njit(cache=True, nogil=True)
+def _grouped(number, count):
+    """Indices [M] sorted by number [M] below `count`, keeping their order, and where each number starts [count + 1]."""
+    starts = np.zeros(count + 1, np.int64)
+    for n in number:
+        starts[n + 1] += 1
+    starts = np.cumsum(starts)
+    order, place = np.empty(len(number), np.int64), starts.copy()
+    for i, n in enumerate(number):
+        order[place[n]] = i
+        place[n] += 1
+    return order, starts
+
+
+def oriented_boxes(points: np.ndarray, segments: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes along the principal axes of point sets, between their 2nd and 98th percentiles, longest axis first.
+
+    Where two principal axes spread alike, as on a square table, they are arbitrary, and a box along them may be 1.4 times
+    too wide: there it is turned to the tightest.
+
+    Args:
+        points: [M, 3] metres, set after set.
+        segments: [K, 2] where each set starts and stops in `points`.
+
+    Returns:
+        centers [K, 3], axes [K, 3, 3] (columns, a rotation), sizes [K, 3] in metres.
+    """
+    points = np.ascontiguousarray(points, np.float64)
+    means, covariances = _moments(points, segments)
+    axes = np.ascontiguousarray(np.linalg.eigh(covariances)[1][:, :, ::-1].transpose(0, 2, 1))  # one per row
+    axes[np.linalg.det(axes) < 0, 2] *= -1
+    centers, sizes = np.empty((2, len(segments), 3))
+    _fit(points, segments, means, axes, centers, sizes)
+    return centers, axes.transpose(0, 2, 1), sizes
+
+
+@njit(cache=True, nogil=True)
+def _moments(points, segments):
+    """Means [K, 3] and covariances [K, 3, 3] of the sets."""
+    means, covariances = np.zeros((len(segments), 3)), np.zeros((len(segments), 3, 3))
+    for k in range(len(segments)):
+        start, stop = segments[k]
+        for i in range(start, stop):
+            means[k] += points[i]
+        means[k] /= stop - start
+        for i in range(start, stop):
+            for a in range(3):
+                for b in range(3):
+                    covariances[k, a, b] += (points[i, a] - means[k, a]) * (points[i, b] - means[k, b])
+        covariances[k] /= stop - start
+    return means, covariances
+
+
+@njit(cache=True, nogil=True)
+def _fit(points, segments, means, axes, centers, sizes):
+    """Turns `axes` [K, 3, 3] (rows) where they are arbitrary, and measures the boxes along them."""
+    for k in range(len(segments)):
+        start, stop = segments[k]
+        local = _along_axes(points[start:stop:1 + (stop - start) // _SAMPLE], means[k], axes[k])
+        for a, b in ((0, 1), (1, 2), (0, 2)):
+            spread_a, spread_b = local[a].std(), local[b].std()
+            if min(spread_a, spread_b) >= _ALIKE * max(spread_a, spread_b):
+                angle = _tightest(local[a, ::1 + local.shape[1] // _TURN_SAMPLE],
+                                  local[b, ::1 + local.shape[1] // _TURN_SAMPLE])
+                for rows in (local, axes[k]):
+                    turned = rows[a] * np.cos(angle) + rows[b] * np.sin(angle)
+                    rows[b] = rows[b] * np.cos(angle) - rows[a] * np.sin(angle)
+                    rows[a] = turned
+        centers[k] = means[k]
+        for a in range(3):
+            low, high = _span(local[a])
+            sizes[k, a] = high - low
+            centers[k] += axes[k, a] * ((low + high) / 2)
+
+
+@njit(cache=True, nogil=True)
+def _along_axes(points, mean, axes):
+    """Coordinates [3, S] of points [S, 3] along `axes` (rows), from the mean."""
+    local = np.empty((3, len(points)))
+    for i in range(len(points)):
+        for a in range(3):
+            local[a, i] = ((points[i, 0] - mean[0]) * axes[a, 0] + (points[i, 1] - mean[1]) * axes[a, 1]
+                           + (points[i, 2] - mean[2]) * axes[a, 2])
+    return local
+
+
+@njit(cache=True, nogil=True)
+def _tightest(x, y):
+    """The turn of both axes that makes the smallest rectangle round the points x, y [S]."""
+    best, smallest = 0.0, np.inf
+    for angle in _TURNS:
+        low_x, high_x = _span(x * np.cos(angle) + y * np.sin(angle))
+        low_y, high_y = _span(y * np.cos(angle) - x * np.sin(angle))
+        area = (high_x - low_x) * (high_y - low_y)
+        if area < smallest:
+            best, smallest = angle, area
+    return best
+
+
+@njit(cache=True, nogil=True)
+def _span(values):
+    """The percentiles between which all but `_OUTSIDE` lie on either side, interpolated linearly."""
+    ordered = np.sort(values)
+    last = len(ordered) - 1
+    below = int(_OUTSIDE * last)
+    share, above = _OUTSIDE * last - below, min(below + 1, last)
+    return (ordered[below] * (1 - share) + ordered[above] * share,
+            ordered[last - below] * (1 - share) + ordered[last - above] * share)

@@ -1,0 +1,78 @@
+"""What the kernels run on: a pool of threads, and memory that is used again."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from . import kernels_tiles
+
+
+class Workspace:
+    """float32 arrays in memory that is kept from pass to pass. Safe to use from several threads at once.
+
+    Pages fresh from the system cost as much as the kernels that fill them, the more so since the system hands
+    them to one thread at a time. What is kept is what was in use at once, rounded up to powers of two.
+    """
+
+    def __init__(self) -> None:
+        self._free: dict[int, list[np.ndarray]] = defaultdict(list)
+        self._lock = threading.Lock()
+
+    def take(self, *shape: int) -> np.ndarray:
+        """An array of this shape with any values."""
+        count = int(np.prod(shape))
+        size = 1 << max(count - 1, 0).bit_length()
+        with self._lock:
+            blocks = self._free[size]
+            block = blocks.pop() if blocks else np.empty(size, np.float32)
+        return block[:count].reshape(shape)
+
+    def give(self, *arrays: np.ndarray) -> None:
+        """Takes back arrays of `take`. Nobody may use them or views of them any more."""
+        with self._lock:
+            for array in arrays:
+                self._free[array.base.size].append(array.base)
+
+
+class ThreadTeam:
+    """Runs a kernel once per thread. Shares are fixed, so results depend on the number of threads only.
+
+    Attributes:
+        size: number of threads.
+        workspace: memory for what the kernels leave each other.
+    """
+
+    def __init__(self, threads: int):
+        available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.size = threads or available
+        self.workspace = Workspace()
+        self._pool = ThreadPoolExecutor(self.size - 1, "rasterizer") if self.size > 1 else None
+
+    def run(self, kernel: Callable[..., None], *arguments: Any) -> None:
+        """Calls kernel(thread, size, *arguments) on every thread and waits; raises what they raise.
+
+        Thread 0 is the caller's own.
+        """
+        others = range(1, self.size) if self._pool else ()
+        futures = [self._pool.submit(kernel, thread, self.size, *arguments) for thread in others]
+        kernel(0, self.size, *arguments)
+        for future in futures:
+            future.result()
+
+    @contextmanager
+    def zeros(self, *shape: int) -> Iterator[np.ndarray]:
+        """A float32 array of zeros for the length of a `with` block."""
+        array = self.workspace.take(*shape)
+        self.run(kernels_tiles.clear_share, array.reshape(-1))
+        try:
+            yield array
+        finally:
+            self.workspace.give(array)
