@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 import rclpy
+from ovs3d_interfaces.action import Refine
 from ovs3d_interfaces.srv import QueryText
+from rclpy.action import ActionClient
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -21,6 +23,7 @@ from ovs3d_ros.ros import conversions
 from ovs3d_ros.ros.environment import free_domain_id
 
 FRAMES = 8
+GOAL_WAIT = 60.0  # seconds
 SETTINGS = {
     "clip.model": "color_encoder:ColorEncoder",
     "dino.model": "color_encoder:GatedPatches",
@@ -180,6 +183,35 @@ class Session:
         )
         assert player.wait(180) == 0, player.output()
         return json.loads(report.read_text(encoding="utf-8"))["frames_sent"]
+
+
+class Goal:
+    """One goal sent to the node of a session, with all feedback to it."""
+
+    def __init__(self, session, names: list[str]):
+        self.feedback: list[Refine.Feedback] = []
+        self.client = ActionClient(session.client.node, Refine, "/ovs3d/refine")
+        assert self.client.wait_for_server(GOAL_WAIT)
+        sent = self.client.send_goal_async(Refine.Goal(names=names), lambda m: self.feedback.append(m.feedback))
+        wait_until(sent.done, GOAL_WAIT)
+        self.handle = sent.result()
+        assert self.handle.accepted
+        self.done = self.handle.get_result_async()
+
+    def wait_for_stage(self, stage: str) -> None:
+        wait_until(lambda: any(f.stage == stage and f.step for f in self.feedback), GOAL_WAIT, lambda: str(self.feedback))
+
+    def cancel(self) -> int:
+        """How many goals the node agrees to cancel."""
+        asked = self.handle.cancel_goal_async()
+        wait_until(asked.done, GOAL_WAIT)
+        return len(asked.result().goals_canceling)
+
+    def end(self) -> tuple[int, Refine.Result]:
+        """Status and result."""
+        wait_until(self.done.done, GOAL_WAIT, lambda: str(self.feedback))
+        self.client.destroy()
+        return self.done.result().status, self.done.result().result
 
 
 @pytest.fixture(scope="module")

@@ -12,17 +12,19 @@ from collections.abc import Iterator
 import pytest
 
 pytest.importorskip("rclpy")
-pytest.importorskip("ovs3d_interfaces")
+pytest.importorskip("ovs3d_interfaces.action")
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
+from action_msgs.msg import GoalStatus  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
+from ovs3d_interfaces.action import Refine  # noqa: E402
 from ovs3d_interfaces.srv import QueryText  # noqa: E402
 from rcl_interfaces.msg import ParameterType  # noqa: E402
 from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from ros_env import Process, use_child_environment, wait_until, write_dataset  # noqa: E402
-from ros_session import FRAMES, SETTINGS, Session, start_node  # noqa: E402
+from ros_session import FRAMES, SETTINGS, Goal, Session, start_node  # noqa: E402
 
 from ovs3d_ros.config import leaves  # noqa: E402
 from ovs3d_ros.pipeline import Ovs3d  # noqa: E402
@@ -62,7 +64,8 @@ def listened_to(session) -> list[str]:
 
 def services(session) -> set[str]:
     offered = dict(session.client.node.get_service_names_and_types_by_node("ovs3d", "/"))
-    return {name.rpartition("/")[2] for name, kinds in offered.items() if kinds[0].startswith(("ovs3d", "std_srvs"))}
+    return {name.rpartition("/")[2] for name, kinds in offered.items()
+            if kinds[0].startswith(("ovs3d", "std_srvs")) and "/_action/" not in name}
 
 
 def set_parameters(session, **values) -> list:
@@ -73,6 +76,9 @@ def set_parameters(session, **values) -> list:
 def test_without_autostart_the_node_waits_and_says_so(session):
     assert state(session) == "unconfigured"
     assert not listened_to(session) and not services(session)
+    status, result = Goal(session, ["red ball"]).end()
+    assert (status, result.error_code) == (GoalStatus.STATUS_ABORTED, Refine.Result.NO_MAP)
+    assert "not configured" in result.error_msg
     wait_until(lambda: "ros2 lifecycle set /ovs3d configure" in session.client.diagnostic(": mapping")[0], 20)
     wait_until(lambda: "ros2 lifecycle set /ovs3d activate" in session.client.diagnostic(": input")[0], 20)
 

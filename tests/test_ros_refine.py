@@ -17,44 +17,15 @@ pytestmark = [pytest.mark.ros, pytest.mark.slow]
 from action_msgs.msg import GoalStatus  # noqa: E402
 from ovs3d_interfaces.action import Refine  # noqa: E402
 from ovs3d_interfaces.srv import GetObjects, LoadMap, SaveMap  # noqa: E402
-from rclpy.action import ActionClient, get_action_server_names_and_types_by_node  # noqa: E402
+from rclpy.action import get_action_server_names_and_types_by_node  # noqa: E402
 from ros_env import SPHERES, wait_until  # noqa: E402
-from ros_session import FRAMES, documented, session  # noqa: E402, F401
+from ros_session import FRAMES, Goal, documented, session  # noqa: E402, F401
 from std_srvs.srv import Trigger  # noqa: E402
 
 from ovs3d_ros.ros import conversions  # noqa: E402
 
 NAMES = ["red ball", "blue ball", "green ball", "grey floor"]
 WAIT = 60.0  # seconds
-
-
-class Goal:
-    """One goal sent to the node of a session, with all feedback to it."""
-
-    def __init__(self, session, names: list[str]):
-        self.feedback: list[Refine.Feedback] = []
-        self.client = ActionClient(session.client.node, Refine, "/ovs3d/refine")
-        assert self.client.wait_for_server(WAIT)
-        sent = self.client.send_goal_async(Refine.Goal(names=names), lambda m: self.feedback.append(m.feedback))
-        wait_until(sent.done, WAIT)
-        self.handle = sent.result()
-        assert self.handle.accepted
-        self.done = self.handle.get_result_async()
-
-    def wait_for_stage(self, stage: str) -> None:
-        wait_until(lambda: any(f.stage == stage and f.step for f in self.feedback), WAIT, lambda: str(self.feedback))
-
-    def cancel(self) -> int:
-        """How many goals the node agrees to cancel."""
-        asked = self.handle.cancel_goal_async()
-        wait_until(asked.done, WAIT)
-        return len(asked.result().goals_canceling)
-
-    def end(self) -> tuple[int, Refine.Result]:
-        """Status and result."""
-        wait_until(self.done.done, WAIT, lambda: str(self.feedback))
-        self.client.destroy()
-        return self.done.result().status, self.done.result().result
 
 
 @pytest.fixture
@@ -135,10 +106,12 @@ def test_other_names_are_answered_as_ever_and_are_not_refined_in_passing(session
 
 
 def test_refined_answers_are_drawn_and_kept_while_the_map_grows(session):
-    session.client.listen("/ovs3d/segmentation/label", conversions.Image, 1)
+    def drawn() -> set[int]:
+        image = session.client.receive("/ovs3d/segmentation/label", conversions.Image, 1)
+        return set(np.unique(np.frombuffer(image.data, np.uint8)).tolist())
+
     session.client.query(*NAMES)
-    image = session.client.receive("/ovs3d/segmentation/label", conversions.Image, 1)
-    assert set(np.unique(np.frombuffer(image.data, np.uint8))) >= {1, 4}
+    wait_until(lambda: drawn() >= {1, 4}, 30, lambda: str(drawn()))
     received = int(session.client.value(": mapping", "frames_received"))
     session.play("--rate", "4")
     session.settle(received + FRAMES)

@@ -16,7 +16,6 @@ from ovs3d_ros.ros.map_folder import MAP_SUFFIX, MapFolder
 from ovs3d_ros.ros.map_services import MapServices
 from ovs3d_ros.ros.publish import Outputs
 from ovs3d_ros.ros.query_service import QueryServices
-from ovs3d_ros.ros.refine_action import RefineAction
 from ovs3d_ros.ros.scope import Scope
 from ovs3d_ros.ros.vocabulary import Vocabulary, check_vocabulary
 from ovs3d_ros.types import Frame
@@ -61,7 +60,6 @@ class Mapping:
             self._queries = QueryServices(node, config, self.pipeline, self.worker, self._outputs)
             MapServices(node, config, self.pipeline, self.worker, self._outputs)
             self._vocabulary = Vocabulary(node, config, self.pipeline, self.worker, self._outputs)
-        self._refinement = RefineAction(node, self.worker)
 
     def _warm_up(self) -> None:
         """Compiles the kernels on the mapping thread; nothing is subscribed to before, so no frame waits for it."""
@@ -87,7 +85,6 @@ class Mapping:
         Raises:
             UserError: the map cannot be written.
         """
-        self._refinement.close()
         self._scope.close()
         if not self.worker.stop(STOP_TIMEOUT):
             self._log.error(f"the mapping thread did not end within {STOP_TIMEOUT:.0f} s")

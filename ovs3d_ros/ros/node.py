@@ -19,6 +19,7 @@ from ovs3d_ros.ros.diagnostics import Diagnostics
 from ovs3d_ros.ros.inputs import Inputs
 from ovs3d_ros.ros.mapping import Mapping
 from ovs3d_ros.ros.params import changed, declare_config
+from ovs3d_ros.ros.refine_action import RefineAction
 from ovs3d_ros.ros.scope import Scope
 from ovs3d_ros.types import UserError
 
@@ -54,6 +55,7 @@ class MappingNode(LifecycleNode):
         self.failure: UserError | None = None
         self.finished = False
         self._inputs = Scope(self)
+        self._refinement = RefineAction(self)
         self.diagnostics = Diagnostics(self, self.config)
         self.add_on_set_parameters_callback(self._on_parameters)
 
@@ -128,6 +130,7 @@ class MappingNode(LifecycleNode):
     def _configure(self) -> None:
         self.mapping = Mapping(self, self.config)
         self.diagnostics.worker = self.mapping.worker
+        self._refinement.attach(self.mapping.worker)
 
     def _activate(self) -> None:
         with self._inputs.collecting():
@@ -149,6 +152,7 @@ class MappingNode(LifecycleNode):
 
     def _cleanup(self) -> None:
         mapping, self.mapping, self.diagnostics.worker = self.mapping, None, None
+        self._refinement.detach()
         if mapping is not None:
             mapping.close()
 

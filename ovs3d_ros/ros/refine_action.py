@@ -25,25 +25,31 @@ NAN = float("nan")
 class RefineAction:
     """Takes every goal, so that a refusal can give its reason as a result, and runs one refinement at a time.
 
-    rclpy runs a goal on a thread of the executor of its own; this group only receives goals and cancellations.
+    rclpy runs a goal on a thread of the executor of its own; this group only receives goals and cancellations. The
+    action is there as long as the node, for rclpy cannot take away an action server while an executor waits for it.
     """
 
-    def __init__(self, node: Node, worker: MappingWorker):
-        """Offers the action."""
+    def __init__(self, node: Node):
+        """Offers the action; until `attach` there is no map to refine."""
         self._log = node.get_logger()
-        self._worker = worker
+        self._worker: MappingWorker | None = None
         self._running = threading.Lock()
         self._closing = False
         self._server = ActionServer(
             node, Refine, "~/refine", self._execute, callback_group=MutuallyExclusiveCallbackGroup(),
             cancel_callback=lambda _: CancelResponse.ACCEPT)
 
-    def close(self) -> None:
-        """Has a refinement that runs stop, waits for it, and takes the action away."""
-        self._closing = True
-        if not self._running.acquire(timeout=CLOSE_TIMEOUT):  # and keeps it: nothing begins any more
+    def attach(self, worker: MappingWorker) -> None:
+        """From now on this worker's map is refined."""
+        self._worker, self._closing = worker, False
+
+    def detach(self) -> None:
+        """Has a refinement that runs stop, and waits for it; then there is no map any more."""
+        self._worker, self._closing = None, True
+        if self._running.acquire(timeout=CLOSE_TIMEOUT):
+            self._running.release()
+        else:
             self._log.error(f"the refinement did not end within {CLOSE_TIMEOUT:.0f} s")
-        self._server.destroy()
 
     def _execute(self, goal: ServerGoalHandle) -> Refine.Result:
         if not self._running.acquire(blocking=False):
@@ -72,9 +78,11 @@ class RefineAction:
         self._log.info(f"refinement: {result.error_msg}")
 
     def _refine(self, goal: ServerGoalHandle, response: Refine.Result) -> None:
-        names = check_prompts(list(goal.request.names), "name")
-        responses.need_map(self._worker)
-        progress = Progress(goal, self._worker)
+        names, worker = check_prompts(list(goal.request.names), "name"), self._worker
+        if worker is None:
+            raise responses.NoMap("the node is not configured: there is no map to refine")
+        responses.need_map(worker)
+        progress = Progress(goal, worker)
 
         def on_step(step: RefineStep) -> bool:
             if self._closing or goal.is_cancel_requested:
@@ -82,7 +90,7 @@ class RefineAction:
             progress.tell(step)
             return True
 
-        step, snapshot = self._worker.refine(names, on_step, TIMEOUT)
+        step, snapshot = worker.refine(names, on_step, TIMEOUT)
         if step.stage != "done" or self._closing or (goal.is_cancel_requested and snapshot is None):
             response.error_code = Refine.Result.CANCELLED
             response.error_msg = "the node is shutting the map down" if self._closing else (
