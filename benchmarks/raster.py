@@ -4,7 +4,8 @@
                                 [--peer package.module:callable ...] [--json FILE]
 
 All contestants are timed in turn, round by round, so that a busy machine slows them alike; times are medians over the
-rounds and ratios are medians of the ratios within a round. A peer is any callable with the arguments of
+rounds and ratios are medians of the ratios within a round; `fastest_ms`, the least of all rounds, is what a busy machine
+disturbs least if they are short and many. A peer is any callable with the arguments of
 `ovs3d_ros.rasterize.Rasterizer.__call__` that returns the image first. gsplat takes part where there is a GPU for it
 (`absent` says what was missing), the plain torch reference on a scene small enough for it. `harmonics` compares
 spherical harmonics of degree 3 in the rasterizer with those in torch. Start-up and memory are measured in processes of
@@ -83,6 +84,7 @@ def race(contestants: dict[str, tuple[Callable, str]], size: tuple[int, int, int
         result[name] = {key: round(statistics.median(t[key] for t in times), 2) for key in times[0]}
         ratios = [t["forward_backward_ms"] / f["forward_backward_ms"] for t, f in zip(times, first, strict=True)]
         result[name]["over_first"] = round(statistics.median(ratios), 3)
+        result[name]["fastest_ms"] = round(min(t["forward_backward_ms"] for t in times), 2)
     return result
 
 
