@@ -10,7 +10,7 @@ import synthetic
 import torch
 
 from ovs3d_ros.evaluate import psnr_aligned
-from ovs3d_ros.mapper import Mapper, is_new_view, render_view
+from ovs3d_ros.mapper import Mapper, _Exposure, is_new_view, render_view
 from ovs3d_ros.rasterize import make_rasterizer
 from ovs3d_ros.types import Frame, Keyframe, UserError
 
@@ -227,6 +227,19 @@ def test_exposure_is_told_from_the_scene() -> None:
         else:
             assert (gains == 1).all()
     assert errors[True] > errors[False] + 1
+
+
+def test_exposures_are_relative_to_their_mean() -> None:
+    """What brightens one keyframe darkens the others: the brightness of the map itself is not up for grabs."""
+    exposure = _Exposure("cpu")
+    for _ in range(3):
+        exposure.grow()
+    for _ in range(20):
+        (exposure.apply(torch.full((1, 1, 3), 0.5), 0) - 0.9).square().sum().backward()
+        exposure.step(0, decay=1.0)
+    rows = torch.stack([exposure.of(index).detach() for index in range(3)])
+    assert (rows[0] > 0.05).all() and (rows[1:] < -0.02).all()
+    assert rows.mean(0).abs().max() < 1e-6
 
 
 def test_newest_keyframe_gets_its_share() -> None:
