@@ -90,7 +90,7 @@ class SeedConfig:
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
     steps_per_keyframe: int = leaf(30, "Optimisation steps for each new keyframe", low=0, high=10_000)
-    final_steps: int = leaf(4000, "Optimisation steps of `ovs3d map` after the last frame", low=0, high=1_000_000)
+    final_steps: int = leaf(5000, "Optimisation steps of `ovs3d map` after the last frame", low=0, high=1_000_000)
     newest_share: float = leaf(0.2, "Part of the steps spent on the newest keyframe", low=0.0, high=1.0)
     ssim_weight: float = leaf(0.2, "Weight of (1 - SSIM) against L1", low=0.0, high=1.0)
     depth_weight: float = leaf(0.1, "Weight of the depth loss where depth is measured", low=0.0, high=10.0)

@@ -10,7 +10,7 @@ import synthetic
 import torch
 
 from ovs3d_ros.evaluate import psnr_aligned
-from ovs3d_ros.mapper import Mapper, is_new_view, render_view
+from ovs3d_ros.mapper import Mapper, _Exposure, is_new_view, render_view
 from ovs3d_ros.rasterize import make_rasterizer
 from ovs3d_ros.types import Frame, Keyframe, UserError
 
@@ -135,6 +135,28 @@ def test_densification_ends_towards_the_horizon() -> None:
     assert len(mapper.gaussians) <= count
 
 
+def test_learning_rates_settle_towards_the_horizon() -> None:
+    mapper = make_mapper(synthetic.make_frames(1), train__densify_every=0)
+    rates = {}
+    for mapper.steps, horizon in ((80, 100), (100, 100), (100, None)):
+        mapper.step(horizon)
+        rates[mapper.steps, horizon] = {g["name"]: g["lr"] for g in mapper.gaussians._optimizer.param_groups}
+    config, extent = mapper.config.train, mapper.gaussians.extent
+    full = dict(log_scales=config.lr_scales, quats=config.lr_quats, opacity_logits=config.lr_opacities,
+                sh_dc=config.lr_colors, sh_rest=config.lr_colors / 20)
+    for key, factor in (((81, 100), 1.0), ((101, 100), 0.1), ((101, None), 1.0)):
+        means = rates[key].pop("means")
+        assert rates[key] == pytest.approx({name: factor * rate for name, rate in full.items()})
+        assert key[1] is None or means < 0.07 * config.lr_means * extent  # these fall from the start
+
+
+@pytest.mark.parametrize("term", ["ssim_weight", "depth_weight"])
+def test_every_term_of_the_loss_counts(term: str) -> None:
+    frames = synthetic.make_frames(1)
+    with_it, without = (make_mapper(frames, **{f"train__{term}": weight}).step().loss for weight in (0.5, 0.0))
+    assert with_it > without + 0.01
+
+
 def test_transparent_gaussians_and_fog_are_pruned() -> None:
     mapper = make_mapper(synthetic.make_frames(1), train__densify_every=1, train__densify_gradient=1e9)
     with torch.no_grad():
@@ -205,6 +227,19 @@ def test_exposure_is_told_from_the_scene() -> None:
         else:
             assert (gains == 1).all()
     assert errors[True] > errors[False] + 1
+
+
+def test_exposures_are_relative_to_their_mean() -> None:
+    """What brightens one keyframe darkens the others: the brightness of the map itself is not up for grabs."""
+    exposure = _Exposure("cpu")
+    for _ in range(3):
+        exposure.grow()
+    for _ in range(20):
+        (exposure.apply(torch.full((1, 1, 3), 0.5), 0) - 0.9).square().sum().backward()
+        exposure.step(0, decay=1.0)
+    rows = torch.stack([exposure.of(index).detach() for index in range(3)])
+    assert (rows[0] > 0.05).all() and (rows[1:] < -0.02).all()
+    assert rows.mean(0).abs().max() < 1e-6
 
 
 def test_newest_keyframe_gets_its_share() -> None:
@@ -292,6 +327,17 @@ def test_corrected_poses_move_the_gaussians_that_the_keyframes_spawned(degree: i
     assert torch.equal(shifted, own)
     assert np.allclose(mapper.keyframes[1].camtoworld, frames[1].camtoworld)
     mapper.step()
+
+
+def test_the_extent_follows_corrected_poses() -> None:
+    frames = synthetic.make_frames(2)
+    mapper = make_mapper(frames)
+    before = mapper.gaussians.extent
+    mapper.update_poses([frames[1].stamp], moved(frames[1], 10.0).camtoworld[None])
+    centers = np.stack([frames[0].camtoworld[:3, 3], moved(frames[1], 10.0).camtoworld[:3, 3]])
+    spread = np.linalg.norm(centers[0] - centers[1]) / 2
+    assert mapper.gaussians.extent == pytest.approx(spread + mapper._median_depth, rel=1e-5) != before
+    assert make_mapper([]).update_poses([0.0], np.eye(4)[None]) == 0
 
 
 def test_points_belong_to_no_keyframe_and_bad_poses_change_nothing() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,27 +17,27 @@ class Workspace:
     """float32 arrays in memory that is kept from pass to pass. Safe to use from several threads at once.
 
     Pages fresh from the system cost as much as the kernels that fill them, the more so since the system hands
-    them to one thread at a time. What is kept is what was in use at once, rounded up to powers of two.
+    them to one thread at a time. Sizes are powers of two, so that a growing map leaves few blocks behind.
     """
 
     def __init__(self) -> None:
-        self._free: dict[int, list[np.ndarray]] = defaultdict(list)
-        self._lock = threading.Lock()
+        # No lock: the calls below are atomic, and `give` may come from the garbage collector inside `take`.
+        self._free: dict[int, list[np.ndarray]] = {}
 
     def take(self, *shape: int) -> np.ndarray:
         """An array of this shape with any values."""
         count = int(np.prod(shape))
         size = 1 << max(count - 1, 0).bit_length()
-        with self._lock:
-            blocks = self._free[size]
-            block = blocks.pop() if blocks else np.empty(size, np.float32)
+        try:
+            block = self._free.setdefault(size, []).pop()
+        except IndexError:
+            block = np.empty(size, np.float32)
         return block[:count].reshape(shape)
 
     def give(self, *arrays: np.ndarray) -> None:
         """Takes back arrays of `take`. Nobody may use them or views of them any more."""
-        with self._lock:
-            for array in arrays:
-                self._free[array.base.size].append(array.base)
+        for array in arrays:
+            self._free[array.base.size].append(array.base)
 
 
 class ThreadTeam:

@@ -1,0 +1,46 @@
+"""Memory that rasterizer passes share: used again, never by two at once, and never with what the last one left."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from rasterize_oracle import NAMES, Scene, make_scene
+
+from ovs3d_ros.rasterize.cpu import CpuRasterizer
+from ovs3d_ros.rasterize.team import ThreadTeam
+
+
+def forward(rasterizer: CpuRasterizer, scene: Scene) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The scene's loss and the leaves that it depends on."""
+    leaves = [tensor.clone().requires_grad_() for tensor in scene.gaussians]
+    image = rasterizer(*leaves, scene.viewmats, scene.Ks, scene.width, scene.height)[0]
+    return (image * scene.v_image).sum(), leaves
+
+
+def test_memory_comes_back_and_is_cleared() -> None:
+    team = ThreadTeam(2)
+    with team.zeros(3, 50) as first:
+        address = first.ctypes.data
+        first.fill(7.0)
+        with team.zeros(3, 50) as second:  # the other one is still in use
+            assert second.ctypes.data != address
+    with team.zeros(10, 14) as third:
+        assert third.shape == (10, 14) and third.ctypes.data in (address, second.ctypes.data)
+        assert not third.any()
+    assert team.workspace.take(0, 8).shape == (0, 8)
+
+
+def test_a_pass_between_forward_and_backward_changes_nothing() -> None:
+    one, other = make_scene(channels=5), make_scene(channels=5, seed=3)
+    loss, leaves = forward(CpuRasterizer(2), one)
+    truth = torch.autograd.grad(loss, leaves)
+    rasterizer = CpuRasterizer(2)
+    for _ in range(2):  # memory is fresh in the first round only
+        loss, leaves = forward(rasterizer, one)
+        between, others = forward(rasterizer, other)
+        torch.autograd.grad(between, others)
+        for _ in range(2):
+            gradients = torch.autograd.grad(loss, leaves, retain_graph=True)
+            for name, gradient, expected in zip(NAMES, gradients, truth, strict=True):
+                np.testing.assert_array_equal(gradient.numpy(), expected.numpy(), err_msg=name)
+        del loss, between
