@@ -255,12 +255,15 @@ def test_query_text_is_the_documented_service() -> None:
         "map_version": "uint64",
         "found": "sequence<boolean>",
         "presence": "sequence<float>",
+        "verdict": "sequence<uint8>",
+        "observed": "float",
         "objects": "sequence<ovs3d_interfaces/SemanticObject>",
         "cloud": "sensor_msgs/PointCloud2",
         "masks": "sequence<sensor_msgs/Image>",
         "latency_ms": "float",
     }
     assert (request.RELEVANCY, request.ARGMAX) == (0, 1)
+    assert (response.NO, response.UNSURE, response.YES) == (0, 1, 2)
     codes = (response.OK, response.NO_MAP, response.BAD_REQUEST, response.OUT_OF_MEMORY, response.TIMEOUT)
     assert codes == (0, 1, 2, 3, 4)
 
