@@ -38,7 +38,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "no alignment (FDA)": {"refine.strength": 0.0},
     "alignment without normals": {"refine.normal_scale": 10.0},
     "alignment without colour": {"refine.color_scale": 1e4},
-    "background names none": {"refine.background": ["object"]},
+    "one background name": {"refine.background": ["object"]},
     "rank 16": {"map.codec_dim": 16},
     "rank 61": {"map.codec_dim": 61},
     "crop pyramid": {"clip.mode": "pyramid"},
