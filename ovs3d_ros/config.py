@@ -148,7 +148,7 @@ class QueryConfig:
                                   "default of the encoder", low=-1.0, high=1.0)
     calibration: str = leaf("", "File of `ovs3d calibrate` for the encoder in use; empty: the encoder's own, which only "
                                 "the bundled one has")
-    presence: float = leaf(0.55, "Probability from which a prompt counts as found", low=0.0, high=1.0)
+    presence: float = leaf(0.6, "Probability from which a prompt counts as found", low=0.0, high=1.0)
     absent: float = leaf(0.2, "Probability below which it counts as absent; between the two nobody can be sure", low=0.0,
                          high=1.0)
     min_weight: float = leaf(1.0, "Gaussians with less blending weight than this take no part", unit="px", low=0.0)
