@@ -40,7 +40,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "alignment without colour": {"refine.color_scale": 1e4},
     "one background name": {"refine.background": ["object"]},
     "rank 16": {"map.codec_dim": 16},
-    "rank 61": {"map.codec_dim": 61},
+    "rank 29": {"map.codec_dim": 29},
     "crop pyramid": {"clip.mode": "pyramid"},
     "half the views": {},
 }
