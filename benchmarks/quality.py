@@ -3,11 +3,10 @@
     python benchmarks/quality.py DATA [DATA ...] [--every 5] [--seeds 0 1 2] [--protocol dataset] [--held-out-names 3]
                                  [--ablate] [--set key=value ...] [--maps FOLDER] [--json FILE]
 
-Every `--every`-th view is kept from the map and scored; 0 maps and scores all views, as 3D-OVS does. Its published
-folders are read as they are: `--every 0 --protocol 3dovs-a bed bench lawn room sofa`, with `--set clip.model=ViT-B-16
-clip.pretrained=openai refine.temperature=...`. Names held out are left out of the vocabulary that the map is refined
-for, and asked for afterwards. `--ablate` repeats everything with one part changed at a time. `--maps` keeps the maps, and
-takes those that are there.
+Every `--every`-th view is kept from the map and scored; 0 maps and scores all views, as 3D-OVS does: for its published folders
+`--every 0 --protocol 3dovs-a --set clip.model=ViT-B-16`, which has not been run, for they cannot be had here. Names held out are
+left out of the vocabulary that the map is refined for, and asked for afterwards. `--ablate` repeats everything with one part
+changed at a time. `--maps` keeps the maps, and takes those that are there if they were made with these settings.
 """
 
 from __future__ import annotations
@@ -24,10 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from ovs3d_ros.config import Config, override
+from ovs3d_ros.config import ASKING, Config, leaves, override
 from ovs3d_ros.config_io import parse_assignments
 from ovs3d_ros.datasets import Dataset, open_dataset, split_holdout
 from ovs3d_ros.evaluate import PROTOCOLS, SegmentationScore, mean_over_scenes, score_segmentation
+from ovs3d_ros.map_file import load_map
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.segment import Segmenter, by_gaussians, by_pixels
 from ovs3d_ros.types import MapSnapshot
@@ -48,9 +48,11 @@ HALF = "half the views"
 
 
 def make_map(dataset: Dataset, views: Sequence[int], settings: dict[str, Any], path: Path) -> Path:
-    """Maps some views of a dataset as a robot would, one after the other, unless the map is there already."""
-    if not path.exists():
-        pipeline = Ovs3d(override(Config(), settings))
+    """Maps some views of a dataset as a robot would, one after the other, unless that map is there already."""
+    config = override(Config(), settings)
+    wanted = _made({leaf.path: value for leaf, value in leaves(config)})
+    if not path.exists() or _made(load_map(path)[1].meta["config"]) != wanted:
+        pipeline = Ovs3d(config)
         for index in views:
             if pipeline.add_frame(dataset[index]):
                 pipeline.optimize(pipeline.config.train.steps_per_keyframe)
@@ -58,6 +60,11 @@ def make_map(dataset: Dataset, views: Sequence[int], settings: dict[str, Any], p
             pass
         pipeline.save(path)
     return path
+
+
+def _made(config: dict[str, Any]) -> str:
+    """What of a configuration a map depends on."""
+    return json.dumps({key: value for key, value in config.items() if not key.startswith(ASKING)}, sort_keys=True)
 
 
 class Scene:
@@ -122,7 +129,7 @@ def _iou(scene: Scene, pipeline: Ovs3d, snapshot: MapSnapshot, result: Any, name
 def run(scenes: list[Scene], seeds: Sequence[int], settings: dict[str, Any], maps: Path, held_out: int,
         label: str) -> dict[str, Any]:
     """All scenes and seeds under one setting: a row each, and the mean over scenes with its deviation over seeds."""
-    remade = {key: value for key, value in settings.items() if not key.startswith(("refine.", "query."))}
+    remade = {key: value for key, value in settings.items() if not key.startswith(ASKING)}
     tag = "".join(f"-{key}={value}" for key, value in remade.items()).replace("/", "_")
     rows, means, new_names = {}, [], []
     for seed in seeds:

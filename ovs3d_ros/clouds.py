@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ovs3d_ros.config import OutputConfig
-from ovs3d_ros.gaussians import SH_C0
+from ovs3d_ros.rasterize.spherical import base_colors
 from ovs3d_ros.types import MapSnapshot, QueryResult, UserError
 from ovs3d_ros.visualize import label_colors
 
@@ -30,8 +30,8 @@ def thin(indices: np.ndarray, limit: int) -> np.ndarray:
 def point_columns(snapshot: MapSnapshot, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Points [M, 3] float32 metres and their base colours [M, 3] uint8."""
     points = snapshot.gaussians["means"].cpu().numpy()[indices]
-    base = snapshot.gaussians["sh"][:, 0].cpu().numpy()[indices]
-    rgb = np.clip((base * SH_C0 + 0.5) * 255.0, 0, 255).round().astype(np.uint8)
+    base = base_colors(snapshot.gaussians["sh"]).cpu().numpy()[indices]
+    rgb = np.clip(base * 255.0, 0, 255).round().astype(np.uint8)
     return points.astype(np.float32), rgb
 
 

@@ -22,11 +22,12 @@ from ovs3d_ros.codec import FeatureCodec
 from ovs3d_ros.config import Config, RefineConfig
 from ovs3d_ros.encoders import ImageTextEncoder, PatchEncoder, make_dino
 from ovs3d_ros.field import SOLID, completed, distribution, lifted_cosines, make_field, render_channels
-from ovs3d_ros.gaussians import SH_C0, Gaussians
+from ovs3d_ros.gaussians import Gaussians
 from ovs3d_ros.geometry import camera_tensors
 from ovs3d_ros.lift import pixel_codes
 from ovs3d_ros.losses import fda, pairwise_js, rda
 from ovs3d_ros.rasterize import Rasterizer
+from ovs3d_ros.rasterize.spherical import base_colors
 from ovs3d_ros.types import Camera, Frame, MapSnapshot, RefinedField, UserError
 
 _SAME_POSE = 2e-3  # metres, and of the rotation matrix: a pose that went through ROS is no more exact
@@ -128,8 +129,7 @@ def refine_field(field: RefinedField, snapshot: MapSnapshot, rasterizer: Rasteri
     yield RefineStep("aligning", 0, 1)
     prior = distribution(cosines, field.temperature)
     if config.strength > 0:
-        colors = 0.5 + SH_C0 * snapshot.gaussians["sh"][:, 0]
-        affinity = affinities(snapshot.gaussians["means"], colors, config)
+        affinity = affinities(snapshot.gaussians["means"], base_colors(snapshot.gaussians["sh"]), config)
         prior = aligned(prior, snapshot.weight, affinity, config.strength)
     changed = float((prior.argmax(-1) != field.probabilities.argmax(-1)).float().mean())
     yield RefineStep("aligning", 1, 1)

@@ -223,7 +223,7 @@ class QueryResult:
         observed: share of the horizon round the keyframes that the map shows: where it is well below 1, what is not in the
             map may stand where no camera has looked.
         score: [P] float, the evidence the decision rests on (peak relevancy).
-        evidence: [P, E] all the evidence of presence, see `query.Evidence`.
+        evidence: [P, E] all the evidence of presence, see `presence.Evidence`.
         relevancy: [N, P] float32 per Gaussian, 0..1.
         labels: [N] int64, 0 = none, else 1 + prompt index.
         instances: [N] int64, 0 = none, else `SemanticObject.instance`.

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ovs3d_ros.config import Config, override
+from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.types import Camera, Frame
 
 torch.set_num_threads(1)  # tensors here are tiny: spinning threads only steal time from each other
@@ -122,3 +123,14 @@ def textured_plane(camera: Camera, camtoworld: np.ndarray, seed: int = 0) -> tup
         distance = ((points[..., :2] - center) ** 2).sum(-1) / width**2
         rgb += np.exp(-0.5 * distance)[..., None] * color
     return (rgb.clip(0, 1) * 255).astype(np.uint8), depth.astype(np.float32)
+
+
+def build_map(frames: list[Frame], steps: int = 20, **settings) -> Ovs3d:
+    """A map of frames that all become keyframes, with settings of `make_config`."""
+    pipeline = Ovs3d(make_config(**settings))
+    for frame in frames:
+        assert pipeline.add_frame(frame)
+    pipeline.optimize(steps)
+    for _ in pipeline.relift():
+        pass
+    return pipeline

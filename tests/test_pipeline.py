@@ -21,13 +21,7 @@ BOXES = {"red box": synthetic.RED, "green box": synthetic.GREEN, "blue box": syn
 
 
 def build(count: int = 6, steps: int = 20, **settings) -> Ovs3d:
-    pipeline = Ovs3d(synthetic.make_config(**settings))
-    for frame in synthetic.make_frames(count):
-        assert pipeline.add_frame(frame)
-    pipeline.optimize(steps)
-    for _ in pipeline.relift():
-        pass
-    return pipeline
+    return synthetic.build_map(synthetic.make_frames(count), steps, **settings)
 
 
 @pytest.fixture(scope="module")

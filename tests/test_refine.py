@@ -24,13 +24,7 @@ FRAMES = synthetic.make_frames(9)
 
 
 def build(**settings) -> Ovs3d:
-    pipeline = Ovs3d(synthetic.make_config(**(PATCHES | settings)))
-    for frame in FRAMES[::2]:
-        assert pipeline.add_frame(frame)
-    pipeline.optimize(20)
-    for _ in pipeline.relift():
-        pass
-    return pipeline
+    return synthetic.build_map(FRAMES[::2], **(PATCHES | settings))
 
 
 def corrupt(pipeline: Ovs3d, share: float) -> None:

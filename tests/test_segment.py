@@ -18,13 +18,7 @@ FRAMES = synthetic.make_frames(9)
 
 @pytest.fixture(scope="module")
 def room() -> Ovs3d:
-    pipeline = Ovs3d(synthetic.make_config())
-    for frame in FRAMES[::2]:
-        assert pipeline.add_frame(frame)
-    pipeline.optimize(20)
-    for _ in pipeline.relift():
-        pass
-    return pipeline
+    return synthetic.build_map(FRAMES[::2])
 
 
 @pytest.mark.parametrize("way", [by_pixels, by_gaussians])

@@ -13,6 +13,11 @@ SH_C0 = 0.28209479177387814  # Y_00, so that colour = 0.5 + SH_C0 * dc
 COEFFICIENTS = (1, 4, 9, 16)  # of degrees 0 to 3
 
 
+def base_colors(sh: Tensor) -> Tensor:
+    """RGB [N, 3] of harmonics [N, K, 3] over all directions, not clipped."""
+    return 0.5 + SH_C0 * sh[:, 0]
+
+
 def camera_centers(viewmats: Tensor) -> Tensor:
     """Where cameras [C, 4, 4] (rigid, world to camera) stand: -R^T t, [C, 3]."""
     return -(viewmats[:, :3, :3].transpose(1, 2) @ viewmats[:, :3, 3:])[..., 0]
@@ -20,7 +25,7 @@ def camera_centers(viewmats: Tensor) -> Tensor:
 
 def sh_to_colors(sh: Tensor, means: Tensor, center: Tensor) -> Tensor:
     """RGB [N, 3] >= 0 of harmonics [N, K, 3], K = 1, 4, 9 or 16, seen from a camera centre [3]; gradients for all."""
-    colors = 0.5 + SH_C0 * sh[:, 0]
+    colors = base_colors(sh)
     if sh.shape[1] > 1:
         basis = sh_basis(F.normalize(means - center, dim=-1), sh.shape[1] - 1)
         colors = colors + torch.einsum("nk,nkc->nc", basis, sh[:, 1:])
