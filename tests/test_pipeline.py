@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 
+import cv2
 import numpy as np
 import pytest
 import synthetic
@@ -15,7 +16,7 @@ from ovs3d_ros.config import Config, override
 from ovs3d_ros.geometry import check_frame
 from ovs3d_ros.map_file import load_map
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.types import Camera, Frame, UserError
+from ovs3d_ros.types import Camera, CropTable, Frame, UserError
 
 BOXES = {"red box": synthetic.RED, "green box": synthetic.GREEN, "blue box": synthetic.BLUE}
 
@@ -223,6 +224,29 @@ def test_a_loaded_map_is_made_as_before_and_asked_as_set_today(room: Ovs3d, tmp_
     made = [f.name for f in dataclasses.fields(room.config) if f.name not in ("query", "refine")]
     assert len(made) > 5 and all(getattr(again, name) == getattr(room.config, name) for name in made)
     assert again.query == dataclasses.replace(Config().query, min_instance=7) and again.refine == Config().refine
+
+
+class TwoLevels(ColorEncoder):
+    """A pyramid of two levels: what is there, and the same blurred."""
+
+    name = "tests/two-levels"
+
+    def encode_image(self, image: np.ndarray) -> CropTable:
+        levels = [super(TwoLevels, self).encode_image(pixels) for pixels in (image, cv2.GaussianBlur(image, (0, 0), 12))]
+        scales = torch.arange(2).repeat_interleave(len(levels[0].boxes))
+        return CropTable(torch.cat([level.boxes for level in levels]), scales,
+                         torch.cat([level.embeddings for level in levels]), 2)
+
+
+def test_codes_blend_all_levels_and_share_memory_where_there_is_one(room: Ovs3d) -> None:
+    snapshot = build(count=3, steps=5, clip__model=f"{__name__}:TwoLevels").snapshot()
+    known = snapshot.codes[:, -1] != 0
+    first, second = snapshot.scale_codes[known].unbind(1)
+    middle = snapshot.codec.normalize(first + second)
+    torch.testing.assert_close(snapshot.codes[known], middle, atol=1e-4, rtol=0)
+    assert float((first - second).norm(dim=-1).median()) > 0.02, "the levels differ"
+    single = room.snapshot()
+    assert single.codes.data_ptr() == single.scale_codes.data_ptr()
 
 
 def test_versions_never_go_back(room: Ovs3d, tmp_path) -> None:
