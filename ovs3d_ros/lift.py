@@ -102,24 +102,28 @@ class Lifter:
         """Adds the evidence of one encoded keyframe."""
         self._adapt_codec(keyframe, gaussians)
         if EVIDENCE[0] not in gaussians.stats:
-            self._clear(gaussians, keyframe.crops.num_scales, prefix="")
-        self._accumulate(keyframe, gaussians, rasterizer, prefix="")
+            self._clear(gaussians, keyframe.crops.num_scales, self.codec, prefix="")
+        self._accumulate(keyframe, gaussians, rasterizer, self.codec, prefix="")
 
     def relift(self, keyframes: list[Keyframe], gaussians: Gaussians, rasterizer: Rasterizer) -> Iterator[None]:
-        """Lifts keyframes anew, into the Gaussians as they are by now; yields after each keyframe.
+        """Lifts keyframes anew, into the Gaussians as they are by now, with a codec fitted on all that was seen.
 
-        Queries keep the old evidence until the last keyframe is in. Gaussians may come and go in between.
+        Yields after each keyframe. Queries keep the old evidence until the last one is in. Gaussians may come and go in
+        between.
         """
-        self._clear(gaussians, keyframes[0].crops.num_scales, prefix=FRESH)
+        codec = self._fitter.fit().to(gaussians.device)
+        self._clear(gaussians, keyframes[0].crops.num_scales, codec, prefix=FRESH)
         for keyframe in keyframes:
-            self._accumulate(keyframe, gaussians, rasterizer, prefix=FRESH)
+            self._accumulate(keyframe, gaussians, rasterizer, codec, prefix=FRESH)
             yield
+        self.codec = codec
         for name in EVIDENCE:
             gaussians.stats[name] = gaussians.stats.pop(FRESH + name)
 
-    def _accumulate(self, keyframe: Keyframe, gaussians: Gaussians, rasterizer: Rasterizer, prefix: str) -> None:
+    def _accumulate(self, keyframe: Keyframe, gaussians: Gaussians, rasterizer: Rasterizer, codec: FeatureCodec,
+                    prefix: str) -> None:
         camera = keyframe.camera.fitted(self.config.image_size)
-        codes = pixel_codes(keyframe.crops, self.codec, camera.width, camera.height)  # [S, H, W, C]
+        codes = pixel_codes(keyframe.crops, codec, camera.width, camera.height)  # [S, H, W, C]
         targets = codes.permute(1, 2, 0, 3).flatten(2)[None].to(gaussians.device)
         with torch.no_grad():
             g = gaussians.activated()
@@ -135,9 +139,9 @@ class Lifter:
             views=old["views"] + seen)
         gaussians.stats.update({prefix + name: value for name, value in new.items()})
 
-    def _clear(self, gaussians: Gaussians, scales: int, prefix: str) -> None:
+    def _clear(self, gaussians: Gaussians, scales: int, codec: FeatureCodec, prefix: str) -> None:
         count, device = len(gaussians), gaussians.device
-        gaussians.stats[prefix + "numerators"] = torch.zeros(count, scales, self.codec.dim, device=device)
+        gaussians.stats[prefix + "numerators"] = torch.zeros(count, scales, codec.dim, device=device)
         for name in EVIDENCE[1:]:
             gaussians.stats[prefix + name] = torch.zeros(count, device=device)
 
@@ -158,8 +162,5 @@ class Lifter:
             self.codec = self._fitter.fit().to(gaussians.device)
         elif self.codec.residual(embeddings) > self.config.residual:
             new = self._fitter.fit().to(gaussians.device)
-            carried = self.codec.translation_to(new)
-            for name in ("numerators", FRESH + "numerators"):
-                if name in gaussians.stats:
-                    gaussians.stats[name] = gaussians.stats[name] @ carried.T
+            gaussians.stats["numerators"] = gaussians.stats["numerators"] @ self.codec.translation_to(new).T
             self.codec = new

@@ -283,6 +283,23 @@ def test_relifting_replaces_the_evidence_only_when_it_is_complete() -> None:
     assert not torch.allclose(expected["weight"], old["weight"][torch.arange(len(old["weight"])) != 3], atol=0.5)
 
 
+def test_relifting_fits_the_codec_on_all_keyframes() -> None:
+    """The first keyframes chose the codec; what came later within `residual` would be cut short for good."""
+    g, lifter = scene_gaussians(), Lifter(LiftConfig(image_size=64, residual=1.0), 6)
+    first, second = random_crops(0), random_crops(1)
+    basis = torch.linalg.qr(torch.randn(DIM, DIM, generator=torch.Generator().manual_seed(0)))[0]
+    first.embeddings = first.embeddings[:, :2] @ basis[:2] + basis[4]
+    second.embeddings = second.embeddings[:, :2] @ basis[5:7] + basis[4]
+    frames = [keyframe(0, first), keyframe(1, second)]
+    for frame in frames:
+        lifter.lift(frame, g, RASTERIZER)
+    early = lifter.codec
+    for _ in lifter.relift(frames, g, RASTERIZER):
+        assert lifter.codec is early  # queries meanwhile read the old sums
+    assert lifter.codec.residual(second.embeddings) < 1e-3 < early.residual(second.embeddings)
+    assert g.stats["numerators"].shape[-1] == lifter.codec.dim
+
+
 @pytest.mark.parametrize("image_size", [12, 24])
 def test_weight_counts_pixels_of_the_lifted_view(image_size: int) -> None:
     g, lifter = scene_gaussians(), Lifter(LiftConfig(image_size=image_size), CODE)
