@@ -17,7 +17,7 @@ from .inputs import check_cameras, check_colors, check_gaussians, check_targets
 from .kernels_forward import MAX_PLANAR_CHANNELS
 from .kernels_project import CameraArrays, GaussianArrays, ProjectedArrays
 from .kernels_shade import RGB
-from .kernels_tiles import SPLAT_COLUMNS, Tiles
+from .kernels_tiles import SPLAT_COLUMNS, TILE, Tiles
 from .simd import WIDTH
 from .team import ThreadTeam
 
@@ -91,7 +91,7 @@ def _prepare(
     if shaded:
         team.run(kernels_shade.shade_forward, visible, gaussians.means, _center(camera), sh, packed)
     order = _front_to_back(projected.depths[visible])
-    tiles = kernels_tiles.bin_tiles(splats, order, camera.width, camera.height)
+    tiles = _bin_tiles(team, splats, order, camera.width, camera.height)
     view = _View(camera, projected, visible, splats, packed, tiles)
     weakref.finalize(view, team.workspace.give, splats, packed)
     return view
@@ -103,15 +103,28 @@ def _center(camera: CameraArrays) -> np.ndarray:
 
 
 def _front_to_back(depths: np.ndarray) -> np.ndarray:
-    """Stable order of positive depths [M], int32.
+    """Stable order of positive depths [M], int32. Positive floats sort like their bits, eleven at a time."""
+    keys, order = depths.view(np.uint32), np.arange(len(depths), dtype=np.int32)
+    for shift in (0, 11, 22):
+        kernels_tiles.sort_by_digit(keys, np.uint32(shift), order, sorted_order := np.empty_like(order))
+        order = sorted_order
+    return order
 
-    Positive floats sort like their bits. With the index in the low half of the key, ties keep their order and
-    a plain sort does, which numpy vectorises.
+
+def _bin_tiles(team: ThreadTeam, splats: np.ndarray, order: np.ndarray, width: int, height: int) -> Tiles:
+    """Lists, for every tile, the splats that touch it, front to back.
+
+    Each thread lists the pairs of its share of the splats, which are in depth order, and puts them behind those of the
+    threads before it: no further sort.
     """
-    keys = depths.view(np.uint32).astype(np.uint64) << np.uint64(32)
-    keys |= np.arange(len(depths), dtype=np.uint64)
-    keys.sort()
-    return (keys & np.uint64(0xFFFFFFFF)).astype(np.int32)
+    tiles = -(-width // TILE) * -(-height // TILE)
+    counts = np.zeros((tiles, team.size), np.int64)
+    pairs = team.run(kernels_tiles.list_intersections, splats, order, width, height, counts)
+    offsets = np.zeros(counts.size + 1, np.int64)
+    np.cumsum(counts, out=offsets[1:])
+    ids, cursors = np.empty(offsets[-1], np.int32), offsets[:-1].reshape(counts.shape).T.copy()
+    team.run(lambda thread, _: kernels_tiles.fill_bins(*pairs[thread], cursors[thread], ids))
+    return Tiles(offsets[:: team.size].copy(), ids, width, height)
 
 
 def _composite(team: ThreadTeam, view: _View, image: np.ndarray, transmittance: np.ndarray) -> None:

@@ -162,9 +162,9 @@ def _screen_axes(camera, point, axes, scales, n, out):
 @njit(**HELPER)
 def _covariance(screen):
     """(xx, xy, yy, determinant) of the 2D covariance, with gsplat's low-pass on its diagonal."""
-    xx = screen[0, 0] ** 2 + screen[0, 1] ** 2 + screen[0, 2] ** 2 + EPS2D
+    xx = screen[0, 0] * screen[0, 0] + screen[0, 1] * screen[0, 1] + screen[0, 2] * screen[0, 2] + EPS2D
     xy = screen[0, 0] * screen[1, 0] + screen[0, 1] * screen[1, 1] + screen[0, 2] * screen[1, 2]
-    yy = screen[1, 0] ** 2 + screen[1, 1] ** 2 + screen[1, 2] ** 2 + EPS2D
+    yy = screen[1, 0] * screen[1, 0] + screen[1, 1] * screen[1, 1] + screen[1, 2] * screen[1, 2] + EPS2D
     return xx, xy, yy, xx * yy - xy * xy
 
 

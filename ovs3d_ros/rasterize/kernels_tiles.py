@@ -20,6 +20,9 @@ PIXELS = TILE * TILE
 U, V, CONIC_XX, CONIC_XY, CONIC_YY, OPACITY, HALF_WIDTH, HALF_HEIGHT = range(8)
 SPLAT_COLUMNS = 8
 
+_DIGITS = 2048  # of a radix sort
+_LOW = np.uint32(_DIGITS - 1)
+
 ZERO = np.float32(0.0)
 HALF = np.float32(0.5)
 ONE = np.float32(1.0)
@@ -120,23 +123,39 @@ def _grown(array, used, needed):
 
 
 @njit(**KERNEL)
-def list_intersections(splats, order, width, height, counts):
-    """Every (tile, splat) pair that may hold a visible alpha, in the order given.
+def sort_by_digit(keys, shift, order, sorted_order):
+    """One stable pass of a radix sort: `order` by the 11 bits of `keys` [M] uint32 from `shift` on."""
+    starts = np.zeros(_DIGITS + 1, np.int64)
+    for k in range(keys.shape[0]):
+        starts[1 + ((keys[k] >> shift) & _LOW)] += 1
+    for digit in range(_DIGITS):
+        starts[digit + 1] += starts[digit]
+    for k in range(keys.shape[0]):
+        digit = (keys[order[k]] >> shift) & _LOW
+        sorted_order[starts[digit]] = order[k]
+        starts[digit] += 1
+
+
+@njit(**KERNEL)
+def list_intersections(thread, num_threads, splats, order, width, height, counts):
+    """Every (tile, splat) pair that may hold a visible alpha, of one thread's share of the order.
 
     Args:
+        thread, num_threads: which share.
         splats: [M, 8] float32.
         order: [M] int32, splats front to back.
         width, height: of the image, in pixels.
-        counts: [tiles] int64, raised by the number of pairs of each tile.
+        counts: [tiles, threads] int64, raised in the thread's column by the number of pairs of each tile.
 
     Returns:
-        (tile [I] int32, splat [I] int32, I); the arrays may be longer than I.
+        (tile [I] int32, splat [I] int32, I), in that order; the arrays may be longer than I.
     """
     tiles_x = (width + TILE - 1) // TILE
-    tile_of = np.empty(4 * splats.shape[0] + 16, np.int32)
-    splat_of = np.empty(4 * splats.shape[0] + 16, np.int32)
+    from_, to = share(thread, num_threads, order.shape[0])
+    tile_of = np.empty(4 * (to - from_) + 16, np.int32)
+    splat_of = np.empty(4 * (to - from_) + 16, np.int32)
     used = 0
-    for k in range(order.shape[0]):
+    for k in range(from_, to):
         i = order[k]
         left, right = pixel_span(splats[i, U], splats[i, HALF_WIDTH], 0, width)
         top, bottom = pixel_span(splats[i, V], splats[i, HALF_HEIGHT], 0, height)
@@ -153,28 +172,15 @@ def list_intersections(splats, order, width, height, counts):
                     continue
                 tile_of[used] = y * tiles_x + x
                 splat_of[used] = i
-                counts[y * tiles_x + x] += 1
+                counts[y * tiles_x + x, thread] += 1
                 used += 1
     return tile_of, splat_of, used
 
 
 @njit(**KERNEL)
-def fill_bins(tile_of, splat_of, cursor, ids):
-    """Stable bucket sort of the pairs by tile; `cursor` starts at each tile's first place in `ids`."""
-    for k in range(ids.shape[0]):
+def fill_bins(tile_of, splat_of, used, cursor, ids):
+    """Stable bucket sort of the `used` pairs by tile; `cursor` starts at each tile's first place in `ids`."""
+    for k in range(used):
         tile = tile_of[k]
         ids[cursor[tile]] = splat_of[k]
         cursor[tile] += 1
-
-
-def bin_tiles(splats: np.ndarray, order: np.ndarray, width: int, height: int) -> Tiles:
-    """Lists, for every tile, the splats that touch it, front to back.
-
-    Splats are visited in depth order, so a stable bucket fill by tile needs no further sort.
-    """
-    offsets = np.zeros(1 + -(-width // TILE) * -(-height // TILE), np.int64)
-    tile_of, splat_of, used = list_intersections(splats, order, width, height, offsets[1:])
-    np.cumsum(offsets, out=offsets)
-    ids = np.empty(used, np.int32)
-    fill_bins(tile_of, splat_of, offsets[:-1].copy(), ids)
-    return Tiles(offsets, ids, width, height)

@@ -12,6 +12,8 @@ import numpy as np
 
 from . import kernels_tiles
 
+_WORTH_WAKING = 1 << 18  # elements that take longer to clear than a thread to wake: 0.05 ms
+
 
 class Workspace:
     """float32 arrays in memory that is kept from pass to pass. Safe to use from several threads at once.
@@ -54,22 +56,24 @@ class ThreadTeam:
         self.workspace = Workspace()
         self._pool = ThreadPoolExecutor(self.size - 1, "rasterizer") if self.size > 1 else None
 
-    def run(self, kernel: Callable[..., None], *arguments: Any) -> None:
-        """Calls kernel(thread, size, *arguments) on every thread and waits; raises what they raise.
+    def run(self, kernel: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """Calls kernel(thread, size, *arguments) on every thread and waits; returns and raises what they do.
 
         Thread 0 is the caller's own.
         """
         others = range(1, self.size) if self._pool else ()
         futures = [self._pool.submit(kernel, thread, self.size, *arguments) for thread in others]
-        kernel(0, self.size, *arguments)
-        for future in futures:
-            future.result()
+        first = kernel(0, self.size, *arguments)
+        return [first, *(future.result() for future in futures)]
 
     @contextmanager
     def zeros(self, *shape: int) -> Iterator[np.ndarray]:
         """A float32 array of zeros for the length of a `with` block."""
         array = self.workspace.take(*shape)
-        self.run(kernels_tiles.clear_share, array.reshape(-1))
+        if array.size < _WORTH_WAKING:
+            array.fill(0)
+        else:
+            self.run(kernels_tiles.clear_share, array.reshape(-1))
         try:
             yield array
         finally:
