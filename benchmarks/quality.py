@@ -42,6 +42,9 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "rank 16": {"map.codec_dim": 16},
     "rank 29": {"map.codec_dim": 29},
     "crop pyramid": {"clip.mode": "pyramid"},
+    "crop pyramid, uniform selection": {"clip.mode": "pyramid", "lift.selection": "uniform"},
+    "crop pyramid, faithful selection": {"clip.mode": "pyramid", "lift.selection": "faithful"},
+    "crop pyramid, the smallest crops alone": {"clip.mode": "pyramid", "clip.crop_divisors": (8.0,)},
     "half the views": {},
 }
 HALF = "half the views"

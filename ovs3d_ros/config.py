@@ -115,6 +115,9 @@ class LiftConfig:
                              "what was moved", low=0.0, high=1.0)
     residual: float = leaf(0.15, "Refit the codec when new features leave more than this part of their variance "
                                  "unexplained", low=0.0, high=1.0)
+    selection: str = leaf("sharp", "Which level of the crop pyramid speaks for a Gaussian: the one with the clearest "
+                                   "name (sharp), a mild blend as in 3D-OVS (faithful), or all alike (uniform)",
+                          choices=("uniform", "faithful", "sharp"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import torch
 
 from ovs3d_ros import gaussians as gs
 from ovs3d_ros.answer import Question, answer, check_mode
+from ovs3d_ros.codec import FeatureCodec
 from ovs3d_ros.config import ASKING, Config, leaves, override, resolve_device, resolve_rasterizer
 from ovs3d_ros.encoders import ImageTextEncoder, make_clip
 from ovs3d_ros.field import SOLID, refined_answer, render_channels, vocabulary_indices
@@ -24,6 +25,7 @@ from ovs3d_ros.presence import Calibration, load_calibration
 from ovs3d_ros.query import check_prompts, check_semantics, choose_labels, relevancy
 from ovs3d_ros.rasterize import make_rasterizer
 from ovs3d_ros.refine import Refinement, RefineStep
+from ovs3d_ros.selection import COMMON_NAMES, select_levels
 from ovs3d_ros.types import Camera, Frame, MapSnapshot, QueryResult, UserError
 
 _TEXTS_KEPT = 10_000  # encoded prompts
@@ -199,7 +201,7 @@ class Ovs3d:
             codes, scale_codes, selection, weight, views = (torch.zeros(s, device=g.device) for s in shapes)
         else:
             scale_codes = codec.normalize(g.stats["numerators"])
-            selection = torch.zeros(scale_codes.shape[:2], device=scale_codes.device)
+            selection = self._selection(scale_codes, codec)
             # With one level there is nothing to blend, and the same memory serves both.
             codes = scale_codes[:, 0] if scale_codes.shape[1] == 1 else fuse_scales(scale_codes, selection, codec)
             weight, views = g.stats["weight"].clone(), g.stats["views"].clone()
@@ -216,6 +218,13 @@ class Ovs3d:
             meta=dict(clip=self.clip.name if self.clip else None, steps=mapper.steps, frames=self.frames,
                       psnr=None if np.isnan(mapper.psnr) else mapper.psnr,
                       config={leaf.path: value for leaf, value in leaves(self.config)}))
+
+    def _selection(self, level_codes: torch.Tensor, codec: FeatureCodec) -> torch.Tensor:
+        """Scale-selection logits [N, S]: zeros where there is nothing to select, or no encoder to name things."""
+        if level_codes.shape[1] == 1 or self.clip is None:
+            return torch.zeros(level_codes.shape[:2], device=level_codes.device)
+        names = self.encode_text(list(self.calibration.distractors or COMMON_NAMES))
+        return select_levels(level_codes, names, codec, self.config.lift.selection)
 
     def query(self, prompts: list[str], *, negatives: list[str] | None = None, mode: str = "relevancy",
               threshold: float | None = None, max_instances: int = 0, roi: np.ndarray | None = None,

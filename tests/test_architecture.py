@@ -26,6 +26,7 @@ ORDER = (
     "codec",
     "gaussians",
     "lift",
+    "selection",
     "map_file",
     "losses",
     "neighbours",

@@ -238,15 +238,23 @@ class TwoLevels(ColorEncoder):
                          torch.cat([level.embeddings for level in levels]), 2)
 
 
-def test_codes_blend_all_levels_and_share_memory_where_there_is_one(room: Ovs3d) -> None:
-    snapshot = build(count=3, steps=5, clip__model=f"{__name__}:TwoLevels").snapshot()
+def test_codes_blend_the_levels_as_selected_and_share_memory_where_there_is_one(room: Ovs3d) -> None:
+    pipeline = build(count=3, steps=5, clip__model=f"{__name__}:TwoLevels", lift__selection="uniform")
+    snapshot = pipeline.snapshot()
     known = snapshot.codes[:, -1] != 0
     first, second = snapshot.scale_codes[known].unbind(1)
     middle = snapshot.codec.normalize(first + second)
     torch.testing.assert_close(snapshot.codes[known], middle, atol=1e-4, rtol=0)
     assert float((first - second).norm(dim=-1).median()) > 0.02, "the levels differ"
+    pipeline.configure(override(pipeline.config, {"lift.selection": "sharp"}))
+    pipeline.calibration = dataclasses.replace(pipeline.calibration, distractors=("red", "green", "blue", "grey"))
+    chosen = pipeline.snapshot()
+    weights = torch.softmax(chosen.selection[known], dim=-1)
+    assert float(weights.amax(-1).mean()) > 0.6, "one level speaks for most"
+    expected = snapshot.codec.normalize(weights[:, :1] * first + weights[:, 1:] * second)
+    torch.testing.assert_close(chosen.codes[known], expected, atol=1e-4, rtol=0)
     single = room.snapshot()
-    assert single.codes.data_ptr() == single.scale_codes.data_ptr()
+    assert single.codes.data_ptr() == single.scale_codes.data_ptr() and not single.selection.any()
 
 
 def test_versions_never_go_back(room: Ovs3d, tmp_path) -> None:
