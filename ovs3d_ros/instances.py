@@ -32,25 +32,35 @@ def find_objects(means: np.ndarray, labels: np.ndarray, scores: np.ndarray, view
     Returns:
         The objects and the instance number [N] of each Gaussian (0 = none).
     """
-    rows = labels.nonzero()[0]
+    rows = np.flatnonzero(labels)
     points, carried = means[rows], labels[rows]
     component, count = connected_components(points, config.instance_gap, carried)
     order, starts = _grouped(component, count)
     sizes, label_of = np.diff(starts), carried[order[starts[:-1]]]
-    score = np.bincount(component, weights=scores[rows, carried - 1], minlength=count) / sizes
-    chosen = _best(score * np.sqrt(sizes), label_of, sizes >= config.min_instance, max_instances)
+    totals, seen = _totals(component, count, rows, carried, scores, views)
+    chosen = _best(totals / np.sqrt(sizes), label_of, sizes >= config.min_instance, max_instances)
     centers, axes, extents = oriented_boxes(points[order], np.stack([starts[:-1], starts[1:]], 1)[chosen])
     objects, number = [], np.zeros(count, np.int64)
     for center, turned, size, c in zip(centers, axes, extents, chosen):
-        members = rows[order[starts[c]:starts[c + 1]]]
         objects.append(SemanticObject(
-            prompt=prompts[label_of[c] - 1], label=int(label_of[c]), instance=len(objects) + 1, score=float(score[c]),
-            center=center, quat=matrix_to_quat(turned), size=size, num_gaussians=len(members),
-            views=int(views[members].max())))
+            prompt=prompts[label_of[c] - 1], label=int(label_of[c]), instance=len(objects) + 1,
+            score=float(totals[c] / sizes[c]), center=center, quat=matrix_to_quat(turned), size=size,
+            num_gaussians=int(sizes[c]), views=int(seen[c])))
         number[c] = len(objects)
     instances = np.zeros(len(labels), np.int64)
     instances[rows] = number[component]
     return objects, instances
+
+
+@njit(cache=True, nogil=True)
+def _totals(component, count, rows, carried, scores, views):
+    """Sum of the scores [count] of each component's points, and the most views of any."""
+    totals, seen = np.zeros(count), np.zeros(count)
+    for i in range(len(rows)):
+        c = component[i]
+        totals[c] += scores[rows[i], carried[i] - 1]
+        seen[c] = max(seen[c], views[rows[i]])
+    return totals, seen
 
 
 def _best(merit: np.ndarray, groups: np.ndarray, allowed: np.ndarray, limit: int) -> np.ndarray:
@@ -74,7 +84,7 @@ def connected_components(points: np.ndarray, gap: float, groups: np.ndarray) -> 
     """
     if not len(points):
         return np.zeros(0, np.int64), 0
-    return _joined(np.ascontiguousarray(points, np.float64), float(gap), np.ascontiguousarray(groups, np.int64))
+    return _joined(np.ascontiguousarray(points), float(gap), np.ascontiguousarray(groups, np.int64))
 
 
 @njit(cache=True, nogil=True)
@@ -90,11 +100,15 @@ def _joined(points, gap, groups):
     bits, voxels = 10, 0
     keys, voxel_groups, parent = np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count, np.int64)
     voxel_of, table = np.empty(count, np.int64), np.full(1 << bits, -1, np.int32)  # slot to voxel
+    last = -1
     for i in range(count):
         key = 0
         for a in range(3):
             key = (key << _BITS) + int(np.floor(points[i, a] / side) - first[a])
-        slot = _slot(table, keys, voxel_groups, key, groups[i], bits)
+        if key == last and groups[i] == groups[i - 1]:  # points lie about as they were seen
+            voxel_of[i] = voxel_of[i - 1]
+            continue
+        last, slot = key, _slot(table, keys, voxel_groups, key, groups[i], bits)
         if table[slot] < 0:
             keys[voxels], voxel_groups[voxels], parent[voxels] = key, groups[i], voxels
             table[slot], voxel_of[i] = voxels, voxels
@@ -175,7 +189,7 @@ def oriented_boxes(points: np.ndarray, segments: np.ndarray) -> tuple[np.ndarray
     Returns:
         centers [K, 3], axes [K, 3, 3] (columns, a rotation), sizes [K, 3] in metres.
     """
-    points = np.ascontiguousarray(points, np.float64)
+    points = np.ascontiguousarray(points)
     means, covariances = _moments(points, segments)
     axes = np.ascontiguousarray(np.linalg.eigh(covariances)[1][:, :, ::-1].transpose(0, 2, 1))  # one per row
     axes[np.linalg.det(axes) < 0, 2] *= -1
