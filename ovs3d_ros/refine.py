@@ -25,7 +25,7 @@ from ovs3d_ros.field import SOLID, completed, distribution, lifted_cosines, make
 from ovs3d_ros.gaussians import Gaussians
 from ovs3d_ros.geometry import camera_tensors
 from ovs3d_ros.lift import pixel_codes
-from ovs3d_ros.losses import fda, pairwise_js, rda
+from ovs3d_ros.losses import fda, pairwise_js, pairwise_kl, rda
 from ovs3d_ros.rasterize import Rasterizer
 from ovs3d_ros.rasterize.spherical import base_colors
 from ovs3d_ros.types import Camera, Frame, MapSnapshot, RefinedField, UserError
@@ -35,6 +35,7 @@ _LEAST_WEIGHT = 0.5  # pixels: what was lost to blur is known where this much wa
 _LEAST = 1e-4  # probability: a class ruled out must not cost without bound
 _REFINED, _ROW = "refined", "refined_row"  # statistics: refined distributions; 1 + row when a refinement began
 _MAX_PATCHES = 400  # of a view, compared pairwise by the check
+_DIVERGENCES = {"js": pairwise_js, "kl": pairwise_kl}
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,11 +188,8 @@ def check_views(frames: Sequence[Frame], field: RefinedField, codec: FeatureCode
 
 def objective(field: RefinedField, gaussians: dict[str, torch.Tensor], views: list[CheckView], rasterizer: Rasterizer,
               config: RefineConfig) -> dict[str, float]:
-    """RDA and both sides of FDA of a field at views, and their weighted sum as `objective`; lower is better.
-
-    With the Jensen-Shannon form of FDA, for KL has no upper bound: single patches would decide.
-    """
-    rng, terms = np.random.default_rng(0), []
+    """RDA and both sides of FDA of a field at views, and their weighted sum as `objective`; lower is better."""
+    rng, terms, divergence = np.random.default_rng(0), [], _DIVERGENCES[config.divergence]
     for view in views:
         blended, alpha = render_channels(gaussians, field.probabilities, view.camera, view.camtoworld, rasterizer)
         solid, p = alpha[..., 0] > SOLID, blended.clamp_min(_LEAST)
@@ -201,7 +199,7 @@ def objective(field: RefinedField, gaussians: dict[str, torch.Tensor], views: li
         pick = torch.from_numpy(rng.permutation(len(patches))[:_MAX_PATCHES]).to(patches.device)
         pick = pick[shown[pick]]
         correlation = view.tokens[pick] @ view.tokens[pick].T - config.similarity
-        attract, repel = fda(pairwise_js(patches[pick].log()), correlation)
+        attract, repel = fda(divergence(patches[pick].log()), correlation)
         match = rda(p[solid].log(), view.log_target[solid]) if bool(solid.any()) else attract * 0.0
         terms.append((float(match), float(attract), float(repel)))
     match, attract, repel = (float(term) for term in np.mean(terms, axis=0))

@@ -11,9 +11,10 @@ import synthetic
 import torch
 from color_encoder import ColorEncoder
 
+from ovs3d_ros.config import override
 from ovs3d_ros.field import completed, refined_answer, vocabulary_indices
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.refine import choose_check_views, spread
+from ovs3d_ros.refine import Refinement, choose_check_views, spread
 from ovs3d_ros.types import CropTable, RefinedField, UserError
 
 NAMES = ["red box", "green box", "blue box", "grey wall"]
@@ -66,6 +67,11 @@ def test_corrupted_labels_are_repaired_and_the_check_agrees() -> None:
     for figures in (old, new):
         parts = figures["rda"] + weights.attract * figures["attract"] + weights.repel * figures["repel"]
         assert figures["objective"] == pytest.approx(parts) and figures["repel"] < 0 < figures["attract"]
+    corrupt(pipeline, 0.4)
+    pipeline.config = override(pipeline.config, {"refine.divergence": "kl"})
+    pipeline.refinement = Refinement(pipeline.config, pipeline.rasterizer, pipeline.clip, pipeline.encode_text, "cpu")
+    *_, last = pipeline.refine(NAMES, FRAMES[1::2])
+    assert last.kept and last.figures["before"]["attract"] > 2 * old["attract"], "KL has no upper bound"
 
 
 class ShortSighted(ColorEncoder):
