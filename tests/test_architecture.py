@@ -48,6 +48,7 @@ ORDER = (
     "sensors",
     "datasets",
     "evaluate",
+    "evaluate_queries",
     "calibrate",
     "visualize",
     "clouds",
