@@ -9,7 +9,8 @@ import cv2
 import datasets_on_disk as disk
 import numpy as np
 import pytest
-from box_scene import BOXES, FOCAL, HEIGHT, WIDTH, camera_ring, ray_cast
+import torch
+from box_scene import FOCAL, HEIGHT, WIDTH, camera_ring, ray_cast
 from PIL import Image
 
 from ovs3d_ros import cli, geometry
@@ -91,9 +92,8 @@ def test_every_name_of_a_frame_is_asked_for_by_itself():
         """Stands for a pipeline: relevancy of each name as it is told."""
 
         def render_relevancy(self, prompts, camera, camtoworld, snapshot):
-            import torch
-            maps = {"mug": np.where(MUG.mask, 0.9, 0.1), "cup": np.where(MUG.mask, 0.8, 0.1), "sofa": np.where(MUG.mask, 0.3, 0.1)}
-            return None, torch.tensor(np.stack([maps[name] for name in prompts], axis=-1))
+            highest = {"mug": 0.9, "cup": 0.8, "sofa": 0.3}
+            return None, torch.tensor(np.stack([np.where(MUG.mask, highest[name], 0.1) for name in prompts], axis=-1))
 
     camera = Camera(np.diag([60.0, 60.0, 1.0]), 60, 40)
     frame = Frame(0.0, np.zeros((40, 60, 3), np.uint8), camera, np.eye(4), name="a",
