@@ -79,7 +79,8 @@ def write_colmap_text(root: Path, camera: str = f"PINHOLE {WIDTH} {HEIGHT} 100 1
 
 def write_colmap_binary(root: Path) -> Path:
     write_images(root)
-    rows = [(i + 1, *pose, f"{name}.png", [(57, 11.5, 1)] * i) for i, (name, pose) in enumerate(zip("ab", COLMAP_POSES))]
+    rows = [(i + 1, *pose, f"{name}.png", [(57, 11.5, 1)] * i)
+            for i, (name, pose) in enumerate(zip("ab", COLMAP_POSES))]
     write_binaries(root / "sparse", (WIDTH, HEIGHT, FOCAL, WIDTH / 2, HEIGHT / 2), rows[::-1], [(*POINT, *POINT_COLOR)])
     return root
 
@@ -107,8 +108,8 @@ def write_binaries(model: Path, camera: tuple, images: list[tuple], points: list
 def write_lerf(root: Path) -> Path:
     """The scene `table` of a lerf_ovs folder: image a annotated at twice its size, image b at its own.
 
-    In b two apples lie at columns and rows 8..15 and at columns 40..47, rows 20..27, the first one in a bowl of columns and
-    rows 4..19; in a there is the first apple alone.
+    In b two apples lie at columns and rows 8..15 and at columns 40..47, rows 20..27, the first one in a bowl of
+    columns and rows 4..19; in a there is the first apple alone.
     """
     scene = write_colmap_binary(root / "lerf_ovs" / "table")
     apple, other, bowl = square(8, 8, 15, 15), square(40, 20, 47, 27), square(4, 4, 19, 19)

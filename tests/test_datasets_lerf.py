@@ -96,7 +96,7 @@ BAD = {
     "half a pixel": (_document(height=47.5), "info.height is 47.5; give the size"),
     "no height": (_document(height=0), "info.height is 0; give the size"),
     "infinite width": (_document(width=float("inf")), "info.width is inf; give the size"),
-    "another shape of image": (_document(_object(), width=48, height=64), "48x64 does not match its image b.png of 64x48"),
+    "another shape of image": (_document(_object(), width=48, height=64), "48x64 does not match its image b.png of 64x"),
     "an image without a pose": (_document(name="c.jpg"), "annotates c.jpg, which is none of the 2 posed images"),
     "annotated twice": (_document(name="a.jpg"), "annotates a.jpg, and so does a.json; keep one of them"),
     "object of nothing": (_document(None), "object 0 is None; expected category"),

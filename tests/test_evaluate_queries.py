@@ -174,8 +174,8 @@ def test_figures_are_those_of_the_rendered_relevancy(mapped, tmp_path):
 
 BAD = {
     "not annotated": (["{map}", "{bare}", "--protocol", "lerf"], "has no annotations; put the JSON files of lerf_ovs"),
-    "annotated only": (["{map}", "{scene}"], "has no labels; put index PNGs into labels/ and their names into classes.txt, "
-                                             "or score its annotations with --protocol lerf"),
+    "annotated only": (["{map}", "{scene}"], "has no labels; put index PNGs into labels/ and their names into "
+                                             "classes.txt, or score its annotations with --protocol lerf"),
     "annotated elsewhere": (["{map}", "{scene}", "--protocol", "lerf", "--holdout", "8"],
                             "none of the views to evaluate is annotated; leave out --holdout"),
     "threshold": (["{map}", "{scene}", "--protocol", "lerf", "--threshold", "2"], "--threshold 2.0: give a relevancy"),

@@ -49,16 +49,16 @@ def run(options: argparse.Namespace) -> int:
 
 def _labelled(options: argparse.Namespace, dataset: Dataset, indices: Sequence[int]) -> Sequence[int]:
     if not dataset.has_labels:
+        hint = f", or score its annotations with --protocol {evaluate_queries.PROTOCOL}" if dataset.annotated else ""
         raise UserError(f"{options.data}: has no labels; put index PNGs into labels/ and their names into classes.txt"
-                        + (f", or score its annotations with --protocol {evaluate_queries.PROTOCOL}"
-                           if dataset.annotated else ""))
+                        + hint)
     return indices
 
 
 def _annotated(options: argparse.Namespace, dataset: Dataset, indices: Sequence[int]) -> Sequence[int]:
     if not dataset.annotated:
-        raise UserError(f"{options.data}: has no annotations; put the JSON files of lerf_ovs into label/ in it, or into "
-                        f"label/{dataset.name}/ beside it")
+        raise UserError(f"{options.data}: has no annotations; put the JSON files of lerf_ovs into label/ in it, or "
+                        f"into label/{dataset.name}/ beside it")
     left = [index for index in dataset.annotated if index in indices]
     if not left:
         raise UserError(f"{options.data}: none of the views to evaluate is annotated; leave out --holdout")
