@@ -1,4 +1,4 @@
-"""Segments labelled scenes by all their names, lifted and refined. Prints one JSON document.
+"""Segments labelled scenes by all their names, lifted and refined, or asks for them one by one. Prints one JSON document.
 
     python benchmarks/quality.py DATA [DATA ...] [--every 5] [--seeds 0 1 2] [--protocol dataset] [--held-out-names 3]
                                  [--ablate] [--set key=value ...] [--maps FOLDER] [--json FILE]
@@ -7,6 +7,11 @@ Every `--every`-th view is kept from the map and scored; 0 maps and scores all v
 `--every 0 --protocol 3dovs-a --set clip.model=ViT-B-16`, which has not been run, for they cannot be had here. Names held out are
 left out of the vocabulary that the map is refined for, and asked for afterwards. `--ablate` repeats everything with one part
 changed at a time. `--maps` keeps the maps, and takes those that are there if they were made with these settings.
+
+With `--protocol lerf` DATA are scenes with annotations, and the annotated names are asked for one by one: mIoU and localisation
+accuracy per scene and over scenes. For the published folders, which has not been run either:
+    python benchmarks/quality.py lerf_ovs/figurines lerf_ovs/ramen lerf_ovs/teatime lerf_ovs/waldo_kitchen --every 0
+        --protocol lerf --set clip.model=ViT-B-16 clip.pretrained=openai
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from ovs3d_ros import evaluate_queries
 from ovs3d_ros.config import ASKING, Config, leaves, override
 from ovs3d_ros.config_io import parse_assignments
 from ovs3d_ros.datasets import Dataset, open_dataset, split_holdout
@@ -30,7 +36,7 @@ from ovs3d_ros.evaluate import PROTOCOLS, SegmentationScore, mean_over_scenes, s
 from ovs3d_ros.map_file import load_map
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.segment import Segmenter, by_gaussians, by_pixels
-from ovs3d_ros.types import MapSnapshot
+from ovs3d_ros.types import MapSnapshot, UserError
 
 # What is changed, one part at a time. Those of `refine.` share the map.
 ABLATIONS: dict[str, dict[str, Any]] = {
@@ -51,11 +57,16 @@ HALF = "half the views"
 
 
 def make_map(dataset: Dataset, views: Sequence[int], settings: dict[str, Any], path: Path) -> Path:
-    """Maps some views of a dataset as a robot would, one after the other, unless that map is there already."""
+    """Maps some views of a dataset as a robot would, one after the other, unless that map is there already.
+
+    Without depth the points that the dataset carries come first, as in `ovs3d map`.
+    """
     config = override(Config(), settings)
     wanted = _made({leaf.path: value for leaf, value in leaves(config)})
     if not path.exists() or _made(load_map(path)[1].meta["config"]) != wanted:
         pipeline = Ovs3d(config)
+        if dataset.points is not None and not dataset.has_depth:
+            pipeline.add_points(*dataset.points)
         for index in views:
             if pipeline.add_frame(dataset[index]):
                 pipeline.optimize(pipeline.config.train.steps_per_keyframe)
@@ -76,7 +87,7 @@ class Scene:
     def __init__(self, folder: Path, every: int, protocol: str) -> None:
         self.dataset, self.protocol = open_dataset(folder), protocol
         self.name = self.dataset.name
-        scored, self.mapped = split_holdout(len(self.dataset), every) if every else (range(len(self.dataset)),) * 2
+        scored, self.mapped = split(self.dataset, every)
         self.frames = [frame for frame in (self.dataset[i] for i in scored) if frame.labels is not None]
         self.classes = self.dataset.classes
         self.names = [name for name in self.classes if name]
@@ -88,19 +99,48 @@ class Scene:
         return score_segmentation(self.protocol, found, [frame.labels for frame in self.frames], self.classes)
 
 
-def measure(scene: Scene, pipeline: Ovs3d) -> tuple[dict[str, Any], dict[str, SegmentationScore]]:
-    """Figures of one map, and its scores: lifted, refined, and refined with labels chosen in 3D."""
-    snapshot, started = pipeline.snapshot(), time.perf_counter()
-    field = pipeline.query(scene.names, mode="argmax", snapshot=snapshot, refine=True).field
-    seconds = time.perf_counter() - started
-    scores = dict(
-        lifted=scene.score(by_pixels(pipeline, snapshot, scene.names, None)),
-        refined=scene.score(by_pixels(pipeline, snapshot, scene.names, field)),
-        refined_3d=scene.score(by_gaussians(pipeline, snapshot, scene.names, field)))
-    row = {name: round(score.miou, 4) for name, score in scores.items()}
-    row |= dict(accuracy=round(scores["refined"].accuracy, 4), gaussians=snapshot.num_gaussians,
-                refine_s=round(seconds, 1))
-    return row, scores
+    def measure(self, pipeline: Ovs3d) -> tuple[dict[str, Any], dict[str, SegmentationScore]]:
+        """Figures of one map, and its scores: lifted, refined, and refined with labels chosen in 3D."""
+        snapshot, started = pipeline.snapshot(), time.perf_counter()
+        field = pipeline.query(self.names, mode="argmax", snapshot=snapshot, refine=True).field
+        seconds = time.perf_counter() - started
+        scores = dict(
+            lifted=self.score(by_pixels(pipeline, snapshot, self.names, None)),
+            refined=self.score(by_pixels(pipeline, snapshot, self.names, field)),
+            refined_3d=self.score(by_gaussians(pipeline, snapshot, self.names, field)))
+        row = {name: round(score.miou, 4) for name, score in scores.items()}
+        row |= dict(accuracy=round(scores["refined"].accuracy, 4), gaussians=snapshot.num_gaussians,
+                    refine_s=round(seconds, 1))
+        return row, scores
+
+
+class AnnotatedScene:
+    """A dataset with annotations: which views are mapped, and in which ones every name is asked for by itself."""
+
+    protocol = evaluate_queries.PROTOCOL
+
+    def __init__(self, folder: Path, every: int) -> None:
+        self.dataset = open_dataset(folder)
+        self.name = self.dataset.name
+        scored, self.mapped = split(self.dataset, every)
+        self.frames = [self.dataset[i] for i in self.dataset.annotated if i in scored]
+        if not self.frames:
+            raise UserError(f"{folder}: no annotated view is scored; give --every 0, and annotations as in lerf_ovs")
+
+    def measure(self, pipeline: Ovs3d) -> tuple[dict[str, Any], dict[str, SegmentationScore]]:
+        """Figures of one map, and its score."""
+        snapshot, threshold = pipeline.snapshot(), pipeline.label_threshold()
+        score = evaluate_queries.score_queries(
+            [asked for frame in self.frames
+             for asked in evaluate_queries.ask_frame(pipeline, snapshot, frame, threshold)])
+        row = dict(lifted=round(score.miou, 4), accuracy=round(score.accuracy, 4), threshold=threshold,
+                   gaussians=snapshot.num_gaussians)
+        return row, dict(lifted=score)
+
+
+def split(dataset: Dataset, every: int) -> tuple[Sequence[int], Sequence[int]]:
+    """Views that are scored and views that are mapped."""
+    return split_holdout(len(dataset), every) if every else (range(len(dataset)),) * 2
 
 
 def ask_for_new_names(scene: Scene, pipeline: Ovs3d, snapshot: MapSnapshot, count: int) -> dict[str, list[float]]:
@@ -129,7 +169,7 @@ def _iou(scene: Scene, pipeline: Ovs3d, snapshot: MapSnapshot, result: Any, name
     return round(scene.score(segment).per_class[name], 4)
 
 
-def run(scenes: list[Scene], seeds: Sequence[int], settings: dict[str, Any], maps: Path, held_out: int,
+def run(scenes: list[Scene] | list[AnnotatedScene], seeds: Sequence[int], settings: dict[str, Any], maps: Path, held_out: int,
         label: str) -> dict[str, Any]:
     """All scenes and seeds under one setting: a row each, and the mean over scenes with its deviation over seeds."""
     remade = {key: value for key, value in settings.items() if not key.startswith(ASKING)}
@@ -142,14 +182,15 @@ def run(scenes: list[Scene], seeds: Sequence[int], settings: dict[str, Any], map
             path = maps / f"{scene.name}-{seed}{tag}{'-half' if label == HALF else ''}.ovs3d"
             make_map(scene.dataset, views, remade | {"compute.seed": seed}, path)
             pipeline = Ovs3d.load(path, settings)
-            rows[f"{scene.name}, seed {seed}"], scores[scene.name] = measure(scene, pipeline)
+            rows[f"{scene.name}, seed {seed}"], scores[scene.name] = scene.measure(pipeline)
             if held_out:
                 new_names.append(ask_for_new_names(scene, pipeline, pipeline.snapshot(), held_out))
             sys.stderr.write(f"{label}: {scene.name}, seed {seed}: {rows[f'{scene.name}, seed {seed}']}\n")
-        means.append({kind: mean_over_scenes(scenes[0].protocol, {n: s[kind] for n, s in scores.items()}).miou
+        means.append({kind: mean_over_scenes(scenes[0].protocol, {n: s[kind] for n, s in scores.items()})
                       for kind in next(iter(scores.values()))})
-    summary = {kind: dict(mean=round(float(np.mean([m[kind] for m in means])), 4),
-                          sd_over_seeds=round(float(np.std([m[kind] for m in means])), 4),
+    summary = {kind: dict(mean=round(float(np.mean([m[kind].miou for m in means])), 4),
+                          accuracy=round(float(np.mean([m[kind].accuracy for m in means])), 4),
+                          sd_over_seeds=round(float(np.std([m[kind].miou for m in means])), 4),
                           sd_over_scenes=round(float(np.std([row[kind] for row in rows.values()])), 4))
                for kind in means[0]}
     document = dict(summary=summary, rows=rows)
@@ -165,7 +206,7 @@ def main() -> None:
     parser.add_argument("data", nargs="+", type=Path)
     parser.add_argument("--every", type=int, default=5, help="views kept from the map; 0: none")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--protocol", choices=PROTOCOLS, default="dataset")
+    parser.add_argument("--protocol", choices=[*PROTOCOLS, evaluate_queries.PROTOCOL], default="dataset")
     parser.add_argument("--held-out-names", type=int, default=0, help="of each scene")
     parser.add_argument("--ablate", nargs="*", choices=ABLATIONS, help="which; all, if none is named")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
@@ -173,7 +214,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file to write beside standard output")
     options = parser.parse_args()
     settings = {"clip.model": "bundled"} | parse_assignments(options.set)
-    scenes = [Scene(folder, options.every, options.protocol) for folder in options.data]
+    asks = options.protocol == evaluate_queries.PROTOCOL
+    if asks and options.held_out_names:
+        parser.error("--held-out-names: protocol lerf refines for no names; leave it out")
+    scenes = [AnnotatedScene(folder, options.every) if asks else Scene(folder, options.every, options.protocol)
+              for folder in options.data]
     with tempfile.TemporaryDirectory() as temporary:
         maps = options.maps or Path(temporary)
         maps.mkdir(parents=True, exist_ok=True)

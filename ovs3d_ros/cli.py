@@ -190,7 +190,9 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
     _add_data(parser)
     _add_holdout(parser)
     parser.add_argument("--protocol", default="dataset", metavar="NAME",
-                        help="dataset (one confusion matrix), 3dovs-a, 3dovs-c or 3dovs-d (default dataset)")
+                        help="dataset (one confusion matrix), 3dovs-a, 3dovs-c, 3dovs-d, or lerf (default dataset)")
+    parser.add_argument("--threshold", type=float, metavar="T",
+                        help="lerf: relevancy from which a pixel counts (default: calibrated)")
     _add_common(parser)
 
 

@@ -18,7 +18,8 @@ from ovs3d_ros.types import UserError
 SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
 
-# METHOD §9. B, LangSplat's per-query threshold, is left out: its code was never released.
+# METHOD §9, of label maps; "lerf" stands in evaluate_queries. B, LangSplat's per-query threshold, is left out: its
+# code was never released.
 PROTOCOLS = {
     "3dovs-a": "3D-OVS: argmax over the full class list, Jaccard averaged over views x classes; all scenes",
     "3dovs-c": "as 3dovs-a, over the scenes other than 'room'",
@@ -32,9 +33,9 @@ class SegmentationScore:
     """The result of a segmentation protocol.
 
     Attributes:
-        protocol: key of `PROTOCOLS`.
+        protocol: key of `PROTOCOLS`, or "lerf".
         miou: mean intersection over union, 0..1.
-        accuracy: share of pixels (or, over scenes, of their means) that are right, 0..1.
+        accuracy: share of pixels (or, over scenes, of their means) that are right, 0..1; of names for "lerf".
         per_class: IoU by class name; NaN for a class that neither occurs nor is predicted.
         views: number of labelled views it was measured on.
     """

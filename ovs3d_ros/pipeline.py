@@ -253,12 +253,13 @@ class Ovs3d:
         against = check_prompts(list(negatives or self.config.query.negatives), "negative")
         question = Question(
             prompts, self.encode_text(prompts), negatives, self.encode_text(against),
-            self.encode_text(list(self.calibration.distractors)), mode, self._threshold(threshold), max_instances, roi)
+            self.encode_text(list(self.calibration.distractors)), mode, self.label_threshold(threshold), max_instances, roi)
         field = self.refinement.now(prompts, snapshot) if refine else snapshot.refined
         result = answer(question, snapshot, field, self.calibration, self.config.query)
         return replace(result, latency_ms=1e3 * (time.perf_counter() - started))
 
-    def _threshold(self, threshold: float | None) -> float:
+    def label_threshold(self, threshold: float | None = None) -> float:
+        """Relevancy from which a label is given: the one asked for, else that of the settings, else the calibrated one."""
         for value in (threshold, self.config.query.threshold):
             if value is not None and value >= 0:
                 return value
@@ -306,7 +307,7 @@ class Ovs3d:
             blended, _ = render_channels(snapshot.gaussians, result.field.probabilities, camera, camtoworld,
                                          self.rasterizer)
             cosines, scores = refined_answer(blended, columns, cosines, scores, self.calibration.threshold)
-        labels = choose_labels(mode, scores, cosines, result.found, self._threshold(threshold))
+        labels = choose_labels(mode, scores, cosines, result.found, self.label_threshold(threshold))
         labels = torch.where(scores[..., 0] > 0, labels, torch.zeros_like(labels))
         best = scores.gather(-1, (labels - 1).clamp_min(0)[..., None])[..., 0] * (labels > 0)
         return labels.cpu().numpy().astype(np.uint16), best.cpu().numpy().astype(np.float32)

@@ -47,6 +47,19 @@ class Camera:
 
 
 @dataclass(frozen=True, slots=True)
+class Annotation:
+    """Where one name shows in a frame; the masks of different names may overlap.
+
+    Attributes:
+        mask: [H, W] bool, what the name means.
+        boxes: [H, W] bool, the pixels that lie in one of its bounding boxes.
+    """
+
+    mask: np.ndarray
+    boxes: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
 class Frame:
     """One posed camera image, as read from a dataset or a robot.
 
@@ -59,6 +72,7 @@ class Frame:
         labels: [H, W] integer class index, 0 = unlabelled; or None. Never used for mapping.
         name: what to call it in messages and file names.
         sensor: which camera of several took it; each decides for itself when it sees something new.
+        annotations: by name, what to ask for in this frame and where it is; or None. Never used for mapping.
     """
 
     stamp: float
@@ -69,6 +83,7 @@ class Frame:
     labels: np.ndarray | None = None
     name: str = ""
     sensor: str = ""
+    annotations: dict[str, Annotation] | None = None
 
 
 @dataclass(slots=True)

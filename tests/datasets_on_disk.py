@@ -79,18 +79,65 @@ def write_colmap_text(root: Path, camera: str = f"PINHOLE {WIDTH} {HEIGHT} 100 1
 
 def write_colmap_binary(root: Path) -> Path:
     write_images(root)
-    model = root / "sparse"
-    model.mkdir(parents=True)
-    (model / "cameras.bin").write_bytes(
-        struct.pack("<Q", 1) + struct.pack("<iiQQ3d", 7, 0, WIDTH, HEIGHT, FOCAL, WIDTH / 2, HEIGHT / 2))
-    data = struct.pack("<Q", 2)
-    for i, (name, (quat, translation)) in reversed(list(enumerate(zip("ab", COLMAP_POSES)))):
-        data += struct.pack("<i7di", i + 1, *quat, *translation, 7) + f"{name}.png".encode() + b"\0"
-        data += struct.pack("<Q", i) + struct.pack("<ddq", 57, 11.5, 1) * i
-    (model / "images.bin").write_bytes(data)
-    (model / "points3D.bin").write_bytes(
-        struct.pack("<Q", 1) + struct.pack("<Q3d3BdQ", 1, *POINT, *POINT_COLOR, 0.4, 1) + struct.pack("<ii", 1, 0))
+    rows = [(i + 1, *pose, f"{name}.png", [(57, 11.5, 1)] * i)
+            for i, (name, pose) in enumerate(zip("ab", COLMAP_POSES))]
+    write_binaries(root / "sparse", (WIDTH, HEIGHT, FOCAL, WIDTH / 2, HEIGHT / 2), rows[::-1], [(*POINT, *POINT_COLOR)])
     return root
+
+
+def write_binaries(model: Path, camera: tuple, images: list[tuple], points: list[tuple]) -> None:
+    """A COLMAP model of one SIMPLE_PINHOLE camera.
+
+    Args:
+        model: the folder, made here.
+        camera: width, height, f, cx, cy.
+        images: id, quaternion wxyz and translation world to camera, file name, 2D points (x, y, id).
+        points: x, y, z, red, green, blue; each is seen by image 1.
+    """
+    model.mkdir(parents=True)
+    (model / "cameras.bin").write_bytes(struct.pack("<QiiQQ3d", 1, 7, 0, *camera))
+    data = [struct.pack("<Q", len(images))]
+    for id_, quat, translation, name, seen in images:
+        data += [struct.pack("<i7di", id_, *quat, *translation, 7), name.encode() + b"\0", struct.pack("<Q", len(seen)),
+                 *(struct.pack("<ddq", *row) for row in seen)]
+    (model / "images.bin").write_bytes(b"".join(data))
+    rows = (struct.pack("<Q3d3BdQii", id_, *row, 0.4, 1, 1, 0) for id_, row in enumerate(points, start=1))
+    (model / "points3D.bin").write_bytes(b"".join([struct.pack("<Q", len(points)), *rows]))
+
+
+def write_lerf(root: Path) -> Path:
+    """The scene `table` of a lerf_ovs folder: image a annotated at twice its size, image b at its own.
+
+    In b two apples lie at columns and rows 8..15 and at columns 40..47, rows 20..27, the first one in a bowl of
+    columns and rows 4..19; in a there is the first apple alone.
+    """
+    scene = write_colmap_binary(root / "lerf_ovs" / "table")
+    apple, other, bowl = square(8, 8, 15, 15), square(40, 20, 47, 27), square(4, 4, 19, 19)
+    objects = [outlined("green apple", apple), outlined("bowl", bowl), outlined("green apple", other)]
+    write_annotation(scene.parent / "label" / "table", "b.jpg", (WIDTH, HEIGHT), objects)
+    write_annotation(scene.parent / "label" / "table", "a.jpg", (2 * WIDTH, 2 * HEIGHT),
+                     [outlined("green apple", square(16, 16, 31, 31))])
+    return scene
+
+
+def square(left: float, top: float, right: float, bottom: float) -> list[list[float]]:
+    """The corners of a polygon; its outline belongs to it."""
+    return [[left, top], [right, top], [right, bottom], [left, bottom]]
+
+
+def outlined(category: str, polygon: list[list[float]]) -> dict:
+    """An object of lerf_ovs, with the keys that the reader has no use for as well."""
+    x, y = zip(*polygon)
+    return {"category": category, "group": 1, "segmentation": polygon, "area": 1.0, "layer": 1.0,
+            "bbox": [min(x), min(y), max(x), max(y)], "iscrowd": 0, "note": ""}
+
+
+def write_annotation(folder: Path, image: str, size: tuple[int, int], objects: list) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = (folder / image).with_suffix(".json")
+    info = {"name": image, "width": size[0], "height": size[1], "depth": 3, "note": ""}
+    path.write_text(json.dumps({"info": info, "objects": objects}))
+    return path
 
 
 def write_llff(root: Path) -> Path:

@@ -49,6 +49,7 @@ ORDER = (
     "sensors",
     "datasets",
     "evaluate",
+    "evaluate_queries",
     "calibrate",
     "visualize",
     "clouds",

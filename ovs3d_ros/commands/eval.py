@@ -1,15 +1,18 @@
-"""`ovs3d eval`: segmentation of a labelled dataset's views by the map, scored by a protocol."""
+"""`ovs3d eval`: what a map says of a labelled dataset's views, scored by a protocol."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 import numpy as np
 
+from ovs3d_ros import evaluate_queries
 from ovs3d_ros.commands import common
-from ovs3d_ros.commands.query import load_semantic_map
-from ovs3d_ros.datasets import open_dataset, split_holdout
-from ovs3d_ros.evaluate import PROTOCOLS, score_segmentation
+from ovs3d_ros.commands.query import check_threshold, load_semantic_map
+from ovs3d_ros.datasets import Dataset, open_dataset, split_holdout
+from ovs3d_ros.evaluate import PROTOCOLS, SegmentationScore, score_segmentation
+from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.segment import by_gaussians, by_pixels, covering
 from ovs3d_ros.types import UserError
 
@@ -17,20 +20,54 @@ _SELECTED_IN_3D = "3dovs-d"
 
 
 def run(options: argparse.Namespace) -> int:
-    """Scores the map against labels.
+    """Scores the map against labels, or against annotations.
 
     Raises:
-        UserError: unknown protocol, a dataset without labels, or a map that cannot be used.
+        UserError: unknown protocol, a dataset without what the protocol needs, or a map that cannot be used.
     """
     values = common.settings(options)
-    if options.protocol not in PROTOCOLS:
-        raise UserError(f"--protocol {options.protocol}: choose one of {', '.join(PROTOCOLS)}")
+    known = (*PROTOCOLS, evaluate_queries.PROTOCOL)
+    if options.protocol not in known:
+        raise UserError(f"--protocol {options.protocol}: choose one of {', '.join(known)}")
+    asks = options.protocol == evaluate_queries.PROTOCOL
+    check_threshold(options.threshold)
+    if options.threshold is not None and not asks:
+        raise UserError(f"--threshold {options.threshold}: protocol {options.protocol} has no threshold; leave it out")
     common.check_json(options.json)
     dataset = open_dataset(options.data, format=options.format)
-    if not dataset.has_labels:
-        raise UserError(f"{options.data}: has no labels; put index PNGs into labels/ and their names into classes.txt")
     indices = split_holdout(len(dataset), options.holdout)[0] if options.holdout else range(len(dataset))
+    indices = _annotated(options, dataset, indices) if asks else _labelled(options, dataset, indices)
     pipeline = load_semantic_map(options.map, values)
+    score, how = (_ask if asks else _segment)(options, pipeline, dataset, indices)
+    common.write_json(options.json, score.as_json() | how)
+    rows = [f"  {name:<24} {'-' if np.isnan(iou) else f'{iou:.3f}'}" for name, iou in score.per_class.items()]
+    what, features = "localisation accuracy" if asks else "accuracy", "refined" if how["refined"] else "lifted"
+    common.say(options, "\n".join([f"{score.protocol}: mIoU {score.miou:.3f}, {what} {score.accuracy:.3f}, "
+                                   f"{score.views} views, {features} features", *rows]))
+    return 0
+
+
+def _labelled(options: argparse.Namespace, dataset: Dataset, indices: Sequence[int]) -> Sequence[int]:
+    if not dataset.has_labels:
+        hint = f", or score its annotations with --protocol {evaluate_queries.PROTOCOL}" if dataset.annotated else ""
+        raise UserError(f"{options.data}: has no labels; put index PNGs into labels/ and their names into classes.txt"
+                        + hint)
+    return indices
+
+
+def _annotated(options: argparse.Namespace, dataset: Dataset, indices: Sequence[int]) -> Sequence[int]:
+    if not dataset.annotated:
+        raise UserError(f"{options.data}: has no annotations; put the JSON files of lerf_ovs into label/ in it, or "
+                        f"into label/{dataset.name}/ beside it")
+    left = [index for index in dataset.annotated if index in indices]
+    if not left:
+        raise UserError(f"{options.data}: none of the views to evaluate is annotated; leave out --holdout")
+    return left
+
+
+def _segment(options: argparse.Namespace, pipeline: Ovs3d, dataset: Dataset,
+             indices: Sequence[int]) -> tuple[SegmentationScore, dict]:
+    """All pixels of the labelled views by all names."""
     snapshot = pipeline.snapshot()
     numbers = np.array([index for index, name in enumerate(dataset.classes) if name])
     names = [dataset.classes[index] for index in numbers]
@@ -46,9 +83,16 @@ def run(options: argparse.Namespace) -> int:
             bar.update()
     if not targets:
         raise UserError(f"{options.data}: none of the views to evaluate has labels; leave out --holdout")
-    score = score_segmentation(options.protocol, preds, targets, dataset.classes)
-    common.write_json(options.json, score.as_json() | dict(refined=field is not None))
-    rows = [f"  {name:<24} {'-' if np.isnan(iou) else f'{iou:.3f}'}" for name, iou in score.per_class.items()]
-    common.say(options, "\n".join([f"{score.protocol}: mIoU {score.miou:.3f}, accuracy {score.accuracy:.3f}, "
-                                   f"{score.views} views, {'lifted' if field is None else 'refined'} features", *rows]))
-    return 0
+    return score_segmentation(options.protocol, preds, targets, dataset.classes), dict(refined=field is not None)
+
+
+def _ask(options: argparse.Namespace, pipeline: Ovs3d, dataset: Dataset,
+         indices: Sequence[int]) -> tuple[SegmentationScore, dict]:
+    """Every name of the annotated views by itself."""
+    snapshot, threshold = pipeline.snapshot(), pipeline.label_threshold(options.threshold)
+    asked = []
+    with common.progress(options, len(indices), "evaluating", "view") as bar:
+        for index in indices:
+            asked += evaluate_queries.ask_frame(pipeline, snapshot, dataset[index], threshold)
+            bar.update()
+    return evaluate_queries.score_queries(asked), dict(refined=False, threshold=threshold, queries=len(asked))

@@ -31,8 +31,7 @@ def run(options: argparse.Namespace) -> int:
     values = common.settings(options)
     prompts = check_prompts(options.prompts)
     negatives = check_prompts(options.negatives.split(",")) if options.negatives else None
-    if options.threshold is not None and not 0 <= options.threshold <= 1:
-        raise UserError(f"--threshold {options.threshold}: give a relevancy from 0 to 1, or leave it out")
+    check_threshold(options.threshold)
     if options.max_instances < 0:
         raise UserError(f"--max-instances {options.max_instances}: give 0 (all) or more")
     common.check_json(options.json)
@@ -56,6 +55,12 @@ def run(options: argparse.Namespace) -> int:
     if folder is not None:
         common.say(options, f"{folder}: objects.json, cloud.ply, masks/, overlays/")
     return 0
+
+
+def check_threshold(threshold: float | None) -> None:
+    """Raises UserError unless the argument of `--threshold` is a relevancy, or left out."""
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise UserError(f"--threshold {threshold}: give a relevancy from 0 to 1, or leave it out")
 
 
 def load_semantic_map(path: Path, values: dict[str, Any]) -> Ovs3d:

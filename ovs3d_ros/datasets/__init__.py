@@ -8,7 +8,7 @@ from ovs3d_ros.config import Config
 from ovs3d_ros.datasets import bag, colmap, llff, nerfstudio
 from ovs3d_ros.datasets.bag_file import is_bag
 from ovs3d_ros.datasets.dataset import Dataset, FileDataset, View, split_holdout
-from ovs3d_ros.datasets.labels import attach_labels
+from ovs3d_ros.datasets.labels import attach_annotations, attach_labels
 from ovs3d_ros.types import UserError
 
 __all__ = ["FORMATS", "Dataset", "View", "open_dataset", "split_holdout"]
@@ -18,7 +18,9 @@ FORMATS = ("nerfstudio", "colmap", "llff", "bag")
 
 def open_dataset(path: str | Path, max_image_size: int = 0, format: str | None = None,
                  config: Config | None = None) -> Dataset:
-    """Opens a dataset; poses and file names are checked now, pixels are read frame by frame.
+    """Opens a dataset; poses, file names and annotations are checked now, pixels are read frame by frame.
+
+    Labels (`labels/`, 3D-OVS `segmentations/`) and lerf_ovs annotations (`label/`, or `../label/<scene>/`) come along.
 
     Args:
         path: a folder with `transforms.json`, a COLMAP model (`sparse/0`, `sparse` or in the folder itself), or
@@ -50,7 +52,7 @@ def open_dataset(path: str | Path, max_image_size: int = 0, format: str | None =
         views, points = colmap.read(root)
     else:
         views = llff.read(root)
-    views, classes = attach_labels(root, views)
+    views, classes = attach_labels(root, attach_annotations(root, views))
     return FileDataset(root.resolve().name, format, views, classes, points, max_image_size)
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ovs3d_ros.datasets import images, undistort
-from ovs3d_ros.types import Camera, Frame, UserError
+from ovs3d_ros.datasets.lerf import AnnotatedImage
+from ovs3d_ros.types import Annotation, Camera, Frame, UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class View:
         depth_unit_m: metres per stored depth unit.
         label_path: index PNG, or None.
         mask_paths: (class index, mask file) pairs that make up the labels; a later one covers an earlier one.
+        annotated: outlines of named things, or None.
     """
 
     stamp: float
@@ -37,6 +39,7 @@ class View:
     depth_unit_m: float = 0.001
     label_path: Path | None = None
     mask_paths: tuple[tuple[int, Path], ...] = ()
+    annotated: AnnotatedImage | None = None
 
 
 class Dataset:
@@ -51,6 +54,7 @@ class Dataset:
         names: the N frame names, unique and fit for file names.
         has_depth: whether any frame has depth.
         has_labels: whether any frame has labels.
+        annotated: indices of the frames that have annotations.
         classes: class name per label index, `classes[0] == ""` for unlabelled; None without labels.
         points: sparse points (xyz [P, 3] float64 in the world frame, rgb [P, 3] uint8); None without.
     """
@@ -66,6 +70,7 @@ class Dataset:
         self.names = names
         self.has_depth = has_depth
         self.has_labels = False
+        self.annotated: list[int] = []
         self.classes: list[str] | None = None
         self.points: tuple[np.ndarray, np.ndarray] | None = None
 
@@ -121,6 +126,7 @@ class FileDataset(Dataset):
         self.classes = classes
         self.points = points
         self.has_labels = any(view.label_path is not None or view.mask_paths for view in views)
+        self.annotated = [index for index, view in enumerate(views) if view.annotated is not None]
 
     def __getitem__(self, index: int) -> Frame:
         """Reads, undistorts and resizes frame `index` (negative counts from the end).
@@ -145,7 +151,16 @@ class FileDataset(Dataset):
             depth=self._match(depth, index, view.depth_path),
             labels=self._match(labels, index, view.label_path or view.image_path),
             name=self.names[index],
+            annotations=self._annotations(index),
         )
+
+    def _annotations(self, index: int) -> dict[str, Annotation] | None:
+        """The annotations of frame `index`, brought to its camera."""
+        annotated = self._views[index].annotated
+        if annotated is None:
+            return None
+        return {name: Annotation(*(self._match(pixels, index, annotated.path) for pixels in (drawn.mask, drawn.boxes)))
+                for name, drawn in annotated.draw().items()}
 
     def _read_labels(self, view: View) -> np.ndarray | None:
         if view.label_path is not None:
@@ -164,7 +179,7 @@ class FileDataset(Dataset):
         return labels
 
     def _match(self, array: np.ndarray | None, index: int, path: Path | None) -> np.ndarray | None:
-        """Brings depth or labels [h, w] to frame `index`'s camera by nearest neighbour."""
+        """Brings depth, labels or a mask [h, w] to frame `index`'s camera by nearest neighbour."""
         if array is None:
             return None
         view, camera = self._views[index], self.cameras[index]

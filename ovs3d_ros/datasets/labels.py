@@ -1,4 +1,4 @@
-"""Ground-truth labels beside any dataset: a `labels/` folder of index PNGs, or 3D-OVS `segmentations/`."""
+"""Ground truth beside any dataset: a `labels/` folder of index PNGs, 3D-OVS `segmentations/`, or lerf_ovs `label/`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ovs3d_ros.datasets.dataset import View
+from ovs3d_ros.datasets.lerf import find_annotations, read_annotations
 from ovs3d_ros.datasets.text import read_text
 from ovs3d_ros.types import UserError
 
@@ -41,6 +42,24 @@ def attach_labels(root: Path, views: list[View]) -> tuple[list[View], list[str] 
     if segmentations.is_dir():
         return _attach_segmentations(segmentations, views)
     return views, None
+
+
+def attach_annotations(root: Path, views: list[View]) -> list[View]:
+    """Finds the outlines of named things, see `lerf`; they belong to the image of the same name, but for its suffix.
+
+    Raises:
+        UserError: annotations that cannot be used, of an image that is not in the dataset, or in two places.
+    """
+    folder = find_annotations(root)
+    if folder is None:
+        return views
+    found = {Path(annotated.image).stem: annotated for annotated in read_annotations(folder)}
+    stems = {view.image_path.stem for view in views}
+    for stem, annotated in found.items():
+        if stem not in stems:
+            raise UserError(f"{annotated.path}: annotates {annotated.image}, which is none of the {len(views)} posed "
+                            f"images of {root}; add its pose, or move the annotation elsewhere")
+    return [replace(view, annotated=found.get(view.image_path.stem)) for view in views]
 
 
 def read_classes(root: Path) -> list[str]:
