@@ -44,6 +44,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "no alignment (FDA)": {"refine.strength": 0.0},
     "alignment without normals": {"refine.normal_scale": 10.0},
     "alignment without colour": {"refine.color_scale": 1e4},
+    "KL in the check, not JS": {"refine.divergence": "kl"},
     "one background name": {"refine.background": ["object"]},
     "rank 16": {"map.codec_dim": 16},
     "rank 29": {"map.codec_dim": 29},
@@ -100,7 +101,10 @@ class Scene:
 
 
     def measure(self, pipeline: Ovs3d) -> tuple[dict[str, Any], dict[str, SegmentationScore]]:
-        """Figures of one map, and its scores: lifted, refined, and refined with labels chosen in 3D."""
+        """Figures of one map, and its scores: lifted, refined, and refined with labels chosen in 3D.
+
+        `accepted` is what the check of `ovs3d refine` says of the refinement on the views kept aside.
+        """
         snapshot, started = pipeline.snapshot(), time.perf_counter()
         field = pipeline.query(self.names, mode="argmax", snapshot=snapshot, refine=True).field
         seconds = time.perf_counter() - started
@@ -109,8 +113,9 @@ class Scene:
             refined=self.score(by_pixels(pipeline, snapshot, self.names, field)),
             refined_3d=self.score(by_gaussians(pipeline, snapshot, self.names, field)))
         row = {name: round(score.miou, 4) for name, score in scores.items()}
+        *_, checked = pipeline.refine(self.names, self.frames)
         row |= dict(accuracy=round(scores["refined"].accuracy, 4), gaussians=snapshot.num_gaussians,
-                    refine_s=round(seconds, 1))
+                    refine_s=round(seconds, 1), accepted=checked.kept)
         return row, scores
 
 
@@ -169,8 +174,8 @@ def _iou(scene: Scene, pipeline: Ovs3d, snapshot: MapSnapshot, result: Any, name
     return round(scene.score(segment).per_class[name], 4)
 
 
-def run(scenes: list[Scene] | list[AnnotatedScene], seeds: Sequence[int], settings: dict[str, Any], maps: Path, held_out: int,
-        label: str) -> dict[str, Any]:
+def run(scenes: list[Scene] | list[AnnotatedScene], seeds: Sequence[int], settings: dict[str, Any], maps: Path,
+        held_out: int, label: str) -> dict[str, Any]:
     """All scenes and seeds under one setting: a row each, and the mean over scenes with its deviation over seeds."""
     remade = {key: value for key, value in settings.items() if not key.startswith(ASKING)}
     tag = "".join(f"-{key}={value}" for key, value in remade.items()).replace("/", "_")
