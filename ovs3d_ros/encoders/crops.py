@@ -8,13 +8,13 @@ the same from near and far.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Sequence
 
 import cv2
 import numpy as np
 
-STEPS_PER_OCTAVE = 2  # of crop sides that share one resized image: they differ from it by 19 % at most
+STEPS_PER_OCTAVE = 2  # of crop sides that share one resized image: within one step, the median decides
 MOST_CROPS = 1200  # of one metric level; the finest level of the relative pyramid has 1160 on a 4:3 image
 _LEAST_SIDE = 16  # px
 _MOST_DIVISOR = 16  # no crop is smaller than the shorter image side over this: there is nothing to see in it
@@ -67,10 +67,10 @@ def relative_cuts(height: int, width: int, side: int, divisors: Sequence[float],
 def metric_cuts(depth: np.ndarray, focal: float, side: int, metres: Sequence[float], stride: float) -> list[Cut]:
     """Crops whose sides are lengths in the scene.
 
-    Every pixel lies in a crop of each level whose side is that of the pixel's depth, within half a step of
-    `STEPS_PER_OCTAVE` and between `_LEAST_SIDE` and the shorter image side. Crops are set apart more where a level would
-    have more than `MOST_CROPS`. A pixel without depth takes that of the nearest pixel with one: most holes are small, and
-    left uncovered they would count as disagreement of the views.
+    Every pixel lies in a crop of each level whose side is that of the pixel's depth, give or take a step of
+    `STEPS_PER_OCTAVE`, between `_LEAST_SIDE` and the shorter image side. Crops are set apart more where a level would
+    have more than `MOST_CROPS`. A pixel without depth takes that of the nearest one that has it: most holes are small,
+    and left uncovered they would count as disagreement of the views.
 
     Args:
         depth: [H, W] float32 z in metres, 0 = none; of one pixel at least there is one.
