@@ -15,8 +15,9 @@ from typing import Any, Iterator
 from ovs3d_ros.parameters import Leaf, checked, leaf
 from ovs3d_ros.types import UserError
 
-# Groups that say how a map is asked, not how it was made: they are not taken from a map file.
-ASKING = ("query.", "refine.")
+# Groups and parameters that say how a map is asked or where copies lie, not how it was made: they are not taken from a map
+# file.
+ASKING = ("query.", "refine.", "clip.cache", "dino.cache")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class ClipConfig:
                            high=8192)
     dense_size: int = leaf(0, "Longer side of the image in dense mode, smaller ones are enlarged; 0 = what it was "
                               "calibrated with, else image_size", unit="px", low=0, high=8192)
+    cache: str = leaf("", "Folder where crop tables are kept on disk, so that the same image is encoded once; empty: none")
 
     @property
     def metric_sides(self) -> tuple[float, ...]:
@@ -64,6 +66,7 @@ class DinoConfig:
                                  "pkg.module:Class")
     image_size: int = leaf(320, "Longer side of the image that is encoded, smaller ones are enlarged",
                            unit="px", low=32, high=4096)
+    cache: str = leaf("", "Folder where tokens are kept on disk, clip.cache or another; empty: none")
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,12 +76,36 @@ def encode_frame(encoder: ImageTextEncoder, frame: Frame) -> CropTable:
 
 
 def make_clip(config: ClipConfig, device: str) -> ImageTextEncoder:
-    """The image-text encoder that `config.model` names.
+    """The image-text encoder that `config.model` names, behind `config.cache` if there is one.
 
     Raises:
-        UserError: unknown model, weights that are neither here nor reachable, a broken import string, or crops in metres
-            of an encoder that has none.
+        UserError: unknown model, weights that are neither here nor reachable, a broken import string, crops in metres of
+            an encoder that has none, or a cache that cannot be written.
     """
+    if not config.cache:
+        return _clip(config, device)
+    from ovs3d_ros.encoders.cache import CachedClip, TensorCache, fingerprint
+
+    cache = TensorCache(config.cache, "clip.cache")  # first: a model takes seconds to load
+    return CachedClip(_clip(config, device), cache, fingerprint(config, device))
+
+
+def make_dino(config: DinoConfig, device: str) -> PatchEncoder:
+    """The patch encoder that `config.model` names, behind `config.cache` if there is one.
+
+    Raises:
+        UserError: unknown model, weights that are neither here nor reachable, a broken import string, or a cache that
+            cannot be written.
+    """
+    if not config.cache:
+        return _dino(config, device)
+    from ovs3d_ros.encoders.cache import CachedPatches, TensorCache, fingerprint
+
+    cache = TensorCache(config.cache, "dino.cache")
+    return CachedPatches(_dino(config, device), cache, fingerprint(config, device))
+
+
+def _clip(config: ClipConfig, device: str) -> ImageTextEncoder:
     if _is_import_string(config.model):
         encoder = _imported("clip.model", config.model)(config, device)
         if config.metric_sides and not isinstance(encoder, FrameEncoder):
@@ -94,12 +118,7 @@ def make_clip(config: ClipConfig, device: str) -> ImageTextEncoder:
     return MetricClip(encoder, config) if config.metric_sides else encoder
 
 
-def make_dino(config: DinoConfig, device: str) -> PatchEncoder:
-    """The patch encoder that `config.model` names.
-
-    Raises:
-        UserError: unknown model, weights that are neither here nor reachable, or a broken import string.
-    """
+def _dino(config: DinoConfig, device: str) -> PatchEncoder:
     if _is_import_string(config.model):
         return _imported("dino.model", config.model)(config, device)
     from ovs3d_ros.encoders.dino import load_dino
