@@ -125,11 +125,16 @@ def test_the_encoder_embeds_what_the_crops_show() -> None:
 
 
 @needs_clip
-def test_depth_is_taken_at_the_size_that_is_encoded() -> None:
-    frame = frame_of(flat(2.0))
-    tables = [encode_frame(make_clip(ClipConfig(mode="pyramid", crop_metres=(0.6,), image_size=size), "cpu"), frame)
-              for size in (320, 160)]
-    assert torch.allclose(tables[0].boxes, tables[1].boxes, atol=0.01)
+def test_sizes_are_those_of_the_image_that_is_encoded() -> None:
+    """The same metres at any resolution, and the least side of 16 px of the smaller image is twice as much of it."""
+    def widths(side: float, size: int) -> torch.Tensor:
+        config = ClipConfig(mode="pyramid", crop_metres=(side,), image_size=size, crop_stride=1.0)
+        boxes = encode_frame(make_clip(config, "cpu"), frame_of(flat(2.0))).boxes
+        return boxes[:, 2] - boxes[:, 0]
+
+    for size in (320, 160):
+        assert torch.allclose(widths(0.6, size), torch.tensor(0.6 * FOCAL / 2.0 / WIDTH), rtol=0.02)
+        assert torch.allclose(widths(0.01, size), torch.tensor(16.0 / size), rtol=0.02)
 
 
 @needs_clip
