@@ -173,12 +173,15 @@ def test_a_damaged_entry_is_made_anew_with_a_warning(damage: str, clip, image, t
 
 @needs_clip
 def test_a_result_that_cannot_be_kept_is_there_all_the_same(clip, image, tmp_path, caplog) -> None:
-    folder = tmp_path / "gone"
-    encoder = cached(clip, folder)
-    folder.rmdir()
+    encoder = cached(clip, tmp_path)
+    encoder.encode_image(image)
+    path, = tmp_path.iterdir()
+    path.unlink()
+    path.mkdir()  # renaming the file to it fails, as on a full disk
     with caplog.at_level(logging.WARNING):
         assert len(encoder.encode_image(image).boxes)
     assert "cannot be kept" in caplog.text
+    assert list(tmp_path.iterdir()) == [path], "no temporary file stays behind"
 
 
 @pytest.mark.parametrize("make, config", [(make_clip, ClipConfig), (make_dino, DinoConfig)])
