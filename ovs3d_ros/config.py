@@ -15,8 +15,9 @@ from typing import Any, Iterator
 from ovs3d_ros.parameters import Leaf, checked, leaf
 from ovs3d_ros.types import UserError
 
-# Groups that say how a map is asked, not how it was made: they are not taken from a map file.
-ASKING = ("query.", "refine.")
+# Groups and parameters that say how a map is asked or where copies lie, not how it was made: they are not taken from a map
+# file.
+ASKING = ("query.", "refine.", "clip.cache", "dino.cache")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +42,21 @@ class ClipConfig:
                      choices=("auto", "pyramid", "dense"))
     crop_divisors: tuple[float, ...] = leaf((3.0, 5.0, 8.0), "Crop side of each pyramid level is the shorter image "
                                                              "side divided by this", low=1.0)
+    crop_metres: tuple[float, ...] = leaf((0.0,), "Crop side of each pyramid level in the scene, for images with depth: a "
+                                                  "level means the same from near and far; replaces crop_divisors. 0: "
+                                                  "crops are relative to the image", unit="m", low=0.0, high=100.0)
     crop_stride: float = leaf(0.25, "Distance between crops", unit="crop sides", low=0.05, high=1.0)
     batch_size: int = leaf(256, "Crops per forward pass", low=1, high=65536)
     image_size: int = leaf(640, "Longer side of the image that is encoded, 0 = as it comes", unit="px", low=0,
                            high=8192)
     dense_size: int = leaf(0, "Longer side of the image in dense mode, smaller ones are enlarged; 0 = what it was "
                               "calibrated with, else image_size", unit="px", low=0, high=8192)
+    cache: str = leaf("", "Folder where crop tables are kept on disk, so that the same image is encoded once; empty: none")
+
+    @property
+    def metric_sides(self) -> tuple[float, ...]:
+        """Sides in metres, one per level; none where crops are relative to the image."""
+        return tuple(side for side in self.crop_metres if side > 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +66,7 @@ class DinoConfig:
                                  "pkg.module:Class")
     image_size: int = leaf(320, "Longer side of the image that is encoded, smaller ones are enlarged",
                            unit="px", low=32, high=4096)
+    cache: str = leaf("", "Folder where tokens are kept on disk, clip.cache or another; empty: none")
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,8 @@ def make_keyframe(frame: Frame, index: int, image_size: int, device: str) -> Key
 
 
 def to_frame(keyframe: Keyframe) -> Frame:
-    """A keyframe as a frame again, at its own size and without depth."""
+    """A keyframe as a frame again, at its own size."""
     image = (keyframe.image * 255.0).round().to(torch.uint8).cpu().numpy()
-    return Frame(keyframe.stamp, image, keyframe.camera, keyframe.camtoworld, name=keyframe.name,
+    depth = None if keyframe.depth is None else keyframe.depth.cpu().numpy()
+    return Frame(keyframe.stamp, image, keyframe.camera, keyframe.camtoworld, depth, name=keyframe.name,
                  sensor=keyframe.sensor)

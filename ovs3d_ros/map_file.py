@@ -7,19 +7,17 @@ before anything is used and never unpickles.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from ovs3d_ros.codec import make_codec
 from ovs3d_ros.gaussians import PARAMETERS
 from ovs3d_ros.geometry import check_camera, check_pose
 from ovs3d_ros.lift import fuse_scales
+from ovs3d_ros.tensor_file import write_tensors
 from ovs3d_ros.types import Camera, MapSnapshot, RefinedField, UserError
 
 FORMAT_VERSION = 1
@@ -56,22 +54,12 @@ def save_map(path: str | Path, params: dict[str, torch.Tensor], snapshot: MapSna
                                  temperature=field.temperature, summary=field.summary)
         tensors |= dict(refined_probabilities=field.probabilities.half(), refined_texts=field.texts)
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: cannot write there; create the folder {path.parent} first")
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    except OSError as error:
-        raise UserError(f"{path}: cannot write there ({error.strerror}); create the folder {path.parent} "
-                        "first") from None
-    os.close(handle)
-    try:
-        save_file(tensors, temporary, metadata={"ovs3d": json.dumps(header)})
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        write_tensors(path, tensors, json.dumps(header))
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: cannot write the map ({getattr(error, 'strerror', None) or error})") from None
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def load_map(path: str | Path) -> tuple[dict[str, torch.Tensor], MapSnapshot]:

@@ -14,7 +14,7 @@ from ovs3d_ros import gaussians as gs
 from ovs3d_ros.answer import Question, answer, check_mode
 from ovs3d_ros.codec import FeatureCodec
 from ovs3d_ros.config import ASKING, Config, leaves, override, resolve_device, resolve_rasterizer
-from ovs3d_ros.encoders import ImageTextEncoder, make_clip
+from ovs3d_ros.encoders import ImageTextEncoder, encode_frame, make_clip
 from ovs3d_ros.field import SOLID, refined_answer, render_channels, vocabulary_indices
 from ovs3d_ros.geometry import check_frame
 from ovs3d_ros.keyframes import make_keyframe
@@ -125,7 +125,7 @@ class Ovs3d:
             return False
         keyframe = make_keyframe(frame, len(self.mapper.keyframes), self.config.map.image_size, self.device)
         if self.clip is not None:
-            keyframe.crops = self.clip.encode_image(frame.image)
+            keyframe.crops = encode_frame(self.clip, frame)
         self.mapper.insert(keyframe)
         if self.clip is not None and len(self.mapper.gaussians):
             self.lifter.lift(keyframe, self.mapper.gaussians, self.rasterizer)

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from ovs3d_ros.affinity import affinities, aligned
 from ovs3d_ros.codec import FeatureCodec
 from ovs3d_ros.config import Config, RefineConfig
-from ovs3d_ros.encoders import ImageTextEncoder, PatchEncoder, make_dino
+from ovs3d_ros.encoders import ImageTextEncoder, PatchEncoder, encode_frame, make_dino
 from ovs3d_ros.field import SOLID, completed, distribution, lifted_cosines, make_field, render_channels
 from ovs3d_ros.gaussians import Gaussians
 from ovs3d_ros.geometry import camera_tensors
@@ -177,7 +177,7 @@ def check_views(frames: Sequence[Frame], field: RefinedField, codec: FeatureCode
     views, device = [], field.texts.device
     for done, frame in enumerate(frames, start=1):
         camera = frame.camera.fitted(config.image_size)
-        codes = codec.normalize(pixel_codes(clip.encode_image(frame.image), codec, camera.width, camera.height).sum(0))
+        codes = codec.normalize(pixel_codes(encode_frame(clip, frame), codec, camera.width, camera.height).sum(0))
         target = codes @ codec.directions(field.texts) / field.temperature
         tokens = dino.encode_image(frame.image).to(device)
         views.append(CheckView(camera, frame.camtoworld, target.log_softmax(-1),

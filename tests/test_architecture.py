@@ -21,6 +21,7 @@ ORDER = (
     "config",
     "config_io",
     "geometry",
+    "tensor_file",
     "rasterize",
     "encoders",
     "codec",

@@ -11,7 +11,8 @@ from ovs3d_ros.codec import CodecFitter
 from ovs3d_ros.config import ClipConfig, DinoConfig
 from ovs3d_ros.encoders import make_clip, make_dino
 from ovs3d_ros.encoders.clip import BUNDLED as CLIP_FOLDER
-from ovs3d_ros.encoders.clip import ClipEncoder, crop_starts
+from ovs3d_ros.encoders.clip import ClipEncoder
+from ovs3d_ros.encoders.crops import crop_starts
 from ovs3d_ros.encoders.dense import dense_features, supports_dense
 from ovs3d_ros.encoders.dino import BUNDLED as DINO_FOLDER
 from ovs3d_ros.encoders.dino import DinoEncoder

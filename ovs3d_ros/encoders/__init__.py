@@ -7,10 +7,10 @@ no encoder ever runs on random weights.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Protocol, Sequence
+from typing import TYPE_CHECKING, Protocol, Sequence, runtime_checkable
 
 from ovs3d_ros.config import ClipConfig, DinoConfig
-from ovs3d_ros.types import CropTable, UserError
+from ovs3d_ros.types import CropTable, Frame, UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,6 +39,15 @@ class ImageTextEncoder(Protocol):
         ...
 
 
+@runtime_checkable
+class FrameEncoder(Protocol):
+    """What an `ImageTextEncoder` may be beside: one whose crops depend on depth and intrinsics too."""
+
+    def encode_frame(self, frame: Frame) -> CropTable:
+        """A UserError where the frame lacks what it needs."""
+        ...
+
+
 class PatchEncoder(Protocol):
     """Self-supervised patch features of an image.
 
@@ -55,25 +64,61 @@ class PatchEncoder(Protocol):
         ...
 
 
-def make_clip(config: ClipConfig, device: str) -> ImageTextEncoder:
-    """The image-text encoder that `config.model` names.
+def encode_frame(encoder: ImageTextEncoder, frame: Frame) -> CropTable:
+    """Crop table of a frame: from all of it where the encoder can use that, else from its image.
 
     Raises:
-        UserError: unknown model, weights that are neither here nor reachable, or a broken import string.
+        UserError: the frame lacks what the encoder needs.
     """
-    if _is_import_string(config.model):
-        return _imported("clip.model", config.model)(config, device)
-    from ovs3d_ros.encoders.clip import load_clip
+    if isinstance(encoder, FrameEncoder):
+        return encoder.encode_frame(frame)
+    return encoder.encode_image(frame.image)
 
-    return load_clip(config, device)
+
+def make_clip(config: ClipConfig, device: str) -> ImageTextEncoder:
+    """The image-text encoder that `config.model` names, behind `config.cache` if there is one.
+
+    Raises:
+        UserError: unknown model, weights that are neither here nor reachable, a broken import string, crops in metres of
+            an encoder that has none, or a cache that cannot be written.
+    """
+    if not config.cache:
+        return _clip(config, device)
+    from ovs3d_ros.encoders.cache import CachedClip, TensorCache, fingerprint
+
+    cache = TensorCache(config.cache, "clip.cache")  # first: a model takes seconds to load
+    return CachedClip(_clip(config, device), cache, fingerprint(config, device))
 
 
 def make_dino(config: DinoConfig, device: str) -> PatchEncoder:
-    """The patch encoder that `config.model` names.
+    """The patch encoder that `config.model` names, behind `config.cache` if there is one.
 
     Raises:
-        UserError: unknown model, weights that are neither here nor reachable, or a broken import string.
+        UserError: unknown model, weights that are neither here nor reachable, a broken import string, or a cache that
+            cannot be written.
     """
+    if not config.cache:
+        return _dino(config, device)
+    from ovs3d_ros.encoders.cache import CachedPatches, TensorCache, fingerprint
+
+    cache = TensorCache(config.cache, "dino.cache")
+    return CachedPatches(_dino(config, device), cache, fingerprint(config, device))
+
+
+def _clip(config: ClipConfig, device: str) -> ImageTextEncoder:
+    if _is_import_string(config.model):
+        encoder = _imported("clip.model", config.model)(config, device)
+        if config.metric_sides and not isinstance(encoder, FrameEncoder):
+            raise UserError(f"clip.crop_metres: {config.model} has no encode_frame, which would see depth; leave it at 0")
+        return encoder
+    from ovs3d_ros.encoders.clip import load_clip
+    from ovs3d_ros.encoders.metric import MetricClip
+
+    encoder = load_clip(config, device)
+    return MetricClip(encoder, config) if config.metric_sides else encoder
+
+
+def _dino(config: DinoConfig, device: str) -> PatchEncoder:
     if _is_import_string(config.model):
         return _imported("dino.model", config.model)(config, device)
     from ovs3d_ros.encoders.dino import load_dino

@@ -1,6 +1,6 @@
 """CLIP through open_clip: the crop pyramid of 3D-OVS, one dense pass, and text.
 
-The pyramid resizes the whole image once per level, so that a crop is exactly the model's input size, and cuts the
+The pyramid resizes the whole image once per crop size, so that a crop is exactly the model's input size, and cuts the
 crops out as views: every crop is antialiased and none is resized on its own.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from pathlib import Path
 from typing import Sequence
 
@@ -17,6 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from ovs3d_ros.config import ClipConfig
+from ovs3d_ros.encoders.crops import Cut, relative_cuts
 from ovs3d_ros.encoders.dense import dense_features, supports_dense
 from ovs3d_ros.encoders.images import fitted_size, image_to_tensor, resize
 from ovs3d_ros.types import CropTable, UserError
@@ -37,6 +37,10 @@ class ClipEncoder:
         device: torch device name.
         calibration: contents of `calibration.json`; its `encoder` section may give `mode` and `dense_size`.
 
+    Attributes:
+        mode: "pyramid" or "dense".
+        crop_px: side of the model's input in pixels.
+
     Raises:
         UserError: `clip.mode=dense` for an image tower that has no dense mode.
     """
@@ -46,7 +50,7 @@ class ClipEncoder:
         self.name = name
         self.calibration = calibration
         self._model, self._tokenizer, self._config, self._device = model, tokenizer, config, device
-        self._crop_px = int(np.min(model.visual.image_size))
+        self.crop_px = int(np.min(model.visual.image_size))
         preprocess = model.visual.preprocess_cfg
         self._mean, self._std = preprocess["mean"], preprocess["std"]
         own = (calibration or {}).get("encoder", {})
@@ -69,7 +73,9 @@ class ClipEncoder:
         pixels = image_to_tensor(image, self._device, self._mean, self._std)  # [1, 3, H, W]
         if self.mode == "dense":
             return self._dense(pixels)
-        return self._pyramid(pixels)
+        config = self._config
+        size = fitted_size(*pixels.shape[-2:], config.image_size)
+        return self._pyramid(pixels, relative_cuts(*size, self.crop_px, config.crop_divisors, config.crop_stride))
 
     @torch.inference_mode()
     def encode_text(self, prompts: Sequence[str]) -> torch.Tensor:
@@ -88,32 +94,39 @@ class ClipEncoder:
         features = self._model.encode_text(tokens.to(self._device))
         return F.normalize(features.float(), dim=-1).cpu()
 
-    def _pyramid(self, pixels: torch.Tensor) -> CropTable:
-        height, width = pixels.shape[-2:]
-        pixels = resize(pixels, *fitted_size(height, width, self._config.image_size))
+    @torch.inference_mode()
+    def encode_cuts(self, image: np.ndarray, cuts: Sequence[Cut]) -> CropTable:
+        """Crop table of the crops that `cuts` names.
+
+        Args:
+            image: [H, W, 3] uint8 RGB.
+            cuts: at least one of each level.
+
+        Raises:
+            UserError: not an RGB byte image.
+        """
+        return self._pyramid(image_to_tensor(image, self._device, self._mean, self._std), cuts)
+
+    def _pyramid(self, pixels: torch.Tensor, cuts: Sequence[Cut]) -> CropTable:
+        pixels = resize(pixels, *fitted_size(*pixels.shape[-2:], self._config.image_size))
         boxes, scales, embeddings = [], [], []
-        for level, divisor in enumerate(self._config.crop_divisors):
-            box, embedding = self._level(pixels, divisor)
+        for cut in cuts:
+            box, embedding = self._cut(pixels, cut)
             boxes.append(box)
             embeddings.append(embedding)
-            scales.append(torch.full((len(box),), level, dtype=torch.int64, device=box.device))
-        return CropTable(torch.cat(boxes), torch.cat(scales), torch.cat(embeddings), len(boxes))
+            scales.append(torch.full((len(box),), cut.level, dtype=torch.int64, device=box.device))
+        return CropTable(torch.cat(boxes), torch.cat(scales), torch.cat(embeddings), 1 + max(c.level for c in cuts))
 
-    def _level(self, pixels: torch.Tensor, divisor: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Boxes [M, 4] and embeddings [M, D] of the crops of one pyramid level."""
-        height, width = pixels.shape[-2:]
-        side = self._crop_px
-        factor = side * divisor / min(height, width)
-        height, width = max(side, round(height * factor)), max(side, round(width * factor))
+    def _cut(self, pixels: torch.Tensor, cut: Cut) -> tuple[torch.Tensor, torch.Tensor]:
+        """Boxes [M, 4] and embeddings [M, D] of the crops of one size."""
+        side, height, width = self.crop_px, cut.height, cut.width
         scaled = resize(pixels, height, width)[0]  # [3, H', W']
-        tops, lefts = (crop_starts(length, side, self._config.crop_stride) for length in (height, width))
-        corners = [(top, left) for top in tops for left in lefts]
         parts = []
-        for start in range(0, len(corners), self._config.batch_size):
-            chunk = corners[start:start + self._config.batch_size]
+        for start in range(0, len(cut.corners), self._config.batch_size):
+            chunk = cut.corners[start:start + self._config.batch_size]
             crops = torch.stack([scaled[:, top:top + side, left:left + side] for top, left in chunk])
             parts.append(self._model.encode_image(crops.contiguous(memory_format=torch.channels_last)).float())
-        top, left = torch.tensor(corners, dtype=torch.float32, device=pixels.device).unbind(-1)
+        top, left = torch.tensor(cut.corners, dtype=torch.float32, device=pixels.device).unbind(-1)
         boxes = torch.stack([left / width, top / height, (left + side) / width, (top + side) / height], dim=-1)
         return boxes, torch.cat(parts)
 
@@ -126,15 +139,6 @@ class ClipEncoder:
         boxes = torch.stack([x / columns, y / rows, (x + 1) / columns, (y + 1) / rows], dim=-1).float()
         scales = torch.zeros(rows * columns, dtype=torch.int64, device=pixels.device)
         return CropTable(boxes.view(-1, 4), scales, features.reshape(rows * columns, -1).float(), 1, (rows, columns))
-
-
-def crop_starts(length: int, side: int, stride: float) -> list[int]:
-    """First pixels of crops of `side` px that cover 0..length, the borders included.
-
-    The crops are spread evenly, at most `stride` sides apart.
-    """
-    count = math.ceil((length - side) / max(1.0, stride * side) - 1e-9) + 1
-    return [round(i * (length - side) / max(1, count - 1)) for i in range(count)]
 
 
 def _resolve_mode(asked: str, calibrated: str | None, device: str, dense: bool) -> str:

@@ -1,0 +1,65 @@
+"""CLIP whose crops have sides in metres, where depth is measured (METHOD §12)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+
+from ovs3d_ros.config import ClipConfig
+from ovs3d_ros.encoders.clip import ClipEncoder
+from ovs3d_ros.encoders.crops import metric_cuts
+from ovs3d_ros.types import CropTable, Frame, UserError
+
+_REMEDY = "or leave clip.crop_metres at 0, for crops relative to the image"
+
+
+class MetricClip:
+    """A `FrameEncoder` that cuts crops of `clip.crop_metres` and has them embedded.
+
+    Args:
+        clip: embeds the crops, and texts.
+        config: sides, stride and image size.
+
+    Raises:
+        UserError: `clip` was set to one dense pass, which has no crops.
+    """
+
+    def __init__(self, clip: ClipEncoder, config: ClipConfig) -> None:
+        if clip.mode != "pyramid":
+            raise UserError(f"clip.crop_metres needs crops, and clip.mode={config.mode} means one dense pass here; set "
+                            f"clip.mode=pyramid, {_REMEDY}")
+        self.name, self.dim, self.calibration = clip.name, clip.dim, clip.calibration
+        self._clip, self._config = clip, config
+        self._metres = config.metric_sides
+
+    def encode_frame(self, frame: Frame) -> CropTable:
+        """Crop table of a frame, one scale per side in metres.
+
+        Raises:
+            UserError: it has no depth at all.
+        """
+        camera = frame.camera.fitted(self._config.image_size)
+        depth = np.zeros((1, 1), np.float32) if frame.depth is None else frame.depth
+        depth = cv2.resize(depth, (camera.width, camera.height), interpolation=cv2.INTER_NEAREST)
+        if not (depth > 0).any():
+            raise _no_depth(frame.name or f"frame at {frame.stamp:.3f} s")
+        focal = math.sqrt(camera.K[0, 0] * camera.K[1, 1])
+        cuts = metric_cuts(depth, focal, self._clip.crop_px, self._metres, self._config.crop_stride)
+        return self._clip.encode_cuts(frame.image, cuts)
+
+    def encode_image(self, image: np.ndarray) -> CropTable:
+        """Raises UserError: an image alone has no metres."""
+        raise _no_depth("the image")
+
+    def encode_text(self, prompts: Sequence[str]) -> torch.Tensor:
+        """See `ClipEncoder.encode_text`."""
+        return self._clip.encode_text(prompts)
+
+
+def _no_depth(name: str) -> UserError:
+    return UserError(f"{name} has no depth, by which clip.crop_metres sizes its crops; give depth (a robot's node: "
+                     f"input.use_depth=true), {_REMEDY}")
