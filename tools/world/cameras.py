@@ -1,4 +1,4 @@
-"""Camera poses: close and varied views for training, and the path of a robot."""
+"""Camera poses: close and varied views for training, views across a room, and the path of a robot."""
 
 from __future__ import annotations
 
@@ -53,6 +53,21 @@ def view_poses(scene: Scene, rng, focus: np.ndarray, count: int, field_of_view: 
     while len(poses) < count:
         eye = focus + [rng.uniform(-0.8, 0.8), -1.6, rng.uniform(0.5, 1.0)]
         poses.append(look_at(eye, focus))
+    return poses
+
+
+def room_poses(scene: Scene, rng, focus: np.ndarray, count: int) -> list[Matrix]:
+    """Poses 0.3 to 1.6 m high and 1.1 to 2.6 m from the focus, that look roughly there."""
+    limit = np.array(scene.half) - 0.15
+    poses = []
+    while len(poses) < count:
+        azimuth, distance = np.radians(rng.uniform(-160, -20)), rng.uniform(1.1, 2.6)
+        eye = focus + [distance * np.cos(azimuth), distance * np.sin(azimuth), 0]
+        eye[2] = rng.uniform(0.3, 1.6)
+        inside = any((instance.low < eye).all() and (eye < instance.high).all()
+                     for instance in scene.instances if instance.noun not in BACKGROUND)
+        if (np.abs(eye[:2]) < limit).all() and not inside:
+            poses.append(look_at(eye, focus + rng.normal(0, [0.5, 0.3, 0.25]), rng.normal(0, 0.04)))
     return poses
 
 

@@ -20,6 +20,7 @@ import render
 
 QUALITY = {
     "views": render.Quality(samples=3, exact_geometry=False),
+    "rooms": render.Quality(samples=3, exact_geometry=False),
     "walk": render.Quality(samples=16, exact_geometry=True),
 }
 logger = logging.getLogger("world")
@@ -33,6 +34,11 @@ def generate_scene(folder: Path, split: str, kind: str, seed: int, views: int, t
         field_of_view = np.radians(62.0)
         scene, focus = layouts.walk_scene(rng, split)
         poses = cameras.walk_poses(rng, focus, views)
+    elif kind == "rooms":
+        field_of_view = np.radians(rng.uniform(52, 72))
+        layout = layouts.walk_scene if rng.random() < 0.4 else layouts.furnished_scene
+        scene, focus = layout(rng, split)
+        poses = cameras.room_poses(scene, rng, focus, views)
     else:
         field_of_view = np.radians(rng.uniform(48, 66))
         scene, focus = layouts.training_scene(rng, split)

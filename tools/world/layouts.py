@@ -1,4 +1,4 @@
-"""Scene layouts: densely furnished training scenes and the rooms of the walks."""
+"""Scene layouts: densely furnished training scenes, rooms with free-standing furniture, and the rooms of the walks."""
 
 from __future__ import annotations
 
@@ -94,6 +94,33 @@ def training_scene(rng, split: str) -> tuple[Scene, np.ndarray]:
         floor = _floor_support(scene, (0, y), (0.7, 0.5), "any")
         fill(scene, rng, split, floor, int(rng.integers(10, 15)))
         focus = np.array([0, y, 0.1])
+    add_lights(rng, focus)
+    return scene, focus
+
+
+def furnished_scene(rng, split: str) -> tuple[Scene, np.ndarray]:
+    """A room in which furniture stands apart, whole and mostly empty; returns it with the focus [3] of the views."""
+    scene = Scene((rng.uniform(2.3, 3.0), rng.uniform(2.2, 2.8)))
+    add_room(scene, rng, split)
+    back = scene.half[1]
+    if rng.random() < 0.85:
+        furnish(scene, rng, split, "carpet", (rng.uniform(-0.7, 0.7), rng.uniform(-0.9, 0.4), rng.choice([0, 90])))
+    slots = [float(x) for x in rng.permutation([-1.35, 0.0, 1.35]) + rng.uniform(-0.1, 0.1, 3)]
+    for x, kind in zip(slots, rng.permutation(["table", "shelf", "sofa", "table", "shelf"])):
+        if kind == "table":
+            size = (rng.uniform(0.9, 1.2), rng.uniform(0.6, 0.8), rng.uniform(0.4, 0.74))
+            fill(scene, rng, split, _table(scene, rng, split, (x, back - rng.uniform(0.5, 1.0)), size), rng.integers(0, 6))
+        elif kind == "shelf":
+            for support in _shelf(scene, rng, split, x, back):
+                fill(scene, rng, split, support, rng.integers(0, 3))
+        elif all(instance.noun != "sofa" for instance in scene.instances):
+            furnish(scene, rng, split, "sofa", (x, back - 0.55, rng.uniform(-8, 8)))
+    for x in rng.permutation([-1.5, -0.75, 0.0, 0.75, 1.5])[: rng.integers(2, 5)]:
+        noun = str(rng.choice(["chair", "chair", "stool"]))
+        furnish(scene, rng, split, noun, (x, back - rng.uniform(1.7, 2.1), rng.uniform(-180, 180)))
+    floor = _floor_support(scene, (0, back - 1.9), (1.8, 0.8))
+    fill(scene, rng, split, floor, int(rng.integers(2, 8)))
+    focus = np.array([rng.uniform(-0.6, 0.6), back - 1.0, 0.4])
     add_lights(rng, focus)
     return scene, focus
 
