@@ -7,7 +7,7 @@ import torch
 from rasterize_oracle import NAMES, Scene, make_scene
 
 from ovs3d_ros.rasterize.cpu import CpuRasterizer
-from ovs3d_ros.rasterize.team import ThreadTeam
+from ovs3d_ros.rasterize.team import ThreadTeam, clear_slab
 
 
 def forward(rasterizer: CpuRasterizer, scene: Scene) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -19,15 +19,24 @@ def forward(rasterizer: CpuRasterizer, scene: Scene) -> tuple[torch.Tensor, list
 
 def test_memory_comes_back_and_is_cleared() -> None:
     team = ThreadTeam(2)
-    with team.zeros(3, 50) as first:
+    with team.slabs(3, 25) as first:
         address = first.ctypes.data
         first.fill(7.0)
-        with team.zeros(3, 50) as second:  # the other one is still in use
+        with team.slabs(3, 25) as second:  # the other one is still in use
             assert second.ctypes.data != address
-    with team.zeros(10, 14) as third:
-        assert third.shape == (10, 14) and third.ctypes.data in (address, second.ctypes.data)
+    with team.slabs(10, 7) as third:
+        assert third.shape == (2, 10, 7) and third.ctypes.data in (address, second.ctypes.data)
+        third.fill(7.0)
+        team.run(clear_slab, third)
         assert not third.any()
     assert team.workspace.take(0, 8).shape == (0, 8)
+
+
+def test_every_thread_makes_all_calls_in_turn() -> None:
+    team, made = ThreadTeam(3), []
+    team.run_in_turn(*((lambda thread, size, call: made.append((thread, size, call)), call) for call in "ab"))
+    assert sorted(made) == [(thread, 3, call) for thread in range(3) for call in "ab"]
+    assert all(made.index((thread, 3, "a")) < made.index((thread, 3, "b")) for thread in range(3))
 
 
 def test_a_pass_between_forward_and_backward_changes_nothing() -> None:

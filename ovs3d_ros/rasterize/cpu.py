@@ -19,7 +19,7 @@ from .kernels_project import CameraArrays, GaussianArrays, ProjectedArrays
 from .kernels_shade import RGB
 from .kernels_tiles import SPLAT_COLUMNS, TILE, Tiles
 from .simd import WIDTH
-from .team import ThreadTeam
+from .team import ThreadTeam, clear_slab
 
 CHANNEL_CHUNK = 32  # channels per pass: more would spill the innermost loops out of registers
 
@@ -87,9 +87,10 @@ def _prepare(
     shaded = RGB if sh.shape[1] else 0
     packed = team.workspace.take(len(visible), _padded(shaded + colors.shape[1]))
     inputs = visible, projected, gaussians.opacities, colors, shaded
-    team.run(kernels_tiles.pack_splats, *inputs, splats, packed)
+    calls = [(kernels_tiles.pack_splats, *inputs, splats, packed)]
     if shaded:
-        team.run(kernels_shade.shade_forward, visible, gaussians.means, _center(camera), sh, packed)
+        calls.append((kernels_shade.shade_forward, visible, gaussians.means, _center(camera), sh, packed))
+    team.run_in_turn(*calls)
     order = _front_to_back(projected.depths[visible])
     tiles = _bin_tiles(team, splats, order, camera.width, camera.height)
     view = _View(camera, projected, visible, splats, packed, tiles)
@@ -128,9 +129,8 @@ def _bin_tiles(team: ThreadTeam, splats: np.ndarray, order: np.ndarray, width: i
 
 
 def _composite(team: ThreadTeam, view: _View, image: np.ndarray, transmittance: np.ndarray) -> None:
-    kernel = kernels_forward.composite
-    for first, channels in _passes(image.shape[-1]):
-        team.run(kernel, view.tiles, view.splats, view.colors, first, channels, image, transmittance)
+    splats, images = (view.tiles, view.splats, view.colors), (image, transmittance)
+    team.run_in_turn(*((kernels_forward.composite, *splats, *channels, *images) for channels in _passes(image.shape[-1])))
 
 
 def _lift(
@@ -138,11 +138,13 @@ def _lift(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Adds to numerator [N, D]; returns sum w and max w of every splat."""
     visible, depth = len(view.visible), targets.shape[-1]
-    with team.zeros(team.size, visible, _padded(depth)) as sums:
-        for first, channels in _passes(depth):
+    inputs = view.tiles, view.splats, targets, pixel_weights
+    with team.slabs(visible, _padded(depth)) as sums:
+        calls = [(clear_slab, sums)]
+        for channels in _passes(depth):
             weights, maxima = np.zeros((2, team.size, visible), np.float32)  # the same in every pass
-            inputs = view.tiles, view.splats, targets, pixel_weights, first, channels
-            team.run(kernels_forward.lift_tiles, *inputs, sums, weights, maxima)
+            calls.append((kernels_forward.lift_tiles, *inputs, *channels, sums, weights, maxima))
+        team.run_in_turn(*calls)
         team.run(kernels_backward.scatter_rows, sums, view.visible, 0, numerator)
     return weights.sum(0), maxima.max(0)
 
@@ -158,41 +160,31 @@ def _backward(
 ) -> None:
     """Adds one camera's share to the gradients, to that of its view matrix [4, 4] if there is one."""
     image, transmittance, v_image, v_transmittance = image_gradients
-    view_slabs = np.zeros((0 if v_viewmat is None else team.size, 4, 4))
-    with (
-        team.zeros(team.size, len(view.visible), SPLAT_COLUMNS) as splat_slabs,
-        team.zeros(team.size, *view.colors.shape) as color_slabs,
-    ):
+    view_slabs, v_centers = np.zeros((0 if v_viewmat is None else team.size, 4, 4)), np.zeros((team.size, 3))
+    shaded = image.shape[-1] - gradients.colors.shape[1]
+    with team.slabs(len(view.visible), SPLAT_COLUMNS) as splat_slabs, team.slabs(*view.colors.shape) as color_slabs:
+        calls = [(clear_slab, splat_slabs), (clear_slab, color_slabs)]
+        splats, slabs = (view.tiles, view.splats, view.colors), (splat_slabs, color_slabs)
         for first, channels in _passes(image.shape[-1]):
             # The transmittance is one output however many passes the channels take.
             v_end = v_transmittance if first == 0 else np.zeros_like(v_transmittance)
             images = image, transmittance, v_image, v_end
-            splats = view.tiles, view.splats, view.colors
-            team.run(
-                kernels_backward.composite_backward, *splats, images, first, channels, splat_slabs, color_slabs
-            )
-        shaded = image.shape[-1] - gradients.colors.shape[1]
-        team.run(kernels_backward.scatter_rows, color_slabs, view.visible, shaded, gradients.colors)
-        slabs = view.visible, splat_slabs
+            calls.append((kernels_backward.composite_backward, *splats, images, first, channels, *slabs))
+        team.run_in_turn(*calls)
+        # All of these add to rows of the same share of the visible Gaussians.
         outputs = gradients.gaussians, v_means2d_abs, view_slabs
-        team.run(kernels_project.project_backward, inputs.gaussians, view.camera, *slabs, *outputs)
+        calls = [(kernels_backward.scatter_rows, color_slabs, view.visible, shaded, gradients.colors),
+                 (kernels_project.project_backward, inputs.gaussians, view.camera, view.visible, splat_slabs, *outputs)]
         if shaded:
-            v_center = _shade_backward(team, view, inputs, color_slabs, gradients)
+            arrays = view.visible, inputs.gaussians.means, _center(view.camera), inputs.sh, view.colors, color_slabs
+            outputs = gradients.gaussians.means, gradients.sh, v_centers
+            calls.append((kernels_shade.shade_backward, *arrays, *outputs))
+        team.run_in_turn(*calls)
     if v_viewmat is not None:
+        v_center = v_centers.sum(0)
         v_viewmat += view_slabs.sum(0)
-        if shaded:
-            v_viewmat[:3, :3] -= np.outer(view.camera.viewmat[:3, 3], v_center)
-            v_viewmat[:3, 3] -= view.camera.viewmat[:3, :3] @ v_center
-
-
-def _shade_backward(
-    team: ThreadTeam, view: _View, inputs: _Inputs, color_slabs: np.ndarray, gradients: _Inputs
-) -> np.ndarray:
-    """Adds what the shaded colors leave to means and harmonics; returns the gradient of the camera's centre [3]."""
-    v_centers = np.zeros((team.size, 3))
-    arrays = view.visible, inputs.gaussians.means, _center(view.camera), inputs.sh, view.colors, color_slabs
-    team.run(kernels_shade.shade_backward, *arrays, gradients.gaussians.means, gradients.sh, v_centers)
-    return v_centers.sum(0)
+        v_viewmat[:3, :3] -= np.outer(view.camera.viewmat[:3, 3], v_center)
+        v_viewmat[:3, 3] -= view.camera.viewmat[:3, :3] @ v_center
 
 
 def _array(tensor: Tensor) -> np.ndarray:

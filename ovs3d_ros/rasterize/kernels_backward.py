@@ -22,7 +22,7 @@ from .kernels_forward import (
     TRANSMITTANCE,
     WEIGHT,
     blend_rows,
-    buffer_index,
+    buffer_strides,
     clear,
     splat_blocks,
     start_tile,
@@ -113,13 +113,14 @@ def _load_gradients(window, gradients, first_channel, depth, scratch, v_tile):
     image, transmittance, v_image, v_transmittance = gradients
     left, top, rows, columns = window
     loaded = min(depth, image.shape[2] - first_channel)
+    per_pixel, per_channel = buffer_strides(depth)
     clear(v_tile)
     for r in range(rows):
         for i in range(columns):
             q, y, x, behind = np.uintp(r * TILE + i), top + r, left + i, ZERO
             for c in range(loaded):
                 v = v_image[y, x, first_channel + c]
-                v_tile[buffer_index(r, i, c, depth)] = v
+                v_tile[(r * TILE + i) * per_pixel + c * per_channel] = v
                 behind += v * image[y, x, first_channel + c]
             scratch[BEHIND + q] = behind
             scratch[V_END + q] = transmittance[y, x] * v_transmittance[y, x]

@@ -103,10 +103,9 @@ def start_tile(scratch, rows, columns):
 
 
 @njit(**HELPER)
-def buffer_index(r, i, c, depth):
-    """Where channel c of pixel (r, i) lies in a tile's image of `depth` channels."""
-    q = r * TILE + i
-    return c * PIXELS + q if depth <= MAX_PLANAR_CHANNELS else q * depth + c
+def buffer_strides(depth):
+    """How far apart pixels and channels lie in a tile's image of `depth` channels."""
+    return (1, PIXELS) if depth <= MAX_PLANAR_CHANNELS else (depth, 1)
 
 
 @njit(**HELPER)
@@ -182,11 +181,12 @@ def _store_tile(window, scratch, buffer, first_channel, depth, image, transmitta
     """Writes a finished tile of `depth` channels: a plain number here, so that one variant does for all widths."""
     left, top, rows, columns = window
     stored = min(depth, image.shape[2] - first_channel)
+    per_pixel, per_channel = buffer_strides(depth)
     for r in range(rows):
         for i in range(columns):
             transmittance[top + r, left + i] = scratch[TRANSMITTANCE + np.uintp(r * TILE + i)]
             for c in range(stored):
-                image[top + r, left + i, first_channel + c] = buffer[buffer_index(r, i, c, depth)]
+                image[top + r, left + i, first_channel + c] = buffer[(r * TILE + i) * per_pixel + c * per_channel]
 
 
 @njit(**KERNEL)
@@ -229,12 +229,13 @@ def _load_targets(window, targets, pixel_weights, first_channel, depth, scratch,
     """Copies a tile of the target image; what lies outside the image weighs nothing."""
     left, top, rows, columns = window
     loaded = min(depth, targets.shape[2] - first_channel)
+    per_pixel, per_channel = buffer_strides(depth)
     clear(buffer)
     for r in range(rows):
         for i in range(columns):
             scratch[PIXEL_WEIGHT + np.uintp(r * TILE + i)] = pixel_weights[top + r, left + i]
             for c in range(loaded):
-                buffer[buffer_index(r, i, c, depth)] = targets[top + r, left + i, first_channel + c]
+                buffer[(r * TILE + i) * per_pixel + c * per_channel] = targets[top + r, left + i, first_channel + c]
 
 
 @njit(**HELPER)

@@ -38,14 +38,6 @@ class Tiles(NamedTuple):
 
 
 @njit(**KERNEL)
-def clear_share(thread, num_threads, array):
-    """Fills one thread's share of a flat float32 array with zeros."""
-    first, last = share(thread, num_threads, array.shape[0])
-    for i in range(first, last):
-        array[i] = ZERO
-
-
-@njit(**KERNEL)
 def pack_splats(thread, num_threads, visible, projected, opacities, colors, column, splats, packed_colors):
     """Gathers one thread's share of the visible Gaussians.
 

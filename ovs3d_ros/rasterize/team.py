@@ -10,10 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from . import kernels_tiles
-
-_WORTH_WAKING = 1 << 18  # elements that take longer to clear than a thread to wake: 0.05 ms
-
 
 class Workspace:
     """float32 arrays in memory that is kept from pass to pass. Safe to use from several threads at once.
@@ -66,15 +62,27 @@ class ThreadTeam:
         first = kernel(0, self.size, *arguments)
         return [first, *(future.result() for future in futures)]
 
+    def run_in_turn(self, *calls: tuple[Any, ...]) -> None:
+        """Every thread makes all calls (kernel, *arguments) one after the other, and waits for no other in between.
+
+        To wake a thread takes as long as the lightest kernels. No kernel may need what another thread leaves in it.
+        """
+        def all_calls(thread: int, size: int) -> None:
+            for kernel, *arguments in calls:
+                kernel(thread, size, *arguments)
+
+        self.run(all_calls)
+
     @contextmanager
-    def zeros(self, *shape: int) -> Iterator[np.ndarray]:
-        """A float32 array of zeros for the length of a `with` block."""
-        array = self.workspace.take(*shape)
-        if array.size < _WORTH_WAKING:
-            array.fill(0)
-        else:
-            self.run(kernels_tiles.clear_share, array.reshape(-1))
+    def slabs(self, *shape: int) -> Iterator[np.ndarray]:
+        """A float32 array [threads, *shape] with any values for the length of a `with` block."""
+        array = self.workspace.take(self.size, *shape)
         try:
             yield array
         finally:
             self.workspace.give(array)
+
+
+def clear_slab(thread: int, _: int, slabs: np.ndarray) -> None:
+    """Fills a thread's own slab of [threads, ...] with zeros; numpy lets the others run meanwhile."""
+    slabs[thread].fill(0.0)
