@@ -115,6 +115,15 @@ def keyframe(index: int, table: CropTable, x: float = 0.0, size: tuple[int, int]
     return Keyframe(index, float(index), f"k{index}", torch.zeros(size[1], size[0], 3), camera, pose, None, table)
 
 
+def crops_of_two_kinds(rank: int) -> tuple[CropTable, CropTable]:
+    """Tables whose embeddings vary in `rank` directions each, none of the one in those of the other."""
+    basis = torch.linalg.qr(torch.randn(DIM, DIM, generator=torch.Generator().manual_seed(0)))[0]
+    tables = random_crops(0), random_crops(1)
+    for table, first in zip(tables, (0, 5)):
+        table.embeddings = table.embeddings[:, :rank] @ basis[first:first + rank] + basis[4]
+    return tables
+
+
 def random_crops(seed: int, num_scales: int = 2) -> CropTable:
     rng = np.random.default_rng(seed)
     low = rng.uniform(-0.2, 0.8, (50, 2))
@@ -217,10 +226,7 @@ def test_decay_forgets_what_is_seen_again_and_keeps_the_rest() -> None:
 
 def test_refit_of_the_codec_keeps_what_was_lifted() -> None:
     g, lifter = scene_gaussians(), Lifter(LiftConfig(image_size=64, residual=0.1), 12)
-    first, second = random_crops(0), random_crops(1)
-    basis = torch.linalg.qr(torch.randn(DIM, DIM, generator=torch.Generator().manual_seed(0)))[0]
-    first.embeddings = first.embeddings[:, :4] @ basis[:4] + basis[4]
-    second.embeddings = second.embeddings[:, :4] @ basis[5:9] + basis[4]
+    first, second = crops_of_two_kinds(4)
     lifter.lift(keyframe(0, first), g, RASTERIZER)
     before, codec = lifter.codec.decode(g.stats["numerators"]), lifter.codec
     far = keyframe(1, second, x=50.0)  # sees nothing, but brings new words
@@ -233,10 +239,7 @@ def test_refit_of_the_codec_keeps_what_was_lifted() -> None:
 def test_a_loaded_codec_is_refitted_without_forgetting_what_it_held() -> None:
     """The embeddings behind a loaded map are gone; its Gaussians must speak for them when new words come."""
     g, lifter = scene_gaussians(), Lifter(LiftConfig(image_size=64), 12)
-    first, second = random_crops(0), random_crops(1)
-    basis = torch.linalg.qr(torch.randn(DIM, DIM, generator=torch.Generator().manual_seed(0)))[0]
-    first.embeddings = first.embeddings[:, :4] @ basis[:4] + basis[4]
-    second.embeddings = second.embeddings[:, :4] @ basis[5:9] + basis[4]
+    first, second = crops_of_two_kinds(4)
     lifter.lift(keyframe(0, first), g, RASTERIZER)
     before = lifter.codec.decode(g.stats["numerators"])
     loaded = Lifter(LiftConfig(image_size=64, residual=0.1), 12)
@@ -286,10 +289,7 @@ def test_relifting_replaces_the_evidence_only_when_it_is_complete() -> None:
 def test_relifting_fits_the_codec_on_all_keyframes() -> None:
     """The first keyframes chose the codec; what came later within `residual` would be cut short for good."""
     g, lifter = scene_gaussians(), Lifter(LiftConfig(image_size=64, residual=1.0), 6)
-    first, second = random_crops(0), random_crops(1)
-    basis = torch.linalg.qr(torch.randn(DIM, DIM, generator=torch.Generator().manual_seed(0)))[0]
-    first.embeddings = first.embeddings[:, :2] @ basis[:2] + basis[4]
-    second.embeddings = second.embeddings[:, :2] @ basis[5:7] + basis[4]
+    first, second = crops_of_two_kinds(2)
     frames = [keyframe(0, first), keyframe(1, second)]
     for frame in frames:
         lifter.lift(frame, g, RASTERIZER)
