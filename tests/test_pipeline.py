@@ -240,6 +240,7 @@ class TwoLevels(ColorEncoder):
 
 def test_codes_blend_the_levels_as_selected_and_share_memory_where_there_is_one(room: Ovs3d) -> None:
     pipeline = build(count=3, steps=5, clip__model=f"{__name__}:TwoLevels", lift__selection="uniform")
+    pipeline.calibration = dataclasses.replace(pipeline.calibration, distractors=("red", "green", "blue", "grey"))
     snapshot = pipeline.snapshot()
     known = snapshot.codes[:, -1] != 0
     first, second = snapshot.scale_codes[known].unbind(1)
@@ -247,7 +248,6 @@ def test_codes_blend_the_levels_as_selected_and_share_memory_where_there_is_one(
     torch.testing.assert_close(snapshot.codes[known], middle, atol=1e-4, rtol=0)
     assert float((first - second).norm(dim=-1).median()) > 0.02, "the levels differ"
     pipeline.configure(override(pipeline.config, {"lift.selection": "sharp"}))
-    pipeline.calibration = dataclasses.replace(pipeline.calibration, distractors=("red", "green", "blue", "grey"))
     chosen = pipeline.snapshot()
     weights = torch.softmax(chosen.selection[known], dim=-1)
     assert float(weights.amax(-1).mean()) > 0.6, "one level speaks for most"
