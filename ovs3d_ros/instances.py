@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
 import numpy as np
+import torch
 from numba import njit
 
 from ovs3d_ros.config import QueryConfig
@@ -16,9 +20,36 @@ _SAMPLE, _TURN_SAMPLE = 2000, 250  # Gaussians a box is measured on, and those i
 _BITS = 20  # of a cell number along an axis
 
 
+@dataclass(frozen=True, slots=True)
+class _Clusters:
+    """The instances of one prompt, best first.
+
+    Attributes:
+        rows: [M] Gaussians that carry its label.
+        number: [M] instance of each, counted from 1; 0 = of none.
+        scores: [K] mean relevancy.
+        sizes: [K] Gaussians.
+        views: [K] most keyframes that saw any of them.
+        centers: [K, 3] metres.
+        axes: [K, 3, 3] of the boxes, see `oriented_boxes`.
+        extents: [K, 3] metres.
+    """
+
+    rows: np.ndarray
+    number: np.ndarray
+    scores: np.ndarray
+    sizes: np.ndarray
+    views: np.ndarray
+    centers: np.ndarray
+    axes: np.ndarray
+    extents: np.ndarray
+
+
 def find_objects(means: np.ndarray, labels: np.ndarray, scores: np.ndarray, views: np.ndarray, prompts: list[str],
                  config: QueryConfig, max_instances: int) -> tuple[list[SemanticObject], np.ndarray]:
     """Groups labelled Gaussians into instances with oriented boxes: by prompt, best first.
+
+    Prompts are worked on side by side, on as many threads as torch has.
 
     Args:
         means: [N, 3] metres.
@@ -32,64 +63,60 @@ def find_objects(means: np.ndarray, labels: np.ndarray, scores: np.ndarray, view
     Returns:
         The objects and the instance number [N] of each Gaussian (0 = none).
     """
-    rows = np.flatnonzero(labels)
-    points, carried = means[rows], labels[rows]
-    component, count = connected_components(points, config.instance_gap, carried)
-    order, starts = _grouped(component, count)
-    sizes, label_of = np.diff(starts), carried[order[starts[:-1]]]
-    totals, seen = _totals(component, count, rows, carried, scores, views)
-    chosen = _best(totals / np.sqrt(sizes), label_of, sizes >= config.min_instance, max_instances)
-    centers, axes, extents = oriented_boxes(points[order], np.stack([starts[:-1], starts[1:]], 1)[chosen])
-    objects, number = [], np.zeros(count, np.int64)
-    for center, turned, size, c in zip(centers, axes, extents, chosen):
-        objects.append(SemanticObject(
-            prompt=prompts[label_of[c] - 1], label=int(label_of[c]), instance=len(objects) + 1,
-            score=float(totals[c] / sizes[c]), center=center, quat=matrix_to_quat(turned), size=size,
-            num_gaussians=int(sizes[c]), views=int(seen[c])))
-        number[c] = len(objects)
-    instances = np.zeros(len(labels), np.int64)
-    instances[rows] = number[component]
+    counts = np.bincount(labels, minlength=len(prompts) + 1)[1:]
+
+    def clusters_of(p: int) -> _Clusters:
+        rows = np.flatnonzero(labels == p + 1)
+        return _clusters(rows, means[rows], scores[rows, p], views[rows], config, max_instances)
+
+    largest_first = [int(p) for p in np.argsort(-counts, kind="stable") if counts[p]]
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        clusters = dict(zip(largest_first, pool.map(clusters_of, largest_first)))
+    objects, instances = [], np.zeros(len(labels), np.int64)
+    for p, found in sorted(clusters.items()):
+        instances[found.rows] = np.where(found.number > 0, found.number + len(objects), 0)
+        for k in range(len(found.sizes)):
+            objects.append(SemanticObject(
+                prompt=prompts[p], label=p + 1, instance=len(objects) + 1, score=float(found.scores[k]),
+                center=found.centers[k], quat=matrix_to_quat(found.axes[k]), size=found.extents[k],
+                num_gaussians=int(found.sizes[k]), views=int(found.views[k])))
     return objects, instances
 
 
-@njit(cache=True, nogil=True)
-def _totals(component, count, rows, carried, scores, views):
-    """Sum of the scores [count] of each component's points, and the most views of any."""
-    totals, seen = np.zeros(count), np.zeros(count)
-    for i in range(len(rows)):
-        c = component[i]
-        totals[c] += scores[rows[i], carried[i] - 1]
-        seen[c] = max(seen[c], views[rows[i]])
-    return totals, seen
+def _clusters(rows: np.ndarray, points: np.ndarray, scores: np.ndarray, views: np.ndarray, config: QueryConfig,
+              limit: int) -> _Clusters:
+    """Instances among Gaussians `rows` [M] of one label, at `points` [M, 3]; at most `limit`, 0 = all."""
+    component, count = connected_components(points, config.instance_gap)
+    order, starts = _grouped(component, count)
+    sizes = np.diff(starts)
+    totals, seen = np.add.reduceat(scores[order], starts[:-1], dtype=float), np.maximum.reduceat(views[order], starts[:-1])
+    ranked = np.argsort(-totals / np.sqrt(sizes), kind="stable")
+    chosen = ranked[sizes[ranked] >= config.min_instance][:limit or None]
+    centers, axes, extents = oriented_boxes(points[order], np.stack([starts[:-1], starts[1:]], 1)[chosen])
+    number = np.zeros(count, np.int64)
+    number[chosen] = np.arange(1, len(chosen) + 1)
+    return _Clusters(rows, number[component], totals[chosen] / sizes[chosen], sizes[chosen], seen[chosen], centers, axes,
+                     extents)
 
 
-def _best(merit: np.ndarray, groups: np.ndarray, allowed: np.ndarray, limit: int) -> np.ndarray:
-    """Indices of the allowed, by group and then by merit, at most `limit` (0 = all) of each group."""
-    ranked = np.lexsort((-merit, groups))
-    ranked = ranked[allowed[ranked]]
-    place = np.arange(len(ranked)) - np.searchsorted(groups[ranked], groups[ranked])
-    return ranked[place < limit] if limit else ranked
-
-
-def connected_components(points: np.ndarray, gap: float, groups: np.ndarray) -> tuple[np.ndarray, int]:
-    """Joins points of one group whose voxels of side `gap` touch, corners included.
+def connected_components(points: np.ndarray, gap: float) -> tuple[np.ndarray, int]:
+    """Joins points whose voxels of side `gap` touch, corners included.
 
     Args:
         points: [M, 3] metres.
         gap: metres; voxels are made larger where the points spread over more than a million of them along an axis.
-        groups: [M] small non-negative integers.
 
     Returns:
         Component number [M], counted from 0, and how many there are.
     """
     if not len(points):
         return np.zeros(0, np.int64), 0
-    return _joined(np.ascontiguousarray(points), float(gap), np.ascontiguousarray(groups, np.int64))
+    return _joined(np.ascontiguousarray(points), float(gap))
 
 
 @njit(cache=True, nogil=True)
-def _joined(points, gap, groups):
-    """Components of voxels of one group that touch: a hash table of voxels, then union-find."""
+def _joined(points, gap):
+    """Components of voxels that touch: a hash table of voxels, then union-find."""
     count, low = len(points), np.full(3, np.inf)
     for i in range(count):
         for a in range(3):
@@ -98,30 +125,30 @@ def _joined(points, gap, groups):
     side = max(gap, np.max(np.abs(points)) * 4 / (1 << _BITS))
     first = np.floor(low / side) - 1
     bits, voxels = 10, 0
-    keys, voxel_groups, parent = np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count, np.int64)
+    keys, parent = np.empty(count, np.int64), np.empty(count, np.int64)
     voxel_of, table = np.empty(count, np.int64), np.full(1 << bits, -1, np.int32)  # slot to voxel
     last = -1
     for i in range(count):
         key = 0
         for a in range(3):
             key = (key << _BITS) + int(np.floor(points[i, a] / side) - first[a])
-        if key == last and groups[i] == groups[i - 1]:  # points lie about as they were seen
+        if key == last:  # points lie about as they were seen
             voxel_of[i] = voxel_of[i - 1]
             continue
-        last, slot = key, _slot(table, keys, voxel_groups, key, groups[i], bits)
+        last, slot = key, _slot(table, keys, key, bits)
         if table[slot] < 0:
-            keys[voxels], voxel_groups[voxels], parent[voxels] = key, groups[i], voxels
+            keys[voxels], parent[voxels] = key, voxels
             table[slot], voxel_of[i] = voxels, voxels
             voxels += 1
             if 2 * voxels > len(table):
                 bits += 2
-                table = _table(keys, voxel_groups, voxels, bits)
+                table = _table(keys, voxels, bits)
         else:
             voxel_of[i] = table[slot]
     for voxel in range(voxels):
         for step in range(14, 27):  # the half of the neighbours that come later; the others find this one
             offset = (((step // 9 - 1) << 2 * _BITS) + ((step // 3 % 3 - 1) << _BITS) + step % 3 - 1)
-            other = table[_slot(table, keys, voxel_groups, keys[voxel] + offset, voxel_groups[voxel], bits)]
+            other = table[_slot(table, keys, keys[voxel] + offset, bits)]
             if other >= 0:
                 a, b = _root(parent, voxel), _root(parent, other)
                 parent[max(a, b)] = min(a, b)
@@ -136,20 +163,20 @@ def _joined(points, gap, groups):
 
 
 @njit(cache=True, nogil=True)
-def _table(keys, groups, voxels, bits):
+def _table(keys, voxels, bits):
     """A hash table of 2^bits slots that holds the first `voxels` keys."""
     table = np.full(1 << bits, -1, np.int32)
     for voxel in range(voxels):
-        table[_slot(table, keys, groups, keys[voxel], groups[voxel], bits)] = voxel
+        table[_slot(table, keys, keys[voxel], bits)] = voxel
     return table
 
 
 @njit(cache=True, nogil=True)
-def _slot(table, keys, groups, key, group, bits):
-    """Where a voxel of a group is in the table, or the empty slot where it would be (Fibonacci hashing)."""
+def _slot(table, keys, key, bits):
+    """Where a voxel is in the table, or the empty slot where it would be (Fibonacci hashing)."""
     mask = (1 << bits) - 1
-    slot = (((key + group * 0x632BE59BD9B4E019) * -0x61C8864680B583EB) >> (64 - bits)) & mask
-    while table[slot] >= 0 and (keys[table[slot]] != key or groups[table[slot]] != group):
+    slot = ((key * -0x61C8864680B583EB) >> (64 - bits)) & mask
+    while table[slot] >= 0 and keys[table[slot]] != key:
         slot = (slot + 1) & mask
     return slot
 

@@ -14,8 +14,8 @@ from ovs3d_ros.instances import connected_components, find_objects, oriented_box
 
 
 def joined(points: np.ndarray, gap: float) -> np.ndarray:
-    """Component numbers of points that are all of one group."""
-    return connected_components(points, gap, np.zeros(len(points), int))[0]
+    """Component numbers of points."""
+    return connected_components(points, gap)[0]
 
 
 def box_of(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -159,17 +159,17 @@ def test_single_gaussian_instances_are_allowed() -> None:
     assert len(objects) == 1 and (objects[0].size == 0).all()
 
 
-def test_groups_are_joined_apart_and_numbered_without_gaps() -> None:
-    """Two things of two names that touch are two things; the same call answers for both."""
+def test_things_of_two_names_that_touch_are_two_things() -> None:
     rng = np.random.default_rng(5)
-    points, groups = rng.uniform(-1, 1, (3000, 3)) * [1, 1, 0.2], rng.integers(1, 4, 3000)
-    together, count = connected_components(points, 0.12, groups)
-    assert set(together) == set(range(count))
-    for group in (1, 2, 3):
-        alone = joined(points[groups == group], 0.12)
-        pairs = set(zip(alone, together[groups == group]))
-        assert len(pairs) == alone.max() + 1 == len(set(together[groups == group]))
-    assert not set(together[groups == 1]) & set(together[groups == 2])
+    points, labels = rng.uniform(-1, 1, (3000, 3)) * [1, 1, 0.2], rng.integers(0, 4, 3000)
+    config = QueryConfig(min_instance=1, instance_gap=0.12)
+    objects, instances = find_objects(points, labels, np.ones((3000, 3)), np.ones(3000), ["a", "b", "c"], config, 0)
+    assert set(instances) == set(range(len(objects) + 1)) and set(np.flatnonzero(instances == 0)) == set(
+        np.flatnonzero(labels == 0))
+    for label in (1, 2, 3):
+        got = {frozenset(np.flatnonzero(instances == o.instance)) for o in objects if o.label == label}
+        rows = np.flatnonzero(labels == label)
+        assert got == {frozenset(rows[list(part)]) for part in components_by_search(points[rows], 0.12)}
 
 
 def test_a_far_floater_costs_no_memory_and_joins_nothing() -> None:

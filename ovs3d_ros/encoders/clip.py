@@ -17,8 +17,9 @@ import torch.nn.functional as F
 
 from ovs3d_ros.config import ClipConfig
 from ovs3d_ros.encoders.crops import Cut, relative_cuts
-from ovs3d_ros.encoders.dense import dense_features, supports_dense
+from ovs3d_ros.encoders.dense import dense_features, is_transformer, supports_dense
 from ovs3d_ros.encoders.images import fitted_size, image_to_tensor, resize
+from ovs3d_ros.encoders.precision import image_precision
 from ovs3d_ros.types import CropTable, UserError
 
 _log = logging.getLogger(__name__)
@@ -57,6 +58,10 @@ class ClipEncoder:
         self.mode = _resolve_mode(config.mode, own.get("mode"), device, supports_dense(model.visual))
         if self.mode == "dense" and not supports_dense(model.visual):
             raise UserError(f"clip.mode=dense: the image tower of {name} has no dense mode; set clip.mode=pyramid")
+        # torch copies bfloat16 weights for each crop of a batch that goes through open_clip's own transformer (2.15: nine
+        # times as slow as float32, three crops, ViT-B/16), but not for one dense pass
+        slow = config.precision == "auto" and self.mode == "pyramid" and is_transformer(model.visual)
+        self._precision = "float32" if slow else config.precision
         self._dense_px = config.dense_size or own.get("dense_size") or config.image_size
         self.dim = int(self.encode_text(["a"]).shape[1])
 
@@ -125,14 +130,17 @@ class ClipEncoder:
         for start in range(0, len(cut.corners), self._config.batch_size):
             chunk = cut.corners[start:start + self._config.batch_size]
             crops = torch.stack([scaled[:, top:top + side, left:left + side] for top, left in chunk])
-            parts.append(self._model.encode_image(crops.contiguous(memory_format=torch.channels_last)).float())
+            with image_precision(self._precision, self._device):
+                embeddings = self._model.encode_image(crops.contiguous(memory_format=torch.channels_last))
+            parts.append(embeddings.float())
         top, left = torch.tensor(cut.corners, dtype=torch.float32, device=pixels.device).unbind(-1)
         boxes = torch.stack([left / width, top / height, (left + side) / width, (top + side) / height], dim=-1)
         return boxes, torch.cat(parts)
 
     def _dense(self, pixels: torch.Tensor) -> CropTable:
         height, width = fitted_size(*pixels.shape[-2:], self._dense_px, enlarge=True)
-        features = dense_features(self._model.visual, pixels, height, width)  # [h, w, D]
+        with image_precision(self._precision, self._device):
+            features = dense_features(self._model.visual, pixels, height, width)  # [h, w, D]
         rows, columns, _ = features.shape
         y, x = torch.meshgrid(torch.arange(rows, device=pixels.device), torch.arange(columns, device=pixels.device),
                               indexing="ij")

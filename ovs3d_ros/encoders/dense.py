@@ -18,7 +18,7 @@ NEIGHBOUR_SIGMA = 5.0  # cells; NACLIP's published value
 
 def supports_dense(visual: torch.nn.Module) -> bool:
     """Whether `dense_features` knows the image tower."""
-    return _is_vit(visual) or _is_pooled_conv(visual)
+    return is_transformer(visual) or _is_pooled_conv(visual)
 
 
 def dense_features(visual: torch.nn.Module, pixels: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -33,14 +33,14 @@ def dense_features(visual: torch.nn.Module, pixels: torch.Tensor, height: int, w
     Returns:
         [h, w, D] features, not normalised.
     """
-    if _is_vit(visual):
+    if is_transformer(visual):
         patch = visual.patch_size[0]
         return _vit_features(visual, _whole_cells(pixels, height, width, patch))
     stride = visual.trunk.feature_info[-1]["reduction"]
     return _conv_features(visual, _whole_cells(pixels, height, width, stride))
 
 
-def _is_vit(visual: torch.nn.Module) -> bool:
+def is_transformer(visual: torch.nn.Module) -> bool:
     """open_clip's own transformer with a class token, plain blocks and a projection."""
     blocks = getattr(getattr(visual, "transformer", None), "resblocks", None)
     return blocks is not None and hasattr(blocks[-1], "attn") and hasattr(blocks[-1].attn, "in_proj_weight") \

@@ -9,6 +9,7 @@ import torch
 
 from ovs3d_ros.config import DinoConfig
 from ovs3d_ros.encoders.images import fitted_size, image_to_tensor, resize
+from ovs3d_ros.encoders.precision import image_precision
 from ovs3d_ros.types import UserError
 
 BUNDLED = Path(__file__).parent.parent / "models" / "tiny_dino"
@@ -41,7 +42,8 @@ class DinoEncoder:
         pixels = image_to_tensor(image, self._device, self._mean, self._std)
         size = fitted_size(*pixels.shape[-2:], self._config.image_size, enlarge=True)
         pixels = resize(pixels, *(max(1, round(s / p)) * p for s, p in zip(size, self._patch)))
-        tokens, = self._model.forward_intermediates(pixels, indices=1, norm=False, intermediates_only=True)
+        with image_precision(self._config.precision, self._device):
+            tokens, = self._model.forward_intermediates(pixels, indices=1, norm=False, intermediates_only=True)
         return tokens[0].permute(1, 2, 0).float()  # [h, w, D]
 
 
