@@ -21,8 +21,8 @@ import torch.nn.functional as F
 
 from ovs3d_ros.calibrate import Asked, leave_one_out
 from ovs3d_ros.codec import CodecFitter, FeatureCodec
-from ovs3d_ros.presence import Calibration, is_general, presence_evidence
-from ovs3d_ros.query import relevancy
+from ovs3d_ros.presence import PEAK_GAUSSIANS, Calibration, is_general, presence_evidence
+from ovs3d_ros.scan import scan
 
 COSINE = 0.195  # of an image with any text; the deviation of 0.022 comes by itself from noise beside the texts' mean
 SHARED = 0.8  # share of the variance beside the text that crops of one thing have in common
@@ -85,11 +85,10 @@ def ask(room: Room, codec: FeatureCodec, texts: torch.Tensor, names: list[str], 
     asked = torch.cat([room.things, hard, others[:RANDOM]])
     rivals, negatives = others[RANDOM:RANDOM + RIVALS], others[-NEGATIVES:]
     codes = codec.normalize(codec.encode(room.features))
-    cosines = codes @ codec.directions(texts[asked])
-    scores = relevancy(cosines, codes @ codec.directions(texts[negatives]), Calibration().temperature)
+    against, known = codec.directions(texts[negatives]), torch.ones(len(codes), dtype=torch.bool)
+    scanned = scan(codes, known, codec.directions(texts[asked]), against, Calibration().temperature, PEAK_GAUSSIANS)
     competing = texts[asked] @ texts[rivals].T < Calibration().synonym
-    evidence = presence_evidence(codes, torch.ones(len(codes)), cosines, scores, codec.directions(texts[rivals]), competing,
-                                 torch.ones(len(codes), dtype=torch.bool))
+    evidence = presence_evidence(scanned, codes, torch.ones(len(codes)), codec.directions(texts[rivals]), competing)
     prompts = [names[i] for i in asked]
     return Asked(prompts, evidence.table, is_general(prompts, ()), np.arange(len(asked)) < THINGS, np.zeros((1, 25)))
 

@@ -50,22 +50,16 @@ def quat_to_matrix(quat: np.ndarray) -> np.ndarray:
 
 
 def matrix_to_quat(rotation: np.ndarray) -> np.ndarray:
-    """Unit quaternion wxyz [4], w >= 0, of a rotation matrix [3, 3] (Shepperd's method)."""
-    m = np.asarray(rotation, dtype=np.float64)
-    trace = np.trace(m)
-    pivots = np.array([trace, m[0, 0], m[1, 1], m[2, 2]])
-    i = int(np.argmax(pivots))
-    if i == 0:
-        quat = np.array([1 + trace, m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]])
-    else:
-        a, b, c = i - 1, i % 3, (i + 1) % 3
-        quat = np.empty(4)
-        quat[0] = m[c, b] - m[b, c]
-        quat[1 + a] = 1 + m[a, a] - m[b, b] - m[c, c]
-        quat[1 + b] = m[b, a] + m[a, b]
-        quat[1 + c] = m[c, a] + m[a, c]
-    quat /= np.linalg.norm(quat)
-    return -quat if quat[0] < 0 else quat
+    """Unit quaternions wxyz [..., 4], w >= 0, of rotation matrices [..., 3, 3] (Shepperd's method)."""
+    m = np.moveaxis(np.asarray(rotation, dtype=np.float64), (-2, -1), (0, 1))  # [3, 3, ...]
+    x, y, z = m[0, 0], m[1, 1], m[2, 2]
+    wx, wy, wz = m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]
+    xy, xz, yz = m[1, 0] + m[0, 1], m[0, 2] + m[2, 0], m[2, 1] + m[1, 2]
+    rows = np.array([[1 + x + y + z, wx, wy, wz], [wx, 1 + x - y - z, xy, xz],
+                     [wy, xy, 1 - x + y - z, yz], [wz, xz, yz, 1 - x - y + z]])  # [4, 4, ...]: 4 q q^T
+    pivot = np.argmax(np.einsum("ii...->i...", rows), axis=0)  # of the largest of w^2, x^2, y^2, z^2
+    quat = np.moveaxis(np.take_along_axis(rows, pivot[None, None], axis=0)[0], 0, -1)
+    return quat * np.where(quat[..., :1] < 0, -1, 1) / np.linalg.norm(quat, axis=-1, keepdims=True)
 
 
 def check_pose(camtoworld: np.ndarray, name: str) -> np.ndarray:

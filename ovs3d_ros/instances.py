@@ -75,10 +75,11 @@ def find_objects(means: np.ndarray, labels: np.ndarray, scores: np.ndarray, view
     objects, instances = [], np.zeros(len(labels), np.int64)
     for p, found in sorted(clusters.items()):
         instances[found.rows] = np.where(found.number > 0, found.number + len(objects), 0)
+        quats = matrix_to_quat(found.axes)
         for k in range(len(found.sizes)):
             objects.append(SemanticObject(
                 prompt=prompts[p], label=p + 1, instance=len(objects) + 1, score=float(found.scores[k]),
-                center=found.centers[k], quat=matrix_to_quat(found.axes[k]), size=found.extents[k],
+                center=found.centers[k], quat=quats[k], size=found.extents[k],
                 num_gaussians=int(found.sizes[k]), views=int(found.views[k])))
     return objects, instances
 
@@ -89,7 +90,8 @@ def _clusters(rows: np.ndarray, points: np.ndarray, scores: np.ndarray, views: n
     component, count = connected_components(points, config.instance_gap)
     order, starts = _grouped(component, count)
     sizes = np.diff(starts)
-    totals, seen = np.add.reduceat(scores[order], starts[:-1], dtype=float), np.maximum.reduceat(views[order], starts[:-1])
+    totals = np.add.reduceat(scores[order], starts[:-1], dtype=float)
+    seen = np.maximum.reduceat(views[order], starts[:-1])
     ranked = np.argsort(-totals / np.sqrt(sizes), kind="stable")
     chosen = ranked[sizes[ranked] >= config.min_instance][:limit or None]
     centers, axes, extents = oriented_boxes(points[order], np.stack([starts[:-1], starts[1:]], 1)[chosen])
@@ -291,9 +293,22 @@ def _tightest(x, y):
 @njit(cache=True, nogil=True)
 def _span(values):
     """The percentiles between which all but `_OUTSIDE` lie on either side, interpolated linearly."""
-    ordered = np.sort(values)
-    last = len(ordered) - 1
+    last = len(values) - 1
     below = int(_OUTSIDE * last)
     share, above = _OUTSIDE * last - below, min(below + 1, last)
-    return (ordered[below] * (1 - share) + ordered[above] * share,
-            ordered[last - below] * (1 - share) + ordered[last - above] * share)
+    lowest, highest = np.full(above + 1, np.inf), np.full(above + 1, -np.inf)  # only the ends need to be in order
+    for value in values:
+        if value < lowest[above]:
+            place = above
+            while place > 0 and lowest[place - 1] > value:
+                lowest[place] = lowest[place - 1]
+                place -= 1
+            lowest[place] = value
+        if value > highest[above]:
+            place = above
+            while place > 0 and highest[place - 1] < value:
+                highest[place] = highest[place - 1]
+                place -= 1
+            highest[place] = value
+    return (lowest[below] * (1 - share) + lowest[above] * share,
+            highest[below] * (1 - share) + highest[above] * share)

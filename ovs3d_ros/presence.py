@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 from ovs3d_ros.config import QueryConfig
+from ovs3d_ros.scan import Scan
 from ovs3d_ros.types import UserError
 
 VERDICTS = ("no", "unsure", "yes")
 
-_PEAK_GAUSSIANS = 60  # evidence is the mean over this many: about a tenth of a mug seen from two metres
+PEAK_GAUSSIANS = 60  # evidence is the mean over this many: about a tenth of a mug seen from two metres
 _COLUMNS = 4  # of `Evidence.table`
 
 
@@ -99,36 +100,28 @@ class Evidence:
         return np.stack([self.peak, self.cosine, self.margin, self.zscore], axis=1)
 
 
-def presence_evidence(codes: torch.Tensor, weight: torch.Tensor, cosines: torch.Tensor, scores: torch.Tensor,
-                      distractors: torch.Tensor, competing: torch.Tensor, known: torch.Tensor) -> Evidence:
+def presence_evidence(found: Scan, codes: torch.Tensor, weight: torch.Tensor, distractors: torch.Tensor,
+                      competing: torch.Tensor) -> Evidence:
     """Collects the evidence that each prompt's thing is in the map.
 
     Args:
+        found: of P prompts among N Gaussians, with `PEAK_GAUSSIANS` strongest.
         codes: [N, d + 1] unit codes.
         weight: [N] evidence mass of each Gaussian in pixels.
-        cosines: [N, P] with the prompts.
-        scores: [N, P] relevancy.
         distractors: [d + 1, M] directions of other things, see `FeatureCodec.directions`.
         competing: [P, M] whether a distractor is another thing than the prompt.
-        known: [N] bool, the Gaussians that count.
     """
-    prompts, count = cosines.shape[1], int(known.sum())
-    peak, cosine, margin, zscore = np.zeros((4, prompts))
-    strongest = np.zeros((prompts, min(count, _PEAK_GAUSSIANS)), np.int64)
-    for p in range(prompts if count else 0):
-        best = torch.where(known, cosines[:, p], -torch.inf).topk(strongest.shape[1]).indices
-        strongest[p] = best.cpu().numpy()
-        mass = weight[best] / weight[best].sum().clamp_min(1e-9)
-        peak[p] = float((scores[best, p] * mass).sum())
-        cosine[p] = own = float((cosines[best, p] * mass).sum())
-        counted = torch.where(known, cosines[:, p], 0.0)
-        mean = float(counted.sum()) / count
-        variance = float(counted.square().sum()) / count - mean**2
-        zscore[p] = (own - mean) / max(variance, 1e-12) ** 0.5
-        if bool(competing[p].any()):
-            rivals = mass @ (codes[best] @ distractors[:, competing[p]])
-            margin[p] = own - float(rivals.max())
-    return Evidence(peak, cosine, margin, zscore, strongest)
+    best = torch.from_numpy(found.strongest).to(codes.device)
+    mass = weight[best]
+    mass = mass / mass.sum(1, keepdim=True).clamp_min(1e-9)  # [P, K]
+    prompts = torch.arange(len(best), device=codes.device)[:, None]
+    peak = (found.scores[best, prompts] * mass).sum(1).double().cpu().numpy()
+    cosine = (found.cosines * mass.double().cpu().numpy()).sum(1)
+    rivals = ((mass[..., None] * codes[best]).sum(1) @ distractors).cpu()  # [P, M]
+    rivals = torch.cat([rivals.masked_fill(~competing, -torch.inf), torch.full((len(best), 1), -torch.inf)], dim=1)
+    rival = rivals.amax(1).double().numpy()
+    margin = np.where(np.isfinite(rival), cosine - rival, 0.0)
+    return Evidence(peak, cosine, margin, (cosine - found.mean) / found.deviation, found.strongest)
 
 
 def is_general(prompts: list[str], distractors: tuple[str, ...]) -> np.ndarray:

@@ -58,11 +58,11 @@ def relevancy(positive: torch.Tensor, negative: torch.Tensor, temperature: float
 def assign_labels(scores: torch.Tensor, found: np.ndarray, threshold: float) -> torch.Tensor:
     """Labels [...] in 0..P of scores [..., P]: the best found prompt above the threshold, else 0."""
     labels = torch.zeros(scores.shape[:-1], dtype=torch.int64, device=scores.device)
-    best = torch.full_like(scores[..., 0], -1.0)
+    best = torch.full_like(scores[..., 0], threshold)
+    best = best.nextafter(best - 1)  # the threshold itself is enough
     for p in np.flatnonzero(found):  # by prompt: rows of a million Gaussians
-        better = (scores[..., p] > best) & (scores[..., p] >= threshold)
-        best = torch.where(better, scores[..., p], best)
-        labels.masked_fill_(better, int(p) + 1)
+        labels.masked_fill_(scores[..., p] > best, int(p) + 1)
+        torch.maximum(best, scores[..., p], out=best)
     return labels
 
 
@@ -88,10 +88,12 @@ def restore_taken(labels: torch.Tensor, scores: torch.Tensor, found: np.ndarray,
         enough: Gaussians that make an instance.
     """
     labels = labels.clone()
+    carried = torch.bincount(labels, minlength=len(found) + 1)
     for p in np.flatnonzero(found):
-        if int((labels == int(p) + 1).sum()) < enough:
+        if carried[p + 1] < enough:
             own = strongest[p]
             labels[own[scores[own, p] >= threshold]] = int(p) + 1
+            carried = torch.bincount(labels, minlength=len(found) + 1)
     return labels
 
 

@@ -8,8 +8,16 @@ import torch
 import torch.nn.functional as F
 
 from ovs3d_ros.config import QueryConfig
-from ovs3d_ros.presence import Calibration, Evidence, is_general, presence_evidence, presence_probability, verdicts
-from ovs3d_ros.query import relevancy
+from ovs3d_ros.presence import (
+    PEAK_GAUSSIANS,
+    Calibration,
+    Evidence,
+    is_general,
+    presence_evidence,
+    presence_probability,
+    verdicts,
+)
+from ovs3d_ros.scan import Scan, scan
 
 SPECIFIC = np.array([False])
 
@@ -18,21 +26,26 @@ def everything(count: int) -> torch.Tensor:
     return torch.ones(count, dtype=torch.bool)
 
 
-def codes_and_cosines(strength: float, present: int = 80, count: int = 600):
-    """Unit codes of which the first `present` resemble the prompt by `strength`; two distractors."""
+def codes_and_directions(strength: float, present: int = 80, count: int = 600):
+    """Unit codes of which the first `present` resemble the prompt by `strength`; the prompt; two distractors."""
     generator = torch.Generator().manual_seed(0)
     prompt, other, *_ = torch.eye(8)
     codes = F.normalize(0.3 * torch.randn(count, 8, generator=generator) + other, dim=-1)
     codes[:present] = F.normalize(codes[:present] * (1 - strength) + strength * prompt, dim=-1)
     distractors = torch.stack([other, torch.eye(8)[2]], 1)
-    return codes, codes @ prompt[:, None], distractors
+    return codes, prompt[:, None], distractors
+
+
+def collect(codes, prompt, distractors, competing=(True, True), weight=None, known=None) -> Evidence:
+    """Evidence among all Gaussians, of weight 1, unless told otherwise."""
+    known = everything(len(codes)) if known is None else known
+    weight = torch.ones(len(codes)) if weight is None else weight
+    found = scan(codes, known, prompt, torch.zeros(prompt.shape[0], 1), 10.0, PEAK_GAUSSIANS)
+    return presence_evidence(found, codes, weight, distractors, torch.tensor([competing]))
 
 
 def evidence_of(strength: float, present: int = 80, competing=(True, True)) -> Evidence:
-    codes, cosines, distractors = codes_and_cosines(strength, present)
-    scores = relevancy(cosines, torch.zeros(len(codes), 1), 10.0)
-    return presence_evidence(codes, torch.ones(len(codes)), cosines, scores, distractors, torch.tensor([competing]),
-                             everything(len(codes)))
+    return collect(*codes_and_directions(strength, present), competing)
 
 
 def evidence_table(*columns: list[float]) -> Evidence:
@@ -48,55 +61,49 @@ def test_evidence_grows_with_the_likeness_of_the_thing() -> None:
 
 def test_evidence_by_hand() -> None:
     codes = torch.eye(4)
-    cosines = torch.tensor([[0.9], [0.1], [0.2], [0.0]])
+    cosines = np.array([0.9, 0.1, 0.2, 0.0])
     scores, weight = torch.tensor([[0.8], [0.5], [0.6], [0.1]]), torch.tensor([3.0, 1.0, 0.0, 0.0])
     distractors = torch.tensor([[0.2, 0.7], [0.4, 0.0], [0.0, 0.0], [0.0, 0.0]])
-    got = presence_evidence(codes, weight, cosines, scores, distractors, torch.tensor([[True, False]]),
-                            everything(4))
+    order = np.argsort(-cosines)[None]
+    found = Scan(scores, order, cosines[order], np.array([0.3]), np.array([0.2]))
+    got = presence_evidence(found, codes, weight, distractors, torch.tensor([[True, False]]))
     assert got.peak[0] == pytest.approx(0.75 * 0.8 + 0.25 * 0.5)
     assert got.cosine[0] == pytest.approx(0.75 * 0.9 + 0.25 * 0.1)
     assert got.margin[0] == pytest.approx(0.7 - (0.75 * 0.2 + 0.25 * 0.4))
     assert got.strongest[0, :2].tolist() == [0, 2]
-    assert got.zscore[0] == pytest.approx((0.7 - 0.3) / np.std([0.9, 0.1, 0.2, 0.0]), rel=1e-5)
+    assert got.zscore[0] == pytest.approx((0.7 - 0.3) / 0.2, rel=1e-5)
 
 
 def test_synonyms_do_not_compete() -> None:
     """A distractor that is another word for the prompt must not count against it."""
-    codes, cosines, _ = codes_and_cosines(0.9)
-    same = torch.eye(8)[:1].T
-    scores = relevancy(cosines, torch.zeros(len(codes), 1), 10.0)
-    rival, synonym = (presence_evidence(codes, torch.ones(len(codes)), cosines, scores, same, torch.tensor([[c]]),
-                                         everything(len(codes))) for c in (True, False))
+    codes, prompt, _ = codes_and_directions(0.9)
+    rival, synonym = (collect(codes, prompt, prompt, (competes,)) for competes in (True, False))
     assert rival.margin[0] == pytest.approx(0, abs=1e-5) and synonym.margin[0] == 0.0
     assert evidence_of(0.9, competing=(False, True)).margin[0] > 0.5
 
 
 def test_what_does_not_count_is_no_evidence() -> None:
     """Unknown Gaussians neither fit best nor enter the mean, whatever their codes say."""
-    codes, cosines, distractors = codes_and_cosines(0.9)
+    codes, prompt, distractors = codes_and_directions(0.9)
     known = torch.arange(len(codes)) >= 40  # the first 80 resemble the prompt
-    scores, both, weight = relevancy(cosines, torch.zeros(len(codes), 1), 10.0), torch.ones(1, 2) > 0, torch.ones(len(codes))
-    got = presence_evidence(codes, weight, cosines, scores, distractors, both, known)
-    alone = presence_evidence(codes[known], weight[known], cosines[known], scores[known], distractors, both,
-                              everything(int(known.sum())))
+    got = collect(codes, prompt, distractors, known=known)
+    alone = collect(codes[known], prompt, distractors)
     np.testing.assert_allclose(got.table, alone.table, rtol=1e-4)
     assert (got.strongest == alone.strongest + 40).all()
-    nothing = presence_evidence(codes, weight, cosines, scores, distractors, both, ~everything(len(codes)))
+    nothing = collect(codes, prompt, distractors, known=~everything(len(codes)))
     assert (nothing.table == 0).all() and nothing.strongest.shape == (1, 0)
 
 
-@pytest.mark.parametrize("count", [0, 1, 3])
+@pytest.mark.parametrize("count", [1, 3])
 def test_evidence_of_next_to_nothing_is_finite(count: int) -> None:
-    codes, cosines, distractors = codes_and_cosines(0.9)
-    got = presence_evidence(codes[:count], torch.ones(count), cosines[:count], cosines[:count], distractors,
-                            torch.ones(1, 2, dtype=torch.bool), everything(count))
+    codes, prompt, distractors = codes_and_directions(0.9)
+    got = collect(codes[:count], prompt, distractors)
     assert np.isfinite(got.table).all() and np.isfinite(presence_probability(got, SPECIFIC, Calibration())).all()
 
 
 def test_evidence_without_weight_is_no_evidence() -> None:
-    codes, cosines, distractors = codes_and_cosines(0.9)
-    got = presence_evidence(codes, torch.zeros(len(codes)), cosines, cosines, distractors,
-                            torch.ones(1, 2, dtype=torch.bool), everything(len(codes)))
+    codes, prompt, distractors = codes_and_directions(0.9)
+    got = collect(codes, prompt, distractors, weight=torch.zeros(len(codes)))
     assert got.peak[0] == 0 and got.cosine[0] == 0
 
 

@@ -1,9 +1,9 @@
-"""Two vector operations for Numba kernels, as LLVM vectors instead of loops.
+"""Vector operations for Numba kernels, as LLVM vectors instead of loops.
 
 LLVM unrolls loops this short into scalar code before its vectoriser sees them, 3 to 5 times slower.
 The vectors are portable: LLVM splits them where the machine's registers are narrower.
 
-Both take C-contiguous float32 arrays with flat indices, and `lanes`, a tuple whose length, a multiple of 8,
+All take C-contiguous float32 arrays with flat indices, and `lanes`, a tuple whose length, a multiple of 8,
 says how many elements: being part of the type, it is known at compile time.
 """
 
@@ -32,6 +32,13 @@ def _pointer(context, builder, array_type, array, index, offset):
     return builder.bitcast(element, _VECTOR.as_pointer())
 
 
+def _splat(builder, value):
+    """A vector of one value."""
+    undefined = ir.Constant(_VECTOR, ir.Undefined)
+    one = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), [0] * WIDTH))
+
+
 @intrinsic
 def add_scaled(typing_context, target, target_index, factor, source, source_index, lanes):
     """target[i : i + n] += factor * source[j : j + n]."""
@@ -40,10 +47,7 @@ def add_scaled(typing_context, target, target_index, factor, source, source_inde
     def generate(context, builder, signature, arguments):
         target_, i, factor_, source_, j, _ = arguments
         target_type, source_type = signature.args[0], signature.args[3]
-        undefined = ir.Constant(_VECTOR, ir.Undefined)
-        one = builder.insert_element(undefined, factor_, ir.Constant(ir.IntType(32), 0))
-        all_lanes = ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), [0] * WIDTH)
-        factors = builder.shuffle_vector(one, undefined, all_lanes)
+        factors = _splat(builder, factor_)
         for offset in blocks:
             to = _pointer(context, builder, target_type, target_, i, offset)
             values = builder.load(_pointer(context, builder, source_type, source_, j, offset), align=4)
@@ -52,6 +56,31 @@ def add_scaled(typing_context, target, target_index, factor, source, source_inde
         return context.get_dummy_value()
 
     signature = types.void(target, types.uintp, types.float32, source, types.uintp, lanes)
+    return signature, generate
+
+
+@intrinsic
+def set_product(typing_context, target, target_index, factors, factor_index, source, count, lanes):
+    """target[i : i + n] = sum over k < count of factors[j + k] * source[k n : (k + 1) n]; the sum stays in registers."""
+    blocks = _blocks(lanes)
+
+    def generate(context, builder, signature, arguments):
+        target_, i, factors_, j, source_, count_, _ = arguments
+        target_type, factors_type, source_type = signature.args[0], signature.args[2], signature.args[4]
+        sums = [cgutils.alloca_once_value(builder, ir.Constant(_VECTOR, [0.0] * WIDTH)) for _ in blocks]
+        with cgutils.for_range(builder, count_) as loop:
+            data = context.make_array(factors_type)(context, builder, factors_).data
+            factor = _splat(builder, builder.load(builder.gep(data, [builder.add(j, loop.index)])))
+            row = builder.mul(loop.index, ir.Constant(loop.index.type, len(lanes)))
+            for total, offset in zip(sums, blocks):
+                values = builder.load(_pointer(context, builder, source_type, source_, row, offset), align=4)
+                scaled = builder.fmul(factor, values, flags=_FAST)
+                builder.store(builder.fadd(builder.load(total), scaled, flags=_FAST), total)
+        for total, offset in zip(sums, blocks):
+            builder.store(builder.load(total), _pointer(context, builder, target_type, target_, i, offset), align=4)
+        return context.get_dummy_value()
+
+    signature = types.void(target, types.uintp, factors, types.uintp, source, types.uintp, lanes)
     return signature, generate
 
 
