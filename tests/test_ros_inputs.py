@@ -11,13 +11,16 @@ pytest.importorskip("rclpy")
 pytestmark = pytest.mark.ros
 
 import cv2  # noqa: E402
+from rclpy.exceptions import InvalidHandle  # noqa: E402
 from ros_env import HEIGHT, WIDTH, write_dataset  # noqa: E402
 from ros_wire import Robot, Transforms, at, connect, needs_tf, wire  # noqa: E402, F401
+from std_msgs.msg import String  # noqa: E402
 
 from ovs3d_ros.config import Config, override  # noqa: E402
 from ovs3d_ros.datasets import open_dataset  # noqa: E402
 from ovs3d_ros.ros import conversions  # noqa: E402
 from ovs3d_ros.ros.inputs import check_cameras, split_extrinsics  # noqa: E402
+from ovs3d_ros.ros.node import spin_once  # noqa: E402
 from ovs3d_ros.ros.play import Player  # noqa: E402
 from ovs3d_ros.types import UserError  # noqa: E402
 
@@ -254,3 +257,21 @@ def test_odometry_needs_the_extrinsics_of_each_camera():
     with pytest.raises(UserError, match="expected 7 numbers"):
         split_extrinsics(override(config, {"input.extrinsics": [0.0] * 14}), 1)
     assert len(split_extrinsics(Config(), 2)) == 2
+
+
+def test_a_subscription_that_goes_while_rclpy_gathers_does_not_end_the_node(wire):
+    """As it may on deactivation: the events of the subscription are destroyed, and rclpy has listed them already."""
+    node, got = wire.node("listener"), []
+    node.create_subscription(String, "talk", got.append, 10)
+    going = node.create_subscription(String, "gone", got.append, 10)
+    going.event_handlers[0].destroy()
+    with pytest.raises(InvalidHandle):
+        wire.executor.spin_once(timeout_sec=0.02)
+    spin_once(wire.executor)
+    node.destroy_subscription(going)
+    publisher = wire.node("talker").create_publisher(String, "talk", 10)
+    deadline = time.monotonic() + 30
+    while not got:
+        assert time.monotonic() < deadline, "it hears no more"
+        publisher.publish(String(data="hello"))
+        spin_once(wire.executor)

@@ -10,7 +10,8 @@ from typing import Any
 
 import rclpy
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.executors import MultiThreadedExecutor
+from rclpy.exceptions import InvalidHandle
+from rclpy.executors import Executor, MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
@@ -200,7 +201,7 @@ def _run(stopping: threading.Event) -> int:
         else:
             node.get_logger().info("waiting to be configured and activated (autostart is false)")
         while not (stopping.is_set() or node.finished or node.error):
-            executor.spin_once(timeout_sec=SPIN_PERIOD)
+            spin_once(executor)
         if node.error is not None:
             node.diagnostics.publish()
             node.get_logger().fatal(f"the mapping thread failed: {node.error}")
@@ -211,6 +212,18 @@ def _run(stopping: threading.Event) -> int:
     finally:
         executor.shutdown(timeout_sec=5.0)
         node.destroy_node()
+
+
+def spin_once(executor: Executor) -> None:
+    """Serves what is ready, or waits up to `SPIN_PERIOD` for it.
+
+    A subscription that goes, as on deactivation, while rclpy gathers what to wait for takes its events with it, and rclpy
+    raises where it should pass over them (ros2/rclpy issues 1142 and 1206). The next round does not see them any more.
+    """
+    try:
+        executor.spin_once(timeout_sec=SPIN_PERIOD)
+    except InvalidHandle as error:
+        log.debug("destroyed while it was gathered: %s", error)
 
 
 if __name__ == "__main__":
