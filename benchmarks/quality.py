@@ -17,6 +17,7 @@ accuracy per scene and over scenes. For the published folders, which has not bee
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import sys
@@ -25,10 +26,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
+import torch
 
-from ovs3d_ros import evaluate_queries
+from ovs3d_ros import evaluate_queries, refine
+from ovs3d_ros.calibrate import visible_classes
 from ovs3d_ros.config import ASKING, Config, leaves, override
 from ovs3d_ros.config_io import parse_assignments
 from ovs3d_ros.datasets import Dataset, open_dataset, split_holdout
@@ -52,9 +56,10 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "crop pyramid, uniform selection": {"clip.mode": "pyramid", "lift.selection": "uniform"},
     "crop pyramid, faithful selection": {"clip.mode": "pyramid", "lift.selection": "faithful"},
     "crop pyramid, the smallest crops alone": {"clip.mode": "pyramid", "clip.crop_divisors": (8.0,)},
+    "no re-balance": {},
     "half the views": {},
 }
-HALF = "half the views"
+HALF, UNBALANCED = "half the views", "no re-balance"
 
 
 def make_map(dataset: Dataset, views: Sequence[int], settings: dict[str, Any], path: Path) -> Path:
@@ -101,7 +106,8 @@ class Scene:
 
 
     def measure(self, pipeline: Ovs3d) -> tuple[dict[str, Any], dict[str, SegmentationScore]]:
-        """Figures of one map, and its scores: lifted, refined, and refined with labels chosen in 3D.
+        """Figures of one map, and its scores: lifted, refined, refined with labels chosen in 3D, and refined over names alone
+        that the mapped views show well enough (`calibrate.visible_classes`); all names compete there, too.
 
         `accepted` is what the check of `ovs3d refine` says of the refinement on the views kept aside.
         """
@@ -112,11 +118,18 @@ class Scene:
             lifted=self.score(by_pixels(pipeline, snapshot, self.names, None)),
             refined=self.score(by_pixels(pipeline, snapshot, self.names, field)),
             refined_3d=self.score(by_gaussians(pipeline, snapshot, self.names, field)))
+        scores["refined_visible"] = of_names(scores["refined"], visible_classes(self.dataset, self.mapped))
         row = {name: round(score.miou, 4) for name, score in scores.items()}
         *_, checked = pipeline.refine(self.names, self.frames)
         row |= dict(accuracy=round(scores["refined"].accuracy, 4), gaussians=snapshot.num_gaussians,
                     refine_s=round(seconds, 1), accepted=checked.kept)
         return row, scores
+
+
+def of_names(score: SegmentationScore, names: Sequence[str]) -> SegmentationScore:
+    """A score of which the mIoU is that of these names."""
+    ious = {name: iou for name, iou in score.per_class.items() if name in names and np.isfinite(iou)}
+    return dataclasses.replace(score, miou=float(np.mean(list(ious.values()))) if ious else float("nan"), per_class=ious)
 
 
 class AnnotatedScene:
@@ -141,6 +154,11 @@ class AnnotatedScene:
         row = dict(lifted=round(score.miou, 4), accuracy=round(score.accuracy, 4), threshold=threshold,
                    gaussians=snapshot.num_gaussians)
         return row, dict(lifted=score)
+
+
+def unbalanced_fda(divergence: torch.Tensor, correlation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """`losses.fda` without re-balance: both terms are divided by the number of all pairs, so the more numerous decide."""
+    return tuple((part * divergence).mean() for part in (correlation.clamp_min(0), correlation.clamp_max(0)))
 
 
 def split(dataset: Dataset, every: int) -> tuple[Sequence[int], Sequence[int]]:
@@ -187,7 +205,8 @@ def run(scenes: list[Scene] | list[AnnotatedScene], seeds: Sequence[int], settin
             path = maps / f"{scene.name}-{seed}{tag}{'-half' if label == HALF else ''}.ovs3d"
             make_map(scene.dataset, views, remade | {"compute.seed": seed}, path)
             pipeline = Ovs3d.load(path, settings)
-            rows[f"{scene.name}, seed {seed}"], scores[scene.name] = scene.measure(pipeline)
+            with mock.patch.object(refine, "fda", unbalanced_fda if label == UNBALANCED else refine.fda):
+                rows[f"{scene.name}, seed {seed}"], scores[scene.name] = scene.measure(pipeline)
             if held_out:
                 new_names.append(ask_for_new_names(scene, pipeline, pipeline.snapshot(), held_out))
             sys.stderr.write(f"{label}: {scene.name}, seed {seed}: {rows[f'{scene.name}, seed {seed}']}\n")
