@@ -10,7 +10,7 @@ import recolour
 import vocabulary
 from frames import FrameStore, View
 
-CROP_PX = 64
+CROP_PX = 96
 CELL_PX = 32  # stride of the image tower
 WINDOW_CELLS = 5
 REGIONS = 10  # per window
@@ -18,7 +18,7 @@ SURFACES = "floor", "wall", "carpet"
 SALIENT = np.array([bool(vocabulary.NOUNS[noun].places) for noun in captions.NOUNS])
 FURNITURE = np.array([noun not in SURFACES for noun in captions.NOUNS]) & ~SALIENT
 MIN_SHARE = 0.22  # of a crop that shows one thing, filled by it
-CROP_SALIENCE = np.where(SALIENT, 32.0, np.where(FURNITURE, 12.0, 1.0))
+CROP_SALIENCE = np.where(SALIENT, 32.0, np.where(FURNITURE, 6.0, 1.0))
 WINDOW_SALIENCE = np.where(SALIENT, 5.0, np.where(FURNITURE, 3.0, 1.0))
 """Weight of a thing's pixels, by noun: people name a crop after the object in it, not after the table below or the wall
 behind it, and a candle or a chair fills little of its own crop. Less in windows, so that the dense map stays sharp at
@@ -33,7 +33,7 @@ COARSE = 0.25  # share of the crops that are made as coarse as those of far away
 
 
 def sample_object(store: FrameStore, rng) -> tuple[np.ndarray, np.ndarray] | None:
-    """A crop [64, 64, 3] uint8 around one thing and its codes [3] of noun, colour, material; None if it hides too much.
+    """A crop [96, 96, 3] uint8 around one thing and its codes [3] of noun, colour, material; None if it hides too much.
 
     Small objects are shown whole; of furniture, floor and walls also a part.
     """
@@ -47,7 +47,7 @@ def sample_object(store: FrameStore, rng) -> tuple[np.ndarray, np.ndarray] | Non
         side = np.exp(rng.uniform(np.log(20), np.log(140)))
         x, y = _inside(view, instance, rng)
     side = float(np.clip(side, 14, 240))
-    image, ids = _cut(store, view, (x, y, side, side * rng.uniform(0.87, 1.15)), rng.normal(0, 7), CROP_PX, rng)
+    image, ids = _cut(store, view, (x, y, side, side * rng.uniform(0.8, 1.25)), rng.normal(0, 7), CROP_PX, rng)
     nouns = np.where(ids >= 0, store.things[ids, 0], -1)
     noun = store.things[view.things[instance]][0]
     if (nouns == noun).mean() < MIN_SHARE:
@@ -60,16 +60,16 @@ def sample_object(store: FrameStore, rng) -> tuple[np.ndarray, np.ndarray] | Non
 
 
 def sample_crop(store: FrameStore, rng) -> tuple[np.ndarray, np.ndarray]:
-    """One crop [64, 64, 3] uint8 and the share [K] of each thing in it."""
+    """One crop [96, 96, 3] uint8 and the share [K] of each thing in it."""
     alone = rng.random() < ALONE
     for _ in range(TRIES if alone else 1):
         view, x, y, side = _square(store, rng)
         if alone and _largest_share(store, view, x, y, side) > ALONE_SHARE:
             break
-    image, ids = _cut(store, view, (x, y, side, side * rng.uniform(0.87, 1.15)), rng.normal(0, 7), CROP_PX, rng)
+    image, ids = _cut(store, view, (x, y, side, side * rng.uniform(0.8, 1.25)), rng.normal(0, 7), CROP_PX, rng)
     if rng.random() < 0.2:
         image, ids = _paste(image, ids, store, rng)
-    counts = _counts(ids.ravel(), store, CROP_SALIENCE)
+    counts = _extents(ids, store) * CROP_SALIENCE[store.things[:, 0]]
     return _coarser(image, side, rng), counts / max(counts.sum(), 1e-6)
 
 
@@ -245,3 +245,17 @@ def _paste(image: np.ndarray, ids: np.ndarray, store: FrameStore, rng) -> tuple[
 def _counts(ids: np.ndarray, store: FrameStore, salience: np.ndarray) -> np.ndarray:
     """[K] pixels of each thing, weighted by noun."""
     return np.bincount(ids[ids >= 0], minlength=len(store.things)) * salience[store.things[:, 0]]
+
+
+def _extents(ids: np.ndarray, store: FrameStore) -> np.ndarray:
+    """[K] pixels of each thing in a crop; of an object, those of a square as long as it is.
+
+    A candle is the subject of its crop however thin it is. By its pixels alone the table behind outweighs it, and the
+    tower learns to give the crop the table's colour.
+    """
+    counts = np.bincount(ids[ids >= 0], minlength=len(store.things)).astype(float)
+    for row in np.flatnonzero(counts):
+        if SALIENT[store.things[row, 0]]:
+            shown = ids == row
+            counts[row] = max(np.flatnonzero(shown.any(axis=axis)).size for axis in (0, 1)) ** 2
+    return counts
