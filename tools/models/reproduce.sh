@@ -7,7 +7,7 @@ here=$(dirname "$0")
 world="$here/../world/generate.py"
 if [ ! -d "$data/train" ]; then
     python "$world" --split train --seeds 0-1167 --views 3 --out "$data/train"
-    python "$world" --split train --kind rooms --seeds 5000-5375 --views 4 --out "$data/train"
+    python "$world" --split train --kind rooms --seeds 5000-5699 --views 4 --out "$data/train"
     python "$world" --split test --seeds 0-35 --out "$data/test"
     python "$world" --split val --kind walk --seeds 0-8 --views 20 --out "$data/walk"
 fi
@@ -18,7 +18,9 @@ train train_clip.py first 36 --init "$out/pretrained" --threads 1 --crops 96 --w
 train train_clip.py second 36 --init "$out/first" --threads 1 --crops 112 --windows 4 --lr 4e-4
 python "$here/average.py" --clip "$out/first" "$out/second" --out "$out/mean"
 train train_clip.py third 46 --init "$out/mean" --threads 1 --crops 96 --windows 6 --lr 4e-4 --colour 2
-python "$here/average.py" --clip "$out/mean" "$out/third" "$out/third" --out "$out/clip"
+python "$here/average.py" --clip "$out/mean" "$out/third" "$out/third" --out "$out/rooms"
+train train_clip.py fourth 75 --init "$out/rooms" --threads 1 --crops 64 --windows 6 --lr 4e-4 --colour 3
+python "$here/average.py" --clip "$out/rooms" "$out/fourth" "$out/fourth" --out "$out/clip"
 train train_dino.py dino 11
 python "$here/export.py" --clip "$out/clip" --dino "$out/dino"
 python "$here/calibrate.py" --scenes "$data"/walk/scene_*
