@@ -73,14 +73,14 @@ def answer(question: Question, snapshot: MapSnapshot, field: RefinedField | None
     prompts = question.prompts
     codes, directions = snapshot.codes, snapshot.codec.directions
     known = (codes[:, -1] != 0) & (snapshot.weight >= config.min_weight)
-    texts = directions(question.texts)
-    scanned = scan(codes, known, texts, directions(question.against), calibration.temperature, PEAK_GAUSSIANS)
+    scanned = scan(codes, known, directions(question.texts), directions(question.against), calibration.temperature,
+                   PEAK_GAUSSIANS)
     competing = question.texts @ question.distractors.T < calibration.synonym
     evidence = presence_evidence(scanned, codes, snapshot.weight, directions(question.distractors), competing)
     presence = presence_probability(evidence, is_general(prompts, calibration.distractors), calibration)
     found = presence >= config.presence
-    columns, scores = vocabulary_indices(field, prompts, question.negatives, question.mode), scanned.scores
-    ranking = codes @ texts if question.mode == "argmax" else scores
+    columns = vocabulary_indices(field, prompts, question.negatives, question.mode)
+    ranking = scores = scanned.scores  # against the same rivals, prompts rank by relevancy as they do by cosine
     if (columns >= 0).any():
         ranking, scores = refined_answer(field.probabilities, columns, ranking, scores, calibration.threshold)
     labels = choose_labels(question.mode, scores, ranking, found, question.threshold)

@@ -31,6 +31,11 @@ class ComputeConfig:
     seed: int = leaf(0, "Seed of all random choices", low=0)
 
 
+_FORMATS = "auto", "float32", "bfloat16"
+_PRECISION = ("Number format the image tower computes in; auto takes bfloat16 on a processor that multiplies it natively, where "
+              "large towers are about twice as fast, else float32")
+
+
 @dataclass(frozen=True, slots=True)
 class ClipConfig:
     model: str = leaf("bundled", "open_clip model name such as ViT-B-16 (real scenes), 'bundled' for the small "
@@ -51,9 +56,7 @@ class ClipConfig:
                            high=8192)
     dense_size: int = leaf(0, "Longer side of the image in dense mode, smaller ones are enlarged; 0 = what it was "
                               "calibrated with, else image_size", unit="px", low=0, high=8192)
-    precision: str = leaf("auto", "Number format the image tower computes in; auto takes bfloat16 on a processor that "
-                                  "multiplies it natively, where it is about twice as fast, else float32",
-                          choices=("auto", "float32", "bfloat16"))
+    precision: str = leaf("auto", _PRECISION, choices=_FORMATS)
     cache: str = leaf("", "Folder where crop tables are kept on disk, so that the same image is encoded once; empty: none")
 
     @property
@@ -69,9 +72,7 @@ class DinoConfig:
                                  "pkg.module:Class")
     image_size: int = leaf(320, "Longer side of the image that is encoded, smaller ones are enlarged",
                            unit="px", low=32, high=4096)
-    precision: str = leaf("auto", "Number format the image tower computes in; auto takes bfloat16 on a processor that "
-                                  "multiplies it natively, where it is about twice as fast, else float32",
-                          choices=("auto", "float32", "bfloat16"))
+    precision: str = leaf("auto", _PRECISION, choices=_FORMATS)
     cache: str = leaf("", "Folder where tokens are kept on disk, clip.cache or another; empty: none")
 
 

@@ -117,9 +117,8 @@ def presence_evidence(found: Scan, codes: torch.Tensor, weight: torch.Tensor, di
     prompts = torch.arange(len(best), device=codes.device)[:, None]
     peak = (found.scores[best, prompts] * mass).sum(1).double().cpu().numpy()
     cosine = (found.cosines * mass.double().cpu().numpy()).sum(1)
-    rivals = ((mass[..., None] * codes[best]).sum(1) @ distractors).cpu()  # [P, M]
-    rivals = torch.cat([rivals.masked_fill(~competing, -torch.inf), torch.full((len(best), 1), -torch.inf)], dim=1)
-    rival = rivals.amax(1).double().numpy()
+    rivals = ((mass[..., None] * codes[best]).sum(1) @ distractors).double().cpu().numpy()  # [P, M]
+    rival = np.where(competing.numpy(), rivals, -np.inf).max(axis=1, initial=-np.inf)
     margin = np.where(np.isfinite(rival), cosine - rival, 0.0)
     return Evidence(peak, cosine, margin, (cosine - found.mean) / found.deviation, found.strongest)
 

@@ -122,7 +122,15 @@ def test_weights_that_change_in_their_place_are_seen(tmp_path) -> None:
     assert before == [fingerprint(config, "cpu") for config in configs]
     weights.write_bytes(b"22")
     assert all(old != fingerprint(config, "cpu") for old, config in zip(before, configs, strict=True))
-    assert fingerprint(PYRAMID, "cpu") != fingerprint(PYRAMID, "gpu")
+    assert fingerprint(PYRAMID, "cpu") != fingerprint(PYRAMID, "cuda")
+
+
+def test_what_another_processor_encoded_in_another_format_is_not_taken(monkeypatch):
+    seen = []
+    for native in (True, False):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native}, raising=False)
+        seen.append(fingerprint(PYRAMID, "cpu"))
+    assert seen[0] != seen[1] == fingerprint(replace(PYRAMID, precision="float32"), "cpu")
 
 
 @needs_clip

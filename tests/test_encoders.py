@@ -16,6 +16,7 @@ from ovs3d_ros.encoders.crops import crop_starts
 from ovs3d_ros.encoders.dense import dense_features, supports_dense
 from ovs3d_ros.encoders.dino import BUNDLED as DINO_FOLDER
 from ovs3d_ros.encoders.dino import DinoEncoder
+from ovs3d_ros.encoders.precision import number_format
 from ovs3d_ros.lift import pixel_codes
 from ovs3d_ros.types import UserError
 
@@ -237,3 +238,51 @@ def test_bundled_dino_groups_patches_of_one_surface(image):
 def test_bundled_models_fit_the_package():
     size = sum(path.stat().st_size for folder in (CLIP_FOLDER, DINO_FOLDER) for path in folder.glob("*"))
     assert size <= 12 * 2 ** 20
+
+
+def encode(kind: str, precision: str, image: np.ndarray) -> torch.Tensor:
+    """[M, D] float32 features by the bundled models."""
+    if kind == "dino":
+        return make_dino(DinoConfig(precision=precision), "cpu").encode_image(image).flatten(0, 1)
+    config = ClipConfig(mode=kind, crop_divisors=(2.0,), crop_stride=1.0, precision=precision)
+    return make_clip(config, "cpu").encode_image(image).embeddings
+
+
+@needs_clip
+@needs_dino
+@pytest.mark.parametrize("kind", ["dense", "pyramid", "dino"])
+def test_bfloat16_gives_the_same_directions(kind, image):
+    exact, reduced = (encode(kind, precision, image) for precision in ("float32", "bfloat16"))
+    assert reduced.dtype == torch.float32 and not torch.equal(exact, reduced)
+    assert F.cosine_similarity(exact, reduced, dim=-1).min() > 0.998
+
+
+@needs_clip
+@needs_dino
+@pytest.mark.parametrize("kind", ["dense", "pyramid", "dino"])
+@pytest.mark.parametrize("native, equal", [(True, "bfloat16"), (False, "float32")])
+def test_auto_follows_the_processor(kind, native, equal, image, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native}, raising=False)
+    assert torch.equal(encode(kind, "auto", image), encode(kind, equal, image))
+
+
+def test_an_old_torch_that_cannot_tell_takes_float32(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert number_format("auto", "cpu") == "float32"
+
+
+def test_a_gpu_takes_float32_unless_told_otherwise(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    assert [number_format(p, "cuda:0") for p in ("auto", "float32", "bfloat16")] == ["float32", "float32", "bfloat16"]
+
+
+def test_auto_leaves_crops_through_a_transformer_alone(vit, image, monkeypatch):
+    """There torch multiplies batches of tokens by bfloat16 weights many times more slowly than by float32."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+
+    def embeddings(mode: str, precision: str) -> torch.Tensor:
+        config = ClipConfig(mode=mode, crop_divisors=(1.0,), crop_stride=1.0, image_size=320, precision=precision)
+        return ClipEncoder(*vit, "test", config, "cpu").encode_image(image).embeddings
+
+    assert torch.equal(embeddings("pyramid", "auto"), embeddings("pyramid", "float32"))
+    assert torch.equal(embeddings("dense", "auto"), embeddings("dense", "bfloat16"))

@@ -46,6 +46,14 @@ def test_quaternions_and_matrices_agree_in_every_branch() -> None:
         np.testing.assert_allclose(quat_to_matrix(-3.7 * quat), rotation, atol=1e-12)
 
 
+def test_quaternions_of_many_matrices_are_those_of_each() -> None:
+    rotations = np.array([np.eye(3), *HALF_TURNS, *random_rotations(6)]).reshape(3, 4, 3, 3)
+    quats = matrix_to_quat(rotations)
+    assert quats.shape == (3, 4, 4)
+    for row in np.ndindex(3, 4):
+        np.testing.assert_allclose(quats[row], matrix_to_quat(rotations[row]), atol=1e-12)
+
+
 def test_quaternion_order_is_wxyz() -> None:
     quarter_about_z = [np.cos(np.pi / 4), 0, 0, np.sin(np.pi / 4)]
     np.testing.assert_allclose(quat_to_matrix(quarter_about_z) @ [1, 0, 0], [0, 1, 0], atol=1e-12)

@@ -13,7 +13,7 @@ _MIN_SWING = np.radians(6.0)  # a camera that never moved still swings a little
 def keyframe_path(camtoworlds: np.ndarray, count: int) -> np.ndarray:
     """`count` poses [count, 4, 4] along keyframes [F, 4, 4] in order: Catmull-Rom positions, slerped rotations."""
     last = len(camtoworlds) - 1
-    quats = np.array([matrix_to_quat(pose[:3, :3]) for pose in camtoworlds])
+    quats = matrix_to_quat(np.asarray(camtoworlds)[:, :3, :3])
     path = np.tile(np.eye(4), (count, 1, 1))
     for row, t in enumerate(np.linspace(0, last, count)):
         i = min(int(t), max(last - 1, 0))

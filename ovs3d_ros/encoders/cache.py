@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 
 from ovs3d_ros.config import ClipConfig, DinoConfig
 from ovs3d_ros.encoders import FrameEncoder, ImageTextEncoder, PatchEncoder
+from ovs3d_ros.encoders.precision import number_format
 from ovs3d_ros.tensor_file import write_tensors
 from ovs3d_ros.types import CropTable, Frame, UserError
 
@@ -147,11 +148,13 @@ class CachedPatches:
 
 
 def fingerprint(config: ClipConfig | DinoConfig, device: str) -> str:
-    """All settings that a result depends on, and size and time of weights that lie in files named by them.
+    """All settings that a result depends on, the number format they mean here, and size and time of weights that lie in
+    files named by them.
 
     A downloaded model is known by its name, and one of an import string too: it must change its `name` with its weights.
     """
     values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name not in _INDIFFERENT}
+    values["precision"] = number_format(config.precision, device)
     weights = [(file.name, file.stat().st_size, file.stat().st_mtime_ns)
                for file in _weight_files(config.model, values.get("pretrained", "")) if file.is_file()]
     return json.dumps([device, values, weights], sort_keys=True)

@@ -7,16 +7,22 @@ import torch
 _NATIVE = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")  # of x86-64 and arm64
 
 
-def image_precision(precision: str, device: str) -> torch.autocast:
-    """What an image tower is to run in; weights and results stay float32.
+def number_format(precision: str, device: str) -> str:
+    """"float32" or "bfloat16": what a parameter means on this machine.
 
     Args:
-        precision: "float32", "bfloat16", or "auto": bfloat16 on a CPU that multiplies it natively, else float32.
+        precision: one of them, or "auto": bfloat16 on a CPU that multiplies it natively, else float32.
         device: torch device name.
     """
-    kind = torch.device(device).type
-    reduced = precision == "bfloat16" or (precision == "auto" and kind == "cpu" and _native())
-    return torch.autocast(kind, torch.bfloat16, enabled=reduced)
+    if precision != "auto":
+        return precision
+    return "bfloat16" if torch.device(device).type == "cpu" and _native() else "float32"
+
+
+def image_precision(precision: str, device: str) -> torch.autocast:
+    """What an image tower is to run in, see `number_format`; weights and results stay float32."""
+    reduced = number_format(precision, device) == "bfloat16"
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=reduced)
 
 
 def _native() -> bool:

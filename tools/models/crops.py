@@ -21,12 +21,12 @@ MIN_SHARE = 0.22  # of a crop that shows one thing, filled by it
 CROP_SALIENCE = np.where(SALIENT, 32.0, np.where(FURNITURE, 6.0, 1.0))
 WINDOW_SALIENCE = np.where(SALIENT, 5.0, np.where(FURNITURE, 3.0, 1.0))
 """Weight of a thing's pixels, by noun: people name a crop after the object in it, not after the table below or the wall
-behind it, and a candle or a chair fills little of its own crop. Less in windows, so that the dense map stays sharp at
-borders; not much less, since a crop is the mean of its cells."""
+behind it. In crops those of an object are counted as a square round it, see `_extents`. Less in windows, so that the
+dense map stays sharp at borders; not much less, since a crop is the mean of its cells."""
 ALONE, TRIES = 0.6, 6
 """Share of the crops that are to show one thing, not several, and how often one is looked for. Drawn without this, five
 of six crops are a mixture, and the tower learns to weigh things rather than to tell them apart."""
-ALONE_SHARE = 0.8  # of a crop's salience, from which on it shows one thing
+ALONE_SHARE = 0.8  # of the salience of a crop's pixels, from which on it shows one thing
 RECOLOURED = 0.6  # share of the things in a crop that get another colour
 UNNAMED = 0.5  # share of these whose new colour has no name
 COARSE = 0.25  # share of the crops that are made as coarse as those of far away things
@@ -84,7 +84,7 @@ def sample_window(store: FrameStore, rng) -> tuple[np.ndarray, np.ndarray, np.nd
     side = px / np.exp(rng.uniform(np.log(0.9), np.log(3.4)))
     image, ids = _cut(store, view, (x, y, side, side), 0.0, px, rng)
     cells = ids.reshape(WINDOW_CELLS, 8, WINDOW_CELLS, 8).transpose(0, 2, 1, 3).reshape(WINDOW_CELLS ** 2, 64)
-    per_cell = np.stack([_counts(cell, store, WINDOW_SALIENCE) for cell in cells])  # [25, K]
+    per_cell = np.stack([_pixels(cell, store) for cell in cells]) * WINDOW_SALIENCE[store.things[:, 0]]  # [25, K]
     regions = np.zeros((REGIONS, WINDOW_CELLS, WINDOW_CELLS), np.float32)
     for region in regions:
         height, width = np.minimum(WINDOW_CELLS, 1 + rng.geometric(0.45, 2) - (rng.random(2) < 0.6))
@@ -242,9 +242,9 @@ def _paste(image: np.ndarray, ids: np.ndarray, store: FrameStore, rng) -> tuple[
     return (image * soft + scene * (1 - soft)).astype(np.uint8), np.where(mask, ids, behind)
 
 
-def _counts(ids: np.ndarray, store: FrameStore, salience: np.ndarray) -> np.ndarray:
-    """[K] pixels of each thing, weighted by noun."""
-    return np.bincount(ids[ids >= 0], minlength=len(store.things)) * salience[store.things[:, 0]]
+def _pixels(ids: np.ndarray, store: FrameStore) -> np.ndarray:
+    """[K] pixels of each thing."""
+    return np.bincount(ids[ids >= 0], minlength=len(store.things))
 
 
 def _extents(ids: np.ndarray, store: FrameStore) -> np.ndarray:
@@ -253,9 +253,9 @@ def _extents(ids: np.ndarray, store: FrameStore) -> np.ndarray:
     A candle is the subject of its crop however thin it is. By its pixels alone the table behind outweighs it, and the
     tower learns to give the crop the table's colour.
     """
-    counts = np.bincount(ids[ids >= 0], minlength=len(store.things)).astype(float)
+    counts = _pixels(ids, store)
     for row in np.flatnonzero(counts):
         if SALIENT[store.things[row, 0]]:
             shown = ids == row
-            counts[row] = max(np.flatnonzero(shown.any(axis=axis)).size for axis in (0, 1)) ** 2
+            counts[row] = max(shown.any(axis=axis).sum() for axis in (0, 1)) ** 2
     return counts
