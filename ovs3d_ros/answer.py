@@ -72,9 +72,8 @@ def answer(question: Question, snapshot: MapSnapshot, field: RefinedField | None
     """
     prompts = question.prompts
     codes, directions = snapshot.codes, snapshot.codec.directions
-    known = (codes[:, -1] != 0) & (snapshot.weight >= config.min_weight)
-    scanned = scan(codes, known, directions(question.texts), directions(question.against), calibration.temperature,
-                   PEAK_GAUSSIANS)
+    scanned = scan(codes, snapshot.weight >= config.min_weight, directions(question.texts), directions(question.against),
+                   calibration.temperature, PEAK_GAUSSIANS)
     competing = question.texts @ question.distractors.T < calibration.synonym
     evidence = presence_evidence(scanned, codes, snapshot.weight, directions(question.distractors), competing)
     presence = presence_probability(evidence, is_general(prompts, calibration.distractors), calibration)
@@ -85,9 +84,9 @@ def answer(question: Question, snapshot: MapSnapshot, field: RefinedField | None
         ranking, scores = refined_answer(field.probabilities, columns, ranking, scores, calibration.threshold)
     labels = choose_labels(question.mode, scores, ranking, found, question.threshold)
     if question.mode == "relevancy":
-        strongest = torch.from_numpy(evidence.strongest).to(known.device)
+        strongest = torch.from_numpy(evidence.strongest).to(codes.device)
         labels = restore_taken(labels, scores, found, question.threshold, strongest, config.min_instance)
-    labels = labels * (known & inside(snapshot.gaussians["means"], question.roi))
+    labels = labels * (scanned.known & inside(snapshot.gaussians["means"], question.roi))
     objects, instances = find_objects(
         snapshot.gaussians["means"].cpu().numpy(), labels.cpu().numpy(), scores.cpu().numpy(),
         snapshot.views.cpu().numpy(), prompts, config, question.max_instances)

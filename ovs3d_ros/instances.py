@@ -17,7 +17,10 @@ _TURNS = np.radians(np.arange(0, 90, 5))
 _ALIKE = 0.8  # ratio of standard deviations above which two principal axes may be anyone's
 _OUTSIDE = 0.02  # share of a thing's Gaussians that may lie beyond either side of its box
 _SAMPLE, _TURN_SAMPLE = 2000, 250  # Gaussians a box is measured on, and those its turn about an axis is tried on
-_BITS = 20  # of a cell number along an axis
+_BITS = 20  # of a voxel number along an axis
+_NEAR = np.array([sum(1 << voxel for voxel in range(8)
+                      if all(step // 3**a % 3 - 1 in (0, 2 * (voxel >> a & 1) - 1) for a in range(3))) for step in range(27)])
+"""Voxels (a bit each) of a block of 2 x 2 x 2 that touch the neighbouring block at step (x, y, z) - 1 = digits of base 3."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,64 +121,73 @@ def connected_components(points: np.ndarray, gap: float) -> tuple[np.ndarray, in
 
 @njit(cache=True, nogil=True)
 def _joined(points, gap):
-    """Components of voxels that touch: a hash table of voxels, then union-find."""
+    """Components of voxels that touch: union-find over blocks of 2 x 2 x 2 of them, which all touch each other."""
+    block_of, keys, filled, table, bits = _blocks(points, gap)
+    parent = np.arange(len(keys))
+    for block in range(len(keys)):
+        for step in range(14, 27):  # the half of the neighbours that come later; the others find this one
+            if filled[block] & _NEAR[step]:
+                offset = (((step // 9 - 1) << 2 * _BITS) + ((step // 3 % 3 - 1) << _BITS) + step % 3 - 1)
+                other = table[_slot(table, keys, keys[block] + offset, bits)]
+                if other >= 0 and filled[other] & _NEAR[26 - step]:
+                    a, b = _root(parent, block), _root(parent, other)
+                    parent[max(a, b)] = min(a, b)
+    number, components = np.empty(len(keys), np.int64), 0
+    for block in range(len(keys)):  # a root comes before its followers
+        root = _root(parent, block)
+        if root == block:
+            number[block], components = components, components + 1
+        else:
+            number[block] = number[root]
+    return number[block_of], components
+
+
+@njit(cache=True, nogil=True)
+def _blocks(points, gap):
+    """The block of each point, keys of the blocks, a bit for each filled voxel in them, and a hash table of 2^bits slots
+    to blocks."""
     count, low = len(points), np.full(3, np.inf)
     for i in range(count):
         for a in range(3):
             low[a] = min(low[a], points[i, a])
     # On the grid of the origin, so that a cluster does not fall apart because another one appeared elsewhere.
     side = max(gap, np.max(np.abs(points)) * 4 / (1 << _BITS))
-    first = np.floor(low / side) - 1
-    bits, voxels = 10, 0
-    keys, parent = np.empty(count, np.int64), np.empty(count, np.int64)
-    voxel_of, table = np.empty(count, np.int64), np.full(1 << bits, -1, np.int32)  # slot to voxel
-    last = -1
+    first = np.floor(low / side) - 2
+    bits, blocks, last, block = 10, 0, -1, -1
+    keys, filled, block_of = np.empty(count, np.int64), np.zeros(count, np.uint8), np.empty(count, np.int64)
+    table = np.full(1 << bits, -1, np.int32)
     for i in range(count):
-        key = 0
+        key, bit = 0, 0
         for a in range(3):
-            key = (key << _BITS) + int(np.floor(points[i, a] / side) - first[a])
-        if key == last:  # points lie about as they were seen
-            voxel_of[i] = voxel_of[i - 1]
-            continue
-        last, slot = key, _slot(table, keys, key, bits)
-        if table[slot] < 0:
-            keys[voxels], parent[voxels] = key, voxels
-            table[slot], voxel_of[i] = voxels, voxels
-            voxels += 1
-            if 2 * voxels > len(table):
-                bits += 2
-                table = _table(keys, voxels, bits)
-        else:
-            voxel_of[i] = table[slot]
-    for voxel in range(voxels):
-        for step in range(14, 27):  # the half of the neighbours that come later; the others find this one
-            offset = (((step // 9 - 1) << 2 * _BITS) + ((step // 3 % 3 - 1) << _BITS) + step % 3 - 1)
-            other = table[_slot(table, keys, keys[voxel] + offset, bits)]
-            if other >= 0:
-                a, b = _root(parent, voxel), _root(parent, other)
-                parent[max(a, b)] = min(a, b)
-    number, components = np.empty(voxels, np.int64), 0
-    for voxel in range(voxels):  # a root comes before its followers
-        root = _root(parent, voxel)
-        if root == voxel:
-            number[voxel], components = components, components + 1
-        else:
-            number[voxel] = number[root]
-    return number[voxel_of], components
+            voxel = int(np.floor(points[i, a] / side) - first[a])
+            key, bit = (key << _BITS) + (voxel >> 1), 2 * bit + (voxel & 1)
+        if key != last:  # points lie about as they were seen
+            last, slot = key, _slot(table, keys, key, bits)
+            block = table[slot]
+            if block < 0:
+                block = blocks
+                table[slot], keys[block] = block, key
+                blocks += 1
+                if 2 * blocks > len(table):
+                    bits += 2
+                    table = _table(keys, blocks, bits)
+        block_of[i] = block
+        filled[block] |= 1 << bit
+    return block_of, keys[:blocks], filled, table, bits
 
 
 @njit(cache=True, nogil=True)
-def _table(keys, voxels, bits):
-    """A hash table of 2^bits slots that holds the first `voxels` keys."""
+def _table(keys, blocks, bits):
+    """A hash table of 2^bits slots that holds the first `blocks` keys."""
     table = np.full(1 << bits, -1, np.int32)
-    for voxel in range(voxels):
-        table[_slot(table, keys, keys[voxel], bits)] = voxel
+    for block in range(blocks):
+        table[_slot(table, keys, keys[block], bits)] = block
     return table
 
 
 @njit(cache=True, nogil=True)
 def _slot(table, keys, key, bits):
-    """Where a voxel is in the table, or the empty slot where it would be (Fibonacci hashing)."""
+    """Where a block is in the table, or the empty slot where it would be (Fibonacci hashing)."""
     mask = (1 << bits) - 1
     slot = ((key * -0x61C8864680B583EB) >> (64 - bits)) & mask
     while table[slot] >= 0 and keys[table[slot]] != key:

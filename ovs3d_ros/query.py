@@ -88,10 +88,12 @@ def restore_taken(labels: torch.Tensor, scores: torch.Tensor, found: np.ndarray,
         enough: Gaussians that make an instance.
     """
     labels = labels.clone()
+    carried = torch.bincount(labels, minlength=len(found) + 1)
     for p in np.flatnonzero(found):
-        if int((labels == int(p) + 1).sum()) < enough:
+        if carried[p + 1] < enough:
             own = strongest[p]
             labels[own[scores[own, p] >= threshold]] = int(p) + 1
+            carried = torch.bincount(labels, minlength=len(found) + 1)
     return labels
 
 

@@ -65,7 +65,7 @@ def test_evidence_by_hand() -> None:
     scores, weight = torch.tensor([[0.8], [0.5], [0.6], [0.1]]), torch.tensor([3.0, 1.0, 0.0, 0.0])
     distractors = torch.tensor([[0.2, 0.7], [0.4, 0.0], [0.0, 0.0], [0.0, 0.0]])
     order = np.argsort(-cosines)[None]
-    found = Scan(scores, order, cosines[order], np.array([0.3]), np.array([0.2]))
+    found = Scan(torch.ones(4, dtype=torch.bool), scores, order, cosines[order], np.array([0.3]), np.array([0.2]))
     got = presence_evidence(found, codes, weight, distractors, torch.tensor([[True, False]]))
     assert got.peak[0] == pytest.approx(0.75 * 0.8 + 0.25 * 0.5)
     assert got.cosine[0] == pytest.approx(0.75 * 0.9 + 0.25 * 0.1)

@@ -148,6 +148,24 @@ def test_crops_are_looked_for_that_show_one_thing(store, monkeypatch):
     assert looked_for > alone() + 0.1
 
 
+def test_a_bent_cut_takes_its_labels_along(store, monkeypatch):
+    import crops
+
+    monkeypatch.setattr(crops, "RECOLOURED", 0.0)
+    view, square = store.views[0], (160.0, 120.0, 300.0, 220.0)
+
+    def cut(bent: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        monkeypatch.setattr(crops, "BENT", bent)
+        return crops._cut(store, view, square, 0.0, 96, np.random.default_rng(seed))
+
+    brightness = {row: 60 * key for key in range(1, 5) for row in [view.things[key]]}
+    for seed in range(5):
+        (flat, _), (image, ids) = cut(0.0, seed), cut(1.0, seed)
+        assert (np.abs(image.astype(int) - flat) > 20).mean() > 0.03, "another shape"
+        shown = image[2::4, 2::4, 0].astype(int)
+        assert (np.abs(shown - np.vectorize(brightness.get)(ids)) < 4).mean() > 0.9, "but for pixels on borders"
+
+
 def test_regions_of_windows_are_averages_over_whole_cells(store):
     import crops
 

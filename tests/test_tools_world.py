@@ -33,7 +33,7 @@ def _volume(part) -> float:
     return total
 
 
-@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("split", ["train", "varied", "val"])
 def test_train_and_val_never_draw_what_is_held_out(world, split):
     vocabulary, _ = world
     rng = np.random.default_rng(0)
@@ -51,6 +51,39 @@ def test_test_split_draws_held_out_pairs_at_the_stated_rate(world):
     assert np.mean(drawn) == pytest.approx(vocabulary.HELD_OUT_RATE, abs=0.04)
     variants = Counter(vocabulary.sample_variant(rng, "mug", "test") for _ in range(2000))
     assert set(variants) == {0, 1, 2, 3}
+
+
+def test_only_varied_scenes_draw_the_further_variants(world):
+    vocabulary, _ = world
+    rng = np.random.default_rng(0)
+    for noun, count in vocabulary.FURTHER_VARIANTS.items():
+        own = vocabulary.NOUNS[noun].variants
+        drawn = {split: {vocabulary.sample_variant(rng, noun, split) for _ in range(300)} for split in ("train", "varied", "test")}
+        assert drawn["varied"] == drawn["train"] | set(range(own, own + count))
+        assert max(drawn["train"] | drawn["test"]) < own
+
+
+def test_further_variants_are_families_of_meshes(world):
+    import further_devices
+    import further_home
+    import further_kitchen
+    import further_seats
+    import further_soft
+
+    vocabulary, shapes = world
+    modules = (further_devices, further_home, further_kitchen, further_seats, further_soft)
+    for noun, count in vocabulary.FURTHER_VARIANTS.items():
+        name = "container" if noun == "box" else noun.replace(" ", "_")
+        (build,) = [getattr(module, name) for module in modules if hasattr(module, name)]
+        shapes_seen = set()
+        for variant, seed in np.ndindex(count, 5):
+            parts = build(np.random.default_rng(seed), variant)
+            low, high = shapes.bounds(parts)
+            assert all(np.isfinite(part.vertices).all() for part in parts) and (high - low > 1e-3).all(), (noun, variant)
+            assert all(0 <= min(face) and max(face) < len(part.vertices) for part in parts for face in part.faces)
+            assert sum(len(part.faces) for part in parts) < 6000, (noun, variant)
+            shapes_seen.add(tuple(np.round((high - low) / (high - low).max(), 3)))
+        assert len(shapes_seen) > 3 * count, f"{noun}: draws look alike"
 
 
 def test_held_out_entries_exist_and_leave_enough_to_learn(world):

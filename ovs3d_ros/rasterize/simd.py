@@ -60,27 +60,32 @@ def add_scaled(typing_context, target, target_index, factor, source, source_inde
 
 
 @intrinsic
-def set_product(typing_context, target, target_index, factors, factor_index, source, count, lanes):
-    """target[i : i + n] = sum over k < count of factors[j + k] * source[k n : (k + 1) n]; the sum stays in registers."""
+def set_products(typing_context, target, target_index, factors, factor_index, source, count, lanes, rows):
+    """target[i + r n : i + (r + 1) n] = sum over k < count of factors[j + r count + k] * source[k n : (k + 1) n], for r below
+    the length of the tuple `rows`; the sums stay in registers, side by side, as each waits for its own last addition."""
     blocks = _blocks(lanes)
 
     def generate(context, builder, signature, arguments):
-        target_, i, factors_, j, source_, count_, _ = arguments
+        target_, i, factors_, j, source_, count_, _, _ = arguments
         target_type, factors_type, source_type = signature.args[0], signature.args[2], signature.args[4]
-        sums = [cgutils.alloca_once_value(builder, ir.Constant(_VECTOR, [0.0] * WIDTH)) for _ in blocks]
+        sums = [[cgutils.alloca_once_value(builder, ir.Constant(_VECTOR, [0.0] * WIDTH)) for _ in blocks] for _ in rows]
+        data = context.make_array(factors_type)(context, builder, factors_).data
+        starts = [builder.add(j, builder.mul(count_, ir.Constant(count_.type, r))) for r in range(len(rows))]
         with cgutils.for_range(builder, count_) as loop:
-            data = context.make_array(factors_type)(context, builder, factors_).data
-            factor = _splat(builder, builder.load(builder.gep(data, [builder.add(j, loop.index)])))
             row = builder.mul(loop.index, ir.Constant(loop.index.type, len(lanes)))
-            for total, offset in zip(sums, blocks):
-                values = builder.load(_pointer(context, builder, source_type, source_, row, offset), align=4)
-                scaled = builder.fmul(factor, values, flags=_FAST)
-                builder.store(builder.fadd(builder.load(total), scaled, flags=_FAST), total)
-        for total, offset in zip(sums, blocks):
-            builder.store(builder.load(total), _pointer(context, builder, target_type, target_, i, offset), align=4)
+            values = [builder.load(_pointer(context, builder, source_type, source_, row, offset), align=4) for offset in blocks]
+            for start, totals in zip(starts, sums):
+                factor = _splat(builder, builder.load(builder.gep(data, [builder.add(start, loop.index)])))
+                for total, value in zip(totals, values):
+                    scaled = builder.fmul(factor, value, flags=_FAST)
+                    builder.store(builder.fadd(builder.load(total), scaled, flags=_FAST), total)
+        for r, totals in enumerate(sums):
+            for total, offset in zip(totals, blocks):
+                to = _pointer(context, builder, target_type, target_, i, r * len(lanes) + offset)
+                builder.store(builder.load(total), to, align=4)
         return context.get_dummy_value()
 
-    signature = types.void(target, types.uintp, factors, types.uintp, source, types.uintp, lanes)
+    signature = types.void(target, types.uintp, factors, types.uintp, source, types.uintp, lanes, rows)
     return signature, generate
 
 

@@ -55,7 +55,7 @@ def parse_seeds(text: str) -> list[int]:
 def main() -> None:
     """Command line entry; finished scenes are skipped, unfinished ones never show their final name."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--split", choices=["train", "val", "test"], required=True)
+    parser.add_argument("--split", choices=["train", "varied", "val", "test"], required=True)
     parser.add_argument("--kind", choices=list(QUALITY), default="views")
     parser.add_argument("--seeds", type=parse_seeds, required=True, help="'3' or '0-9', inclusive")
     parser.add_argument("--views", type=int, default=6, help="frames per scene")

@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import bpy
+import further_devices
+import further_home
+import further_kitchen
+import further_seats
+import further_soft
 import nouns_devices
 import nouns_furniture
 import nouns_home
@@ -22,11 +27,14 @@ NATURAL_WOOD_RATE = 0.4
 """How often furniture that can be wooden is natural wood ('wooden table')."""
 
 
-def builder(noun: str):
-    """The mesh builder of a noun: the function of that name, `container` for the noun 'box'."""
+def build(noun: str, rng, variant: int, **shape) -> list[Part]:
+    """The parts of a mesh, by the function named after the noun (`container` for 'box'); `further_*` have the variants of
+    `FURTHER_VARIANTS`, counted from 0."""
     name = "container" if noun == "box" else noun.replace(" ", "_")
-    modules = (nouns_kitchen, nouns_home, nouns_devices, nouns_furniture)
-    return next(getattr(module, name) for module in modules if hasattr(module, name))
+    modules, count = (nouns_kitchen, nouns_home, nouns_devices, nouns_furniture), NOUNS[noun].variants
+    if variant >= count:
+        modules, variant = (further_kitchen, further_home, further_soft, further_devices, further_seats), variant - count
+    return next(getattr(module, name) for module in modules if hasattr(module, name))(rng, variant, **shape)
 
 
 @dataclass
@@ -138,7 +146,7 @@ def furnish(scene: Scene, rng, split: str, noun: str, pose: tuple[float, float, 
     look = sample_look(rng, noun, split)
     if "wood" in NOUNS[noun].materials and rng.random() < NATURAL_WOOD_RATE:
         look = ("brown", "wood", look[2])
-    parts = builder(noun)(rng, look[2], **shape)
+    parts = build(noun, rng, look[2], **shape)
     if noun == "carpet":
         width = rng.uniform(*NOUNS[noun].size_m)
         parts = [part.scaled(width, width, 1) for part in parts]
@@ -147,7 +155,7 @@ def furnish(scene: Scene, rng, split: str, noun: str, pose: tuple[float, float, 
 
 def _object_parts(rng, noun: str, variant: int) -> list[Part]:
     """A small object in metres, standing at the origin, with a random yaw."""
-    parts = builder(noun)(rng, variant)
+    parts = build(noun, rng, variant)
     low, high = bounds(parts)
     scale = rng.uniform(*NOUNS[noun].size_m) / (high - low).max()
     stretch = scale * rng.uniform(0.93, 1.07, size=3)

@@ -147,6 +147,10 @@ HELD_OUT_VARIANTS = {
     "vase": 3,
 }
 
+FURTHER_VARIANTS = {noun: 4 for noun, spec in NOUNS.items() if spec.places or noun in ("chair", "stool")}
+"""Meshes that `varied` scenes draw besides those of `train`, by noun: families with a wide range of proportions, numbered on
+from `Noun.variants`. Apart from `train`, so that its scenes stay what their seeds say."""
+
 HELD_OUT_RATE = 0.35
 """In `test` scenes the chance of drawing a held-out pair, and apart from it a held-out variant."""
 
@@ -164,7 +168,8 @@ def sample_variant(rng, noun: str, split: str) -> int:
     held_out = HELD_OUT_VARIANTS.get(noun)
     if split == "test" and held_out is not None and rng.random() < HELD_OUT_RATE:
         return held_out
-    return int(rng.choice([v for v in range(NOUNS[noun].variants) if v != held_out]))
+    count = NOUNS[noun].variants + (FURTHER_VARIANTS.get(noun, 0) if split == "varied" else 0)
+    return int(rng.choice([v for v in range(count) if v != held_out]))
 
 
 def sample_material(rng, noun: str) -> str:
