@@ -159,11 +159,13 @@ def test_a_bent_cut_takes_its_labels_along(store, monkeypatch):
         return crops._cut(store, view, square, 0.0, 96, np.random.default_rng(seed))
 
     brightness = {row: 60 * key for key in range(1, 5) for row in [view.things[key]]}
-    for seed in range(5):
+    agreement = []
+    for seed in range(10):
         (flat, _), (image, ids) = cut(0.0, seed), cut(1.0, seed)
         assert (np.abs(image.astype(int) - flat) > 20).mean() > 0.03, "another shape"
         shown = image[2::4, 2::4, 0].astype(int)
-        assert (np.abs(shown - np.vectorize(brightness.get)(ids)) < 4).mean() > 0.9, "but for pixels on borders"
+        agreement.append((np.abs(shown - np.vectorize(brightness.get)(ids)) < 4).mean())
+    assert np.mean(agreement) > 0.95, "all but pixels on borders"
 
 
 def test_regions_of_windows_are_averages_over_whole_cells(store):
