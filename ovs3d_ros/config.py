@@ -54,8 +54,9 @@ class ClipConfig:
     batch_size: int = leaf(256, "Crops per forward pass", low=1, high=65536)
     image_size: int = leaf(640, "Longer side of the image that is encoded, 0 = as it comes", unit="px", low=0,
                            high=8192)
-    dense_size: int = leaf(0, "Longer side of the image in dense mode, smaller ones are enlarged; 0 = what it was "
-                              "calibrated with, else image_size", unit="px", low=0, high=8192)
+    dense_sizes: tuple[int, ...] = leaf((0,), "Longer side of the image in dense mode, smaller ones are enlarged; features of "
+                                              "several are averaged. 0: what it was calibrated with, else image_size",
+                                        unit="px", low=0, high=8192)
     precision: str = leaf("auto", _PRECISION, choices=_FORMATS)
     cache: str = leaf("", "Folder where crop tables are kept on disk, so that the same image is encoded once; empty: none")
 
@@ -151,8 +152,8 @@ class RefineConfig:
     neighbours: int = leaf(16, "Gaussians that each is aligned with", low=3, high=64)
     normal_scale: float = leaf(0.1, "Square root of the 1 - cosine of normals at which affinity has fallen to 1/e",
                                low=0.001, high=10.0)
-    color_scale: float = leaf(12.0, "CIELAB distance of colours at which affinity has fallen to 1/e", low=0.1, high=1e4)
-    strength: float = leaf(40.0, "Of the alignment among neighbours against that with the lifted evidence; 0 = none",
+    color_scale: float = leaf(10.0, "CIELAB distance of colours at which affinity has fallen to 1/e", low=0.1, high=1e4)
+    strength: float = leaf(80.0, "Of the alignment among neighbours against that with the lifted evidence; 0 = none",
                            low=0.0, high=1e6)
     check_views: int = leaf(6, "Views kept aside that decide between old and new", low=1, high=1000)
     attract: float = leaf(130.0, "Weight there of FDA for patches that look alike; RDA has 1", low=0.0, high=1e4)

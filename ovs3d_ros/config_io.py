@@ -27,7 +27,8 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
         if spec is not None and spec.type is str:
             values[path] = raw
         elif spec is not None and spec.type is tuple:
-            values[path] = [item.strip() for item in raw.split(",") if item.strip()]
+            items = [item.strip() for item in raw.split(",") if item.strip()]
+            values[path] = items if isinstance(spec.default[0], str) else [_scalar(path, item) for item in items]
         else:
             values[path] = _scalar(path, raw)
     return values

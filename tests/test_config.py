@@ -60,12 +60,12 @@ def test_bad_values_are_refused_by_name(path: str, value, words: list[str]) -> N
 
 
 def test_assignments_of_the_command_line() -> None:
-    values = parse_assignments(["clip.model=a:b=c", "train.lr_means=1e-4", "clip.crop_divisors=4, 6.5",
+    values = parse_assignments(["clip.model=a:b=c", "train.lr_means=1e-4", "clip.crop_divisors=4, 6.5", "clip.dense_sizes=480,960",
                                 "query.negatives=no,wall paint", "train.exposure=false", "map.max_gaussians=700"])
     config = override(Config(), values)
     assert config.clip.model == "a:b=c"
     assert config.train.lr_means == 1e-4
-    assert config.clip.crop_divisors == (4.0, 6.5)
+    assert config.clip.crop_divisors == (4.0, 6.5) and config.clip.dense_sizes == (480, 960)
     assert config.query.negatives == ("no", "wall paint")
     assert config.train.exposure is False
     assert config.map.max_gaussians == 700

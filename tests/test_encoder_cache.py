@@ -100,7 +100,7 @@ def test_make_clip_keeps_what_it_encodes(mode: str, image, tmp_path, monkeypatch
 @needs_clip
 @pytest.mark.parametrize("change", [
     {"mode": "dense"}, {"crop_divisors": (1.0, 3.0)}, {"crop_stride": 0.4}, {"image_size": 100}, {"crop_metres": (1.0,)},
-    {"dense_size": 64}, {"model": "other"}, {"pretrained": "laion"},
+    {"dense_sizes": (64,)}, {"model": "other"}, {"pretrained": "laion"},
 ])
 def test_other_settings_are_other_entries(change: dict, clip, image, tmp_path) -> None:
     counted = Counted(clip)

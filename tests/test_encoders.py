@@ -13,7 +13,7 @@ from ovs3d_ros.encoders import make_clip, make_dino
 from ovs3d_ros.encoders.clip import BUNDLED as CLIP_FOLDER
 from ovs3d_ros.encoders.clip import ClipEncoder
 from ovs3d_ros.encoders.crops import crop_starts
-from ovs3d_ros.encoders.dense import dense_features, supports_dense
+from ovs3d_ros.encoders.dense import dense_features, mean_directions, supports_dense
 from ovs3d_ros.encoders.dino import BUNDLED as DINO_FOLDER
 from ovs3d_ros.encoders.dino import DinoEncoder
 from ovs3d_ros.encoders.precision import number_format
@@ -110,6 +110,30 @@ def test_dense_cells_of_a_conv_trunk_average_to_the_crop(trunk):
     if trunk != "convnext_atto":
         assert torch.allclose(cells.mean(dim=(0, 1)), pooled, atol=1e-5)
     assert F.cosine_similarity(cells.mean(dim=(0, 1)), pooled, dim=0) > 0.7
+
+
+def test_features_of_several_sizes_are_averaged_as_directions():
+    left = torch.tensor([1.0, 0.0, 0.0]).expand(2, 4, 3)
+    right = torch.tensor([[0.0, 5.0, 0.0], [0.0, 0.0, 5.0]]).expand(1, 2, 3)  # its length is of no account
+    mean = mean_directions([left, right])
+    assert mean.shape == (2, 4, 3)
+    torch.testing.assert_close(mean.norm(dim=-1), torch.ones(2, 4))
+    torch.testing.assert_close(mean[:, 0], torch.tensor([0.5, 0.5, 0.0]).sqrt().expand(2, 3))
+    torch.testing.assert_close(mean[:, -1], torch.tensor([0.5, 0.0, 0.5]).sqrt().expand(2, 3))
+
+
+def test_dense_sizes_are_the_model_s_own_until_others_are_asked_for(image):
+    def grid(**settings) -> tuple[int, int]:
+        return make_clip(ClipConfig(model="bundled", mode="dense", **settings), "cpu").encode_image(image).grid
+
+    def table(*sizes: int) -> torch.Tensor:
+        return make_clip(ClipConfig(model="bundled", mode="dense", dense_sizes=sizes), "cpu").encode_image(image).embeddings
+
+    assert grid() == grid(dense_sizes=(0,)) and max(grid(dense_sizes=(320,))) == 10
+    both, small, large = table(320, 640), table(320), table(640)
+    assert both.shape == large.shape and max(grid(dense_sizes=(640, 320))) == 20
+    cosine = torch.nn.functional.cosine_similarity
+    assert cosine(both, large).mean() < 0.999 and cosine(both.mean(0), small.mean(0), dim=0) > 0.9
 
 
 def test_dense_mode_is_refused_where_the_tower_has_none(vit):

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from ovs3d_ros.config import ClipConfig
 from ovs3d_ros.encoders.crops import Cut, relative_cuts
-from ovs3d_ros.encoders.dense import dense_features, is_transformer, supports_dense
+from ovs3d_ros.encoders.dense import dense_features, is_transformer, mean_directions, supports_dense
 from ovs3d_ros.encoders.images import fitted_size, image_to_tensor, resize
 from ovs3d_ros.encoders.precision import image_precision
 from ovs3d_ros.types import CropTable, UserError
@@ -36,7 +36,7 @@ class ClipEncoder:
         name: recorded in map files.
         config: mode, crop pyramid and batch size.
         device: torch device name.
-        calibration: contents of `calibration.json`; its `encoder` section may give `mode` and `dense_size`.
+        calibration: contents of `calibration.json`; its `encoder` section may give `mode` and `dense_sizes`.
 
     Attributes:
         mode: "pyramid" or "dense".
@@ -62,7 +62,8 @@ class ClipEncoder:
         # times as slow as float32, three crops, ViT-B/16), but not for one dense pass
         slow = config.precision == "auto" and self.mode == "pyramid" and is_transformer(model.visual)
         self._precision = "float32" if slow else config.precision
-        self._dense_px = config.dense_size or own.get("dense_size") or config.image_size
+        asked = tuple(size for size in config.dense_sizes if size)
+        self._dense_sizes = asked or own.get("dense_sizes") or (config.image_size,)
         self.dim = int(self.encode_text(["a"]).shape[1])
 
     @torch.inference_mode()
@@ -138,15 +139,16 @@ class ClipEncoder:
         return boxes, torch.cat(parts)
 
     def _dense(self, pixels: torch.Tensor) -> CropTable:
-        height, width = fitted_size(*pixels.shape[-2:], self._dense_px, enlarge=True)
+        sizes = [fitted_size(*pixels.shape[-2:], size, enlarge=True) for size in self._dense_sizes]
         with image_precision(self._precision, self._device):
-            features = dense_features(self._model.visual, pixels, height, width)  # [h, w, D]
+            maps = [dense_features(self._model.visual, pixels, *size).float() for size in sizes]  # [h, w, D] each
+        features = maps[0] if len(maps) == 1 else mean_directions(maps)
         rows, columns, _ = features.shape
         y, x = torch.meshgrid(torch.arange(rows, device=pixels.device), torch.arange(columns, device=pixels.device),
                               indexing="ij")
         boxes = torch.stack([x / columns, y / rows, (x + 1) / columns, (y + 1) / rows], dim=-1).float()
         scales = torch.zeros(rows * columns, dtype=torch.int64, device=pixels.device)
-        return CropTable(boxes.view(-1, 4), scales, features.reshape(rows * columns, -1).float(), 1, (rows, columns))
+        return CropTable(boxes.view(-1, 4), scales, features.reshape(rows * columns, -1), 1, (rows, columns))
 
 
 def _resolve_mode(asked: str, calibrated: str | None, device: str, dense: bool) -> str:

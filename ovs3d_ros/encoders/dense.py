@@ -8,6 +8,8 @@ before the pool, which for a linear head averages to the crop embedding exactly.
 
 from __future__ import annotations
 
+from typing import Sequence
+
 import torch
 import torch.nn.functional as F
 
@@ -38,6 +40,17 @@ def dense_features(visual: torch.nn.Module, pixels: torch.Tensor, height: int, w
         return _vit_features(visual, _whole_cells(pixels, height, width, patch))
     stride = visual.trunk.feature_info[-1]["reduction"]
     return _conv_features(visual, _whole_cells(pixels, height, width, stride))
+
+
+def mean_directions(maps: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The mean direction of feature maps [h, w, D] of one image at several sizes: unit [H, W, D] on the grid of the largest.
+
+    A thing is recognised where it fills the model's view; which size that is differs from thing to thing.
+    """
+    rows, columns = max((m.shape[:2] for m in maps), key=lambda grid: grid[0] * grid[1])
+    units = (F.normalize(m, dim=-1).permute(2, 0, 1)[None] for m in maps)
+    total = sum(F.interpolate(unit, (rows, columns), mode="bilinear", align_corners=False) for unit in units)
+    return F.normalize(total[0].permute(1, 2, 0), dim=-1)
 
 
 def is_transformer(visual: torch.nn.Module) -> bool:

@@ -223,7 +223,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of held-out scenes")
     parser.add_argument("--clip", default="bundled")
     parser.add_argument("--dino", default="bundled", help="'' leaves it out")
-    parser.add_argument("--dense-size", type=int, default=0)
+    parser.add_argument("--dense-sizes", type=int, nargs="+", default=[0])
     parser.add_argument("--skip-maps", action="store_true", help="no segmentation and presence")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path)
@@ -234,7 +234,7 @@ def main() -> None:
     store.refresh()
     kinds = (("pyramid", (1.0,)), ("pyramid", (2.0, 3.0, 5.0)), ("dense", (1.0,)))
     whole, pyramid, dense = (make_clip(ClipConfig(model=args.clip, mode=mode, crop_divisors=divisors,
-                                                  dense_size=args.dense_size), "cpu") for mode, divisors in kinds)
+                                                  dense_sizes=tuple(args.dense_sizes)), "cpu") for mode, divisors in kinds)
     dino = make_dino(DinoConfig(model=args.dino), "cpu") if args.dino else None
     crops = object_crops(store, tuple(n for n in vocabulary.NOUNS if n not in ("floor", "wall")))
     small = object_crops(store, vocabulary.SMALL_NOUNS)
