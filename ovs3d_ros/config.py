@@ -157,7 +157,7 @@ class RefineConfig:
                            low=0.0, high=1e6)
     check_views: int = leaf(6, "Views kept aside that decide between old and new", low=1, high=1000)
     attract: float = leaf(130.0, "Weight there of FDA for patches that look alike; RDA has 1", low=0.0, high=1e4)
-    repel: float = leaf(1.5, "Weight there of FDA for patches that look different", low=0.0, high=1e4)
+    repel: float = leaf(2.5, "Weight there of FDA for patches that look different", low=0.0, high=1e4)
     divergence: str = leaf("js", "Of class distributions in FDA there: js has an upper bound, with kl, as in the code of "
                                  "3D-OVS, single patches may decide", choices=("js", "kl"))
     similarity: float = leaf(0.85, "Cosine of DINO features from which FDA takes two patches for one thing; 0.7 for "
