@@ -149,7 +149,7 @@ class RefineConfig:
     sharpen_radius: float = leaf(0.02, "Blur of features, sigma", unit="longer image sides", low=0.001, high=0.5)
     sharpen_steps: int = leaf(3, "Rounds that take the surroundings out of small things' cosines; 0 = none", low=0,
                               high=20)
-    neighbours: int = leaf(24, "Gaussians that each is aligned with", low=3, high=64)
+    neighbours: int = leaf(16, "Gaussians that each is aligned with", low=3, high=64)
     normal_scale: float = leaf(0.1, "Square root of the 1 - cosine of normals at which affinity has fallen to 1/e",
                                low=0.001, high=10.0)
     color_scale: float = leaf(10.0, "CIELAB distance of colours at which affinity has fallen to 1/e", low=0.1, high=1e4)
