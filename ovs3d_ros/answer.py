@@ -72,14 +72,16 @@ def answer(question: Question, snapshot: MapSnapshot, field: RefinedField | None
     """
     prompts = question.prompts
     codes, directions = snapshot.codes, snapshot.codec.directions
-    scanned = scan(codes, snapshot.weight >= config.min_weight, directions(question.texts), directions(question.against),
-                   calibration.temperature, PEAK_GAUSSIANS)
+    texts = directions(question.texts)
+    scanned = scan(codes, snapshot.weight >= config.min_weight, texts, directions(question.against), calibration.temperature,
+                   PEAK_GAUSSIANS)
     competing = question.texts @ question.distractors.T < calibration.synonym
     evidence = presence_evidence(scanned, codes, snapshot.weight, directions(question.distractors), competing)
     presence = presence_probability(evidence, is_general(prompts, calibration.distractors), calibration)
     found = presence >= config.presence
-    columns = vocabulary_indices(field, prompts, question.negatives, question.mode)
-    ranking = scores = scanned.scores  # against the same rivals, prompts rank by relevancy as they do by cosine
+    columns, scores = vocabulary_indices(field, prompts, question.negatives, question.mode), scanned.scores
+    # by cosine: relevancy rounds to 1 where the temperature is high, and what is clear would be a tie
+    ranking = codes @ texts if question.mode == "argmax" else scores
     if (columns >= 0).any():
         ranking, scores = refined_answer(field.probabilities, columns, ranking, scores, calibration.threshold)
     labels = choose_labels(question.mode, scores, ranking, found, question.threshold)

@@ -91,6 +91,15 @@ def test_argmax_labels_all_that_was_seen(room: Ovs3d) -> None:
     assert (labels[seen & ~on_box] == 1).mean() > 0.95
 
 
+def test_argmax_is_by_cosine_however_high_the_temperature(room: Ovs3d, monkeypatch) -> None:
+    """At 1000, relevancy rounds to 0 or 1 nearly everywhere."""
+    names, snapshot = ["grey wall", *BOXES], room.snapshot()
+    monkeypatch.setattr(room, "calibration", dataclasses.replace(room.calibration, temperature=1000.0))
+    labels = room.query(names, mode="argmax", snapshot=snapshot).labels
+    cosines = snapshot.codes @ snapshot.codec.directions(room.encode_text(names))
+    assert torch.equal(labels[labels > 0], cosines.argmax(-1)[labels > 0] + 1)
+
+
 def test_threshold_roi_and_instances_narrow_the_answer(room: Ovs3d) -> None:
     snapshot = room.snapshot()
     loose, strict = (room.query(["red box"], threshold=t, snapshot=snapshot) for t in (0.3, 0.9))

@@ -191,7 +191,7 @@ def _cut(store: FrameStore, view: View, square: tuple[float, float, float, float
         places += cv2.resize(bend, (size, size), interpolation=cv2.INTER_CUBIC)
         return cv2.remap(source, places.astype(np.float32), None, flags, borderMode=cv2.BORDER_REFLECT)
 
-    over = 2 if max(abs(width), height) / px > 1.5 else 1  # warpAffine does not antialias
+    over = 2 if max(abs(width), height) / px > 1.5 else 1  # remap does not antialias
     image = warp(view.image, px * over, cv2.INTER_LINEAR)
     if over > 1:
         image = cv2.resize(image, (px, px), interpolation=cv2.INTER_AREA)

@@ -9,7 +9,7 @@ if [ ! -d "$data/train" ]; then
     python "$world" --split train --seeds 0-1167 --views 3 --out "$data/train"
     python "$world" --split train --kind rooms --seeds 5000-5699 --views 4 --out "$data/train"
     python "$world" --split varied --seeds 7000-7475 --views 3 --out "$data/train"
-    python "$world" --split test --seeds 0-35 --out "$data/test"
+    python "$world" --split test --seeds 80-119 --out "$data/test"
     python "$world" --split val --kind walk --seeds 0-8 --views 20 --out "$data/walk"
 fi
 train() { torchrun --nproc_per_node 2 "$here/$1" --data "$data/train" --out "$out/$2" --minutes "$3" "${@:4}"; }

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from further_shapes import hoop, stacked
 from shapes import Part, arc, box, ellipsoid, group, lathe, leaf, prism, rounded_rectangle, smooth_outline, tube, vessel
 
 
@@ -14,18 +15,9 @@ def _grounded(parts: list[Part]) -> list[Part]:
     return group(parts, offset=(0, 0, -min(part.vertices[:, 2].min() for part in parts)))
 
 
-def _ring(radius: float, z: float, thickness: float, slot: str = "main") -> Part:
-    """Horizontal hoop about the z axis."""
-    return tube(arc(radius, 0, 360, 25)[:, [0, 2, 1]] + [0, 0, z], thickness, 6, slot)
-
-
 def _loft(sections: list, slot: str = "main") -> Part:
     """Closed surface through (outline [K, 2], z) sections of equal K."""
-    count = len(sections[0][0])
-    faces = [tuple(range(count))[::-1], tuple(range((len(sections) - 1) * count, len(sections) * count))]
-    for a in range(0, (len(sections) - 1) * count, count):
-        faces += [(a + k, a + (k + 1) % count, a + count + (k + 1) % count, a + count + k) for k in range(count)]
-    return Part(np.concatenate([np.c_[outline, np.full(count, z)] for outline, z in sections]), faces, slot)
+    return stacked([np.c_[outline, np.full(len(outline), z)] for outline, z in sections], slot)
 
 
 def _seams(rng, kind: str) -> list[np.ndarray]:
@@ -245,7 +237,7 @@ def _lattice(rng, low: float, high: float, h: float) -> list[Part]:
     turn, count, levels = rng.choice([0.0, rng.uniform(0.2, 0.9)]), int(rng.integers(14, 26)), np.linspace(0, 1, 7)
     radii = low + (high - low) * levels ** rng.uniform(0.4, 1.2)
     foot = lathe([(0, 0), (low, 0), (low, 0.03), (0, 0.03)])
-    parts = [foot, *[_ring(r, h * k, 0.028) for r, k in zip(radii[1::2], levels[1::2])]]
+    parts = [foot, *[hoop(r, h * k, 0.028) for r, k in zip(radii[1::2], levels[1::2])]]
     for angle in np.unique([-turn, turn])[:, None] * levels:
         stake = tube(np.c_[radii * np.cos(angle), radii * np.sin(angle), h * levels], 0.024, 4)
         parts += [stake.rotated("z", 360 * k / count) for k in range(count)]
@@ -267,10 +259,10 @@ def basket(rng, variant: int) -> list[Part]:
             parts.append(ellipsoid(0.07, 0.07, 0.06, rings=7, segments=10, slot="accent").at(z=h + dome + 0.03))
     else:
         parts = [_woven(rng, [(low, 0), (low * 0.4 + high * rng.uniform(0.5, 0.66), h * 0.5), (high, h)])]
-    parts.append(_ring(high, h, rng.uniform(0.03, 0.06), edge))
+    parts.append(hoop(high, h, rng.uniform(0.03, 0.06), edge))
     if rise:
-        hoop = tube(arc(high, 0, 180, 17, rise), thick, 8, edge).scaled(1, rng.uniform(1, 3), 1)
-        parts += [hoop.rotated("x", lean).at(z=h) for lean in np.unique([-apart, apart])]
+        bow = tube(arc(high, 0, 180, 17, rise), thick, 8, edge).scaled(1, rng.uniform(1, 3), 1)
+        parts += [bow.rotated("x", lean).at(z=h) for lean in np.unique([-apart, apart])]
     elif variant != 3:
         loop = tube(arc(rng.uniform(0.13, 0.24), 0, 180, 11, rng.uniform(0.8, 1.6)), thick, 8, edge).rotated("z", 90)
         parts += [loop.rotated("y", x * 60 * (edge == "main")).at(x * high, 0, h) for x in (-1, 1)]

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import numpy as np
-from further_shapes import pick
+from further_shapes import hoop, pick
 from shapes import Part, arc, box, disc, ellipsoid, group, lathe, smooth_outline, tube, vessel
 
 
@@ -21,11 +21,6 @@ def _radius(outline, z: float) -> float:
 def _band(outline, low: float, high: float, slot: str) -> Part:
     """Label or stripe hugging an outline between two heights."""
     return lathe([(_radius(outline, z) + 0.012, z) for z in np.linspace(low, high, 6)], 32, slot)
-
-
-def _ring(radius: float, z: float, thickness: float, slot: str = "main", segments: int = 32) -> Part:
-    """Torus around z."""
-    return lathe([(r, height) for r, _, height in arc(thickness, 0, 360, 9) + [radius, 0, z]], segments, slot)
 
 
 def _lobed(part: Part, lobes: int, depth: float, lift: float = 0.0, twist: float = 0.0) -> Part:
@@ -82,11 +77,11 @@ def mug(rng, variant: int) -> list[Part]:
         r, sides = r * 1.05, int(rng.integers(6, 16))
         wall = smooth_outline([(r * u(0.8, 0.98), 0), (r * u(0.92, 1.18), h * 0.5), (r, h)], 9)
         body = vessel(wall, 0.07, sides) if sides < 10 else _lobed(vessel(wall, 0.07, 60), sides, u(0.02, 0.045))
-        hoops = [_ring(_radius(wall, z * h), z * h, 0.04, trim, sides) for z in (0.15, 0.85)]
+        hoops = [hoop(_radius(wall, z * h), z * h, 0.04, trim, sides) for z in (0.15, 0.85)]
         return [body, _wall_loop(rng, wall, h * u(0.15, 0.3), h * 0.78, reach), *hoops[: pick(rng, 0, 2)]]
     r, h = u(0.5, 0.72), u(0.52, 0.85)
     wall = _wobbly(rng, [(r * 0.5, 0), (r * 0.85, h * 0.25), (r * 0.98, h * 0.65), (r, h)])
-    rim = _ring(wall[-1][0] - 0.02, h, u(0.035, 0.055), pick(rng, "main", trim))
+    rim = hoop(wall[-1][0] - 0.02, h, u(0.035, 0.055), pick(rng, "main", trim))
     cup = [vessel(wall, 0.05, 28), rim, _wall_loop(rng, wall, h * 0.3, h * 0.85, reach * 0.9)]
     saucer = vessel([(r * 0.6, 0), (r * 0.65, 0.02), (r * u(1.3, 1.6), 0.12)], 0.04, 28)
     return pick(rng, cup, cup, [saucer, *group(cup, offset=(0, 0, 0.05))])
@@ -125,14 +120,14 @@ def bottle(rng, variant: int) -> list[Part]:
         body = [(r * 0.95, 0), *smooth_outline(body, 16)]
         stopper = disc(lip * 1.2, 0.05, 14, pick(rng, "steel", "accent", "wood", "light")).at(z=0.95)
         label = _band(body, shoulder * 0.2, shoulder * 0.7, pick(rng, "paper", "accent"))
-        parts = [lathe([(0, 0), *body, (0, 0.96)]), _ring(lip, 0.94, 0.018, segments=16), stopper]
+        parts = [lathe([(0, 0), *body, (0, 0.96)]), hoop(lip, 0.94, 0.018, segments=16), stopper]
         return [*parts, label] if labelled else parts
     r, shoulder = u(0.24, 0.34), u(0.45, 0.62)
     body = [(r, 0.02), (r * 1.02, shoulder * 0.5), (r * 0.95, shoulder), (0.13, shoulder + 0.2), (0.085, 0.85)]
     body = [(r * 0.92, 0), *_wobbly(rng, body), (0.085, 0.88)]
     parts = [lathe([(0, 0), *body, (0, 0.88)], 28), _wall_loop(rng, body, 0.55, 0.82, 0.1)]
     stopper = disc(0.1, 0.09, 16, pick(rng, "dark", "accent", "wood")).at(z=0.86)
-    ribs = [_ring(_radius(body, z), z, 0.018) for z in np.linspace(0.1, shoulder, int(rng.integers(3, 6)))]
+    ribs = [hoop(_radius(body, z), z, 0.018) for z in np.linspace(0.1, shoulder, int(rng.integers(3, 6)))]
     return [*parts, stopper, *(ribs if labelled else [])]
 
 
@@ -142,7 +137,7 @@ def bowl(rng, variant: int) -> list[Part]:
     if variant == 0:
         foot, square = u(0.72, 1.2), pick(rng, 0.0, 0.0, u(0.04, 0.1))
         wall = [(foot, 0), (foot * 0.98 + 0.03, 0.08), (1, h * 0.5), (u(0.95, 1.06), h)]
-        trim = _ring(wall[-1][0] - 0.02, h, u(0.035, 0.06), pick(rng, "main", "main", "dark", "accent"), 40)
+        trim = hoop(wall[-1][0] - 0.02, h, u(0.035, 0.06), pick(rng, "main", "main", "dark", "accent"), 40)
         return [_lobed(part, 4, square) for part in (vessel(wall, 0.07, 40), trim)]
     curved = [(0.35, 0), (0.62, h * 0.2), (0.9, h * 0.6), (1, h)]
     if variant == 1:
@@ -186,7 +181,7 @@ def plate(rng, variant: int) -> list[Part]:
         return [part.at(*u(-0.02, 0.02, 2)) for part in stack[: int(rng.integers(2, 6))]]
     deep = [(well * 0.9 - 0.1, 0), (well * 0.9, 0.03), (well * 0.9 + 0.04, h), (1, h + 0.03)]
     radii, slot = np.linspace(well + 0.05, 0.97, int(rng.integers(1, 4))), pick(rng, "main", "main", "accent", "dark")
-    return [vessel(deep, 0.035, 36), *(_ring(r, h + 0.03 * (r - well) / (1 - well), 0.02, slot) for r in radii)]
+    return [vessel(deep, 0.035, 36), *(hoop(r, h + 0.03 * (r - well) / (1 - well), 0.02, slot) for r in radii)]
 
 
 def vase(rng, variant: int) -> list[Part]:
@@ -257,7 +252,7 @@ def _stick(rng, x: float, z: float) -> list[Part]:
     grip = tube(path, [0.06, 0.08, rng.uniform(0.07, 0.11)], 8, slot)
     strap = tube(path - [0, 0, 0.02], [0.05, 0.04, 0.05], 8, slot).scaled(1, rng.uniform(1.6, 2.4), 1)
     necked = [tube(path[:2], 0.04, 8, "steel"), tube(path[1:] - [0.02, 0, 0], [0.085, 0.1], 8, slot)]
-    ring = _ring(0.07, 0, 0.025, slot, 14).at(x + length + 0.07, 0, z + rise)
+    ring = hoop(0.07, 0, 0.025, slot, 14).at(x + length + 0.07, 0, z + rise)
     return [*pick(rng, [grip], [strap], necked), *[ring][: pick(rng, 0, 1)]]
 
 

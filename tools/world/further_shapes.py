@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from shapes import Part, rounded_rectangle
+from shapes import Part, arc, lathe, rounded_rectangle
 
 
 def pick(rng, *options):
@@ -38,3 +38,8 @@ def sheet(path, width: float, thickness: float, slot: str = "main") -> Part:
     for point, n in zip(path, normal * thickness / 2):
         rings.append(np.array([(x * width / 2, *(point + s * n)) for x, s in section]))
     return stacked(rings, slot)
+
+
+def hoop(radius: float, z: float, thickness: float, slot: str = "main", segments: int = 32) -> Part:
+    """Torus around z."""
+    return lathe([(r, height) for r, _, height in arc(thickness, 0, 360, 9) + [radius, 0, z]], segments, slot)

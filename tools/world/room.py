@@ -5,18 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import bpy
-import further_devices
-import further_home
-import further_kitchen
-import further_seats
-import further_soft
-import nouns_devices
-import nouns_furniture
-import nouns_home
-import nouns_kitchen
 import numpy as np
 from materials import make_material, sample_rgb, slot_material
 from mathutils import Vector
+from meshes import build
 from shapes import Part, bounds, group, prism
 from vocabulary import NOUNS, SMALL_NOUNS, label_name, sample_colour, sample_material, sample_variant
 
@@ -25,16 +17,6 @@ FACING = ("laptop", "keyboard", "clock", "phone", "lamp", "book", "teddy bear", 
 
 NATURAL_WOOD_RATE = 0.4
 """How often furniture that can be wooden is natural wood ('wooden table')."""
-
-
-def build(noun: str, rng, variant: int, **shape) -> list[Part]:
-    """The parts of a mesh, by the function named after the noun (`container` for 'box'); `further_*` have the variants of
-    `FURTHER_VARIANTS`, counted from 0."""
-    name = "container" if noun == "box" else noun.replace(" ", "_")
-    modules, count = (nouns_kitchen, nouns_home, nouns_devices, nouns_furniture), NOUNS[noun].variants
-    if variant >= count:
-        modules, variant = (further_kitchen, further_home, further_soft, further_devices, further_seats), variant - count
-    return next(getattr(module, name) for module in modules if hasattr(module, name))(rng, variant, **shape)
 
 
 @dataclass
