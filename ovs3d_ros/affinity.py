@@ -22,6 +22,7 @@ from ovs3d_ros.neighbours import nearest
 
 _MAX_MASS = 20.0  # pixels of evidence from which a Gaussian counts in full
 _MIN_MASS = 1e-3  # of the usual mass: what was never seen follows its neighbours
+_REACH = 0.7  # of the distance to the last neighbour, at which one's say in a normal has fallen to 1/e
 _TOLERANCE, _MAX_ITERATIONS = 1e-3, 300
 
 
@@ -57,10 +58,15 @@ def affinities(means: torch.Tensor, colors: torch.Tensor, config: RefineConfig) 
 
 
 def _normals(means: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """Unit normals [N, 3] of either sign, from the neighbours `index` [N, k]."""
+    """Unit normals [N, 3] of either sign, from the neighbours `index` [N, k], nearest first.
+
+    Near ones have more say: many neighbours alike smooth the normals of noisy surfaces, but reach round corners.
+    """
     around = torch.cat([means[:, None], means[index]], dim=1)
-    around = around - around.mean(1, keepdim=True)
-    return torch.linalg.eigh(around.transpose(1, 2) @ around)[1][..., 0]
+    squared = (around - means[:, None]).square().sum(-1, keepdim=True)  # [N, 1 + k, 1]
+    weight = torch.exp(-squared / (_REACH**2 * squared.amax(1, keepdim=True)).clamp_min(1e-12))
+    around = around - (weight * around).sum(1, keepdim=True) / weight.sum(1, keepdim=True)
+    return torch.linalg.eigh((weight * around).transpose(1, 2) @ around)[1][..., 0]
 
 
 def aligned(prior: torch.Tensor, mass: torch.Tensor, affinity: torch.Tensor, strength: float) -> torch.Tensor:

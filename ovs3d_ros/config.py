@@ -149,11 +149,11 @@ class RefineConfig:
     sharpen_radius: float = leaf(0.02, "Blur of features, sigma", unit="longer image sides", low=0.001, high=0.5)
     sharpen_steps: int = leaf(3, "Rounds that take the surroundings out of small things' cosines; 0 = none", low=0,
                               high=20)
-    neighbours: int = leaf(16, "Gaussians that each is aligned with", low=3, high=64)
+    neighbours: int = leaf(24, "Gaussians that each is aligned with", low=3, high=64)
     normal_scale: float = leaf(0.1, "Square root of the 1 - cosine of normals at which affinity has fallen to 1/e",
                                low=0.001, high=10.0)
     color_scale: float = leaf(10.0, "CIELAB distance of colours at which affinity has fallen to 1/e", low=0.1, high=1e4)
-    strength: float = leaf(80.0, "Of the alignment among neighbours against that with the lifted evidence; 0 = none",
+    strength: float = leaf(100.0, "Of the alignment among neighbours against that with the lifted evidence; 0 = none",
                            low=0.0, high=1e6)
     check_views: int = leaf(6, "Views kept aside that decide between old and new", low=1, high=1000)
     attract: float = leaf(130.0, "Weight there of FDA for patches that look alike; RDA has 1", low=0.0, high=1e4)

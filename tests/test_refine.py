@@ -62,7 +62,8 @@ def test_corrupted_labels_are_repaired_and_the_check_agrees() -> None:
     assert all(0 <= step.step <= step.total for step in steps)
     assert steps[-1].kept and steps[-1].figures["checked"] == 4
     old, new = steps[-1].figures["before"], steps[-1].figures["after"]
-    assert new["objective"] < old["objective"] and new["rda"] < old["rda"] and new["attract"] < old["attract"]
+    assert new["objective"] < old["objective"] and new["attract"] < 0.3 * old["attract"]
+    assert new["rda"] < 1.05 * old["rda"], "the wrong labels are of single Gaussians, which a view hardly shows"
     weights = pipeline.config.refine
     for figures in (old, new):
         parts = figures["rda"] + weights.attract * figures["attract"] + weights.repel * figures["repel"]

@@ -153,9 +153,10 @@ def _largest_share(store: FrameStore, view: View, x: float, y: float, side: floa
 
 
 def _balanced_instance(store: FrameStore, rng) -> tuple[View, int]:
-    """An instance in a view; each noun is drawn as often as the others."""
-    nouns = sorted(store.by_noun)
-    shown = store.by_noun[nouns[rng.integers(len(nouns))]]
+    """An instance in a view; each noun is drawn as often as the others, and each mesh as often as the others of its noun."""
+    nouns = sorted(store.by_mesh)
+    meshes = store.by_mesh[nouns[rng.integers(len(nouns))]]
+    shown = meshes[sorted(meshes)[rng.integers(len(meshes))]]
     index, instance = shown[rng.integers(len(shown))]
     return store.views[index], instance
 

@@ -39,7 +39,7 @@ class FrameStore:
     Attributes:
         views: the frames.
         things: [K, 3] codes of noun, colour, material: all that can be.
-        by_noun: noun code to (view, instance) pairs that show it.
+        by_mesh: noun code to mesh variant to (view, instance) pairs that show it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -47,7 +47,7 @@ class FrameStore:
         self.things = np.array([(captions.NOUNS.index(noun), colour, captions.MATERIALS.index(material))
                                 for noun, spec in vocabulary.NOUNS.items() for material in spec.materials
                                 for colour in range(len(captions.COLOURS) + 1)])
-        self.by_noun: dict[int, list[tuple[int, int]]] = {}
+        self.by_mesh: dict[int, dict[int, list[tuple[int, int]]]] = {}
         self._folder, self._known = folder, set()
         self._rows = {tuple(codes): row for row, codes in enumerate(self.things.tolist())}
 
@@ -76,7 +76,8 @@ class FrameStore:
             boxes = _boxes(instances)
             for instance in boxes:
                 noun = int(self.things[things[instance]][0])
-                self.by_noun.setdefault(noun, []).append((len(self.views), instance))
+                shown = self.by_mesh.setdefault(noun, {}).setdefault(int(variants[instance]), [])
+                shown.append((len(self.views), instance))
             self.views.append(View(image, instances, things, variants, boxes, scene.name))
 
 
