@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -87,12 +87,17 @@ def answer(question: Question, snapshot: MapSnapshot, field: RefinedField | None
     labels = choose_labels(question.mode, scores, ranking, found, question.threshold)
     if question.mode == "relevancy":
         strongest = torch.from_numpy(evidence.strongest).to(codes.device)
-        labels = restore_taken(labels, scores, found, question.threshold, strongest, config.min_instance)
+        first = np.array([prompts.index(prompt) == p for p, prompt in enumerate(prompts)])
+        labels = restore_taken(labels, scanned.scores, found & first, question.threshold, strongest, config.min_instance)
     labels = labels * (scanned.known & inside(snapshot.gaussians["means"], question.roi))
     objects, instances = find_objects(
         snapshot.gaussians["means"].cpu().numpy(), labels.cpu().numpy(), scores.cpu().numpy(),
         snapshot.views.cpu().numpy(), prompts, config, question.max_instances)
+    for p, prompt in enumerate(prompts):  # what is named twice is there once
+        if prompts.index(prompt) < p:
+            objects += [replace(o, label=p + 1) for o in objects if o.label == prompts.index(prompt) + 1]
     return QueryResult(
         prompts=prompts, map_version=snapshot.version, found=found, presence=presence, score=evidence.peak,
         evidence=evidence.table, relevancy=scores, labels=labels, instances=torch.from_numpy(instances),
-        objects=objects, verdicts=verdicts(presence, config), observed=observed_share(snapshot), field=field)
+        objects=objects, verdicts=verdicts(presence, config), observed=observed_share(snapshot), field=field,
+        roi=question.roi)

@@ -105,6 +105,14 @@ class CodecFitter:
         self._sum += unit.sum(0)
         self._outer += unit.T @ unit
 
+    def add_codes(self, z: torch.Tensor, codec: FeatureCodec) -> None:
+        """Takes the features behind codes [M, d + 1] into account, zero codes left out, without forming one of them."""
+        unit = codec.normalize(z[(z != 0).any(-1)]).double().cpu()
+        extended = codec.extended.double().cpu()
+        self.count += unit.shape[0]
+        self._sum += extended @ unit.sum(0)
+        self._outer += extended @ (unit.T @ unit) @ extended.T
+
     def fit(self) -> FeatureCodec:
         """The codec that loses the least variance of everything added so far."""
         mean = self._sum / self.count

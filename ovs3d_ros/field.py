@@ -41,7 +41,7 @@ def make_field(names: list[str], config: RefineConfig, encode_text: Callable[[li
     Raises:
         UserError: nothing was lifted, or there is but one name and no background.
     """
-    background = [word for word in config.background if word not in names]
+    background = [word for word in dict.fromkeys(config.background) if word not in names]
     if len(names) + len(background) < 2:
         raise UserError("refinement tells names apart: give two at least, or set refine.background")
     if not bool((snapshot.codes[:, -1] != 0).any()):

@@ -36,7 +36,7 @@ class Gaussians:
         extent: radius of the observed scene in metres; scales the learning rate of the means.
     """
 
-    def __init__(self, config: TrainConfig, sh_degree: int, device: str) -> None:
+    def __init__(self, config: TrainConfig, sh_degree: int, device: str, seed: int = 0) -> None:
         self.config = config
         self.sh_degree = sh_degree
         self.device = device
@@ -45,6 +45,7 @@ class Gaussians:
                       sh_rest=(num_sh_rest(sh_degree), 3))
         self.params = {name: torch.zeros((0, *shapes[name]), device=device, requires_grad=True) for name in PARAMETERS}
         self.stats: dict[str, torch.Tensor] = {}
+        self._generator = torch.Generator(device).manual_seed(seed)
         self._optimizer = torch.optim.Adam(
             [dict(params=[p], name=name) for name, p in self.params.items()], eps=1e-15, fused=True)
 
@@ -134,7 +135,8 @@ class Gaussians:
         new = {name: p.detach()[rows].clone() for name, p in self.params.items()}
         halves = slice(clone.shape[0], None)
         scales = new["log_scales"][halves].exp()
-        offsets = rotate(new["quats"][halves], torch.randn_like(scales) * scales)
+        noise = torch.randn(scales.shape, generator=self._generator, device=self.device)
+        offsets = rotate(new["quats"][halves], noise * scales)
         new["means"][halves] += offsets
         new["log_scales"][halves] -= math.log(1.6)
         self._append(new, source=rows)

@@ -146,12 +146,12 @@ def _joined(points, gap):
 def _blocks(points, gap):
     """The block of each point, keys of the blocks, a bit for each filled voxel in them, and a hash table of 2^bits slots
     to blocks."""
-    count, low = len(points), np.full(3, np.inf)
+    count, low, high = len(points), np.full(3, np.inf), np.full(3, -np.inf)
     for i in range(count):
         for a in range(3):
-            low[a] = min(low[a], points[i, a])
+            low[a], high[a] = min(low[a], points[i, a]), max(high[a], points[i, a])
     # On the grid of the origin, so that a cluster does not fall apart because another one appeared elsewhere.
-    side = max(gap, np.max(np.abs(points)) * 4 / (1 << _BITS))
+    side = max(gap, np.max(high - low) * 4 / (1 << _BITS))
     first = np.floor(low / side) - 2
     bits, blocks, last, block = 10, 0, -1, -1
     keys, filled, block_of = np.empty(count, np.int64), np.zeros(count, np.uint8), np.empty(count, np.int64)

@@ -17,7 +17,7 @@ from ovs3d_ros.config import LiftConfig
 from ovs3d_ros.gaussians import Gaussians
 from ovs3d_ros.geometry import camera_tensors
 from ovs3d_ros.rasterize import Rasterizer
-from ovs3d_ros.types import CropTable, Keyframe
+from ovs3d_ros.types import CropTable, Keyframe, UserError
 
 
 def pixel_codes(table: CropTable, codec: FeatureCodec, width: int, height: int) -> torch.Tensor:
@@ -75,6 +75,14 @@ def fuse_scales(numerators: torch.Tensor, selection: torch.Tensor, codec: Featur
 def agreement(numerators: torch.Tensor, weight: torch.Tensor, codec: FeatureCodec) -> torch.Tensor:
     """Multi-view agreement R = |N| / D per Gaussian, mean over scales: [N] in 0..1, 0 where nothing was lifted."""
     return codec.norm(numerators).mean(-1) / weight.clamp_min(1e-6)
+
+
+def check_levels(table: CropTable, gaussians: Gaussians) -> None:
+    """Raises UserError unless features of as many levels as these were lifted before."""
+    held = gaussians.stats.get("numerators")
+    if held is not None and held.shape[1] != table.num_scales:
+        raise UserError(f"images have features of {table.num_scales} levels here, and those of the map {held.shape[1]}: "
+                        "set clip.mode and its crops as where the map was made, or begin a new map")
 
 
 EVIDENCE = ("numerators", "weight", "max_weight", "views")
@@ -154,8 +162,7 @@ class Lifter:
             self._fitter = CodecFitter(embeddings.shape[1], self.code_dim)
             if self.codec is not None:
                 # A loaded map: its Gaussians stand for the embeddings it was fitted on.
-                held = gaussians.stats["numerators"].flatten(0, 1)
-                self._fitter.add(self.codec.decode(held[held[:, -1] != 0]))
+                self._fitter.add_codes(gaussians.stats["numerators"].flatten(0, 1), self.codec)
         self._fitter.add(embeddings)
         self._fitted_on.add(keyframe.index)
         if self.codec is None:

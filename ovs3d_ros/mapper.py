@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from ovs3d_ros.config import Config, KeyframeConfig
+from ovs3d_ros.exposure import Exposure
 from ovs3d_ros.gaussians import Gaussians
 from ovs3d_ros.geometry import camera_tensors, check_pose, invert_rigid, project, rotation_angle
 from ovs3d_ros.losses import depth_l1, photometric
@@ -22,7 +23,9 @@ _SETTLING = 0.8  # progress from which all other learning rates fall too, by ten
 _SETTLED_VISITS = 60  # while streaming, each keyframe has a decay of its own: new ones move the map, old ones settle it
 _GUESSED_OPACITY = 0.15  # seeds at guessed depth must be easy to overrule
 _OWNER = "keyframe"  # statistic: 1 + index of the keyframe that spawned a Gaussian, 0 = none
-_MAX_SCALE = 0.15  # of the scene extent: larger Gaussians are fog
+_STANDING, _STANDING_DEGREES = 0.01, 1.0  # of the typical depth: localisation moves a robot that stands still by less
+_SPREAD = 0.9  # quantile of the cameras' distances: one wild pose must not raise the learning rates for good
+_MAX_SCALE = 0.15  # of how far the map reaches: larger Gaussians are fog
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,8 @@ def is_new_view(config: KeyframeConfig, frame: Frame, last: Keyframe, median_dep
     """Whether the camera moved, turned or waited enough since the last keyframe."""
     moved = np.linalg.norm(frame.camtoworld[:3, 3] - last.camtoworld[:3, 3])
     turned = np.degrees(rotation_angle(frame.camtoworld[:3, :3], last.camtoworld[:3, :3]))
-    waited = frame.stamp - last.stamp > config.max_interval and (moved > 1e-3 * median_depth or turned > 0.1)
+    left = moved > _STANDING * median_depth or turned > _STANDING_DEGREES
+    waited = frame.stamp - last.stamp > config.max_interval and left
     return bool(moved > config.translation * median_depth or turned > config.rotation or waited)
 
 
@@ -90,20 +94,21 @@ class Mapper:
     def __init__(self, config: Config, rasterizer: Rasterizer, device: str) -> None:
         self.config = config
         self.rasterizer = rasterizer
-        self.gaussians = Gaussians(config.train, config.map.sh_degree, device)
+        self.gaussians = Gaussians(config.train, config.map.sh_degree, device, config.compute.seed)
         self.keyframes: list[Keyframe] = []
         self.steps = 0
         self.psnr = float("nan")
         self._rng = np.random.default_rng(config.compute.seed)
         self._matcher = ImageMatcher()
         self._visits: list[int] = []
-        self._exposure = _Exposure(device)
-        self._median_depth = 0.0
+        self._exposure = Exposure(device)
+        self._median_depths: list[float] = []  # of what each keyframe saw, metres
+        self._largest = 0.0  # scale in metres up to which no Gaussian is fog
 
     def wants(self, frame: Frame) -> bool:
         """Whether this frame should become a keyframe: something new for the camera that took it."""
         last = next((k for k in reversed(self.keyframes) if k.sensor == frame.sensor), None)
-        return last is None or is_new_view(self.config.keyframe, frame, last, self._median_depth or 1.0)
+        return last is None or is_new_view(self.config.keyframe, frame, last, self._median_depth() or 1.0)
 
     def insert(self, keyframe: Keyframe) -> None:
         """Adds a keyframe and seeds Gaussians where the map does not explain it."""
@@ -114,7 +119,8 @@ class Mapper:
             self._add(seeds, opacity, 1 + len(self.keyframes))
             depths.append(torch.from_numpy(project(seeds[0].numpy(), keyframe.camera, keyframe.camtoworld)[1]))
         # The first source that says anything: measured or rendered depth, else that of the seeds.
-        self._median_depth = next((float(d[d > 0].median()) for d in depths if (d > 0).any()), self._median_depth)
+        self._median_depths.append(
+            next((float(d[d > 0].median()) for d in depths if (d > 0).any()), self._median_depth()))
         self.keyframes.append(keyframe)
         self._visits.append(0)
         self._exposure.grow()
@@ -140,13 +146,17 @@ class Mapper:
             UserError: a pose cannot be used. The map is unchanged.
         """
         times = np.array([k.stamp if sensor in (None, k.sensor) else np.inf for k in self.keyframes])
-        poses = [check_pose(pose, f"keyframe pose at {stamp:.3f} s") for stamp, pose in zip(stamps, camtoworlds)]
-        moved = 0
-        for stamp, pose in zip(stamps, poses, strict=True):
-            gaps = np.abs(times - stamp)
-            if len(gaps) and gaps.min() <= tolerance:
-                moved += self._move(int(gaps.argmin()), pose)
-        if self.keyframes:
+        gaps = [np.abs(times - stamp) for stamp in stamps if len(times)]
+        named = {int(gap.argmin()): pose for gap, pose in zip(gaps, camtoworlds) if gap.min() <= tolerance}
+        for stamp, pose in zip(stamps, camtoworlds, strict=True):
+            check_pose(pose, f"keyframe pose at {stamp:.3f} s")
+        return self.move_keyframes(named)
+
+    def move_keyframes(self, camtoworlds: dict[int, np.ndarray]) -> int:
+        """As `update_poses`, for new poses [4, 4] by the index of the keyframe, which no repeated stamp confuses."""
+        poses = {index: check_pose(pose, f"pose of keyframe {index}") for index, pose in camtoworlds.items()}
+        moved = sum(self._move(index, pose) for index, pose in poses.items())
+        if poses:
             self._update_extent()
         return moved
 
@@ -157,6 +167,11 @@ class Mapper:
         rows = torch.zeros(0, dtype=torch.int64) if owners is None else (owners == index + 1).nonzero()[:, 0]
         self.gaussians.transform(rows, motion)
         return len(rows)
+
+    def adopt(self, params: dict[str, torch.Tensor]) -> None:
+        """Replaces the Gaussians by those of a map file; none of them is fog, for it was none there."""
+        self.gaussians.load_params(params)
+        self._largest = float(params["log_scales"].exp().max()) if len(self.gaussians) else 0.0
 
     def insert_points(self, xyz: np.ndarray, rgb: np.ndarray) -> None:
         """Seeds Gaussians from a point cloud (COLMAP): xyz [P, 3] metres, rgb [P, 3] uint8."""
@@ -198,11 +213,21 @@ class Mapper:
             seeds = seed_random(keyframe, max(10 * baseline, 1e-2), config, self._rng)
         return seeds, _GUESSED_OPACITY
 
+    def _median_depth(self) -> float:
+        """Of what the newest keyframe saw, metres; 0 while nothing tells."""
+        return self._median_depths[-1] if self._median_depths else 0.0
+
     def _update_extent(self) -> None:
-        """Scene extent: how far the cameras spread, plus the typical viewing distance."""
+        """Scene extent: how far the cameras spread, single wild poses left out, plus the typical viewing distance.
+
+        What fog is follows the farthest of these distances, and never shrinks: a robot that turns from a hall to a wall
+        keeps the hall.
+        """
         centers = np.stack([k.camtoworld[:3, 3] for k in self.keyframes])
-        spread = np.linalg.norm(centers - centers.mean(0), axis=1).max()
-        self.gaussians.extent = float(spread + (self._median_depth or 1.0))
+        distances = np.linalg.norm(centers - np.median(centers, axis=0), axis=1)
+        spread = np.quantile(distances, _SPREAD, method="higher" if len(distances) < 3 else "lower")
+        self.gaussians.extent = float(spread + (np.median(self._median_depths) or 1.0))
+        self._largest = max(self._largest, _MAX_SCALE * float(spread + (max(self._median_depths) or 1.0)))
 
     def step(self, horizon: int | None = None) -> StepStats:
         """One optimisation step on one keyframe.
@@ -272,7 +297,7 @@ class Mapper:
         g.stats["gradient"].zero_()
         g.stats["gradient_count"].zero_()
         opacity = torch.sigmoid(g.params["opacity_logits"])
-        fog = g.params["log_scales"].amax(-1).exp() > _MAX_SCALE * g.extent
+        fog = g.params["log_scales"].amax(-1).exp() > self._largest
         g.keep((opacity > config.prune_opacity) & ~fog)
 
 
@@ -287,45 +312,3 @@ def _at_level(keyframe: Keyframe, coarse: bool) -> tuple[Camera, torch.Tensor, t
     if depth is not None:
         depth = F.interpolate(depth[None, None], size=size, mode="nearest")[0, 0]
     return camera, image, depth
-
-
-class _Exposure:
-    """A gain and an offset per keyframe and channel, relative to their mean: the map keeps the mean exposure."""
-
-    RATE = 1e-2
-    STIFFNESS = 0.02  # draws to identity what the images leave open
-
-    def __init__(self, device: str) -> None:
-        self._device = device
-        self._rows: list[torch.Tensor] = []  # each [2, 3]: log gain and offset
-        self._total = torch.zeros(2, 3, device=device)  # of the rows
-        self._optimizers: list[torch.optim.Optimizer] = []
-
-    def grow(self) -> None:
-        """Adds a keyframe of mean exposure."""
-        row = (self._total / max(1, len(self._rows))).requires_grad_()
-        self._total = self._total + row.detach()
-        self._rows.append(row)
-        self._optimizers.append(torch.optim.Adam([row], lr=self.RATE))
-
-    def of(self, index: int) -> torch.Tensor:
-        """Log gain and offset [2, 3] of a keyframe."""
-        return self._rows[index] - self._total / len(self._rows)
-
-    def apply(self, rgb: torch.Tensor, index: int) -> torch.Tensor:
-        """The render [H, W, 3] as this keyframe's camera exposed it."""
-        log_gain, offset = self.of(index)
-        return rgb * log_gain.exp() + offset
-
-    def penalty(self, index: int) -> torch.Tensor:
-        """What this keyframe's exposure adds to the loss."""
-        return self.STIFFNESS * self.of(index).square().sum()
-
-    def step(self, index: int, decay: float) -> None:
-        """One step on this keyframe's exposure; `decay` is a factor on the rate."""
-        row, optimizer = self._rows[index], self._optimizers[index]
-        optimizer.param_groups[0]["lr"] = self.RATE * decay
-        self._total -= row.detach()
-        optimizer.step()
-        self._total += row.detach()
-        optimizer.zero_grad(set_to_none=True)

@@ -24,7 +24,9 @@ def nearest(points: np.ndarray, count: int) -> np.ndarray:
     result = np.full((len(points), count), -1, np.int64)
     if len(points) > 1:
         size = _usual_distance(points, count)
-        cells = np.floor((points - points.min(0)) / size).clip(0, (1 << _BITS) - 3).astype(np.int64) + 1
+        # From the middle: one far stray must not push all others into the last cell.
+        middle, half = np.median(points, axis=0), 1 << _BITS - 1
+        cells = np.floor((points - middle) / size).clip(2 - half, half - 3).astype(np.int64) + half
         keys = (cells[:, 0] << 2 * _BITS) + (cells[:, 1] << _BITS) + cells[:, 2]
         order = np.argsort(keys, kind="stable")
         occupied, starts = np.unique(keys[order], return_index=True)

@@ -17,12 +17,12 @@ from ovs3d_ros.config import ASKING, Config, leaves, override, resolve_device, r
 from ovs3d_ros.encoders import ImageTextEncoder, encode_frame, make_clip
 from ovs3d_ros.field import SOLID, refined_answer, render_channels, vocabulary_indices
 from ovs3d_ros.geometry import check_frame
-from ovs3d_ros.keyframes import make_keyframe
-from ovs3d_ros.lift import Lifter, fuse_scales
+from ovs3d_ros.keyframes import compact, make_keyframe
+from ovs3d_ros.lift import Lifter, check_levels, fuse_scales
 from ovs3d_ros.map_file import load_map, save_map
 from ovs3d_ros.mapper import Mapper, RenderedView, StepStats, render_view
 from ovs3d_ros.presence import Calibration, load_calibration
-from ovs3d_ros.query import check_prompts, check_semantics, choose_labels, relevancy
+from ovs3d_ros.query import check_box, check_prompts, check_semantics, choose_labels, inside, relevancy
 from ovs3d_ros.rasterize import make_rasterizer
 from ovs3d_ros.refine import Refinement, RefineStep
 from ovs3d_ros.selection import COMMON_NAMES, select_levels
@@ -102,7 +102,7 @@ class Ovs3d:
                             "setting unset")
         self.reset()
         g = self.mapper.gaussians
-        g.load_params(params)
+        self.mapper.adopt(params)
         if past.codec is not None:
             self.lifter.codec = past.codec.to(g.device)
             g.stats.update(numerators=(past.scale_codes * past.weight[:, None, None]).to(g.device),
@@ -123,9 +123,11 @@ class Ovs3d:
         self.frames += 1
         if not self.mapper.wants(frame):
             return False
-        keyframe = make_keyframe(frame, len(self.mapper.keyframes), self.config.map.image_size, self.device)
+        keyframe = make_keyframe(frame, len(self.mapper.keyframes), self.config.map.image_size,
+                                 self.config.seed.max_depth, self.device)
         if self.clip is not None:
-            keyframe.crops = encode_frame(self.clip, frame)
+            keyframe.crops = compact(encode_frame(self.clip, frame))
+            check_levels(keyframe.crops, self.mapper.gaussians)
         self.mapper.insert(keyframe)
         if self.clip is not None and len(self.mapper.gaussians):
             self.lifter.lift(keyframe, self.mapper.gaussians, self.rasterizer)
@@ -134,6 +136,10 @@ class Ovs3d:
     def update_poses(self, stamps: np.ndarray, camtoworlds: np.ndarray, sensor: str | None = None) -> int:
         """Corrects keyframe poses after a loop closure, see `Mapper.update_poses`; how many Gaussians moved along."""
         return self.mapper.update_poses(stamps, camtoworlds, sensor=sensor)
+
+    def move_keyframes(self, camtoworlds: dict[int, np.ndarray]) -> int:
+        """The same by the index of the keyframe, see `Mapper.move_keyframes`."""
+        return self.mapper.move_keyframes(camtoworlds)
 
     def add_points(self, xyz: np.ndarray, rgb: np.ndarray) -> None:
         """Seeds the map from a point cloud: xyz [P, 3] metres, rgb [P, 3] uint8."""
@@ -215,7 +221,7 @@ class Ovs3d:
             cameras=[*(past.cameras if past else []), *(k.camera for k in keyframes)],
             names=[*(past.names if past else []), *(k.name for k in keyframes)],
             refined=self.refinement.held(g, codes, codec),
-            meta=dict(clip=self.clip.name if self.clip else None, steps=mapper.steps, frames=self.frames,
+            meta=dict(clip=self.clip.name if self.clip else past and past.meta["clip"], steps=mapper.steps, frames=self.frames,
                       psnr=None if np.isnan(mapper.psnr) else mapper.psnr,
                       config={leaf.path: value for leaf, value in leaves(self.config)}))
 
@@ -243,11 +249,12 @@ class Ovs3d:
             refine: refine the map for these prompts first, beside the names it is refined for; takes seconds.
 
         Raises:
-            UserError: bad prompts or mode, an empty map, or a map of another encoder.
+            UserError: bad prompts, mode or roi, an empty map, or a map of another encoder.
         """
         started = time.perf_counter()
         prompts = check_prompts(prompts)
         check_mode(mode)
+        check_box(roi)
         snapshot = snapshot or self.snapshot()
         check_semantics(snapshot, self.clip and self.clip.name)
         against = check_prompts(list(negatives or self.config.query.negatives), "negative")
@@ -302,13 +309,18 @@ class Ovs3d:
             labels [H, W] uint16, 0 = none, else 1 + prompt index; score [H, W] float32 relevancy of that prompt.
         """
         cosines, scores = self.render_relevancy(result.prompts, camera, camtoworld, snapshot, negatives)
+        shown = (cosines != 0).any(-1)
+        if result.roi is not None:
+            held = inside(snapshot.gaussians["means"], result.roi).float()[:, None]
+            share, alpha = render_channels(snapshot.gaussians, held, camera, camtoworld, self.rasterizer)
+            shown &= (share > 0.5 * alpha)[..., 0]
         columns = vocabulary_indices(result.field, result.prompts, negatives, mode)
         if (columns >= 0).any():
             blended, _ = render_channels(snapshot.gaussians, result.field.probabilities, camera, camtoworld,
                                          self.rasterizer)
             cosines, scores = refined_answer(blended, columns, cosines, scores, self.calibration.threshold)
         labels = choose_labels(mode, scores, cosines, result.found, self.label_threshold(threshold))
-        labels = torch.where(scores[..., 0] > 0, labels, torch.zeros_like(labels))
+        labels = labels * shown
         best = scores.gather(-1, (labels - 1).clamp_min(0)[..., None])[..., 0] * (labels > 0)
         return labels.cpu().numpy().astype(np.uint16), best.cpu().numpy().astype(np.float32)
 

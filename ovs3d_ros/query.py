@@ -81,20 +81,28 @@ def restore_taken(labels: torch.Tensor, scores: torch.Tensor, found: np.ndarray,
 
     Args:
         labels: [N] of `assign_labels`.
-        scores: [N, P] relevancy.
+        scores: [N, P] relevancy of the lifted codes, on which the presence decision rests.
         found: [P] the presence decision.
         threshold: relevancy above which a label is given.
         strongest: [P, K] Gaussians the presence decision rests on.
-        enough: Gaussians that make an instance.
+        enough: Gaussians that make an instance, and that another found prompt keeps.
     """
     labels = labels.clone()
     carried = torch.bincount(labels, minlength=len(found) + 1)
     for p in np.flatnonzero(found):
         if carried[p + 1] < enough:
-            own = strongest[p]
-            labels[own[scores[own, p] >= threshold]] = int(p) + 1
+            own = strongest[p][scores[strongest[p], p] >= threshold]
+            for owner in labels[own].unique().tolist():  # two words for one thing: the second must not empty the first
+                held, spare = own[labels[own] == owner], int(carried[owner]) - enough
+                labels[held if owner == 0 else held[: max(spare, 0)]] = int(p) + 1
             carried = torch.bincount(labels, minlength=len(found) + 1)
     return labels
+
+
+def check_box(roi: np.ndarray | None) -> None:
+    """Raises UserError unless a region of interest is two corners in metres, or None."""
+    if roi is not None and (np.shape(roi) != (2, 3) or not np.isfinite(np.asarray(roi, np.float64)).all()):
+        raise UserError(f"roi: give two corners in metres, [[x, y, z], [x, y, z]], not {np.asarray(roi).tolist()}")
 
 
 def inside(means: torch.Tensor, roi: np.ndarray | None) -> torch.Tensor:

@@ -16,6 +16,7 @@ _SCALE = 0.65  # grid spacings: smaller seeds leave gaps that later views fill a
 _MIN_PARALLAX = np.cos(np.radians(1.0))  # rays closer than this give no usable depth
 _MAX_REPROJECTION = 2.0  # px
 _SIFT_TO_PIXEL = 0.25  # px: centres lie at +0.5, and OpenCV's SIFT, which doubles the image first, is off by +0.25
+_KD_TREE = dict(algorithm=4)  # FLANN's single one is exact; the random ones draw from a generator that nobody seeds
 _MIN_MATCHES = 8  # fewer triangulated points say nothing about the rest of the image
 
 
@@ -30,8 +31,7 @@ def seed_from_depth(keyframe: Keyframe, alpha: torch.Tensor, depth: torch.Tensor
     """
     measured = keyframe.depth.cpu().numpy()
     missing = (alpha < config.alpha_below) | (keyframe.depth < (1 - config.depth_margin) * depth)
-    wanted = missing.cpu().numpy() & (measured > 0) & (measured < config.max_depth)
-    return _on_grid(keyframe, measured, wanted, config.spacing)
+    return _on_grid(keyframe, measured, missing.cpu().numpy() & (measured > 0), config.spacing)
 
 
 def _on_grid(keyframe: Keyframe, depth: np.ndarray, wanted: np.ndarray, spacing: float) -> Seeds:
@@ -68,7 +68,7 @@ def _neighbour_distance(xyz: np.ndarray) -> np.ndarray:
     points = np.ascontiguousarray(xyz, dtype=np.float32)
     if len(points) < 4:
         return np.full(len(points), 0.05)
-    index = cv2.flann.Index(points, dict(algorithm=1, trees=1))  # 1: a k-d tree
+    index = cv2.flann.Index(points, _KD_TREE)
     _, squared = index.knnSearch(points, 4, params={})
     return np.sqrt(squared[:, 1:].mean(1)).clip(1e-4, None)
 
@@ -134,7 +134,7 @@ def _interpolate_depth(keyframe: Keyframe, xyz: np.ndarray) -> np.ndarray:
     inside = (z > 0) & (pixels >= 0).all(1) & (pixels < [camera.width, camera.height]).all(1)
     if inside.sum() < _MIN_MATCHES:
         return np.zeros((camera.height, camera.width), np.float32)
-    index = cv2.flann.Index(np.ascontiguousarray(pixels[inside], np.float32), dict(algorithm=1, trees=1))
+    index = cv2.flann.Index(np.ascontiguousarray(pixels[inside], np.float32), _KD_TREE)
     u, v = np.meshgrid(np.arange(camera.width) + 0.5, np.arange(camera.height) + 0.5)
     queries = np.stack([u.ravel(), v.ravel()], axis=1).astype(np.float32)
     nearest, _ = index.knnSearch(queries, 5, params={})

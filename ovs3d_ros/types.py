@@ -244,6 +244,7 @@ class QueryResult:
         instances: [N] int64, 0 = none, else `SemanticObject.instance`.
         objects: the instances.
         field: the refined field that was asked, if any.
+        roi: [2, 3] corners of the box in metres outside of which nothing is labelled, if one was given.
         latency_ms: time to answer, encoding of the texts included; set by who asked.
     """
 
@@ -260,4 +261,5 @@ class QueryResult:
     verdicts: list[str]
     observed: float
     field: RefinedField | None = None
+    roi: np.ndarray | None = None
     latency_ms: float = 0.0

@@ -36,6 +36,7 @@ ORDER = (
     "refine",
     "seeding",
     "keyframes",
+    "exposure",
     "mapper",
     "query",
     "scan",

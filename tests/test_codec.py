@@ -106,6 +106,17 @@ def test_fit_in_batches_is_fit_at_once() -> None:
     torch.testing.assert_close(one.mean, many.mean, atol=1e-6, rtol=0)
 
 
+def test_codes_stand_for_the_features_behind_them() -> None:
+    codec, by_codes, by_features = fit(cone(300, 30), 8), CodecFitter(DIM, 8), CodecFitter(DIM, 8)
+    z = torch.cat([7.0 * codec.encode(cone(200, 30, seed=1)), torch.zeros(5, codec.dim)])
+    by_codes.add_codes(z, codec)
+    by_features.add(codec.decode(z[:200]))
+    one, other = by_codes.fit(), by_features.fit()
+    torch.testing.assert_close(one.mean, other.mean, atol=1e-6, rtol=0)
+    torch.testing.assert_close(one.basis @ one.basis.T, other.basis @ other.basis.T, atol=1e-4, rtol=0)
+    assert by_codes.count == 200
+
+
 def test_refit_carries_sums_over_without_harm() -> None:
     old_features, new_features = cone(200, 5, seed=0), cone(200, 5, seed=3)
     fitter = CodecFitter(DIM, 16)

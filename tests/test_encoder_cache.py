@@ -77,6 +77,7 @@ def test_a_second_run_does_not_ask_the_model(clip, image, tmp_path) -> None:
     held = cached(second, tmp_path).encode_image(image.copy())
     assert (first.calls, second.calls) == (1, 0)
     assert_close(held, table)
+    assert torch.equal(held.embeddings, table.embeddings), "the first run is as all later ones"
     assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"], "no temporary file stays behind"
     other = image.copy()
     other[0, 0, 0] ^= 1

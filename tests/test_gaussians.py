@@ -126,6 +126,17 @@ def test_densify_clones_the_small_and_splits_the_large() -> None:
     train(g, 1)  # and the optimizer goes on
 
 
+def test_halves_scatter_alike_whatever_else_draws_random_numbers() -> None:
+    halves = []
+    for draws in (0, 7):
+        g = Gaussians(TRAIN, 0, "cpu", seed=3)
+        g.insert(torch.zeros(20, 3), torch.rand(20, 3), torch.ones(20), 0.5)
+        torch.rand(draws)
+        g.densify(torch.ones(20, dtype=torch.bool), split_above=0.1)
+        halves.append(g.params["means"].detach())
+    assert torch.equal(*halves) and halves[0].std() > 0.5
+
+
 def test_halves_scatter_as_the_gaussian_they_came_from() -> None:
     torch.manual_seed(0)
     g = Gaussians(TRAIN, 0, "cpu")

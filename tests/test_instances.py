@@ -178,6 +178,14 @@ def test_a_far_floater_costs_no_memory_and_joins_nothing() -> None:
     assert number[:500].max() == 0 and number[500] == 1
 
 
+def test_far_from_the_origin_things_are_told_apart_as_near_it() -> None:
+    points = np.random.default_rng(0).uniform(0, 0.4, (600, 3))
+    points[300:, 0] += 0.9
+    for away in (0.0, 1e5, -2e6):
+        number = joined(points + [away, 0, 0], 0.1)
+        assert number[:300].max() == 0 and (number[300:] == 1).all()
+
+
 def test_boxes_of_several_sets_are_those_of_each() -> None:
     sets = [surface(synthetic.Box((i, -i, 0.5), (0.2 + 0.3 * i, 0.4, 0.3), (0, 0, 0), yaw=0.4 * i), 300 + i)
             for i in range(4)]

@@ -129,7 +129,15 @@ def test_two_names_of_one_thing_both_have_a_place(room: Ovs3d) -> None:
     for label in (1, 2):
         labelled = means[result.labels.numpy() == label]
         assert len(labelled) >= room.config.query.min_instance and inside(synthetic.RED, labelled, 0.08).mean() > 0.9
-    assert {o.prompt for o in result.objects} >= {"red box"}
+    assert {o.prompt for o in result.objects} == {"red box", "red thing"}
+
+
+def test_what_is_named_twice_is_found_twice_in_one_place(room: Ovs3d) -> None:
+    once, twice = room.query(["blue box"]), room.query(["blue box", "red box", "blue box"])
+    assert twice.found.all() and twice.labels.max() == 2
+    blue = [(o.label, o.num_gaussians, o.center.tolist()) for o in twice.objects if o.prompt == "blue box"]
+    expected = [(o.num_gaussians, o.center.tolist()) for o in once.objects]
+    assert blue == [(1, *e) for e in expected] + [(3, *e) for e in expected]
 
 
 def test_texts_are_not_kept_for_ever(room: Ovs3d, monkeypatch) -> None:
@@ -158,6 +166,8 @@ def test_presence_weighs_general_names_on_their_own_and_lets_synonyms_be(room: O
 @pytest.mark.parametrize("arguments, word", [
     (dict(prompts=[]), "no prompt"), (dict(prompts=["a", ""]), "prompt 2"), (dict(prompts=["a"], mode="best"), "mode"),
     (dict(prompts=["a"], negatives=["b", " "]), "negative 2"),
+    (dict(prompts=["a"], roi=np.zeros((3, 2))), "two corners"),
+    (dict(prompts=["a"], roi=np.array([[0, 0, 0], [1, np.nan, 1]])), "two corners"),
 ])
 def test_bad_questions_are_refused(room: Ovs3d, arguments: dict, word: str) -> None:
     with pytest.raises(UserError, match=word):
@@ -175,6 +185,9 @@ def test_rendered_labels_segment_views_that_were_never_seen(room: Ovs3d) -> None
         a, b = labels == label, frame.labels == label
         assert (a & b).sum() / (a | b).sum() > 0.6
     assert ((score > 0) == (labels > 0)).all() and score.max() <= 1
+    half = room.query(list(BOXES), snapshot=snapshot, roi=np.array([[-9, -9, -9], [0.1, 0.4, 9]]))  # the red box alone
+    cut, _ = room.render_labels(half, frame.camera, pose, snapshot)
+    assert set(np.unique(cut)) == {0, 1} and ((cut == 1) == (labels == 1)).mean() > 0.99
     names = ["grey wall", *BOXES]
     dense, _ = room.render_labels(room.query(names, mode="argmax", snapshot=snapshot), frame.camera, pose, snapshot,
                                   mode="argmax")
@@ -293,6 +306,27 @@ def test_a_loaded_map_refuses_another_encoder_and_another_degree(room: Ovs3d, tm
 
 class OtherEncoder(ColorEncoder):
     name = "tests/other"
+
+
+def test_a_map_of_other_levels_answers_but_does_not_grow(room: Ovs3d, tmp_path) -> None:
+    room.save(tmp_path / "room.ovs3d")
+    loaded = Ovs3d.load(tmp_path / "room.ovs3d")
+    encode = loaded.clip.encode_image
+
+    def pyramid(image: np.ndarray) -> CropTable:
+        table = encode(image)
+        return dataclasses.replace(table, scales=torch.arange(len(table.boxes)) % 2, num_scales=2, grid=None)
+
+    loaded.clip.encode_image = pyramid
+    with pytest.raises(UserError, match="2 levels here, and those of the map 1: set clip.mode"):
+        loaded.add_frame(synthetic.make_frames(12)[5])
+    assert not loaded.mapper.keyframes and loaded.query(["red box"]).found.all()
+
+
+def test_a_map_opened_without_its_encoder_is_saved_whole(room: Ovs3d, tmp_path) -> None:
+    room.save(tmp_path / "room.ovs3d")
+    Ovs3d.load(tmp_path / "room.ovs3d", encode=False).save(tmp_path / "again.ovs3d")
+    assert Ovs3d.load(tmp_path / "again.ovs3d").query(["red box"]).found.all()
 
 
 def test_a_loaded_map_grows_without_forgetting(room: Ovs3d, tmp_path) -> None:

@@ -48,6 +48,10 @@ def test_what_is_found_keeps_gaussians_of_its_own() -> None:
     labels = assign_labels(scores, np.array([True, True]), 0.5)
     assert labels.tolist() == [1, 1, 1, 1, 1]
     strongest = torch.tensor([[0, 1, 3], [1, 0, 2]])
+    three = torch.cat([scores[:3], torch.full((2, 2), 0.55)])
+    kept = restore_taken(assign_labels(three, np.array([True, True]), 0.5), three, np.array([True, True]), 0.5,
+                         torch.tensor([[0, 1, 2, 3, 4], [1, 0, 3, 4, 2]]), 3)
+    assert kept.tolist().count(1) == 3, "who held them keeps as many as make an instance"
     both = restore_taken(labels, scores, np.array([True, True]), 0.5, strongest, 2)
     assert both.tolist() == [2, 2, 1, 1, 1], "but not what lies below the threshold"
     assert labels.tolist() == [1, 1, 1, 1, 1], "the argument is left alone"

@@ -9,6 +9,7 @@ import pytest
 import synthetic
 import torch
 
+from ovs3d_ros import keyframes
 from ovs3d_ros.config import SeedConfig
 from ovs3d_ros.seeding import ImageMatcher, _triangulate, seed_from_depth, seed_from_points, seed_random
 from ovs3d_ros.types import Keyframe
@@ -74,14 +75,30 @@ def test_depth_noise_within_the_margin_seeds_nothing() -> None:
 
 def test_missing_and_far_depth_is_left_out() -> None:
     frame = make_keyframe(synthetic.orbit(3)[1])
-    everywhere = frame.depth.clone()
     frame.depth[:24] = 0
     assert len(seed_from_depth(frame, *empty_view(frame), CONFIG)[0]) == 32 * 12
-    frame.depth = everywhere
-    near = dataclasses.replace(CONFIG, max_depth=2.0)
-    means = seed_from_depth(frame, *empty_view(frame), near)[0].double().numpy()
-    z = ((means - frame.camtoworld[:3, 3]) @ frame.camtoworld[:3, :3])[:, 2]
-    assert 0 < len(z) < 32 * 24 and z.max() < 2.0
+    taken = synthetic.make_frame(frame.camtoworld)
+    kept = keyframes.make_keyframe(taken, 0, 0, 2.0, "cpu").depth.numpy()
+    assert 0 < (kept == 0).mean() < 1 and kept.max() < 2.0
+    assert np.array_equal(kept[kept > 0], taken.depth[taken.depth < 2.0])
+
+
+@pytest.mark.parametrize("factor", [3, 16 / 9, 32 / 9])
+def test_depth_of_a_smaller_keyframe_is_that_at_its_pixel_centres(factor: float) -> None:
+    camera = synthetic.make_camera(round(120 * factor), round(90 * factor))
+    large = synthetic.make_frame(synthetic.orbit(3)[1], camera=camera)
+    small = keyframes.make_keyframe(large, 0, 120, 100.0, "cpu")
+    exact = synthetic.cast(small.camera, large.camtoworld)[1]
+    error = small.depth.numpy() / exact - 1
+    assert abs(np.median(error)) < 5e-4, "sampled beside the centre the floor is nearer or farther"
+
+
+def test_distances_to_neighbours_are_exact() -> None:
+    points = np.random.default_rng(0).random((3000, 3))
+    squared = np.square(points[:300, None] - points).sum(-1)
+    expected = np.sqrt(np.sort(squared, axis=1)[:, 1:4].mean(1))
+    scales = seed_from_points(points, np.zeros((3000, 3), np.uint8))[2].numpy()
+    assert np.allclose(scales[:300], expected, rtol=1e-3)
 
 
 def test_points_become_gaussians_as_large_as_their_spacing() -> None:

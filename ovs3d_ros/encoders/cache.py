@@ -117,10 +117,10 @@ class CachedClip:
             return CropTable(tensors["boxes"], tensors["scales"].long(), tensors["embeddings"].float(),
                              header["num_scales"], header["grid"] and tuple(header["grid"]))
         table = encode()
-        self._cache.write(key, {"boxes": table.boxes, "scales": table.scales.to(torch.int16),
-                                "embeddings": _half(table.embeddings)},
+        embeddings = _half(table.embeddings)
+        self._cache.write(key, {"boxes": table.boxes, "scales": table.scales.to(torch.int16), "embeddings": embeddings},
                           {"num_scales": table.num_scales, "grid": table.grid})
-        return table
+        return dataclasses.replace(table, embeddings=embeddings.float())  # the first run as all later ones
 
 
 class CachedPatches:
@@ -142,9 +142,9 @@ class CachedPatches:
         held = self._cache.read(key)
         if held is not None:
             return held[0]["features"].float()
-        features = self._encoder.encode_image(image)
-        self._cache.write(key, {"features": _half(features)}, {})
-        return features
+        features = _half(self._encoder.encode_image(image))
+        self._cache.write(key, {"features": features}, {})
+        return features.float()
 
 
 def fingerprint(config: ClipConfig | DinoConfig, device: str) -> str:

@@ -44,7 +44,7 @@ class MetricClip:
         """
         camera = frame.camera.fitted(self._config.image_size)
         depth = np.zeros((1, 1), np.float32) if frame.depth is None else frame.depth
-        depth = cv2.resize(depth, (camera.width, camera.height), interpolation=cv2.INTER_NEAREST)
+        depth = cv2.resize(depth, (camera.width, camera.height), interpolation=cv2.INTER_NEAREST_EXACT)
         if not (depth > 0).any():
             raise _no_depth(frame.name or f"frame at {frame.stamp:.3f} s")
         focal = math.sqrt(camera.K[0, 0] * camera.K[1, 1])
