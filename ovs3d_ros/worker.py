@@ -89,7 +89,7 @@ class MappingWorker:
     def submit(self, frame: Frame) -> None:
         """Queues a frame without ever blocking; when the inbox is full the oldest frame is dropped and counted.
 
-        While ingest is off (`set_ingest`) the frame is ignored and counted.
+        While ingest is off (`set_ingest`) the frame is ignored and counted; so are those of before `replace_map`.
         """
         with self._changed:
             self._counters.received += 1
@@ -191,7 +191,7 @@ class MappingWorker:
     def replace_map(self, change: Callable[[], object], timeout: float) -> MapSnapshot | None:
         """Runs `change`, which replaces or empties the pipeline's map, as `run` does, and publishes what is there then.
 
-        Frames that wait were meant for the old map: they are dropped and counted. Steps owed to it are forgotten.
+        Frames that wait were meant for the old map: they are ignored and counted. Steps owed to it are forgotten.
 
         Returns:
             The new snapshot, None if the map is empty now.
@@ -199,7 +199,7 @@ class MappingWorker:
         def job() -> MapSnapshot | None:
             change()
             with self._changed:
-                self._counters.dropped += len(self._inbox)
+                self._counters.ignored += len(self._inbox)
                 self._inbox.clear()
                 self._credit, self._relift = 0, None
             self._snapshot = self.pipeline.snapshot() if len(self.pipeline.mapper.gaussians) else None

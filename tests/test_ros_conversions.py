@@ -250,6 +250,10 @@ def test_parameters_of_others_are_only_warned_about(make_node):
     assert params.declare_config(make_node("robot_name:=anna", "use_sim_time:=true")) == Config()
 
 
+def test_the_world_frame_may_have_the_slash_of_ros_1(make_node):
+    assert params.declare_config(make_node("input.world_frame:=/odom")).input.world_frame == "odom"
+
+
 def test_shipped_yaml_is_the_configuration():
     path = REPOSITORY / "config" / "ovs3d.yaml"
     assert path.read_text(encoding="utf-8") == to_yaml(), "run: ovs3d config > config/ovs3d.yaml"

@@ -12,16 +12,18 @@ pytestmark = pytest.mark.ros
 
 import cv2  # noqa: E402
 from rclpy.exceptions import InvalidHandle  # noqa: E402
+from rclpy.node import Node  # noqa: E402
 from ros_env import HEIGHT, WIDTH, write_dataset  # noqa: E402
-from ros_wire import Robot, Transforms, at, connect, needs_tf, wire  # noqa: E402, F401
+from ros_wire import CAMERA, Robot, Transforms, at, connect, needs_tf, wire  # noqa: E402, F401
 from std_msgs.msg import String  # noqa: E402
 
 from ovs3d_ros.config import Config, override  # noqa: E402
 from ovs3d_ros.datasets import open_dataset  # noqa: E402
-from ovs3d_ros.ros import conversions  # noqa: E402
+from ovs3d_ros.ros import conversions, tf  # noqa: E402
 from ovs3d_ros.ros.inputs import check_cameras, split_extrinsics  # noqa: E402
 from ovs3d_ros.ros.node import spin_once  # noqa: E402
 from ovs3d_ros.ros.play import Player  # noqa: E402
+from ovs3d_ros.ros.unforeseen import guarded  # noqa: E402
 from ovs3d_ros.types import UserError  # noqa: E402
 
 
@@ -88,6 +90,21 @@ def test_tf_alone_gives_poses_along_a_chain_interpolated_to_the_image(wire):
     transforms.send(10.1, "odom", "base", at(1.0))
     wire.spin_until(lambda: wire.frames)
     np.testing.assert_allclose(wire.frames[0].camtoworld, at(100.3) @ mount, atol=1e-6)
+
+
+@needs_tf
+def test_a_clock_set_back_before_the_first_image_does_not_lock_new_transforms_out(wire, monkeypatch):
+    monkeypatch.setattr(tf, "CAPACITY", 5)
+    wire.inputs(pose_source="tf")
+    transforms, robot = Transforms(wire), Robot(wire, without="pose")
+    connect(wire, [robot.publishers["image"], *transforms.publishers.values()])
+    for start in (500.0, 10.0):
+        for k in range(5):
+            transforms.send(start + k / 10, "map", "camera", at(start))
+            wire.spin(0.02)
+    robot.send(10.25)
+    wire.spin_until(lambda: wire.frames)
+    assert wire.frames[0].camtoworld[0, 3] == 10.0
 
 
 @needs_tf
@@ -178,6 +195,68 @@ def test_garbage_is_rejected_with_its_reason_and_the_next_frame_is_taken(wire, k
     wire.spin_until(lambda: wire.frames)
     assert inputs.problem == ""
     assert wire.frames[0].image.min() == 99
+
+
+@pytest.mark.parametrize("pose_source", ["pose", pytest.param("tf", marks=needs_tf)])
+def test_messages_that_come_while_the_node_still_subscribes_are_taken(wire, monkeypatch, pose_source):
+    """As they do where the camera runs already: another thread of the executor calls back at once."""
+    create, header = Node.create_subscription, conversions.to_header(10.0, "camera")
+    world = conversions.to_header(10.0, "map")
+    first = {
+        "/camera_info": conversions.to_camera_info(CAMERA, header),
+        "/image": conversions.to_image(np.full((HEIGHT, WIDTH, 3), 99, np.uint8), "rgb8", header),
+        "/depth": conversions.to_image(np.ones((HEIGHT, WIDTH), np.float32), "32FC1", header),
+        "/pose": conversions.PoseStamped(header=world, pose=conversions.to_pose(np.eye(4))),
+    }
+    if pose_source == "tf":
+        broken = conversions.to_transform(at(float("nan")), world, "camera")
+        first["/tf"] = conversions.tf_message_type()(transforms=[broken])
+
+    def called_back_at_once(self, kind, topic, callback, *arguments, **options):
+        subscription = create(self, kind, topic, callback, *arguments, **options)
+        if topic in first:
+            callback(first[topic], {})
+        return subscription
+
+    monkeypatch.setattr(Node, "create_subscription", called_back_at_once)
+    inputs = wire.inputs(pose_source=pose_source)
+    assert {name: stream.received for name, stream in inputs.streams.items()} == dict.fromkeys(inputs.streams, 1)
+    if pose_source == "tf":
+        assert "/tf: 'camera': pose has NaN" in inputs.problem and inputs.rejected == 1
+    else:
+        assert len(wire.frames) == 1 and not inputs.rejected
+
+
+def test_an_exception_nobody_foresaw_is_a_rejection_and_the_next_frame_is_taken(wire, monkeypatch, caplog):
+    inputs = wire.inputs()
+    robot = Robot(wire)
+    connect(wire, robot.publishers.values())
+    with monkeypatch.context() as patch:
+        patch.setattr(conversions, "from_pose", lambda *_: [][0])
+        for stamp in (10.0, 10.1):
+            robot.send(stamp, image=None)
+        wire.spin_until(lambda: inputs.rejected == 2)
+    assert "/pose: IndexError: list index out of range" in inputs.problem
+    assert [record.exc_info is not None for record in caplog.records if "IndexError" in record.message] == [True, False]
+    with monkeypatch.context() as patch:
+        patch.setattr(conversions, "from_image", lambda *_: 1 / 0)
+        robot.send(11.0)
+        wire.spin_until(lambda: inputs.rejected == 3)
+    assert "/image: ZeroDivisionError" in inputs.problem and not wire.frames
+    robot.send(12.0)
+    wire.spin_until(lambda: wire.frames)
+
+
+def test_a_timer_that_breaks_goes_on(wire, caplog):
+    calls = []
+
+    def update() -> None:
+        calls.append(1)
+        raise OverflowError("too much")
+
+    wire.node("publisher").create_timer(0.01, guarded(update, "outputs"))
+    wire.spin_until(lambda: len(calls) == 3)
+    assert "outputs: OverflowError: too much" in caplog.text and caplog.text.count("Traceback") == 1
 
 
 def test_images_wait_for_the_calibration(wire):

@@ -75,6 +75,58 @@ def test_stamps_apart_are_shown_side_by_side(wire, late):  # noqa: F811
     assert "input.sync_slop" in silence
 
 
+def test_poses_that_are_later_than_the_timeout_are_named_with_it(wire):  # noqa: F811
+    inputs = wire.inputs(tf__timeout_s=0.1)
+    robot = Robot(wire)
+    connect(wire, robot.publishers.values())
+    robot.send(11.5, pose=at_stamp(10.0))
+    wire.spin_until(lambda: inputs.values()["lost_pose"])
+    assert inputs.report_silence() == (
+        "1 images without a pose at their stamp (newest image stamp 11.500, newest pose stamp 10.000, 1.500 s behind); "
+        "raise tf.timeout_s, which is 0.1 s, or make them come sooner")
+
+
+def test_more_images_than_may_wait_are_named_with_what_they_wait_for(wire):  # noqa: F811
+    inputs = wire.inputs(tf__timeout_s=30.0)
+    inputs.cameras[0]._sync.capacity = 2
+    robot = Robot(wire)
+    connect(wire, robot.publishers.values())
+    robot.send(10.0)
+    wire.spin_until(lambda: wire.frames)
+    inputs.report_silence()
+    for k in range(1, 6):
+        robot.send(10.0 + k, pose=at_stamp(10.0))
+        wire.spin_until(lambda stamp=10.0 + k: all(
+            inputs.streams[role].newest_stamp == stamp for role in ("image", "depth", "camera_info")))
+    assert inputs.values()["lost_overflow"] == 3
+    silence = inputs.report_silence()
+    assert silence.startswith("3 images had to go before all that belongs to them came, for at most 2 may wait ")
+    assert "newest pose stamp 10.000, 5.000 s behind" in silence
+
+
+def at_stamp(stamp: float) -> conversions.PoseStamped:
+    header = conversions.to_header(stamp, "map")
+    return conversions.PoseStamped(header=header, pose=conversions.to_pose(np.eye(4)))
+
+
+def test_a_camera_that_is_not_calibrated_is_named_whatever_else_is_wrong(wire):  # noqa: F811
+    inputs = wire.inputs()
+    robot = Robot(wire)
+    connect(wire, robot.publishers.values())
+    unknown = conversions.CameraInfo(header=conversions.to_header(10.0, "camera"), width=160, height=120)
+    robot.send(10.0, camera_info=unknown)
+    wire.spin_until(lambda: inputs.rejected == 1)
+    broken = at_stamp(10.1)
+    broken.pose.position.x = float("nan")
+    robot.send(10.1, camera_info=unknown, pose=broken)
+    wire.spin_until(lambda: inputs.rejected == 2)
+    assert "the camera is not calibrated" in inputs.problem
+    assert "the camera is not calibrated" in inputs.report_silence()
+    robot.send(10.2)
+    wire.spin_until(lambda: wire.frames)
+    assert inputs.problem == ""
+
+
 def test_quality_of_service_that_does_not_fit_is_named_with_both_sides(wire):  # noqa: F811
     inputs = wire.inputs()
     Robot(wire, reliable=False)
@@ -149,6 +201,16 @@ class Idle:
 
     def stats(self) -> dict:
         return dict(frames_dropped=0, ingest=True, training=True, keyframes=0, num_gaussians=0)
+
+
+def test_dropped_frames_are_news_once(wire):  # noqa: F811
+    worker, statuses = Idle(), []
+    diagnostics = Diagnostics(wire.node("mapper"), Config())
+    for dropped in (0, 3, 3, 5):
+        worker.stats = lambda n=dropped: {**Idle().stats(), "frames_dropped": n}
+        statuses.append(diagnostics._mapping_state(worker)[:2])
+    assert [level for level, _ in statuses] == ["ok", "warn", "ok", "warn"]
+    assert statuses[1][1].startswith("3 frames dropped") and statuses[3][1].startswith("2 frames dropped")
 
 
 def test_a_simulation_without_a_clock_is_reported_like_any_other_silence(wire):  # noqa: F811

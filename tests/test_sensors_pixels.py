@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -146,6 +147,21 @@ def test_compressed_images(rgb, extension, tolerance):
         pixels.decompress_color(b"", TOPIC)
 
 
+def test_compressed_images_that_claim_an_absurd_size_are_refused():
+    """One flipped bit in a header is enough, and cv2 raises an error of its own."""
+    png = bytearray(cv2.imencode(".png", np.zeros((8, 8), np.uint16))[1].tobytes())
+    png[16:24] = struct.pack(">II", 60000, 60000)  # IHDR: width and height, then its checksum
+    png[29:33] = struct.pack(">I", zlib.crc32(png[12:29]))
+    jpeg = bytearray(cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes())
+    size = jpeg.find(b"\xff\xc0") + 5
+    jpeg[size : size + 4] = struct.pack(">HH", 65000, 65000)
+    for data in (png, jpeg):
+        with pytest.raises(UserError, match=f"{TOPIC}: {len(data)} bytes of a broken image"):
+            pixels.decompress_color(bytes(data), TOPIC)
+    with pytest.raises(UserError, match=f"{TOPIC}: {len(png)} bytes of a broken image"):
+        pixels.decompress_depth(bytes(12) + bytes(png), "16UC1; compressedDepth png", TOPIC)
+
+
 def test_compressed_depth_png_in_both_encodings():
     metres = np.array([[0.5, 1.25, 4.0], [0.0, 2.0, 9.0]], np.float32)
     a, b = 100.0 * (100.0 + 1.0), 1.0 - 100.0 * (100.0 + 1.0) / 10.0  # depth quantisation 100, depth_max 10 m
@@ -240,6 +256,8 @@ def test_depth_is_resized_without_mixing_near_and_far():
     "changes, problem",
     [
         ({"K": (0.0,) * 9}, "not calibrated"),
+        ({"size": (0, 0)}, "an image of 0x0 pixels, binned by 1x1, is empty"),
+        ({"binning": (1, 121)}, "an image of 160x120 pixels, binned by 1x121, is empty"),
         ({"K": (float("nan"),) * 9}, "finite"),
         ({"model": "cubist", "D": (0.1,)}, "'cubist' is not known"),
         ({"D": (float("nan"),) * 5}, "not finite"),

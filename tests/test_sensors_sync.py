@@ -125,6 +125,27 @@ def test_a_full_buffer_drops_the_oldest_and_counts():
     assert [m.image for m in sync.ready(0.0)] == [2]
 
 
+def test_poses_may_be_as_late_as_the_timeout_allows():
+    sync, matches = make(timeout=5.0), []
+    for k in range(300):  # ten seconds at 30 Hz
+        now = k / 30
+        sync.add_image(100 + now, k, now)
+        sync.add_depth(100 + now, k)
+        sync.poses.add(100 + now - 4.5, pose(0.0))
+        matches += sync.ready(now)
+    assert [(m.image, m.depth) for m in matches] == [(k, k) for k in range(300 - 135)]
+    assert (sync.counts.lost_overflow, sync.counts.lost_pose, sync.waiting) == (0, 0, 135)
+
+
+def test_what_nobody_asks_for_is_kept_for_its_time_only():
+    sync = make(timeout=2.0)
+    for k in range(600):
+        sync.add_image(100 + k / 30, k, k / 30)
+        sync.add_depth(100 + k / 30, k)
+    assert 60 < sync.waiting <= 91 and sync.waiting + sync.counts.lost_overflow == 600
+    assert 60 < len(sync._depths.items) <= 92
+
+
 def test_a_clock_set_back_empties_the_buffers_and_matching_goes_on():
     sync = make()
     sync.poses.add(100.0, pose(0.0, 7.0))

@@ -75,6 +75,16 @@ def test_after_a_clock_jump_only_static_transforms_are_left(tree):
     assert tree.at("map", "camera", 1.0)[0, 3] == 3.5
 
 
+def test_a_clock_set_back_does_not_lock_new_transforms_out_of_a_full_buffer():
+    tree = TransformTree(slop=0.02, max_gap=0.5, capacity=10, clock_jump=2.0)
+    for start in (500.0, 0.0):  # nobody calls `clear`: no image came yet
+        for k in range(20):
+            tree.add("map", "camera", start + k / 10, turn(0.0, start), static=False)
+        tree.add("map", "camera", start + 0.1, turn(0.0, start), static=False)  # late by less than a jump
+        assert tree.at("map", "camera", start + 1.75)[0, 3] == start
+    assert tree.at("map", "camera", 501.75) is None
+
+
 def test_two_parents_and_loops_are_refused(tree):
     with pytest.raises(UserError, match="'base' has two parents, 'odom' and 'map'"):
         tree.add("map", "base", 10.0, turn(0.0), static=False)

@@ -13,17 +13,18 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from ovs3d_ros.config import Config
 from ovs3d_ros.ros import conversions
-from ovs3d_ros.ros.streams import Stream, explain_silence, subscribe
+from ovs3d_ros.ros.streams import Stream, explain_silence, make_stream
 from ovs3d_ros.ros.tf import TfPoses, TransformBuffer
 from ovs3d_ros.sensors.calibration import Calibration, Rectifier, make_rectifier
 from ovs3d_ros.sensors.sync import FrameSynchronizer, Match, PoseBuffer
 from ovs3d_ros.types import Frame, UserError
 
 POSE_QUEUE = 200  # odometry comes in bursts of up to 200 Hz
+LATEST = 60.0  # seconds: poses that are further behind than any timeout are on another clock
 
 
 class CameraInput:
-    """Subscribes to the topics of one camera and calls back with every complete frame.
+    """Subscribes to the topics of one camera, once told to `listen`, and calls back with every complete frame.
 
     Attributes:
         name: of the camera, empty where there is only one.
@@ -44,7 +45,7 @@ class CameraInput:
         group: CallbackGroup,
         on_frame: Callable[[Frame, conversions.Header], None],
     ):
-        """Subscribes.
+        """Prepares the streams.
 
         Args:
             node: to subscribe on.
@@ -79,24 +80,30 @@ class CameraInput:
         self._rectifier: Rectifier | None = None
         self._warned_frames: set[tuple[str, str]] = set()
         self._frames_at_report = 0
-        self._losses_at_report = (0, 0)
-        self._subscribe_all()
+        self._counts_at_report = self._sync.counts.as_dict()
+        self._uncalibrated = ""  # why the newest calibration cannot be used
+        self._add_streams()
         self._rectified = options.rectification == "rectified" or (
             options.rectification == "auto" and "rect" in self._topic("image")
         )
 
-    def _subscribe_all(self) -> None:
+    def listen(self) -> None:
+        """Subscribes."""
+        for stream in self.streams.values():
+            stream.listen()
+
+    def _add_streams(self) -> None:
         options = self._config.input
         image, image_type = "image", conversions.Image
         if options.image_transport == "compressed":
             image, image_type = "image/compressed", conversions.CompressedImage
-        self._subscribe("image", image_type, image, self._on_image)
-        self._subscribe("camera_info", conversions.CameraInfo, "camera_info", self._on_camera_info)
+        self._add_stream("image", image_type, image, self._on_image)
+        self._add_stream("camera_info", conversions.CameraInfo, "camera_info", self._on_camera_info)
         if options.use_depth:
             depth, depth_type = "depth", conversions.Image
             if options.depth_transport == "compressedDepth":
                 depth, depth_type = "depth/compressedDepth", conversions.CompressedImage
-            self._subscribe("depth", depth_type, depth, self._on_depth)
+            self._add_stream("depth", depth_type, depth, self._on_depth)
         source = self._config.pose_source
         sources = {
             "pose": (conversions.PoseStamped, self._on_pose),
@@ -104,12 +111,12 @@ class CameraInput:
             "transform": (conversions.TransformStamped, self._on_transform),
         }
         if source in sources:
-            self._subscribe(source, sources[source][0], source, sources[source][1], POSE_QUEUE)
+            self._add_stream(source, sources[source][0], source, sources[source][1], POSE_QUEUE)
 
-    def _subscribe(
+    def _add_stream(
         self, role: str, message_type: type, topic: str, callback: Callable, queue: int = 0
     ) -> None:
-        """Subscribes to a relative topic; a transport's suffix follows the remapping of its base topic.
+        """Adds a stream of a relative topic; a transport's suffix follows the remapping of its base topic.
 
         Odometry is of the robot, so that all cameras share its topic.
         """
@@ -124,7 +131,7 @@ class CameraInput:
         def received(message: Any, stream: Stream) -> None:
             callback(message, self._stamp(message, stream))
 
-        self.streams[role] = subscribe(
+        self.streams[role] = make_stream(
             self._node,
             prefix + role,
             message_type,
@@ -148,7 +155,8 @@ class CameraInput:
     def reject(self, error: UserError) -> None:
         """Counts and logs a message that cannot be used."""
         self.rejected += 1
-        self.problem = str(error)
+        # Without a calibration nothing else matters, and a camera without one says so only once.
+        self.problem = self._uncalibrated or str(error)
         self._node.get_logger().warning(
             f"rejected: {error}", throttle_duration_sec=self._config.input.silence
         )
@@ -162,8 +170,12 @@ class CameraInput:
     def _on_camera_info(self, message: Any, stamp: float) -> None:
         calibration = conversions.from_camera_info(message)
         if calibration != self._calibration:
-            self._calibration, self._rectifier = calibration, None
-            self._rectifier = make_rectifier(calibration, self._rectified, self._topic("camera_info"))
+            self._calibration, self._rectifier, self._uncalibrated = calibration, None, ""
+            try:
+                self._rectifier = make_rectifier(calibration, self._rectified, self._topic("camera_info"))
+            except UserError as error:
+                self._uncalibrated = str(error)
+                raise
             camera = self._rectifier.camera
             treatment = "undistorted" if self._rectifier.maps is not None else "taken as they are"
             self._node.get_logger().info(f"camera {camera.width}x{camera.height}, images are {treatment}")
@@ -209,6 +221,9 @@ class CameraInput:
             except UserError as error:
                 self.reject(error)
                 continue
+            except Exception as error:  # noqa: BLE001 - logged and counted: one image must not end the process
+                self.reject(self.streams["image"].unforeseen.report(error))
+                continue
             self.frames += 1
             self.problem = self.silence = ""
             self._on_frame(frame, match.image.header)
@@ -253,9 +268,8 @@ class CameraInput:
         """Why no usable frame arrived since the last call; empty if one did. Also kept in `silence`."""
         quiet = self.frames == self._frames_at_report
         self.silence = self._explain() if quiet else ""
-        counts = self._sync.counts
         self._frames_at_report = self.frames
-        self._losses_at_report = counts.lost_pose, counts.lost_depth
+        self._counts_at_report = self._sync.counts.as_dict()
         for stream in self.streams.values():
             stream.mark()
         return self.silence
@@ -266,28 +280,43 @@ class CameraInput:
             return explain_silence(self._node, silent, self.frames)
         if self._rectifier is None or self.problem:
             return self.problem or "no camera_info yet"
-        counts = self._sync.counts
-        lost_pose, lost_depth = (
-            counts.lost_pose - self._losses_at_report[0],
-            counts.lost_depth - self._losses_at_report[1],
-        )
-        if lost_pose:
-            return self._explain_poses(lost_pose)
-        if lost_depth:
+        lost = {name: n - self._counts_at_report[name] for name, n in self._sync.counts.as_dict().items()}
+        if lost["lost_overflow"]:
+            return self._explain_overflow(lost["lost_overflow"])
+        if lost["lost_pose"]:
+            return self._explain_poses(lost["lost_pose"])
+        if lost["lost_depth"]:
             return (
-                f"{lost_depth} images without depth within {self._config.input.sync_slop} s "
+                f"{lost['lost_depth']} images without depth within {self._config.input.sync_slop} s "
                 f"({self._stamps('image', 'depth')}); raise input.sync_slop or set input.use_depth=false"
             )
         return "all inputs arrive but no image is complete yet"
 
+    def _explain_overflow(self, lost: int) -> str:
+        stamps = self._stamps(*(role for role in self.streams if role != "camera_info"))
+        problem = self._poses.problem if isinstance(self._poses, TfPoses) else ""
+        return (
+            f"{lost} images had to go before all that belongs to them came, for at most {self._sync.capacity} may wait "
+            f"({'; '.join(filter(None, (stamps, problem)))}); send fewer images, or the rest sooner"
+        )
+
     def _explain_poses(self, lost: int) -> str:
         if isinstance(self._poses, TfPoses):
             return self._poses.problem or f"{lost} images without a transform in time"
-        return (
-            f"{lost} images without a pose at their stamp "
-            f"({self._stamps('image', self._config.pose_source)}); "
-            "are both on one clock? else raise input.sync_slop or input.pose_gap"
-        )
+        source, timeout = self._config.pose_source, self._config.tf.timeout_s
+        remedy = "are both on one clock? else raise input.sync_slop or input.pose_gap"
+        if timeout <= self._behind(source) <= LATEST:
+            remedy = f"raise tf.timeout_s, which is {timeout} s, or make them come sooner"
+        return f"{lost} images without a pose at their stamp ({self._stamps('image', source)}); {remedy}"
+
+    def _behind(self, role: str) -> float:
+        """Seconds by which the newest stamp of a stream is older than that of the images."""
+        return self.streams["image"].newest_stamp - self.streams[role].newest_stamp
 
     def _stamps(self, *roles: str) -> str:
-        return ", ".join(f"newest {role} stamp {self.streams[role].newest_stamp:.3f}" for role in roles)
+        late = {role: self._behind(role) for role in roles}
+        return ", ".join(
+            f"newest {role} stamp {self.streams[role].newest_stamp:.3f}"
+            + (f", {late[role]:.3f} s behind" if late[role] > self._config.input.sync_slop else "")
+            for role in roles
+        )

@@ -11,6 +11,7 @@ from rclpy.node import Node
 from ovs3d_ros.config import Config
 from ovs3d_ros.ros import conversions
 from ovs3d_ros.ros.inputs import Inputs
+from ovs3d_ros.ros.unforeseen import guarded
 from ovs3d_ros.worker import MappingWorker
 
 PERIOD = 1.0  # seconds
@@ -31,13 +32,14 @@ class Diagnostics:
         self.worker: MappingWorker | None = None
         self.failure = ""
         self._watched: Inputs | None = None
+        self._dropped = 0  # frames, at the last report
         self._node = node
         self._publisher = node.create_publisher(conversions.DiagnosticArray, "/diagnostics", 10)
         group = MutuallyExclusiveCallbackGroup()
         # Steady: with use_sim_time, the time of the node stands still until /clock comes.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        node.create_timer(PERIOD, self.publish, callback_group=group, clock=steady)
-        node.create_timer(config.input.silence, self._report_silence, callback_group=group, clock=steady)
+        for period, report in ((PERIOD, self.publish), (config.input.silence, self._report_silence)):
+            node.create_timer(period, guarded(report, "diagnostics"), callback_group=group, clock=steady)
 
     def _report_silence(self) -> None:
         inputs, known = self.inputs, self._watched
@@ -84,9 +86,9 @@ class Diagnostics:
         if worker.error is not None:
             error = worker.error
             return "error", f"the mapping thread failed: {type(error).__name__}: {error}", stats
-        if stats["frames_dropped"]:
-            dropped = f"{stats['frames_dropped']} frames dropped: mapping is slower than the camera"
-            return "warn", dropped, stats
+        dropped, self._dropped = stats["frames_dropped"] - self._dropped, stats["frames_dropped"]
+        if dropped > 0:
+            return "warn", f"{dropped} frames dropped since the last report: mapping is slower than the camera", stats
         paused = [f"{name} off" for name in ("ingest", "training") if not stats[name]]
         what = [f"{stats['keyframes']} keyframes, {stats['num_gaussians']} Gaussians", *paused]
         return "ok", ", ".join(what), stats

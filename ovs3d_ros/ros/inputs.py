@@ -15,8 +15,9 @@ from rclpy.qos import QoSProfile
 from ovs3d_ros.config import Config
 from ovs3d_ros.ros import conversions
 from ovs3d_ros.ros.camera_input import CameraInput
-from ovs3d_ros.ros.streams import Stream, subscribe
+from ovs3d_ros.ros.streams import Stream, make_stream
 from ovs3d_ros.ros.tf import make_buffer
+from ovs3d_ros.ros.unforeseen import guarded
 from ovs3d_ros.types import Frame, UserError
 
 POLL_PERIOD = 0.05  # seconds between looks at the images that wait for a pose
@@ -65,13 +66,16 @@ class Inputs:
             for camera in self.cameras
             for role, stream in camera.streams.items()
         }
-        self._path = subscribe(
+        self._path = make_stream(
             node, "keyframe_path", conversions.Path, "keyframe_path", QoSProfile(depth=1), group, on_path, self._reject
         )
         self._measured_at = time.monotonic()
+        for source in filter(None, (transforms, *self.cameras, self._path)):
+            source.listen()
         # Steady: with use_sim_time, the time of the node stands still until /clock comes.
         node.create_timer(
-            POLL_PERIOD, self._poll, callback_group=group, clock=Clock(clock_type=ClockType.STEADY_TIME)
+            POLL_PERIOD, guarded(self._poll, "inputs"), callback_group=group,
+            clock=Clock(clock_type=ClockType.STEADY_TIME),
         )
 
     def _reject(self, error: UserError) -> None:

@@ -32,6 +32,7 @@ class LoopClosure:
         self._pipeline = pipeline
         self._worker = worker
         self._extrinsics = extrinsics
+        self._warned = False
         self._lock = threading.Lock()
         self._newest: tuple[np.ndarray, np.ndarray] | None = None  # stamps and poses that wait for the thread
 
@@ -39,12 +40,15 @@ class LoopClosure:
         """Takes a path; never blocks.
 
         Raises:
-            UserError: a pose that cannot be used, or another frame than the map's.
+            UserError: a pose that cannot be used, no stamps, or another frame than the map's.
         """
         frame, world_frame = message.header.frame_id.lstrip("/"), self._config.input.world_frame
         if frame and frame != world_frame:
             raise UserError(f"{stream.topic}: the path is in frame '{frame}', the map is in '{world_frame}'")
         stamps = np.array([conversions.to_seconds(item.header.stamp) for item in message.poses])
+        if len(stamps) and not stamps.any():
+            raise UserError(
+                f"{stream.topic}: no pose of the path has a stamp; the publisher must stamp each with the time it is of")
         poses = [conversions.from_pose(item.pose, stream.topic) for item in message.poses]
         with self._lock:
             waiting, self._newest = self._newest is not None, (stamps, np.array(poses).reshape(-1, 4, 4))
@@ -55,16 +59,28 @@ class LoopClosure:
         """On the mapping thread: moves what the newest path moves; returns the number of keyframes."""
         with self._lock:
             (stamps, path), self._newest = self._newest, None
+        self._check_stamps(stamps)
         count = 0
         for sensor, extrinsics in self._extrinsics.items():
-            keyframes = [k for k in self._pipeline.mapper.keyframes if k.sensor == sensor]
-            times = np.array([k.stamp for k in keyframes])
-            old = np.array([k.camtoworld for k in keyframes]).reshape(-1, 4, 4)
+            keyframes = self._pipeline.mapper.keyframes
+            own = [index for index, k in enumerate(keyframes) if k.sensor == sensor]
+            times = np.array([keyframes[index].stamp for index in own])
+            old = np.array([keyframes[index].camtoworld for index in own]).reshape(-1, 4, 4)
             new = correct_poses(times, old, stamps, path @ extrinsics, self._config.input.sync_slop)
-            if new:
-                self._pipeline.update_poses(times[list(new)], np.array(list(new.values())), sensor)
+            self._pipeline.move_keyframes({own[position]: pose for position, pose in new.items()})
             count += len(new)
         return count
+
+    def _check_stamps(self, stamps: np.ndarray) -> None:
+        """Warns once of a path that belongs to no keyframe: it would correct nothing, and nobody would know."""
+        times, slop = [k.stamp for k in self._pipeline.mapper.keyframes], self._config.input.sync_slop
+        if self._warned or not times or not len(stamps) or any(np.abs(stamps - t).min() <= slop for t in times):
+            return
+        self._warned = True
+        self._log.warning(
+            f"keyframe_path corrects nothing: none of its stamps ({stamps.min():.3f} to {stamps.max():.3f} s) is "
+            f"within {slop} s of a keyframe ({min(times):.3f} to {max(times):.3f} s); are both on one clock? else "
+            "raise input.sync_slop")
 
     def _report(self, future: Future) -> None:
         if future.cancelled():

@@ -6,6 +6,7 @@ What touches the map runs on the mapping thread and is short there; files are re
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from ovs3d_interfaces.srv import ExportPly, LoadMap, SaveMap
@@ -20,7 +21,7 @@ from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.ros import responses
 from ovs3d_ros.ros.map_folder import MAP_SUFFIX, PLY_SUFFIX, MapFolder
 from ovs3d_ros.ros.publish import Outputs
-from ovs3d_ros.types import UserError
+from ovs3d_ros.types import MapSnapshot, UserError
 from ovs3d_ros.worker import MappingWorker
 
 TIMEOUT = 60.0  # seconds the mapping thread may be busy with one piece of work
@@ -79,11 +80,10 @@ class MapServices:
         path = self._folder.source(request.name, MAP_SUFFIX)
         params, past = load_map(path)
         frame = past.meta.get("config", {}).get("input.world_frame", self._config.input.world_frame)
-        if frame != self._config.input.world_frame:
+        if frame.lstrip("/") != self._config.input.world_frame:
             raise UserError(f"{path}: was made in frame '{frame}', this node maps in "
                             f"'{self._config.input.world_frame}'; start it with input.world_frame={frame}")
-        snapshot = self._worker.replace_map(lambda: self._pipeline.restore(params, past, str(path)), TIMEOUT)
-        self._outputs.clear()
+        snapshot = self._replace(lambda: self._pipeline.restore(params, past, str(path)))
         response.map_version = snapshot.version if snapshot else 0
         response.num_gaussians = snapshot.num_gaussians if snapshot else 0
         response.num_keyframes = len(past.names)
@@ -91,12 +91,19 @@ class MapServices:
 
     def _reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         try:
-            self._worker.replace_map(self._pipeline.reset, TIMEOUT)
+            self._replace(self._pipeline.reset)
         except (TimeoutError, RuntimeError) as error:
             return Trigger.Response(success=False, message=str(error))
-        self._outputs.clear()
         self._node.get_logger().info("the map was emptied on request")
         return Trigger.Response(success=True, message="the map is empty; frames from now on make a new one")
+
+    def _replace(self, change: Callable[[], None]) -> MapSnapshot | None:
+        """Has `change` put another map in the place of this one; nothing of this one is shown any more."""
+        def job() -> None:
+            change()
+            self._outputs.retire(self._worker.snapshot)  # the last one of the old map: this is the mapping thread
+
+        return self._worker.replace_map(job, TIMEOUT)
 
     def _set_ingest(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         self._worker.set_ingest(request.data)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from pathlib import Path
 
@@ -18,13 +20,14 @@ from ovs3d_ros.ros.publish import Outputs
 from ovs3d_ros.ros.query_service import QueryServices
 from ovs3d_ros.ros.scope import Scope
 from ovs3d_ros.ros.vocabulary import Vocabulary, check_vocabulary
-from ovs3d_ros.types import Frame
+from ovs3d_ros.types import Frame, UserError
 from ovs3d_ros.warm_up import warm_up
 from ovs3d_ros.worker import MappingWorker
 
 WARM_UP_TIMEOUT = 600.0  # seconds; compiling takes a minute on a slow machine, under load more
-STOP_TIMEOUT = 30.0  # seconds the mapping thread has to end
-RESCUED = "rescued"  # name of the map of a thread that failed, without suffix
+STOP_TIMEOUT = 30.0  # seconds the mapping thread has to end where nothing is to be saved
+STOP_NOTICE = 10.0  # seconds between words about waiting for it where something is
+RESCUED = "rescued"  # name of the map that could not be saved where it should, without suffix
 
 
 class Mapping:
@@ -34,18 +37,22 @@ class Mapping:
         pipeline: the map.
         worker: its thread.
         loop_closure: takes `keyframe_path`.
+        closed: services and thread have ended; nothing is mapped any more.
     """
 
     def __init__(self, node: Node, config: Config):
         """Loads the models, warms up, starts the mapping thread and offers the services.
 
         Raises:
-            UserError: a model that cannot be loaded, bad names of cameras, bad extrinsics, or a bad vocabulary.
+            UserError: a model that cannot be loaded, bad names of cameras, bad extrinsics, a bad vocabulary, or a place
+                to save to that cannot be written to.
         """
         self._node = node
         self._config = config
         self._log = node.get_logger()
         self._scope = Scope(node)
+        self.closed = False
+        self._target = check_target(config)
         cameras = check_cameras(config.input.cameras)
         check_vocabulary(config)  # before there is anything to take down again
         extrinsics = dict(zip(cameras, split_extrinsics(config, len(cameras)), strict=True))
@@ -79,32 +86,75 @@ class Mapping:
         for part in (self.pipeline, self.worker, self._outputs, self._queries, self._vocabulary):
             part.configure(config)
 
-    def close(self) -> None:
+    def close(self) -> bool:
         """Ends the services and the mapping thread and writes the map where `output.save_on_exit` says.
 
+        After an error it may be called again, once the cause is mended.
+
+        Returns:
+            False if the map could only be written to `map.directory`, as `rescue` does; the log has the reason.
+
         Raises:
-            UserError: the map cannot be written.
+            UserError: the map can be written nowhere.
         """
+        self.closed = True
         self._scope.close()
-        if not self.worker.stop(STOP_TIMEOUT):
-            self._log.error(f"the mapping thread did not end within {STOP_TIMEOUT:.0f} s")
-        elif self._config.output.save_on_exit and self.worker.snapshot is not None:
-            self._save(Path(self._config.output.save_on_exit).expanduser())
+        if self._target is None:
+            if not self.worker.stop(STOP_TIMEOUT):
+                self._log.error(f"the mapping thread did not end within {STOP_TIMEOUT:.0f} s")
+            return True
+        return self._save()
 
     def rescue(self) -> None:
-        """After a failure of the mapping thread: saves the map if that can be done, and logs it in any case."""
-        if self.worker.snapshot is None:
-            self._log.error("there was no map to save yet")
-            return
-        try:
-            if self._config.output.save_on_exit:
-                path = Path(self._config.output.save_on_exit).expanduser()
-            else:
-                path = MapFolder(self._config.map.directory).target(RESCUED + MAP_SUFFIX, MAP_SUFFIX, overwrite=True)
-            self._save(path)
-        except Exception as error:  # noqa: BLE001 - whatever broke the thread may break this too: said and done
-            self._log.error(f"the map could not be saved: {type(error).__name__}: {error}")
+        """After a failure: saves the map if that can be done, and logs it in any case."""
+        with contextlib.suppress(UserError):  # `_save` has logged it
+            self._save()
 
-    def _save(self, path: Path) -> None:
-        self.pipeline.save(path)
-        self._log.info(f"map written to {path}")
+    def _save(self) -> bool:
+        """Ends the mapping thread and writes the map where it should be, or else to `map.directory`.
+
+        Returns:
+            Whether it is where it should be.
+
+        Raises:
+            UserError: neither could be done; the reasons are logged.
+        """
+        self._end_thread()
+        if self.worker.snapshot is None:
+            self._log.warning("there was no map to save yet")
+            return True
+        folder, failures = MapFolder(self._config.map.directory), []
+        for target in filter(None, (self._target, RESCUED + MAP_SUFFIX)):
+            try:
+                path = target if target is self._target else folder.target(target, MAP_SUFFIX, overwrite=True)
+                self.pipeline.save(path)
+            except Exception as error:  # noqa: BLE001 - whatever broke the mapping may break this too: said and done
+                failures.append(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
+                self._log.error(f"the map could not be saved: {failures[-1]}")
+            else:
+                self._log.info(f"map written to {path}")
+                return not failures
+        raise UserError(f"the map could not be saved: {'; '.join(failures)}")
+
+    def _end_thread(self) -> None:
+        """Waits as long as it takes: in the middle of a frame the map is not fit to be saved."""
+        while not self.worker.stop(STOP_NOTICE):
+            self._log.warning("the map is saved once the mapping thread has ended what it is at; waiting for it")
+
+
+def check_target(config: Config) -> Path | None:
+    """The file `output.save_on_exit` names, None without one.
+
+    Raises:
+        UserError: it cannot be written; better said now than when there is a map to lose.
+    """
+    if not config.output.save_on_exit:
+        return None
+    path = Path(config.output.save_on_exit).expanduser()
+    if path.is_dir():
+        raise UserError(f"output.save_on_exit: {path} is a folder; give a file in it")
+    if not path.parent.is_dir():
+        raise UserError(f"output.save_on_exit: there is no folder {path.parent}; create it or name another")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UserError(f"output.save_on_exit: the folder {path.parent} is not writable; name another")
+    return path

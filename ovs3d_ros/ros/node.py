@@ -42,6 +42,7 @@ class MappingNode(LifecycleNode):
         mapping: from configure to cleanup.
         failure: why the last transition failed.
         finished: it was shut down, by whomever.
+        misplaced: a map could not be written where `output.save_on_exit` says, but elsewhere.
     """
 
     def __init__(self, **options: Any):
@@ -55,6 +56,7 @@ class MappingNode(LifecycleNode):
         self.mapping: Mapping | None = None
         self.failure: UserError | None = None
         self.finished = False
+        self.misplaced = False
         self._inputs = Scope(self)
         self._refinement = RefineAction(self)
         self.diagnostics = Diagnostics(self, self.config)
@@ -134,6 +136,8 @@ class MappingNode(LifecycleNode):
         self._refinement.attach(self.mapping.worker)
 
     def _activate(self) -> None:
+        if self.mapping.closed:
+            raise UserError("nothing is mapped before the last map could be saved; mend that and clean up again")
         with self._inputs.collecting():
             try:
                 inputs = Inputs(self, self.config, self.mapping.take, self.mapping.loop_closure.take)
@@ -152,10 +156,10 @@ class MappingNode(LifecycleNode):
         self._inputs.close()
 
     def _cleanup(self) -> None:
-        mapping, self.mapping, self.diagnostics.worker = self.mapping, None, None
         self._refinement.detach()
-        if mapping is not None:
-            mapping.close()
+        if self.mapping is not None:
+            self.misplaced |= not self.mapping.close()
+        self.mapping, self.diagnostics.worker = None, None
 
     def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         try:
@@ -172,7 +176,7 @@ def main(args: list[str] | None = None) -> int:
     """Runs the node until SIGINT or SIGTERM.
 
     Returns:
-        0, 1 after a failure of the mapping thread, 2 for bad input.
+        0, 1 after a failure or with the map elsewhere than asked for, 2 for bad input.
     """
     logging.basicConfig(level=logging.INFO, format="[%(levelname)s] [%(name)s]: %(message)s")
     stopping = threading.Event()
@@ -190,7 +194,7 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _run(stopping: threading.Event) -> int:
-    """Spins until told to stop or until the mapping thread fails."""
+    """Starts the node and serves it; returns the exit status."""
     node = MappingNode()
     # For inputs, queries, services, outputs, vocabulary, refinement, diagnostics, lifecycle and parameters.
     executor = MultiThreadedExecutor(num_threads=8)
@@ -200,18 +204,31 @@ def _run(stopping: threading.Event) -> int:
             node.start()
         else:
             node.get_logger().info("waiting to be configured and activated (autostart is false)")
-        while not (stopping.is_set() or node.finished or node.error):
-            spin_once(executor)
-        if node.error is not None:
-            node.diagnostics.publish()
-            node.get_logger().fatal(f"the mapping thread failed: {node.error}")
-            node.mapping.rescue()
-            return 1
-        node.stop()
-        return 0
+        return serve(node, executor, stopping)
     finally:
         executor.shutdown(timeout_sec=5.0)
         node.destroy_node()
+
+
+def serve(node: MappingNode, executor: Executor, stopping: threading.Event) -> int:
+    """Spins until told to stop, or until the mapping thread or a callback fails; saves the map; returns the status."""
+    failure = None
+    try:
+        while not (stopping.is_set() or node.finished or node.error):
+            spin_once(executor)
+    except Exception as error:  # noqa: BLE001 - of whatever callback: the process ends, but not without its map
+        log.exception("a callback failed")
+        failure = f"a callback failed: {type(error).__name__}: {error}"
+    if node.error is not None:
+        failure = f"the mapping thread failed: {node.error}"
+        node.diagnostics.publish()
+    if failure is None:
+        node.stop()
+        return int(node.misplaced)
+    node.get_logger().fatal(failure)
+    if node.mapping is not None:
+        node.mapping.rescue()
+    return 1
 
 
 def spin_once(executor: Executor) -> None:

@@ -39,6 +39,8 @@ def declare_config(node: Node) -> Config:
                 f"parameter {name} is not one of ours and does nothing; `ovs3d config` lists all parameters"
             )
     config = override(Config(), {name: _plain(value) for name, value in given.items()})
+    # Frames are compared without the leading slash that ROS 1 had.
+    config = override(config, {"input.world_frame": config.input.world_frame.lstrip("/")})
     for spec, value in leaves(config):
         stored = list(value) if isinstance(value, tuple) else value
         try:

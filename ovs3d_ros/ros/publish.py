@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from ovs3d_ros.config import Config
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.places import goal_pose, query_grid
 from ovs3d_ros.ros import conversions
+from ovs3d_ros.ros.unforeseen import guarded
 from ovs3d_ros.types import Frame, MapSnapshot, QueryResult
 from ovs3d_ros.worker import MappingWorker
 
@@ -82,9 +84,11 @@ class Outputs:
         self._config = config
         self._pipeline = pipeline
         self._worker = worker
-        self._answer: Answer | None = None
-        self._answers = 0
-        self._answers_shown = 0
+        # What the topics show, with the number of times that changed: in one tuple, as several threads change it.
+        self._shown: tuple[int, Answer | None] = (0, None)
+        self._showing = threading.Lock()
+        self._published = 0  # number of the answer that is on its topics
+        self._retired = 0  # version of the last map that was replaced
         self._clearings = 0
         self._held: tuple[list[str], dict[str, Any]] | None = None
         self._goals: deque[Answer] = deque(maxlen=1)  # answers whose goal is still to be published
@@ -123,8 +127,8 @@ class Outputs:
         group = MutuallyExclusiveCallbackGroup()
         # Steady: with use_sim_time, the time of the node stands still until /clock comes.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        node.create_timer(1.0 / config.output.rate, self.update, callback_group=group, clock=steady)
-        node.create_timer(ANSWER_PERIOD, self._update_answer, callback_group=group, clock=steady)
+        for period, update in ((1.0 / config.output.rate, self.update), (ANSWER_PERIOD, self._update_answer)):
+            node.create_timer(period, guarded(update, "outputs"), callback_group=group, clock=steady)
 
     def configure(self, config: Config) -> None:
         """Takes new values of runtime parameters."""
@@ -142,7 +146,7 @@ class Outputs:
     @property
     def question(self) -> tuple[list[str], dict[str, Any]] | None:
         """Prompts and other arguments of `Ovs3d.query` of what the topics show."""
-        answer = self._answer
+        _, answer = self._shown
         if self._held is not None or answer is None:
             return self._held
         return answer.result.prompts, answer.settings | {"refine": answer.refine}
@@ -153,16 +157,23 @@ class Outputs:
         segmentation = self._segmentation.values()
         return any(o.wanted for o in self._of_answer) or any(p.get_subscription_count() for p in segmentation)
 
-    def clear(self) -> None:
-        """Forgets the answer, which was about another map; latched topics say so to late joiners too."""
-        self._answer = None
+    def retire(self, snapshot: MapSnapshot | None) -> None:
+        """Takes no more answers from this map nor from earlier ones, which are replaced, and forgets the one shown."""
+        with self._showing:
+            self._retired = snapshot.version if snapshot is not None else self._retired
+            self._clear()
+
+    def _clear(self) -> None:
+        """Forgets the answer; latched topics say so to late joiners too."""
+        self._shown = (self._shown[0] + 1, None)
         self._clearings += 1
 
     def hold(self, question: tuple[list[str], dict[str, Any]] | None) -> None:
         """From now on the topics show answers to this question alone, see `show`, or (None) those of `~/query`."""
-        self._held = question
-        if self._answer is not None:
-            self.clear()
+        with self._showing:
+            self._held = question
+            if self._shown[1] is not None:
+                self._clear()
 
     def set_answer(self, answer: Answer) -> None:
         """Takes the newest answer of `~/query`, to be published soon but not before its service call returns."""
@@ -171,35 +182,41 @@ class Outputs:
             self.show(answer)
 
     def show(self, answer: Answer) -> None:
-        """Takes what the topics show from now on; nothing if the map was emptied since."""
-        if self._worker.snapshot is not None:
-            self._answer = answer
-            self._answers += 1
+        """Takes what the topics show from now on; nothing of a map that was replaced or emptied since."""
+        with self._showing:
+            if self._is_current(answer):
+                self._shown = (self._shown[0] + 1, answer)
+
+    def _is_current(self, answer: Answer) -> bool:
+        return answer.snapshot.version > self._retired
 
     def update(self) -> None:
         """Publishes what is new and subscribed to."""
-        snapshot, answer, cleared = self._worker.snapshot, self._answer, ("cleared", self._clearings)
+        # The settings too: a change of runtime parameters changes what is built, though the map rests.
+        snapshot, (number, answer), settings = self._worker.snapshot, self._shown, self._config.output
         if snapshot is not None or self._clearings:
+            version = ("cleared", self._clearings) if snapshot is None else snapshot.version
             for output in self._of_map:
-                output.update(cleared if snapshot is None else snapshot.version, snapshot)
-        if answer is not None or self._clearings:
+                output.update((version, settings), snapshot)
+        if number:
             for output in self._of_answer:
-                output.update(cleared if answer is None else self._answers, answer)
+                output.update((number, settings), answer)
         if answer is not None and snapshot is not None and self._view is not None:
             # A refined field belongs to the Gaussians of its own snapshot.
             drawn = snapshot if answer.result.field is None else answer.snapshot
-            self._publish_segmentation(answer, self._answers, drawn, *self._view)
+            self._publish_segmentation(answer, number, drawn, *self._view)
 
     def _update_answer(self) -> None:
         """Publishes a new answer without waiting for the next regular update."""
-        if self._answers != self._answers_shown:
-            self._answers_shown = self._answers
+        number, _ = self._shown
+        if number != self._published:
+            self._published = number
             self.update()
         while self._goals:
             self._publish_goal(self._goals.popleft())
 
     def _publish_goal(self, answer: Answer) -> None:
-        if answer.result.objects and self._goal.get_subscription_count():
+        if answer.result.objects and self._is_current(answer) and self._goal.get_subscription_count():
             pose = goal_pose(
                 answer.result.objects[0], answer.snapshot.camtoworlds, self._config.output.stand_off
             )

@@ -17,6 +17,7 @@ try:
 except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
+from ovs3d_ros.ros.unforeseen import Unforeseen
 from ovs3d_ros.types import UserError
 
 MAX_PUBLISHERS = 100  # whose sequence numbers are remembered
@@ -31,12 +32,13 @@ class Stream:
         topic: the resolved topic.
         quality: what is asked of publishers: "reliable" or "best effort".
         remedy: what to do where their quality of service does not fit.
-        subscription: of rclpy.
+        listen: subscribes; nothing is received before.
         received: messages so far.
         rate: Hz, see `measure`.
         newest_stamp: of the headers, seconds.
         lost: messages that were sent but not taken: lost on the way, or pushed out of a full queue.
         incompatible: publishers whose quality of service does not fit.
+        unforeseen: where exceptions go that are nobody's fault but ours.
         slowest_ms: the longest a callback took.
     """
 
@@ -44,7 +46,7 @@ class Stream:
     topic: str
     quality: str
     remedy: str = "set qos.input=sensor_data"
-    subscription: Any = None
+    listen: Callable[[], None] | None = None
     received: int = 0
     rate: float = 0.0
     newest_stamp: float = float("nan")
@@ -54,6 +56,10 @@ class Stream:
     _received_at_measure: int = 0
     _received_at_report: int = 0
     _numbers: dict[object, int] = field(default_factory=dict)
+    unforeseen: Unforeseen = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.unforeseen = Unforeseen(self.topic)
 
     def count(self, info: dict[str, Any]) -> None:
         """Counts a message, and those missing before it by the publisher's sequence numbers, where there are any."""
@@ -91,7 +97,7 @@ class Stream:
         }
 
 
-def subscribe(
+def make_stream(
     node: Node,
     role: str,
     message_type: type,
@@ -101,7 +107,10 @@ def subscribe(
     callback: Callable[[Any, Stream], None],
     reject: Callable[[UserError], None],
 ) -> Stream:
-    """Subscribes and counts.
+    """A stream that counts what it receives. It does not subscribe before `Stream.listen`.
+
+    The executor may call back while a constructor is still at work, so whoever makes streams has everything in place
+    before any of them listens.
 
     Args:
         node: to subscribe on.
@@ -110,11 +119,12 @@ def subscribe(
         topic: its name.
         profile: quality of service.
         group: callback group.
-        callback: takes a message and the stream; a UserError goes to `reject`.
+        callback: takes a message and the stream; a UserError goes to `reject`, and so does, once it is logged, any
+            other exception.
         reject: takes the reason why a message cannot be used.
     """
     best_effort = profile.reliability == ReliabilityPolicy.BEST_EFFORT
-    stream = Stream(role, topic, "best effort" if best_effort else "reliable")
+    stream = Stream(role, node.resolve_topic_name(topic), "best effort" if best_effort else "reliable")
 
     def received(message: Any, info: dict[str, Any]) -> None:
         started = time.perf_counter()
@@ -123,22 +133,26 @@ def subscribe(
             callback(message, stream)
         except UserError as error:
             reject(error)
+        except Exception as error:  # noqa: BLE001 - logged and counted: one message must not end the process
+            reject(stream.unforeseen.report(error))
         stream.slowest_ms = max(stream.slowest_ms, 1e3 * (time.perf_counter() - started))
 
     def incompatible(event: Any) -> None:
         stream.incompatible = event.total_count
 
-    # With two arguments rclpy passes what the middleware knows of the message; Humble does not.
-    informed = hasattr(Subscription, "CallbackType")
-    stream.subscription = node.create_subscription(
-        message_type,
-        topic,
-        received if informed else lambda message: received(message, {}),
-        profile,
-        callback_group=group,
-        event_callbacks=SubscriptionEventCallbacks(incompatible_qos=incompatible),
-    )
-    stream.topic = stream.subscription.topic_name
+    def listen() -> None:
+        # With two arguments rclpy passes what the middleware knows of the message; Humble does not.
+        informed = hasattr(Subscription, "CallbackType")
+        node.create_subscription(
+            message_type,
+            topic,
+            received if informed else lambda message: received(message, {}),
+            profile,
+            callback_group=group,
+            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=incompatible),
+        )
+
+    stream.listen = listen
     return stream
 
 

@@ -18,7 +18,7 @@ from rclpy.time import Time
 
 from ovs3d_ros.config import InputConfig
 from ovs3d_ros.ros import conversions
-from ovs3d_ros.ros.streams import Stream, explain_mute, subscribe
+from ovs3d_ros.ros.streams import Stream, explain_mute, make_stream
 from ovs3d_ros.sensors.sync import SAME_STAMP
 from ovs3d_ros.sensors.transforms import TransformTree
 from ovs3d_ros.types import UserError
@@ -30,6 +30,9 @@ GRAPH_PERIOD = 1.0  # seconds an explanation of silence holds: asking the ROS gr
 
 class TransformBuffer(Protocol):
     """Where frames are in each other."""
+
+    def listen(self) -> None:
+        """Starts to take transforms."""
 
     def lookup(self, target: str, source: str, stamp: float, final: bool) -> np.ndarray:
         """The transform [4, 4] from `source` to `target` at `stamp` (seconds); see `sync.PoseSource.at` for `final`.
@@ -80,7 +83,7 @@ class OwnBuffer:
     """Listens to /tf and /tf_static itself."""
 
     def __init__(self, node: Node, config: InputConfig, group: CallbackGroup, reject: Callable[[UserError], None]):
-        """Subscribes.
+        """Prepares the streams.
 
         Args:
             node: to subscribe on; its executor receives the transforms.
@@ -92,7 +95,7 @@ class OwnBuffer:
             UserError: tf2_msgs is not installed.
         """
         kind = conversions.tf_message_type()
-        self._tree = TransformTree(config.sync_slop, config.pose_gap, CAPACITY)
+        self._tree = TransformTree(config.sync_slop, config.pose_gap, CAPACITY, config.clock_jump)
         self._reject = reject
         self._node = node
         self._silence, self._explained_at = "", 0.0
@@ -101,11 +104,16 @@ class OwnBuffer:
             "/tf_static": QoSProfile(depth=TF_QUEUE, durability=DurabilityPolicy.TRANSIENT_LOCAL),
         }
         self._streams = [
-            subscribe(node, topic[1:], kind, topic, profile, group, self._add, reject)
+            make_stream(node, topic[1:], kind, topic, profile, group, self._add, reject)
             for topic, profile in profiles.items()
         ]
         for stream in self._streams:
             stream.remedy = "transforms must be published reliably, static ones transient local"
+
+    def listen(self) -> None:
+        """See `TransformBuffer.listen`."""
+        for stream in self._streams:
+            stream.listen()
 
     def _add(self, message: Any, stream: Stream) -> None:
         static = stream.role == "tf_static"
@@ -146,12 +154,18 @@ class Tf2Buffer:
     """The buffer of tf2_ros, with its own rules of interpolation."""
 
     def __init__(self, node: Node):
-        """Starts listening to /tf and /tf_static."""
+        """Takes the node to listen on."""
         import tf2_ros
 
+        self._node = node
         self._error = tf2_ros.TransformException
         self._buffer = tf2_ros.Buffer(node=node)
-        self._listener = tf2_ros.TransformListener(self._buffer, node, spin_thread=False)
+
+    def listen(self) -> None:
+        """See `TransformBuffer.listen`."""
+        from tf2_ros import TransformListener
+
+        self._listener = TransformListener(self._buffer, self._node, spin_thread=False)
 
     def lookup(self, target: str, source: str, stamp: float, final: bool) -> np.ndarray:
         """See `TransformBuffer.lookup`; tf2 settles for nothing, so `final` changes nothing."""

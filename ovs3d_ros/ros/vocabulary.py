@@ -16,6 +16,7 @@ from ovs3d_ros.query import check_prompts
 from ovs3d_ros.ros import responses
 from ovs3d_ros.ros.publish import Answer, Outputs
 from ovs3d_ros.ros.query_service import mode_name
+from ovs3d_ros.ros.unforeseen import guarded
 from ovs3d_ros.types import UserError
 from ovs3d_ros.worker import MappingWorker
 
@@ -49,7 +50,8 @@ class Vocabulary:
             SetVocabulary, "~/set_vocabulary", functools.partial(responses.answer, self._set), callback_group=group)
         # Steady: with use_sim_time, the time of the node stands still until /clock comes.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        node.create_timer(1.0 / config.output.rate, self.update, callback_group=group, clock=steady)
+        update = guarded(self.update, "vocabulary")
+        node.create_timer(1.0 / config.output.rate, update, callback_group=group, clock=steady)
         if names := check_vocabulary(config):
             self._take(names, "relevancy")
 

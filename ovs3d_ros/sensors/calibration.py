@@ -105,7 +105,7 @@ def make_rectifier(calibration: Calibration, rectified: bool, topic: str) -> Rec
         topic: the camera_info topic, for errors.
 
     Raises:
-        UserError: an uncalibrated camera, absurd intrinsics, or a distortion model that is not known.
+        UserError: an uncalibrated camera, no size, absurd intrinsics, or a distortion model that is not known.
     """
     raw = np.array(calibration.K, dtype=np.float64).reshape(3, 3)
     projection = np.array(calibration.P, dtype=np.float64).reshape(3, 4)[:, :3]
@@ -115,18 +115,23 @@ def make_rectifier(calibration: Calibration, rectified: bool, topic: str) -> Rec
             f"{topic}: the focal length is 0, so the camera is not calibrated; run camera_calibration "
             "or give the driver a camera_info_url"
         )
-    camera = check_camera(_cropped(K, calibration), topic)
+    camera = check_camera(_cropped(K, calibration, topic), topic)
     if rectified or not any(calibration.D):
         return Rectifier(camera, None)
     return _undistorting(camera, calibration, topic)
 
 
-def _cropped(K: np.ndarray, calibration: Calibration) -> Camera:
+def _cropped(K: np.ndarray, calibration: Calibration, topic: str) -> Camera:
     """The camera of the region of interest after binning; exact with pixel centres at +0.5."""
     K = K.copy()
     K[:2, 2] += 0.5 - np.array(calibration.offset)
     width, height = calibration.roi if all(calibration.roi) else calibration.size
     across, down = (max(1, factor) for factor in calibration.binning)
+    if not (width // across and height // down):
+        raise UserError(
+            f"{topic}: an image of {width}x{height} pixels, binned by {across}x{down}, is empty; the driver must fill "
+            "in width and height"
+        )
     return Camera(K, width, height).scaled(width // across, height // down)
 
 

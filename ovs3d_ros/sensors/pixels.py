@@ -129,13 +129,21 @@ def _clean_depth(depth: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
 
 
+def _decompress(data: np.ndarray, flags: int, topic: str) -> np.ndarray | None:
+    """What `cv2.imdecode` makes of a file, None if that is nothing; a header of absurd size makes it raise."""
+    try:
+        return cv2.imdecode(data, flags) if len(data) else None
+    except cv2.error as error:
+        raise UserError(f"{topic}: {len(data)} bytes of a broken image ({error.err}); fix the publisher") from None
+
+
 def decompress_color(data: bytes, topic: str) -> np.ndarray:
     """RGB uint8 [H, W, 3] of a JPEG or PNG.
 
     Raises:
         UserError: not an image cv2 can read, or a truncated one.
     """
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if len(data) else None
+    image = _decompress(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR, topic)
     if image is None:
         raise UserError(
             f"{topic}: {len(data)} bytes that are neither JPEG nor PNG; is this a CompressedImage of "
@@ -160,7 +168,7 @@ def decompress_depth(data: bytes, format: str, topic: str) -> np.ndarray:
         )
     if encoding not in ("16UC1", "mono16", "32FC1"):
         raise UserError(f"{topic}: compressedDepth of encoding '{encoding}'; publish 32FC1 or 16UC1 depth")
-    image = cv2.imdecode(np.frombuffer(data, np.uint8)[12:], cv2.IMREAD_UNCHANGED) if len(data) > 12 else None
+    image = _decompress(np.frombuffer(data, np.uint8)[12:], cv2.IMREAD_UNCHANGED, topic)
     if image is None or image.dtype != np.uint16 or image.ndim != 2:
         raise UserError(f"{topic}: the compressedDepth message holds no 16-bit PNG; is it truncated?")
     if encoding != "32FC1":

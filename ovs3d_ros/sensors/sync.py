@@ -14,6 +14,8 @@ import numpy as np
 from ovs3d_ros.geometry import matrix_to_quat, quat_to_matrix
 
 SAME_STAMP = 1e-6  # seconds: float64 stamps are exact to about 2e-7
+_KEPT = 30  # images, and depth images, that may stay beyond their time: one second of a camera
+_MARGIN = 1.0  # seconds beyond the timeout: looks at what waits are apart, and depth may be ahead of images
 
 
 def interpolate_pose(before: np.ndarray, after: np.ndarray, fraction: float) -> np.ndarray:
@@ -59,6 +61,12 @@ class StampBuffer:
         self.items.insert(i, item)
         if len(self.stamps) > self.capacity:
             del self.stamps[0], self.items[0]
+
+    def trim(self, oldest: float, keep: int) -> None:
+        """Forgets what is older than `oldest`, but the newest `keep` items stay."""
+        going = min(bisect.bisect_left(self.stamps, oldest), len(self.stamps) - keep)
+        if going > 0:
+            del self.stamps[:going], self.items[:going]
 
     def nearest(self, stamp: float, slop: float) -> Any | None:
         """The item closest to `stamp`, or None if it is more than `slop` seconds away."""
@@ -173,7 +181,7 @@ class FrameSynchronizer:
         timeout: float,
         clock_jump: float,
         use_depth: bool,
-        capacity: int = 30,
+        capacity: int = 300,
     ):
         """Takes the pose source and the tolerances.
 
@@ -184,7 +192,8 @@ class FrameSynchronizer:
             clock_jump: a stamp this much older than the newest of its stream means the clock was set back,
                 seconds.
             use_depth: an image needs a depth image.
-            capacity: images, and depth images, that may wait.
+            capacity: images, and depth images, that may wait, however long the timeout: ten seconds at 30 Hz, half a
+                gigabyte at 640 x 480.
         """
         self.poses = poses
         self.slop = slop
@@ -218,7 +227,9 @@ class FrameSynchronizer:
         """Takes an image taken at `stamp` that arrived at `now` (a monotonic clock), seconds."""
         self.observe("image", stamp)
         bisect.insort(self._waiting, _Waiting(stamp, now, image), key=lambda entry: entry.stamp)
-        if len(self._waiting) > self.capacity:
+        while len(self._waiting) > self.capacity or (
+            len(self._waiting) > _KEPT and now - self._waiting[0].arrival > self.timeout + _MARGIN
+        ):
             del self._waiting[0]
             self.counts.lost_overflow += 1
 
@@ -226,6 +237,7 @@ class FrameSynchronizer:
         """Takes a depth image."""
         self.observe("depth", stamp)
         self._depths.add(stamp, depth)
+        self._depths.trim(self._depths.stamps[-1] - self.timeout - self.slop - _MARGIN, _KEPT)
 
     def _depth_at(self, stamp: float, final: bool) -> Any | None:
         """The nearest depth image, once none that is nearer can come."""

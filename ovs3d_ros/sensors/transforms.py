@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 
 import numpy as np
@@ -18,17 +19,20 @@ _MAX_FRAMES = 5000  # a publisher that makes up names must not fill the memory
 class TransformTree:
     """Every frame with its parent, and where it was in it; poses between two stamps are interpolated."""
 
-    def __init__(self, slop: float, max_gap: float, capacity: int = sys.maxsize):
+    def __init__(self, slop: float, max_gap: float, capacity: int = sys.maxsize, clock_jump: float = math.inf):
         """Takes the tolerances.
 
         Args:
             slop: beyond its first and last stamp a transform holds this long, seconds.
             max_gap: transforms further apart in time are not interpolated between, seconds.
             capacity: transforms kept of each frame; the oldest go.
+            clock_jump: a transform this much older than the newest of its frame means the clock was set back, seconds:
+                the frame's others are forgotten, or a full buffer would throw away every new one as its oldest.
         """
         self._slop = slop
         self._max_gap = max_gap
         self._capacity = capacity
+        self._clock_jump = clock_jump
         self._parents: dict[str, str] = {}
         self._static: dict[str, np.ndarray] = {}
         self._moving: dict[str, PoseBuffer] = {}
@@ -52,7 +56,10 @@ class TransformTree:
         else:
             if child not in self._moving:
                 self._moving[child] = PoseBuffer(self._slop, self._max_gap, self._capacity)
-            self._moving[child].add(stamp, matrix)
+            moving = self._moving[child]
+            if moving.poses.stamps and stamp < moving.poses.stamps[-1] - self._clock_jump:
+                moving.clear()
+            moving.add(stamp, matrix)
 
     def clear(self) -> None:
         """Forgets what moves (the clock jumped); static transforms stay."""
