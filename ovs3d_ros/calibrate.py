@@ -78,11 +78,19 @@ def questions(dataset: Dataset, names: Sequence[str]) -> Questions:
     """Asks a scene for its own classes and for other names, all with and without attributes.
 
     What is labelled but hardly to be seen is asked for neither way.
+
+    Raises:
+        UserError: nothing is left to ask for.
     """
     shown, named = visible_classes(dataset), [name for name in dataset.classes if name]
     present = list(dict.fromkeys([*shown, *map(bare, shown)]))
     there = {*named, *map(bare, named)}
-    return Questions(present, [name for name in dict.fromkeys([*names, *map(bare, names)]) if name not in there])
+    absent = [name for name in dict.fromkeys([*names, *map(bare, names)]) if name not in there]
+    if not present and not absent:
+        raise UserError(f"{dataset.name}: there is nothing to ask for: no class covers {MIN_SHARE:.2%} of {MIN_VIEWS} "
+                        "labelled views, and the other datasets have no class that this one lacks; label more views or "
+                        "name absent things")
+    return Questions(present, absent)
 
 
 def map_scene(pipeline: Ovs3d, dataset: Dataset) -> Iterator[None]:

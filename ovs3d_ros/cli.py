@@ -202,6 +202,7 @@ def _add_calibrate(parser: argparse.ArgumentParser) -> None:
                         help="calibration to write, for --set query.calibration=FILE")
     parser.add_argument("--absent", metavar="A,B", help="names of things that are in none of them, to be asked for as well")
     parser.add_argument("--config", type=Path, metavar="YAML", help="parameters; --set goes over it")
+    parser.add_argument("--format", metavar="NAME", help="nerfstudio, colmap, llff or bag; only where the folders hold several")
     _add_common(parser)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from ovs3d_ros.config import OutputConfig
 from ovs3d_ros.rasterize.spherical import base_colors
+from ovs3d_ros.tensor_file import replacing
 from ovs3d_ros.types import MapSnapshot, QueryResult, UserError
 from ovs3d_ros.visualize import label_colors
 
@@ -65,7 +66,7 @@ def write_cloud(path: str | Path, points: np.ndarray, rgb: np.ndarray, **columns
         columns: [M] float32, uint8, uint32 or int32 each.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the file cannot be written; what was there before stays.
     """
     fields = [("x", "f4"), ("y", "f4"), ("z", "f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1")]
     fields += [(name, values.dtype.str[1:]) for name, values in columns.items()]
@@ -79,7 +80,7 @@ def write_cloud(path: str | Path, points: np.ndarray, rgb: np.ndarray, **columns
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(points)}",
               *[f"property {_PLY_TYPES[kind]} {name}" for name, kind in fields], "end_header", ""]
     try:
-        with open(path, "wb") as file:
+        with replacing(Path(path)) as temporary, open(temporary, "wb") as file:
             file.write("\n".join(header).encode("ascii") + table.tobytes())
     except OSError as error:
         raise UserError(f"{path}: cannot write the point cloud ({error.strerror})") from None

@@ -28,7 +28,7 @@ class ComputeConfig:
     torch_threads: int = leaf(1, "CPU threads of torch; its spinning threads cost more than they bring when other "
                                  "processes share the cores", low=1, high=256)
     rasterizer: str = leaf("auto", "auto: gsplat on a GPU, our own on a CPU", choices=("auto", "cpu", "gsplat"))
-    seed: int = leaf(0, "Seed of all random choices", low=0)
+    seed: int = leaf(0, "Seed of all random choices", low=0, high=2**32 - 1)
 
 
 _FORMATS = "auto", "float32", "bfloat16"

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from ovs3d_ros.config import TrainConfig
 from ovs3d_ros.geometry import matrix_to_quat
 from ovs3d_ros.rasterize.spherical import SH_C0, sh_basis
+from ovs3d_ros.tensor_file import replacing
 from ovs3d_ros.types import UserError
 
 PARAMETERS = ("means", "log_scales", "quats", "opacity_logits", "sh_dc", "sh_rest")
@@ -203,6 +204,9 @@ def write_ply(path: str | Path, params: dict[str, torch.Tensor]) -> None:
     Args:
         path: file to write.
         params: parameters in the stored form, see `PARAMETERS`.
+
+    Raises:
+        UserError: the file cannot be written; what was there before stays.
     """
     count, rest = params["means"].shape[0], params["sh_rest"].shape[1]
     names = (["x", "y", "z", "nx", "ny", "nz"] + [f"f_dc_{i}" for i in range(3)]
@@ -215,7 +219,7 @@ def write_ply(path: str | Path, params: dict[str, torch.Tensor]) -> None:
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {count}",
               *[f"property float {name}" for name in names], "end_header", ""]
     try:
-        with open(path, "wb") as file:
+        with replacing(Path(path)) as temporary, open(temporary, "wb") as file:
             file.write("\n".join(header).encode("ascii"))
             file.write(np.ascontiguousarray(table).tobytes())
     except OSError as error:

@@ -7,7 +7,7 @@ before anything is used and never unpickles.
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import torch
@@ -99,6 +99,9 @@ def _assemble(path: Path, header: dict, tensors: dict[str, torch.Tensor]) -> tup
     meta, names, frames = header["meta"], list(header["names"]), len(header["cameras"])
     if not isinstance(meta, dict) or not isinstance(meta.get("config", {}), dict) or len(names) != frames:
         raise UserError(f"{path}: the header's meta or names are garbled; make the map anew")
+    for name in names:  # they become names of files
+        if not isinstance(name, str) or PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+            raise UserError(f"{path}: keyframe name {name!r} leads out of a folder; make the map anew")
     params = {name: tensors[name] for name in PARAMETERS}
     count = params["means"].shape[0]
     codec, selection = None, torch.zeros(count, 0)

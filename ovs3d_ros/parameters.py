@@ -58,7 +58,7 @@ def _checked_scalar(spec: Leaf, kind: type, value: Any) -> Any:
     if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
         try:
             value = float(value)  # YAML reads 1 as an integer and 1e-4 as a string
-        except ValueError:
+        except (ValueError, OverflowError):
             raise UserError(f"{spec.path}: expected a number, got {value!r}") from None
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise UserError(f"{spec.path}: expected {kind.__name__}, got {value!r}")
@@ -66,6 +66,6 @@ def _checked_scalar(spec: Leaf, kind: type, value: Any) -> Any:
         raise UserError(f"{spec.path}: {value!r} is none of {', '.join(spec.choices)}")
     if kind in (int, float):
         low, high = -math.inf if spec.low is None else spec.low, math.inf if spec.high is None else spec.high
-        if not (math.isfinite(value) and low <= value <= high):
+        if not low <= value <= high or value in (math.inf, -math.inf):  # nor NaN, which no comparison holds for
             raise UserError(f"{spec.path}: {value!r} is outside [{low}, {high}] {spec.unit}".rstrip())
     return value

@@ -11,21 +11,25 @@ MAX_PROMPTS, MAX_PROMPT_LENGTH = 64, 256
 
 
 def check_prompts(prompts: list[str], what: str = "prompt") -> list[str]:
-    """Returns the prompts, or the negatives if that is `what` they are, stripped of blanks.
+    """Returns the prompts, or the negatives if that is `what` they are, on one line each and without needless blanks.
 
     Raises:
-        UserError: none or too many prompts, or an empty or overlong one.
+        UserError: none or too many prompts, or an empty or overlong one, or one that is no text.
     """
     if not prompts:
         raise UserError(f"no {what}: name at least one object, for example \"red mug\"")
     if len(prompts) > MAX_PROMPTS:
         raise UserError(f"{len(prompts)} {what}s: at most {MAX_PROMPTS} per query; split the list")
-    stripped = [p.strip() for p in prompts]
+    stripped = [" ".join(p.split()) for p in prompts]
     for index, prompt in enumerate(stripped):
         if not prompt:
             raise UserError(f"{what} {index + 1} is empty: name an object, for example \"red mug\"")
         if len(prompt) > MAX_PROMPT_LENGTH:
             raise UserError(f"{what} {index + 1} has {len(prompt)} characters: at most {MAX_PROMPT_LENGTH}")
+        try:
+            prompt.encode("utf-8")
+        except UnicodeEncodeError:
+            raise UserError(f"{what} {index + 1} is not valid UTF-8: set the terminal to UTF-8 and type it again") from None
     return stripped
 
 

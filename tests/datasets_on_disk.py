@@ -64,6 +64,18 @@ def write_nerfstudio(root: Path) -> Path:
     return root
 
 
+def write_two_cameras(root: Path) -> Path:
+    """The nerfstudio scene with its images as `images/left/a.png` and `images/right/a.png`."""
+    document = transforms()
+    write_images(root)
+    for frame, camera, name in zip(document["frames"], ("left", "right"), "ab"):
+        (root / "images" / camera).mkdir()
+        (root / "images" / f"{name}.png").rename(root / "images" / camera / "a.png")
+        frame["file_path"] = f"images/{camera}/a.png"
+    write_transforms(root, document)
+    return root
+
+
 def write_colmap_text(root: Path, camera: str = f"PINHOLE {WIDTH} {HEIGHT} 100 100 32 24") -> Path:
     """Images listed in reverse, one with 2D points and one with a blank points line, as COLMAP writes them."""
     write_images(root)

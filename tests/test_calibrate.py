@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,29 @@ def test_bad_calls_are_one_line(scenes, tmp_path, capsys):
     for arguments, words in ((scenes[:1], "two labelled datasets"), ([*scenes, tmp_path / "bare"], "no dataset found")):
         assert ovs3d("calibrate", *arguments, "-o", tmp_path / "c.json", "--set", ENCODER, *SETTINGS) == 2
         assert words in capsys.readouterr().err and not (tmp_path / "c.json").exists()
+
+
+def test_nothing_to_ask_for_is_one_line_before_any_mapping(scenes, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("ovs3d_ros.commands.calibrate.Ovs3d", None)
+    for name in ("one", "two"):  # equal classes, and two labelled views of ten
+        room = shutil.copytree(scenes[0], tmp_path / name)
+        for label in sorted((room / "labels").iterdir())[2:]:
+            label.unlink()
+    assert ovs3d("calibrate", tmp_path / "one", tmp_path / "two", "-o", tmp_path / "c.json", *SETTINGS) == 2
+    err = capsys.readouterr().err
+    assert "one: there is nothing to ask for" in err and err.count("\n") == 1
+
+
+def test_a_full_disk_leaves_the_earlier_calibration(scenes, tmp_path, capsys, monkeypatch):
+    (tmp_path / "c.json").write_text("earlier")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    assert ovs3d("calibrate", *scenes, "-o", tmp_path / "c.json", "--set", ENCODER, *SETTINGS) == 2
+    told = capsys.readouterr()
+    assert "AUROC" in told.out and "No space left" in told.err and (tmp_path / "c.json").read_text() == "earlier"
 
 
 def asked(rng: np.random.Generator, count: int = 60, noise: float = 0.05) -> Asked:

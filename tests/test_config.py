@@ -50,6 +50,9 @@ def test_override_replaces_one_leaf_and_leaves_the_original() -> None:
     ("clip.crop_divisors", ["wide"], ["clip.crop_divisors", "wide"]),
     ("clip.crop_divisors", [0.0, 3.0], ["outside"]),
     ("query.negatives", [7], ["expected str"]),
+    ("compute.seed", 2**64, ["outside"]),
+    ("map.max_gaussians", 10**400, ["outside"]),
+    ("train.lr_means", 10**400, ["expected a number"]),
 ])
 def test_bad_values_are_refused_by_name(path: str, value, words: list[str]) -> None:
     with pytest.raises(UserError) as caught:

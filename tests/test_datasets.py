@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 from pathlib import Path
 
@@ -119,6 +120,44 @@ def test_labels_folder_serves_every_format_and_palette_images_keep_their_indices
         assert dataset[1].labels[2, 3] == 2 and np.count_nonzero(dataset[1].labels) == 1
 
 
+def test_labels_of_two_cameras_lie_in_folders_like_their_images(tmp_path):
+    root = disk.write_two_cameras(tmp_path)
+    (root / "classes.txt").write_text("1 chair\n2 mug\n")
+    for label, camera in enumerate(("left", "right"), start=1):
+        (root / "labels" / camera).mkdir(parents=True)
+        Image.fromarray(np.full((48, 64), label, np.uint8)).save(root / "labels" / camera / "a.png")
+    dataset = open_dataset(root)
+    assert [int(frame.labels.max()) for frame in dataset] == [1, 2]
+    (root / "classes.txt").write_text("nonsense")
+    without = open_dataset(root, labels=False)
+    assert not without.has_labels and without.classes is None and without[0].labels is None
+
+
+def test_colmap_reads_one_model_and_names_the_others(tmp_path, caplog):
+    root = disk.write_colmap_text(tmp_path)
+    shutil.copytree(root / "sparse" / "0", root / "sparse" / "1")
+    (root / "sparse" / "2").mkdir()  # broken
+    assert len(open_dataset(root)) == 2
+    assert f"sparse/0: only this model of 2 images is read, not {root}/sparse/1 (2 images);" in caplog.text
+
+
+def test_colmap_cameras_that_no_image_uses_do_not_matter(tmp_path):
+    root = disk.write_colmap_text(tmp_path)
+    cameras = root / "sparse" / "0" / "cameras.txt"
+    cameras.write_text(cameras.read_text() + "8 OPENCV_FISHEYE 64 48 100 100 32 24 0 0 0 0\n")
+    assert len(open_dataset(root)) == 2
+
+
+@pytest.mark.parametrize("kind", [">u2", "<u4", ">u4", ">i4", ">f4", ">f8"])
+def test_depth_arrays_of_either_byte_order(tmp_path, kind):
+    root = disk.write_nerfstudio(tmp_path)
+    np.save(root / "depth.npy", np.full((48, 64), 1500).astype(kind))
+    document = disk.transforms()
+    document["frames"][0]["depth_file_path"] = "depth.npy"
+    disk.write_transforms(root, document)
+    assert open_dataset(root)[0].depth[7, 9] == pytest.approx(1.5)
+
+
 def test_label_file_path_of_a_frame(tmp_path):
     root = disk.write_nerfstudio(tmp_path)
     Image.fromarray(np.full((24, 32), 1, dtype=np.uint8)).save(root / "half_size.png")
@@ -199,12 +238,13 @@ def test_frames_are_read_when_asked_for(tmp_path):
 
 
 @pytest.mark.parametrize("binary", [False, True])
-def test_sparse_points_of_nerfstudio(tmp_path, binary):
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_sparse_points_of_nerfstudio(tmp_path, binary, end):
     root = disk.write_nerfstudio(tmp_path)
     properties = "".join(f"property {kind} {name}\n" for kind, name in
                          [*(("float", axis) for axis in "xyz"), *(("uchar", c) for c in ("red", "green", "blue"))])
     kind = "binary_little_endian" if binary else "ascii"
-    head = f"ply\nformat {kind} 1.0\nelement vertex 2\n{properties}end_header\n".encode()
+    head = f"ply\nformat {kind} 1.0\nelement vertex 2\n{properties}end_header\n".replace("\n", end).encode()
     dtype = [(axis, "<f4") for axis in "xyz"] + [(c, "u1") for c in "rgb"]
     rows = [(5.0, 1.0, 3.5, 250, 20, 30), (0.0, 0.5, 2.0, 1, 2, 3)]
     body = np.array(rows, dtype=dtype).tobytes() if binary else "\n".join(" ".join(map(str, r)) for r in rows).encode()

@@ -44,6 +44,12 @@ TRANSFORMS = {
     "a list": (lambda d: [], "transforms.json: expected a JSON object"),
     "no frames": (lambda d: {**d, "frames": []}, "transforms.json: 'frames' is missing or empty"),
     "missing image": (lambda d: frame(d, file_path="images/c.png"), "images/c.png: no such file"),
+    "the root as image": (lambda d: frame(d, file_path="/"), "no such file (named by"),
+    "endless image name": (lambda d: frame(d, file_path="x" * 300), "x: no such file (named by"),
+    "endless focal": (lambda d: {**d, "fl_x": 10**400}, "fl_x is inf; expected a finite number"),
+    "endless number": (lambda d: json.dumps(d)[:-1] + ', "k1": ' + "9" * 5000 + "}", "transforms.json: not valid JSON"),
+    "endless pose": (lambda d: pose(d, 0, 3, 10**400), "frame 1 (b.png): transform_matrix is not"),
+    "is_fisheye": (lambda d: {**d, "is_fisheye": True}, "camera model is_fisheye is not supported"),
     "no file_path": (lambda d: frame(d, file_path=None), "frame 1: file_path is None"),
     "NaN pose": (lambda d: pose(d, 0, 3, float("nan")), "frame 1 (b.png): pose has NaN"),
     "text in pose": (lambda d: pose(d, 0, 3, "x"), "frame 1 (b.png): transform_matrix is not"),
@@ -249,6 +255,9 @@ COLMAP_TEXT = {
     "zero quaternion": ("images", "1 0 0 0 0 0 0 0 7 a.png\n", "quaternion (0.0, 0.0, 0.0, 0.0)"),
     "NaN translation": ("images", "1 1 0 0 0 nan 0 0 7 a.png\n", "image a.png: pose has NaN"),
     "missing image": ("images", "1 1 0 0 0 0 0 0 7 z.png\n", "images/z.png: no such file"),
+    "no points lines": ("images", "1 1 0 0 0 0 0 0 7 a.png\n2 1 0 0 0 0 0 0 7 b.png\n",
+                        "no line of 2D points follows image a.png"),
+    "endless image name": ("images", f"1 1 0 0 0 0 0 0 7 {'x' * 300}\n", "x: no such file"),
     "short row": ("images", "1 1 0 0 0\n", "images.txt: truncated or not a COLMAP file"),
     "NaN point": ("points3D", "1 nan 0 0 1 2 3 0.5", "points3D.txt: has points that are not finite"),
     "short point": ("points3D", "1 0 0 0", "points3D.txt: truncated or not a COLMAP file"),
@@ -285,3 +294,33 @@ def test_missing_files_and_folders(tmp_path):
     root = disk.write_llff(tmp_path / "empty")
     (root / "images").rename(root / "pictures")
     assert f"{root}: no images folder" in refusal(root)
+
+
+def test_labels_that_might_belong_to_several_images(tmp_path):
+    root = disk.write_two_cameras(tmp_path)
+    (root / "labels").mkdir()
+    (root / "classes.txt").write_text("1 wall\n")
+    Image.fromarray(np.full((48, 64), 1, np.uint8)).save(root / "labels" / "a.png")
+    assert "labels/a.png: several images are named a; put their labels into the subfolders" in refusal(root)
+
+
+def test_a_label_image_is_its_own_images_and_nobody_elses(tmp_path):
+    """`images/a.png` and `images/right/a.png`: the label of the first one is no label of the second."""
+    root = disk.write_two_cameras(tmp_path)
+    (root / "images" / "left" / "a.png").rename(root / "images" / "a.png")
+    document = disk.transforms()
+    for entry, name in zip(document["frames"], ("a.png", "right/a.png")):
+        entry["file_path"] = f"images/{name}"
+    disk.write_transforms(root, document)
+    (root / "labels" / "right").mkdir(parents=True)
+    (root / "classes.txt").write_text("1 wall\n")
+    Image.fromarray(np.full((48, 64), 1, np.uint8)).save(root / "labels" / "a.png")
+    assert "several images are named a" in refusal(root)
+    Image.fromarray(np.full((48, 64), 1, np.uint8)).save(root / "labels" / "right" / "a.png")
+    read_all(root)
+
+
+def test_annotations_that_might_belong_to_several_images(tmp_path):
+    root = disk.write_two_cameras(tmp_path)
+    disk.write_annotation(root / "label", "a.jpg", (disk.WIDTH, disk.HEIGHT), [])
+    assert "several images are named a" in refusal(root)

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from ovs3d_ros import demo
+from ovs3d_ros.config import Config
 from ovs3d_ros.datasets import open_dataset
 from ovs3d_ros.datasets.ply import read_points
 from ovs3d_ros.demo import processes
@@ -121,9 +122,14 @@ def test_bag_holds_the_frames_of_the_scene():
 
 
 def test_demo_in_one_process(part_of_the_scene, tmp_path):
+    (tmp_path / "overlays").mkdir()
+    for name in ("mine.png", "topic_label.png"):
+        (tmp_path / "overlays" / name).write_text("earlier")
     report, how = demo.make_demo(tmp_path, False, QUICK, rate=10.0, scene_path=part_of_the_scene)
     assert "without ROS" in how
     check_run(tmp_path, report, num_frames=13)
+    assert (tmp_path / "overlays" / "mine.png").is_file(), "only the demo's own files are removed"
+    assert not (tmp_path / "overlays" / "topic_label.png").exists(), "no topic was shown this time"
 
 
 @pytest.mark.slow
@@ -136,6 +142,28 @@ def test_demo_over_ros(part_of_the_scene, tmp_path):
     assert label.shape[:2] == (120, 160) and label.max() > 0
     cloud = np.load(tmp_path / "logs" / "query_cloud.npy")
     assert {"x", "y", "z", "label", "instance", "score"} <= set(cloud.dtype.names) and cloud["label"].max() > 0
+
+
+def test_only_the_demos_own_logs_are_removed(part_of_the_scene, tmp_path, monkeypatch):
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    for name in ("answers.json", "node.log", "python3_12_1795266850536.log", "notes.txt", "flight.log"):
+        (logs / name).write_text("earlier")
+
+    def stop(*_: object) -> None:
+        raise ProcessFailed("stopped")
+
+    monkeypatch.setattr(processes, "running", stop)
+    with pytest.raises(ProcessFailed, match="stopped"):
+        processes.run_processes(read_scene(part_of_the_scene), Config(), 1.0, tmp_path / "demo.ovs3d", lambda _: None)
+    earlier = {path.name for path in logs.iterdir() if path.read_text() == "earlier"}
+    assert earlier == {"notes.txt", "flight.log"}
+
+
+def test_a_report_that_cannot_be_written_is_refused_at_the_start(tmp_path):
+    with pytest.raises(UserError, match="no: .*create it|does not exist"):
+        demo.run(tmp_path / "out", False, {}, json_path=str(tmp_path / "no" / "r.json"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_bad_settings_are_bad_input(tmp_path):

@@ -11,8 +11,8 @@ from ovs3d_ros.types import UserError
 
 
 def test_prompts_are_stripped_and_checked() -> None:
-    assert check_prompts([" red mug ", "sofa"]) == ["red mug", "sofa"]
-    for prompts, word in (([], "no prompt"), (["a", "  "], "prompt 2 is empty"), (["x" * 257], "257 characters"),
+    assert check_prompts([" red mug ", "so\n fa"]) == ["red mug", "so fa"]
+    for prompts, word in (([], "no prompt"), (["a", "  "], "prompt 2 is empty"), (["x" * 257], "257 characters"), (["caf\udce9"], "prompt 1 is not valid UTF-8"),
                           (["a"] * (MAX_PROMPTS + 1), "at most")):
         with pytest.raises(UserError, match=word):
             check_prompts(prompts)

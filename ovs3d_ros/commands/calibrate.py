@@ -12,6 +12,7 @@ from ovs3d_ros.commands import common
 from ovs3d_ros.datasets import Dataset, open_dataset
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query import check_prompts
+from ovs3d_ros.tensor_file import write_text
 from ovs3d_ros.types import UserError
 
 _MIN_SCENES = 2  # each is judged by what the others taught
@@ -21,29 +22,30 @@ def run(options: argparse.Namespace) -> int:
     """Maps the datasets one by one, asks for what they show and for what only others show, and writes the fit.
 
     Raises:
-        UserError: fewer than two datasets, one without labels, or bad settings or output.
+        UserError: fewer than two datasets, one without labels or with nothing to ask for, or bad settings or output.
     """
     config = common.read_config(options)
     output = common.check_output_file(options.output)
-    common.check_json(options.json)
+    common.check_json(options.json, output)
     absent = check_prompts(options.absent.split(","), "absent name") if options.absent else []
-    datasets = [open_dataset(path, config=config) for path in options.data]
+    datasets = [open_dataset(path, format=options.format, config=config) for path in options.data]
     names = _names(datasets, options.data, absent)
+    asked = [calibrate.questions(dataset, names) for dataset in datasets]
     pipeline = Ovs3d(config)
     distractors = tuple(dict.fromkeys([*names, *map(calibrate.bare, names)]))
     pipeline.calibration = dataclasses.replace(pipeline.calibration, distractors=distractors)
     scenes = []
-    for dataset in datasets:
+    for dataset, questions in zip(datasets, asked):
         with common.progress(options, len(dataset), f"mapping {dataset.name}", "frame") as bar:
             for _ in calibrate.map_scene(pipeline, dataset):
                 bar.update()
-        scenes.append(calibrate.ask(pipeline, dataset, calibrate.questions(dataset, names)))
+        scenes.append(calibrate.ask(pipeline, dataset, questions))
     fitted, figures = calibrate.fit(scenes), calibrate.leave_one_out(scenes)
     source = f"{len(scenes)} labelled scenes, {figures['all']['prompts']} prompts (ovs3d calibrate)"
     document = dict(name=pipeline.clip.name, query=dict(fitted, distractors=distractors, source=source))
-    output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    common.say(options, _summary(output, pipeline.clip.name, figures))  # first: a full disk must not take it away
+    write_text(output, json.dumps(document, indent=1) + "\n")
     common.write_json(options.json, figures)
-    common.say(options, _summary(output, pipeline.clip.name, figures))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What the commands share: settings, output checks, progress, pictures of a map, JSON."""
+"""What the commands share: settings, output checks, files whole or not at all, progress, JSON."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ import json
 import math
 import resource
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ovs3d_ros import config_io
 from ovs3d_ros.config import Config, override
+from ovs3d_ros.tensor_file import check_target, check_writable, replacing, write_text
 from ovs3d_ros.types import UserError
 
 if TYPE_CHECKING:
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
     from tqdm import tqdm
 
 STDOUT = "-"  # as the argument of --json
@@ -42,18 +44,19 @@ def read_config(options: argparse.Namespace) -> Config:
     return override(base, settings(options))
 
 
-def check_output_file(path: Path) -> Path:
+def check_output_file(path: Path, *used: Path) -> Path:
     """Returns the path if a file can be written there; nothing long starts before.
 
+    Args:
+        path: the file to write.
+        used: files of this command that must not be overwritten: what it reads, and its other outputs.
+
     Raises:
-        UserError: it is a folder, or its folder is missing or not writable.
+        UserError: as `check_target`, or it is one of those files.
     """
-    path = path.expanduser()
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder; give a file name, for example {path / 'out'}")
-    if not path.parent.is_dir():
-        raise UserError(f"{path}: the folder {path.parent} does not exist; create it first")
-    _check_writable(path.parent)
+    path = check_target(path)
+    if path.resolve() in [other.expanduser().resolve() for other in used]:
+        raise UserError(f"{path}: this command uses the file otherwise and would overwrite it; give another name")
     return path
 
 
@@ -68,21 +71,14 @@ def make_output_folder(path: Path) -> Path:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{path}: cannot create this folder ({error.strerror}); choose another") from None
-    _check_writable(path)
+    check_writable(path)
     return path
 
 
-def _check_writable(folder: Path) -> None:
-    try:
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise UserError(f"{folder}: cannot write there ({error.strerror}); choose another folder") from None
-
-
-def check_json(target: str | None) -> None:
-    """Raises UserError unless the target of `--json` can be written."""
+def check_json(target: str | None, *used: Path) -> None:
+    """Raises UserError unless the target of `--json` can be written; `used` as for `check_output_file`."""
     if target not in (None, STDOUT):
-        check_output_file(Path(target))
+        check_output_file(Path(target), *used)
 
 
 def write_json(target: str | None, document: Any) -> None:
@@ -93,10 +89,20 @@ def write_json(target: str | None, document: Any) -> None:
     if target == STDOUT:
         sys.stdout.write(text)
         return
+    write_text(Path(target).expanduser(), text)
+
+
+def save_picture(path: Path, image: Image.Image, notes: PngInfo | None = None) -> None:
+    """Writes a PNG, with notes in it if given, whole or not at all.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     try:
-        Path(target).expanduser().write_text(text, encoding="utf-8")
+        with replacing(path) as temporary:
+            image.save(temporary, format="PNG", pnginfo=notes)
     except OSError as error:
-        raise UserError(f"{target}: cannot write the JSON ({error.strerror})") from None
+        raise UserError(f"{path}: cannot write this picture ({error.strerror})") from None
 
 
 def _plain(value: Any) -> Any:

@@ -33,11 +33,11 @@ def run(options: argparse.Namespace) -> int:
     check_threshold(options.threshold)
     if options.threshold is not None and not asks:
         raise UserError(f"--threshold {options.threshold}: protocol {options.protocol} has no threshold; leave it out")
-    common.check_json(options.json)
-    dataset = open_dataset(options.data, format=options.format)
+    common.check_json(options.json, options.map)
+    pipeline = load_semantic_map(options.map, values)
+    dataset = open_dataset(options.data, format=options.format, config=pipeline.config)
     indices = split_holdout(len(dataset), options.holdout)[0] if options.holdout else range(len(dataset))
     indices = _annotated(options, dataset, indices) if asks else _labelled(options, dataset, indices)
-    pipeline = load_semantic_map(options.map, values)
     score, how = (_ask if asks else _segment)(options, pipeline, dataset, indices)
     common.write_json(options.json, score.as_json() | how)
     rows = [f"  {name:<24} {'-' if np.isnan(iou) else f'{iou:.3f}'}" for name, iou in score.per_class.items()]

@@ -15,7 +15,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UserError: the map or the output cannot be used.
     """
-    output = common.check_output_file(options.output)
+    output = common.check_output_file(options.output, options.map)
     params, _ = load_map(options.map)
     write_ply(output, params)
     common.say(options, f"{output}: {params['means'].shape[0]} Gaussians")

@@ -11,13 +11,14 @@ import numpy as np
 from ovs3d_ros.commands import common
 from ovs3d_ros.config import Config
 from ovs3d_ros.datasets import Dataset, open_dataset, split_holdout
-from ovs3d_ros.evaluate import psnr, psnr_aligned, ssim
+from ovs3d_ros.evaluate import SSIM_WINDOW, psnr, psnr_aligned, ssim
 from ovs3d_ros.mapper import StepStats
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.types import UserError
 
 _BUNDLED_WARNING = ("ovs3d: warning: clip.model is 'bundled', a small offline model that knows the rendered demo "
                     "world only; for real scenes use --set clip.model=ViT-B-16")
+_DEPTH_SAMPLES = 8  # frames looked at to say why no depth was used
 
 
 def run(options: argparse.Namespace) -> int:
@@ -28,9 +29,9 @@ def run(options: argparse.Namespace) -> int:
     """
     started = time.monotonic()
     config = common.read_config(options)
-    output = common.check_output_file(options.output)
-    common.check_json(options.json)
-    dataset = open_dataset(options.data, 0 if options.clip else config.map.image_size, options.format, config)
+    output = common.check_output_file(options.output, options.data)
+    common.check_json(options.json, output)
+    dataset = open_dataset(options.data, 0 if options.clip else config.map.image_size, options.format, config, labels=False)
     held_out, training = split_holdout(len(dataset), options.holdout)
     if options.clip and config.clip.model == "bundled":
         sys.stderr.write(_BUNDLED_WARNING + "\n")
@@ -38,8 +39,11 @@ def run(options: argparse.Namespace) -> int:
     _add_frames(options, pipeline, dataset, training)
     _optimize(options, pipeline, config.train.final_steps)
     _relift(options, pipeline)
-    quality = _hold_out_quality(options, pipeline, config, held_out)
     pipeline.save(output)
+    try:
+        quality = _hold_out_quality(options, pipeline, config, held_out)
+    except UserError as error:
+        raise UserError(f"{error}; the map is finished and in {output}, only its quality is not known") from None
     stats = pipeline.stats
     report = dict(**quality, num_gaussians=stats["num_gaussians"], keyframes=stats["keyframes"], steps=stats["steps"],
                   seconds=round(time.monotonic() - started, 2), peak_memory_mib=round(common.peak_memory_mib(), 1))
@@ -58,8 +62,21 @@ def _add_frames(options: argparse.Namespace, pipeline: Ovs3d, dataset: Dataset, 
             bar.set_postfix(keyframes=str(stats["keyframes"]), Gaussians=str(stats["num_gaussians"]), refresh=False)
             bar.update()
     if not pipeline.stats["num_gaussians"]:
-        raise UserError(f"{options.data}: no Gaussian could be seeded from {len(indices)} frames; it takes depth, "
-                        "COLMAP points, or at least two overlapping views from different places")
+        raise UserError(f"{options.data}: no Gaussian could be seeded from {len(indices)} frames; "
+                        + (_depth_remedy(dataset, indices, pipeline.config) if dataset.has_depth else
+                           "it takes depth, COLMAP points, or at least two overlapping views from different places"))
+
+
+def _depth_remedy(dataset: Dataset, indices: list[int], config: Config) -> str:
+    """What the depth of a few frames says about why none of it was used."""
+    chosen = indices[::max(1, len(indices) // _DEPTH_SAMPLES)]
+    depths = [depth[depth > 0] for depth in (dataset[index].depth for index in chosen) if depth is not None]
+    values = np.concatenate([np.zeros(0), *depths])
+    if not len(values):
+        return "their depth images hold no depth; restore them"
+    return (f"their median depth is {np.median(values):.4g} m, and depth beyond seed.max_depth = "
+            f"{config.seed.max_depth:g} m is ignored; mend the unit (depth_unit_m in transforms.json) or raise "
+            "seed.max_depth")
 
 
 def _optimize(options: argparse.Namespace, pipeline: Ovs3d, steps: int) -> None:
@@ -81,18 +98,21 @@ def _relift(options: argparse.Namespace, pipeline: Ovs3d) -> None:
 
 def _hold_out_quality(options: argparse.Namespace, pipeline: Ovs3d, config: Config,
                       held_out: list[int]) -> dict[str, float | None]:
-    """Means over the held-out frames at the mapping resolution; None without any."""
+    """Means over the held-out frames at the mapping resolution; None without any, and where a frame is too small."""
     measures = dict(psnr_holdout=psnr, psnr_holdout_aligned=psnr_aligned, ssim_holdout=ssim)
+    unknown: dict[str, float | None] = dict.fromkeys(measures)
     if not held_out:
-        return dict.fromkeys(measures)
-    dataset = open_dataset(options.data, config.map.image_size, options.format, config)
+        return unknown
+    dataset = open_dataset(options.data, config.map.image_size, options.format, config, labels=False)
+    if any(min(dataset.cameras[index].width, dataset.cameras[index].height) < SSIM_WINDOW for index in held_out):
+        del measures["ssim_holdout"]
     snapshot = pipeline.snapshot()
     rows = []
     for index in held_out:
         frame = dataset[index]
         rgb = pipeline.render(frame.camera, frame.camtoworld, snapshot).rgb.cpu().numpy()
         rows.append([measure(rgb, frame.image) for measure in measures.values()])
-    return {name: round(float(value), 4) for name, value in zip(measures, np.mean(rows, axis=0))}
+    return unknown | {name: round(float(value), 4) for name, value in zip(measures, np.mean(rows, axis=0))}
 
 
 def _summary(report: dict, held_out: int) -> str:
@@ -100,5 +120,6 @@ def _summary(report: dict, held_out: int) -> str:
             f"{report['seconds']:.0f} s, {report['peak_memory_mib']:.0f} MiB")
     if held_out:
         text += (f"; {held_out} held-out views: PSNR {report['psnr_holdout']:.2f} dB "
-                 f"(aligned {report['psnr_holdout_aligned']:.2f}), SSIM {report['ssim_holdout']:.3f}")
+                 f"(aligned {report['psnr_holdout_aligned']:.2f})")
+        text += "" if report["ssim_holdout"] is None else f", SSIM {report['ssim_holdout']:.3f}"
     return text

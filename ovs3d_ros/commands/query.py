@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from PIL import Image
 
 from ovs3d_ros import clouds, visualize
 from ovs3d_ros.commands import common
+from ovs3d_ros.datasets.text import read_text
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query import check_prompts
+from ovs3d_ros.tensor_file import write_text
 from ovs3d_ros.types import MapSnapshot, QueryResult, UserError
 
 MAX_VIEWS = 8
@@ -20,6 +23,9 @@ _CANDIDATES = 32  # keyframes that are looked at to choose the views from
 _GLANCE = 120  # longer side of the small renders they are judged by, px
 _OVERLAY_WIDTH = 960
 _ALL_ROUND = 0.95  # of the horizon
+_PICTURE_FOLDERS = ("masks", "overlays")
+_MANIFEST = "query_pictures.txt"  # in an answer's folder: the pictures that the answer left in those
+_MAX_NAME = 200  # bytes of a file name
 
 
 def run(options: argparse.Namespace) -> int:
@@ -34,8 +40,8 @@ def run(options: argparse.Namespace) -> int:
     check_threshold(options.threshold)
     if options.max_instances < 0:
         raise UserError(f"--max-instances {options.max_instances}: give 0 (all) or more")
-    common.check_json(options.json)
-    folder = common.make_output_folder(options.output) if options.output else None
+    common.check_json(options.json, options.map)
+    folder = _answer_folder(options.output) if options.output else None
     pipeline = load_semantic_map(options.map, values)
     snapshot = pipeline.snapshot()
     result = pipeline.query(prompts, negatives=negatives, mode=options.mode, threshold=options.threshold,
@@ -55,6 +61,21 @@ def run(options: argparse.Namespace) -> int:
     if folder is not None:
         common.say(options, f"{folder}: objects.json, cloud.ply, masks/, overlays/")
     return 0
+
+
+def _answer_folder(path: Path) -> Path:
+    """Creates the folder of an answer if need be; an earlier answer in it will be replaced.
+
+    Raises:
+        UserError: it cannot be written, or holds files of the same names that no earlier answer left.
+    """
+    folder = common.make_output_folder(path)
+    if not (folder / _MANIFEST).is_file():
+        for part in (folder / name for name in ("objects.json", "cloud.ply", *_PICTURE_FOLDERS)):
+            if part.exists() and not (part.is_dir() and not any(part.iterdir())):
+                raise UserError(f"{part}: is no answer of `ovs3d query`, which would overwrite it; choose another folder "
+                                "or move it away")
+    return folder
 
 
 def check_threshold(threshold: float | None) -> None:
@@ -97,23 +118,45 @@ def write_answer(folder: Path, pipeline: Ovs3d, snapshot: MapSnapshot, result: Q
         result: the answer.
         how: mode, negatives and threshold it was asked with, as `Ovs3d.render_labels` takes them.
     """
+    names = _picture_names(snapshot, choose_views(pipeline, snapshot, result, how))
+    _renew_pictures(folder, list(names))
     shown = clouds.visible_points(snapshot, pipeline.config.output)
     points, rgb = clouds.point_columns(snapshot, shown)
     clouds.write_cloud(folder / "cloud.ply", points, **clouds.answer_columns(result, shown, rgb))
-    for name in ("masks", "overlays"):
-        common.make_output_folder(folder / name)
-        for old in (folder / name).glob("*.png"):  # an earlier answer's views must not pass for this one's
-            old.unlink()
     text = "".join(f"{label} {prompt}\n" for label, prompt in enumerate(result.prompts, start=1))
-    (folder / "masks" / "classes.txt").write_text(text, encoding="utf-8")
-    for index in choose_views(pipeline, snapshot, result, how):
+    write_text(folder / "masks" / "classes.txt", text)
+    for name, index in names.items():
         camera, pose = snapshot.cameras[index], snapshot.camtoworlds[index]
         labels, _ = pipeline.render_labels(result, camera, pose, snapshot, **how)
-        name = f"{snapshot.names[index] or f'keyframe_{index:05d}'}.png"
         save_mask(folder / "masks" / name, labels, len(result.prompts))
         picture = visualize.to_uint8(pipeline.render(camera, pose, snapshot).rgb.cpu().numpy())
         picture = visualize.overlay(picture, labels, width=_OVERLAY_WIDTH)
-        Image.fromarray(visualize.add_legend(picture, legend(result))).save(folder / "overlays" / name)
+        common.save_picture(folder / "overlays" / name, Image.fromarray(visualize.add_legend(picture, legend(result))))
+
+
+def _picture_names(snapshot: MapSnapshot, views: list[int]) -> dict[str, int]:
+    """A file name for each view, after its keyframe; what a file name cannot hold is replaced."""
+    names: dict[str, int] = {}
+    for index in views:
+        stem = re.sub(r"[/\\\x00-\x1f]", "_", snapshot.names[index]) or f"keyframe_{index:05d}"
+        stem = stem.encode("utf-8", "replace")[:_MAX_NAME].decode("utf-8", "ignore")
+        names[f"{stem}_{index:05d}.png" if f"{stem}.png" in names else f"{stem}.png"] = index
+    return names
+
+
+def _renew_pictures(folder: Path, names: list[str]) -> None:
+    """Removes an earlier answer's pictures, which must not pass for this one's, and notes which come now.
+
+    Only what that answer noted goes: other files in the folders are the user's.
+    """
+    manifest = folder / _MANIFEST
+    for name in read_text(manifest).split("\n") if manifest.is_file() else ():
+        if name.endswith(".png") and Path(name).name == name:
+            for part in _PICTURE_FOLDERS:
+                (folder / part / name).unlink(missing_ok=True)
+    for part in _PICTURE_FOLDERS:
+        common.make_output_folder(folder / part)
+    write_text(manifest, "".join(f"{name}\n" for name in names))
 
 
 def legend(result: QueryResult) -> list[tuple[str, np.ndarray]]:
@@ -129,7 +172,7 @@ def save_mask(path: Path, labels: np.ndarray, count: int) -> None:
     palette = visualize.label_colors(count)
     palette[0] = 0
     image.putpalette(palette.tobytes())
-    image.save(path)
+    common.save_picture(path, image)
 
 
 def choose_views(pipeline: Ovs3d, snapshot: MapSnapshot, result: QueryResult, how: dict[str, Any]) -> list[int]:

@@ -23,9 +23,9 @@ def run(options: argparse.Namespace) -> int:
     values = common.settings(options)
     names = check_prompts(options.names, "name")
     output = common.check_output_file(options.output or options.map)
-    common.check_json(options.json)
-    dataset = open_dataset(options.data, format=options.format)
+    common.check_json(options.json, output, options.map)
     pipeline = load_semantic_map(options.map, values)
+    dataset = open_dataset(options.data, format=options.format, config=pipeline.config)
     snapshot = pipeline.snapshot()
     try:
         chosen = choose_check_views(dataset.camtoworlds, snapshot.camtoworlds, pipeline.config.refine.check_views)

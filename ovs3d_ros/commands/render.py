@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import contextlib
+import os
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 
 import cv2
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from ovs3d_ros import clouds, visualize
 from ovs3d_ros.commands import common
@@ -17,12 +20,17 @@ from ovs3d_ros.commands.paths import keyframe_path, orbit_path
 from ovs3d_ros.commands.query import legend, load_semantic_map
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query import check_prompts
+from ovs3d_ros.tensor_file import replacing
 from ovs3d_ros.types import Camera, MapSnapshot, UserError
 
 CHANNELS = ("rgb", "depth", "features", "segmentation")
 _SAMPLES = 8  # keyframes the range of depths is taken from
+_MAX_IMAGE_SIZE = 8192  # px
+_NUMBERED = re.compile(r"(\d{5}|[1-9]\d{5,})\.png")  # pictures of this command
+_MARK = "Software", "ovs3d render"  # text in each of them
 
 Painter = Callable[[Camera, np.ndarray], np.ndarray]  # camera and pose to an RGB picture of that size
+Sink = Callable[[np.ndarray], None]  # takes the RGB pictures of a flight one by one
 
 
 def run(options: argparse.Namespace) -> int:
@@ -46,13 +54,13 @@ def run(options: argparse.Namespace) -> int:
     if channels is None:
         channels = ["rgb", "depth", *(["features"] if pipeline.clip else []), *(["segmentation"] if prompts else [])]
     painters, strip = make_painters(pipeline, snapshot, channels, prompts)
-    camera = _video_camera(snapshot.cameras[0].fitted(options.image_size))
+    camera = _video_camera(snapshot.cameras[0], options.image_size)
     path = _path(options, pipeline, snapshot)
     with common.progress(options, len(path), "rendering", "frame") as bar, \
-            (_Video(output, options.fps) if video else _Folder(output)) as sink:
+            (_video(output, options.fps) if video else _folder(output)) as write:
         for pose in path:
             tiles = [painters[name](camera, pose) for name in channels]
-            sink.write(_mosaic(tiles if len(tiles) == 1 else list(map(visualize.add_caption, tiles, channels)), strip))
+            write(_mosaic(tiles if len(tiles) == 1 else list(map(visualize.add_caption, tiles, channels)), strip))
             bar.update()
     common.say(options, f"{output}: {len(path)} frames of {', '.join(channels)}")
     return 0
@@ -64,8 +72,8 @@ def _check(options: argparse.Namespace, channels: list[str] | None, prompts: lis
             raise UserError(f"--channels {name}: choose from {', '.join(CHANNELS)}")
     if channels and ("segmentation" in channels) != bool(prompts):
         raise UserError("the channel segmentation and --prompts belong together: name what to segment")
-    if options.frames < 1 or not 1 <= options.fps <= 240 or options.image_size < 0:
-        raise UserError("--frames must be 1 or more, --fps 1 to 240, --image-size 0 or more")
+    if options.frames < 1 or not 1 <= options.fps <= 240 or not 0 <= options.image_size <= _MAX_IMAGE_SIZE:
+        raise UserError(f"--frames must be 1 or more, --fps 1 to 240, --image-size 0 to {_MAX_IMAGE_SIZE}")
     if options.output.suffix and options.output.suffix.lower() != ".mp4" and not options.output.is_dir():
         raise UserError(f"{options.output}: give an .mp4 file, or a folder for pictures")
 
@@ -118,9 +126,11 @@ def _path(options: argparse.Namespace, pipeline: Ovs3d, snapshot: MapSnapshot) -
     return orbit_path(snapshot.camtoworlds, (near + far) / 2, options.frames)
 
 
-def _video_camera(camera: Camera) -> Camera:
-    """Even sides, as video coders want them."""
-    return camera.scaled(camera.width + camera.width % 2, camera.height + camera.height % 2)
+def _video_camera(camera: Camera, image_size: int) -> Camera:
+    """The camera with a longer side of `image_size` pixels (0: its own), smaller or larger; even sides for video coders."""
+    factor = image_size / max(camera.width, camera.height) if image_size else 1.0
+    width, height = (max(1, round(side * factor)) for side in (camera.width, camera.height))
+    return camera.scaled(width + width % 2, height + height % 2)
 
 
 def _mosaic(tiles: list[np.ndarray], entries: list[tuple[str, np.ndarray]]) -> np.ndarray:
@@ -133,43 +143,64 @@ def _mosaic(tiles: list[np.ndarray], entries: list[tuple[str, np.ndarray]]) -> n
     return np.concatenate([picture, picture[-odd:]], axis=0) if odd else picture
 
 
-class _Video:
-    """An MP4 file; complete only after a clean end."""
+@contextlib.contextmanager
+def _video(path: Path, fps: float) -> Iterator[Sink]:
+    """What appends RGB pictures of one size to an MP4 file, which is there after a clean end.
 
-    def __init__(self, path: Path, fps: float) -> None:
-        self._path, self._fps = path, fps
-        self._writer: cv2.VideoWriter | None = None
+    Raises:
+        UserError: the video cannot be written, or is not whole: OpenCV itself says nothing when the disk is full.
+    """
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # it would add lines to our error
+    writer, count = cv2.VideoWriter(), 0
+    try:
+        with replacing(path, ".mp4") as temporary:
+            def write(picture: np.ndarray) -> None:
+                nonlocal count
+                if not count:
+                    size = picture.shape[1], picture.shape[0]
+                    if not writer.open(str(temporary), cv2.VideoWriter_fourcc(*"mp4v"), fps, size):
+                        raise UserError(f"{path}: OpenCV cannot write MP4 here; give a folder to get pictures")
+                writer.write(np.ascontiguousarray(picture[..., ::-1]))
+                count += 1
 
-    def __enter__(self) -> _Video:
-        return self
-
-    def write(self, picture: np.ndarray) -> None:
-        """Appends an RGB picture; all must be of one size."""
-        if self._writer is None:
-            size = picture.shape[1], picture.shape[0]
-            self._writer = cv2.VideoWriter(str(self._path), cv2.VideoWriter_fourcc(*"mp4v"), self._fps, size)
-            if not self._writer.isOpened():
-                raise UserError(f"{self._path}: OpenCV cannot write MP4 here; give a folder to get pictures")
-        self._writer.write(np.ascontiguousarray(picture[..., ::-1]))
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._writer is not None:
-            self._writer.release()
+            yield write
+            writer.release()
+            written = int(cv2.VideoCapture(str(temporary)).get(cv2.CAP_PROP_FRAME_COUNT))
+            if written != count:
+                raise UserError(f"{path}: only {max(written, 0)} of {count} frames could be written; is the disk full?")
+    except OSError as error:
+        raise UserError(f"{path}: cannot write the video ({error.strerror})") from None
 
 
-class _Folder:
-    """A folder of numbered PNG pictures."""
+@contextlib.contextmanager
+def _folder(path: Path) -> Iterator[Sink]:
+    """What writes RGB pictures as numbered PNGs into a folder; those of an earlier, longer run go at the end.
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._count = path, 0
+    Raises:
+        UserError: the folder holds numbered pictures that are not of this command, or cannot be written.
+    """
+    earlier = [old for old in path.iterdir() if _NUMBERED.fullmatch(old.name)]
+    for old in earlier:
+        if not _is_ours(old):
+            raise UserError(f"{old}: is no picture of `ovs3d render`, which might overwrite it; choose another folder")
+    count, mark = 0, PngInfo()
+    mark.add_text(*_MARK)
 
-    def __enter__(self) -> _Folder:
-        return self
+    def write(picture: np.ndarray) -> None:
+        nonlocal count
+        common.save_picture(path / f"{count:05d}.png", Image.fromarray(picture), mark)
+        count += 1
 
-    def write(self, picture: np.ndarray) -> None:
-        """Writes the next picture."""
-        Image.fromarray(picture).save(self._path / f"{self._count:05d}.png")
-        self._count += 1
+    yield write
+    for old in earlier:
+        if int(old.stem) >= count:
+            old.unlink(missing_ok=True)
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        pass
+
+def _is_ours(path: Path) -> bool:
+    """Whether a picture carries the mark of this command."""
+    try:
+        with Image.open(path) as image:
+            return image.info.get(_MARK[0]) == _MARK[1]
+    except (OSError, SyntaxError):
+        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from ovs3d_ros.config import Config
@@ -17,7 +18,7 @@ FORMATS = ("nerfstudio", "colmap", "llff", "bag")
 
 
 def open_dataset(path: str | Path, max_image_size: int = 0, format: str | None = None,
-                 config: Config | None = None) -> Dataset:
+                 config: Config | None = None, labels: bool = True) -> Dataset:
     """Opens a dataset; poses, file names and annotations are checked now, pixels are read frame by frame.
 
     Labels (`labels/`, 3D-OVS `segmentations/`) and lerf_ovs annotations (`label/`, or `../label/<scene>/`) come along.
@@ -29,6 +30,7 @@ def open_dataset(path: str | Path, max_image_size: int = 0, format: str | None =
         max_image_size: longest image side in pixels; larger images, their depth and labels are shrunk. 0: never.
         format: one of FORMATS; needed only where the folder holds more than one of them.
         config: which topics of a bag to take, and how they belong together; default: the defaults.
+        labels: whether to read labels and annotations; without them, what is wrong with them does not matter.
 
     Raises:
         UserError: nothing recognised, more than one format, or broken data; one line names file and remedy.
@@ -52,7 +54,10 @@ def open_dataset(path: str | Path, max_image_size: int = 0, format: str | None =
         views, points = colmap.read(root)
     else:
         views = llff.read(root)
-    views, classes = attach_labels(root, attach_annotations(root, views))
+    if labels:
+        views, classes = attach_labels(root, attach_annotations(root, views))
+    else:
+        views, classes = [replace(view, label_path=None) for view in views], None
     return FileDataset(root.resolve().name, format, views, classes, points, max_image_size)
 
 

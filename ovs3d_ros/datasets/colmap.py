@@ -6,8 +6,10 @@ wxyz, pixel centres at +0.5.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
+import os
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -74,14 +76,16 @@ def read(root: Path) -> tuple[list[View], tuple[np.ndarray, np.ndarray] | None]:
     model = find_model(root)
     if model is None:
         raise UserError(f"{root}: no COLMAP model (cameras.bin or .txt) in {', '.join(_MODEL_FOLDERS)}")
-    suffix = ".bin" if (model / "cameras.bin").is_file() else ".txt"
+    suffix = _suffix(model)
     cameras_path, images_path, points_path = (model / (name + suffix) for name in ("cameras", "images", "points3D"))
     binary = suffix == ".bin"
     camera_rows = _parsed(cameras_path, _binary_cameras if binary else _text_cameras)
-    image_rows = _parsed(images_path, _binary_images if binary else _text_images)
+    image_rows = _image_rows(model)
     if not image_rows:
         raise UserError(f"{images_path}: lists no images; the reconstruction is empty")
-    cameras = {row.id: _camera(row, cameras_path) for row in camera_rows}
+    _warn_of_others(model, len(image_rows))
+    used = {row.camera_id for row in image_rows}
+    cameras = {row.id: _camera(row, cameras_path) for row in camera_rows if row.id in used}
     folder = images.find_image_folder(root)
     image_rows.sort(key=lambda row: row.name)
     views = [_view(row, i, cameras, folder, images_path) for i, row in enumerate(image_rows)]
@@ -89,6 +93,29 @@ def read(root: Path) -> tuple[list[View], tuple[np.ndarray, np.ndarray] | None]:
         logger.warning("%s: no such file, so there are no sparse points to start from", points_path)
         return views, None
     return views, _points(points_path, _parsed(points_path, _binary_points if binary else _text_points))
+
+
+def _suffix(model: Path) -> str:
+    return ".bin" if (model / "cameras.bin").is_file() else ".txt"
+
+
+def _image_rows(model: Path) -> list[_ImageRow]:
+    suffix = _suffix(model)
+    return _parsed(model / f"images{suffix}", _binary_images if suffix == ".bin" else _text_images)
+
+
+def _warn_of_others(model: Path, count: int) -> None:
+    """Says so where `sparse/1`, `sparse/2`, ... hold images as well: each is a world of its own, and one is read."""
+    if model.parent.name != "sparse":
+        return
+    others = []
+    for folder in sorted(model.parent.iterdir()):
+        if folder != model and folder.name.isdigit() and folder.is_dir():
+            with contextlib.suppress(UserError):  # what is broken does not matter: it is not read
+                others.append(f"{folder} ({len(_image_rows(folder))} images)")
+    if others:
+        logger.warning("%s: only this model of %d images is read, not %s; to read another one, exchange their folders",
+                       model, count, ", ".join(others))
 
 
 def _camera(row: _CameraRow, path: Path) -> tuple[Camera, Distortion]:
@@ -113,7 +140,7 @@ def _view(row: _ImageRow, index: int, cameras: dict[int, tuple[Camera, Distortio
     if row.camera_id not in cameras:
         raise UserError(f"{where} refers to camera {row.camera_id}, which the cameras file does not list")
     image_path = folder / row.name
-    if not image_path.is_file():
+    if not os.path.isfile(image_path):  # for names of any length
         raise UserError(f"{image_path}: no such file (named by {path}); restore it or remove it from the model")
     if not abs(math.hypot(*row.quat) - 1.0) < 1e-3:
         raise UserError(f"{where}: quaternion {row.quat} does not have length 1; the file is damaged")
@@ -167,7 +194,10 @@ def _text_images(path: Path) -> Iterator[_ImageRow]:
             continue
         values = tuple(map(float, words[1:8]))
         yield _ImageRow(values[:4], values[4:7], int(words[8]), " ".join(words[9:]))
-        next(rows, None)  # the image's 2D points, possibly a blank line
+        points = next(rows, [])  # the image's 2D points, x y id each, possibly a blank line
+        if len(points) % 3:
+            raise UserError(f"{path}: no line of 2D points follows image {' '.join(words[9:])}; a line of 2D points (may "
+                            "be blank) must follow every image")
 
 
 def _text_points(path: Path) -> Iterator[tuple[float, ...]]:

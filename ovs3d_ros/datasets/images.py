@@ -17,6 +17,8 @@ from ovs3d_ros.types import Camera, UserError
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm"})
 DEPTH_REMEDY = "depth must be a single-channel 16-bit PNG, a float32 TIFF or a .npy array"
 
+_DEPTH_TYPES = ("u2", "u4", "i4", "f2", "f4", "f8")  # numpy's, of either byte order
+
 
 def image_size(path: Path) -> tuple[int, int]:
     """Width and height in pixels, from the file's header.
@@ -57,7 +59,7 @@ def read_depth(path: Path, unit_m: float) -> np.ndarray:
     """Reads z-depth as [H, W] float32 metres, 0 = none (also where the file has NaN, infinite or negative values).
 
     Args:
-        path: 16-bit PNG, float32 TIFF, or `.npy` (uint16 or float).
+        path: 16-bit PNG, float32 TIFF, or `.npy` (see `_DEPTH_TYPES`).
         unit_m: metres per stored unit.
 
     Raises:
@@ -70,7 +72,7 @@ def read_depth(path: Path, unit_m: float) -> np.ndarray:
     raw = raw[:, :, 0] if raw.ndim == 3 and raw.shape[2] == 1 else raw
     if raw.ndim != 2:
         raise UserError(f"{path}: depth has shape {raw.shape}; {DEPTH_REMEDY}")
-    if raw.dtype not in (np.uint16, np.int32, np.float16, np.float32, np.float64):
+    if raw.dtype.str[1:] not in _DEPTH_TYPES:
         raise UserError(f"{path}: depth has dtype {raw.dtype}; {DEPTH_REMEDY}")
     depth = (raw.astype(np.float64) * unit_m).astype(np.float32)
     depth[~(np.isfinite(depth) & (depth > 0))] = 0.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from ovs3d_ros.datasets.lerf import find_annotations, read_annotations
 from ovs3d_ros.datasets.text import read_text
 from ovs3d_ros.types import UserError
 
+_IMAGE_FOLDER = re.compile(r"images(_\d+)?")
 MAX_LABEL = 65535  # what a 16-bit index PNG can hold
 _UNLABELLED_NAMES = frozenset({"unlabelled", "unlabeled", "unknown", "none", "void", "ignore"})
 
@@ -17,9 +20,10 @@ _UNLABELLED_NAMES = frozenset({"unlabelled", "unlabeled", "unknown", "none", "vo
 def attach_labels(root: Path, views: list[View]) -> tuple[list[View], list[str] | None]:
     """Finds the labels of a dataset.
 
-    `labels/<image stem>.png` with a `classes.txt` of `index name` lines (in `labels/` or beside it), or the
-    3D-OVS layout `segmentations/<view index>/<class>.png` with one class name per line. Views whose reader
-    already named a label file keep it.
+    `labels/<path of the image below images/>.png`, or `labels/<image stem>.png` where no two images share the stem,
+    with a `classes.txt` of `index name` lines (in `labels/` or beside it); or the 3D-OVS layout
+    `segmentations/<view index>/<class>.png` with one class name per line. Views whose reader already named a label
+    file keep it.
 
     Args:
         root: the dataset's folder.
@@ -29,11 +33,12 @@ def attach_labels(root: Path, views: list[View]) -> tuple[list[View], list[str] 
         The views with their label files, and the class names by index (None without labels).
 
     Raises:
-        UserError: labels without `classes.txt`, a broken `classes.txt`, missing masks, or both layouts at once.
+        UserError: labels without `classes.txt`, a broken `classes.txt`, missing masks, both layouts at once, or a label
+            image that might belong to several images.
     """
-    folder, segmentations = root / "labels", root / "segmentations"
-    found = {path.stem: path for path in sorted(folder.glob("*.png"))} if folder.is_dir() else {}
-    views = [view if view.label_path else replace(view, label_path=found.get(view.image_path.stem)) for view in views]
+    segmentations, shared = root / "segmentations", _shared_stems(views)
+    views = [view if view.label_path else replace(view, label_path=_label_path(root, view.image_path, shared))
+             for view in views]
     labelled = any(view.label_path for view in views)
     if labelled and segmentations.is_dir():
         raise UserError(f"{root}: has both labels and segmentations/; keep the one you mean")
@@ -44,21 +49,50 @@ def attach_labels(root: Path, views: list[View]) -> tuple[list[View], list[str] 
     return views, None
 
 
+def _shared_stems(views: list[View]) -> set[str]:
+    """File stems that several images have, such as those of two cameras in folders of their own."""
+    counts = Counter(path.stem for path in {view.image_path for view in views})
+    return {stem for stem, count in counts.items() if count > 1}
+
+
+def _label_path(root: Path, image: Path, shared: set[str]) -> Path | None:
+    """The label image of a photograph, None where there is none."""
+    folder = root / "labels"
+    flat = folder / f"{image.stem}.png"
+    if image.is_relative_to(root):
+        below = image.relative_to(root)
+        if _IMAGE_FOLDER.fullmatch(below.parts[0]):
+            below = below.relative_to(below.parts[0])
+        own = folder / below.parent / flat.name
+        if own.is_file():
+            return own
+    if not flat.is_file():
+        return None
+    if image.stem in shared:
+        raise UserError(f"{flat}: several images are named {image.stem}; put their labels into the subfolders of labels/ "
+                        "that the images have below images/")
+    return flat
+
+
 def attach_annotations(root: Path, views: list[View]) -> list[View]:
     """Finds the outlines of named things, see `lerf`; they belong to the image of the same name, but for its suffix.
 
     Raises:
-        UserError: annotations that cannot be used, of an image that is not in the dataset, or in two places.
+        UserError: annotations that cannot be used, of an image that is not in the dataset or not the only one of its
+            name, or in two places.
     """
     folder = find_annotations(root)
     if folder is None:
         return views
     found = {Path(annotated.image).stem: annotated for annotated in read_annotations(folder)}
-    stems = {view.image_path.stem for view in views}
+    stems, shared = {view.image_path.stem for view in views}, _shared_stems(views)
     for stem, annotated in found.items():
         if stem not in stems:
             raise UserError(f"{annotated.path}: annotates {annotated.image}, which is none of the {len(views)} posed "
                             f"images of {root}; add its pose, or move the annotation elsewhere")
+        if stem in shared:
+            raise UserError(f"{annotated.path}: annotates {annotated.image}, and several images are named {stem}; give "
+                            "them different names")
     return [replace(view, annotated=found.get(view.image_path.stem)) for view in views]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,7 @@ def _view(path: Path, document: dict, index: int, frame: object, unit: float) ->
 def _pose(value: object, where: str) -> np.ndarray:
     try:
         matrix = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise UserError(f"{where}: transform_matrix is not a 4 x 4 matrix of numbers") from None
     if matrix.shape == (3, 4):
         matrix = np.vstack([matrix, [0.0, 0.0, 0.0, 1.0]])
@@ -111,8 +112,8 @@ def _focal(keys: dict, axis: str, side: float, where: str) -> float | None:
 
 
 def _distortion(keys: dict, where: str) -> Distortion:
-    model = str(keys.get("camera_model", "OPENCV")).upper()
-    if model not in _MODELS or keys.get("is_fisheye"):
+    model = "is_fisheye" if keys.get("is_fisheye") else str(keys.get("camera_model", "OPENCV")).upper()
+    if model not in _MODELS:
         raise UserError(f"{where}: camera model {model} is not supported ({', '.join(_MODELS)} are); undistort the "
                         "images to a pinhole first (e.g. colmap image_undistorter)")
     k1, k2, p1, p2, k3, k4 = (finite_number(keys.get(key, 0.0), f"{where}: {key}")
@@ -127,7 +128,7 @@ def _file(json_path: Path, value: object, where: str) -> Path:
     if not isinstance(value, str) or not value:
         raise UserError(f"{where} is {value!r}; expected a file name")
     path = json_path.parent / value
-    for candidate in (path, *(path.with_name(path.name + suffix) for suffix in (".png", ".jpg", ".jpeg"))):
-        if candidate.is_file():
+    for candidate in (path, *(Path(f"{path}{suffix}") for suffix in (".png", ".jpg", ".jpeg"))):
+        if os.path.isfile(candidate):  # for names of any length
             return candidate
     raise UserError(f"{path}: no such file (named by {where}); restore it or drop it from {json_path.name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -32,10 +33,11 @@ def read_points(path: Path) -> tuple[np.ndarray, np.ndarray]:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: not readable ({error.strerror})") from None
-    head, found, body = data.partition(b"end_header\n")
-    if not (data.startswith(b"ply") and found):
+    header = re.match(rb"ply.*?end_header\r?\n", data, re.DOTALL)
+    if header is None:
         raise UserError(f"{path}: not a PLY file (no 'ply' ... 'end_header')")
-    encoding, count, fields = _header(head.decode("ascii", "replace"), path)
+    encoding, count, fields = _header(header[0].decode("ascii", "replace"), path)
+    body = data[header.end():]
     if encoding in _BYTE_ORDERS:
         dtype = np.dtype([(name, _BYTE_ORDERS[encoding] + kind) for name, kind in fields])
         if len(body) < count * dtype.itemsize:

@@ -31,7 +31,9 @@ def read_json_object(path: Path) -> dict:
     """
     try:
         value = json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
         raise UserError(f"{path}: not valid JSON ({error}); is the file truncated?") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected a JSON object, got {type(value).__name__}")
@@ -48,6 +50,9 @@ def finite_number(value: object, what: str) -> float:
     Raises:
         UserError: not a finite number.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise UserError(f"{what} is {value!r}; expected a finite number")
-    return float(value)
+    try:
+        if not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value):
+            return float(value)
+    except OverflowError:
+        value = math.inf  # an integer beyond all floats, whose digits would fill the message
+    raise UserError(f"{what} is {value!r}; expected a finite number")

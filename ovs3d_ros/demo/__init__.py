@@ -24,6 +24,7 @@ from ovs3d_ros.demo.report import Report, describe, make_report
 from ovs3d_ros.demo.scene import SHIPPED, Scene, read_scene
 from ovs3d_ros.demo.session import Progress, Session
 from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.tensor_file import check_target, write_text
 from ovs3d_ros.types import UserError
 
 log = logging.getLogger(__name__)
@@ -53,8 +54,10 @@ def run(out: Path, ros: bool, settings: dict[str, Any], json_path: str | None = 
         0, or 1 when a process of the demo failed; the end of its log is on stderr then.
 
     Raises:
-        UserError: bad settings, or a folder that cannot be written.
+        UserError: bad settings, or a folder or file that cannot be written.
     """
+    if json_path not in (None, "-"):
+        check_target(Path(json_path))
     try:
         with _ending_on_sigterm():
             report, how = make_demo(out, ros, settings, rate, quiet)
@@ -62,12 +65,12 @@ def run(out: Path, ros: bool, settings: dict[str, Any], json_path: str | None = 
         sys.stderr.write(f"ovs3d: error: {error}\n")
         return 1
     text = json.dumps(report.as_json(), indent=1) + "\n"
-    (out / "report.json").write_text(text, encoding="utf-8")
+    write_text(out / "report.json", text)
     if json_path == "-":
         sys.stdout.write(text)
         return 0
     if json_path:
-        Path(json_path).write_text(text, encoding="utf-8")
+        write_text(Path(json_path).expanduser(), text)
     sys.stdout.write(f"{describe(report, how)}\nLook at {out / 'demo.png'}; all files are in {out}\n")
     return 0
 

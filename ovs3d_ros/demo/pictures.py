@@ -22,16 +22,16 @@ WIDTH = 1800  # of the sheet, pixels
 GAP = 20
 TILES = 6  # pictures per row
 LABEL_FOLDERS = ("overlays", "masks")
+TOPICS = ("overlay", "label")  # under ~/segmentation/, see `Session.pictures`
 
 
 def write_pictures(out: Path, report: Report, session: Session, evaluation: Evaluation, scene: Scene,
                    snapshot: MapSnapshot, config: Config) -> None:
     """Writes `cloud.ply`, `overlays/`, `masks/` and `demo.png` into `out`."""
     for name in LABEL_FOLDERS:
-        folder = out / name
-        folder.mkdir(exist_ok=True)
-        for stale in folder.glob("*.png"):
-            stale.unlink()
+        (out / name).mkdir(exist_ok=True)
+    for name in TOPICS:  # a run without ROS leaves none; all else is written anew, for the scene is always the same
+        (out / "overlays" / f"topic_{name}.png").unlink(missing_ok=True)
     indices = visible_points(snapshot, config.output)
     points, base = point_columns(snapshot, indices)
     columns = answer_columns(evaluation.answer, indices, base)

@@ -26,6 +26,9 @@ SETTLE_TIMEOUT = 600.0  # seconds from the last frame to the last answer, on a m
 STOP_TIMEOUT = 60.0  # seconds a process has to end after a signal; the node writes its map in them
 POLL = 0.1  # seconds
 TAIL = 15  # lines of a failed process's log
+WRITTEN = ("answers.json", "client.log", "label.npy", "node.log", "overlay.npy", "parameters.yaml", "player.json",
+           "player.log", "query_cloud.npy", "request.json")  # to logs/; nothing else in there is the demo's
+ROS_LOGS = "python*_[0-9]*_[0-9]*.log"  # but for these, which rcl names by process and time
 
 
 class ProcessFailed(RuntimeError):
@@ -94,9 +97,8 @@ def run_processes(scene: Scene, config: Config, rate: float, map_path: Path, pro
     """
     logs = map_path.parent / "logs"
     logs.mkdir(exist_ok=True)
-    for stale in [map_path, *logs.iterdir()]:
-        if stale.is_file():
-            stale.unlink()
+    for stale in [map_path, *(logs / name for name in WRITTEN), *logs.glob(ROS_LOGS)]:
+        stale.unlink(missing_ok=True)
     environment = child_environment(free_domain_id()) | {"ROS_LOG_DIR": str(logs.resolve())}
     parameters, sent, request = logs / "parameters.yaml", logs / "player.json", logs / "request.json"
     parameters.write_text(to_yaml(config), encoding="utf-8")
