@@ -156,7 +156,7 @@ class RefineConfig:
     strength: float = leaf(100.0, "Of the alignment among neighbours against that with the lifted evidence; 0 = none",
                            low=0.0, high=1e6)
     check_views: int = leaf(6, "Views kept aside that decide between old and new", low=1, high=1000)
-    attract: float = leaf(130.0, "Weight there of FDA for patches that look alike; RDA has 1", low=0.0, high=1e4)
+    attract: float = leaf(210.0, "Weight there of FDA for patches that look alike; RDA has 1", low=0.0, high=1e4)
     repel: float = leaf(2.5, "Weight there of FDA for patches that look different", low=0.0, high=1e4)
     divergence: str = leaf("js", "Of class distributions in FDA there: js has an upper bound, with kl, as in the code of "
                                  "3D-OVS, single patches may decide", choices=("js", "kl"))
