@@ -338,6 +338,21 @@ def test_odometry_needs_the_extrinsics_of_each_camera():
     assert len(split_extrinsics(Config(), 2)) == 2
 
 
+def test_a_timer_that_meets_the_end_of_what_it_uses_says_nothing(wire, caplog):
+    """As it may on shutdown: publishers go while their timer is at work."""
+    node = wire.node("publisher")
+    publisher = node.create_publisher(String, "talk", 10)
+    going = guarded(lambda: publisher.publish(String(data="late")), "outputs")
+    publisher.destroy()
+    with pytest.raises(InvalidHandle):
+        going()
+    node.create_timer(0.01, going)
+    deadline = time.monotonic() + 0.2
+    while time.monotonic() < deadline:
+        spin_once(wire.executor)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def test_a_subscription_that_goes_while_rclpy_gathers_does_not_end_the_node(wire):
     """As it may on deactivation: the events of the subscription are destroyed, and rclpy has listed them already."""
     node, got = wire.node("listener"), []

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from rclpy.exceptions import InvalidHandle
+
 from ovs3d_ros.types import UserError
 
 log = logging.getLogger(__name__)
@@ -19,7 +21,13 @@ class Unforeseen:
         self._known: set[type] = set()
 
     def report(self, error: Exception) -> UserError:
-        """Logs the exception that is being handled; returns it as the reason to reject what caused it."""
+        """Logs the exception that is being handled; returns it as the reason to reject what caused it.
+
+        Raises:
+            InvalidHandle: it is one. What was used went meanwhile, as on deactivation, and `node.spin_once` passes over that.
+        """
+        if isinstance(error, InvalidHandle):
+            raise error
         what = f"{self._place}: {type(error).__name__}: {error}"
         if type(error) in self._known:
             log.error(what)
