@@ -71,6 +71,7 @@ def answer(question: Question, snapshot: MapSnapshot, field: RefinedField | None
         config: when a thing counts as found, and what an instance is.
     """
     prompts = question.prompts
+    first = np.array([prompts.index(prompt) for prompt in prompts])  # what is named twice is there once
     codes, directions = snapshot.codes, snapshot.codec.directions
     texts = directions(question.texts)
     scanned = scan(codes, snapshot.weight >= config.min_weight, texts, directions(question.against), calibration.temperature,
@@ -87,15 +88,14 @@ def answer(question: Question, snapshot: MapSnapshot, field: RefinedField | None
     labels = choose_labels(question.mode, scores, ranking, found, question.threshold)
     if question.mode == "relevancy":
         strongest = torch.from_numpy(evidence.strongest).to(codes.device)
-        first = np.array([prompts.index(prompt) == p for p, prompt in enumerate(prompts)])
-        labels = restore_taken(labels, scanned.scores, found & first, question.threshold, strongest, config.min_instance)
+        once = found & (first == np.arange(len(first)))
+        labels = restore_taken(labels, scanned.scores, once, question.threshold, strongest, config.min_instance)
     labels = labels * (scanned.known & inside(snapshot.gaussians["means"], question.roi))
     objects, instances = find_objects(
         snapshot.gaussians["means"].cpu().numpy(), labels.cpu().numpy(), scores.cpu().numpy(),
         snapshot.views.cpu().numpy(), prompts, config, question.max_instances)
-    for p, prompt in enumerate(prompts):  # what is named twice is there once
-        if prompts.index(prompt) < p:
-            objects += [replace(o, label=p + 1) for o in objects if o.label == prompts.index(prompt) + 1]
+    for repeated in np.flatnonzero(first < np.arange(len(first))):
+        objects += [replace(o, label=int(repeated) + 1) for o in objects if o.label == first[repeated] + 1]
     return QueryResult(
         prompts=prompts, map_version=snapshot.version, found=found, presence=presence, score=evidence.peak,
         evidence=evidence.table, relevancy=scores, labels=labels, instances=torch.from_numpy(instances),

@@ -93,7 +93,7 @@ class MapConfig:
 class KeyframeConfig:
     translation: float = leaf(0.06, "New keyframe after moving this far", unit="median depths", low=0.0, high=10.0)
     rotation: float = leaf(6.0, "New keyframe after turning this far", unit="degrees", low=0.0, high=180.0)
-    max_interval: float = leaf(2.0, "New keyframe after this time if the camera moved at all", unit="s", low=0.0)
+    max_interval: float = leaf(2.0, "New keyframe after this time if the camera moved by 1 % of the typical depth or 1 degree", unit="s", low=0.0)
 
 
 @dataclass(frozen=True, slots=True)

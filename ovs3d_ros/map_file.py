@@ -7,7 +7,7 @@ before anything is used and never unpickles.
 from __future__ import annotations
 
 import json
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from ovs3d_ros.codec import make_codec
 from ovs3d_ros.gaussians import PARAMETERS
 from ovs3d_ros.geometry import check_camera, check_pose
 from ovs3d_ros.lift import fuse_scales
-from ovs3d_ros.tensor_file import write_tensors
+from ovs3d_ros.whole_files import write_tensors
 from ovs3d_ros.types import Camera, MapSnapshot, RefinedField, UserError
 
 FORMAT_VERSION = 1
@@ -97,11 +97,9 @@ def load_map(path: str | Path) -> tuple[dict[str, torch.Tensor], MapSnapshot]:
 def _assemble(path: Path, header: dict, tensors: dict[str, torch.Tensor]) -> tuple[dict, MapSnapshot]:
     _check_values(path, tensors)
     meta, names, frames = header["meta"], list(header["names"]), len(header["cameras"])
-    if not isinstance(meta, dict) or not isinstance(meta.get("config", {}), dict) or len(names) != frames:
+    named = len(names) == frames and all(isinstance(name, str) for name in names)
+    if not isinstance(meta, dict) or not isinstance(meta.get("config", {}), dict) or not named:
         raise UserError(f"{path}: the header's meta or names are garbled; make the map anew")
-    for name in names:  # they become names of files
-        if not isinstance(name, str) or PurePath(name).is_absolute() or ".." in PurePath(name).parts:
-            raise UserError(f"{path}: keyframe name {name!r} leads out of a folder; make the map anew")
     params = {name: tensors[name] for name in PARAMETERS}
     count = params["means"].shape[0]
     codec, selection = None, torch.zeros(count, 0)

@@ -126,18 +126,14 @@ class Mapper:
         self._exposure.grow()
         self._update_extent()
 
-    def update_poses(self, stamps: np.ndarray, camtoworlds: np.ndarray, tolerance: float = 1e-3,
-                     sensor: str | None = None) -> int:
+    def move_keyframes(self, camtoworlds: dict[int, np.ndarray]) -> int:
         """Moves keyframes, and with each the Gaussians that it spawned and what was split off them.
 
         Gaussians of a point cloud or a loaded map belong to no keyframe of this run and stay, as do keyframes that
         are not named.
 
         Args:
-            stamps: [P] seconds; each names the keyframe nearest in time, if it is within `tolerance` seconds.
-            camtoworlds: [P, 4, 4] float64.
-            tolerance: seconds.
-            sensor: only keyframes of this camera are meant; None: of any.
+            camtoworlds: new poses [4, 4] float64 by index of the keyframe; stamps may repeat, indices do not.
 
         Returns:
             how many Gaussians moved.
@@ -145,15 +141,6 @@ class Mapper:
         Raises:
             UserError: a pose cannot be used. The map is unchanged.
         """
-        times = np.array([k.stamp if sensor in (None, k.sensor) else np.inf for k in self.keyframes])
-        gaps = [np.abs(times - stamp) for stamp in stamps if len(times)]
-        named = {int(gap.argmin()): pose for gap, pose in zip(gaps, camtoworlds) if gap.min() <= tolerance}
-        for stamp, pose in zip(stamps, camtoworlds, strict=True):
-            check_pose(pose, f"keyframe pose at {stamp:.3f} s")
-        return self.move_keyframes(named)
-
-    def move_keyframes(self, camtoworlds: dict[int, np.ndarray]) -> int:
-        """As `update_poses`, for new poses [4, 4] by the index of the keyframe, which no repeated stamp confuses."""
         poses = {index: check_pose(pose, f"pose of keyframe {index}") for index, pose in camtoworlds.items()}
         moved = sum(self._move(index, pose) for index, pose in poses.items())
         if poses:
@@ -225,9 +212,10 @@ class Mapper:
         """
         centers = np.stack([k.camtoworld[:3, 3] for k in self.keyframes])
         distances = np.linalg.norm(centers - np.median(centers, axis=0), axis=1)
-        spread = np.quantile(distances, _SPREAD, method="higher" if len(distances) < 3 else "lower")
-        self.gaussians.extent = float(spread + (np.median(self._median_depths) or 1.0))
-        self._largest = max(self._largest, _MAX_SCALE * float(spread + (max(self._median_depths) or 1.0)))
+        spread = np.quantile(distances, _SPREAD, method="lower")
+        depths = [depth for depth in self._median_depths if depth] or [1.0]
+        self.gaussians.extent = float(spread + np.median(depths))
+        self._largest = max(self._largest, _MAX_SCALE * float(spread + max(depths)))
 
     def step(self, horizon: int | None = None) -> StepStats:
         """One optimisation step on one keyframe.

@@ -133,12 +133,8 @@ class Ovs3d:
             self.lifter.lift(keyframe, self.mapper.gaussians, self.rasterizer)
         return True
 
-    def update_poses(self, stamps: np.ndarray, camtoworlds: np.ndarray, sensor: str | None = None) -> int:
-        """Corrects keyframe poses after a loop closure, see `Mapper.update_poses`; how many Gaussians moved along."""
-        return self.mapper.update_poses(stamps, camtoworlds, sensor=sensor)
-
     def move_keyframes(self, camtoworlds: dict[int, np.ndarray]) -> int:
-        """The same by the index of the keyframe, see `Mapper.move_keyframes`."""
+        """Corrects keyframe poses after a loop closure, see `Mapper.move_keyframes`; how many Gaussians moved along."""
         return self.mapper.move_keyframes(camtoworlds)
 
     def add_points(self, xyz: np.ndarray, rgb: np.ndarray) -> None:

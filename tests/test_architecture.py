@@ -21,7 +21,7 @@ ORDER = (
     "config",
     "config_io",
     "geometry",
-    "tensor_file",
+    "whole_files",
     "rasterize",
     "encoders",
     "codec",

@@ -81,11 +81,12 @@ def test_names_of_several_cameras_become_file_names(mapped, tmp_path):
     with safe_open(mapped, framework="pt") as file:
         header = json.loads(file.metadata()["ovs3d"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}
-    header["names"] = ["front/1.5", "front_1.5", "", "n" * 300]
+    header["names"] = ["../front/1.5", ".._front_1.5", "", "n" * 300]
     save_file(tensors, path, metadata={"ovs3d": json.dumps(header)})
     assert ovs3d("query", path, "red box", "-o", tmp_path / "out") == 0
     names = sorted(picture.name for picture in (tmp_path / "out" / "overlays").iterdir())
-    assert names == ["front_1.5.png", "front_1.5_00001.png", "keyframe_00002.png", "n" * 200 + ".png"]
+    assert names == [".._front_1.5.png", ".._front_1.5_00001.png", "keyframe_00002.png", "n" * 200 + ".png"]
+    assert {found.name for found in (tmp_path / "out").iterdir() if found.is_dir()} == {"masks", "overlays"}
 
 
 def test_a_map_outlives_held_out_views_that_cannot_be_read(own_scene, tmp_path, capsys):

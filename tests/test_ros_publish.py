@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 
 import pytest
 import synthetic
@@ -35,7 +34,8 @@ class Shown:
 
     def __init__(self, wire, pipeline):
         self.wire, self.pipeline = wire, pipeline
-        self.worker = SimpleNamespace(snapshot=pipeline.snapshot())
+        self.worker = MappingWorker(pipeline, pipeline.config)
+        self.worker._snapshot = pipeline.snapshot()
         node, listener = wire.node("shown"), wire.node("listener")
         self.outputs = Outputs(node, override(pipeline.config, {"output.rate": 20.0}), pipeline, self.worker)
         self.newest: dict[str, object] = {}
@@ -68,7 +68,7 @@ def test_an_answer_that_comes_while_the_map_is_published_is_shown(wire, pipeline
         return build(snapshot)
 
     cloud._build = build_meanwhile
-    shown.worker.snapshot = pipeline.snapshot()
+    shown.worker._snapshot = pipeline.snapshot()
     wire.spin_until(lambda: shown.prompts() == ["blue box"], 5.0, lambda: str(shown.prompts()))
 
 
@@ -78,7 +78,7 @@ def test_an_answer_of_a_map_that_was_replaced_is_not_shown(wire, pipeline):
     wire.spin_until(lambda: shown.prompts() == ["red box"])
     late = shown.answer("blue box")
     shown.outputs.retire(shown.worker.snapshot)
-    shown.worker.snapshot = pipeline.snapshot()
+    shown.worker._snapshot = pipeline.snapshot()
     shown.outputs.set_answer(late)
     assert shown.outputs.question is None
     wire.spin_until(lambda: shown.prompts() == [])
@@ -103,7 +103,7 @@ def test_an_output_that_breaks_is_logged_and_goes_on(wire, pipeline, monkeypatch
         patch.setattr(shown.outputs._of_map[0], "_build", lambda _: 1 / 0)
         wire.spin_until(lambda: "IndexError" in caplog.text and "ZeroDivisionError" in caplog.text)
     assert "vocabulary: IndexError" in caplog.text and "outputs: ZeroDivisionError" in caplog.text
-    shown.worker.snapshot = pipeline.snapshot()
+    shown.worker._snapshot = pipeline.snapshot()
     wire.spin_until(lambda: shown.prompts() == ["red box"] and "map_cloud" in shown.newest)
 
 
@@ -112,14 +112,14 @@ def test_a_reset_retires_the_map_it_empties(wire):
     shown = Shown(wire, pipeline)
     worker = MappingWorker(pipeline, pipeline.config)
     worker.start()
-    shown.worker.snapshot = worker.snapshot
+    shown.worker._snapshot = worker.snapshot
     late = shown.answer("red box")
     services = MapServices(wire.node("services"), pipeline.config, pipeline, worker, shown.outputs)
     assert services._reset(Trigger.Request(), Trigger.Response()).success
     for frame in synthetic.make_frames(2):
         worker.submit(frame)
     assert worker.wait_idle(WAIT)
-    shown.worker.snapshot = worker.snapshot
+    shown.worker._snapshot = worker.snapshot
     shown.outputs.set_answer(late)
     assert shown.outputs.question is None
     shown.outputs.set_answer(shown.answer("blue box"))

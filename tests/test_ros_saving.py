@@ -62,7 +62,7 @@ def keyframes(path: Path) -> int:
 
 
 @pytest.mark.parametrize("place, problem", [
-    ("nowhere/room.ovs3d", "there is no folder .*nowhere; create it"), ("", "is a folder; give a file in it")])
+    ("nowhere/room.ovs3d", "the folder .*nowhere does not exist; create it"), ("", "is a folder; give a file name")])
 def test_a_place_the_map_cannot_be_written_to_is_refused_before_there_is_a_map(wire, tmp_path, place, problem):
     with pytest.raises(UserError, match=f"output.save_on_exit: .*{problem}"):
         Mapping(wire.node("mapper"), settings(tmp_path, f"{tmp_path}/{place}"))

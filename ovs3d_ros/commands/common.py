@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ovs3d_ros import config_io
 from ovs3d_ros.config import Config, override
-from ovs3d_ros.tensor_file import check_target, check_writable, replacing, write_text
+from ovs3d_ros.whole_files import check_target, check_writable, replacing, write_text
 from ovs3d_ros.types import UserError
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from ovs3d_ros.commands import common
 from ovs3d_ros.datasets.text import read_text
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query import check_prompts
-from ovs3d_ros.tensor_file import write_text
+from ovs3d_ros.whole_files import write_text
 from ovs3d_ros.types import MapSnapshot, QueryResult, UserError
 
 MAX_VIEWS = 8

@@ -20,7 +20,7 @@ from ovs3d_ros.commands.paths import keyframe_path, orbit_path
 from ovs3d_ros.commands.query import legend, load_semantic_map
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query import check_prompts
-from ovs3d_ros.tensor_file import replacing
+from ovs3d_ros.whole_files import replacing
 from ovs3d_ros.types import Camera, MapSnapshot, UserError
 
 CHANNELS = ("rgb", "depth", "features", "segmentation")

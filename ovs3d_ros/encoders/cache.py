@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from ovs3d_ros.config import ClipConfig, DinoConfig
 from ovs3d_ros.encoders import FrameEncoder, ImageTextEncoder, PatchEncoder
 from ovs3d_ros.encoders.precision import number_format
-from ovs3d_ros.tensor_file import write_tensors
+from ovs3d_ros.whole_files import write_tensors
 from ovs3d_ros.types import CropTable, Frame, UserError
 
 _log = logging.getLogger(__name__)

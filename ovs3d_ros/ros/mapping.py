@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from ovs3d_ros.ros.publish import Outputs
 from ovs3d_ros.ros.query_service import QueryServices
 from ovs3d_ros.ros.scope import Scope
 from ovs3d_ros.ros.vocabulary import Vocabulary, check_vocabulary
+from ovs3d_ros.whole_files import check_target
 from ovs3d_ros.types import Frame, UserError
 from ovs3d_ros.warm_up import warm_up
 from ovs3d_ros.worker import MappingWorker
@@ -52,7 +52,7 @@ class Mapping:
         self._log = node.get_logger()
         self._scope = Scope(node)
         self.closed = False
-        self._target = check_target(config)
+        self._target = exit_target(config)
         cameras = check_cameras(config.input.cameras)
         check_vocabulary(config)  # before there is anything to take down again
         extrinsics = dict(zip(cameras, split_extrinsics(config, len(cameras)), strict=True))
@@ -142,19 +142,13 @@ class Mapping:
             self._log.warning("the map is saved once the mapping thread has ended what it is at; waiting for it")
 
 
-def check_target(config: Config) -> Path | None:
+def exit_target(config: Config) -> Path | None:
     """The file `output.save_on_exit` names, None without one.
 
     Raises:
         UserError: it cannot be written; better said now than when there is a map to lose.
     """
-    if not config.output.save_on_exit:
-        return None
-    path = Path(config.output.save_on_exit).expanduser()
-    if path.is_dir():
-        raise UserError(f"output.save_on_exit: {path} is a folder; give a file in it")
-    if not path.parent.is_dir():
-        raise UserError(f"output.save_on_exit: there is no folder {path.parent}; create it or name another")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise UserError(f"output.save_on_exit: the folder {path.parent} is not writable; name another")
-    return path
+    try:
+        return check_target(Path(config.output.save_on_exit)) if config.output.save_on_exit else None
+    except UserError as error:
+        raise UserError(f"output.save_on_exit: {error}") from None
