@@ -13,10 +13,11 @@ import torch
 from color_encoder import ColorEncoder
 
 from ovs3d_ros.config import Config, override
+from ovs3d_ros.field import make_field
 from ovs3d_ros.geometry import check_frame
 from ovs3d_ros.map_file import load_map
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.types import Camera, CropTable, Frame, UserError
+from ovs3d_ros.types import Camera, CropTable, Frame, MapSnapshot, RefinedField, UserError
 
 BOXES = {"red box": synthetic.RED, "green box": synthetic.GREEN, "blue box": synthetic.BLUE}
 
@@ -192,6 +193,40 @@ def test_rendered_labels_segment_views_that_were_never_seen(room: Ovs3d) -> None
     dense, _ = room.render_labels(room.query(names, mode="argmax", snapshot=snapshot), frame.camera, pose, snapshot,
                                   mode="argmax")
     assert (dense == frame.labels + 1).mean() > 0.85
+
+
+def refined(room: Ovs3d, snapshot: MapSnapshot, ruled_out: str) -> RefinedField:
+    """A field of the boxes, as lifted, but with one name at 0 wherever it is not the best, or everywhere."""
+    field = make_field(list(BOXES), room.config.refine, room.encode_text, snapshot)
+    p, column = field.probabilities.clone(), field.names.index("blue box")
+    p[(p.argmax(-1) != column) | (ruled_out == "everywhere"), column] = 0.0
+    return dataclasses.replace(field, probabilities=p / p.sum(-1, keepdim=True))
+
+
+def test_a_refined_name_at_zero_takes_no_pixel_from_the_others(room: Ovs3d) -> None:
+    snapshot, frame = room.snapshot(), synthetic.make_frame(synthetic.orbit(7)[2])
+    snapshot = dataclasses.replace(snapshot, refined=refined(room, snapshot, "elsewhere"))
+    shown = []
+    for names in (["blue box", "red box"], ["red box", "blue box"]):
+        labels, _ = room.render_labels(room.query(names, snapshot=snapshot), frame.camera, frame.camtoworld, snapshot)
+        shown.append(labels == 1 + names.index("red box"))
+    assert shown[0].sum() > 50 and np.array_equal(*shown)
+
+
+def test_what_is_found_has_a_place_though_the_refined_field_knows_none(room: Ovs3d) -> None:
+    snapshot = room.snapshot()
+    snapshot = dataclasses.replace(snapshot, refined=refined(room, snapshot, "everywhere"))
+    result = room.query(["blue box"], snapshot=snapshot)
+    assert result.found.all() and result.objects
+    assert np.linalg.norm(result.objects[0].center - synthetic.BLUE.center) < 0.3
+
+
+def test_features_of_keyframes_are_kept_at_half_precision(room: Ovs3d) -> None:
+    frame, texts = synthetic.make_frames(6)[0], room.encode_text(list(BOXES))
+    kept, exact = room.mapper.keyframes[0].crops.embeddings, room.clip.encode_image(frame.image).embeddings
+    assert kept.dtype == torch.float16
+    cosines = torch.nn.functional.normalize(exact, dim=-1) @ texts.T
+    torch.testing.assert_close(kept.float() @ texts.T, cosines, atol=1e-3, rtol=0)
 
 
 def test_render_shows_the_room(room: Ovs3d) -> None:

@@ -12,7 +12,7 @@ import torch
 from color_encoder import ColorEncoder
 
 from ovs3d_ros.config import override
-from ovs3d_ros.field import completed, refined_answer, vocabulary_indices
+from ovs3d_ros.field import completed, make_field, refined_answer, vocabulary_indices
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.refine import Refinement, choose_check_views, spread
 from ovs3d_ros.types import CropTable, RefinedField, UserError
@@ -213,3 +213,10 @@ def test_bad_names_and_empty_maps_are_refused() -> None:
             list(pipeline.refine(names))
     with pytest.raises(UserError, match="no language features"):
         list(Ovs3d(dataclasses.replace(pipeline.config)).refine(NAMES))
+
+
+def test_a_background_word_given_twice_counts_once() -> None:
+    pipeline = build()
+    config = dataclasses.replace(pipeline.config.refine, background=("object", "stuff", "object"))
+    field = make_field(NAMES, config, pipeline.encode_text, pipeline.snapshot())
+    assert field.background == ("object", "stuff") and field.probabilities.shape[1] == len(NAMES) + 2
