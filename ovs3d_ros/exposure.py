@@ -22,7 +22,7 @@ class Exposure:
         row = (self._total / max(1, len(self._rows))).requires_grad_()
         self._total = self._total + row.detach()
         self._rows.append(row)
-        self._optimizers.append(torch.optim.Adam([row], lr=self.RATE))
+        self._optimizers.append(torch.optim.Adam([row], lr=self.RATE, fused=True))
 
     def of(self, index: int) -> torch.Tensor:
         """Log gain and offset [2, 3] of a keyframe."""

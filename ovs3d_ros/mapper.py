@@ -30,11 +30,18 @@ _MAX_SCALE = 0.15  # of how far the map reaches: larger Gaussians are fog
 
 @dataclass(frozen=True, slots=True)
 class StepStats:
-    """What one optimisation step did: running number, loss, PSNR of that view in dB, number of Gaussians."""
+    """What one optimisation step did.
+
+    Attributes:
+        step: running number.
+        loss, psnr: of that view, psnr in dB; scalars on the map's device, where the step may still be under way: to
+            read them waits for it.
+        num_gaussians: in the map.
+    """
 
     step: int
-    loss: float
-    psnr: float
+    loss: torch.Tensor
+    psnr: torch.Tensor
     num_gaussians: int
 
 
@@ -88,7 +95,6 @@ class Mapper:
         gaussians: the map.
         keyframes: what it is trained on.
         steps: optimisation steps so far.
-        psnr: running mean over recent steps, dB.
     """
 
     def __init__(self, config: Config, rasterizer: Rasterizer, device: str) -> None:
@@ -97,13 +103,18 @@ class Mapper:
         self.gaussians = Gaussians(config.train, config.map.sh_degree, device, config.compute.seed)
         self.keyframes: list[Keyframe] = []
         self.steps = 0
-        self.psnr = float("nan")
+        self._psnr = torch.full((), float("nan"), device=device)
         self._rng = np.random.default_rng(config.compute.seed)
         self._matcher = ImageMatcher()
         self._visits: list[int] = []
         self._exposure = Exposure(device)
         self._median_depths: list[float] = []  # of what each keyframe saw, metres
         self._largest = 0.0  # scale in metres up to which no Gaussian is fog
+
+    @property
+    def psnr(self) -> float:
+        """Running mean over the steps of the PSNR of their views, dB; NaN before the first."""
+        return float(self._psnr)
 
     def wants(self, frame: Frame) -> bool:
         """Whether this frame should become a keyframe: something new for the camera that took it."""
@@ -238,7 +249,7 @@ class Mapper:
         if depth is not None and self.config.train.depth_weight > 0:
             loss = loss + self.config.train.depth_weight * depth_l1(out[..., 3], alpha, depth)
         loss.backward()
-        visible = (meta["radii"][0] > 0).all(-1).nonzero()[:, 0]
+        visible = (meta["radii"][0] > 0).all(-1)
         self._record_gradient(meta["means2d_absgrad"][0], visible, max(camera.width, camera.height))
         progress = min(1.0, self.steps / horizon) if horizon else 0.0
         decay = _LAST_DECAY**progress if horizon else _LAST_DECAY ** min(1.0, self._visits[index] / _SETTLED_VISITS)
@@ -247,10 +258,9 @@ class Mapper:
             self._exposure.step(index, decay=0.1**progress)
         self.steps += 1
         self._maintain(densify=progress < 0.7)
-        mse = float((exposed.detach() - image).square().mean())
-        psnr = float(-10 * np.log10(max(mse, 1e-10)))
-        self.psnr = psnr if np.isnan(self.psnr) else 0.95 * self.psnr + 0.05 * psnr
-        return StepStats(self.steps, float(loss.detach()), psnr, len(self.gaussians))
+        psnr = -10 * (exposed.detach() - image).square().mean().clamp_min(1e-10).log10()
+        self._psnr = torch.where(self._psnr.isnan(), psnr, 0.95 * self._psnr + 0.05 * psnr)
+        return StepStats(self.steps, loss.detach(), psnr, len(self.gaussians))
 
     def _pick(self) -> int:
         """The newest keyframe in `newest_share` of the steps, else a random one."""
@@ -259,13 +269,16 @@ class Mapper:
         return int(self._rng.integers(len(self.keyframes)))
 
     def _record_gradient(self, absgrad: torch.Tensor, visible: torch.Tensor, side: int) -> None:
-        """Sums the screen-space gradient [N, 2] of visible Gaussians, in units of half the image side (AbsGS)."""
+        """Sums the screen-space gradient [N, 2] of visible Gaussians, in units of half the image side (AbsGS).
+
+        That of the others is zero.
+        """
         stats = self.gaussians.stats
         if "gradient" not in stats:
             for name in ("gradient", "gradient_count"):
                 stats[name] = torch.zeros(len(self.gaussians), device=self.gaussians.device)
-        stats["gradient"][visible] += absgrad[visible].norm(dim=-1) * (side / 2)
-        stats["gradient_count"][visible] += 1
+        stats["gradient"] += torch.hypot(*absgrad.unbind(-1)) * (side / 2)
+        stats["gradient_count"] += visible
 
     @torch.no_grad()
     def _maintain(self, densify: bool) -> None:

@@ -9,6 +9,8 @@ import pytest
 import synthetic
 import torch
 
+from torch.utils._python_dispatch import TorchDispatchMode
+
 from ovs3d_ros.evaluate import psnr_aligned
 from ovs3d_ros.exposure import Exposure
 from ovs3d_ros.mapper import Mapper, is_new_view, render_view
@@ -96,7 +98,7 @@ def test_optimising_improves_views_that_were_not_trained_on() -> None:
     mapper = make_mapper(frames[::2], train__densify_every=0)
     held_out = frames[3], frames[5]
     before = [psnr_of(mapper, f) for f in held_out]
-    losses = [mapper.step().loss for _ in range(100)]
+    losses = [float(mapper.step().loss) for _ in range(100)]
     after = [psnr_of(mapper, f) for f in held_out]
     assert min(np.array(after) - before) > 2 and min(after) > 21
     assert np.mean(losses[-20:]) < 0.6 * np.mean(losses[:20])
@@ -149,6 +151,37 @@ def test_learning_rates_settle_towards_the_horizon() -> None:
         means = rates[key].pop("means")
         assert rates[key] == pytest.approx({name: factor * rate for name, rate in full.items()})
         assert key[1] is None or means < 0.07 * config.lr_means * extent  # these fall from the start
+
+
+class HostReads(TorchDispatchMode):
+    """Notes what would make the host wait for a GPU: values that are read, and results as long as a mask has ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        masks = [t for t in args[1] if t is not None and t.dtype == torch.bool] if name.startswith("index") else []
+        if masks or name in ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal"):
+            self.found.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_step_reads_no_value() -> None:
+    mapper = make_mapper(synthetic.make_frames(3), train__densify_every=0)
+    mapper.step()
+    with HostReads() as reads:
+        def rasterize(*arguments):
+            before = list(reads.found)
+            result = RASTERIZER(*arguments)
+            reads.found[:] = before  # it is on the CPU, where looking costs nothing
+            return result
+
+        mapper.rasterizer = rasterize
+        stats = mapper.step()
+        assert reads.found == []
+        assert float(stats.psnr) > 5 and reads.found == ["_local_scalar_dense"]
 
 
 @pytest.mark.parametrize("term", ["ssim_weight", "depth_weight"])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import torch
 from rasterize_oracle import NAMES, Scene, make_scene
 
+from ovs3d_ros.rasterize import cpu
 from ovs3d_ros.rasterize.cpu import CpuRasterizer
 from ovs3d_ros.rasterize.team import ThreadTeam, clear_slab
 
@@ -32,11 +35,31 @@ def test_memory_comes_back_and_is_cleared() -> None:
     assert team.workspace.take(0, 8).shape == (0, 8)
 
 
+def test_all_shares_are_done_here_as_they_would_be_elsewhere() -> None:
+    def kernel(thread: int, size: int, number: int) -> tuple[int, int, int]:
+        threads.append(threading.get_ident())
+        return thread, size, number
+
+    team, threads = ThreadTeam(3), []
+    assert team.run_here(kernel, 7) == [(0, 3, 7), (1, 3, 7), (2, 3, 7)] and set(threads) == {threading.get_ident()}
+    assert team.run(kernel, 7) == [(0, 3, 7), (1, 3, 7), (2, 3, 7)] and len(set(threads)) > 1
+
+
 def test_every_thread_makes_all_calls_in_turn() -> None:
     team, made = ThreadTeam(3), []
     team.run_in_turn(*((lambda thread, size, call: made.append((thread, size, call)), call) for call in "ab"))
     assert sorted(made) == [(thread, 3, call) for thread in range(3) for call in "ab"]
     assert all(made.index((thread, 3, "a")) < made.index((thread, 3, "b")) for thread in range(3))
+
+
+def test_many_pairs_are_binned_by_all_threads_as_few_are_by_one(monkeypatch) -> None:
+    scene = make_scene(count=200, channels=5)
+    few, leaves = forward(CpuRasterizer(3), scene)
+    expected = torch.autograd.grad(few, leaves)
+    monkeypatch.setattr(cpu, "_FEW_PAIRS", 0)
+    many, leaves = forward(CpuRasterizer(3), scene)
+    assert torch.equal(few, many)
+    assert all(map(torch.equal, torch.autograd.grad(many, leaves), expected))
 
 
 def test_a_pass_between_forward_and_backward_changes_nothing() -> None:

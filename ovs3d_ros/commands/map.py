@@ -82,9 +82,9 @@ def _depth_remedy(dataset: Dataset, indices: list[int], config: Config) -> str:
 def _optimize(options: argparse.Namespace, pipeline: Ovs3d, steps: int) -> None:
     with common.progress(options, steps, "optimising", "it") as bar:
         def on_step(stats: StepStats) -> None:
-            bar.set_postfix(PSNR=f"{pipeline.stats['psnr']:.1f} dB", Gaussians=str(stats.num_gaussians),
-                            refresh=False)
-            bar.update()
+            if bar.update():
+                bar.set_postfix(PSNR=f"{pipeline.stats['psnr']:.1f} dB", Gaussians=str(stats.num_gaussians),
+                                refresh=False)
 
         pipeline.optimize(steps, on_step, horizon=steps)
 

@@ -51,12 +51,11 @@ class Rasterizer(Protocol):
         Returns:
             colors [C, H, W, D], alphas [C, H, W, 1], and a dictionary with
             `radii` [C, N, 2] int32 pixels (0: culled), `means2d` [C, N, 2] pixels, `depths` [C, N] metres,
-            `n_visible` (int, Gaussians not culled in at least one camera), and `means2d_absgrad` [C, N, 2],
-            zero until a backward pass through geometry fills it with sum over pixels of |dL/d(means2d)|
-            (AbsGS, Ye et al. 2024), in loss per pixel.
+            and `means2d_absgrad` [C, N, 2], zero until a backward pass through geometry fills it with sum over
+            pixels of |dL/d(means2d)| (AbsGS, Ye et al. 2024), in loss per pixel.
 
         Raises:
-            UserError: a shape, type or device is wrong, a value is not finite, or Ks requires grad.
+            UserError: a shape, type or device is wrong, a value on the CPU is not finite, or Ks requires grad.
         """
         ...
 

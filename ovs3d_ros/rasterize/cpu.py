@@ -21,6 +21,7 @@ from .kernels_tiles import SPLAT_COLUMNS, TILE, Tiles
 from .simd import WIDTH
 from .team import ThreadTeam, clear_slab
 
+_FEW_PAIRS = 1 << 16  # of splat and tile, which one thread bins in less time than it takes to wake another
 CHANNEL_CHUNK = 32  # channels per pass: more would spill the innermost loops out of registers
 
 
@@ -124,7 +125,8 @@ def _bin_tiles(team: ThreadTeam, splats: np.ndarray, order: np.ndarray, width: i
     offsets = np.zeros(counts.size + 1, np.int64)
     np.cumsum(counts, out=offsets[1:])
     ids, cursors = np.empty(offsets[-1], np.int32), offsets[:-1].reshape(counts.shape).T.copy()
-    team.run(lambda thread, _: kernels_tiles.fill_bins(*pairs[thread], cursors[thread], ids))
+    run = team.run if len(ids) > _FEW_PAIRS else team.run_here
+    run(lambda thread, _: kernels_tiles.fill_bins(*pairs[thread], cursors[thread], ids))
     return Tiles(offsets[:: team.size].copy(), ids, width, height)
 
 
@@ -215,7 +217,6 @@ class _Rasterize(torch.autograd.Function):
             for name in ("radii", "means2d", "depths")
         )
         meta["radii"], meta["means2d"], meta["depths"] = map(torch.from_numpy, (radii, means2d, depths))
-        meta["n_visible"] = int(radii[..., 0].any(0).sum())
         meta["means2d_absgrad"] = torch.zeros(len(cameras), count, 2)
         ctx.team, ctx.views, ctx.absgrad = team, views, meta["means2d_absgrad"]
         ctx.save_for_backward(*tensors, image, transmittance)

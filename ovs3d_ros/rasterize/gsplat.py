@@ -71,7 +71,6 @@ class GsplatRasterizer:
             packed=False,
             absgrad=True,
         )
-        meta["n_visible"] = int((meta["radii"] > 0).all(-1).any(0).sum())
         means2d = meta["means2d"]
         meta["means2d_absgrad"] = absgrad = torch.zeros_like(means2d, requires_grad=False)
 

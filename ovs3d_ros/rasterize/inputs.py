@@ -1,6 +1,11 @@
-"""Checks at the public seam of every rasterizer: the kernels behind it trust what they get."""
+"""Checks at the public seam of every rasterizer: the kernels behind it trust what they get.
+
+Values on a GPU are not looked at: every look would make the host wait for all that the GPU still has to do.
+"""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -47,7 +52,7 @@ def check_cameras(viewmats: Tensor, Ks: Tensor, width: int, height: int) -> None
         raise UserError("Ks gets no gradient here: pass it detached")
     if width < 1 or height < 1:
         raise UserError(f"image size {width}x{height} is empty: both sides must be at least 1 pixel")
-    if bool((Ks[:, 0, 0] <= 0).any()) or bool((Ks[:, 1, 1] <= 0).any()):
+    if Ks.is_cpu and any(K[0][0] <= 0 or K[1][1] <= 0 for K in Ks.tolist()):
         raise UserError("Ks has a focal length that is not positive: check the calibration")
 
 
@@ -59,7 +64,7 @@ def _check(
     if dtype is not None and tensor.dtype != dtype:
         raise UserError(f"{name} is {tensor.dtype}, expected {dtype}: convert it with .to({dtype})")
     # One sum is far cheaper than a mask; only a sum that is not finite asks which value spoiled it.
-    if tensor.numel() and not bool(torch.isfinite(tensor.detach().sum())):
+    if tensor.is_cpu and not math.isfinite(tensor.detach().sum().item()):
         bad = int((~torch.isfinite(tensor.detach())).sum())
         if bad:
             raise UserError(

@@ -62,6 +62,10 @@ class ThreadTeam:
         first = kernel(0, self.size, *arguments)
         return [first, *(future.result() for future in futures)]
 
+    def run_here(self, kernel: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """Does all shares on the caller's thread, with the same results: for less work than it takes to wake another."""
+        return [kernel(thread, self.size, *arguments) for thread in range(self.size)]
+
     def run_in_turn(self, *calls: tuple[Any, ...]) -> None:
         """Every thread makes all calls (kernel, *arguments) one after the other, and waits for no other in between.
 
