@@ -167,9 +167,9 @@ class Mapper:
         return len(rows)
 
     def adopt(self, params: dict[str, torch.Tensor]) -> None:
-        """Replaces the Gaussians by those of a map file; none of them is fog, for it was none there."""
+        """Replaces the Gaussians by those of a map file; none of them is fog, for it was none there, nor when it grows."""
         self.gaussians.load_params(params)
-        self._largest = float(params["log_scales"].exp().max()) if len(self.gaussians) else 0.0
+        self._largest = 2 * float(params["log_scales"].exp().max()) if len(self.gaussians) else 0.0
 
     def insert_points(self, xyz: np.ndarray, rgb: np.ndarray) -> None:
         """Seeds Gaussians from a point cloud (COLMAP): xyz [P, 3] metres, rgb [P, 3] uint8."""

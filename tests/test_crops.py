@@ -125,6 +125,14 @@ def test_the_encoder_embeds_what_the_crops_show() -> None:
 
 
 @needs_clip
+def test_depth_of_another_resolution_is_taken_at_the_centres_of_pixels() -> None:
+    metric = make_clip(ClipConfig(mode="pyramid", crop_metres=(0.3,)), "cpu")
+    fine = np.zeros((3 * HEIGHT, 3 * WIDTH), np.float32)
+    fine[1::3, 1::3] = 2.0
+    assert torch.equal(encode_frame(metric, frame_of(fine)).boxes, encode_frame(metric, frame_of(flat(2.0))).boxes)
+
+
+@needs_clip
 def test_sizes_are_those_of_the_image_that_is_encoded() -> None:
     """The same metres at any resolution, and the least side of 16 px of the smaller image is twice as much of it."""
     def widths(side: float, size: int) -> torch.Tensor:

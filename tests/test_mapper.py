@@ -201,6 +201,15 @@ def test_transparent_gaussians_and_fog_are_pruned() -> None:
     assert len(mapper.gaussians) == count - 60
 
 
+def test_what_a_loaded_map_holds_is_no_fog() -> None:
+    mapper = make_mapper(synthetic.make_frames(1), train__densify_every=1, train__densify_gradient=1e9)
+    params = {name: p.detach().clone() for name, p in mapper.gaussians.params.items()}
+    params["log_scales"][:10] = np.log(3 * mapper.gaussians.extent)
+    mapper.adopt(params)
+    mapper.step()
+    assert len(mapper.gaussians) == len(params["means"])
+
+
 def test_the_cap_holds_through_seeding_and_densification() -> None:
     frames = synthetic.make_frames(5)
     mapper = make_mapper(frames[:1], map__max_gaussians=600, train__densify_every=3, train__densify_gradient=0.0)
