@@ -71,6 +71,27 @@ def test_keyframes_of_one_stamp_move_each_to_its_place(closure, worker):
     assert closure.corrected == 4, "the second time they are there already"
 
 
+def test_each_of_two_cameras_takes_its_own_place():
+    turned = np.diag([-1.0, 1.0, -1.0, 1.0])  # the rear camera looks back
+    extrinsics, config = {"front": np.eye(4), "rear": turned}, synthetic.make_config()
+    pipeline = Ovs3d(config)
+    for frame, stamp in zip(synthetic.make_frames(len(STAMPS)), STAMPS):
+        for sensor, extrinsic in extrinsics.items():
+            pipeline.add_frame(dataclasses.replace(frame, stamp=stamp, sensor=sensor, camtoworld=frame.camtoworld @ extrinsic))
+    before = [(k.sensor, k.stamp, k.camtoworld) for k in pipeline.mapper.keyframes]
+    assert [row[0] for row in before] == ["front", "rear"] * 2
+    worker = MappingWorker(pipeline, config)
+    worker.start()
+    closure = LoopClosure(SimpleNamespace(get_logger=lambda: logging.getLogger("loop_closure")), config, pipeline, worker,
+                          extrinsics)
+    closure.take(path(*STAMPS), STREAM)
+    settle(worker)
+    assert worker.stop(30.0)
+    for keyframe, (sensor, stamp, pose) in zip(pipeline.mapper.keyframes, before, strict=True):
+        assert (keyframe.sensor, keyframe.stamp) == (sensor, stamp)
+        np.testing.assert_allclose(keyframe.camtoworld, SHIFT @ pose, atol=1e-6)
+
+
 def test_a_path_without_stamps_is_refused(closure, worker, caplog):
     with pytest.raises(UserError, match="/keyframe_path: no pose of the path has a stamp; the publisher must"):
         closure.take(path(0.0, 0.0), STREAM)
