@@ -168,6 +168,28 @@ class HostReads(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
+def test_the_pull_on_a_gaussian_is_summed_over_the_views_that_saw_it() -> None:
+    mapper = make_mapper(synthetic.make_frames(1))
+    visible = torch.arange(len(mapper.gaussians)) < 2
+    absgrad = torch.zeros(len(visible), 2)
+    absgrad[0] = torch.tensor([3.0, 4.0])
+    for side in (100, 200):
+        mapper._record_gradient(absgrad, visible, side)
+    stats = mapper.gaussians.stats
+    assert stats["gradient"][:3].tolist() == [5 * 50 + 5 * 100, 0, 0]
+    assert torch.equal(stats["gradient_count"], 2.0 * visible)
+
+
+def test_psnr_is_a_running_mean() -> None:
+    mapper = make_mapper(synthetic.make_frames(2))
+    assert np.isnan(mapper.psnr)
+    first = float(mapper.step().psnr)
+    assert mapper.psnr == pytest.approx(first)
+    second = float(mapper.step().psnr)
+    assert mapper.psnr == pytest.approx(0.95 * first + 0.05 * second)
+    assert second != pytest.approx(first, rel=1e-3)
+
+
 def test_a_step_reads_no_value() -> None:
     mapper = make_mapper(synthetic.make_frames(3), train__densify_every=0)
     mapper.step()

@@ -198,8 +198,11 @@ def test_bad_cameras_and_shapes_are_named() -> None:
         call(colors=scene.gaussians[4][:19])
     with pytest.raises(UserError, match=r"opacities is torch\.float64"):
         call(opacities=scene.gaussians[3].double())
-    with pytest.raises(UserError, match="focal length"):
-        call(Ks=-scene.Ks)
+    for axis in (0, 1):
+        mirrored = scene.Ks.clone()
+        mirrored[-1, axis, axis] *= -1
+        with pytest.raises(UserError, match="focal length"):
+            call(Ks=mirrored)
     with pytest.raises(UserError, match="image size 0x48"):
         call(width=0)
 
