@@ -22,10 +22,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import rclpy
-from ovs3d_interfaces.srv import QueryText
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
+from ovs3d_interfaces.srv import QueryText
 from ovs3d_ros.datasets import open_dataset
 from ovs3d_ros.demo.scene import SHIPPED
 from ovs3d_ros.ros import conversions

@@ -197,19 +197,29 @@ def leave_one_out(scenes: Sequence[Asked]) -> dict[str, Any]:
     """Figures of the decision when every scene is judged by what the other ones taught.
 
     Returns:
+        As `figures`.
+    """
+    return figures(scenes, [judge(scene, *fit_both([*scenes[:index], *scenes[index + 1:]]))
+                            for index, scene in enumerate(scenes)])
+
+
+def judge(scene: Asked, specific: tuple[np.ndarray, float], general: tuple[np.ndarray, float]) -> np.ndarray:
+    """Probability [P] that what was asked for is there, by weights and bias of either kind of prompt."""
+    return np.where(scene.general, probability(scene.evidence, *general), probability(scene.evidence, *specific))
+
+
+def figures(scenes: Sequence[Asked], judged: Sequence[np.ndarray]) -> dict[str, Any]:
+    """How well probabilities [P] of each scene's prompts tell what is there.
+
+    Returns:
         scenes, mean_iou at the best threshold, and for "all", "specific" and "general" prompts those of `decision`.
     """
-    held = []
-    for index, scene in enumerate(scenes):
-        specific, general = fit_both([*scenes[:index], *scenes[index + 1:]])
-        held.append(np.where(scene.general, probability(scene.evidence, *general),
-                             probability(scene.evidence, *specific)))
     scores, present, general = (np.concatenate(rows) for rows in (
-        held, [scene.present for scene in scenes], [scene.general for scene in scenes]))
+        judged, [scene.present for scene in scenes], [scene.general for scene in scenes]))
     kinds = dict(all=np.ones_like(general), specific=~general, general=general)
-    figures = {name: decision(scores[rows], present[rows]) for name, rows in kinds.items()
-               if present[rows].any() and not present[rows].all()}
-    return dict(scenes=len(scenes), **figures, mean_iou=float(mean_iou(scenes).max()))
+    kinds = {name: decision(scores[rows], present[rows]) for name, rows in kinds.items()
+             if present[rows].any() and not present[rows].all()}
+    return dict(scenes=len(scenes), **kinds, mean_iou=float(mean_iou(scenes).max()))
 
 
 def decision(scores: np.ndarray, present: np.ndarray) -> dict[str, float]:

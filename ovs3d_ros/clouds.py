@@ -8,9 +8,9 @@ import numpy as np
 
 from ovs3d_ros.config import OutputConfig
 from ovs3d_ros.rasterize.spherical import base_colors
-from ovs3d_ros.whole_files import replacing
 from ovs3d_ros.types import MapSnapshot, QueryResult, UserError
 from ovs3d_ros.visualize import label_colors
+from ovs3d_ros.whole_files import replacing
 
 _PLY_TYPES = {"f4": "float", "u1": "uchar", "u4": "uint", "i4": "int"}
 

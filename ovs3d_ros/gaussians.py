@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from ovs3d_ros.config import TrainConfig
 from ovs3d_ros.geometry import matrix_to_quat
 from ovs3d_ros.rasterize.spherical import SH_C0, sh_basis
-from ovs3d_ros.whole_files import replacing
 from ovs3d_ros.types import UserError
+from ovs3d_ros.whole_files import replacing
 
 PARAMETERS = ("means", "log_scales", "quats", "opacity_logits", "sh_dc", "sh_rest")
 

@@ -7,7 +7,7 @@ N_ik is the Gaussian's feature; |N_ik| / D_i in 0..1 tells how far its views agr
 
 from __future__ import annotations
 
-from typing import Iterator
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 import rclpy
-from ovs3d_interfaces.action import Refine
-from ovs3d_interfaces.srv import QueryText
 from rclpy.action import ActionClient
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from ros_env import Process, use_child_environment, wait_until, write_dataset
 
+from ovs3d_interfaces.action import Refine
+from ovs3d_interfaces.srv import QueryText
 from ovs3d_ros.ros import conversions
 from ovs3d_ros.ros.environment import free_domain_id
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import synthetic
 import torch
-
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ovs3d_ros.evaluate import psnr_aligned

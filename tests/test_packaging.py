@@ -270,9 +270,10 @@ def test_query_text_is_the_documented_service() -> None:
 
 @pytest.mark.ros
 def test_response_survives_serialization() -> None:
+    from rclpy.serialization import deserialize_message, serialize_message
+
     from ovs3d_interfaces.msg import SemanticObject
     from ovs3d_interfaces.srv import QueryText
-    from rclpy.serialization import deserialize_message, serialize_message
 
     found = SemanticObject(label="red mug", instance=2, score=0.75, num_gaussians=41, observed_views=3)
     found.pose.orientation.w, found.size.z = 1.0, 0.125

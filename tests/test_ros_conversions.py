@@ -23,8 +23,8 @@ from rclpy.serialization import deserialize_message, serialize_message  # noqa: 
 from ovs3d_ros.config import Config, leaves, override  # noqa: E402
 from ovs3d_ros.config_io import load, to_yaml  # noqa: E402
 from ovs3d_ros.ros import conversions, params  # noqa: E402
-from ovs3d_ros.sensors.calibration import make_rectifier  # noqa: E402
 from ovs3d_ros.ros.environment import child_environment, find_config, free_domain_id  # noqa: E402
+from ovs3d_ros.sensors.calibration import make_rectifier  # noqa: E402
 from ovs3d_ros.types import Camera, UserError  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -18,14 +18,14 @@ pytestmark = [pytest.mark.ros, pytest.mark.slow]
 from action_msgs.msg import GoalStatus  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
-from ovs3d_interfaces.action import Refine  # noqa: E402
-from ovs3d_interfaces.srv import QueryText  # noqa: E402
 from rcl_interfaces.msg import ParameterType  # noqa: E402
 from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from ros_env import Process, use_child_environment, wait_until, write_dataset  # noqa: E402
 from ros_session import FRAMES, SETTINGS, Goal, Session, start_node  # noqa: E402
 
+from ovs3d_interfaces.action import Refine  # noqa: E402
+from ovs3d_interfaces.srv import QueryText  # noqa: E402
 from ovs3d_ros.config import leaves  # noqa: E402
 from ovs3d_ros.pipeline import Ovs3d  # noqa: E402
 from ovs3d_ros.ros import conversions  # noqa: E402

@@ -19,10 +19,10 @@ pytest.importorskip("ovs3d_interfaces")
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 from geometry_msgs.msg import Point  # noqa: E402
-from ovs3d_interfaces.srv import QueryText  # noqa: E402
 from ros_env import HEIGHT, SPHERES, WIDTH, render, wait_until  # noqa: E402
 from ros_session import FRAMES, session  # noqa: E402, F401
 
+from ovs3d_interfaces.srv import QueryText  # noqa: E402
 from ovs3d_ros.datasets import open_dataset  # noqa: E402
 from ovs3d_ros.pipeline import Ovs3d  # noqa: E402
 from ovs3d_ros.ros import conversions  # noqa: E402

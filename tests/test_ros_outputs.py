@@ -19,13 +19,13 @@ pytest.importorskip("rclpy")
 pytest.importorskip("ovs3d_interfaces")
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
-from ovs3d_interfaces.srv import GetObjects, SetVocabulary  # noqa: E402
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy  # noqa: E402
 from ros_env import SPHERES, wait_until  # noqa: E402
 from ros_session import FRAMES, documented, session  # noqa: E402, F401
 from std_srvs.srv import Trigger  # noqa: E402
 from visualization_msgs.msg import Marker  # noqa: E402
 
+from ovs3d_interfaces.srv import GetObjects, SetVocabulary  # noqa: E402
 from ovs3d_ros.config import Config  # noqa: E402
 from ovs3d_ros.datasets import open_dataset  # noqa: E402
 from ovs3d_ros.ros import conversions  # noqa: E402

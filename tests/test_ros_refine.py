@@ -15,13 +15,13 @@ pytest.importorskip("ovs3d_interfaces.action")
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 from action_msgs.msg import GoalStatus  # noqa: E402
-from ovs3d_interfaces.action import Refine  # noqa: E402
-from ovs3d_interfaces.srv import GetObjects, LoadMap, SaveMap  # noqa: E402
 from rclpy.action import get_action_server_names_and_types_by_node  # noqa: E402
 from ros_env import SPHERES, wait_until  # noqa: E402
 from ros_session import FRAMES, Goal, documented, session  # noqa: E402, F401
 from std_srvs.srv import Trigger  # noqa: E402
 
+from ovs3d_interfaces.action import Refine  # noqa: E402
+from ovs3d_interfaces.srv import GetObjects, LoadMap, SaveMap  # noqa: E402
 from ovs3d_ros.ros import conversions  # noqa: E402
 
 NAMES = ["red ball", "blue ball", "green ball", "grey floor"]

@@ -20,11 +20,11 @@ if not hasattr(interfaces, "SaveMap"):
     pytest.skip("the installed ovs3d_interfaces are older; pip install ./ovs3d_interfaces", allow_module_level=True)
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
-from ovs3d_interfaces.srv import EncodeText, ExportPly, GetObjects, LoadMap, QueryText, SaveMap  # noqa: E402
 from ros_env import SPHERES, use_child_environment, wait_until  # noqa: E402
 from ros_session import FRAMES, SETTINGS, Client, Session, documented, start_node  # noqa: E402
 from std_srvs.srv import SetBool, Trigger  # noqa: E402
 
+from ovs3d_interfaces.srv import EncodeText, ExportPly, GetObjects, LoadMap, QueryText, SaveMap  # noqa: E402
 from ovs3d_ros.pipeline import Ovs3d  # noqa: E402
 from ovs3d_ros.ros import conversions  # noqa: E402
 from ovs3d_ros.ros.environment import free_domain_id  # noqa: E402

@@ -13,8 +13,8 @@ import torch
 from ovs3d_ros import clouds, gaussians
 from ovs3d_ros.commands import common
 from ovs3d_ros.gaussians import PARAMETERS
-from ovs3d_ros.whole_files import check_target, replacing, write_tensors, write_text
 from ovs3d_ros.types import UserError
+from ovs3d_ros.whole_files import check_target, replacing, write_tensors, write_text
 
 
 def write_splats(path: Path) -> None:

@@ -12,8 +12,8 @@ from ovs3d_ros.commands import common
 from ovs3d_ros.datasets import Dataset, open_dataset
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query import check_prompts
-from ovs3d_ros.whole_files import write_text
 from ovs3d_ros.types import UserError
+from ovs3d_ros.whole_files import write_text
 
 _MIN_SCENES = 2  # each is judged by what the others taught
 

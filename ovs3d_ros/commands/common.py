@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from ovs3d_ros import config_io
 from ovs3d_ros.config import Config, override
-from ovs3d_ros.whole_files import check_target, check_writable, replacing, write_text
 from ovs3d_ros.types import UserError
+from ovs3d_ros.whole_files import check_target, check_writable, replacing, write_text
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -15,8 +15,8 @@ from ovs3d_ros.commands import common
 from ovs3d_ros.datasets.text import read_text
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query import check_prompts
-from ovs3d_ros.whole_files import write_text
 from ovs3d_ros.types import MapSnapshot, QueryResult, UserError
+from ovs3d_ros.whole_files import write_text
 
 MAX_VIEWS = 8
 _CANDIDATES = 32  # keyframes that are looked at to choose the views from

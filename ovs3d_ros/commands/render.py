@@ -20,8 +20,8 @@ from ovs3d_ros.commands.paths import keyframe_path, orbit_path
 from ovs3d_ros.commands.query import legend, load_semantic_map
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query import check_prompts
-from ovs3d_ros.whole_files import replacing
 from ovs3d_ros.types import Camera, MapSnapshot, UserError
+from ovs3d_ros.whole_files import replacing
 
 CHANNELS = ("rgb", "depth", "features", "segmentation")
 _SAMPLES = 8  # keyframes the range of depths is taken from

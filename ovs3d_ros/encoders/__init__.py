@@ -7,7 +7,8 @@ no encoder ever runs on random weights.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Protocol, Sequence, runtime_checkable
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ovs3d_ros.config import ClipConfig, DinoConfig
 from ovs3d_ros.types import CropTable, Frame, UserError

@@ -8,7 +8,7 @@ before the pool, which for a linear head averages to the crop embedding exactly.
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F

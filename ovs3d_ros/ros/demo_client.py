@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 import rclpy
-from ovs3d_interfaces.srv import QueryText
 from rclpy.node import Node
 
+from ovs3d_interfaces.srv import QueryText
 from ovs3d_ros.ros import conversions
 from ovs3d_ros.ros.publish import LATCHED
 from ovs3d_ros.types import UserError

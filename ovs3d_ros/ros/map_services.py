@@ -9,11 +9,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from ovs3d_interfaces.srv import ExportPly, LoadMap, SaveMap
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 from std_srvs.srv import SetBool, Trigger
 
+from ovs3d_interfaces.srv import ExportPly, LoadMap, SaveMap
 from ovs3d_ros.config import Config
 from ovs3d_ros.gaussians import write_ply
 from ovs3d_ros.map_file import load_map, save_map

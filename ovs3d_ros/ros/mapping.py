@@ -19,9 +19,9 @@ from ovs3d_ros.ros.publish import Outputs
 from ovs3d_ros.ros.query_service import QueryServices
 from ovs3d_ros.ros.scope import Scope
 from ovs3d_ros.ros.vocabulary import Vocabulary, check_vocabulary
-from ovs3d_ros.whole_files import check_target
 from ovs3d_ros.types import Frame, UserError
 from ovs3d_ros.warm_up import warm_up
+from ovs3d_ros.whole_files import check_target
 from ovs3d_ros.worker import MappingWorker
 
 WARM_UP_TIMEOUT = 600.0  # seconds; compiling takes a minute on a slow machine, under load more

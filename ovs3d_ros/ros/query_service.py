@@ -9,11 +9,11 @@ import time
 from typing import Any
 
 import numpy as np
-from ovs3d_interfaces.msg import SemanticObject as SemanticObjectMessage
-from ovs3d_interfaces.srv import EncodeText, GetObjects, QueryText
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 
+from ovs3d_interfaces.msg import SemanticObject as SemanticObjectMessage
+from ovs3d_interfaces.srv import EncodeText, GetObjects, QueryText
 from ovs3d_ros.config import Config
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.presence import VERDICTS

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 import time
 
-from ovs3d_interfaces.action import Refine
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 
+from ovs3d_interfaces.action import Refine
 from ovs3d_ros.query import check_prompts
 from ovs3d_ros.refine import RefineStep
 from ovs3d_ros.ros import responses

@@ -1,7 +1,8 @@
-"""Calibrates the bundled CLIP: `python tools/models/calibrate.py --scenes DIR [DIR ...] --json FILE`.
+"""Calibrates the bundled CLIP: `python tools/models/calibrate.py --scenes DIR [DIR ...] [--judge] [--json FILE]`.
 
 `ovs3d calibrate` does this for any encoder; here the questions come from the whole vocabulary of the world, with hard
-ones among them (the right noun in another colour), and the result goes into the model's own `calibration.json`.
+ones among them (the right noun in another colour), and the result goes into the model's own `calibration.json`. With
+`--judge` the calibration that is there is measured on scenes it has not seen, and stays as it is.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import dataclasses
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ from ovs3d_ros import calibrate
 from ovs3d_ros.config import Config, override
 from ovs3d_ros.datasets import Dataset, open_dataset
 from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.presence import Calibration
 
 log = logging.getLogger("calibrate")
 
@@ -56,30 +59,41 @@ def questions(dataset: Dataset, rng: np.random.Generator) -> calibrate.Questions
     return calibrate.Questions(present, [str(name) for name in absent])
 
 
-def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scenes", type=Path, nargs="+", required=True, help="labelled scene folders")
-    parser.add_argument("--json", type=Path, help="where the leave-one-scene-out report goes")
-    args = parser.parse_args()
+def answers(folders: Sequence[Path]) -> tuple[list[calibrate.Asked], Calibration]:
+    """What comes of the questions of each scene, and the calibration the encoder has now."""
     pipeline = Ovs3d(override(Config(), SETTINGS))
     pipeline.calibration = dataclasses.replace(pipeline.calibration, distractors=distractors())
     scenes = []
-    for folder in args.scenes:
+    for folder in folders:
         dataset = open_dataset(folder)
         for _ in calibrate.map_scene(pipeline, dataset):
             pass
         asked = questions(dataset, np.random.default_rng(len(scenes)))
         scenes.append(calibrate.ask(pipeline, dataset, asked))
         log.info("%s: %d prompts, best mean IoU %.3f", folder, len(scenes[-1].prompts), scenes[-1].iou.mean(0).max())
-    fitted, figures = calibrate.fit(scenes), calibrate.leave_one_out(scenes)
-    source = f"{len(scenes)} rendered scenes, {figures['all']['prompts']} prompts (tools/models/calibrate.py)"
-    document = json.loads(CALIBRATION.read_text())
-    document["query"] = dict(fitted, distractors=distractors(), source=source)
-    CALIBRATION.write_text(json.dumps(document, indent=1) + "\n")
+    return scenes, pipeline.calibration
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scenes", type=Path, nargs="+", required=True, help="labelled scene folders")
+    parser.add_argument("--judge", action="store_true", help="measure the calibration that is there, and fit none")
+    parser.add_argument("--json", type=Path, help="where the report goes; leave-one-scene-out where one is fitted")
+    args = parser.parse_args()
+    scenes, known = answers(args.scenes)
+    if args.judge:
+        weights = (known.presence_weights, known.presence_bias), (known.general_weights, known.general_bias)
+        figures = calibrate.figures(scenes, [calibrate.judge(scene, *weights) for scene in scenes])
+    else:
+        fitted, figures = calibrate.fit(scenes), calibrate.leave_one_out(scenes)
+        source = f"{len(scenes)} rendered scenes, {figures['all']['prompts']} prompts (tools/models/calibrate.py)"
+        document = json.loads(CALIBRATION.read_text())
+        document["query"] = dict(fitted, distractors=distractors(), source=source)
+        CALIBRATION.write_text(json.dumps(document, indent=1) + "\n")
     if args.json:
         args.json.write_text(json.dumps(figures, indent=1) + "\n")
-    log.info("threshold %.3f, %s", fitted["threshold"], figures)
+    log.info("%s", figures)
 
 
 if __name__ == "__main__":

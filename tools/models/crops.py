@@ -5,8 +5,8 @@ from __future__ import annotations
 import captions
 import cv2
 import numpy as np
-import torch
 import recolour
+import torch
 import vocabulary
 from frames import FrameStore, View
 
