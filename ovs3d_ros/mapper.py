@@ -305,10 +305,10 @@ class Mapper:
 def _at_level(keyframe: Keyframe, coarse: bool) -> tuple[Camera, torch.Tensor, torch.Tensor | None]:
     """Camera, image and depth of a keyframe, at half resolution when coarse."""
     if not coarse or min(keyframe.camera.width, keyframe.camera.height) < 64:
-        return keyframe.camera, keyframe.image, keyframe.depth
+        return keyframe.camera, keyframe.rgb, keyframe.depth
     camera = keyframe.camera.scaled(keyframe.camera.width // 2, keyframe.camera.height // 2)
     size = (camera.height, camera.width)
-    image = F.interpolate(keyframe.image.permute(2, 0, 1)[None], size=size, mode="area")[0].permute(1, 2, 0)
+    image = F.interpolate(keyframe.rgb.permute(2, 0, 1)[None], size=size, mode="area")[0].permute(1, 2, 0)
     depth = keyframe.depth
     if depth is not None:
         depth = F.interpolate(depth[None, None], size=size, mode="nearest")[0, 0]

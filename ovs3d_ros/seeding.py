@@ -45,7 +45,7 @@ def _on_grid(keyframe: Keyframe, depth: np.ndarray, wanted: np.ndarray, spacing:
     points = unproject(depth, keyframe.camera)[v, u]
     means = transform_points(points, keyframe.camtoworld)
     scales = points[:, 2] / keyframe.camera.K[0, 0] * spacing * _SCALE
-    return _seeds(means, keyframe.image[v, u], scales)
+    return _seeds(means, keyframe.image[v, u].float() / 255, scales)
 
 
 def _seeds(means: np.ndarray, colors: torch.Tensor | np.ndarray, scales: np.ndarray) -> Seeds:
@@ -87,7 +87,7 @@ class ImageMatcher:
         Triangulated points are sparse: between them depth is interpolated, which is a guess that optimisation
         corrects.
         """
-        grey = cv2.cvtColor((keyframe.image.cpu().numpy() * 255).astype(np.uint8), cv2.COLOR_RGB2GRAY)
+        grey = cv2.cvtColor(keyframe.image.cpu().numpy(), cv2.COLOR_RGB2GRAY)
         points, descriptors = self._sift.detectAndCompute(grey, None)
         pixels = np.array([p.pt for p in points], dtype=np.float64).reshape(-1, 2) + _SIFT_TO_PIXEL
         if len(pixels) < _MIN_MATCHES:

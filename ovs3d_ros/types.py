@@ -116,7 +116,7 @@ class Keyframe:
         index: running number.
         stamp: seconds.
         name: the frame's name.
-        image: [H, W, 3] float32 RGB in 0..1.
+        image: [H, W, 3] uint8 RGB, a fourth of what its values in 0..1 would take: keyframes are kept for good.
         camera: intrinsics of `image`.
         camtoworld: [4, 4] float64.
         depth: [H, W] float32 metres, 0 = none; or None.
@@ -133,6 +133,11 @@ class Keyframe:
     depth: torch.Tensor | None = None
     crops: CropTable | None = None
     sensor: str = ""
+
+    @property
+    def rgb(self) -> torch.Tensor:
+        """[H, W, 3] float32 RGB in 0..1."""
+        return self.image.float() / 255
 
 
 @dataclass(frozen=True, slots=True)

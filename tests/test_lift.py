@@ -112,7 +112,7 @@ def keyframe(index: int, table: CropTable, x: float = 0.0, size: tuple[int, int]
     pose = np.eye(4)
     pose[0, 3] = x
     camera = synthetic.make_camera(*size)
-    return Keyframe(index, float(index), f"k{index}", torch.zeros(size[1], size[0], 3), camera, pose, None, table)
+    return Keyframe(index, float(index), f"k{index}", torch.zeros(size[1], size[0], 3, dtype=torch.uint8), camera, pose, None, table)
 
 
 def crops_of_two_kinds(rank: int) -> tuple[CropTable, CropTable]:

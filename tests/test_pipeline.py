@@ -424,7 +424,7 @@ def test_images_are_mapped_at_the_mapping_resolution() -> None:
     (keyframe,) = pipeline.mapper.keyframes
     assert keyframe.image.shape == (24, 32, 3) and keyframe.depth.shape == (24, 32)
     rgb, depth, _ = synthetic.cast(keyframe.camera, keyframe.camtoworld)
-    assert float((keyframe.image - torch.from_numpy(rgb) / 255).abs().mean()) < 0.03
+    assert float((keyframe.rgb - torch.from_numpy(rgb) / 255).abs().mean()) < 0.03
     assert float(((keyframe.depth - torch.from_numpy(depth)).abs() / torch.from_numpy(depth)).median()) < 0.02
     assert keyframe.crops.grid == (12, 16)  # the encoder saw the full image
 

@@ -20,7 +20,7 @@ CONFIG = SeedConfig(spacing=2.0)
 def make_keyframe(pose: np.ndarray, index: int = 0, camera=None, picture=synthetic.cast) -> Keyframe:
     camera = camera or synthetic.make_camera()
     rgb, depth = picture(camera, pose)[:2]
-    return Keyframe(index, float(index), f"k{index}", torch.from_numpy(rgb).float() / 255, camera, pose,
+    return Keyframe(index, float(index), f"k{index}", torch.from_numpy(rgb), camera, pose,
                     torch.from_numpy(depth))
 
 
@@ -46,7 +46,7 @@ def test_an_empty_map_is_seeded_on_the_surface_in_its_colours() -> None:
     local = (means.double().numpy() - frame.camtoworld[:3, 3]) @ frame.camtoworld[:3, :3]
     u = (local[:, 0] / local[:, 2] * frame.camera.K[0, 0] + frame.camera.K[0, 2]).astype(int)
     v = (local[:, 1] / local[:, 2] * frame.camera.K[1, 1] + frame.camera.K[1, 2]).astype(int)
-    torch.testing.assert_close(colors, frame.image[v, u])
+    torch.testing.assert_close(colors, frame.rgb[v, u])
     footprint = scales.numpy() * frame.camera.K[0, 0] / local[:, 2]
     np.testing.assert_allclose(footprint, 0.65 * CONFIG.spacing, rtol=1e-4)  # pixels
 
@@ -183,7 +183,7 @@ def test_blank_images_match_nothing() -> None:
     matcher, pose = ImageMatcher(), synthetic.orbit(3)
     for i in range(2):
         frame = make_keyframe(pose[i], i)
-        frame.image = torch.full_like(frame.image, 0.5)
+        frame.image = torch.full_like(frame.image, 128)
         assert matcher.seed(frame, torch.zeros(48, 64), CONFIG) is None
 
 
