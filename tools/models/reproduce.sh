@@ -11,6 +11,7 @@ if [ ! -d "$data/train" ]; then
     python "$world" --split varied --seeds 7000-7475 --views 3 --out "$data/train"
     python "$world" --split test --seeds 80-159 --out "$data/test"
     python "$world" --split val --kind walk --seeds 0-8 --views 20 --out "$data/walk"
+    python "$world" --split val --kind walk --seeds 9-14 --views 20 --out "$data/judged"
 fi
 train() { torchrun --nproc_per_node 2 "$here/$1" --data "$data/train" --out "$out/$2" --minutes "$3" "${@:4}"; }
 python "$here/train_clip.py" --data "$data/train" --out "$out/text" --text-steps 600 --minutes 0
@@ -29,4 +30,5 @@ python "$here/average.py" --clip "$out/meshes" "$out/sixth" --out "$out/clip"
 train train_dino.py dino 11
 python "$here/export.py" --clip "$out/clip" --dense-sizes 672 1344 --dino "$out/dino"
 python "$here/calibrate.py" --scenes "$data"/walk/scene_*
+python "$here/calibrate.py" --scenes "$data"/judged/scene_* --judge --json "$out/presence.json"
 python "$here/evaluate.py" --data "$data/test" --json "$out/metrics.json"
