@@ -10,7 +10,7 @@ from rasterize_oracle import NAMES, Scene, make_scene
 
 from ovs3d_ros.rasterize import cpu
 from ovs3d_ros.rasterize.cpu import CpuRasterizer
-from ovs3d_ros.rasterize.team import ThreadTeam, clear_slab
+from ovs3d_ros.rasterize.team import ThreadTeam, clear_slab, in_turn
 
 
 def forward(rasterizer: CpuRasterizer, scene: Scene) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -47,16 +47,16 @@ def test_all_shares_are_done_here_as_they_would_be_elsewhere() -> None:
 
 def test_every_thread_makes_all_calls_in_turn() -> None:
     team, made = ThreadTeam(3), []
-    team.run_in_turn(*((lambda thread, size, call: made.append((thread, size, call)), call) for call in "ab"))
+    team.run(in_turn(*((lambda thread, size, call: made.append((thread, size, call)), call) for call in "ab")))
     assert sorted(made) == [(thread, 3, call) for thread in range(3) for call in "ab"]
     assert all(made.index((thread, 3, "a")) < made.index((thread, 3, "b")) for thread in range(3))
 
 
-def test_many_pairs_are_binned_by_all_threads_as_few_are_by_one(monkeypatch) -> None:
+def test_many_splats_are_packed_and_binned_by_all_threads_as_few_are_by_one(monkeypatch) -> None:
     scene = make_scene(count=200, channels=5)
     few, leaves = forward(CpuRasterizer(3), scene)
     expected = torch.autograd.grad(few, leaves)
-    monkeypatch.setattr(cpu, "_FEW_PAIRS", 0)
+    monkeypatch.setattr(cpu, "_LIGHT", 0)
     many, leaves = forward(CpuRasterizer(3), scene)
     assert torch.equal(few, many)
     assert all(map(torch.equal, torch.autograd.grad(many, leaves), expected))

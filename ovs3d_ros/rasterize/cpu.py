@@ -19,9 +19,9 @@ from .kernels_project import CameraArrays, GaussianArrays, ProjectedArrays
 from .kernels_shade import RGB
 from .kernels_tiles import SPLAT_COLUMNS, TILE, Tiles
 from .simd import WIDTH
-from .team import ThreadTeam, clear_slab
+from .team import ThreadTeam, clear_slab, in_turn
 
-_FEW_PAIRS = 1 << 16  # of splat and tile, which one thread bins in less time than it takes to wake another
+_LIGHT = 1 << 17  # numbers that one thread has moved in less time than it takes to wake another
 CHANNEL_CHUNK = 32  # channels per pass: more would spill the innermost loops out of registers
 
 
@@ -91,7 +91,8 @@ def _prepare(
     calls = [(kernels_tiles.pack_splats, *inputs, splats, packed)]
     if shaded:
         calls.append((kernels_shade.shade_forward, visible, gaussians.means, _center(camera), sh, packed))
-    team.run_in_turn(*calls)
+    run = team.run_here if splats.size + packed.size < _LIGHT and not shaded else team.run
+    run(in_turn(*calls))
     order = _front_to_back(projected.depths[visible])
     tiles = _bin_tiles(team, splats, order, camera.width, camera.height)
     view = _View(camera, projected, visible, splats, packed, tiles)
@@ -125,14 +126,15 @@ def _bin_tiles(team: ThreadTeam, splats: np.ndarray, order: np.ndarray, width: i
     offsets = np.zeros(counts.size + 1, np.int64)
     np.cumsum(counts, out=offsets[1:])
     ids, cursors = np.empty(offsets[-1], np.int32), offsets[:-1].reshape(counts.shape).T.copy()
-    run = team.run if len(ids) > _FEW_PAIRS else team.run_here
+    run = team.run_here if 2 * len(ids) < _LIGHT else team.run
     run(lambda thread, _: kernels_tiles.fill_bins(*pairs[thread], cursors[thread], ids))
     return Tiles(offsets[:: team.size].copy(), ids, width, height)
 
 
 def _composite(team: ThreadTeam, view: _View, image: np.ndarray, transmittance: np.ndarray) -> None:
     splats, images = (view.tiles, view.splats, view.colors), (image, transmittance)
-    team.run_in_turn(*((kernels_forward.composite, *splats, *channels, *images) for channels in _passes(image.shape[-1])))
+    calls = ((kernels_forward.composite, *splats, *channels, *images) for channels in _passes(image.shape[-1]))
+    team.run(in_turn(*calls))
 
 
 def _lift(
@@ -146,7 +148,7 @@ def _lift(
         for channels in _passes(depth):
             weights, maxima = np.zeros((2, team.size, visible), np.float32)  # the same in every pass
             calls.append((kernels_forward.lift_tiles, *inputs, *channels, sums, weights, maxima))
-        team.run_in_turn(*calls)
+        team.run(in_turn(*calls))
         team.run(kernels_backward.scatter_rows, sums, view.visible, 0, numerator)
     return weights.sum(0), maxima.max(0)
 
@@ -172,7 +174,7 @@ def _backward(
             v_end = v_transmittance if first == 0 else np.zeros_like(v_transmittance)
             images = image, transmittance, v_image, v_end
             calls.append((kernels_backward.composite_backward, *splats, images, first, channels, *slabs))
-        team.run_in_turn(*calls)
+        team.run(in_turn(*calls))
         # All of these add to rows of the same share of the visible Gaussians.
         outputs = gradients.gaussians, v_means2d_abs, view_slabs
         calls = [(kernels_backward.scatter_rows, color_slabs, view.visible, shaded, gradients.colors),
@@ -181,7 +183,7 @@ def _backward(
             arrays = view.visible, inputs.gaussians.means, _center(view.camera), inputs.sh, view.colors, color_slabs
             outputs = gradients.gaussians.means, gradients.sh, v_centers
             calls.append((kernels_shade.shade_backward, *arrays, *outputs))
-        team.run_in_turn(*calls)
+        team.run(in_turn(*calls))
     if v_viewmat is not None:
         v_center = v_centers.sum(0)
         v_viewmat += view_slabs.sum(0)

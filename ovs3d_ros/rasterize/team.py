@@ -66,17 +66,6 @@ class ThreadTeam:
         """Does all shares on the caller's thread, with the same results: for less work than it takes to wake another."""
         return [kernel(thread, self.size, *arguments) for thread in range(self.size)]
 
-    def run_in_turn(self, *calls: tuple[Any, ...]) -> None:
-        """Every thread makes all calls (kernel, *arguments) one after the other, and waits for no other in between.
-
-        To wake a thread takes as long as the lightest kernels. No kernel may need what another thread leaves in it.
-        """
-        def all_calls(thread: int, size: int) -> None:
-            for kernel, *arguments in calls:
-                kernel(thread, size, *arguments)
-
-        self.run(all_calls)
-
     @contextmanager
     def slabs(self, *shape: int) -> Iterator[np.ndarray]:
         """A float32 array [threads, *shape] with any values for the length of a `with` block."""
@@ -85,6 +74,18 @@ class ThreadTeam:
             yield array
         finally:
             self.workspace.give(array)
+
+
+def in_turn(*calls: tuple[Any, ...]) -> Callable[[int, int], None]:
+    """A kernel that makes all calls (kernel, *arguments) one after the other, and waits for no other thread in between.
+
+    To wake a thread takes as long as the lightest kernels. No kernel may need what another thread leaves in it.
+    """
+    def all_calls(thread: int, size: int) -> None:
+        for kernel, *arguments in calls:
+            kernel(thread, size, *arguments)
+
+    return all_calls
 
 
 def clear_slab(thread: int, _: int, slabs: np.ndarray) -> None:
