@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import numpy as np
+import pytest
 import torch
 from rasterize_oracle import NAMES, Scene, make_scene
 
@@ -76,3 +77,11 @@ def test_a_pass_between_forward_and_backward_changes_nothing() -> None:
             for name, gradient, expected in zip(NAMES, gradients, truth, strict=True):
                 np.testing.assert_array_equal(gradient.numpy(), expected.numpy(), err_msg=name)
         del loss, between
+
+
+@pytest.mark.parametrize("octaves", [0.0, 0.01, 3.0, 30.0])
+def test_depths_are_sorted_stably_however_far_apart(octaves: float) -> None:
+    drawn = np.random.default_rng(0).integers(0, 500, 2000) / 500  # many alike
+    depths = (0.01 * 2.0 ** (octaves * drawn)).astype(np.float32)
+    np.testing.assert_array_equal(cpu._front_to_back(depths), np.argsort(depths, kind="stable"))
+    assert len(cpu._front_to_back(depths[:0])) == 0

@@ -17,7 +17,7 @@ from .inputs import check_cameras, check_colors, check_gaussians, check_targets
 from .kernels_forward import MAX_PLANAR_CHANNELS
 from .kernels_project import CameraArrays, GaussianArrays, ProjectedArrays
 from .kernels_shade import RGB
-from .kernels_tiles import SPLAT_COLUMNS, TILE, Tiles
+from .kernels_tiles import DIGIT_BITS, SPLAT_COLUMNS, TILE, Tiles
 from .simd import WIDTH
 from .team import ThreadTeam, clear_slab, in_turn
 
@@ -106,11 +106,13 @@ def _center(camera: CameraArrays) -> np.ndarray:
 
 
 def _front_to_back(depths: np.ndarray) -> np.ndarray:
-    """Stable order of positive depths [M], int32. Positive floats sort like their bits, eleven at a time."""
+    """Stable order of positive depths [M], int32. Positive floats sort like their bits, `DIGIT_BITS` at a time."""
     keys, order = depths.view(np.uint32), np.arange(len(depths), dtype=np.int32)
-    for shift in (0, 11, 22):
-        kernels_tiles.sort_by_digit(keys, np.uint32(shift), order, sorted_order := np.empty_like(order))
-        order = sorted_order
+    if len(keys):
+        keys = keys - keys.min()  # within eight octaves of depth two digits are left
+        for shift in range(0, int(keys.max()).bit_length(), DIGIT_BITS):
+            kernels_tiles.sort_by_digit(keys, np.uint32(shift), order, sorted_order := np.empty_like(order))
+            order = sorted_order
     return order
 
 

@@ -20,7 +20,8 @@ PIXELS = TILE * TILE
 U, V, CONIC_XX, CONIC_XY, CONIC_YY, OPACITY, HALF_WIDTH, HALF_HEIGHT = range(8)
 SPLAT_COLUMNS = 8
 
-_DIGITS = 2048  # of a radix sort
+DIGIT_BITS = 13  # of a radix sort: its counters fit the second cache
+_DIGITS = 1 << DIGIT_BITS
 _LOW = np.uint32(_DIGITS - 1)
 
 ZERO = np.float32(0.0)
@@ -116,7 +117,7 @@ def _grown(array, used, needed):
 
 @njit(**KERNEL)
 def sort_by_digit(keys, shift, order, sorted_order):
-    """One stable pass of a radix sort: `order` by the 11 bits of `keys` [M] uint32 from `shift` on."""
+    """One stable pass of a radix sort: `order` by the `DIGIT_BITS` bits of `keys` [M] uint32 from `shift` on."""
     starts = np.zeros(_DIGITS + 1, np.int64)
     for k in range(keys.shape[0]):
         starts[1 + ((keys[k] >> shift) & _LOW)] += 1
