@@ -11,7 +11,8 @@ if [ ! -d "$data/train" ]; then
     python "$world" --split varied --seeds 7000-7475 --views 3 --out "$data/train"
     python "$world" --split test --seeds 80-159 --out "$data/test"
     python "$world" --split val --kind walk --seeds 0-8 --views 20 --out "$data/walk"
-    python "$world" --split val --kind walk --seeds 9-14 --views 20 --out "$data/judged"
+    python "$world" --split val --kind walk --seeds 9-16 --views 20 --out "$data/judged"
+    python "$world" --split val --kind walk --seeds 18-21 --views 20 --out "$data/judged"
 fi
 train() { torchrun --nproc_per_node 2 "$here/$1" --data "$data/train" --out "$out/$2" --minutes "$3" "${@:4}"; }
 python "$here/train_clip.py" --data "$data/train" --out "$out/text" --text-steps 600 --minutes 0
