@@ -167,7 +167,7 @@ class Mapper:
         return len(rows)
 
     def adopt(self, params: dict[str, torch.Tensor]) -> None:
-        """Replaces the Gaussians by those of a map file; none of them is fog, for it was none there, nor when it grows."""
+        """Replaces the Gaussians by those of a map file; none was fog there, nor is one here before it is twice the largest."""
         self.gaussians.load_params(params)
         self._largest = 2 * float(params["log_scales"].exp().max()) if len(self.gaussians) else 0.0
 

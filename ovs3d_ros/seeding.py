@@ -45,7 +45,7 @@ def _on_grid(keyframe: Keyframe, depth: np.ndarray, wanted: np.ndarray, spacing:
     points = unproject(depth, keyframe.camera)[v, u]
     means = transform_points(points, keyframe.camtoworld)
     scales = points[:, 2] / keyframe.camera.K[0, 0] * spacing * _SCALE
-    return _seeds(means, keyframe.image[v, u].float() / 255, scales)
+    return _seeds(means, keyframe.rgb[v, u], scales)
 
 
 def _seeds(means: np.ndarray, colors: torch.Tensor | np.ndarray, scales: np.ndarray) -> Seeds:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from rasterize_oracle import NAMES, Scene, make_scene, on_an_edge, relative_error, render_with_gradients
 
-from ovs3d_ros.rasterize import make_rasterizer, reference
+from ovs3d_ros.rasterize import inputs, make_rasterizer, reference
 from ovs3d_ros.types import UserError
 
 CPU = make_rasterizer("cpu", threads=2)
@@ -180,6 +180,17 @@ def test_nan_is_named(position: int) -> None:
     scene.gaussians[position].view(-1)[7] = math.nan
     with pytest.raises(UserError, match=f"{NAMES[position]} has 1 values that are not finite"):
         CPU(*scene.gaussians, scene.viewmats, scene.Ks, scene.width, scene.height)
+
+
+def test_values_are_looked_at_on_the_cpu_alone() -> None:
+    """Elsewhere that would wait for the device; tensors without values stand for one, and refuse to be looked at."""
+    scene = make_scene(count=20)
+    *geometry, colors = (tensor.to("meta") for tensor in scene.gaussians)
+    inputs.check_gaussians(*geometry)
+    inputs.check_colors(colors, None, 20)
+    inputs.check_cameras(scene.viewmats.to("meta"), scene.Ks.to("meta"), scene.width, scene.height)
+    with pytest.raises(UserError, match=r"opacities has shape \[19\]"):
+        inputs.check_gaussians(*geometry[:3], geometry[3][:19])
 
 
 def test_bad_cameras_and_shapes_are_named() -> None:
