@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+import weakref
 
 import numpy as np
 import pytest
@@ -44,6 +46,49 @@ def test_all_shares_are_done_here_as_they_would_be_elsewhere() -> None:
     team, threads = ThreadTeam(3), []
     assert team.run_here(kernel, 7) == [(0, 3, 7), (1, 3, 7), (2, 3, 7)] and set(threads) == {threading.get_ident()}
     assert team.run(kernel, 7) == [(0, 3, 7), (1, 3, 7), (2, 3, 7)] and len(set(threads)) > 1
+
+
+@pytest.mark.parametrize("unlucky", [0, 2])
+def test_an_error_on_any_thread_reaches_the_caller_when_all_have_ended(unlucky: int) -> None:
+    def kernel(thread: int, size: int) -> None:
+        if thread == unlucky:
+            raise ValueError(f"thread {thread}")
+        time.sleep(0.05)
+        ended.append(thread)
+
+    team, ended = ThreadTeam(3), []
+    with pytest.raises(ValueError, match=f"thread {unlucky}"):
+        team.run(kernel)
+    assert sorted(ended) == [thread for thread in range(3) if thread != unlucky]
+    assert team.run(lambda thread, size: thread) == [0, 1, 2]
+
+
+def test_a_team_keeps_nothing_it_was_given_and_its_threads_end_with_it() -> None:
+    before = set(threading.enumerate())
+    team, scene = ThreadTeam(3), np.zeros(5)
+    threads = set(threading.enumerate()) - before
+    assert len(threads) == 2
+    team.run(lambda *_: None, scene)
+    kept = weakref.ref(scene)
+    del scene, team
+    for thread in threads:
+        thread.join(10)
+    assert kept() is None and not any(thread.is_alive() for thread in threads)
+
+
+def test_several_callers_share_a_team() -> None:
+    def caller(number: int) -> None:
+        for _ in range(200):
+            if team.run(lambda thread, size, x: (thread, x), number) != [(thread, number) for thread in range(3)]:
+                mixed_up.append(number)
+
+    team, mixed_up = ThreadTeam(3), []
+    callers = [threading.Thread(target=caller, args=(number,)) for number in range(4)]
+    for thread in callers:
+        thread.start()
+    for thread in callers:
+        thread.join(30)
+    assert not mixed_up and not any(thread.is_alive() for thread in callers)
 
 
 def test_every_thread_makes_all_calls_in_turn() -> None:

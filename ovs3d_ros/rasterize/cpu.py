@@ -83,7 +83,7 @@ def _prepare(
         np.empty((count, 2), np.float32),
     )
     team.run(kernels_project.project_forward, gaussians, camera, projected)
-    visible = np.flatnonzero(projected.radii[:, 0])
+    visible = np.flatnonzero(projected.radii[:, 0] > 0)  # of bools it is twice as fast as of numbers
     splats = team.workspace.take(len(visible), SPLAT_COLUMNS)
     shaded = RGB if sh.shape[1] else 0
     packed = team.workspace.take(len(visible), _padded(shaded + colors.shape[1]))
@@ -198,12 +198,12 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def _camera_arrays(viewmats: Tensor, Ks: Tensor, width: int, height: int) -> list[CameraArrays]:
-    viewmats_, Ks_ = _array(viewmats.double()), _array(Ks.double())
+    viewmats_, Ks_ = _array(viewmats).astype(np.float64), _array(Ks).astype(np.float64)
     return [CameraArrays(viewmat, K, width, height) for viewmat, K in zip(viewmats_, Ks_, strict=True)]
 
 
 class _Rasterize(torch.autograd.Function):
-    """(means, quats, scales, opacities, colors, sh, viewmats) -> (colors [C, H, W, D], transmittance [C, H, W])."""
+    """(means, quats, scales, opacities, colors, sh, viewmats) -> (colors [C, H, W, D], alphas [C, H, W, 1])."""
 
     @staticmethod
     def forward(ctx, team, cameras, meta, *tensors):
@@ -211,26 +211,25 @@ class _Rasterize(torch.autograd.Function):
         count = len(inputs.colors)
         depth = inputs.colors.shape[1] + (RGB if inputs.sh.shape[1] else 0)
         width, height = cameras[0].width, cameras[0].height
-        image = torch.empty(len(cameras), height, width, depth)
+        image, alphas = (torch.empty(len(cameras), height, width, channels) for channels in (depth, 1))
         transmittance = torch.empty(len(cameras), height, width)
         views = [_prepare(team, inputs.gaussians, inputs.sh, inputs.colors, camera) for camera in cameras]
         for view, image_, transmittance_ in zip(views, image.numpy(), transmittance.numpy(), strict=True):
             _composite(team, view, image_, transmittance_)
-        radii, means2d, depths = (
-            np.stack([getattr(view.projected, name) for view in views])
-            for name in ("radii", "means2d", "depths")
-        )
-        meta["radii"], meta["means2d"], meta["depths"] = map(torch.from_numpy, (radii, means2d, depths))
+        for name in ("radii", "means2d", "depths"):
+            arrays = [getattr(view.projected, name) for view in views]
+            meta[name] = torch.from_numpy(arrays[0][None] if len(arrays) == 1 else np.stack(arrays))
         meta["means2d_absgrad"] = torch.zeros(len(cameras), count, 2)
         ctx.team, ctx.views, ctx.absgrad = team, views, meta["means2d_absgrad"]
+        np.subtract(1.0, transmittance.numpy(), out=alphas.numpy()[..., 0])
         ctx.save_for_backward(*tensors, image, transmittance)
-        return image, transmittance
+        return image, alphas
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, v_image, v_transmittance):
+    def backward(ctx, v_image, v_alphas):
         *tensors, image, transmittance = ctx.saved_tensors
-        v_image, v_transmittance = _array(v_image), _array(v_transmittance)
+        v_image, v_transmittance = _array(v_image), _array(-v_alphas.squeeze(-1))
         needed = ctx.needs_input_grad[3:]
         # np.zeros costs nothing where it is not touched, torch.zeros writes at once.
         gradients = [np.zeros(t.shape, _array(t).dtype) for t in tensors]
@@ -279,10 +278,10 @@ class CpuRasterizer:
         meta: dict[str, Any] = {}
         cameras = _camera_arrays(viewmats, Ks, width, height)
         harmonics = torch.empty(len(means), 0, 3) if sh is None else sh
-        image, transmittance = _Rasterize.apply(
+        image, alphas = _Rasterize.apply(
             self._team, cameras, meta, means, quats, scales, opacities, colors, harmonics, viewmats
         )
-        return image, (1.0 - transmittance).unsqueeze(-1), meta
+        return image, alphas, meta
 
     @torch.no_grad()
     def lift(

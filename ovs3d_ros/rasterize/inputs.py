@@ -59,7 +59,7 @@ def check_cameras(viewmats: Tensor, Ks: Tensor, width: int, height: int) -> None
 def _check(
     name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype | None = torch.float32
 ) -> None:
-    if tuple(tensor.shape) != shape:
+    if tensor.shape != shape:
         raise UserError(f"{name} has shape {list(tensor.shape)}, expected {list(shape)}")
     if dtype is not None and tensor.dtype != dtype:
         raise UserError(f"{name} is {tensor.dtype}, expected {dtype}: convert it with .to({dtype})")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
+import threading
+import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -24,7 +27,7 @@ class Workspace:
 
     def take(self, *shape: int) -> np.ndarray:
         """An array of this shape with any values."""
-        count = int(np.prod(shape))
+        count = math.prod(shape)
         size = 1 << max(count - 1, 0).bit_length()
         try:
             block = self._free.setdefault(size, []).pop()
@@ -41,6 +44,9 @@ class Workspace:
 class ThreadTeam:
     """Runs a kernel once per thread. Shares are fixed, so results depend on the number of threads only.
 
+    A pass hands over to its threads five times, and a pool of `concurrent.futures` takes 45 microseconds longer each
+    time than bare queues: a twentieth of a small pass.
+
     Attributes:
         size: number of threads.
         workspace: memory for what the kernels leave each other.
@@ -50,17 +56,27 @@ class ThreadTeam:
         available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.size = threads or available
         self.workspace = Workspace()
-        self._pool = ThreadPoolExecutor(self.size - 1, "rasterizer") if self.size > 1 else None
+        self._inboxes: list[SimpleQueue] = [SimpleQueue() for _ in range(1, self.size)]
+        for inbox in self._inboxes:
+            threading.Thread(target=_serve, args=(inbox,), name="rasterizer", daemon=True).start()
+        weakref.finalize(self, _dismiss, self._inboxes)
 
     def run(self, kernel: Callable[..., Any], *arguments: Any) -> list[Any]:
         """Calls kernel(thread, size, *arguments) on every thread and waits; returns and raises what they do.
 
         Thread 0 is the caller's own.
         """
-        others = range(1, self.size) if self._pool else ()
-        futures = [self._pool.submit(kernel, thread, self.size, *arguments) for thread in others]
-        first = kernel(0, self.size, *arguments)
-        return [first, *(future.result() for future in futures)]
+        outboxes = [SimpleQueue() for _ in self._inboxes]
+        for thread, (inbox, outbox) in enumerate(zip(self._inboxes, outboxes, strict=True), 1):
+            inbox.put((outbox, kernel, thread, self.size, *arguments))
+        try:
+            first = kernel(0, self.size, *arguments)
+        finally:  # nobody may still work on what the caller is about to free
+            others = [outbox.get() for outbox in outboxes]
+        for _, error in others:
+            if error is not None:
+                raise error
+        return [first, *(result for result, _ in others)]
 
     def run_here(self, kernel: Callable[..., Any], *arguments: Any) -> list[Any]:
         """Does all shares on the caller's thread, with the same results: for less work than it takes to wake another."""
@@ -74,6 +90,23 @@ class ThreadTeam:
             yield array
         finally:
             self.workspace.give(array)
+
+
+def _serve(inbox: SimpleQueue) -> None:
+    """The life of a thread: does what comes in, until None does."""
+    while (task := inbox.get()) is not None:
+        outbox, kernel, *arguments = task
+        try:
+            answer = kernel(*arguments), None
+        except BaseException as error:  # the caller's to raise
+            answer = None, error
+        outbox.put(answer)
+        del task, outbox, kernel, arguments, answer  # else they would live on until the next task
+
+
+def _dismiss(inboxes: list[SimpleQueue]) -> None:
+    for inbox in inboxes:
+        inbox.put(None)
 
 
 def in_turn(*calls: tuple[Any, ...]) -> Callable[[int, int], None]:
