@@ -10,6 +10,7 @@ from torch import Tensor
 from ovs3d_ros.rasterize import reference
 
 NAMES = ("means", "quats", "scales", "opacities", "colors")
+EYES = ((0.0, 0.0, 0.0), (0.8, -0.2, 0.3))
 
 
 @dataclass
@@ -99,6 +100,12 @@ def render_with_gradients(rasterizer, scene: Scene, dtype: torch.dtype):
     loss = (image * scene.v_image.to(dtype)).sum() + (alphas * scene.v_alphas.to(dtype)).sum()
     gradients = torch.autograd.grad(loss, leaves)
     return image.detach(), alphas.detach(), dict(zip(NAMES, gradients, strict=True))
+
+
+def lift_arguments(scene: Scene, dtype: torch.dtype, targets: Tensor) -> tuple:
+    """Of `Rasterizer.lift`."""
+    geometry = [tensor.to(dtype) for tensor in scene.gaussians[:4]]
+    return (*geometry, targets.to(dtype), scene.viewmats, scene.Ks, scene.width, scene.height)
 
 
 def relative_error(value: Tensor, truth: Tensor) -> float:

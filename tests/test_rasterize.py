@@ -205,6 +205,8 @@ def test_bad_cameras_and_shapes_are_named() -> None:
         call(Ks=scene.Ks.clone().requires_grad_())
     with pytest.raises(UserError, match="viewmats has 16 values that are not finite"):
         call(viewmats=scene.viewmats * math.nan)
+    with pytest.raises(UserError, match=r"viewmats has shape \[0, 4, 4\], expected \[1, 4, 4\]"):
+        call(viewmats=scene.viewmats[:0], Ks=scene.Ks[:0])
     with pytest.raises(UserError, match=r"colors has shape \[19, 3\], expected \[20, 3\]"):
         call(colors=scene.gaussians[4][:19])
     with pytest.raises(UserError, match=r"opacities is torch\.float64"):

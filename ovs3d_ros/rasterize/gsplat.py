@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -55,6 +57,10 @@ class GsplatRasterizer:
         check_cameras(viewmats, Ks, width, height)
         if not means.is_cuda:
             raise UserError(f"the gsplat rasterizer got tensors on {means.device}: move them to the GPU")
+        if not len(means):
+            inputs = (means, quats, scales, opacities, colors, viewmats.to(means), *(() if sh is None else (sh,)))
+            depth = colors.shape[1] + (0 if sh is None else sh.shape[2])
+            return _nothing(inputs, (len(viewmats), height, width, depth))
         if sh is not None:  # [C, N, D]: gsplat's own harmonics cannot stand beside other channels
             seen = [sh_to_colors(sh, means, center) for center in camera_centers(viewmats.to(means))]
             colors = torch.stack([torch.cat([rgb, colors], dim=-1) for rgb in seen])
@@ -71,15 +77,7 @@ class GsplatRasterizer:
             packed=False,
             absgrad=True,
         )
-        means2d = meta["means2d"]
-        meta["means2d_absgrad"] = absgrad = torch.zeros_like(means2d, requires_grad=False)
-
-        def keep_absgrad(_: Tensor) -> None:
-            absgrad.copy_(means2d.absgrad)
-
-        if means2d.requires_grad:
-            # gsplat sets the attribute in its backward, just before means2d's own gradient is known.
-            means2d.register_hook(keep_absgrad)
+        meta["means2d_absgrad"] = _absolute_gradient(meta["means2d"])
         return image, alphas, meta
 
     def lift(
@@ -103,7 +101,7 @@ class GsplatRasterizer:
         phi = torch.cat([targets, torch.ones_like(targets[..., :1])], dim=-1) * factors[..., None]
         sums = means.new_zeros(len(means), phi.shape[-1])
         max_weight = means.new_zeros(len(means))
-        for c in range(len(viewmats)):
+        for c in range(len(viewmats) if len(means) else 0):
             with torch.enable_grad():
                 colors = torch.zeros_like(sums, requires_grad=True)
                 image, _, meta = self(*geometry, colors, viewmats[c : c + 1], Ks[c : c + 1], width, height)
@@ -144,3 +142,28 @@ class GsplatRasterizer:
         starts[1:] = pixels[1:] != pixels[:-1]
         before -= before[starts][starts.cumsum(0) - 1]
         return gaussians, pixels, (alphas * before.exp()).to(means2d.dtype)
+
+
+def _absolute_gradient(means2d: Tensor) -> Tensor:
+    """[C, N, 2], zero until a backward pass fills it with what gsplat hangs on means2d."""
+    absgrad = torch.zeros_like(means2d, requires_grad=False)
+    absgrad.source = means2d  # whoever keeps one keeps the other
+    # A hook that held the tensor it hangs on would keep it, and the whole graph behind it, for ever.
+    wanted = weakref.ref(absgrad)
+
+    def keep(_: Tensor) -> None:
+        if (kept := wanted()) is not None:
+            kept.copy_(kept.source.absgrad)
+
+    if means2d.requires_grad:
+        # gsplat sets the attribute in its backward, just before means2d's own gradient is known.
+        means2d.register_hook(keep)
+    return absgrad
+
+
+def _nothing(inputs: Sequence[Tensor], shape: tuple[int, ...]) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """What an empty map looks like, [C, H, W, D], differentiable in all inputs: gsplat would divide by zero."""
+    image = inputs[0].new_zeros(shape) + 0.0 * sum(tensor.sum() for tensor in inputs)
+    meta = {name: image.new_zeros(shape[0], 0, 2) for name in ("means2d", "means2d_absgrad")}
+    meta["radii"] = meta["means2d"].to(torch.int32)
+    return image, image.new_zeros(*shape[:3], 1), meta | {"depths": image.new_zeros(shape[0], 0)}

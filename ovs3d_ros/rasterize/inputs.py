@@ -44,8 +44,8 @@ def check_targets(targets: Tensor, pixel_weights: Tensor | None, size: tuple[int
 
 
 def check_cameras(viewmats: Tensor, Ks: Tensor, width: int, height: int) -> None:
-    """Raises UserError unless viewmats [C, 4, 4] and Ks [C, 3, 3] are finite and fit, and Ks is a constant."""
-    count = viewmats.shape[0] if viewmats.dim() else 0
+    """Raises UserError unless viewmats [C, 4, 4] and Ks [C, 3, 3] are finite and fit, C >= 1, and Ks is a constant."""
+    count = max(1, viewmats.shape[0]) if viewmats.dim() else 1
     _check("viewmats", viewmats, (count, 4, 4), dtype=None)
     _check("Ks", Ks, (count, 3, 3), dtype=None)
     if Ks.requires_grad:
