@@ -40,21 +40,23 @@ def affinities(means: torch.Tensor, colors: torch.Tensor, config: RefineConfig) 
     Returns:
         [N, N] sparse, zero diagonal.
     """
+    # On the CPU, where the neighbours are found: a GPU takes kilobytes per Gaussian for its eigenvectors.
+    device, means = means.device, means.cpu()
     count, k = len(means), config.neighbours
-    index = torch.from_numpy(nearest(means.cpu().numpy(), k)).to(means.device)  # [N, k]
+    index = torch.from_numpy(nearest(means.numpy(), k))  # [N, k]
     known = index >= 0
-    index = torch.where(known, index, torch.arange(count, device=means.device)[:, None])
+    index = torch.where(known, index, torch.arange(count)[:, None])
     normals = _normals(means, index)
     lab = cv2.cvtColor(colors.clamp(0, 1).cpu().numpy().astype(np.float32)[None], cv2.COLOR_RGB2LAB)[0]
-    lab = torch.from_numpy(lab).to(means.device)
+    lab = torch.from_numpy(lab)
     bend = 1 - (normals[:, None] * normals[index]).sum(-1).abs()  # [N, k]
     contrast = (lab[:, None] - lab[index]).square().sum(-1)
     weight = 0.5 * torch.exp(-bend / config.normal_scale**2 - contrast / config.color_scale**2)
-    rows = torch.arange(count, device=means.device)[:, None].expand(-1, k)[known]
+    rows = torch.arange(count)[:, None].expand(-1, k)[known]
     columns, values = index[known], weight[known]
     pairs = torch.stack([torch.cat([rows, columns]), torch.cat([columns, rows])])
     return torch.sparse_coo_tensor(pairs, torch.cat([values, values]), (count, count),
-                                   check_invariants=False).coalesce()
+                                   check_invariants=False).coalesce().to(device)
 
 
 def _normals(means: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import types
 import weakref
 
 import pytest
@@ -48,6 +50,16 @@ def render(rasterizer: Rasterizer, scene: Scene, sh: torch.Tensor | None) -> dic
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_is_refused_and_nothing_takes_its_place() -> None:
     with pytest.raises(UserError, match=r"needs an NVIDIA GPU .* choose the rasterizer 'cpu'"):
+        make_rasterizer("gsplat")
+
+
+def test_without_compiled_kernels_it_says_what_compiles_them(monkeypatch) -> None:
+    """As the wheel of gsplat on a machine with a GPU's driver and no CUDA toolkit."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for name in ("gsplat", "gsplat.cuda", "gsplat.cuda._backend"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    sys.modules["gsplat.cuda._backend"]._C = None
+    with pytest.raises(UserError, match="no CUDA toolkit .* install nvcc .* or choose the rasterizer 'cpu'"):
         make_rasterizer("gsplat")
 
 

@@ -23,7 +23,8 @@ class GsplatRasterizer:
     Beyond 32 channels `means2d_absgrad` covers one pass of 32 only, since gsplat overwrites it in each.
 
     Raises:
-        UserError: no CUDA device, or gsplat is not installed. There is no fallback.
+        UserError: no CUDA device, gsplat is not installed, or its kernels are not compiled and cannot be. There is no
+            fallback.
     """
 
     def __init__(self) -> None:
@@ -34,8 +35,16 @@ class GsplatRasterizer:
             )
         try:
             import gsplat
+            from gsplat.cuda._backend import _C  # compiles them, once, where they are not: some minutes
         except ImportError as error:
-            raise UserError("the gsplat rasterizer is not installed: pip install gsplat==1.5.3") from error
+            raise UserError(f"gsplat cannot be imported ({error}): pip install gsplat==1.5.3") from error
+        except Exception as error:  # of compilers and drivers, of any kind
+            raise UserError(f"gsplat cannot compile its kernels: {error}") from error
+        if _C is None:
+            raise UserError(
+                f"gsplat has no compiled kernels and no CUDA toolkit to compile them: install nvcc {torch.version.cuda}, "
+                "or gsplat from a compiled wheel, or choose the rasterizer 'cpu'"
+            )
         self._gsplat = gsplat
 
     def __call__(
