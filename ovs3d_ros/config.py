@@ -319,7 +319,15 @@ def resolve_device(config: ComputeConfig) -> str:
 
 
 def resolve_rasterizer(config: ComputeConfig) -> str:
-    """The rasterizer name for the resolved device: "gsplat" or "cpu"."""
+    """The rasterizer name for the resolved device: "gsplat" or "cpu".
+
+    Raises:
+        UserError: as `resolve_device`, or the rasterizer asked for does not work on that device.
+    """
+    device = resolve_device(config)
+    if (config.rasterizer, device) == ("cpu", "cuda") or (config.rasterizer, config.device) == ("gsplat", "cpu"):
+        raise UserError(f"compute.rasterizer is {config.rasterizer} but compute.device is {device}: set "
+                        f"compute.device={'cpu' if config.rasterizer == 'cpu' else 'cuda'} too, or compute.rasterizer=auto")
     if config.rasterizer != "auto":
         return config.rasterizer
-    return "gsplat" if resolve_device(config) == "cuda" else "cpu"
+    return "gsplat" if device == "cuda" else "cpu"

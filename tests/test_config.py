@@ -135,3 +135,20 @@ def test_device_and_rasterizer_follow_the_machine() -> None:
         assert resolve_device(Config().compute) == "cpu"
         with pytest.raises(UserError, match="compute.device=cpu"):
             resolve_device(wanted)
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_a_rasterizer_that_does_not_work_on_the_device_is_refused(monkeypatch, gpu: bool) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+
+    def resolved(rasterizer: str, device: str) -> str:
+        return resolve_rasterizer(override(Config(), {"compute.rasterizer": rasterizer, "compute.device": device}).compute)
+
+    assert resolved("auto", "auto") == resolved("gsplat" if gpu else "cpu", "auto") == ("gsplat" if gpu else "cpu")
+    with pytest.raises(UserError, match="rasterizer is gsplat but compute.device is cpu: set compute.device=cuda too"):
+        resolved("gsplat", "cpu")
+    if gpu:
+        with pytest.raises(UserError, match="rasterizer is cpu but compute.device is cuda: set compute.device=cpu too"):
+            resolved("cpu", "auto")

@@ -209,6 +209,8 @@ def test_bad_cameras_and_shapes_are_named() -> None:
         call(viewmats=scene.viewmats[:0], Ks=scene.Ks[:0])
     with pytest.raises(UserError, match=r"colors has shape \[19, 3\], expected \[20, 3\]"):
         call(colors=scene.gaussians[4][:19])
+    with pytest.raises(UserError, match="got tensors on meta: move them to the CPU"):
+        call(colors=scene.gaussians[4].to("meta"))
     with pytest.raises(UserError, match=r"opacities is torch\.float64"):
         call(opacities=scene.gaussians[3].double())
     for axis in (0, 1):

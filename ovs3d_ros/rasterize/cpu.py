@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ovs3d_ros.types import UserError
+
 from . import kernels_backward, kernels_forward, kernels_project, kernels_shade, kernels_tiles
 from .inputs import check_cameras, check_colors, check_gaussians, check_targets
 from .kernels_forward import MAX_PLANAR_CHANNELS
@@ -194,6 +196,8 @@ def _backward(
 
 
 def _array(tensor: Tensor) -> np.ndarray:
+    if not tensor.is_cpu:
+        raise UserError(f"the CPU rasterizer got tensors on {tensor.device}: move them to the CPU")
     return tensor.detach().contiguous().numpy()
 
 
