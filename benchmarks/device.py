@@ -1,0 +1,112 @@
+"""What mapping costs and yields on this machine's device: run it where there is a GPU. Prints one JSON document.
+
+    python benchmarks/device.py [--device auto] [--gaussians 100000] [--steps 100] [--clip ViT-B-16] [--json FILE]
+
+`quality`: PSNR of held-out views of the demo scene after `--horizon` steps, on the device and on the CPU. `training`: steps a
+second in maps filled up to `--gaussians` and to twice as many, and the memory that 100,000 Gaussians more take at their peak.
+`keyframes`: keyframes a second, each encoded by a CLIP of full size (with random weights: they cost what trained ones cost),
+seeded, lifted and trained for `train.steps_per_keyframe` steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import open_clip
+import torch
+from lift import fill_up
+from mapping import run_mode
+
+from ovs3d_ros.config import Config, override, resolve_device
+from ovs3d_ros.datasets import open_dataset
+from ovs3d_ros.demo.scene import SHIPPED
+from ovs3d_ros.encoders.clip import ClipEncoder
+from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.warm_up import warm_up
+
+FIRST = 5  # keyframes that are not timed: caches and allocators settle
+
+
+def quality(device: str, horizon: int) -> dict[str, float]:
+    """Held-out PSNR in dB, by device."""
+    settings = {"train.final_steps": horizon}
+    return {name: run_mode("offline", str(SHIPPED), 8, {**settings, "compute.device": name})["end"]["psnr"]
+            for name in dict.fromkeys((device, "cpu"))}
+
+
+def training(device: str, counts: tuple[int, int], steps: int) -> dict:
+    """Steps a second at each size of the map, and MiB per 100,000 Gaussians (on a GPU)."""
+    rates, peaks = {}, []
+    for count in counts:
+        pipeline = Ovs3d(override(Config(), {"compute.device": device, "map.max_gaussians": 2 * count,
+                                             "train.densify_every": 0}), encode=False)
+        warm_up(pipeline)
+        for frame in open_dataset(SHIPPED):
+            pipeline.add_frame(frame)
+        fill_up(pipeline, count)
+        pipeline.optimize(FIRST * 6)  # past the coarse visits of most keyframes
+        start = _now(device)
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        pipeline.optimize(steps)
+        rates[str(len(pipeline.mapper.gaussians))] = round(steps / (_now(device) - start), 2)
+        if device == "cuda":
+            peaks.append(torch.cuda.max_memory_allocated() / 2**20)
+    growth = (peaks[1] - peaks[0]) / (counts[1] - counts[0]) * 1e5 if peaks else None
+    return {"steps_per_second": rates, "mib_per_100k_gaussians": growth and round(growth, 1), "peak_mib": peaks}
+
+
+def keyframes(device: str, model: str) -> dict:
+    """Keyframes a second with their features, and where the time goes, in ms."""
+    pipeline = Ovs3d(override(Config(), {"compute.device": device}), encode=False)
+    warm_up(pipeline)
+    tower = open_clip.create_model(model).eval().to(device)
+    tower.visual.to(memory_format=torch.channels_last)
+    pipeline.clip = ClipEncoder(tower, open_clip.get_tokenizer(model), model, pipeline.config.clip, device)
+    times = []
+    for frame in open_dataset(SHIPPED):
+        start = _now(device)
+        if pipeline.add_frame(frame):
+            taken = _now(device)
+            pipeline.optimize(pipeline.config.train.steps_per_keyframe)
+            times.append((1e3 * (taken - start), 1e3 * (_now(device) - taken)))
+    taken_in, trained = (sum(column) / len(column) for column in zip(*times[FIRST:], strict=True))
+    return {"encoder": f"{model}, {pipeline.clip.mode}, random weights",
+            "keyframes_per_second": round(1e3 / (taken_in + trained), 2),
+            "encode_seed_lift_ms": round(taken_in, 1), "train_ms": round(trained, 1)}
+
+
+def _now(device: str) -> float:
+    """Seconds, when the device has done all that it was asked."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--gaussians", type=int, default=100_000)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--horizon", type=int, default=1000)
+    parser.add_argument("--clip", default="ViT-B-16", help="open_clip model")
+    parser.add_argument("--json", type=Path, help="file to write beside standard output")
+    options = parser.parse_args()
+    device = resolve_device(override(Config(), {"compute.device": options.device}).compute)
+    report = {
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu", "torch": torch.__version__,
+        "training": training(device, (options.gaussians, 2 * options.gaussians), options.steps),
+        "keyframes": keyframes(device, options.clip), "quality": quality(device, options.horizon),
+    }
+    text = json.dumps(report, indent=1)
+    print(text)
+    if options.json:
+        options.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
