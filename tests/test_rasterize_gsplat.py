@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import types
 import weakref
 
 import pytest
@@ -53,14 +52,28 @@ def test_without_a_gpu_it_is_refused_and_nothing_takes_its_place() -> None:
         make_rasterizer("gsplat")
 
 
-def test_without_compiled_kernels_it_says_what_compiles_them(monkeypatch) -> None:
-    """As the wheel of gsplat on a machine with a GPU's driver and no CUDA toolkit."""
+@pytest.mark.parametrize("backend, message", [
+    ("print('gsplat will be disabled'); _C = None", "no CUDA toolkit .* install nvcc .* or choose the rasterizer 'cpu'"),
+    ("raise OSError('nvcc said no')", "cannot compile its kernels: nvcc said no"),
+    ("import jaxtyping_of_no_machine", "cannot be imported .*: pip install gsplat"),
+])
+def test_without_compiled_kernels_it_says_what_to_do(tmp_path, monkeypatch, capsys, backend: str, message: str) -> None:
+    """As gsplat is on a machine with a GPU's driver, and with no CUDA toolkit or one that fails."""
+    (tmp_path / "gsplat" / "cuda").mkdir(parents=True)
+    for folder in ("gsplat", "gsplat/cuda"):
+        (tmp_path / folder / "__init__.py").touch()
+    (tmp_path / "gsplat" / "cuda" / "_backend.py").write_text(backend)
+    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    for name in ("gsplat", "gsplat.cuda", "gsplat.cuda._backend"):
-        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
-    sys.modules["gsplat.cuda._backend"]._C = None
-    with pytest.raises(UserError, match="no CUDA toolkit .* install nvcc .* or choose the rasterizer 'cpu'"):
-        make_rasterizer("gsplat")
+    for name in [name for name in sys.modules if name.split(".")[0] == "gsplat"]:
+        monkeypatch.delitem(sys.modules, name)
+    try:
+        with pytest.raises(UserError, match=message):
+            make_rasterizer("gsplat")
+    finally:
+        for name in [name for name in sys.modules if name.split(".")[0] == "gsplat"]:
+            del sys.modules[name]
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.gpu

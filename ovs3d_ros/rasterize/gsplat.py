@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import sys
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +16,8 @@ from ovs3d_ros.types import UserError
 
 from .inputs import check_cameras, check_colors, check_gaussians, check_targets
 from .spherical import camera_centers, sh_to_colors
+
+log = logging.getLogger(__name__)
 
 MAX_ALPHA = 0.999  # gsplat's, for recomputing weights
 
@@ -33,9 +38,11 @@ class GsplatRasterizer:
                 "the gsplat rasterizer needs an NVIDIA GPU that torch can use, and there is none: "
                 "choose the rasterizer 'cpu'"
             )
+        log.info("loading gsplat's kernels; the first start on a machine compiles them, which takes some minutes")
         try:
-            import gsplat
-            from gsplat.cuda._backend import _C  # compiles them, once, where they are not: some minutes
+            with contextlib.redirect_stdout(sys.stderr):  # it reports there what it compiles; ours is for answers
+                import gsplat
+                from gsplat.cuda._backend import _C
         except ImportError as error:
             raise UserError(f"gsplat cannot be imported ({error}): pip install gsplat==1.5.3") from error
         except Exception as error:  # of compilers and drivers, of any kind

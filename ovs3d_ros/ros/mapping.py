@@ -70,7 +70,7 @@ class Mapping:
 
     def _warm_up(self) -> None:
         """Compiles the kernels on the mapping thread; nothing is subscribed to before, so no frame waits for it."""
-        self._log.info("warming up: compiling kernels; the first start on a machine takes half a minute, with gsplat some minutes")
+        self._log.info("warming up: compiling kernels; the first start on a machine takes half a minute")
         started = time.monotonic()
         warm_up(self.pipeline)
         self._log.info(f"warmed up in {time.monotonic() - started:.1f} s")
