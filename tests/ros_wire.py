@@ -25,6 +25,9 @@ from ovs3d_ros.types import Camera, Frame
 needs_tf = pytest.mark.skipif(
     importlib.util.find_spec("tf2_msgs") is None, reason="tf2_msgs not installed; pip install ./tests/tf2_msgs"
 )
+own_tf = pytest.mark.skipif(
+    importlib.util.find_spec("tf2_ros") is not None, reason="tf2_ros is installed: it has rules and words of its own"
+)
 CAMERA = Camera(np.array([[130.0, 0, WIDTH / 2], [0, 130.0, HEIGHT / 2], [0, 0, 1]]), WIDTH, HEIGHT)
 
 

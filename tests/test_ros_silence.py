@@ -11,7 +11,7 @@ pytest.importorskip("rclpy")
 pytestmark = pytest.mark.ros
 
 from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
-from ros_wire import Robot, Transforms, at, connect, needs_tf, wire  # noqa: E402, F401
+from ros_wire import Robot, Transforms, at, connect, needs_tf, own_tf, wire  # noqa: E402, F401
 
 from ovs3d_ros.config import Config, override  # noqa: E402
 from ovs3d_ros.ros import conversions  # noqa: E402
@@ -138,6 +138,7 @@ def test_quality_of_service_that_does_not_fit_is_named_with_both_sides(wire):  #
 
 
 @needs_tf
+@own_tf
 @pytest.mark.parametrize("cause, reason", [
     ("nothing", "no publisher on /tf and /tf_static"),
     ("best effort", "nothing on /tf (0 Hz, reliable): the publisher offers another quality of service (best effort); "
@@ -167,6 +168,7 @@ def test_a_missing_transform_is_named_with_its_reason(wire, cause, reason):  # n
 
 
 @needs_tf
+@own_tf
 def test_the_graph_is_not_asked_at_every_look_at_a_waiting_image(wire, monkeypatch):  # noqa: F811
     inputs = wire.inputs(pose_source="tf", tf__timeout_s=20.0)
     node, asked = wire.nodes[0], []

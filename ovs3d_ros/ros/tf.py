@@ -169,15 +169,16 @@ class Tf2Buffer:
 
     def lookup(self, target: str, source: str, stamp: float, final: bool) -> np.ndarray:
         """See `TransformBuffer.lookup`; tf2 settles for nothing, so `final` changes nothing."""
-        reason = ""
-        for shift in (0.0, -SAME_STAMP):  # a float64 stamp may lie a rounding error beyond the newest transform
-            time = Time(nanoseconds=round((stamp + shift) * 1e9))
+        # A float64 stamp may lie a rounding error outside of what is known: then the oldest is meant, or the newest (0).
+        reason, nanoseconds = "", round(stamp * 1e9)
+        for when in (nanoseconds, nanoseconds + round(SAME_STAMP * 1e9), 0):
             try:
-                transform = self._buffer.lookup_transform(target, source, time)
+                found = self._buffer.lookup_transform(target, source, Time(nanoseconds=when))
             except self._error as error:
                 reason = reason or str(error).strip()
-            else:
-                return conversions.from_transform(transform.transform, "/tf")
+                continue
+            if when or abs(conversions.to_seconds(found.header.stamp) - stamp) <= SAME_STAMP:
+                return conversions.from_transform(found.transform, "/tf")
         raise UserError(reason)
 
     def clear(self) -> None:
