@@ -1,6 +1,6 @@
 """What mapping costs and yields on this machine's device: run it where there is a GPU. Prints one JSON document.
 
-    python benchmarks/device.py [--device auto] [--gaussians 100000] [--steps 100] [--clip ViT-B-16] [--json FILE]
+    python benchmarks/device.py [--device auto] [--gaussians 100000] [--steps 100] [--horizon 1000] [--clip ViT-B-16]
 
 `quality`: PSNR of held-out views of the demo scene after `--horizon` steps, on the device and on the CPU. `training`: steps a
 second in maps filled up to `--gaussians` and to twice as many, and the memory that 100,000 Gaussians more take at their peak.
@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
-from pathlib import Path
 
 import open_clip
 import torch
@@ -39,7 +39,7 @@ def quality(device: str, horizon: int) -> dict[str, float]:
 
 def training(device: str, counts: tuple[int, int], steps: int) -> dict:
     """Steps a second at each size of the map, and MiB per 100,000 Gaussians (on a GPU)."""
-    rates, peaks = {}, []
+    rates, sizes, peaks = [], [], []
     for count in counts:
         pipeline = Ovs3d(override(Config(), {"compute.device": device, "map.max_gaussians": 2 * count,
                                              "train.densify_every": 0}), encode=False)
@@ -52,11 +52,12 @@ def training(device: str, counts: tuple[int, int], steps: int) -> dict:
         if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
         pipeline.optimize(steps)
-        rates[str(len(pipeline.mapper.gaussians))] = round(steps / (_now(device) - start), 2)
+        rates.append(round(steps / (_now(device) - start), 2))
+        sizes.append(len(pipeline.mapper.gaussians))
         if device == "cuda":
             peaks.append(torch.cuda.max_memory_allocated() / 2**20)
-    growth = (peaks[1] - peaks[0]) / (counts[1] - counts[0]) * 1e5 if peaks else None
-    return {"steps_per_second": rates, "mib_per_100k_gaussians": growth and round(growth, 1), "peak_mib": peaks}
+    growth = round(1e5 * (peaks[1] - peaks[0]) / (sizes[1] - sizes[0]), 1) if peaks else None
+    return {"gaussians": sizes, "steps_per_second": rates, "peak_mib": peaks, "mib_per_100k_gaussians": growth}
 
 
 def keyframes(device: str, model: str) -> dict:
@@ -94,7 +95,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--horizon", type=int, default=1000)
     parser.add_argument("--clip", default="ViT-B-16", help="open_clip model")
-    parser.add_argument("--json", type=Path, help="file to write beside standard output")
     options = parser.parse_args()
     device = resolve_device(override(Config(), {"compute.device": options.device}).compute)
     report = {
@@ -102,10 +102,7 @@ def main() -> None:
         "training": training(device, (options.gaussians, 2 * options.gaussians), options.steps),
         "keyframes": keyframes(device, options.clip), "quality": quality(device, options.horizon),
     }
-    text = json.dumps(report, indent=1)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n")
+    sys.stdout.write(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def affinities(means: torch.Tensor, colors: torch.Tensor, config: RefineConfig) 
     Returns:
         [N, N] sparse, zero diagonal.
     """
-    # On the CPU, where the neighbours are found: a GPU takes kilobytes per Gaussian for its eigenvectors.
+    # On the CPU, where the neighbours are found: a GPU's eigenvectors take kilobytes per Gaussian (cupy#7261).
     device, means = means.device, means.cpu()
     count, k = len(means), config.neighbours
     index = torch.from_numpy(nearest(means.numpy(), k))  # [N, k]

@@ -44,7 +44,7 @@ class Workspace:
 class ThreadTeam:
     """Runs a kernel once per thread. Shares are fixed, so results depend on the number of threads only.
 
-    A pass hands over to its threads five times, and a pool of `concurrent.futures` takes 45 microseconds longer each
+    A pass hands over to its threads five times and more, and a pool of `concurrent.futures` takes 45 microseconds longer each
     time than bare queues: a twentieth of a small pass.
 
     Attributes:
