@@ -6,7 +6,15 @@ import math
 
 import pytest
 import torch
-from rasterize_oracle import NAMES, Scene, make_scene, on_an_edge, relative_error, render_with_gradients
+from rasterize_oracle import (
+    EYES,
+    NAMES,
+    Scene,
+    make_scene,
+    on_an_edge,
+    relative_error,
+    render_with_gradients,
+)
 
 from ovs3d_ros.rasterize import inputs, make_rasterizer, reference
 from ovs3d_ros.types import UserError
@@ -191,6 +199,15 @@ def test_values_are_looked_at_on_the_cpu_alone() -> None:
     inputs.check_cameras(scene.viewmats.to("meta"), scene.Ks.to("meta"), scene.width, scene.height)
     with pytest.raises(UserError, match=r"opacities has shape \[19\]"):
         inputs.check_gaussians(*geometry[:3], geometry[3][:19])
+
+
+def test_what_is_said_of_each_camera_is_its_own() -> None:
+    scene = make_scene(eyes=EYES)
+    meta = CPU(*scene.gaussians, scene.viewmats, scene.Ks, scene.width, scene.height)[2]
+    for c in range(len(EYES)):
+        alone = CPU(*scene.gaussians, scene.viewmats[c : c + 1], scene.Ks[c : c + 1], scene.width, scene.height)[2]
+        for name, tensor in alone.items():
+            assert torch.equal(meta[name][c], tensor[0]), name
 
 
 def test_bad_cameras_and_shapes_are_named() -> None:
