@@ -16,13 +16,13 @@ import time
 import numpy as np
 import torch
 
-from ovs3d_ros.calibrate import map_scene
 from ovs3d_ros.config import Config, override
-from ovs3d_ros.config_io import parse_assignments
+from ovs3d_ros.config.yaml_io import parse_assignments
 from ovs3d_ros.datasets import open_dataset
 from ovs3d_ros.demo.scene import SHIPPED
 from ovs3d_ros.encoders import encode_frame
-from ovs3d_ros.keyframes import compact
+from ovs3d_ros.evaluation.calibration import map_scene
+from ovs3d_ros.mapping.keyframes import compact
 from ovs3d_ros.pipeline import Ovs3d
 
 

@@ -26,9 +26,9 @@ import torch
 
 from ovs3d_ros.commands.common import peak_memory_mib
 from ovs3d_ros.config import Config, override, resolve_device, resolve_rasterizer
-from ovs3d_ros.config_io import parse_assignments
+from ovs3d_ros.config.yaml_io import parse_assignments
 from ovs3d_ros.datasets import open_dataset, split_holdout
-from ovs3d_ros.evaluate import psnr, psnr_aligned, ssim
+from ovs3d_ros.evaluation.metrics import psnr, psnr_aligned, ssim
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.types import Frame, MapSnapshot
 from ovs3d_ros.warm_up import warm_up

@@ -32,15 +32,16 @@ from unittest import mock
 import numpy as np
 import torch
 
-from ovs3d_ros import evaluate_queries, refine
-from ovs3d_ros.calibrate import visible_classes
 from ovs3d_ros.config import ASKING, Config, leaves, override
-from ovs3d_ros.config_io import parse_assignments
+from ovs3d_ros.config.yaml_io import parse_assignments
 from ovs3d_ros.datasets import Dataset, open_dataset, split_holdout
-from ovs3d_ros.evaluate import PROTOCOLS, SegmentationScore, mean_over_scenes, score_segmentation
+from ovs3d_ros.evaluation import queries
+from ovs3d_ros.evaluation.calibration import visible_classes
+from ovs3d_ros.evaluation.metrics import PROTOCOLS, SegmentationScore, mean_over_scenes, score_segmentation
+from ovs3d_ros.evaluation.segmentation import Segmenter, by_gaussians, by_pixels
 from ovs3d_ros.map_file import load_map
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.segment import Segmenter, by_gaussians, by_pixels
+from ovs3d_ros.semantics import refinement
 from ovs3d_ros.types import MapSnapshot, UserError
 
 # What is changed, one part at a time. Those of `refine.` share the map.
@@ -135,7 +136,7 @@ def of_names(score: SegmentationScore, names: Sequence[str]) -> SegmentationScor
 class AnnotatedScene:
     """A dataset with annotations: which views are mapped, and in which ones every name is asked for by itself."""
 
-    protocol = evaluate_queries.PROTOCOL
+    protocol = queries.PROTOCOL
 
     def __init__(self, folder: Path, every: int) -> None:
         self.dataset = open_dataset(folder)
@@ -148,9 +149,9 @@ class AnnotatedScene:
     def measure(self, pipeline: Ovs3d) -> tuple[dict[str, Any], dict[str, SegmentationScore]]:
         """Figures of one map, and its score."""
         snapshot, threshold = pipeline.snapshot(), pipeline.label_threshold()
-        score = evaluate_queries.score_queries(
+        score = queries.score_queries(
             [asked for frame in self.frames
-             for asked in evaluate_queries.ask_frame(pipeline, snapshot, frame, threshold)])
+             for asked in queries.ask_frame(pipeline, snapshot, frame, threshold)])
         row = dict(lifted=round(score.miou, 4), accuracy=round(score.accuracy, 4), threshold=threshold,
                    gaussians=snapshot.num_gaussians)
         return row, dict(lifted=score)
@@ -205,7 +206,7 @@ def run(scenes: list[Scene] | list[AnnotatedScene], seeds: Sequence[int], settin
             path = maps / f"{scene.name}-{seed}{tag}{'-half' if label == HALF else ''}.ovs3d"
             make_map(scene.dataset, views, remade | {"compute.seed": seed}, path)
             pipeline = Ovs3d.load(path, settings)
-            with mock.patch.object(refine, "fda", unbalanced_fda) if label == UNBALANCED else contextlib.nullcontext():
+            with mock.patch.object(refinement, "fda", unbalanced_fda) if label == UNBALANCED else contextlib.nullcontext():
                 rows[f"{scene.name}, seed {seed}"], scores[scene.name] = scene.measure(pipeline)
             if held_out:
                 new_names.append(ask_for_new_names(scene, pipeline, pipeline.snapshot(), held_out))
@@ -230,7 +231,7 @@ def main() -> None:
     parser.add_argument("data", nargs="+", type=Path)
     parser.add_argument("--every", type=int, default=5, help="views kept from the map; 0: none")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--protocol", choices=[*PROTOCOLS, evaluate_queries.PROTOCOL], default="dataset")
+    parser.add_argument("--protocol", choices=[*PROTOCOLS, queries.PROTOCOL], default="dataset")
     parser.add_argument("--held-out-names", type=int, default=0, help="of each scene")
     parser.add_argument("--ablate", nargs="*", choices=ABLATIONS, help="which; all, if none is named")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
@@ -238,7 +239,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file to write beside standard output")
     options = parser.parse_args()
     settings = {"clip.model": "bundled"} | parse_assignments(options.set)
-    asks = options.protocol == evaluate_queries.PROTOCOL
+    asks = options.protocol == queries.PROTOCOL
     if asks and options.held_out_names:
         parser.error("--held-out-names: protocol lerf refines for no names; leave it out")
     scenes = [AnnotatedScene(folder, options.every) if asks else Scene(folder, options.every, options.protocol)

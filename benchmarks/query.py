@@ -18,10 +18,10 @@ import time
 import numpy as np
 import torch
 
-from ovs3d_ros.calibrate import map_scene
 from ovs3d_ros.config import Config, override
 from ovs3d_ros.datasets import open_dataset
 from ovs3d_ros.demo.scene import SHIPPED
+from ovs3d_ros.evaluation.calibration import map_scene
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.types import MapSnapshot
 

@@ -30,7 +30,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ovs3d_ros.rasterize import make_rasterizer, reference, spherical
+from ovs3d_ros.rasterize import make_rasterizer, reference, spherical_harmonics
 from ovs3d_ros.types import UserError
 
 SIZES = {"small": (10_000, 160, 120), "medium": (50_000, 320, 240), "large": (200_000, 640, 480)}
@@ -96,7 +96,7 @@ def harmonics(rasterize: Callable, repeats: int) -> dict[str, dict[str, float]]:
 
     def before(*arguments: Tensor) -> tuple:
         *geometry, sh, viewmats, Ks, width, height = arguments
-        colors = spherical.sh_to_colors(sh.view(-1, 16, 3), geometry[0], spherical.camera_centers(viewmats)[0])
+        colors = spherical_harmonics.sh_to_colors(sh.view(-1, 16, 3), geometry[0], spherical_harmonics.camera_centers(viewmats)[0])
         return rasterize(*geometry, colors, viewmats, Ks, width, height)
 
     return race({"fused": (fused, "cpu"), "in torch": (before, "cpu")}, SIZES["medium"], 48, repeats)

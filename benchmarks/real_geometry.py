@@ -19,10 +19,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ovs3d_ros.calibrate import Asked, leave_one_out
-from ovs3d_ros.codec import CodecFitter, FeatureCodec
-from ovs3d_ros.presence import PEAK_GAUSSIANS, Calibration, is_general, presence_evidence
-from ovs3d_ros.scan import scan
+from ovs3d_ros.evaluation.calibration import Asked, leave_one_out
+from ovs3d_ros.query.presence import PEAK_GAUSSIANS, Calibration, is_general, presence_evidence
+from ovs3d_ros.query.similarity import scan
+from ovs3d_ros.semantics.codec import CodecFitter, FeatureCodec
 
 COSINE = 0.195  # of an image with any text; the deviation of 0.022 comes by itself from noise beside the texts' mean
 SHARED = 0.8  # share of the variance beside the text that crops of one thing have in common

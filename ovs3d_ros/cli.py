@@ -12,8 +12,8 @@ import logging
 import sys
 from pathlib import Path
 
-from ovs3d_ros import __version__, config_io
-from ovs3d_ros.config import Config, override
+from ovs3d_ros import __version__
+from ovs3d_ros.config import Config, override, yaml_io
 from ovs3d_ros.types import UserError
 
 _EXAMPLES = """examples:
@@ -53,12 +53,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _dispatch(options: argparse.Namespace) -> int:
     if options.command == "config":
-        sys.stdout.write(config_io.to_yaml(override(Config(), config_io.parse_assignments(options.set))))
+        sys.stdout.write(yaml_io.to_yaml(override(Config(), yaml_io.parse_assignments(options.set))))
         return 0
     if options.command == "demo":
         from ovs3d_ros import demo
 
-        values = config_io.parse_assignments(options.set)
+        values = yaml_io.parse_assignments(options.set)
         override(Config(), values)
         return demo.run(options.output, options.ros, values, options.json, options.rate, options.quiet)
     return importlib.import_module(f"ovs3d_ros.commands.{options.command}").run(options)

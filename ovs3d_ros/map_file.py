@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ovs3d_ros.codec import make_codec
-from ovs3d_ros.gaussians import PARAMETERS
 from ovs3d_ros.geometry import check_camera, check_pose
-from ovs3d_ros.lift import fuse_scales
+from ovs3d_ros.io.atomic import write_tensors
+from ovs3d_ros.mapping.gaussians import PARAMETERS
+from ovs3d_ros.semantics.codec import make_codec
+from ovs3d_ros.semantics.lift import fuse_scales
 from ovs3d_ros.types import Camera, MapSnapshot, RefinedField, UserError
-from ovs3d_ros.whole_files import write_tensors
 
 FORMAT_VERSION = 1
 REFINED_VERSION = 1  # of the refined field, which a map may lack and older readers pass over

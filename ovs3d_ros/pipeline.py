@@ -10,22 +10,29 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ovs3d_ros import gaussians as gs
-from ovs3d_ros.answer import Question, answer, check_mode
-from ovs3d_ros.codec import FeatureCodec
 from ovs3d_ros.config import ASKING, Config, leaves, override, resolve_device, resolve_rasterizer
 from ovs3d_ros.encoders import ImageTextEncoder, encode_frame, make_clip
-from ovs3d_ros.field import SOLID, refined_answer, render_channels, vocabulary_indices
 from ovs3d_ros.geometry import check_frame
-from ovs3d_ros.keyframes import compact, make_keyframe
-from ovs3d_ros.lift import Lifter, check_levels, fuse_scales
 from ovs3d_ros.map_file import load_map, save_map
-from ovs3d_ros.mapper import Mapper, RenderedView, StepStats, render_view
-from ovs3d_ros.presence import Calibration, load_calibration
-from ovs3d_ros.query import check_box, check_prompts, check_semantics, choose_labels, inside, relevancy
+from ovs3d_ros.mapping import gaussians as gs
+from ovs3d_ros.mapping.keyframes import compact, make_keyframe
+from ovs3d_ros.mapping.mapper import Mapper, RenderedView, StepStats, render_view
+from ovs3d_ros.query.engine import Question, answer, check_mode
+from ovs3d_ros.query.presence import Calibration, load_calibration
+from ovs3d_ros.query.relevancy import (
+    check_box,
+    check_prompts,
+    check_semantics,
+    choose_labels,
+    inside,
+    relevancy,
+)
 from ovs3d_ros.rasterize import make_rasterizer
-from ovs3d_ros.refine import Refinement, RefineStep
-from ovs3d_ros.selection import COMMON_NAMES, select_levels
+from ovs3d_ros.semantics.class_field import SOLID, refined_answer, render_channels, vocabulary_indices
+from ovs3d_ros.semantics.codec import FeatureCodec
+from ovs3d_ros.semantics.lift import Lifter, check_levels, fuse_scales
+from ovs3d_ros.semantics.refinement import Refinement, RefineStep
+from ovs3d_ros.semantics.scale_selection import COMMON_NAMES, select_levels
 from ovs3d_ros.types import Camera, Frame, MapSnapshot, QueryResult, UserError
 
 _TEXTS_KEPT = 10_000  # encoded prompts

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ovs3d_ros.neighbours import nearest
 from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.semantics.neighbours import nearest
 from ovs3d_ros.types import Camera, Frame
 
 _WIDTH, _HEIGHT = 96, 72  # pixels

@@ -15,10 +15,10 @@ from typing import TypeVar
 import numpy as np
 
 from ovs3d_ros.config import Config
-from ovs3d_ros.keyframes import to_frame
+from ovs3d_ros.mapping.keyframes import to_frame
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.refine import RefineStep, spread
-from ovs3d_ros.right_of_way import RightOfWay
+from ovs3d_ros.priority import RightOfWay
+from ovs3d_ros.semantics.refinement import RefineStep, spread
 from ovs3d_ros.types import Frame, MapSnapshot, UserError
 
 log = logging.getLogger(__name__)

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-
-# A checkout is tested as it stands, whether or not it is installed.
-sys.path.insert(0, str(REPOSITORY))
 
 MARKERS = {
     "slow": "takes more than a few seconds; leave it out with -m 'not slow'",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import synthetic
 import torch
+from helpers import synthetic
 
 from ovs3d_ros.geometry import (
     OPENGL_TO_OPENCV,

@@ -9,14 +9,14 @@ import pickle
 
 import numpy as np
 import pytest
-import synthetic
 import torch
+from helpers import synthetic
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from ovs3d_ros.codec import CodecFitter
-from ovs3d_ros.gaussians import PARAMETERS, Gaussians
 from ovs3d_ros.map_file import load_map, save_map
+from ovs3d_ros.mapping.gaussians import PARAMETERS, Gaussians
+from ovs3d_ros.semantics.codec import CodecFitter
 from ovs3d_ros.types import MapSnapshot, RefinedField, UserError
 
 COUNT, SCALES, FRAMES = 9, 2, 3

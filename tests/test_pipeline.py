@@ -8,15 +8,15 @@ import threading
 import cv2
 import numpy as np
 import pytest
-import synthetic
 import torch
-from color_encoder import ColorEncoder
+from helpers import synthetic
+from helpers.color_encoder import ColorEncoder
 
 from ovs3d_ros.config import Config, override
-from ovs3d_ros.field import make_field
 from ovs3d_ros.geometry import check_frame
 from ovs3d_ros.map_file import load_map
 from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.semantics.class_field import make_field
 from ovs3d_ros.types import Camera, CropTable, Frame, MapSnapshot, RefinedField, UserError
 
 BOXES = {"red box": synthetic.RED, "green box": synthetic.GREEN, "blue box": synthetic.BLUE}

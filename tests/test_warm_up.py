@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import synthetic
+from helpers import synthetic
 
-from ovs3d_ros import neighbours
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.rasterize import cpu, kernels_backward, kernels_forward, kernels_project, kernels_tiles
+from ovs3d_ros.semantics import neighbours
 from ovs3d_ros.warm_up import warm_up
 
 

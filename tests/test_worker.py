@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-import synthetic
+from helpers import synthetic
 
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.types import MapSnapshot, UserError
@@ -122,7 +122,7 @@ NAMES = ["red box", "green box", "blue box", "grey wall"]
 
 @pytest.mark.parametrize("weight, better", [(60.0, True), (0.0, False)])  # of FDA; without it the lifted labels win
 def test_a_refinement_is_checked_on_keyframes_and_published_only_if_it_is_better(weight: float, better: bool) -> None:
-    worker = make_worker(dino__model="color_encoder:ColorPatches", refine__attract=weight, refine__repel=weight / 60)
+    worker = make_worker(dino__model="helpers.color_encoder:ColorPatches", refine__attract=weight, refine__repel=weight / 60)
     worker.start()
     for frame in synthetic.make_frames(4):
         worker.submit(frame)
@@ -154,7 +154,7 @@ def test_a_refinement_that_is_stopped_changes_nothing(worker: MappingWorker) -> 
 
 
 def test_errors_come_out_and_end_the_thread() -> None:
-    worker = make_worker(clip__model="color_encoder:BrokenEncoder")
+    worker = make_worker(clip__model="helpers.color_encoder:BrokenEncoder")
     worker.start()
     worker.submit(synthetic.make_frames(1)[0])
     assert not worker.wait_idle(WAIT)
@@ -231,7 +231,7 @@ def test_a_job_that_comes_too_late_never_runs(worker: MappingWorker) -> None:
 
 
 def test_jobs_end_with_the_thread() -> None:
-    worker = make_worker(clip__model="color_encoder:BrokenEncoder")
+    worker = make_worker(clip__model="helpers.color_encoder:BrokenEncoder")
     gate = Gate(worker)
     worker.start()
     worker.submit(synthetic.make_frames(1)[0])

@@ -7,13 +7,13 @@ import dataclasses
 import json
 from pathlib import Path
 
-from ovs3d_ros import calibrate
 from ovs3d_ros.commands import common
 from ovs3d_ros.datasets import Dataset, open_dataset
+from ovs3d_ros.evaluation import calibration
+from ovs3d_ros.io.atomic import write_text
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.query import check_prompts
+from ovs3d_ros.query.relevancy import check_prompts
 from ovs3d_ros.types import UserError
-from ovs3d_ros.whole_files import write_text
 
 _MIN_SCENES = 2  # each is judged by what the others taught
 
@@ -30,17 +30,17 @@ def run(options: argparse.Namespace) -> int:
     absent = check_prompts(options.absent.split(","), "absent name") if options.absent else []
     datasets = [open_dataset(path, format=options.format, config=config) for path in options.data]
     names = _names(datasets, options.data, absent)
-    asked = [calibrate.questions(dataset, names) for dataset in datasets]
+    asked = [calibration.questions(dataset, names) for dataset in datasets]
     pipeline = Ovs3d(config)
-    distractors = tuple(dict.fromkeys([*names, *map(calibrate.bare, names)]))
+    distractors = tuple(dict.fromkeys([*names, *map(calibration.bare, names)]))
     pipeline.calibration = dataclasses.replace(pipeline.calibration, distractors=distractors)
     scenes = []
     for dataset, questions in zip(datasets, asked):
         with common.progress(options, len(dataset), f"mapping {dataset.name}", "frame") as bar:
-            for _ in calibrate.map_scene(pipeline, dataset):
+            for _ in calibration.map_scene(pipeline, dataset):
                 bar.update()
-        scenes.append(calibrate.ask(pipeline, dataset, questions))
-    fitted, figures = calibrate.fit(scenes), calibrate.leave_one_out(scenes)
+        scenes.append(calibration.ask(pipeline, dataset, questions))
+    fitted, figures = calibration.fit(scenes), calibration.leave_one_out(scenes)
     source = f"{len(scenes)} labelled scenes, {figures['all']['prompts']} prompts (ovs3d calibrate)"
     document = dict(name=pipeline.clip.name, query=dict(fitted, distractors=distractors, source=source))
     common.say(options, _summary(output, pipeline.clip.name, figures))  # first: a full disk must not take it away

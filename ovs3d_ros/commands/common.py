@@ -10,10 +10,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ovs3d_ros import config_io
-from ovs3d_ros.config import Config, override
+from ovs3d_ros.config import Config, override, yaml_io
+from ovs3d_ros.io.atomic import check_target, check_writable, replacing, write_text
 from ovs3d_ros.types import UserError
-from ovs3d_ros.whole_files import check_target, check_writable, replacing, write_text
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -29,7 +28,7 @@ def settings(options: argparse.Namespace) -> dict[str, Any]:
     Raises:
         UserError: not key=value, unknown, of the wrong type or out of range.
     """
-    values = config_io.parse_assignments(options.set)
+    values = yaml_io.parse_assignments(options.set)
     override(Config(), values)
     return values
 
@@ -40,7 +39,7 @@ def read_config(options: argparse.Namespace) -> Config:
     Raises:
         UserError: as `settings`, or the file cannot be used.
     """
-    base = config_io.load(options.config) if options.config else Config()
+    base = yaml_io.load(options.config) if options.config else Config()
     return override(base, settings(options))
 
 

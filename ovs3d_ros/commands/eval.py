@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ovs3d_ros import evaluate_queries
 from ovs3d_ros.commands import common
 from ovs3d_ros.commands.query import check_threshold, load_semantic_map
 from ovs3d_ros.datasets import Dataset, open_dataset, split_holdout
-from ovs3d_ros.evaluate import PROTOCOLS, SegmentationScore, score_segmentation
+from ovs3d_ros.evaluation import queries
+from ovs3d_ros.evaluation.metrics import PROTOCOLS, SegmentationScore, score_segmentation
+from ovs3d_ros.evaluation.segmentation import by_gaussians, by_pixels, covering
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.segment import by_gaussians, by_pixels, covering
 from ovs3d_ros.types import UserError
 
 _SELECTED_IN_3D = "3dovs-d"
@@ -26,10 +26,10 @@ def run(options: argparse.Namespace) -> int:
         UserError: unknown protocol, a dataset without what the protocol needs, or a map that cannot be used.
     """
     values = common.settings(options)
-    known = (*PROTOCOLS, evaluate_queries.PROTOCOL)
+    known = (*PROTOCOLS, queries.PROTOCOL)
     if options.protocol not in known:
         raise UserError(f"--protocol {options.protocol}: choose one of {', '.join(known)}")
-    asks = options.protocol == evaluate_queries.PROTOCOL
+    asks = options.protocol == queries.PROTOCOL
     check_threshold(options.threshold)
     if options.threshold is not None and not asks:
         raise UserError(f"--threshold {options.threshold}: protocol {options.protocol} has no threshold; leave it out")
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _labelled(options: argparse.Namespace, dataset: Dataset, indices: Sequence[int]) -> Sequence[int]:
     if not dataset.has_labels:
-        hint = f", or score its annotations with --protocol {evaluate_queries.PROTOCOL}" if dataset.annotated else ""
+        hint = f", or score its annotations with --protocol {queries.PROTOCOL}" if dataset.annotated else ""
         raise UserError(f"{options.data}: has no labels; put index PNGs into labels/ and their names into classes.txt"
                         + hint)
     return indices
@@ -93,6 +93,6 @@ def _ask(options: argparse.Namespace, pipeline: Ovs3d, dataset: Dataset,
     asked = []
     with common.progress(options, len(indices), "evaluating", "view") as bar:
         for index in indices:
-            asked += evaluate_queries.ask_frame(pipeline, snapshot, dataset[index], threshold)
+            asked += queries.ask_frame(pipeline, snapshot, dataset[index], threshold)
             bar.update()
-    return evaluate_queries.score_queries(asked), dict(refined=False, threshold=threshold, queries=len(asked))
+    return queries.score_queries(asked), dict(refined=False, threshold=threshold, queries=len(asked))

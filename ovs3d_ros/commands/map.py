@@ -11,8 +11,8 @@ import numpy as np
 from ovs3d_ros.commands import common
 from ovs3d_ros.config import Config
 from ovs3d_ros.datasets import Dataset, open_dataset, split_holdout
-from ovs3d_ros.evaluate import SSIM_WINDOW, psnr, psnr_aligned, ssim
-from ovs3d_ros.mapper import StepStats
+from ovs3d_ros.evaluation.metrics import SSIM_WINDOW, psnr, psnr_aligned, ssim
+from ovs3d_ros.mapping.mapper import StepStats
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.types import UserError
 

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ovs3d_ros import clouds, visualize
 from ovs3d_ros.commands import common
 from ovs3d_ros.datasets.text import read_text
+from ovs3d_ros.io.atomic import write_text
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.query import check_prompts
+from ovs3d_ros.query.relevancy import check_prompts
 from ovs3d_ros.types import MapSnapshot, QueryResult, UserError
-from ovs3d_ros.whole_files import write_text
+from ovs3d_ros.visualization import pictures, point_cloud
 
 MAX_VIEWS = 8
 _CANDIDATES = 32  # keyframes that are looked at to choose the views from
@@ -120,18 +120,18 @@ def write_answer(folder: Path, pipeline: Ovs3d, snapshot: MapSnapshot, result: Q
     """
     names = _picture_names(snapshot, choose_views(pipeline, snapshot, result, how))
     _renew_pictures(folder, list(names))
-    shown = clouds.visible_points(snapshot, pipeline.config.output)
-    points, rgb = clouds.point_columns(snapshot, shown)
-    clouds.write_cloud(folder / "cloud.ply", points, **clouds.answer_columns(result, shown, rgb))
+    shown = point_cloud.visible_points(snapshot, pipeline.config.output)
+    points, rgb = point_cloud.point_columns(snapshot, shown)
+    point_cloud.write_cloud(folder / "cloud.ply", points, **point_cloud.answer_columns(result, shown, rgb))
     text = "".join(f"{label} {prompt}\n" for label, prompt in enumerate(result.prompts, start=1))
     write_text(folder / "masks" / "classes.txt", text)
     for name, index in names.items():
         camera, pose = snapshot.cameras[index], snapshot.camtoworlds[index]
         labels, _ = pipeline.render_labels(result, camera, pose, snapshot, **how)
         save_mask(folder / "masks" / name, labels, len(result.prompts))
-        picture = visualize.to_uint8(pipeline.render(camera, pose, snapshot).rgb.cpu().numpy())
-        picture = visualize.overlay(picture, labels, width=_OVERLAY_WIDTH)
-        common.save_picture(folder / "overlays" / name, Image.fromarray(visualize.add_legend(picture, legend(result))))
+        picture = pictures.to_uint8(pipeline.render(camera, pose, snapshot).rgb.cpu().numpy())
+        picture = pictures.overlay(picture, labels, width=_OVERLAY_WIDTH)
+        common.save_picture(folder / "overlays" / name, Image.fromarray(pictures.add_legend(picture, legend(result))))
 
 
 def _picture_names(snapshot: MapSnapshot, views: list[int]) -> dict[str, int]:
@@ -161,7 +161,7 @@ def _renew_pictures(folder: Path, names: list[str]) -> None:
 
 def legend(result: QueryResult) -> list[tuple[str, np.ndarray]]:
     """What the legend of an overlay says per prompt: its probability, or that it is not here."""
-    colors = visualize.label_colors(len(result.prompts))
+    colors = pictures.label_colors(len(result.prompts))
     return [(f"{prompt}  {result.presence[p]:.2f}", colors[p + 1]) if result.found[p]
             else (f"{prompt}: {'not here' if result.verdicts[p] == 'no' else 'unsure'}", colors[0]) for p, prompt in enumerate(result.prompts)]
 
@@ -169,7 +169,7 @@ def legend(result: QueryResult) -> list[tuple[str, np.ndarray]]:
 def save_mask(path: Path, labels: np.ndarray, count: int) -> None:
     """Writes labels [H, W] 0..count as an index PNG (0 = none) that also looks like something."""
     image = Image.frombytes("P", labels.shape[::-1], labels.astype(np.uint8).tobytes())
-    palette = visualize.label_colors(count)
+    palette = pictures.label_colors(count)
     palette[0] = 0
     image.putpalette(palette.tobytes())
     common.save_picture(path, image)
@@ -181,9 +181,9 @@ def choose_views(pipeline: Ovs3d, snapshot: MapSnapshot, result: QueryResult, ho
     Views next to a chosen one are passed over while there are others. Without anything found: evenly spread views.
     """
     count = len(snapshot.names)
-    candidates = clouds.thin(np.arange(count), _CANDIDATES)
+    candidates = point_cloud.thin(np.arange(count), _CANDIDATES)
     if not result.found.any() or count <= MAX_VIEWS:
-        return clouds.thin(candidates, MAX_VIEWS).tolist()
+        return point_cloud.thin(candidates, MAX_VIEWS).tolist()
     areas = np.zeros((len(candidates), len(result.prompts)))  # pixels by view and prompt
     for row, index in enumerate(candidates):
         camera = snapshot.cameras[index].fitted(_GLANCE)
@@ -191,7 +191,7 @@ def choose_views(pipeline: Ovs3d, snapshot: MapSnapshot, result: QueryResult, ho
         areas[row] = np.bincount(labels.ravel(), minlength=len(result.prompts) + 1)[1:]
     shown = np.flatnonzero(areas.any(axis=0))
     if not len(shown):
-        return clouds.thin(candidates, MAX_VIEWS).tolist()
+        return point_cloud.thin(candidates, MAX_VIEWS).tolist()
     apart = max(1, count // (3 * MAX_VIEWS))
     chosen: list[int] = []
     for turn in range(MAX_VIEWS * len(shown)):

@@ -14,14 +14,14 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ovs3d_ros import clouds, visualize
 from ovs3d_ros.commands import common
-from ovs3d_ros.commands.paths import keyframe_path, orbit_path
+from ovs3d_ros.commands.camera_paths import keyframe_path, orbit_path
 from ovs3d_ros.commands.query import legend, load_semantic_map
+from ovs3d_ros.io.atomic import replacing
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.query import check_prompts
+from ovs3d_ros.query.relevancy import check_prompts
 from ovs3d_ros.types import Camera, MapSnapshot, UserError
-from ovs3d_ros.whole_files import replacing
+from ovs3d_ros.visualization import pictures, point_cloud
 
 CHANNELS = ("rgb", "depth", "features", "segmentation")
 _SAMPLES = 8  # keyframes the range of depths is taken from
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
             (_video(output, options.fps) if video else _folder(output)) as write:
         for pose in path:
             tiles = [painters[name](camera, pose) for name in channels]
-            write(_mosaic(tiles if len(tiles) == 1 else list(map(visualize.add_caption, tiles, channels)), strip))
+            write(_mosaic(tiles if len(tiles) == 1 else list(map(pictures.add_caption, tiles, channels)), strip))
             bar.update()
     common.say(options, f"{output}: {len(path)} frames of {', '.join(channels)}")
     return 0
@@ -82,7 +82,7 @@ def make_painters(pipeline: Ovs3d, snapshot: MapSnapshot, channels: list[str],
                   prompts: list[str]) -> tuple[dict[str, Painter], list[tuple[str, np.ndarray]]]:
     """What paints each channel, and the entries of the legend that explains them."""
     def rgb(camera: Camera, pose: np.ndarray) -> np.ndarray:
-        return visualize.to_uint8(pipeline.render(camera, pose, snapshot).rgb.cpu().numpy())
+        return pictures.to_uint8(pipeline.render(camera, pose, snapshot).rgb.cpu().numpy())
 
     painters: dict[str, Painter] = {"rgb": rgb}
     entries: list[tuple[str, np.ndarray]] = []
@@ -91,11 +91,11 @@ def make_painters(pipeline: Ovs3d, snapshot: MapSnapshot, channels: list[str],
 
         def depth(camera: Camera, pose: np.ndarray) -> np.ndarray:
             view = pipeline.render(camera, pose, snapshot)
-            return visualize.color_depth((view.depth * (view.alpha > 0.5)).cpu().numpy(), near, far)
+            return pictures.color_depth((view.depth * (view.alpha > 0.5)).cpu().numpy(), near, far)
 
         painters["depth"] = depth
     if "features" in channels:
-        colors = visualize.FeatureColors.fit(snapshot.codes.cpu().numpy())
+        colors = pictures.FeatureColors.fit(snapshot.codes.cpu().numpy())
 
         def features(camera: Camera, pose: np.ndarray) -> np.ndarray:
             return colors.paint(pipeline.render_codes(camera, pose, snapshot).cpu().numpy())
@@ -107,16 +107,16 @@ def make_painters(pipeline: Ovs3d, snapshot: MapSnapshot, channels: list[str],
 
         def segmentation(camera: Camera, pose: np.ndarray) -> np.ndarray:
             labels, _ = pipeline.render_labels(result, camera, pose, snapshot)
-            return visualize.overlay(rgb(camera, pose), labels)
+            return pictures.overlay(rgb(camera, pose), labels)
 
         painters["segmentation"] = segmentation
     return painters, entries
 
 
 def _depth_range(pipeline: Ovs3d, snapshot: MapSnapshot) -> tuple[float, float]:
-    chosen = clouds.thin(np.arange(len(snapshot.cameras)), _SAMPLES)
+    chosen = point_cloud.thin(np.arange(len(snapshot.cameras)), _SAMPLES)
     views = [pipeline.render(snapshot.cameras[i].fitted(120), snapshot.camtoworlds[i], snapshot) for i in chosen]
-    return visualize.depth_range([(view.depth * (view.alpha > 0.5)).cpu().numpy() for view in views])
+    return pictures.depth_range([(view.depth * (view.alpha > 0.5)).cpu().numpy() for view in views])
 
 
 def _path(options: argparse.Namespace, pipeline: Ovs3d, snapshot: MapSnapshot) -> np.ndarray:
@@ -138,7 +138,7 @@ def _mosaic(tiles: list[np.ndarray], entries: list[tuple[str, np.ndarray]]) -> n
     columns = len(tiles) if len(tiles) < 3 else 2
     tiles = tiles + [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
     rows = [np.concatenate(tiles[i:i + columns], axis=1) for i in range(0, len(tiles), columns)]
-    picture = visualize.add_legend(np.concatenate(rows, axis=0), entries)
+    picture = pictures.add_legend(np.concatenate(rows, axis=0), entries)
     odd = picture.shape[0] % 2
     return np.concatenate([picture, picture[-odd:]], axis=0) if odd else picture
 

@@ -23,9 +23,9 @@ from ovs3d_ros.demo.processes import ProcessFailed, run_processes
 from ovs3d_ros.demo.report import Report, describe, make_report
 from ovs3d_ros.demo.scene import SHIPPED, Scene, read_scene
 from ovs3d_ros.demo.session import Progress, Session
+from ovs3d_ros.io.atomic import check_target, write_text
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.types import UserError
-from ovs3d_ros.whole_files import check_target, write_text
 
 log = logging.getLogger(__name__)
 

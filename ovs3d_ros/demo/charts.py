@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ovs3d_ros.clouds import point_columns
 from ovs3d_ros.demo.report import PromptReport
 from ovs3d_ros.geometry import quat_to_matrix
 from ovs3d_ros.types import MapSnapshot, SemanticObject
-from ovs3d_ros.visualize import label_colors
+from ovs3d_ros.visualization.pictures import label_colors
+from ovs3d_ros.visualization.point_cloud import point_columns
 
 PAPER, INK, FAINT, RULE = (250, 250, 248), (34, 36, 40), (120, 124, 130), (222, 222, 218)
 GROUND = (226, 229, 233)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ovs3d_ros import evaluate
 from ovs3d_ros.demo.scene import Scene
+from ovs3d_ros.evaluation import metrics
+from ovs3d_ros.evaluation.segmentation import Segmenter, by_pixels
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.segment import Segmenter, by_pixels
 from ovs3d_ros.types import Frame, MapSnapshot, QueryResult
 
 PROTOCOL = "dataset"
@@ -49,8 +49,8 @@ class Evaluation:
     """
 
     psnr: float
-    segmentation: evaluate.SegmentationScore
-    refined: evaluate.SegmentationScore
+    segmentation: metrics.SegmentationScore
+    refined: metrics.SegmentationScore
     ious: dict[str, float]
     views: list[HeldOutView]
     masks: dict[str, list[np.ndarray]]
@@ -76,10 +76,10 @@ def evaluate_map(pipeline: Ovs3d, snapshot: MapSnapshot, scene: Scene, named: li
     masks = {prompt: _masks(pipeline, snapshot, frames, prompt) for prompt in scene.present}
     ious = {prompt: _pooled_iou(masks[prompt], [f.labels == classes.index(prompt) for f in frames])
             for prompt in scene.present}
-    psnr = float(np.mean([evaluate.psnr(v.rgb, v.frame.image) for v in views]))
+    psnr = float(np.mean([metrics.psnr(v.rgb, v.frame.image) for v in views]))
     answer = pipeline.query(named or scene.present, snapshot=snapshot)
-    return Evaluation(psnr, evaluate.score_segmentation(PROTOCOL, lifted, truth, classes),
-                      evaluate.score_segmentation(PROTOCOL, refined, truth, classes), ious, views, masks, answer)
+    return Evaluation(psnr, metrics.score_segmentation(PROTOCOL, lifted, truth, classes),
+                      metrics.score_segmentation(PROTOCOL, refined, truth, classes), ious, views, masks, answer)
 
 
 def _segmented(segment: Segmenter, frames: list[Frame], names: list[str], classes: list[str]) -> list[np.ndarray]:

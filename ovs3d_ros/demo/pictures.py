@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ovs3d_ros import visualize
-from ovs3d_ros.clouds import answer_columns, point_columns, visible_points, write_cloud
 from ovs3d_ros.config import Config
 from ovs3d_ros.demo.charts import PAPER, draw_presence, draw_room
 from ovs3d_ros.demo.evaluation import Evaluation, HeldOutView
@@ -17,6 +15,8 @@ from ovs3d_ros.demo.report import Report
 from ovs3d_ros.demo.scene import Scene
 from ovs3d_ros.demo.session import Session
 from ovs3d_ros.types import MapSnapshot
+from ovs3d_ros.visualization import pictures
+from ovs3d_ros.visualization.point_cloud import answer_columns, point_columns, visible_points, write_cloud
 
 WIDTH = 1800  # of the sheet, pixels
 GAP = 20
@@ -50,11 +50,11 @@ def make_sheet(report: Report, session: Session, evaluation: Evaluation, scene: 
                config: Config) -> np.ndarray:
     """The whole run on one page, RGB [H, W, 3]."""
     views = _telling_views(evaluation)
-    near, far = visualize.depth_range([view.depth for view in views])
-    painter = visualize.FeatureColors.fit(np.concatenate([v.codes.reshape(-1, v.codes.shape[-1]) for v in views]))
+    near, far = pictures.depth_range([view.depth for view in views])
+    painter = pictures.FeatureColors.fit(np.concatenate([v.codes.reshape(-1, v.codes.shape[-1]) for v in views]))
     tiles, captions = [], []
     for view in views:
-        tiles += [view.frame.image, visualize.to_uint8(view.rgb), visualize.color_depth(view.depth, near, far),
+        tiles += [view.frame.image, pictures.to_uint8(view.rgb), pictures.color_depth(view.depth, near, far),
                   painter.paint(view.codes), _overlay(view.frame.image, view.labels),
                   _overlay(view.frame.image, view.frame.labels)]
     captions = ["photo, kept from the map", "rendered from the map", "rendered depth", "language features (PCA)",
@@ -65,12 +65,12 @@ def make_sheet(report: Report, session: Session, evaluation: Evaluation, scene: 
             f"{report.psnr_holdout:.1f} dB    mIoU {report.miou_lift:.2f}, refined {report.miou_refined:.2f}\n"
             f"query {report.query_p50_ms:.0f} ms median, {report.query_p95_ms:.0f} ms p95    frame to map "
             f"{report.frame_to_map_p95_ms:.0f} ms p95    {report.seconds_total:.0f} s in all")
-    top = visualize.contact_sheet(tiles, captions, TILES, WIDTH, "ovs3d: posed frames in, text queries out", note)
+    top = pictures.contact_sheet(tiles, captions, TILES, WIDTH, "ovs3d: posed frames in, text queries out", note)
     middle = (WIDTH - 3 * GAP) // 2
     room = draw_room(snapshot, _best_objects(evaluation), middle, round(0.72 * middle))
     bars = draw_presence(report.present, report.absent, config.query.presence, middle, room.shape[0])
     charts = _row([room, bars])
-    answers = visualize.contact_sheet(*_answers(report, evaluation), TILES, WIDTH)
+    answers = pictures.contact_sheet(*_answers(report, evaluation), TILES, WIDTH)
     return np.concatenate([top, charts, answers], axis=0)
 
 
@@ -96,21 +96,21 @@ def _answers(report: Report, evaluation: Evaluation) -> tuple[list[np.ndarray], 
         masks = evaluation.masks[question.prompt]
         best = int(np.argmax([mask.sum() for mask in masks]))
         if question.found and masks[best].any():
-            tiles.append(visualize.overlay(evaluation.views[best].frame.image, masks[best].astype(np.uint8)))
+            tiles.append(pictures.overlay(evaluation.views[best].frame.image, masks[best].astype(np.uint8)))
             captions.append(question.prompt + ("" if question.iou is None else f"   IoU {question.iou:.2f}"))
     return tiles[:2 * TILES] or [np.full((60, 80, 3), PAPER, np.uint8)], captions[:2 * TILES] or ["nothing found"]
 
 
 def _overlay(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    return visualize.overlay(image, labels.astype(np.int64))
+    return pictures.overlay(image, labels.astype(np.int64))
 
 
 def _labelled(image: np.ndarray, labels: np.ndarray, scene: Scene) -> np.ndarray:
     """An overlay with a legend of the classes in it, twice the size."""
-    colors = visualize.label_colors(len(scene.dataset.classes))
+    colors = pictures.label_colors(len(scene.dataset.classes))
     entries = [(scene.dataset.classes[i], colors[i]) for i in np.unique(labels) if i]
-    picture = visualize.overlay(image, labels.astype(np.int64), 2 * image.shape[1])
-    return visualize.add_legend(picture, entries)
+    picture = pictures.overlay(image, labels.astype(np.int64), 2 * image.shape[1])
+    return pictures.add_legend(picture, entries)
 
 
 def _row(pictures: Sequence[np.ndarray]) -> np.ndarray:

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from ovs3d_ros.config import Config
-from ovs3d_ros.config_io import to_yaml
+from ovs3d_ros.config.yaml_io import to_yaml
 from ovs3d_ros.demo.scene import HOLDOUT, Scene
 from ovs3d_ros.demo.session import Progress, PromptAnswer, Session
 from ovs3d_ros.ros.environment import child_environment, free_domain_id
-from ovs3d_ros.visualize import label_colors
+from ovs3d_ros.visualization.pictures import label_colors
 
 NODE, PLAYER, CLIENT = "ovs3d_ros.ros.node", "ovs3d_ros.ros.play", "ovs3d_ros.ros.demo_client"
 START_TIMEOUT = 90.0  # seconds until the node subscribes: it imports torch and loads its models

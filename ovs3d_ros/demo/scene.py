@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ovs3d_ros.calibrate import visible_classes
 from ovs3d_ros.datasets import Dataset, open_dataset, split_holdout
 from ovs3d_ros.datasets.text import read_text
+from ovs3d_ros.evaluation.calibration import visible_classes
 from ovs3d_ros.types import UserError
 
 SHIPPED = Path(__file__).resolve().parents[1] / "demo_scene"

@@ -113,7 +113,7 @@ def _clip(config: ClipConfig, device: str) -> ImageTextEncoder:
             raise UserError(f"clip.crop_metres: {config.model} has no encode_frame, which would see depth; leave it at 0")
         return encoder
     from ovs3d_ros.encoders.clip import load_clip
-    from ovs3d_ros.encoders.metric import MetricClip
+    from ovs3d_ros.encoders.metric_crops import MetricClip
 
     encoder = load_clip(config, device)
     return MetricClip(encoder, config) if config.metric_sides else encoder

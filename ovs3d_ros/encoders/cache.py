@@ -22,8 +22,8 @@ from safetensors import SafetensorError, safe_open
 from ovs3d_ros.config import ClipConfig, DinoConfig
 from ovs3d_ros.encoders import FrameEncoder, ImageTextEncoder, PatchEncoder
 from ovs3d_ros.encoders.precision import number_format
+from ovs3d_ros.io.atomic import write_tensors
 from ovs3d_ros.types import CropTable, Frame, UserError
-from ovs3d_ros.whole_files import write_tensors
 
 _log = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from ovs3d_ros.config import ClipConfig
 from ovs3d_ros.encoders.crops import Cut, relative_cuts
 from ovs3d_ros.encoders.dense import dense_features, is_transformer, mean_directions, supports_dense
-from ovs3d_ros.encoders.images import fitted_size, image_to_tensor, resize
 from ovs3d_ros.encoders.precision import image_precision
+from ovs3d_ros.encoders.preprocessing import fitted_size, image_to_tensor, resize
 from ovs3d_ros.types import CropTable, UserError
 
 _log = logging.getLogger(__name__)

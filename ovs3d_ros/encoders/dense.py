@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from ovs3d_ros.encoders.images import resize
+from ovs3d_ros.encoders.preprocessing import resize
 
 NEIGHBOUR_SIGMA = 5.0  # cells; NACLIP's published value
 

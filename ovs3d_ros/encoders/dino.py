@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from ovs3d_ros.config import DinoConfig
-from ovs3d_ros.encoders.images import fitted_size, image_to_tensor, resize
 from ovs3d_ros.encoders.precision import image_precision
+from ovs3d_ros.encoders.preprocessing import fitted_size, image_to_tensor, resize
 from ovs3d_ros.types import UserError
 
 BUNDLED = Path(__file__).parent.parent / "models" / "tiny_dino"

@@ -15,13 +15,13 @@ from torch.autograd.function import once_differentiable
 from ovs3d_ros.types import UserError
 
 from . import kernels_backward, kernels_forward, kernels_project, kernels_shade, kernels_tiles
-from .inputs import check_cameras, check_colors, check_gaussians, check_targets
 from .kernels_forward import MAX_PLANAR_CHANNELS
 from .kernels_project import CameraArrays, GaussianArrays, ProjectedArrays
 from .kernels_shade import RGB
 from .kernels_tiles import DIGIT_BITS, SPLAT_COLUMNS, TILE, Tiles
 from .simd import WIDTH
-from .team import ThreadTeam, clear_slab, in_turn
+from .thread_pool import ThreadTeam, clear_slab, in_turn
+from .validation import check_cameras, check_colors, check_gaussians, check_targets
 
 _LIGHT = 1 << 17  # numbers that one thread has moved in less time than it takes to wake another
 CHANNEL_CHUNK = 32  # channels per pass: more would spill the innermost loops out of registers

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ovs3d_ros.types import UserError
 
-from .inputs import check_cameras, check_colors, check_gaussians, check_targets
-from .spherical import camera_centers, sh_to_colors
+from .spherical_harmonics import camera_centers, sh_to_colors
+from .validation import check_cameras, check_colors, check_gaussians, check_targets
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .spherical import camera_centers, sh_to_colors
+from .spherical_harmonics import camera_centers, sh_to_colors
 
 EPS2D = 0.3
 NEAR_PLANE, FAR_PLANE = 0.01, 1e10

@@ -31,7 +31,7 @@ from std_msgs.msg import ColorRGBA, Header, String
 from visualization_msgs.msg import Marker, MarkerArray
 
 from ovs3d_ros.geometry import matrix_to_quat
-from ovs3d_ros.places import Grid
+from ovs3d_ros.query.navigation import Grid
 from ovs3d_ros.sensors.messages import (
     extrinsics_matrix,
     from_camera_info,

@@ -20,7 +20,7 @@ from rclpy.node import Node
 
 from ovs3d_interfaces.srv import QueryText
 from ovs3d_ros.ros import conversions
-from ovs3d_ros.ros.publish import LATCHED
+from ovs3d_ros.ros.outputs.publishers import LATCHED
 from ovs3d_ros.types import UserError
 
 SERVER = "/ovs3d"  # the mapping node

@@ -16,12 +16,12 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
-from ovs3d_ros.ros.diagnostics import Diagnostics
-from ovs3d_ros.ros.inputs import Inputs
-from ovs3d_ros.ros.mapping import Mapping
+from ovs3d_ros.ros.entity_scope import Scope
+from ovs3d_ros.ros.inputs.cameras import Inputs
+from ovs3d_ros.ros.outputs.diagnostics import Diagnostics
 from ovs3d_ros.ros.params import changed, declare_config
-from ovs3d_ros.ros.refine_action import RefineAction
-from ovs3d_ros.ros.scope import Scope
+from ovs3d_ros.ros.services.refine import RefineAction
+from ovs3d_ros.ros.session import Mapping
 from ovs3d_ros.types import UserError
 
 SPIN_PERIOD = 0.1  # seconds until a signal or a failure is noticed

@@ -20,7 +20,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
 from ovs3d_ros.config import Config, InputConfig, override
-from ovs3d_ros.config_io import parse_assignments
+from ovs3d_ros.config.yaml_io import parse_assignments
 from ovs3d_ros.datasets import FORMATS, Dataset, open_dataset, split_holdout
 from ovs3d_ros.ros import conversions
 from ovs3d_ros.types import Frame, UserError

@@ -22,11 +22,11 @@ sys.path[:0] = [str(Path(__file__).resolve().parent.parent / "world")]
 import vocabulary
 import words
 
-from ovs3d_ros import calibrate
 from ovs3d_ros.config import Config, override
 from ovs3d_ros.datasets import Dataset, open_dataset
+from ovs3d_ros.evaluation import calibration
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.presence import Calibration
+from ovs3d_ros.query.presence import Calibration
 
 log = logging.getLogger("calibrate")
 
@@ -44,10 +44,10 @@ def distractors() -> tuple[str, ...]:
     return (*names, "wooden table", "wooden shelf", "wooden chair", "wooden stool")
 
 
-def questions(dataset: Dataset, rng: np.random.Generator) -> calibrate.Questions:
+def questions(dataset: Dataset, rng: np.random.Generator) -> calibration.Questions:
     """Prompts for what a scene shows, bare nouns among them, and for what it does not."""
     named = [name for name in dataset.classes if name]
-    present = calibrate.visible_classes(dataset)
+    present = calibration.visible_classes(dataset)
     shown = [noun for noun in vocabulary.NOUNS if any(name.endswith(noun) for name in present)]
     present += [noun for noun in shown if noun not in present]
     nouns = [noun for noun in vocabulary.NOUNS if not any(name.endswith(noun) for name in named)]
@@ -56,20 +56,20 @@ def questions(dataset: Dataset, rng: np.random.Generator) -> calibrate.Questions
     pairs = [pair for pair in pairs if pair not in named and pair.replace("brown", "wooden") not in named]
     absent = [*nouns, *rng.choice(pairs, ABSENT_PAIRS, replace=False),
               *rng.choice(words.DISTRACTORS, ABSENT_WORDS, replace=False)]
-    return calibrate.Questions(present, [str(name) for name in absent])
+    return calibration.Questions(present, [str(name) for name in absent])
 
 
-def answers(folders: Sequence[Path]) -> tuple[list[calibrate.Asked], Calibration]:
+def answers(folders: Sequence[Path]) -> tuple[list[calibration.Asked], Calibration]:
     """What comes of the questions of each scene, and the calibration the encoder has now."""
     pipeline = Ovs3d(override(Config(), SETTINGS))
     pipeline.calibration = dataclasses.replace(pipeline.calibration, distractors=distractors())
     scenes = []
     for folder in folders:
         dataset = open_dataset(folder)
-        for _ in calibrate.map_scene(pipeline, dataset):
+        for _ in calibration.map_scene(pipeline, dataset):
             pass
         asked = questions(dataset, np.random.default_rng(len(scenes)))
-        scenes.append(calibrate.ask(pipeline, dataset, asked))
+        scenes.append(calibration.ask(pipeline, dataset, asked))
         log.info("%s: %d prompts, best mean IoU %.3f", folder, len(scenes[-1].prompts), scenes[-1].iou.mean(0).max())
     return scenes, pipeline.calibration
 
@@ -84,9 +84,9 @@ def main() -> None:
     scenes, known = answers(args.scenes)
     if args.judge:
         weights = (known.presence_weights, known.presence_bias), (known.general_weights, known.general_bias)
-        figures = calibrate.figures(scenes, [calibrate.judge(scene, *weights) for scene in scenes])
+        figures = calibration.figures(scenes, [calibration.judge(scene, *weights) for scene in scenes])
     else:
-        fitted, figures = calibrate.fit(scenes), calibrate.leave_one_out(scenes)
+        fitted, figures = calibration.fit(scenes), calibration.leave_one_out(scenes)
         source = f"{len(scenes)} rendered scenes, {figures['all']['prompts']} prompts (tools/models/calibrate.py)"
         document = json.loads(CALIBRATION.read_text())
         document["query"] = dict(fitted, distractors=distractors(), source=source)

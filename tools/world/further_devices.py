@@ -7,7 +7,19 @@ from __future__ import annotations
 
 import numpy as np
 from further_shapes import loft, pick, sheet
-from shapes import Part, arc, box, disc, ellipsoid, group, lathe, prism, rounded_rectangle, smooth_outline, tube
+from shapes import (
+    Part,
+    arc,
+    box,
+    disc,
+    ellipsoid,
+    group,
+    lathe,
+    prism,
+    rounded_rectangle,
+    smooth_outline,
+    tube,
+)
 
 KEY_ROWS = (
     (1.0,) * 13 + (2.0,),

@@ -7,7 +7,20 @@ from dataclasses import replace
 
 import numpy as np
 from further_shapes import hoop, stacked
-from shapes import Part, arc, box, ellipsoid, group, lathe, leaf, prism, rounded_rectangle, smooth_outline, tube, vessel
+from shapes import (
+    Part,
+    arc,
+    box,
+    ellipsoid,
+    group,
+    lathe,
+    leaf,
+    prism,
+    rounded_rectangle,
+    smooth_outline,
+    tube,
+    vessel,
+)
 
 
 def _grounded(parts: list[Part]) -> list[Part]:

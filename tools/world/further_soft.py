@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
-from shapes import Part, arc, bounds, box, disc, ellipsoid, group, lathe, leaf, rounded_rectangle, smooth_outline, tube
+from shapes import (
+    Part,
+    arc,
+    bounds,
+    box,
+    disc,
+    ellipsoid,
+    group,
+    lathe,
+    leaf,
+    rounded_rectangle,
+    smooth_outline,
+    tube,
+)
 
 
 def _outline(segments: int = 24, lobes: int = 0, depth: float = 0.0) -> np.ndarray:

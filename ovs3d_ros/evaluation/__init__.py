@@ -1,0 +1,1 @@
+"""Scores against labels, and the calibration of the presence decision."""

@@ -1,0 +1,68 @@
+"""Views segmented by a full list of names, as benchmarks of semantic segmentation want it: every pixel gets one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.semantics.class_field import SOLID, render_channels, vocabulary_indices
+from ovs3d_ros.types import Camera, MapSnapshot, RefinedField
+
+_CHANNELS = 32  # one-hot labels rendered at a time
+
+# Labels [H, W] of a view of camera and pose: 1 + index of the name, 0 where the map is not.
+Segmenter = Callable[[Camera, np.ndarray], np.ndarray]
+
+
+def covering(field: RefinedField | None, names: list[str]) -> RefinedField | None:
+    """The field if it holds all of the names, so that it can segment by them; else None."""
+    return field if (vocabulary_indices(field, names, None, "argmax") >= 0).all() else None
+
+
+def by_pixels(pipeline: Ovs3d, snapshot: MapSnapshot, names: list[str], field: RefinedField | None) -> Segmenter:
+    """Blends what Gaussians carry, then decides at each pixel (protocols A and C).
+
+    Args:
+        pipeline: encodes the names and renders.
+        snapshot: the map.
+        names: the P names.
+        field: refined distributions that hold all names, see `covering`; None: the lifted features.
+    """
+    if field is not None:
+        probabilities = _columns(field, names)
+
+        def segment(camera: Camera, camtoworld: np.ndarray) -> np.ndarray:
+            blended, alpha = render_channels(snapshot.gaussians, probabilities, camera, camtoworld, pipeline.rasterizer)
+            return torch.where(alpha[..., 0] > SOLID, blended.argmax(-1) + 1, 0).cpu().numpy()
+    else:
+        directions = snapshot.codec.directions(pipeline.encode_text(names))
+
+        def segment(camera: Camera, camtoworld: np.ndarray) -> np.ndarray:
+            z = pipeline.render_codes(camera, camtoworld, snapshot)
+            best = torch.stack([(row @ directions).argmax(-1) + 1 for row in z])  # row by row: memory
+            return torch.where(z[..., -1] != 0, best, 0).cpu().numpy()
+    return segment
+
+
+def by_gaussians(pipeline: Ovs3d, snapshot: MapSnapshot, names: list[str], field: RefinedField | None) -> Segmenter:
+    """Decides for each Gaussian, then renders the labels (protocol D); arguments as in `by_pixels`."""
+    likeness = (_columns(field, names) if field is not None
+                else snapshot.codes @ snapshot.codec.directions(pipeline.encode_text(names)))
+    labels = torch.where(snapshot.codes[:, -1] != 0, likeness.argmax(-1), -1)
+
+    def segment(camera: Camera, camtoworld: np.ndarray) -> np.ndarray:
+        shares = []
+        for start in range(0, len(names), _CHANNELS):
+            one_hot = labels[:, None] == torch.arange(start, min(start + _CHANNELS, len(names)), device=labels.device)
+            out, alpha = render_channels(snapshot.gaussians, one_hot.float(), camera, camtoworld, pipeline.rasterizer)
+            shares.append(out)
+        weight, best = torch.cat(shares, dim=-1).max(-1)
+        return torch.where((alpha[..., 0] > SOLID) & (weight > 0), best + 1, 0).cpu().numpy()
+    return segment
+
+
+def _columns(field: RefinedField, names: list[str]) -> torch.Tensor:
+    return field.probabilities[:, vocabulary_indices(field, names, None, "argmax")]

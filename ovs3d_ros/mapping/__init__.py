@@ -1,0 +1,1 @@
+"""The map of Gaussians and how posed images train it."""

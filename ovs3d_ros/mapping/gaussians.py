@@ -1,0 +1,226 @@
+"""The Gaussians: parameters, their optimizer state, and everything that must follow them when rows come and go.
+
+Stored in the unconstrained form that is optimised: log scales, opacity logits, quaternions of any length. The
+standard 3DGS PLY holds the same numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ovs3d_ros.config import TrainConfig
+from ovs3d_ros.geometry import matrix_to_quat
+from ovs3d_ros.io.atomic import replacing
+from ovs3d_ros.rasterize.spherical_harmonics import SH_C0, sh_basis
+from ovs3d_ros.types import UserError
+
+PARAMETERS = ("means", "log_scales", "quats", "opacity_logits", "sh_dc", "sh_rest")
+
+
+def num_sh_rest(degree: int) -> int:
+    """Number of spherical-harmonic coefficients above degree 0."""
+    return (degree + 1) ** 2 - 1
+
+
+class Gaussians:
+    """N Gaussians with Adam state and per-Gaussian statistics.
+
+    Attributes:
+        params: name to leaf tensor, see `PARAMETERS`: means [N, 3], log_scales [N, 3], quats [N, 4] wxyz,
+            opacity_logits [N], sh_dc [N, 3], sh_rest [N, K, 3].
+        stats: name to tensor [N, ...] that is cut and grown together with the parameters but never optimised.
+        extent: radius of the observed scene in metres; scales the learning rate of the means.
+    """
+
+    def __init__(self, config: TrainConfig, sh_degree: int, device: str, seed: int = 0) -> None:
+        self.config = config
+        self.sh_degree = sh_degree
+        self.device = device
+        self.extent = 1.0
+        shapes = dict(means=(3,), log_scales=(3,), quats=(4,), opacity_logits=(), sh_dc=(3,),
+                      sh_rest=(num_sh_rest(sh_degree), 3))
+        self.params = {name: torch.zeros((0, *shapes[name]), device=device, requires_grad=True) for name in PARAMETERS}
+        self.stats: dict[str, torch.Tensor] = {}
+        self._generator = torch.Generator(device).manual_seed(seed)
+        self._optimizer = torch.optim.Adam(
+            [dict(params=[p], name=name) for name, p in self.params.items()], eps=1e-15, fused=True)
+
+    def __len__(self) -> int:
+        return self.params["means"].shape[0]
+
+    def activated(self) -> dict[str, torch.Tensor]:
+        """Parameters as the rasterizer takes them: means, quats, scales [metres], opacities 0..1, sh [N, K, 3]."""
+        p = self.params
+        sh = p["sh_dc"][:, None]
+        if p["sh_rest"].shape[1]:
+            sh = torch.cat([sh, p["sh_rest"]], dim=1)
+        return dict(means=p["means"], quats=p["quats"], scales=p["log_scales"].exp(),
+                    opacities=torch.sigmoid(p["opacity_logits"]), sh=sh)
+
+    def insert(self, means: torch.Tensor, colors: torch.Tensor, scales: torch.Tensor, opacity: float) -> None:
+        """Adds isotropic Gaussians.
+
+        Args:
+            means: [M, 3] metres.
+            colors: [M, 3] RGB in 0..1.
+            scales: [M] standard deviation in metres.
+            opacity: initial opacity of all of them.
+        """
+        count = means.shape[0]
+        quats = torch.zeros(count, 4)
+        quats[:, 0] = 1.0
+        new = dict(means=means, log_scales=scales.clamp_min(1e-6).log()[:, None].expand(-1, 3), quats=quats,
+                   opacity_logits=torch.full((count,), math.log(opacity / (1 - opacity))),
+                   sh_dc=(colors - 0.5) / SH_C0, sh_rest=torch.zeros(count, num_sh_rest(self.sh_degree), 3))
+        self._append({name: value.to(self.device, torch.float32) for name, value in new.items()})
+
+    def _append(self, new: dict[str, torch.Tensor], source: torch.Tensor | None = None) -> None:
+        """Appends rows; statistics are copied from rows `source` [M] or start at zero."""
+        count = new["means"].shape[0]
+
+        def with_zeros(t: torch.Tensor) -> torch.Tensor:
+            return torch.cat([t, t.new_zeros((count, *t.shape[1:]))])
+
+        self._rewrite(lambda name, p: torch.cat([p, new[name]]), with_zeros,
+                      with_zeros if source is None else lambda t: torch.cat([t, t[source]]))
+
+    def keep(self, mask: torch.Tensor) -> None:
+        """Keeps the rows where `mask` [N] is true."""
+        self._rewrite(lambda _, p: p[mask], lambda t: t[mask], lambda t: t[mask])
+
+    def _rewrite(self, on_param, on_moment, on_stat) -> None:
+        """Replaces every per-Gaussian tensor, the optimizer's moments included, by a function of itself."""
+        for group in self._optimizer.param_groups:
+            name, old = group["name"], group["params"][0]
+            new = on_param(name, old.detach()).contiguous().requires_grad_()
+            state = self._optimizer.state.pop(old, None)
+            if state:
+                for moment in ("exp_avg", "exp_avg_sq"):
+                    state[moment] = on_moment(state[moment]).contiguous()
+                self._optimizer.state[new] = state
+            group["params"][0] = self.params[name] = new
+        self.stats = {name: on_stat(t) for name, t in self.stats.items()}
+
+    def step(self, decay: float = 1.0, others: float = 1.0) -> None:
+        """One Adam step with the gradients at hand.
+
+        Args:
+            decay: factor on the learning rate of the means.
+            others: factor on all other learning rates.
+        """
+        c = self.config
+        rates = dict(means=c.lr_means * self.extent * decay, log_scales=c.lr_scales * others,
+                     quats=c.lr_quats * others, opacity_logits=c.lr_opacities * others, sh_dc=c.lr_colors * others,
+                     sh_rest=c.lr_colors / 20 * others)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rates[group["name"]]
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def densify(self, chosen: torch.Tensor, split_above: float) -> None:
+        """Clones the small and splits the large of the chosen Gaussians (Kerbl et al. 2023, §5.2).
+
+        Args:
+            chosen: [N] bool.
+            split_above: metres; Gaussians whose largest scale exceeds it are split in two, 1.6 times smaller.
+        """
+        large = self.params["log_scales"].exp().amax(-1) > split_above
+        clone, split = (chosen & ~large).nonzero()[:, 0], (chosen & large).nonzero()[:, 0]
+        rows = torch.cat([clone, split, split])
+        new = {name: p.detach()[rows].clone() for name, p in self.params.items()}
+        halves = slice(clone.shape[0], None)
+        scales = new["log_scales"][halves].exp()
+        noise = torch.randn(scales.shape, generator=self._generator, device=self.device)
+        offsets = rotate(new["quats"][halves], noise * scales)
+        new["means"][halves] += offsets
+        new["log_scales"][halves] -= math.log(1.6)
+        self._append(new, source=rows)
+        mask = torch.ones(len(self), dtype=torch.bool, device=self.device)
+        mask[split] = False
+        self.keep(mask)
+
+    @torch.no_grad()
+    def transform(self, rows: torch.Tensor, motion: np.ndarray) -> None:
+        """Moves Gaussians rigidly, colours that depend on the viewing direction included.
+
+        Adam's moments stay as they are: they outlive a few steps only.
+
+        Args:
+            rows: [M] indices.
+            motion: [4, 4] float64, what to multiply world points by from the left.
+        """
+        p = self.params
+        rotation = torch.as_tensor(motion[:3, :3], dtype=torch.float64, device=self.device)
+        shift = torch.as_tensor(motion[:3, 3], dtype=torch.float64, device=self.device)
+        p["means"][rows] = (p["means"][rows].double() @ rotation.T + shift).float()
+        turn = torch.as_tensor(matrix_to_quat(motion[:3, :3]), dtype=torch.float32, device=self.device)
+        p["quats"][rows] = _quat_product(turn, p["quats"][rows])
+        if p["sh_rest"].shape[1]:
+            turned = _sh_rotation(rotation, p["sh_rest"].shape[1])
+            p["sh_rest"][rows] = turned @ p["sh_rest"][rows]
+
+    def load_params(self, params: dict[str, torch.Tensor]) -> None:
+        """Replaces all Gaussians by parameters in the stored form."""
+        self.keep(torch.zeros(len(self), dtype=torch.bool, device=self.device))
+        self._append({name: params[name].to(self.device, torch.float32) for name in PARAMETERS})
+
+
+def rotate(quats: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+    """Rotates vectors [N, 3] by quaternions wxyz [N, 4] of any length."""
+    q = F.normalize(quats, dim=-1)
+    w, axis = q[:, :1], q[:, 1:]
+    t = 2 * torch.cross(axis, vectors, dim=-1)
+    return vectors + w * t + torch.cross(axis, t, dim=-1)
+
+
+def _quat_product(first: torch.Tensor, quats: torch.Tensor) -> torch.Tensor:
+    """The rotation `first` [4] wxyz after each of `quats` [N, 4] wxyz, of their lengths."""
+    w, axis = quats[:, :1], quats[:, 1:]
+    along = first[0] * w - (axis @ first[1:])[:, None]
+    across = first[0] * axis + w * first[1:] + torch.linalg.cross(first[1:].expand_as(axis), axis)
+    return torch.cat([along, across], dim=-1)
+
+
+def _sh_rotation(rotation: torch.Tensor, count: int) -> torch.Tensor:
+    """Matrix [count, count] that turns harmonics above degree 0 with the world: least squares over directions.
+
+    Rotations map each degree onto itself, so the fit is exact.
+    """
+    directions = F.normalize(torch.randn(8 * count, 3, dtype=torch.float64,
+                                         generator=torch.Generator().manual_seed(0)), dim=-1).to(rotation.device)
+    before, after = sh_basis(directions @ rotation, count), sh_basis(directions, count)
+    return torch.linalg.lstsq(after, before).solution.float()
+
+
+def write_ply(path: str | Path, params: dict[str, torch.Tensor]) -> None:
+    """Writes the standard binary 3DGS PLY that splat viewers read.
+
+    Args:
+        path: file to write.
+        params: parameters in the stored form, see `PARAMETERS`.
+
+    Raises:
+        UserError: the file cannot be written; what was there before stays.
+    """
+    count, rest = params["means"].shape[0], params["sh_rest"].shape[1]
+    names = (["x", "y", "z", "nx", "ny", "nz"] + [f"f_dc_{i}" for i in range(3)]
+             + [f"f_rest_{i}" for i in range(3 * rest)] + ["opacity"] + [f"scale_{i}" for i in range(3)]
+             + [f"rot_{i}" for i in range(4)])
+    columns = [params["means"], torch.zeros(count, 3), params["sh_dc"],
+               params["sh_rest"].transpose(1, 2).reshape(count, 3 * rest), params["opacity_logits"][:, None],
+               params["log_scales"], F.normalize(params["quats"], dim=-1)]
+    table = torch.cat([c.detach().cpu().float() for c in columns], dim=1).numpy().astype("<f4")
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {count}",
+              *[f"property float {name}" for name in names], "end_header", ""]
+    try:
+        with replacing(Path(path)) as temporary, open(temporary, "wb") as file:
+            file.write("\n".join(header).encode("ascii"))
+            file.write(np.ascontiguousarray(table).tobytes())
+    except OSError as error:
+        raise UserError(f"{path}: cannot write the PLY ({error.strerror})") from None

@@ -1,0 +1,1 @@
+"""Answers to text queries, from one snapshot of the map."""

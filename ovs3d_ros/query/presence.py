@@ -1,0 +1,147 @@
+"""The presence decision: whether a thing is in the map at all (METHOD §14). Pure functions on a snapshot's codes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ovs3d_ros.config import QueryConfig
+from ovs3d_ros.query.similarity import Scan
+from ovs3d_ros.types import UserError
+
+VERDICTS = ("no", "unsure", "yes")
+
+PEAK_GAUSSIANS = 60  # evidence is the mean over this many: about a tenth of a mug seen from two metres
+_COLUMNS = 4  # of `Evidence.table`
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How an encoder's cosines read; fitted on labelled scenes and stored beside the model.
+
+    Attributes:
+        temperature: factor on cosines before the softmax of relevancy (LERF uses 10 with OpenAI CLIP).
+        threshold: relevancy above which a Gaussian carries a label.
+        presence_weights: logistic weights of the columns of `Evidence.table`.
+        presence_bias: logistic bias.
+        general_weights: those of general prompts: "mug", where the distractors have "red mug". Everything round fits
+            a bare name a little, so the same evidence means less.
+        general_bias: likewise.
+        distractors: nouns every prompt competes against in the presence decision.
+        synonym: text-text cosine above which a distractor counts as another word for the prompt.
+        source: what it was fitted on.
+    """
+
+    temperature: float = 10.0
+    threshold: float = 0.55
+    presence_weights: tuple[float, ...] = (10.0, 0.0, 20.0, 0.0)
+    presence_bias: float = -5.5
+    general_weights: tuple[float, ...] = (10.0, 0.0, 20.0, 0.0)
+    general_bias: float = -5.5
+    distractors: tuple[str, ...] = ()
+    synonym: float = 0.9
+    source: str = "none: the defaults of LERF for OpenAI CLIP, not calibrated"
+
+
+def load_calibration(path: str, encoder: str) -> Calibration:
+    """Reads a file of `ovs3d calibrate`.
+
+    Args:
+        path: the JSON file.
+        encoder: name of the encoder in use.
+
+    Raises:
+        UserError: it cannot be used, or was fitted for another encoder.
+    """
+    where = f"query.calibration={path}"
+    try:
+        document = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+        calibration, fitted_for = Calibration(**document["query"]), document["name"]
+        sizes = {len(calibration.presence_weights), len(calibration.general_weights)}
+    except OSError as error:
+        raise UserError(f"{where}: cannot read it ({error.strerror}); leave the parameter empty for the encoder's own "
+                        "calibration") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{where}: not a calibration ({error!r}); make one with `ovs3d calibrate`") from None
+    if fitted_for != encoder:
+        raise UserError(f"{where}: was fitted for the encoder {fitted_for}, but {encoder} is loaded; make one for it with "
+                        "`ovs3d calibrate`, or leave the parameter empty")
+    if sizes != {_COLUMNS}:
+        raise UserError(f"{where}: weighs {sizes} kinds of evidence, this version has {_COLUMNS}; make it again with "
+                        "`ovs3d calibrate`")
+    return calibration
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the presence decision rests on, [P] each. Nothing is rescaled per query (METHOD §14).
+
+    Attributes:
+        peak: relevancy 0..1 of the strongest Gaussians.
+        cosine: their cosine with the prompt.
+        margin: by how much that exceeds the best competing distractor there.
+        zscore: how many standard deviations it lies above the rest of the map.
+        strongest: [P, K] which Gaussians these are.
+    """
+
+    peak: np.ndarray
+    cosine: np.ndarray
+    margin: np.ndarray
+    zscore: np.ndarray
+    strongest: np.ndarray
+
+    @property
+    def table(self) -> np.ndarray:
+        """[P, 4] the columns that `Calibration.presence_weights` weigh."""
+        return np.stack([self.peak, self.cosine, self.margin, self.zscore], axis=1)
+
+
+def presence_evidence(found: Scan, codes: torch.Tensor, weight: torch.Tensor, distractors: torch.Tensor,
+                      competing: torch.Tensor) -> Evidence:
+    """Collects the evidence that each prompt's thing is in the map.
+
+    Args:
+        found: of P prompts among N Gaussians, with `PEAK_GAUSSIANS` strongest.
+        codes: [N, d + 1] unit codes.
+        weight: [N] evidence mass of each Gaussian in pixels.
+        distractors: [d + 1, M] directions of other things, see `FeatureCodec.directions`.
+        competing: [P, M] whether a distractor is another thing than the prompt.
+    """
+    best = torch.from_numpy(found.strongest).to(codes.device)
+    mass = weight[best]
+    mass = mass / mass.sum(1, keepdim=True).clamp_min(1e-9)  # [P, K]
+    prompts = torch.arange(len(best), device=codes.device)[:, None]
+    peak = (found.scores[best, prompts] * mass).sum(1).double().cpu().numpy()
+    cosine = (found.cosines * mass.double().cpu().numpy()).sum(1)
+    rivals = ((mass[..., None] * codes[best]).sum(1) @ distractors).double().cpu().numpy()  # [P, M]
+    rival = np.where(competing.numpy(), rivals, -np.inf).max(axis=1, initial=-np.inf)
+    margin = np.where(np.isfinite(rival), cosine - rival, 0.0)
+    return Evidence(peak, cosine, margin, (cosine - found.mean) / found.deviation, found.strongest)
+
+
+def is_general(prompts: list[str], distractors: tuple[str, ...]) -> np.ndarray:
+    """Which prompts [P] leave open what a distractor tells: all their words are in one that has more."""
+    known = [set(name.lower().split()) for name in distractors]
+    return np.array([any(set(prompt.lower().split()) < words for words in known) for prompt in prompts], bool)
+
+
+def verdicts(presence: np.ndarray, config: QueryConfig) -> list[str]:
+    """One of `VERDICTS` for each probability."""
+    return [VERDICTS[int(p >= min(config.absent, config.presence)) + int(p >= config.presence)] for p in presence]
+
+
+def presence_probability(evidence: Evidence, general: np.ndarray, calibration: Calibration) -> np.ndarray:
+    """Calibrated probability [P] that each prompt's thing is in the map (logistic regression).
+
+    Args:
+        evidence: of P prompts.
+        general: [P] bool, see `is_general`.
+        calibration: of the encoder.
+    """
+    specific = evidence.table @ np.array(calibration.presence_weights) + calibration.presence_bias
+    bare = evidence.table @ np.array(calibration.general_weights) + calibration.general_bias
+    return 1 / (1 + np.exp(-np.clip(np.where(general, bare, specific), -50, 50)))

@@ -1,0 +1,72 @@
+"""Checks at the public seam of every rasterizer: the kernels behind it trust what they get.
+
+Values on a GPU are not looked at: every look would make the host wait for all that the GPU still has to do.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ovs3d_ros.types import UserError
+
+from .spherical_harmonics import COEFFICIENTS
+
+
+def check_gaussians(means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor) -> None:
+    """Raises UserError unless the four tensors are finite float32 of [N, 3], [N, 4], [N, 3], [N]."""
+    count = means.shape[0] if means.dim() else 0
+    _check("means", means, (count, 3))
+    _check("quats", quats, (count, 4))
+    _check("scales", scales, (count, 3))
+    _check("opacities", opacities, (count,))
+
+
+def check_colors(colors: Tensor, sh: Tensor | None, count: int) -> None:
+    """Raises UserError unless colors is finite float32 [count, D] and sh [count, K, 3], K = 1, 4, 9 or 16, or None.
+
+    D is at least 1 without sh.
+    """
+    least = 1 if sh is None else 0
+    _check("colors", colors, (count, max(least, colors.shape[-1]) if colors.dim() == 2 else 1))
+    if sh is not None:
+        known = sh.dim() == 3 and sh.shape[1] in COEFFICIENTS
+        _check("sh", sh, (count, sh.shape[1] if known else COEFFICIENTS[0], 3))
+
+
+def check_targets(targets: Tensor, pixel_weights: Tensor | None, size: tuple[int, int, int]) -> None:
+    """Raises UserError unless targets is [C, H, W, D] and pixel_weights [C, H, W], finite float32."""
+    _check("targets", targets, (*size, max(1, targets.shape[-1]) if targets.dim() == 4 else 1))
+    if pixel_weights is not None:
+        _check("pixel_weights", pixel_weights, size)
+
+
+def check_cameras(viewmats: Tensor, Ks: Tensor, width: int, height: int) -> None:
+    """Raises UserError unless viewmats [C, 4, 4] and Ks [C, 3, 3] are finite and fit, C >= 1, and Ks is a constant."""
+    count = max(1, viewmats.shape[0]) if viewmats.dim() else 1
+    _check("viewmats", viewmats, (count, 4, 4), dtype=None)
+    _check("Ks", Ks, (count, 3, 3), dtype=None)
+    if Ks.requires_grad:
+        raise UserError("Ks gets no gradient here: pass it detached")
+    if width < 1 or height < 1:
+        raise UserError(f"image size {width}x{height} is empty: both sides must be at least 1 pixel")
+    if Ks.is_cpu and any(K[0][0] <= 0 or K[1][1] <= 0 for K in Ks.tolist()):
+        raise UserError("Ks has a focal length that is not positive: check the calibration")
+
+
+def _check(
+    name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype | None = torch.float32
+) -> None:
+    if tensor.shape != shape:
+        raise UserError(f"{name} has shape {list(tensor.shape)}, expected {list(shape)}")
+    if dtype is not None and tensor.dtype != dtype:
+        raise UserError(f"{name} is {tensor.dtype}, expected {dtype}: convert it with .to({dtype})")
+    # One sum is far cheaper than a mask; only a sum that is not finite asks which value spoiled it.
+    if tensor.is_cpu and not math.isfinite(tensor.detach().sum().item()):
+        bad = int((~torch.isfinite(tensor.detach())).sum())
+        if bad:
+            raise UserError(
+                f"{name} has {bad} values that are not finite (NaN or infinite): remove them first"
+            )

@@ -1,0 +1,1 @@
+"""Subscriptions: what arrives becomes frames."""

@@ -1,0 +1,92 @@
+"""`keyframe_path`: after a loop closure the keyframes move to their new poses, and the map with them."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+
+import numpy as np
+from rclpy.node import Node
+
+from ovs3d_ros.config import Config
+from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.ros import conversions
+from ovs3d_ros.ros.inputs.streams import Stream
+from ovs3d_ros.sensors.corrections import correct_poses
+from ovs3d_ros.types import UserError
+from ovs3d_ros.worker import MappingWorker
+
+
+class LoopClosure:
+    """Takes paths and corrects the map on the mapping thread; of paths that come faster, the newest counts.
+
+    Attributes:
+        corrected: keyframes moved so far.
+    """
+
+    def __init__(self, node: Node, config: Config, pipeline: Ovs3d, worker: MappingWorker, extrinsics: dict):
+        """Takes what it works on; `extrinsics` has, by camera, the optical frame in the frame of the path [4, 4]."""
+        self.corrected = 0
+        self._log = node.get_logger()
+        self._config = config
+        self._pipeline = pipeline
+        self._worker = worker
+        self._extrinsics = extrinsics
+        self._warned = False
+        self._lock = threading.Lock()
+        self._newest: tuple[np.ndarray, np.ndarray] | None = None  # stamps and poses that wait for the thread
+
+    def take(self, message: conversions.Path, stream: Stream) -> None:
+        """Takes a path; never blocks.
+
+        Raises:
+            UserError: a pose that cannot be used, no stamps, or another frame than the map's.
+        """
+        frame, world_frame = message.header.frame_id.lstrip("/"), self._config.input.world_frame
+        if frame and frame != world_frame:
+            raise UserError(f"{stream.topic}: the path is in frame '{frame}', the map is in '{world_frame}'")
+        stamps = np.array([conversions.to_seconds(item.header.stamp) for item in message.poses])
+        if len(stamps) and not stamps.any():
+            raise UserError(
+                f"{stream.topic}: no pose of the path has a stamp; the publisher must stamp each with the time it is of")
+        poses = [conversions.from_pose(item.pose, stream.topic) for item in message.poses]
+        with self._lock:
+            waiting, self._newest = self._newest is not None, (stamps, np.array(poses).reshape(-1, 4, 4))
+        if not waiting:
+            self._worker.post(self._correct, self._report)
+
+    def _correct(self) -> int:
+        """On the mapping thread: moves what the newest path moves; returns the number of keyframes."""
+        with self._lock:
+            (stamps, path), self._newest = self._newest, None
+        self._check_stamps(stamps)
+        count = 0
+        for sensor, extrinsics in self._extrinsics.items():
+            keyframes = self._pipeline.mapper.keyframes
+            own = [index for index, k in enumerate(keyframes) if k.sensor == sensor]
+            times = np.array([keyframes[index].stamp for index in own])
+            old = np.array([keyframes[index].camtoworld for index in own]).reshape(-1, 4, 4)
+            new = correct_poses(times, old, stamps, path @ extrinsics, self._config.input.sync_slop)
+            self._pipeline.move_keyframes({own[position]: pose for position, pose in new.items()})
+            count += len(new)
+        return count
+
+    def _check_stamps(self, stamps: np.ndarray) -> None:
+        """Warns once of a path that belongs to no keyframe: it would correct nothing, and nobody would know."""
+        times, slop = [k.stamp for k in self._pipeline.mapper.keyframes], self._config.input.sync_slop
+        if self._warned or not times or not len(stamps) or any(np.abs(stamps - t).min() <= slop for t in times):
+            return
+        self._warned = True
+        self._log.warning(
+            f"keyframe_path corrects nothing: none of its stamps ({stamps.min():.3f} to {stamps.max():.3f} s) is "
+            f"within {slop} s of a keyframe ({min(times):.3f} to {max(times):.3f} s); are both on one clock? else "
+            "raise input.sync_slop")
+
+    def _report(self, future: Future) -> None:
+        if future.cancelled():
+            return
+        if future.exception() is not None:
+            self._log.error(f"a path could not be applied: {future.exception()}")
+        elif future.result():
+            self.corrected += future.result()
+            self._log.info(f"loop closure: {future.result()} keyframes moved")

@@ -1,0 +1,195 @@
+"""Camera poses from /tf, for `pose_source: tf`. Polled, never waited for.
+
+tf2_ros is used where it is installed; elsewhere, where only the message package tf2_msgs is, a buffer of our own.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+from rclpy.callback_groups import CallbackGroup
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.time import Time
+
+from ovs3d_ros.config import InputConfig
+from ovs3d_ros.ros import conversions
+from ovs3d_ros.ros.inputs.streams import Stream, explain_mute, make_stream
+from ovs3d_ros.sensors.sync import SAME_STAMP
+from ovs3d_ros.sensors.transforms import TransformTree
+from ovs3d_ros.types import UserError
+
+TF_QUEUE = 100  # as in tf2_ros
+CAPACITY = 2000  # transforms kept per frame: 20 s at 100 Hz
+GRAPH_PERIOD = 1.0  # seconds an explanation of silence holds: asking the ROS graph is slow, lookups are many
+
+
+class TransformBuffer(Protocol):
+    """Where frames are in each other."""
+
+    def listen(self) -> None:
+        """Starts to take transforms."""
+
+    def lookup(self, target: str, source: str, stamp: float, final: bool) -> np.ndarray:
+        """The transform [4, 4] from `source` to `target` at `stamp` (seconds); see `sync.PoseSource.at` for `final`.
+
+        Raises:
+            UserError: it is not known; the reason.
+        """
+
+    def clear(self) -> None:
+        """Forgets the transforms of before a clock jump; static ones stay."""
+
+
+class TfPoses:
+    """A `sync.PoseSource`: one camera in the world, as the transforms have it.
+
+    Attributes:
+        camera_frame: the optical frame, from the images.
+        problem: why the last pose asked for is not known; empty if it is.
+    """
+
+    def __init__(self, buffer: TransformBuffer, world_frame: str):
+        """Takes the transforms and the frame of the map."""
+        self._buffer = buffer
+        self._world_frame = world_frame
+        self.camera_frame = ""
+        self.problem = ""
+
+    def at(self, stamp: float, final: bool) -> np.ndarray | None:
+        """See `sync.PoseSource.at`."""
+        source = self.camera_frame.lstrip("/")
+        if not source:
+            self.problem = "no transform: the images have no frame_id; the camera driver must set it"
+            return None
+        try:
+            pose = self._buffer.lookup(self._world_frame, source, stamp, final)
+        except UserError as error:
+            self.problem = f"no transform from {source} to {self._world_frame}: {error}"
+            return None
+        self.problem = ""
+        return pose
+
+    def clear(self) -> None:
+        """See `sync.PoseSource.clear`."""
+        self._buffer.clear()
+
+
+class OwnBuffer:
+    """Listens to /tf and /tf_static itself."""
+
+    def __init__(self, node: Node, config: InputConfig, group: CallbackGroup, reject: Callable[[UserError], None]):
+        """Prepares the streams.
+
+        Args:
+            node: to subscribe on; its executor receives the transforms.
+            config: tolerances.
+            group: callback group, the one `lookup` is called from.
+            reject: is told about transforms that cannot be used.
+
+        Raises:
+            UserError: tf2_msgs is not installed.
+        """
+        kind = conversions.tf_message_type()
+        self._tree = TransformTree(config.sync_slop, config.pose_gap, CAPACITY, config.clock_jump)
+        self._reject = reject
+        self._node = node
+        self._silence, self._explained_at = "", 0.0
+        profiles = {
+            "/tf": QoSProfile(depth=TF_QUEUE),
+            "/tf_static": QoSProfile(depth=TF_QUEUE, durability=DurabilityPolicy.TRANSIENT_LOCAL),
+        }
+        self._streams = [
+            make_stream(node, topic[1:], kind, topic, profile, group, self._add, reject)
+            for topic, profile in profiles.items()
+        ]
+        for stream in self._streams:
+            stream.remedy = "transforms must be published reliably, static ones transient local"
+
+    def listen(self) -> None:
+        """See `TransformBuffer.listen`."""
+        for stream in self._streams:
+            stream.listen()
+
+    def _add(self, message: Any, stream: Stream) -> None:
+        static = stream.role == "tf_static"
+        for item in message.transforms:
+            stamp, child = conversions.to_seconds(item.header.stamp), item.child_frame_id
+            try:
+                matrix = conversions.from_transform(item.transform, f"/tf: '{child}'")
+                self._tree.add(item.header.frame_id, child, stamp, matrix, static)
+            except UserError as error:
+                self._reject(error)
+
+    def lookup(self, target: str, source: str, stamp: float, final: bool) -> np.ndarray:
+        """See `TransformBuffer.lookup`."""
+        if not any(stream.received for stream in self._streams):
+            raise UserError(self._explain_silence())
+        pose = self._tree.at(target, source, stamp, final)
+        if pose is None:
+            raise UserError(self._tree.why_not(target, source, stamp) or f"not known yet at {stamp:.3f} s")
+        return pose
+
+    def _explain_silence(self) -> str:
+        now = time.monotonic()
+        if now - self._explained_at >= GRAPH_PERIOD or not self._silence:
+            self._silence, self._explained_at = self._ask_graph(), now
+        return self._silence
+
+    def _ask_graph(self) -> str:
+        publishers = {s.role: self._node.get_publishers_info_by_topic(s.topic) for s in self._streams}
+        mute = [explain_mute(s, publishers[s.role]) for s in self._streams if publishers[s.role]]
+        return "; ".join(mute) or "no publisher on /tf and /tf_static"
+
+    def clear(self) -> None:
+        """See `TransformBuffer.clear`."""
+        self._tree.clear()
+
+
+class Tf2Buffer:
+    """The buffer of tf2_ros, with its own rules of interpolation."""
+
+    def __init__(self, node: Node):
+        """Takes the node to listen on."""
+        import tf2_ros
+
+        self._node = node
+        self._error = tf2_ros.TransformException
+        self._buffer = tf2_ros.Buffer(node=node)
+
+    def listen(self) -> None:
+        """See `TransformBuffer.listen`."""
+        from tf2_ros import TransformListener
+
+        self._listener = TransformListener(self._buffer, self._node, spin_thread=False)
+
+    def lookup(self, target: str, source: str, stamp: float, final: bool) -> np.ndarray:
+        """See `TransformBuffer.lookup`; tf2 settles for nothing, so `final` changes nothing."""
+        # A float64 stamp may lie a rounding error outside of what is known: then the oldest is meant, or the newest (0).
+        reason, nanoseconds = "", round(stamp * 1e9)
+        for when in (nanoseconds, nanoseconds + round(SAME_STAMP * 1e9), 0):
+            try:
+                found = self._buffer.lookup_transform(target, source, Time(nanoseconds=when))
+            except self._error as error:
+                reason = reason or str(error).strip()
+                continue
+            if when or abs(conversions.to_seconds(found.header.stamp) - stamp) <= SAME_STAMP:
+                return conversions.from_transform(found.transform, "/tf")
+        raise UserError(reason)
+
+    def clear(self) -> None:
+        """See `TransformBuffer.clear`."""
+        self._buffer.clear()
+
+
+def make_buffer(
+    node: Node, config: InputConfig, group: CallbackGroup, reject: Callable[[UserError], None]
+) -> TransformBuffer:
+    """The buffer of tf2_ros where it is installed, else our own; arguments and errors as for `OwnBuffer`."""
+    if importlib.util.find_spec("tf2_ros") is not None:
+        return Tf2Buffer(node)
+    return OwnBuffer(node, config, group, reject)

@@ -1,0 +1,1 @@
+"""Publications: the map, the last answer, diagnostics."""

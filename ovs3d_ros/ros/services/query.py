@@ -1,0 +1,206 @@
+"""`~/query`, `~/get_objects`, `~/encode_text`: validate, ask the newest snapshot, and answer in messages."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import functools
+import time
+from typing import Any
+
+import numpy as np
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.node import Node
+
+from ovs3d_interfaces.msg import SemanticObject as SemanticObjectMessage
+from ovs3d_interfaces.srv import EncodeText, GetObjects, QueryText
+from ovs3d_ros.config import Config
+from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.query.presence import VERDICTS
+from ovs3d_ros.query.relevancy import check_prompts
+from ovs3d_ros.ros import conversions
+from ovs3d_ros.ros.outputs.publishers import Answer, Outputs
+from ovs3d_ros.ros.services import responses
+from ovs3d_ros.types import Camera, MapSnapshot, QueryResult, SemanticObject, UserError
+from ovs3d_ros.worker import MappingWorker
+
+MODES = {QueryText.Request.RELEVANCY: "relevancy", QueryText.Request.ARGMAX: "argmax"}
+MAX_MASKS = 64  # each is a render
+STAMP_TOLERANCE = 1e-3  # seconds: float64 stamps and clients' roundings
+
+
+class QueryServices:
+    """Answer in words from the newest snapshot, one at a time, on a callback group of their own: mapping goes on."""
+
+    def __init__(self, node: Node, config: Config, pipeline: Ovs3d, worker: MappingWorker, outputs: Outputs):
+        """Offers the services."""
+        self._config = config
+        self._pipeline = pipeline
+        self._worker = worker
+        self._outputs = outputs
+        group = MutuallyExclusiveCallbackGroup()
+        node.create_service(QueryText, "~/query", self._query, callback_group=group)
+        for kind, name, fill in (
+            (GetObjects, "~/get_objects", self._get_objects),
+            (EncodeText, "~/encode_text", self._encode_text),
+        ):
+            node.create_service(kind, name, functools.partial(responses.answer, fill), callback_group=group)
+
+    def configure(self, config: Config) -> None:
+        """Takes new values of runtime parameters."""
+        self._config = config
+
+    def _query(self, request: QueryText.Request, response: QueryText.Response) -> QueryText.Response:
+        started = time.perf_counter()
+        # A refinement takes seconds: mapping need not wait for that.
+        with contextlib.nullcontext() if request.refine else self._worker.right_of_way.claimed():
+            response = responses.answer(self._fill, request, response)
+        response.latency_ms = 1e3 * (time.perf_counter() - started)
+        return response
+
+    def _fill(self, request: QueryText.Request, response: QueryText.Response) -> None:
+        arguments = _arguments(request)
+        snapshot = responses.need_map(self._worker)
+        views = self._mask_views(request, snapshot)
+        roi, max_instances = arguments.pop("roi"), arguments.pop("max_instances")
+        prompts = arguments.pop("prompts")
+        result = self._pipeline.query(
+            prompts,
+            roi=roi,
+            max_instances=max_instances,
+            snapshot=snapshot,
+            refine=request.refine,
+            **arguments,
+        )
+        answer = Answer(result, snapshot, arguments, request.refine)
+        response.error_code = QueryText.Response.OK
+        response.cloud = self._outputs.build_answer_cloud(answer, labelled_only=True)
+        response.header = response.cloud.header
+        response.map_version = result.map_version
+        _tell_presence(result, response)
+        response.objects = [_object_message(item, response.header) for item in result.objects]
+        response.masks = [self._mask(answer, *view) for view in views]
+        self._outputs.set_answer(answer)
+
+    def _get_objects(self, request: GetObjects.Request, response: GetObjects.Response) -> None:
+        if not 0 <= request.min_score <= 1:  # NaN too
+            raise UserError(f"min_score {request.min_score} is not a relevancy; give 0..1")
+        prompts, how = list(request.prompts), {}
+        if prompts:
+            check_prompts(prompts)
+        elif (last := self._outputs.question) is not None:
+            prompts, how = last
+        else:
+            raise UserError("no prompts: give some, or ask ~/query first and get what it asked for")
+        snapshot = responses.need_map(self._worker)
+        result = self._pipeline.query(
+            prompts, max_instances=int(request.max_instances), snapshot=snapshot, **how
+        )
+        response.header = self._outputs.header(snapshot)
+        response.map_version = result.map_version
+        response.prompts = result.prompts
+        _tell_presence(result, response)
+        kept = [item for item in result.objects if item.score >= request.min_score]
+        response.objects = [_object_message(item, response.header) for item in kept]
+
+    def _encode_text(self, request: EncodeText.Request, response: EncodeText.Response) -> None:
+        embeddings = self._pipeline.encode_text(check_prompts(list(request.prompts)))
+        response.encoder, response.dim = self._pipeline.clip.name, embeddings.shape[1]
+        response.embeddings = array.array("f", embeddings.float().contiguous().numpy().tobytes())
+
+    def _mask_views(
+        self, request: QueryText.Request, snapshot: MapSnapshot
+    ) -> list[tuple[Camera, np.ndarray, conversions.Header]]:
+        """Camera, pose and header of each mask asked for; by default of the newest camera pose."""
+        if not request.mask_stamps:
+            if self._outputs.view is None:
+                return []
+            frame, header = self._outputs.view
+            return [(frame.camera.fitted(self._config.map.image_size), frame.camtoworld, header)]
+        if len(request.mask_stamps) > MAX_MASKS:
+            raise UserError(f"{len(request.mask_stamps)} mask_stamps: at most {MAX_MASKS} per query")
+        views = []
+        for stamp in request.mask_stamps:
+            seconds = conversions.to_seconds(stamp)
+            i = int(np.abs(snapshot.stamps - seconds).argmin())
+            if abs(snapshot.stamps[i] - seconds) > STAMP_TOLERANCE:
+                raise UserError(
+                    f"mask_stamps: no keyframe at {seconds:.3f} s; the nearest is at "
+                    f"{snapshot.stamps[i]:.3f} s"
+                )
+            header = conversions.Header(stamp=stamp, frame_id=self._config.input.world_frame)
+            views.append((snapshot.cameras[i], snapshot.camtoworlds[i], header))
+        return views
+
+    def _mask(
+        self, answer: Answer, camera: Camera, camtoworld: np.ndarray, header: conversions.Header
+    ) -> conversions.Image:
+        if bool((answer.result.labels > 0).any()):
+            labels, _ = self._pipeline.render_labels(
+                answer.result, camera, camtoworld, answer.snapshot, **answer.settings
+            )
+        else:  # nothing is labelled: no view can show a label
+            labels = np.zeros((camera.height, camera.width))
+        return conversions.to_image(labels.astype(np.uint8), "mono8", header)
+
+
+def _tell_presence(result: QueryResult, response: QueryText.Response | GetObjects.Response) -> None:
+    """Fills in what is there and what is not."""
+    response.found = [bool(f) for f in result.found]
+    response.presence = [float(p) for p in result.presence]
+    response.verdict = [VERDICTS.index(verdict) for verdict in result.verdicts]  # NO, UNSURE and YES count up likewise
+    response.observed = result.observed
+
+
+def mode_name(mode: int) -> str:
+    """The mode of `Ovs3d.query` for a request's number.
+
+    Raises:
+        UserError: there is no such mode.
+    """
+    if mode not in MODES:
+        raise UserError(f"mode {mode} is unknown; use RELEVANCY (0) or ARGMAX (1)")
+    return MODES[mode]
+
+
+def _arguments(request: QueryText.Request) -> dict[str, Any]:
+    """The request as arguments of `Ovs3d.query`.
+
+    Raises:
+        UserError: prompts, mode, threshold or region of interest that cannot be used.
+    """
+    prompts = check_prompts(list(request.prompts))
+    negatives = check_prompts(list(request.negatives), "negative") if request.negatives else None
+    threshold = float(request.threshold)
+    if not threshold <= 1.0:  # NaN too
+        raise UserError(
+            f"threshold {threshold} is not a relevancy; give 0..1, or below 0 for the calibrated one"
+        )
+    low, high = request.roi_min, request.roi_max
+    roi = np.array([[low.x, low.y, low.z], [high.x, high.y, high.z]])
+    if not np.isfinite(roi).all() or (roi[0] > roi[1]).any():
+        raise UserError(
+            f"region of interest {roi.tolist()}: roi_min must not exceed roi_max and both be finite"
+        )
+    return dict(
+        prompts=prompts,
+        negatives=negatives,
+        mode=mode_name(request.mode),
+        threshold=threshold if threshold >= 0 else None,
+        max_instances=int(request.max_instances),
+        roi=None if (roi[0] == roi[1]).all() else roi,
+    )
+
+
+def _object_message(item: SemanticObject, header: conversions.Header) -> SemanticObjectMessage:
+    pose, size = conversions.to_box(item.center, item.quat, item.size)
+    return SemanticObjectMessage(
+        header=header,
+        label=item.prompt,
+        instance=item.instance,
+        score=float(item.score),
+        pose=pose,
+        size=size,
+        num_gaussians=int(item.num_gaussians),
+        observed_views=int(item.views),
+    )

@@ -1,0 +1,129 @@
+"""`~/refine`: refines the map for names, with feedback, while it goes on growing; can be cancelled."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from rclpy.action import ActionServer, CancelResponse
+from rclpy.action.server import ServerGoalHandle
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.node import Node
+
+from ovs3d_interfaces.action import Refine
+from ovs3d_ros.query.relevancy import check_prompts
+from ovs3d_ros.ros.services import responses
+from ovs3d_ros.semantics.refinement import RefineStep
+from ovs3d_ros.types import UserError
+from ovs3d_ros.worker import MappingWorker
+
+TIMEOUT = 60.0  # seconds the mapping thread may be busy with one piece of work
+CLOSE_TIMEOUT = 30.0  # seconds a refinement has to end when the node does
+NAN = float("nan")
+
+
+class RefineAction:
+    """Takes every goal, so that a refusal can give its reason as a result, and runs one refinement at a time.
+
+    rclpy runs a goal on a thread of the executor of its own; this group only receives goals and cancellations. The
+    action is there as long as the node, for rclpy cannot take away an action server while an executor waits for it.
+    """
+
+    def __init__(self, node: Node):
+        """Offers the action; until `attach` there is no map to refine."""
+        self._log = node.get_logger()
+        self._worker: MappingWorker | None = None
+        self._running = threading.Lock()
+        self._closing = False
+        self._server = ActionServer(
+            node, Refine, "~/refine", self._execute, callback_group=MutuallyExclusiveCallbackGroup(),
+            cancel_callback=lambda _: CancelResponse.ACCEPT)
+
+    def attach(self, worker: MappingWorker) -> None:
+        """From now on this worker's map is refined."""
+        self._worker, self._closing = worker, False
+
+    def detach(self) -> None:
+        """Has a refinement that runs stop, and waits for it; then there is no map any more."""
+        self._worker, self._closing = None, True
+        if self._running.acquire(timeout=CLOSE_TIMEOUT):
+            self._running.release()
+        else:
+            self._log.error(f"the refinement did not end within {CLOSE_TIMEOUT:.0f} s")
+
+    def _execute(self, goal: ServerGoalHandle) -> Refine.Result:
+        if not self._running.acquire(blocking=False):
+            goal.abort()
+            busy = "another refinement runs; wait for its result or cancel it"
+            return Refine.Result(error_code=Refine.Result.BUSY, error_msg=busy, before=NAN, after=NAN)
+        try:
+            result = responses.answer(lambda _, response: self._refine(goal, response), goal.request, Refine.Result())
+            if result.error_code != Refine.Result.OK:
+                result.before = result.after = NAN
+            self._end(goal, result)
+            return result
+        finally:
+            self._running.release()
+
+    def _end(self, goal: ServerGoalHandle, result: Refine.Result) -> None:
+        """Tells how the goal ended."""
+        if result.error_code == Refine.Result.OK:
+            goal.succeed()
+            self._log.info(f"refinement for {', '.join(goal.request.names)}: {result.message}")
+            return
+        if result.error_code == Refine.Result.CANCELLED and goal.is_cancel_requested:
+            goal.canceled()
+        else:
+            goal.abort()
+        self._log.info(f"refinement: {result.error_msg}")
+
+    def _refine(self, goal: ServerGoalHandle, response: Refine.Result) -> None:
+        names, worker = check_prompts(list(goal.request.names), "name"), self._worker
+        if worker is None:
+            raise responses.NoMap("the node is not configured: there is no map to refine")
+        responses.need_map(worker)
+        progress = Progress(goal, worker)
+
+        def on_step(step: RefineStep) -> bool:
+            if self._closing or goal.is_cancel_requested:
+                return False
+            progress.tell(step)
+            return True
+
+        step, snapshot = worker.refine(names, on_step, TIMEOUT)
+        if step.stage != "done" or self._closing or (goal.is_cancel_requested and snapshot is None):
+            response.error_code = Refine.Result.CANCELLED
+            response.error_msg = "the node is shutting the map down" if self._closing else (
+                "cancelled; the map keeps the labels it had")
+            return
+        if step.kept and snapshot is None:
+            raise UserError("the map was replaced meanwhile (reset or load_map); refine the new one")
+        response.accepted, response.message = snapshot is not None, step.message
+        response.map_version = snapshot.version if snapshot is not None else 0
+        response.checked_views = step.figures.get("checked", 0)
+        response.before, response.after = (
+            step.figures[name]["objective"] if response.checked_views else NAN for name in ("before", "after"))
+        response.labels_changed = step.figures["labels_changed"]
+
+
+class Progress:
+    """Turns the steps of one refinement into feedback."""
+
+    def __init__(self, goal: ServerGoalHandle, worker: MappingWorker):
+        """Starts the clock."""
+        self._goal = goal
+        self._worker = worker
+        self._started = self._stage_started = self._last = time.monotonic()
+        self._stage = ""
+
+    def tell(self, step: RefineStep) -> None:
+        """Publishes where the refinement is."""
+        now = time.monotonic()
+        if step.stage != self._stage:
+            self._stage, self._stage_started = step.stage, self._last  # its first step is told of when it is taken
+        self._last = now
+        eta = (now - self._stage_started) / step.step * (step.total - step.step) if step.step else NAN
+        after = step.figures.get("after")
+        self._goal.publish_feedback(Refine.Feedback(
+            stage=step.stage, step=step.step, steps=step.total, elapsed=now - self._started, eta=eta,
+            loss=after["objective"] if after else NAN, psnr=self._worker.pipeline.stats["psnr"]))

@@ -1,0 +1,80 @@
+"""`~/set_vocabulary`: names that are asked for again whenever the map has changed, for who watches the topics."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+
+from ovs3d_interfaces.srv import SetVocabulary
+from ovs3d_ros.config import Config
+from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.query.relevancy import check_prompts
+from ovs3d_ros.ros.callback_errors import guarded
+from ovs3d_ros.ros.outputs.publishers import Answer, Outputs
+from ovs3d_ros.ros.services import responses
+from ovs3d_ros.ros.services.query import mode_name
+from ovs3d_ros.types import UserError
+from ovs3d_ros.worker import MappingWorker
+
+
+def check_vocabulary(config: Config) -> list[str]:
+    """The names of `output.vocabulary`; none for one empty name.
+
+    Raises:
+        UserError: they cannot be asked for.
+    """
+    names = list(config.output.vocabulary)
+    try:
+        return check_prompts(names, "name") if any(names) else []
+    except UserError as error:
+        raise UserError(f"output.vocabulary: {error}") from None
+
+
+class Vocabulary:
+    """Asks for the vocabulary at most at `output.rate`, only of a map that changed, and only while someone listens."""
+
+    def __init__(self, node: Node, config: Config, pipeline: Ovs3d, worker: MappingWorker, outputs: Outputs):
+        """Offers the service and starts with `output.vocabulary`; raises as `check_vocabulary` does."""
+        self._log = node.get_logger()
+        self._pipeline = pipeline
+        self._worker = worker
+        self._outputs = outputs
+        self._question: tuple[list[str], dict[str, Any]] | None = None
+        self._shown = 0  # version of the map that was asked last
+        group = MutuallyExclusiveCallbackGroup()
+        node.create_service(
+            SetVocabulary, "~/set_vocabulary", functools.partial(responses.answer, self._set), callback_group=group)
+        # Steady: with use_sim_time, the time of the node stands still until /clock comes.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        update = guarded(self.update, "vocabulary")
+        node.create_timer(1.0 / config.output.rate, update, callback_group=group, clock=steady)
+        if names := check_vocabulary(config):
+            self._take(names, "relevancy")
+
+    def configure(self, config: Config) -> None:
+        """After a change of runtime parameters: the same map may have another answer."""
+        self._shown = 0
+
+    def _set(self, request: SetVocabulary.Request, response: SetVocabulary.Response) -> None:
+        names, mode = list(request.names), mode_name(request.mode)
+        self._take(check_prompts(names, "name") if names else [], mode)
+        self._log.info(f"vocabulary on request: {', '.join(names) or 'none'}")
+
+    def _take(self, names: list[str], mode: str) -> None:
+        self._pipeline.encode_text(names)
+        settings = dict(mode=mode, negatives=None, threshold=None)
+        self._question, self._shown = (names, settings) if names else None, 0
+        self._outputs.hold(self._question)
+
+    def update(self) -> None:
+        """Asks the newest map, if it is another than before and someone listens."""
+        snapshot = self._worker.snapshot
+        nothing = snapshot is None or snapshot.num_gaussians == 0 or snapshot.codec is None
+        if self._question is None or nothing or snapshot.version == self._shown or not self._outputs.wanted:
+            return
+        self._shown, (names, settings) = snapshot.version, self._question
+        self._outputs.show(Answer(self._pipeline.query(names, snapshot=snapshot, **settings), snapshot, settings))

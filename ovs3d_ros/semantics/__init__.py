@@ -1,0 +1,1 @@
+"""Language features on Gaussians: the codec, the lift, scale selection and refinement."""

@@ -1,0 +1,173 @@
+"""Closed-form lifting of 2D features into Gaussians (METHOD §11).
+
+With unit features phi_k(p) of pyramid level k at pixel p and blending weights w_i(p) = alpha_i T_i:
+N_ik += sum_p w_i(p) phi_k(p) and D_i += sum_p w_i(p), all in code space, where sums stay linear. The direction of
+N_ik is the Gaussian's feature; |N_ik| / D_i in 0..1 tells how far its views agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+
+from ovs3d_ros.config import LiftConfig
+from ovs3d_ros.geometry import camera_tensors
+from ovs3d_ros.mapping.gaussians import Gaussians
+from ovs3d_ros.rasterize import Rasterizer
+from ovs3d_ros.semantics.codec import CodecFitter, FeatureCodec
+from ovs3d_ros.types import CropTable, Keyframe, UserError
+
+
+def pixel_codes(table: CropTable, codec: FeatureCodec, width: int, height: int) -> torch.Tensor:
+    """Per-pixel codes of unit features, formed on the fly from a crop table.
+
+    A pixel's feature is the mean of the embeddings of all crops that cover its centre (3D-OVS, METHOD §1), or, for a
+    dense map, their bilinear interpolation.
+
+    Returns:
+        [S, H, W, d + 1] codes on the codec's device; zero where no crop covers the pixel.
+    """
+    device = codec.mean.device
+    boxes, scales = table.boxes.to(device), table.scales.to(device)
+    z = codec.encode(F.normalize(table.embeddings.to(device, torch.float32), dim=-1))
+    if table.grid is not None:
+        rows, columns = table.grid
+        maps = z.T.reshape(1, -1, rows, columns)
+        dense = F.interpolate(maps, size=(height, width), mode="bilinear", align_corners=False)
+        return codec.normalize(dense.permute(0, 2, 3, 1))
+    return torch.stack([
+        codec.normalize(_box_means(boxes[scales == s], z[scales == s], width, height))
+        for s in range(table.num_scales)])
+
+
+def _box_means(boxes: torch.Tensor, values: torch.Tensor, width: int, height: int) -> torch.Tensor:
+    """Sum over boxes [M, 4] of their values [M, C] at every pixel centre: [H, W, C], by a 2D difference array.
+
+    Sums serve as means because codes are normalised afterwards.
+    """
+    # A pixel centre at x + 0.5 lies in [left, right) exactly for x in [round(left), round(right)) up to ties.
+    left, right = ((boxes[:, i] * width).round().long().clamp(0, width) for i in (0, 2))
+    top, bottom = ((boxes[:, i] * height).round().long().clamp(0, height) for i in (1, 3))
+    differences = values.new_zeros((height + 1) * (width + 1), values.shape[1])
+    for y, x, sign in ((top, left, 1), (top, right, -1), (bottom, left, -1), (bottom, right, 1)):
+        differences.index_add_(0, y * (width + 1) + x, values, alpha=sign)
+    sums = differences.view(height + 1, width + 1, -1).double().cumsum(0).cumsum(1)
+    covered = sums[:height, :width].float()
+    return torch.where(covered[..., -1:] > 1e-4, covered, torch.zeros_like(covered))
+
+
+def fuse_scales(numerators: torch.Tensor, selection: torch.Tensor, codec: FeatureCodec) -> torch.Tensor:
+    """One unit code per Gaussian: norm(sum_k softmax(selection)_k f_k) with f_k = N_k / |N_k| (METHOD §2).
+
+    Args:
+        numerators: [N, S, d + 1] lifted sums.
+        selection: [N, S] scale-selection logits; zeros weigh all scales alike.
+
+    Returns:
+        [N, d + 1] codes of unit features, zero where nothing was lifted.
+    """
+    weights = torch.softmax(selection, dim=-1)[..., None]
+    return codec.normalize((weights * codec.normalize(numerators)).sum(1))
+
+
+def agreement(numerators: torch.Tensor, weight: torch.Tensor, codec: FeatureCodec) -> torch.Tensor:
+    """Multi-view agreement R = |N| / D per Gaussian, mean over scales: [N] in 0..1, 0 where nothing was lifted."""
+    return codec.norm(numerators).mean(-1) / weight.clamp_min(1e-6)
+
+
+def check_levels(table: CropTable, gaussians: Gaussians) -> None:
+    """Raises UserError unless features of as many levels as these were lifted before."""
+    held = gaussians.stats.get("numerators")
+    if held is not None and held.shape[1] != table.num_scales:
+        raise UserError(f"images have features of {table.num_scales} levels here, and those of the map {held.shape[1]}: "
+                        "set clip.mode and its crops as where the map was made, or begin a new map")
+
+
+EVIDENCE = ("numerators", "weight", "max_weight", "views")
+FRESH = "fresh_"  # prefix of the evidence gathered while all keyframes are lifted anew
+
+
+class Lifter:
+    """Accumulates the features of keyframes in the statistics of the Gaussians.
+
+    Statistics written (they follow insertion and pruning): `numerators` [N, S, d + 1], `weight` [N] (D_i, in pixels),
+    `max_weight` [N] (largest w_i(p) of any view), `views` [N] (number of keyframes that saw the Gaussian).
+
+    Attributes:
+        codec: the codec the numerators are written in; None before the first keyframe.
+    """
+
+    def __init__(self, config: LiftConfig, code_dim: int) -> None:
+        self.config = config
+        self.code_dim = code_dim
+        self.codec: FeatureCodec | None = None
+        self._fitter: CodecFitter | None = None
+        self._fitted_on: set[int] = set()
+
+    def lift(self, keyframe: Keyframe, gaussians: Gaussians, rasterizer: Rasterizer) -> None:
+        """Adds the evidence of one encoded keyframe."""
+        self._adapt_codec(keyframe, gaussians)
+        if EVIDENCE[0] not in gaussians.stats:
+            self._clear(gaussians, keyframe.crops.num_scales, self.codec, prefix="")
+        self._accumulate(keyframe, gaussians, rasterizer, self.codec, prefix="")
+
+    def relift(self, keyframes: list[Keyframe], gaussians: Gaussians, rasterizer: Rasterizer) -> Iterator[None]:
+        """Lifts keyframes anew, into the Gaussians as they are by now, with a codec fitted on all that was seen.
+
+        Yields after each keyframe. Queries keep the old evidence until the last one is in. Gaussians may come and go in
+        between.
+        """
+        codec = self._fitter.fit().to(gaussians.device)
+        self._clear(gaussians, keyframes[0].crops.num_scales, codec, prefix=FRESH)
+        for keyframe in keyframes:
+            self._accumulate(keyframe, gaussians, rasterizer, codec, prefix=FRESH)
+            yield
+        self.codec = codec
+        for name in EVIDENCE:
+            gaussians.stats[name] = gaussians.stats.pop(FRESH + name)
+
+    def _accumulate(self, keyframe: Keyframe, gaussians: Gaussians, rasterizer: Rasterizer, codec: FeatureCodec,
+                    prefix: str) -> None:
+        camera = keyframe.camera.fitted(self.config.image_size)
+        codes = pixel_codes(keyframe.crops, codec, camera.width, camera.height)  # [S, H, W, C]
+        targets = codes.permute(1, 2, 0, 3).flatten(2)[None].to(gaussians.device)
+        with torch.no_grad():
+            g = gaussians.activated()
+            numerator, weight, peak = rasterizer.lift(
+                g["means"], g["quats"], g["scales"], g["opacities"], targets.contiguous(),
+                *camera_tensors(camera, keyframe.camtoworld, gaussians.device), camera.width, camera.height)
+        seen = weight > 1e-3
+        decay = 1 - (1 - self.config.decay) * seen.float()
+        old = {name: gaussians.stats[prefix + name] for name in EVIDENCE}
+        new = dict(
+            numerators=old["numerators"] * decay[:, None, None] + numerator.view_as(old["numerators"]),
+            weight=old["weight"] * decay + weight, max_weight=torch.maximum(old["max_weight"], peak),
+            views=old["views"] + seen)
+        gaussians.stats.update({prefix + name: value for name, value in new.items()})
+
+    def _clear(self, gaussians: Gaussians, scales: int, codec: FeatureCodec, prefix: str) -> None:
+        count, device = len(gaussians), gaussians.device
+        gaussians.stats[prefix + "numerators"] = torch.zeros(count, scales, codec.dim, device=device)
+        for name in EVIDENCE[1:]:
+            gaussians.stats[prefix + name] = torch.zeros(count, device=device)
+
+    def _adapt_codec(self, keyframe: Keyframe, gaussians: Gaussians) -> None:
+        """Refits the codec when the new embeddings are poorly explained, carrying the old sums over."""
+        if keyframe.index in self._fitted_on:
+            return
+        embeddings = keyframe.crops.embeddings.to(gaussians.device, torch.float32)
+        if self._fitter is None:
+            self._fitter = CodecFitter(embeddings.shape[1], self.code_dim)
+            if self.codec is not None:
+                # A loaded map: its Gaussians stand for the embeddings it was fitted on.
+                self._fitter.add_codes(gaussians.stats["numerators"].flatten(0, 1), self.codec)
+        self._fitter.add(embeddings)
+        self._fitted_on.add(keyframe.index)
+        if self.codec is None:
+            self.codec = self._fitter.fit().to(gaussians.device)
+        elif self.codec.residual(embeddings) > self.config.residual:
+            new = self._fitter.fit().to(gaussians.device)
+            gaussians.stats["numerators"] = gaussians.stats["numerators"] @ self.codec.translation_to(new).T
+            self.codec = new

@@ -1,0 +1,294 @@
+"""Refinement of class distributions for one vocabulary (METHOD §4 to 6, 12 and 13), from a map alone.
+
+1. Sharpening: an image encoder's cell sees its surroundings, so a mug's feature is half table. What a blur would take
+   from the rendered cosines is added to them (van Cittert's first steps of deconvolution), and small things come out.
+2. Alignment: class distributions follow affinities between Gaussians, see `affinity`.
+3. The check: on views kept aside, the objective of 3D-OVS, RDA against the view's own relevancy plus FDA over its DINO
+   patches, must have fallen. DINO takes no part in 1 and 2, so it is a witness of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ovs3d_ros.config import Config, RefineConfig
+from ovs3d_ros.encoders import ImageTextEncoder, PatchEncoder, encode_frame, make_dino
+from ovs3d_ros.geometry import camera_tensors
+from ovs3d_ros.mapping.gaussians import Gaussians
+from ovs3d_ros.mapping.losses import fda, pairwise_js, pairwise_kl, rda
+from ovs3d_ros.rasterize import Rasterizer
+from ovs3d_ros.rasterize.spherical_harmonics import base_colors
+from ovs3d_ros.semantics.affinity import affinities, aligned
+from ovs3d_ros.semantics.class_field import (
+    SOLID,
+    completed,
+    distribution,
+    lifted_cosines,
+    make_field,
+    render_channels,
+)
+from ovs3d_ros.semantics.codec import FeatureCodec
+from ovs3d_ros.semantics.lift import pixel_codes
+from ovs3d_ros.types import Camera, Frame, MapSnapshot, RefinedField, UserError
+
+_SAME_POSE = 2e-3  # metres, and of the rotation matrix: a pose that went through ROS is no more exact
+_LEAST_WEIGHT = 0.5  # pixels: what was lost to blur is known where this much was lifted
+_LEAST = 1e-4  # probability: a class ruled out must not cost without bound
+_REFINED, _ROW = "refined", "refined_row"  # statistics: refined distributions; 1 + row when a refinement began
+_MAX_PATCHES = 400  # of a view, compared pairwise by the check
+_DIVERGENCES = {"js": pairwise_js, "kl": pairwise_kl}
+
+
+@dataclass(frozen=True, slots=True)
+class RefineStep:
+    """Progress of a refinement.
+
+    Attributes:
+        stage: "sharpening", "aligning", "checking" or "done".
+        step: steps taken of this stage.
+        total: steps this stage takes.
+        message: when done, what came of it.
+        kept: when done, whether the refined field takes effect.
+        figures: when done, numbers for machines.
+    """
+
+    stage: str
+    step: int
+    total: int
+    message: str = ""
+    kept: bool = False
+    figures: dict = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckView:
+    """A view kept aside: log-distributions [H, W, V] of its own features, and unit DINO tokens [h * w, D']."""
+
+    camera: Camera
+    camtoworld: np.ndarray
+    log_target: torch.Tensor
+    tokens: torch.Tensor
+    grid: tuple[int, int]
+
+
+def refine_names(names: list[str], snapshot: MapSnapshot, rasterizer: Rasterizer, config: RefineConfig,
+                 encode_text: Callable[[list[str]], torch.Tensor], frames: Sequence[Frame] = (),
+                 encoders: tuple[ImageTextEncoder, PatchEncoder | None] | None = None) -> Iterator[RefineStep]:
+    """Refines a map for names and checks the result; yields its progress.
+
+    Args:
+        names: what to tell apart.
+        snapshot: the map.
+        rasterizer: of its Gaussians.
+        config: what to do how much.
+        encode_text: gives unit features [P, D] of texts.
+        frames: to check at; none: no check.
+        encoders: CLIP and DINO, for the check.
+
+    Returns:
+        As a generator does: the refined field, or None where the check says that it is no better.
+
+    Raises:
+        UserError: nothing was lifted, or there is but one name and no background.
+    """
+    field = make_field(names, config, encode_text, snapshot)
+    refined = yield from refine_field(field, snapshot, rasterizer, config)
+    changed = f"{refined.summary['labels_changed']:.0%} of the Gaussians changed their label"
+    if not frames:
+        yield RefineStep("done", 1, 1, f"{changed}; not checked, for no images were given", True, refined.summary)
+        return refined
+    views = yield from check_views(frames, field, snapshot.codec, encoders, config)
+    before, after = (objective(f, snapshot.gaussians, views, rasterizer, config) for f in (field, refined))
+    better = after["objective"] < before["objective"]
+    said = f"on {len(views)} views the objective went from {before['objective']:.4f} to {after['objective']:.4f}"
+    summary = refined.summary | dict(before=before, after=after, checked=len(views))
+    message = f"{said}; {changed}" if better else f"{said}, no better: nothing was changed"
+    yield RefineStep("done", 1, 1, message, better, summary)
+    return replace(refined, summary=summary) if better else None
+
+
+def refine_field(field: RefinedField, snapshot: MapSnapshot, rasterizer: Rasterizer,
+                 config: RefineConfig) -> Iterator[RefineStep]:
+    """Refines a field; yields its progress and returns (as a generator does) the refined field, not checked yet.
+
+    Args:
+        field: see `field.make_field`.
+        snapshot: the map; the poses of its keyframes are those the cosines are sharpened from.
+        rasterizer: renders and lifts cosines.
+        config: what to do how much.
+    """
+    cosines = lifted_cosines(snapshot.codes, snapshot.codec, field.texts)
+    chosen = spread(len(snapshot.cameras), config.views)
+    total = config.sharpen_steps * len(chosen)
+    yield RefineStep("sharpening", 0, total)
+    for turn in range(config.sharpen_steps):
+        lost, weight = torch.zeros_like(cosines), cosines.new_zeros(len(cosines))
+        for done, index in enumerate(chosen, start=turn * len(chosen) + 1):
+            for sum_, part in zip((lost, weight), _lost_to_blur(cosines, snapshot, index, rasterizer, config)):
+                sum_ += part
+            yield RefineStep("sharpening", done, total)
+        cosines = cosines + lost / weight.clamp_min(_LEAST_WEIGHT)[:, None] * (weight > _LEAST_WEIGHT)[:, None]
+    yield RefineStep("aligning", 0, 1)
+    prior = distribution(cosines, field.temperature)
+    if config.strength > 0:
+        affinity = affinities(snapshot.gaussians["means"], base_colors(snapshot.gaussians["sh"]), config)
+        prior = aligned(prior, snapshot.weight, affinity, config.strength)
+    changed = float((prior.argmax(-1) != field.probabilities.argmax(-1)).float().mean())
+    yield RefineStep("aligning", 1, 1)
+    return replace(field, probabilities=prior, summary=dict(labels_changed=changed, views=len(chosen)))
+
+
+def _lost_to_blur(cosines: torch.Tensor, snapshot: MapSnapshot, index: int, rasterizer: Rasterizer,
+                  config: RefineConfig) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a blur takes from the rendered cosines of keyframe `index`, lifted: sums [N, V] and their weights [N]."""
+    g, camera = snapshot.gaussians, snapshot.cameras[index].fitted(config.image_size)
+    geometry = [g[name] for name in ("means", "quats", "scales", "opacities")]
+    view = *camera_tensors(camera, snapshot.camtoworlds[index], cosines.device), camera.width, camera.height
+    with torch.no_grad():
+        out, alphas, _ = rasterizer(*geometry, cosines.contiguous(), *view)
+        shown = out[0] / alphas[0].clamp_min(SOLID)
+        lost = shown - _blurred(shown, config.sharpen_radius * max(camera.width, camera.height))
+        numerator, weight, _ = rasterizer.lift(*geometry, lost[None].contiguous(), *view)
+    return numerator, weight
+
+
+def _blurred(image: torch.Tensor, sigma: float) -> torch.Tensor:
+    """[H, W, C] through a Gaussian of `sigma` pixels, borders repeated."""
+    radius = max(1, min(round(3 * sigma), min(image.shape[:2]) - 1))
+    taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=image.device) / max(sigma, 1e-3)) ** 2)
+    taps = (taps / taps.sum())[None, None]
+    x = image.permute(2, 0, 1)[:, None]  # [C, 1, H, W]
+    x = F.conv2d(F.pad(x, (radius, radius, 0, 0), mode="replicate"), taps[:, :, None])
+    x = F.conv2d(F.pad(x, (0, 0, radius, radius), mode="replicate"), taps[..., None])
+    return x[:, 0].permute(1, 2, 0)
+
+
+def check_views(frames: Sequence[Frame], field: RefinedField, codec: FeatureCodec,
+                encoders: tuple[ImageTextEncoder, PatchEncoder], config: RefineConfig) -> Iterator[RefineStep]:
+    """Encodes frames for the check; yields after each and returns (as a generator does) the views.
+
+    Args:
+        frames: with images, of the poses to check at.
+        field: temperature and texts.
+        codec: of the map.
+        encoders: CLIP and DINO.
+        config: size of the views.
+    """
+    clip, dino = encoders
+    views, device = [], field.texts.device
+    for done, frame in enumerate(frames, start=1):
+        camera = frame.camera.fitted(config.image_size)
+        codes = codec.normalize(pixel_codes(encode_frame(clip, frame), codec, camera.width, camera.height).sum(0))
+        target = codes @ codec.directions(field.texts) / field.temperature
+        tokens = dino.encode_image(frame.image).to(device)
+        views.append(CheckView(camera, frame.camtoworld, target.log_softmax(-1),
+                               F.normalize(tokens.flatten(0, 1), dim=-1), tuple(tokens.shape[:2])))
+        yield RefineStep("checking", done, len(frames))
+    return views
+
+
+def objective(field: RefinedField, gaussians: dict[str, torch.Tensor], views: list[CheckView], rasterizer: Rasterizer,
+              config: RefineConfig) -> dict[str, float]:
+    """RDA and both sides of FDA of a field at views, and their weighted sum as `objective`; lower is better."""
+    rng, terms, divergence = np.random.default_rng(0), [], _DIVERGENCES[config.divergence]
+    for view in views:
+        blended, alpha = render_channels(gaussians, field.probabilities, view.camera, view.camtoworld, rasterizer)
+        solid, p = alpha[..., 0] > SOLID, blended.clamp_min(_LEAST)
+        p = p / p.sum(-1, keepdim=True)
+        patches = F.adaptive_avg_pool2d(p.permute(2, 0, 1)[None], view.grid)[0].flatten(1).T
+        shown = F.adaptive_avg_pool2d(solid[None, None].float(), view.grid).flatten() > 0.5
+        pick = torch.from_numpy(rng.permutation(len(patches))[:_MAX_PATCHES]).to(patches.device)
+        pick = pick[shown[pick]]
+        correlation = view.tokens[pick] @ view.tokens[pick].T - config.similarity
+        attract, repel = fda(divergence(patches[pick].log()), correlation)
+        match = rda(p[solid].log(), view.log_target[solid]) if bool(solid.any()) else attract * 0.0
+        terms.append((float(match), float(attract), float(repel)))
+    match, attract, repel = (float(term) for term in np.mean(terms, axis=0))
+    return dict(rda=match, attract=attract, repel=repel,
+                objective=match + config.attract * attract + config.repel * repel)
+
+
+def spread(count: int, limit: int) -> list[int]:
+    """At most `limit` of the indices below `count`, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype(int)).tolist() if count else []
+
+
+def choose_check_views(camtoworlds: np.ndarray, keyframes: np.ndarray, limit: int) -> list[int]:
+    """Indices of at most `limit` of the poses [M, 4, 4] to check at, evenly spread.
+
+    Those that are no keyframes of the map [F, 4, 4], for the lifted field has seen the others and is favoured there;
+    only where there are fewer than two, any.
+
+    Raises:
+        UserError: no pose is near any keyframe: it is another scene.
+    """
+    same = np.array([(np.abs(keyframes - pose).max(axis=(1, 2)) < _SAME_POSE).any() for pose in camtoworlds], bool)
+    if not same.any():
+        raise UserError("none of its poses is that of a keyframe of the map: give the data the map was made from")
+    chosen = np.flatnonzero(~same) if (~same).sum() >= 2 else np.arange(len(camtoworlds))
+    return chosen[spread(len(chosen), limit)].tolist()
+
+
+class Refinement:
+    """The refined field of a growing map: its distributions are statistics of the Gaussians, which come and go.
+
+    Attributes:
+        field: names, background and texts of the field; None before the first refinement.
+    """
+
+    def __init__(self, config: Config, rasterizer: Rasterizer, clip: ImageTextEncoder | None,
+                 encode_text: Callable[[list[str]], torch.Tensor], device: str) -> None:
+        self.field: RefinedField | None = None
+        self._config, self._rasterizer, self._device = config, rasterizer, device
+        self._clip, self._encode_text = clip, encode_text
+        self._dino: PatchEncoder | None = None  # loaded by the first check
+
+    def prepare(self) -> None:
+        """Loads the model of the check, which `run` does otherwise; a UserError if it is missing."""
+        if self._dino is None:
+            self._dino = make_dino(self._config.dino, self._device)
+
+    def run(self, names: list[str], snapshot: MapSnapshot, gaussians: Gaussians,
+            frames: Sequence[Frame]) -> Iterator[RefineStep]:
+        """Refines as `refine_names` does; returns the field for the Gaussians there are at the end, or None."""
+        if frames:
+            self.prepare()
+        gaussians.stats[_ROW] = torch.arange(1, len(gaussians) + 1, device=gaussians.device)
+        try:
+            refined = yield from refine_names(list(dict.fromkeys(names)), snapshot, self._rasterizer, self._config.refine,
+                                              self._encode_text, frames, (self._clip, self._dino))
+        finally:
+            rows = gaussians.stats.pop(_ROW)
+        if refined is None:
+            return None
+        return replace(refined, probabilities=F.pad(refined.probabilities, (0, 0, 1, 0))[rows])  # newer rows: zeros
+
+    def now(self, prompts: list[str], snapshot: MapSnapshot) -> RefinedField:
+        """The snapshot's refined field, or one made for these prompts beside the names of that."""
+        held = snapshot.refined.names if snapshot.refined is not None else ()
+        if set(prompts) <= set(held):
+            return snapshot.refined
+        steps = refine_names(list(dict.fromkeys([*prompts, *held])), snapshot, self._rasterizer, self._config.refine,
+                             self._encode_text)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return end.value
+
+    def install(self, field: RefinedField, gaussians: Gaussians) -> None:
+        """Makes a field that of the map."""
+        gaussians.stats[_REFINED] = field.probabilities.to(gaussians.device)
+        self.field = replace(field, texts=field.texts.to(gaussians.device), probabilities=field.probabilities[:0])
+
+    def held(self, gaussians: Gaussians, codes: torch.Tensor, codec: FeatureCodec | None) -> RefinedField | None:
+        """The field as it is now, for a snapshot of fused codes [N, d + 1]."""
+        if self.field is None or codec is None:
+            return None
+        return completed(replace(self.field, probabilities=gaussians.stats[_REFINED].clone()), codes, codec)

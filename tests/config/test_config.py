@@ -1,0 +1,154 @@
+"""The configuration: every way in gives the same values, and every mistake one clear line."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import yaml
+
+from ovs3d_ros.config import Config, leaves, override, resolve_device, resolve_rasterizer
+from ovs3d_ros.config.yaml_io import load, parse_assignments, to_yaml
+from ovs3d_ros.types import UserError
+
+
+def flat(config: Config) -> dict:
+    return {spec.path: value for spec, value in leaves(config)}
+
+
+def test_every_leaf_is_documented_and_its_default_valid() -> None:
+    specs = [spec for spec, _ in leaves()]
+    assert len(specs) > 50 and len({spec.path for spec in specs}) == len(specs)
+    assert all(spec.doc for spec in specs)
+    assert override(Config(), flat(Config())) == Config()
+
+
+def test_override_replaces_one_leaf_and_leaves_the_original() -> None:
+    config = Config()
+    changed = override(config, {"map.max_gaussians": 5000, "seed.spacing": 2})
+    assert changed.map.max_gaussians == 5000 and isinstance(changed.seed.spacing, float)
+    assert config == Config()
+    different = {path for path, value in flat(changed).items() if value != flat(config)[path]}
+    assert different == {"map.max_gaussians", "seed.spacing"}
+
+
+@pytest.mark.parametrize("path, value, words", [
+    ("map.max_gausians", 5, ["map.max_gausians", "no such parameter", "ovs3d config"]),
+    ("mapping.max_gaussians", 5, ["did you mean map.max_gaussians"]),
+    ("map.max_gaussians", 5.5, ["expected int", "5.5"]),
+    ("map.max_gaussians", True, ["expected int"]),
+    ("map.max_gaussians", 1, ["outside"]),
+    ("train.exposure", 1, ["expected bool"]),
+    ("seed.opacity", 1.0, ["outside"]),
+    ("seed.opacity", float("nan"), ["outside"]),
+    ("train.lr_means", float("inf"), ["outside"]),
+    ("train.densify_gradient", float("inf"), ["outside"]),
+    ("seed.opacity", "much", ["expected a number", "much"]),
+    ("clip.mode", "fast", ["none of", "pyramid"]),
+    ("clip.model", 7, ["expected str"]),
+    ("clip.crop_divisors", 5.0, ["expected a list"]),
+    ("clip.crop_divisors", ["wide"], ["clip.crop_divisors", "wide"]),
+    ("clip.crop_divisors", [0.0, 3.0], ["outside"]),
+    ("query.negatives", [7], ["expected str"]),
+    ("compute.seed", 2**64, ["outside"]),
+    ("map.max_gaussians", 10**400, ["outside"]),
+    ("train.lr_means", 10**400, ["expected a number"]),
+])
+def test_bad_values_are_refused_by_name(path: str, value, words: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        override(Config(), {path: value})
+    message = str(caught.value)
+    assert "\n" not in message and path in message
+    assert all(word in message for word in words)
+
+
+def test_assignments_of_the_command_line() -> None:
+    values = parse_assignments(["clip.model=a:b=c", "train.lr_means=1e-4", "clip.crop_divisors=4, 6.5", "clip.dense_sizes=480,960",
+                                "query.negatives=no,wall paint", "train.exposure=false", "map.max_gaussians=700"])
+    config = override(Config(), values)
+    assert config.clip.model == "a:b=c"
+    assert config.train.lr_means == 1e-4
+    assert config.clip.crop_divisors == (4.0, 6.5) and config.clip.dense_sizes == (480, 960)
+    assert config.query.negatives == ("no", "wall paint")
+    assert config.train.exposure is False
+    assert config.map.max_gaussians == 700
+
+
+@pytest.mark.parametrize("text", ["clip.model", "map.max_gaussians={", "map.max_gaussians=", "train.lr_means=fast"])
+def test_bad_assignments_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match=text.split("=")[0]):
+        override(Config(), parse_assignments([text]))
+
+
+def test_yaml_holds_every_leaf_and_reads_back(tmp_path) -> None:
+    changed = override(Config(), {"train.lr_means": 3e-5, "clip.crop_divisors": (2.5,), "clip.model": "no",
+                                  "query.negatives": ("a: b", "on"), "output.save_on_exit": "~/x # y.ovs3d"})
+    path = tmp_path / "c.yaml"
+    path.write_text(to_yaml(changed), encoding="utf-8")
+    assert load(path) == changed
+    parameters = yaml.safe_load(to_yaml())["/**"]["ros__parameters"]
+    assert set(parameters) == {f.name for f in dataclasses.fields(Config)}
+
+
+def test_yaml_without_the_wrapper_and_in_part(tmp_path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("map:\n  max_gaussians: 900\ntrain.lr_means: 1e-4\n", encoding="utf-8")
+    base = override(Config(), {"seed.spacing": 5.0})
+    config = load(path, base)
+    assert (config.map.max_gaussians, config.train.lr_means, config.seed.spacing) == (900, 1e-4, 5.0)
+
+
+@pytest.mark.parametrize("text", ["/**:\n  ros__parameters:\n", "", "# nothing\n"])
+def test_empty_yaml_changes_nothing(tmp_path, text: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text, encoding="utf-8")
+    assert load(path) == Config()
+
+
+@pytest.mark.parametrize("content, word", [
+    (b"map: [", "YAML"), (b"- 1\n- 2\n", "mapping"), (b"map:\n  nothing: 1\n", "map.nothing"),
+    (b"\xff\xfe\x00x", "YAML"),
+    (b"map: 3\n", "map"),
+])
+def test_bad_yaml_is_refused(tmp_path, content: bytes, word: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=word) as caught:
+        load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_yaml_names_the_remedy(tmp_path) -> None:
+    with pytest.raises(UserError, match="ovs3d config"):
+        load(tmp_path / "none.yaml")
+
+
+def test_device_and_rasterizer_follow_the_machine() -> None:
+    import torch
+
+    cpu = override(Config(), {"compute.device": "cpu"}).compute
+    assert resolve_device(cpu) == "cpu" and resolve_rasterizer(cpu) == "cpu"
+    wanted = override(Config(), {"compute.device": "cuda"}).compute
+    if torch.cuda.is_available():
+        assert resolve_device(wanted) == "cuda" and resolve_rasterizer(wanted) == "gsplat"
+    else:
+        assert resolve_device(Config().compute) == "cpu"
+        with pytest.raises(UserError, match="compute.device=cpu"):
+            resolve_device(wanted)
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_a_rasterizer_that_does_not_work_on_the_device_is_refused(monkeypatch, gpu: bool) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+
+    def resolved(rasterizer: str, device: str) -> str:
+        return resolve_rasterizer(override(Config(), {"compute.rasterizer": rasterizer, "compute.device": device}).compute)
+
+    assert resolved("auto", "auto") == resolved("gsplat" if gpu else "cpu", "auto") == ("gsplat" if gpu else "cpu")
+    with pytest.raises(UserError, match="rasterizer is gsplat but compute.device is cpu: set compute.device=cuda too"):
+        resolved("gsplat", "cpu")
+    if gpu:
+        with pytest.raises(UserError, match="rasterizer is cpu but compute.device is cuda: set compute.device=cpu too"):
+            resolved("cpu", "auto")

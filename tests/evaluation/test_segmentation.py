@@ -1,0 +1,54 @@
+"""Views segmented by all names: at the pixels and by Gaussians, lifted and refined."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from helpers import synthetic
+
+from ovs3d_ros.evaluation.segmentation import by_gaussians, by_pixels, covering
+from ovs3d_ros.pipeline import Ovs3d
+
+NAMES = ["grey wall", "red box", "green box", "blue box"]  # in the order of the scene's labels
+FRAMES = synthetic.make_frames(9)
+
+
+@pytest.fixture(scope="module")
+def room() -> Ovs3d:
+    return synthetic.build_map(FRAMES[::2])
+
+
+@pytest.mark.parametrize("way", [by_pixels, by_gaussians])
+@pytest.mark.parametrize("refine", [False, True])
+def test_unseen_views_are_segmented(room: Ovs3d, way, refine: bool) -> None:
+    snapshot = room.snapshot()
+    field = room.query(NAMES[::-1], mode="argmax", snapshot=snapshot, refine=refine).field
+    segment = way(room, snapshot, NAMES, field)
+    right = [segment(frame.camera, frame.camtoworld) == frame.labels + 1 for frame in FRAMES[1::2]]
+    assert np.mean(right) > 0.85
+
+
+def test_a_field_covers_the_names_it_holds_and_no_others(room: Ovs3d) -> None:
+    field = room.query(NAMES, mode="argmax", refine=True).field
+    assert covering(field, NAMES[:2]) is field and covering(field, [*NAMES, "chair"]) is None and covering(None, NAMES) is None
+
+
+@pytest.mark.parametrize("way", [by_pixels, by_gaussians])
+def test_nothing_is_said_where_the_map_is_not_or_knows_nothing(room: Ovs3d, way) -> None:
+    snapshot, frame = room.snapshot(), FRAMES[1]
+    segment = way(room, snapshot, NAMES, None)
+    away = synthetic.look_at([0, -60, 0.5], [0, -90, 0.5])
+    assert (segment(frame.camera, away) == 0).all()
+    ignorant = dataclasses.replace(snapshot, codes=torch.zeros_like(snapshot.codes))
+    assert (way(room, ignorant, NAMES, None)(frame.camera, frame.camtoworld) == 0).all()
+
+
+def test_more_names_than_channels_are_rendered_in_turns(room: Ovs3d) -> None:
+    snapshot, frame = room.snapshot(), FRAMES[1]
+    many = [*(f"thing {i}" for i in range(40)), *NAMES]
+    few = by_gaussians(room, snapshot, NAMES, None)(frame.camera, frame.camtoworld)
+    labels = by_gaussians(room, snapshot, many, None)(frame.camera, frame.camtoworld)
+    assert (labels == np.where(few > 0, few + 40, 0)).mean() > 0.99

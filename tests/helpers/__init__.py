@@ -1,0 +1,1 @@
+"""Scenes, encoders and ROS processes that several tests use."""

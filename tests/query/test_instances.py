@@ -1,0 +1,207 @@
+"""Instances: labelled Gaussians become things, with boxes that are where they stand."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+import pytest
+from helpers import synthetic
+
+from ovs3d_ros.config import QueryConfig
+from ovs3d_ros.geometry import matrix_to_quat, quat_to_matrix
+from ovs3d_ros.query.instances import connected_components, find_objects, oriented_boxes
+
+
+def joined(points: np.ndarray, gap: float) -> np.ndarray:
+    """Component numbers of points."""
+    return connected_components(points, gap)[0]
+
+
+def box_of(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Centre, quaternion and size of the box of one point set."""
+    (center,), (axes,), (size,) = oriented_boxes(points, np.array([[0, len(points)]]))
+    return center, matrix_to_quat(axes), size
+
+
+def components_by_search(points: np.ndarray, gap: float) -> list[frozenset]:
+    """Breadth-first search over voxels that touch, corners included."""
+    cells: dict[tuple, list[int]] = {}
+    for i, cell in enumerate(np.floor(points / gap).astype(int)):
+        cells.setdefault(tuple(cell), []).append(i)
+    steps = [(x, y, z) for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1)]
+    left, found = set(cells), []
+    while left:
+        queue, members = deque([left.pop()]), []
+        while queue:
+            cell = queue.popleft()
+            members += cells[cell]
+            for step in steps:
+                near = tuple(np.add(cell, step))
+                if near in left:
+                    left.remove(near)
+                    queue.append(near)
+        found.append(frozenset(members))
+    return found
+
+
+@pytest.mark.parametrize("seed, gap", [(0, 0.1), (1, 0.2), (2, 0.35), (3, 5.0), (4, 0.01)])
+def test_components_are_those_of_a_naive_search(seed: int, gap: float) -> None:
+    points = np.random.default_rng(seed).uniform(-2, 2, (400, 3)) * [1, 1, 0.3]
+    labels = joined(points, gap)
+    got = {frozenset(np.flatnonzero(labels == label).tolist()) for label in np.unique(labels)}
+    assert got == set(components_by_search(points, gap))
+    assert set(np.unique(labels)) == set(range(len(got)))
+
+
+def test_a_long_winding_chain_is_one_component() -> None:
+    t = np.linspace(0, 40 * np.pi, 12000)
+    spiral = np.stack([np.cos(t) * (1 + t / 10), np.sin(t) * (1 + t / 10), t * 0.02], 1)
+    assert joined(spiral, 0.15).max() == 0
+    cut = joined(np.delete(spiral, np.s_[6000:6100], axis=0), 0.15)
+    assert (cut[:6000] == cut[0]).all() and (cut[6000:] == cut[-1]).all() and cut.max() == 1
+
+
+def test_one_point_is_one_component() -> None:
+    assert joined(np.array([[3.0, -2.0, 1.0]]), 0.1).tolist() == [0]
+
+
+def surface(box: synthetic.Box, count: int, seed: int = 0) -> np.ndarray:
+    """Points on the faces of a box, by area."""
+    rng = np.random.default_rng(seed)
+    size = np.array(box.size)
+    areas = np.array([size[1] * size[2], size[0] * size[2], size[0] * size[1]])
+    axis = rng.choice(3, count, p=areas / areas.sum())
+    points = rng.uniform(-0.5, 0.5, (count, 3))
+    points[np.arange(count), axis] = rng.choice([-0.5, 0.5], count)
+    return (points * size) @ box.rotation.T + box.center
+
+
+def test_the_box_of_a_rotated_cuboid() -> None:
+    box = synthetic.Box((1.0, -2.0, 0.5), (1.2, 0.6, 0.3), (0, 0, 0), yaw=0.7)
+    center, quat, size = box_of(surface(box, 4000))
+    np.testing.assert_allclose(center, box.center, atol=0.02)
+    np.testing.assert_allclose(size, box.size, atol=0.04)  # longest axis first
+    axes = quat_to_matrix(quat)
+    assert np.linalg.det(axes) == pytest.approx(1)
+    for k in range(3):
+        assert abs(axes[:, k] @ box.rotation[:, k]) > np.cos(np.radians(2))
+
+
+@pytest.mark.parametrize("size, yaw", [((0.8, 0.8, 0.3), 0.6), ((0.4, 0.4, 1.0), 0.3), ((0.5, 0.45, 0.5), 0.8)])
+def test_the_box_of_a_thing_with_a_square_side_is_tight(size, yaw: float) -> None:
+    """Its principal axes point anywhere: a box along them would be up to 1.4 times too wide."""
+    box = synthetic.Box((1.0, -2.0, 0.5), size, (0, 0, 0), yaw=yaw)
+    center, _, found = box_of(surface(box, 2000))
+    np.testing.assert_allclose(center, box.center, atol=0.03)
+    np.testing.assert_allclose(sorted(found), sorted(size), rtol=0.12)
+
+
+def test_stray_points_do_not_blow_up_the_box() -> None:
+    box = synthetic.Box((0.0, 0.0, 0.0), (1.2, 0.6, 0.3), (0, 0, 0))
+    stray = np.random.default_rng(0).uniform(-2, 2, (20, 3))
+    _, _, size = box_of(np.concatenate([surface(box, 4000), stray]))
+    np.testing.assert_allclose(size, box.size, atol=0.06)
+
+
+@pytest.mark.parametrize("points", [np.ones((1, 3)), np.ones((5, 3)), np.array([[0.0, 0, 0], [1, 0, 0]])])
+def test_flat_and_tiny_things_have_a_box(points: np.ndarray) -> None:
+    center, quat, size = box_of(points)
+    assert np.isfinite(center).all() and np.isfinite(size).all() and np.linalg.norm(quat) == pytest.approx(1)
+    np.testing.assert_allclose(center, points.mean(0), atol=1e-9)
+
+
+def two_mugs_and_a_sofa():
+    mugs = [surface(synthetic.Box((x, 0.0, 0.5), (0.1, 0.1, 0.12), (0, 0, 0)), count, seed=count)
+            for x, count in ((0.0, 120), (1.0, 60))]
+    sofa = surface(synthetic.Box((0.0, 2.0, 0.4), (1.8, 0.9, 0.6), (0, 0, 0)), 3000)
+    speck = np.array([[5.0, 5.0, 5.0], [5.01, 5.0, 5.0]])  # labelled mug, but too small to be one
+    means = np.concatenate([*mugs, sofa, speck])
+    labels = np.repeat([1, 1, 2, 1], [120, 60, 3000, 2])
+    scores = np.zeros((len(means), 2))
+    scores[np.arange(len(means)), labels - 1] = np.repeat([0.8, 0.7, 0.9, 0.99], [120, 60, 3000, 2])
+    return means, labels, scores, np.arange(len(means)) % 7
+
+
+def test_instances_are_found_counted_and_placed() -> None:
+    means, labels, scores, views = two_mugs_and_a_sofa()
+    config = QueryConfig(instance_gap=0.15, min_instance=12)
+    objects, instances = find_objects(means, labels, scores, views, ["mug", "sofa"], config, 0)
+    assert [(o.prompt, o.label, o.instance, o.num_gaussians) for o in objects] == [
+        ("mug", 1, 1, 120), ("mug", 1, 2, 60), ("sofa", 2, 3, 3000)]
+    for thing, x in zip(objects[:2], (0.0, 1.0)):
+        np.testing.assert_allclose(thing.center, [x, 0, 0.5], atol=0.01)
+    np.testing.assert_allclose(sorted(objects[2].size), [0.6, 0.9, 1.8], atol=0.05)
+    assert [o.score for o in objects] == pytest.approx([0.8, 0.7, 0.9]) and all(o.views == 6 for o in objects)
+    assert instances[:120].tolist() == [1] * 120 and instances[120:180].tolist() == [2] * 60
+    assert (instances[180:3180] == 3).all() and instances[3180:].tolist() == [0, 0]
+
+
+def test_the_best_instances_come_first_and_no_more_than_asked() -> None:
+    means, labels, scores, views = two_mugs_and_a_sofa()
+    scores[120:180, 0] = 1.3  # the smaller mug is so much better that half the Gaussians do: score by root of number
+    config = QueryConfig(instance_gap=0.15, min_instance=12)
+    objects, instances = find_objects(means, labels, scores, views, ["mug", "sofa"], config, 1)
+    assert [(o.prompt, o.num_gaussians) for o in objects] == [("mug", 60), ("sofa", 3000)]
+    assert (instances[:120] == 0).all()
+
+
+def test_nothing_labelled_gives_no_objects() -> None:
+    means = np.zeros((30, 3))
+    nothing = np.zeros(30, int)
+    objects, instances = find_objects(means, nothing, np.zeros((30, 1)), nothing, ["mug"], QueryConfig(), 0)
+    assert objects == [] and (instances == 0).all()
+
+
+def test_single_gaussian_instances_are_allowed() -> None:
+    config = QueryConfig(min_instance=1)
+    objects, _ = find_objects(np.zeros((1, 3)), np.ones(1, int), np.ones((1, 1)), np.ones(1), ["mug"], config, 0)
+    assert len(objects) == 1 and (objects[0].size == 0).all()
+
+
+def test_things_of_two_names_that_touch_are_two_things() -> None:
+    rng = np.random.default_rng(5)
+    points, labels = rng.uniform(-1, 1, (3000, 3)) * [1, 1, 0.2], rng.integers(0, 4, 3000)
+    config = QueryConfig(min_instance=1, instance_gap=0.12)
+    objects, instances = find_objects(points, labels, np.ones((3000, 3)), np.ones(3000), ["a", "b", "c"], config, 0)
+    assert set(instances) == set(range(len(objects) + 1)) and set(np.flatnonzero(instances == 0)) == set(
+        np.flatnonzero(labels == 0))
+    for label in (1, 2, 3):
+        got = {frozenset(np.flatnonzero(instances == o.instance)) for o in objects if o.label == label}
+        rows = np.flatnonzero(labels == label)
+        assert got == {frozenset(rows[list(part)]) for part in components_by_search(points[rows], 0.12)}
+
+
+def test_a_far_floater_costs_no_memory_and_joins_nothing() -> None:
+    points = np.concatenate([np.random.default_rng(0).uniform(0, 1, (500, 3)), [[1e5, -1e5, 3e4]]])
+    number = joined(points, 0.3)
+    assert number[:500].max() == 0 and number[500] == 1
+
+
+def test_far_from_the_origin_things_are_told_apart_as_near_it() -> None:
+    points = np.random.default_rng(0).uniform(0, 0.4, (600, 3))
+    points[300:, 0] += 0.9
+    for away in (0.0, 1e5, -2e6):
+        number = joined(points + [away, 0, 0], 0.1)
+        assert number[:300].max() == 0 and (number[300:] == 1).all()
+
+
+def test_boxes_of_several_sets_are_those_of_each() -> None:
+    sets = [surface(synthetic.Box((i, -i, 0.5), (0.2 + 0.3 * i, 0.4, 0.3), (0, 0, 0), yaw=0.4 * i), 300 + i)
+            for i in range(4)]
+    stops = np.cumsum([len(points) for points in sets])
+    segments = np.stack([np.append(0, stops[:-1]), stops], 1)[[0, 2, 3]]  # one is left out
+    centers, axes, sizes = oriented_boxes(np.concatenate(sets), segments)
+    for row, points in enumerate((sets[0], sets[2], sets[3])):
+        center, quat, size = box_of(points)
+        np.testing.assert_allclose(centers[row], center, atol=1e-9)
+        np.testing.assert_allclose(sizes[row], size, atol=1e-9)
+        np.testing.assert_allclose(axes[row], quat_to_matrix(quat), atol=1e-6)
+
+
+def test_the_box_spans_the_percentiles_along_its_axes() -> None:
+    points = np.random.default_rng(2).normal(size=(900, 3)) * [3.0, 1.0, 0.3] + [5, 6, 7]
+    (center,), (axes,), (size,) = oriented_boxes(points, np.array([[0, 900]]))
+    low, high = np.percentile(points @ axes, [2, 98], axis=0)
+    np.testing.assert_allclose(size, high - low, rtol=1e-9)
+    np.testing.assert_allclose(axes.T @ center, (low + high) / 2, rtol=1e-9)

@@ -1,0 +1,133 @@
+"""The presence decision: evidence that means something, and a probability that follows it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ovs3d_ros.config import QueryConfig
+from ovs3d_ros.query.presence import (
+    PEAK_GAUSSIANS,
+    Calibration,
+    Evidence,
+    is_general,
+    presence_evidence,
+    presence_probability,
+    verdicts,
+)
+from ovs3d_ros.query.similarity import Scan, scan
+
+SPECIFIC = np.array([False])
+
+
+def everything(count: int) -> torch.Tensor:
+    return torch.ones(count, dtype=torch.bool)
+
+
+def codes_and_directions(strength: float, present: int = 80, count: int = 600):
+    """Unit codes of which the first `present` resemble the prompt by `strength`; the prompt; two distractors."""
+    generator = torch.Generator().manual_seed(0)
+    prompt, other, *_ = torch.eye(8)
+    codes = F.normalize(0.3 * torch.randn(count, 8, generator=generator) + other, dim=-1)
+    codes[:present] = F.normalize(codes[:present] * (1 - strength) + strength * prompt, dim=-1)
+    distractors = torch.stack([other, torch.eye(8)[2]], 1)
+    return codes, prompt[:, None], distractors
+
+
+def collect(codes, prompt, distractors, competing=(True, True), weight=None, known=None) -> Evidence:
+    """Evidence among all Gaussians, of weight 1, unless told otherwise."""
+    known = everything(len(codes)) if known is None else known
+    weight = torch.ones(len(codes)) if weight is None else weight
+    found = scan(codes, known, prompt, torch.zeros(prompt.shape[0], 1), 10.0, PEAK_GAUSSIANS)
+    return presence_evidence(found, codes, weight, distractors, torch.tensor([competing]))
+
+
+def evidence_of(strength: float, present: int = 80, competing=(True, True)) -> Evidence:
+    return collect(*codes_and_directions(strength, present), competing)
+
+
+def evidence_table(*columns: list[float]) -> Evidence:
+    return Evidence(*map(np.array, columns), strongest=np.zeros((len(columns[0]), 0), np.int64))
+
+
+def test_evidence_grows_with_the_likeness_of_the_thing() -> None:
+    tables = np.stack([evidence_of(s).table[0] for s in (0.0, 0.3, 0.5, 0.7, 0.9)])
+    assert (np.diff(tables[:, :3], axis=0) > 0).all() and tables[-1, 3] > tables[0, 3]
+    probabilities = [presence_probability(evidence_of(s), SPECIFIC, Calibration())[0] for s in (0.0, 0.3, 0.5, 0.7, 0.9)]
+    assert probabilities == sorted(probabilities) and probabilities[0] < 0.3 < 0.9 < probabilities[-1]
+
+
+def test_evidence_by_hand() -> None:
+    codes = torch.eye(4)
+    cosines = np.array([0.9, 0.1, 0.2, 0.0])
+    scores, weight = torch.tensor([[0.8], [0.5], [0.6], [0.1]]), torch.tensor([3.0, 1.0, 0.0, 0.0])
+    distractors = torch.tensor([[0.2, 0.7], [0.4, 0.0], [0.0, 0.0], [0.0, 0.0]])
+    order = np.argsort(-cosines)[None]
+    found = Scan(torch.ones(4, dtype=torch.bool), scores, order, cosines[order], np.array([0.3]), np.array([0.2]))
+    got = presence_evidence(found, codes, weight, distractors, torch.tensor([[True, False]]))
+    assert got.peak[0] == pytest.approx(0.75 * 0.8 + 0.25 * 0.5)
+    assert got.cosine[0] == pytest.approx(0.75 * 0.9 + 0.25 * 0.1)
+    assert got.margin[0] == pytest.approx(0.7 - (0.75 * 0.2 + 0.25 * 0.4))
+    assert got.strongest[0, :2].tolist() == [0, 2]
+    assert got.zscore[0] == pytest.approx((0.7 - 0.3) / 0.2, rel=1e-5)
+
+
+def test_synonyms_do_not_compete() -> None:
+    """A distractor that is another word for the prompt must not count against it."""
+    codes, prompt, _ = codes_and_directions(0.9)
+    rival, synonym = (collect(codes, prompt, prompt, (competes,)) for competes in (True, False))
+    assert rival.margin[0] == pytest.approx(0, abs=1e-5) and synonym.margin[0] == 0.0
+    assert evidence_of(0.9, competing=(False, True)).margin[0] > 0.5
+
+
+def test_what_does_not_count_is_no_evidence() -> None:
+    """Unknown Gaussians neither fit best nor enter the mean, whatever their codes say."""
+    codes, prompt, distractors = codes_and_directions(0.9)
+    known = torch.arange(len(codes)) >= 40  # the first 80 resemble the prompt
+    got = collect(codes, prompt, distractors, known=known)
+    alone = collect(codes[known], prompt, distractors)
+    np.testing.assert_allclose(got.table, alone.table, rtol=1e-4)
+    assert (got.strongest == alone.strongest + 40).all()
+    nothing = collect(codes, prompt, distractors, known=~everything(len(codes)))
+    assert (nothing.table == 0).all() and nothing.strongest.shape == (1, 0)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_evidence_of_next_to_nothing_is_finite(count: int) -> None:
+    codes, prompt, distractors = codes_and_directions(0.9)
+    got = collect(codes[:count], prompt, distractors)
+    assert np.isfinite(got.table).all() and np.isfinite(presence_probability(got, SPECIFIC, Calibration())).all()
+
+
+def test_evidence_without_weight_is_no_evidence() -> None:
+    codes, prompt, distractors = codes_and_directions(0.9)
+    got = collect(codes, prompt, distractors, weight=torch.zeros(len(codes)))
+    assert got.peak[0] == 0 and got.cosine[0] == 0
+
+
+def test_verdicts_leave_room_for_doubt() -> None:
+    presence = np.array([0.0, 0.19, 0.2, 0.54, 0.55, 1.0])
+    config = QueryConfig(presence=0.55, absent=0.2)
+    assert verdicts(presence, config) == ["no", "no", "unsure", "unsure", "yes", "yes"]
+    assert verdicts(presence, QueryConfig(presence=0.1, absent=0.9)) == ["no"] + ["yes"] * 5, "found is found"
+
+
+def test_presence_is_the_logistic_of_the_weighted_table() -> None:
+    evidence = evidence_table([0.8, 0.0], [0.3, 0.1], [0.2, -0.1], [4.0, 1.0])
+    calibration = Calibration(presence_weights=(2.0, 1.0, 3.0, 0.5), presence_bias=-1.0)
+    expected = 1 / (1 + np.exp(-(np.array([1.6 + 0.3 + 0.6 + 2.0, 0.1 - 0.3 + 0.5]) - 1.0)))
+    np.testing.assert_allclose(presence_probability(evidence, np.zeros(len(expected), bool), calibration), expected)
+    extreme = evidence_table([1e9], [0.0], [0.0], [0.0])
+    assert presence_probability(extreme, SPECIFIC, calibration)[0] == pytest.approx(1.0)
+
+
+def test_bare_nouns_are_judged_by_a_calibration_of_their_own() -> None:
+    distractors = ("red mug", "blue toy car", "floor")
+    assert is_general(["mug", "Toy car", "car", "red mug", "floor", "dog", "mug red big"], distractors).tolist() == [
+        True, True, True, False, False, False, False]
+    calibration = Calibration(general_weights=(0.0, 0.0, 0.0, 0.0), general_bias=-3.0)
+    evidence = evidence_table(*([v] * 2 for v in (0.9, 0.9, 0.3, 5.0)))
+    specific, general = presence_probability(evidence, np.array([False, True]), calibration)
+    assert specific > 0.9 and general == pytest.approx(1 / (1 + np.exp(3.0)))

@@ -1,0 +1,78 @@
+"""One pass over the codes: the CPU's blocks give what one tensor operation after the other gives."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ovs3d_ros.query import similarity as module
+from ovs3d_ros.query.similarity import scan, scan_blocks, scan_tensors
+
+TEMPERATURE = 10.0
+
+
+def world(count: int, dims: int, prompts: int, rivals: int, unknown: float = 0.2):
+    """Unit codes, which of them are known, and directions of prompts and rivals."""
+    generator = torch.Generator().manual_seed(count)
+    codes = F.normalize(torch.randn(count, dims, generator=generator), dim=-1)
+    codes[::7] = 0.0
+    known = torch.rand(count, generator=generator) >= unknown
+    texts = F.normalize(torch.randn(dims, prompts + rivals, generator=generator), dim=0)
+    return codes, known, texts[:, :prompts], texts[:, prompts:]
+
+
+def same(a, b) -> None:
+    assert torch.equal(a.known, b.known)
+    torch.testing.assert_close(a.scores, b.scores, rtol=1e-4, atol=1e-5)
+    assert (a.strongest == b.strongest).all()
+    for name in ("cosines", "mean", "deviation"):
+        np.testing.assert_allclose(getattr(a, name), getattr(b, name), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("count, dims, prompts, rivals", [
+    (1, 2, 1, 1), (63, 30, 3, 4), (64, 62, 10, 4), (65, 17, 1, 64), (5000, 126, 64, 1)])
+def test_blocks_give_what_tensors_give(count, dims, prompts, rivals) -> None:
+    inputs = world(count, dims, prompts, rivals)
+    same(scan_blocks(*inputs, TEMPERATURE, 60), scan_tensors(*inputs, TEMPERATURE, 60))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_any_number_of_threads_gives_the_same(threads, monkeypatch) -> None:
+    monkeypatch.setattr(module, "_SHARE", 100)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    inputs = world(1001, 30, 5, 4)
+    same(scan_blocks(*inputs, TEMPERATURE, 60), scan_tensors(*inputs, TEMPERATURE, 60))
+
+
+@pytest.mark.parametrize("run", [scan_blocks, scan_tensors])
+def test_a_scan_by_hand(run) -> None:
+    codes = torch.tensor([[0.0, 1.0], [1.0, 1e-9], [0.8, 0.6], [0.0, -1.0], [1.0, 0.0]])
+    known = torch.tensor([True, True, True, False, True])
+    got = run(codes, known, torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0, 0.0], [0.0, 0.5]]), TEMPERATURE, 2)
+    rival = np.array([0.5, 1.0, 0.8])  # the nearer of both
+    expected = 1 / (1 + np.exp(-TEMPERATURE * (np.array([1.0, 0.0, 0.6]) - rival)))
+    np.testing.assert_allclose(got.scores[:3, 0], expected, rtol=1e-5)
+    assert got.known.tolist() == [True, True, True, False, False]
+    assert got.scores[3, 0] == 0 and got.scores[4, 0] == 0, "one does not count, one has no code"
+    assert got.strongest.tolist() == [[0, 2]] and got.cosines[0] == pytest.approx([1.0, 0.6])
+    assert got.mean[0] == pytest.approx(1.6 / 3) and got.deviation[0] == pytest.approx(np.std([1.0, 0.0, 0.6]), rel=1e-5)
+
+
+@pytest.mark.parametrize("run", [scan_blocks, scan_tensors])
+@pytest.mark.parametrize("known", [0, 3])
+def test_no_more_are_listed_than_are_known(run, known) -> None:
+    codes, _, prompts, rivals = world(200, 8, 4, 2)
+    codes[-3:, -1] = 0.5
+    mask = torch.arange(200) >= 200 - known
+    got = run(codes, mask, prompts, rivals, TEMPERATURE, 60)
+    assert got.strongest.shape == got.cosines.shape == (4, known) and (got.strongest >= 200 - known).all()
+    assert bool((got.scores[~mask] == 0).all()) and np.isfinite(got.mean).all() and np.isfinite(got.deviation).all()
+
+
+def test_the_scan_of_a_cpu_map_leaves_its_codes_alone() -> None:
+    inputs = world(300, 8, 4, 2)
+    before = [tensor.clone() for tensor in inputs]
+    scan(*inputs, TEMPERATURE, 60)
+    assert all(torch.equal(a, b) for a, b in zip(inputs, before))

@@ -1,0 +1,146 @@
+"""gsplat behind the protocol: what the CPU rasterizer says, and nothing that outlives a step."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+
+import pytest
+import torch
+from helpers.rasterize_oracle import (
+    EYES,
+    NAMES,
+    Scene,
+    lift_arguments,
+    make_scene,
+    on_an_edge,
+    relative_error,
+)
+
+from ovs3d_ros.rasterize import Rasterizer, make_rasterizer
+from ovs3d_ros.types import UserError
+
+CPU = make_rasterizer("cpu", threads=2)
+
+
+@pytest.fixture(scope="module")
+def gsplat() -> Rasterizer:
+    return make_rasterizer("gsplat")
+
+
+def on_gpu(scene: Scene) -> Scene:
+    tensors = (scene.viewmats, scene.Ks, scene.v_image, scene.v_alphas)
+    viewmats, Ks, v_image, v_alphas = (tensor.cuda() for tensor in tensors)
+    gaussians = [tensor.cuda() for tensor in scene.gaussians]
+    return Scene(gaussians, viewmats, Ks, scene.width, scene.height, v_image, v_alphas)
+
+
+def render(rasterizer: Rasterizer, scene: Scene, sh: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    """Image, alphas, absolute gradients on screen and all other gradients of the scene's loss, on the CPU.
+
+    With harmonics they take the place of the first three channels.
+    """
+    leaves = [tensor.clone().requires_grad_() for tensor in (*scene.gaussians, scene.viewmats.float())]
+    names = [*NAMES, "viewmats"]
+    if sh is not None:
+        leaves[4] = scene.gaussians[4][:, 3:].clone().requires_grad_()
+        leaves.append(sh.to(leaves[0].device).clone().requires_grad_())
+        names.append("sh")
+    *geometry, viewmats = leaves[:6]
+    image, alphas, meta = rasterizer(*geometry, viewmats, scene.Ks, scene.width, scene.height, *leaves[6:])
+    ((image * scene.v_image).sum() + (alphas * scene.v_alphas).sum()).backward()
+    results = {"image": image, "alphas": alphas, "absgrad": meta["means2d_absgrad"]}
+    results.update((name, leaf.grad) for name, leaf in zip(names, leaves, strict=True))
+    return {name: tensor.detach().cpu() for name, tensor in results.items()}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_is_refused_and_nothing_takes_its_place() -> None:
+    with pytest.raises(UserError, match=r"needs an NVIDIA GPU .* choose the rasterizer 'cpu'"):
+        make_rasterizer("gsplat")
+
+
+@pytest.mark.parametrize("backend, message", [
+    ("print('gsplat will be disabled'); _C = None", "no CUDA toolkit .* install nvcc .* or choose the rasterizer 'cpu'"),
+    ("raise OSError('nvcc said no')", "cannot compile its kernels: nvcc said no"),
+    ("import jaxtyping_of_no_machine", "cannot be imported .*: pip install gsplat"),
+])
+def test_without_compiled_kernels_it_says_what_to_do(tmp_path, monkeypatch, capsys, backend: str, message: str) -> None:
+    """As gsplat is on a machine with a GPU's driver, and with no CUDA toolkit or one that fails."""
+    (tmp_path / "gsplat" / "cuda").mkdir(parents=True)
+    for folder in ("gsplat", "gsplat/cuda"):
+        (tmp_path / folder / "__init__.py").touch()
+    (tmp_path / "gsplat" / "cuda" / "_backend.py").write_text(backend)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for name in [name for name in sys.modules if name.split(".")[0] == "gsplat"]:
+        monkeypatch.delitem(sys.modules, name)
+    try:
+        with pytest.raises(UserError, match=message):
+            make_rasterizer("gsplat")
+    finally:
+        for name in [name for name in sys.modules if name.split(".")[0] == "gsplat"]:
+            del sys.modules[name]
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("channels, coefficients", [(3, 0), (16, 0), (4, 4), (3, 16)])
+def test_it_agrees_with_the_cpu(gsplat: Rasterizer, channels: int, coefficients: int) -> None:
+    scene = make_scene(channels=channels, eyes=EYES)
+    keep = ~on_an_edge(scene)
+    assert keep.float().mean() > 0.99
+    scene.v_image, scene.v_alphas = scene.v_image * keep, scene.v_alphas * keep
+    sh = torch.randn(len(scene.gaussians[0]), coefficients, 3) * 0.3 if coefficients else None
+    expected, found = render(CPU, scene, sh), render(gsplat, on_gpu(scene), sh)
+    for name in ("image", "alphas"):
+        assert ((expected.pop(name) - found[name]) * keep).abs().max() < 1e-4
+    for name, truth in expected.items():
+        assert relative_error(found[name], truth.double()) < 1e-3, name
+
+
+@pytest.mark.gpu
+def test_it_lifts_as_the_cpu_does(gsplat: Rasterizer) -> None:
+    scene = make_scene(channels=16, eyes=EYES)
+    factors = (scene.v_alphas * ~on_an_edge(scene))[..., 0]
+    factors[:, :5] = 0.0  # invalid pixels
+    expected = CPU.lift(*lift_arguments(scene, torch.float32, scene.v_image), pixel_weights=factors)
+    there = on_gpu(scene)
+    found = gsplat.lift(*lift_arguments(there, torch.float32, there.v_image), pixel_weights=factors.cuda())
+    for value, truth in zip(found, expected, strict=True):
+        assert relative_error(value.cpu(), truth.double()) < 1e-3
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("coefficients", [0, 4])
+def test_an_empty_map_is_black(gsplat: Rasterizer, coefficients: int) -> None:
+    scene = make_scene(count=0, channels=4, eyes=EYES)
+    sh = torch.zeros(0, coefficients, 3) if coefficients else None
+    found, expected = render(gsplat, on_gpu(scene), sh), render(CPU, scene, sh)
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
+    lifted = gsplat.lift(*lift_arguments(on_gpu(scene), torch.float32, scene.v_image.cuda()))
+    assert [tuple(tensor.shape) for tensor in lifted] == [(0, 4), (0,), (0,)]
+
+
+@pytest.mark.gpu
+def test_what_a_step_used_is_free_after_it(gsplat: Rasterizer) -> None:
+    scene = on_gpu(make_scene())
+    leaves = [tensor.clone().requires_grad_() for tensor in scene.gaussians]
+    image, alphas, meta = gsplat(*leaves, scene.viewmats, scene.Ks, scene.width, scene.height)
+    used = [weakref.ref(meta[name]) for name in ("means2d", "means2d_absgrad")]
+    image.sum().backward()
+    del image, alphas, meta
+    assert not any(tensor() is not None for tensor in used)
+
+
+@pytest.mark.gpu
+def test_screen_gradients_arrive_where_only_they_are_kept(gsplat: Rasterizer) -> None:
+    scene = on_gpu(make_scene())
+    leaves = [tensor.clone().requires_grad_() for tensor in scene.gaussians]
+    image, _, meta = gsplat(*leaves, scene.viewmats, scene.Ks, scene.width, scene.height)
+    absgrad = meta["means2d_absgrad"]
+    del meta
+    image.sum().backward()
+    assert (absgrad > 0).any()
+    gsplat(*leaves, scene.viewmats, scene.Ks, scene.width, scene.height)[0].sum().backward()  # nobody asks for them

@@ -1,0 +1,377 @@
+"""Real publishers and subscriptions in one process: what is published comes out as frames."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+pytestmark = pytest.mark.ros
+
+import cv2  # noqa: E402
+from helpers.ros_env import HEIGHT, WIDTH, write_dataset  # noqa: E402
+from helpers.ros_wire import CAMERA, Robot, Transforms, at, connect, needs_tf, own_tf, wire  # noqa: E402, F401
+from rclpy.exceptions import InvalidHandle  # noqa: E402
+from rclpy.node import Node  # noqa: E402
+from std_msgs.msg import String  # noqa: E402
+
+from ovs3d_ros.config import Config, override  # noqa: E402
+from ovs3d_ros.datasets import open_dataset  # noqa: E402
+from ovs3d_ros.ros import conversions  # noqa: E402
+from ovs3d_ros.ros.callback_errors import guarded  # noqa: E402
+from ovs3d_ros.ros.inputs import tf  # noqa: E402
+from ovs3d_ros.ros.inputs.cameras import check_cameras, split_extrinsics  # noqa: E402
+from ovs3d_ros.ros.node import spin_once  # noqa: E402
+from ovs3d_ros.ros.play import Player  # noqa: E402
+from ovs3d_ros.types import UserError  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return open_dataset(write_dataset(tmp_path_factory.mktemp("scene") / "tiny", count=3))
+
+
+@pytest.mark.parametrize(
+    "pose_source, depth_encoding, quality",
+    [
+        ("pose", "32FC1", "reliable"),
+        ("odom", "16UC1", "reliable"),
+        ("transform", "32FC1", "sensor_data"),
+        pytest.param("tf", "32FC1", "reliable", marks=needs_tf),
+    ],
+)
+def test_played_frames_arrive_as_they_are_on_disk(wire, dataset, pose_source, depth_encoding, quality):
+    wire.inputs(pose_source=pose_source, qos__input=quality)
+    player = Player(pose_source, depth_encoding, "map", dataset.has_depth, context=wire.context)
+    wire.adopt(player)
+    connect(wire, player._outputs.values())
+    for i in range(len(dataset)):
+        player.publish(dataset[i])
+        wire.spin_until(lambda count=i + 1: len(wire.frames) == count)
+    # tf2_ros, where it is installed, interpolates at a stamp that float64 has rounded by 0.1 microseconds.
+    atol = 1e-4 if pose_source == "tf" and importlib.util.find_spec("tf2_ros") else 1e-9
+    for sent, received in zip(dataset, wire.frames, strict=True):
+        assert np.array_equal(received.image, sent.image)
+        np.testing.assert_allclose(received.depth, sent.depth, atol=1e-6)
+        np.testing.assert_allclose(received.camtoworld, sent.camtoworld, atol=atol)
+        np.testing.assert_allclose(received.camera.K, sent.camera.K)
+    stamps = [frame.stamp for frame in wire.frames]
+    assert stamps == sorted(stamps)
+    assert abs(stamps[-1] - time.time()) < 30
+
+
+def test_odometry_is_moved_to_the_camera_by_the_extrinsics(wire, dataset):
+    wire.inputs(pose_source="odom", input__extrinsics=[0.1, 0.0, 0.5, -0.5, 0.5, -0.5, 0.5])
+    player = Player("odom", "32FC1", "map", dataset.has_depth, context=wire.context)
+    wire.adopt(player)
+    connect(wire, player._outputs.values())
+    player.publish(dataset[0])
+    wire.spin_until(lambda: wire.frames)
+    base, camera = dataset[0].camtoworld, wire.frames[0].camtoworld
+    forward, right = base[:3, :3] @ [1, 0, 0], base[:3, :3] @ [0, -1, 0]  # x forward, y left, z up
+    np.testing.assert_allclose(camera[:3, 2], forward, atol=1e-9)
+    np.testing.assert_allclose(camera[:3, 0], right, atol=1e-9)
+    np.testing.assert_allclose(camera[:3, 3], base[:3, 3] + 0.1 * forward + 0.5 * base[:3, 2], atol=1e-9)
+
+
+@needs_tf
+def test_tf_alone_gives_poses_along_a_chain_interpolated_to_the_image(wire):
+    transforms = Transforms(wire)
+    mount = conversions.extrinsics_matrix((0.1, 0.0, 0.5, -0.5, 0.5, -0.5, 0.5), "mount")
+    transforms.send(0.0, "base", "camera", mount, "/tf_static")  # before anyone listens
+    wire.inputs(pose_source="tf", tf__timeout_s=20.0)
+    robot = Robot(wire)
+    connect(wire, [robot.publishers["image"], *transforms.publishers.values()])
+    robot.send(10.03)
+    for k in range(3):
+        transforms.send(9.9 + k / 4, "map", "odom", at(100.0))
+    transforms.send(10.0, "odom", "base", at(0.0))
+    wire.spin(0.2)
+    assert not wire.frames  # the transform after the image may still come
+    transforms.send(10.1, "odom", "base", at(1.0))
+    wire.spin_until(lambda: wire.frames)
+    np.testing.assert_allclose(wire.frames[0].camtoworld, at(100.3) @ mount, atol=1e-6)
+
+
+@needs_tf
+@own_tf
+def test_a_clock_set_back_before_the_first_image_does_not_lock_new_transforms_out(wire, monkeypatch):
+    monkeypatch.setattr(tf, "CAPACITY", 5)
+    wire.inputs(pose_source="tf")
+    transforms, robot = Transforms(wire), Robot(wire, without="pose")
+    connect(wire, [robot.publishers["image"], *transforms.publishers.values()])
+    for start in (500.0, 10.0):
+        for k in range(5):
+            transforms.send(start + k / 10, "map", "camera", at(start))
+            wire.spin(0.02)
+    robot.send(10.25)
+    wire.spin_until(lambda: wire.frames)
+    assert wire.frames[0].camtoworld[0, 3] == 10.0
+
+
+@needs_tf
+@own_tf
+def test_broken_transforms_are_rejected_one_by_one(wire):
+    inputs = wire.inputs(pose_source="tf")
+    transforms = Transforms(wire)
+    connect(wire, transforms.publishers.values())
+    transforms.send(10.0, "map", "odom", at(float("nan")))
+    wire.spin_until(lambda: "/tf: 'odom': pose has NaN" in inputs.problem)
+    transforms.send(10.0, "map", "camera", at(0.0))
+    transforms.send(10.0, "elsewhere", "camera", at(0.0))
+    wire.spin_until(lambda: "'camera' has two parents, 'map' and 'elsewhere'" in inputs.problem)
+
+
+def test_compressed_images_are_taken(wire):
+    wire.inputs(input__image_transport="compressed")
+    robot = Robot(wire, conversions.CompressedImage, "image/compressed")
+    connect(wire, robot.publishers.values())
+    pixels = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
+    data = cv2.imencode(".png", pixels[..., ::-1])[1].tobytes()
+    header = conversions.to_header(10.0, "camera")
+    robot.send(
+        10.0, **{"image/compressed": conversions.CompressedImage(header=header, format="png", data=data)}
+    )
+    wire.spin_until(lambda: wire.frames)
+    assert np.array_equal(wire.frames[0].image, pixels)
+
+
+def test_compressed_depth_is_taken(wire):
+    wire.inputs(input__depth_transport="compressedDepth")
+    robot = Robot(wire, without="depth")
+    depth = wire.node("depth").create_publisher(conversions.CompressedImage, "depth/compressedDepth", 10)
+    connect(wire, [*robot.publishers.values(), depth])
+    millimetres = np.random.default_rng(0).integers(500, 5000, (HEIGHT, WIDTH)).astype(np.uint16)
+    header = conversions.to_header(10.0, "camera")
+    data = bytes(12) + cv2.imencode(".png", millimetres)[1].tobytes()  # after the header of compressed_depth_image_transport
+    depth.publish(conversions.CompressedImage(header=header, format="16UC1; compressedDepth png", data=data))
+    robot.send(10.0)
+    wire.spin_until(lambda: wire.frames)
+    np.testing.assert_allclose(wire.frames[0].depth, millimetres / 1000.0, atol=1e-6)
+
+
+def broken(kind: str, header, world):
+    """One broken message of a kind, by the input it replaces."""
+    image = conversions.to_image(np.zeros((HEIGHT, WIDTH, 3), np.uint8), "rgb8", header)
+    if kind == "pose":
+        pose = conversions.to_pose(np.eye(4))
+        pose.position.x = float("nan")
+        return {"pose": conversions.PoseStamped(header=world, pose=pose)}
+    if kind == "frame":
+        return {"pose": conversions.PoseStamped(header=header, pose=conversions.to_pose(np.eye(4)))}
+    if kind == "size":
+        return {"image": conversions.to_image(np.zeros((30, 40, 3), np.uint8), "rgb8", header)}
+    if kind == "stamp":
+        image.header = conversions.Header(frame_id="camera")
+    elif kind == "data":
+        image.data = bytes(7)
+    elif kind == "encoding":
+        image.encoding = "xyz12"
+    elif kind == "depth":
+        return {"depth": image}
+    return {"image": image}
+
+
+@pytest.mark.parametrize(
+    "kind, problem",
+    [
+        ("encoding", "/image: encoding 'xyz12'"),
+        ("data", "/image: 7 bytes of data"),
+        ("stamp", "/image: header.stamp is 0"),
+        ("size", "/image: image of 40x30 contradicts camera_info of 160x120"),
+        ("pose", "/pose: pose has NaN"),
+        ("frame", "/pose: poses are in frame 'camera', the map is in 'map'"),
+        ("depth", "/depth: encoding 'rgb8' is not depth"),
+    ],
+)
+def test_garbage_is_rejected_with_its_reason_and_the_next_frame_is_taken(wire, kind, problem):
+    inputs = wire.inputs()
+    robot = Robot(wire)
+    connect(wire, robot.publishers.values())
+    robot.send(
+        10.0, **broken(kind, conversions.to_header(10.0, "camera"), conversions.to_header(10.0, "map"))
+    )
+    wire.spin_until(lambda: inputs.rejected)
+    assert problem in inputs.problem
+    assert not wire.frames
+    robot.send(11.0)
+    wire.spin_until(lambda: wire.frames)
+    assert inputs.problem == ""
+    assert wire.frames[0].image.min() == 99
+
+
+@pytest.mark.parametrize("pose_source", ["pose", pytest.param("tf", marks=[needs_tf, own_tf])])
+def test_messages_that_come_while_the_node_still_subscribes_are_taken(wire, monkeypatch, pose_source):
+    """As they do where the camera runs already: another thread of the executor calls back at once."""
+    create, header = Node.create_subscription, conversions.to_header(10.0, "camera")
+    world = conversions.to_header(10.0, "map")
+    first = {
+        "/camera_info": conversions.to_camera_info(CAMERA, header),
+        "/image": conversions.to_image(np.full((HEIGHT, WIDTH, 3), 99, np.uint8), "rgb8", header),
+        "/depth": conversions.to_image(np.ones((HEIGHT, WIDTH), np.float32), "32FC1", header),
+        "/pose": conversions.PoseStamped(header=world, pose=conversions.to_pose(np.eye(4))),
+    }
+    if pose_source == "tf":
+        broken = conversions.to_transform(at(float("nan")), world, "camera")
+        first["/tf"] = conversions.tf_message_type()(transforms=[broken])
+
+    def called_back_at_once(self, kind, topic, callback, *arguments, **options):
+        subscription = create(self, kind, topic, callback, *arguments, **options)
+        if topic in first:
+            callback(first[topic], {})
+        return subscription
+
+    monkeypatch.setattr(Node, "create_subscription", called_back_at_once)
+    inputs = wire.inputs(pose_source=pose_source)
+    assert {name: stream.received for name, stream in inputs.streams.items()} == dict.fromkeys(inputs.streams, 1)
+    if pose_source == "tf":
+        assert "/tf: 'camera': pose has NaN" in inputs.problem and inputs.rejected == 1
+    else:
+        assert len(wire.frames) == 1 and not inputs.rejected
+
+
+def test_an_exception_nobody_foresaw_is_a_rejection_and_the_next_frame_is_taken(wire, monkeypatch, caplog):
+    inputs = wire.inputs()
+    robot = Robot(wire)
+    connect(wire, robot.publishers.values())
+    with monkeypatch.context() as patch:
+        patch.setattr(conversions, "from_pose", lambda *_: [][0])
+        for stamp in (10.0, 10.1):
+            robot.send(stamp, image=None)
+        wire.spin_until(lambda: inputs.rejected == 2)
+    assert "/pose: IndexError: list index out of range" in inputs.problem
+    assert [record.exc_info is not None for record in caplog.records if "IndexError" in record.message] == [True, False]
+    with monkeypatch.context() as patch:
+        patch.setattr(conversions, "from_image", lambda *_: 1 / 0)
+        robot.send(11.0)
+        wire.spin_until(lambda: inputs.rejected == 3)
+    assert "/image: ZeroDivisionError" in inputs.problem and not wire.frames
+    robot.send(12.0)
+    wire.spin_until(lambda: wire.frames)
+
+
+def test_a_timer_that_breaks_goes_on(wire, caplog):
+    calls = []
+
+    def update() -> None:
+        calls.append(1)
+        raise OverflowError("too much")
+
+    wire.node("publisher").create_timer(0.01, guarded(update, "outputs"))
+    wire.spin_until(lambda: len(calls) == 3)
+    assert "outputs: OverflowError: too much" in caplog.text and caplog.text.count("Traceback") == 1
+
+
+def test_images_wait_for_the_calibration(wire):
+    wire.inputs()
+    robot = Robot(wire)
+    connect(wire, robot.publishers.values())
+    robot.send(10.0, camera_info=None)
+    wire.spin(0.3)
+    assert not wire.frames
+    robot.send(10.1)
+    wire.spin_until(lambda: len(wire.frames) == 2)
+
+
+def test_sensor_data_takes_best_effort_and_reliable_publishers(wire):
+    wire.inputs(qos__input="sensor_data")
+    robot = Robot(wire, reliable=False)
+    connect(wire, robot.publishers.values())
+    for k in range(50):
+        robot.send(10.0 + k)
+        wire.spin(0.05)
+        if wire.frames:
+            break
+    assert wire.frames
+
+
+def test_a_clock_set_back_does_not_stop_the_frames(wire):
+    wire.inputs()
+    robot = Robot(wire)
+    connect(wire, robot.publishers.values())
+    for count, stamp in enumerate((100.0, 101.0, 10.0, 11.0), start=1):
+        robot.send(stamp)
+        if stamp != 10.0:  # the streams jump one after the other: one frame may be lost
+            wire.spin_until(lambda: wire.frames and wire.frames[-1].stamp == stamp)
+        else:
+            wire.spin(0.2)
+        assert len(wire.frames) <= count
+
+
+def test_messages_that_were_pushed_out_of_a_full_queue_are_counted(wire):  # noqa: F811
+    inputs = wire.inputs(qos__depth=2)
+    robot = Robot(wire)
+    connect(wire, robot.publishers.values())
+    robot.send(10.0)
+    wire.spin_until(lambda: wire.frames)
+    for k in range(8):
+        robot.send(10.1 + 0.1 * k)
+    time.sleep(0.5)  # they arrive while nobody takes them
+    wire.spin_until(lambda: inputs.streams["image"].received >= 3)
+    robot.send(11.0)
+    wire.spin_until(lambda: inputs.streams["image"].newest_stamp == 11.0)
+    image = inputs.streams["image"]
+    assert image.received + image.lost == 10 and image.lost > 0
+    assert inputs.lost == image.lost == inputs.values()["image lost"]
+
+
+def test_two_cameras_have_topics_and_frames_of_their_own(wire):  # noqa: F811
+    wire.inputs(input__cameras=["front", "rear"])
+    for camera in ("front", "rear"):
+        robot = Robot(wire, camera=camera)
+        connect(wire, robot.publishers.values())
+        robot.send(10.0)
+        wire.spin_until(lambda name=camera: wire.frames and wire.frames[-1].sensor == name)
+        assert wire.frames[-1].name == f"{camera}/10.000000"
+    assert len(wire.frames) == 2
+
+
+@pytest.mark.parametrize("names", [["front", ""], ["a", "a"], ["a b"], ["/front"], ["1st"], ["a/b"], ["größe"]])
+def test_names_of_cameras_must_be_parts_of_topics(names):
+    with pytest.raises(UserError, match="input.cameras"):
+        check_cameras(tuple(names))
+
+
+def test_odometry_needs_the_extrinsics_of_each_camera():
+    config = override(Config(), {"pose_source": "odom"})
+    with pytest.raises(UserError, match="for each of the 2 cameras, got 7"):
+        split_extrinsics(config, 2)
+    with pytest.raises(UserError, match="expected 7 numbers"):
+        split_extrinsics(override(config, {"input.extrinsics": [0.0] * 14}), 1)
+    assert len(split_extrinsics(Config(), 2)) == 2
+
+
+def test_a_timer_that_meets_the_end_of_what_it_uses_says_nothing(wire, caplog):
+    """As it may on shutdown: publishers go while their timer is at work."""
+    node = wire.node("publisher")
+    publisher = node.create_publisher(String, "talk", 10)
+    going = guarded(lambda: publisher.publish(String(data="late")), "outputs")
+    publisher.destroy()
+    with pytest.raises(InvalidHandle):
+        going()
+    node.create_timer(0.01, going)
+    deadline = time.monotonic() + 0.2
+    while time.monotonic() < deadline:
+        spin_once(wire.executor)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_a_subscription_that_goes_while_rclpy_gathers_does_not_end_the_node(wire):
+    """As it may on deactivation: the events of the subscription are destroyed, and rclpy has listed them already."""
+    node, got = wire.node("listener"), []
+    node.create_subscription(String, "talk", got.append, 10)
+    going = node.create_subscription(String, "gone", got.append, 10)
+    going.event_handlers[0].destroy()
+    with pytest.raises(InvalidHandle):
+        wire.executor.spin_once(timeout_sec=0.02)
+    spin_once(wire.executor)
+    node.destroy_subscription(going)
+    publisher = wire.node("talker").create_publisher(String, "talk", 10)
+    deadline = time.monotonic() + 30
+    while not got:
+        assert time.monotonic() < deadline, "it hears no more"
+        publisher.publish(String(data="hello"))
+        spin_once(wire.executor)

@@ -1,0 +1,114 @@
+"""Paths that cannot correct anything are refused or named; what good ones do is in test_ros_robot."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from helpers import synthetic
+
+pytest.importorskip("rclpy")
+pytestmark = pytest.mark.ros
+
+from ovs3d_ros.pipeline import Ovs3d  # noqa: E402
+from ovs3d_ros.ros import conversions  # noqa: E402
+from ovs3d_ros.ros.inputs.loop_closure import LoopClosure  # noqa: E402
+from ovs3d_ros.types import UserError  # noqa: E402
+from ovs3d_ros.worker import MappingWorker  # noqa: E402
+
+STREAM = SimpleNamespace(topic="/keyframe_path")
+
+
+SHIFT = np.array([[1, 0, 0, 0.5], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+STAMPS = (10.0, 11.0)
+
+
+def path(*stamps: float) -> conversions.Path:
+    """The poses of the keyframes in turn, half a metre aside."""
+    frames = synthetic.make_frames(len(STAMPS))
+    return conversions.Path(header=conversions.to_header(1.0, "map"), poses=[
+        conversions.PoseStamped(header=conversions.to_header(stamp, "map"),
+                                pose=conversions.to_pose(SHIFT @ frames[i % len(STAMPS)].camtoworld))
+        for i, stamp in enumerate(stamps)])
+
+
+@pytest.fixture
+def worker() -> Iterator[MappingWorker]:
+    """With a map of a bag that was played twice: keyframes at 10 and 11 s, and again."""
+    config = synthetic.make_config()
+    pipeline = Ovs3d(config)
+    for frame in 2 * synthetic.make_frames(len(STAMPS)):
+        pipeline.add_frame(dataclasses.replace(frame, stamp=STAMPS[len(pipeline.mapper.keyframes) % len(STAMPS)]))
+    worker = MappingWorker(pipeline, config)
+    worker.start()
+    yield worker
+    assert worker.stop(30.0)
+
+
+@pytest.fixture
+def closure(worker: MappingWorker) -> LoopClosure:
+    node = SimpleNamespace(get_logger=lambda: logging.getLogger("loop_closure"))
+    return LoopClosure(node, worker.config, worker.pipeline, worker, {"": np.eye(4)})
+
+
+def settle(worker: MappingWorker) -> None:
+    """Waits until the mapping thread has done what was posted."""
+    worker.run(lambda: None, 30.0)
+
+
+def test_keyframes_of_one_stamp_move_each_to_its_place(closure, worker):
+    closure.take(path(*STAMPS), STREAM)
+    settle(worker)
+    expected = [SHIFT @ frame.camtoworld for frame in synthetic.make_frames(len(STAMPS))]
+    for index, keyframe in enumerate(worker.pipeline.mapper.keyframes):
+        assert np.allclose(keyframe.camtoworld, expected[index % len(STAMPS)], atol=1e-6)
+    closure.take(path(*STAMPS), STREAM)
+    settle(worker)
+    assert closure.corrected == 4, "the second time they are there already"
+
+
+def test_each_of_two_cameras_takes_its_own_place():
+    turned = np.diag([-1.0, 1.0, -1.0, 1.0])  # the rear camera looks back
+    extrinsics, config = {"front": np.eye(4), "rear": turned}, synthetic.make_config()
+    pipeline = Ovs3d(config)
+    for frame, stamp in zip(synthetic.make_frames(len(STAMPS)), STAMPS):
+        for sensor, extrinsic in extrinsics.items():
+            pipeline.add_frame(dataclasses.replace(frame, stamp=stamp, sensor=sensor, camtoworld=frame.camtoworld @ extrinsic))
+    before = [(k.sensor, k.stamp, k.camtoworld) for k in pipeline.mapper.keyframes]
+    assert [row[0] for row in before] == ["front", "rear"] * 2
+    worker = MappingWorker(pipeline, config)
+    worker.start()
+    closure = LoopClosure(SimpleNamespace(get_logger=lambda: logging.getLogger("loop_closure")), config, pipeline, worker,
+                          extrinsics)
+    closure.take(path(*STAMPS), STREAM)
+    settle(worker)
+    assert worker.stop(30.0)
+    for keyframe, (sensor, stamp, pose) in zip(pipeline.mapper.keyframes, before, strict=True):
+        assert (keyframe.sensor, keyframe.stamp) == (sensor, stamp)
+        np.testing.assert_allclose(keyframe.camtoworld, SHIFT @ pose, atol=1e-6)
+
+
+def test_a_path_without_stamps_is_refused(closure, worker, caplog):
+    with pytest.raises(UserError, match="/keyframe_path: no pose of the path has a stamp; the publisher must"):
+        closure.take(path(0.0, 0.0), STREAM)
+    closure.take(path(), STREAM)  # SLAM that has just started
+    settle(worker)
+    assert not caplog.records
+
+
+def test_a_path_that_belongs_to_no_keyframe_is_named_once(closure, worker, caplog):
+    closure.take(path(10.01, 500.0), STREAM)
+    settle(worker)
+    caplog.clear()
+    closure.take(path(11.01, 501.0), STREAM)
+    settle(worker)
+    assert not caplog.records
+    for _ in range(2):
+        closure.take(path(500.0, 501.0), STREAM)
+        settle(worker)
+    (record,) = caplog.records
+    assert "(500.000 to 501.000 s) is within 0.02 s of a keyframe (10.000 to 11.000 s)" in record.message

@@ -1,0 +1,226 @@
+"""When nothing is mapped, the node says why: each cause is provoked with real publishers."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+pytestmark = pytest.mark.ros
+
+from helpers.ros_wire import Robot, Transforms, at, connect, needs_tf, own_tf, wire  # noqa: E402, F401
+from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
+
+from ovs3d_ros.config import Config, override  # noqa: E402
+from ovs3d_ros.ros import conversions  # noqa: E402
+from ovs3d_ros.ros.outputs.diagnostics import Diagnostics  # noqa: E402
+
+
+def arrived(wire, inputs, *roles: str) -> None:  # noqa: F811
+    wire.spin_until(lambda: all(inputs.streams[role].received for role in roles))
+
+
+@pytest.mark.parametrize("missing", ["image", "camera_info", "depth", "pose"])
+def test_a_topic_nobody_publishes_is_named(wire, missing):  # noqa: F811
+    inputs = wire.inputs()
+    robot = Robot(wire, without=missing)
+    connect(wire, robot.publishers.values())
+    robot.send(10.0)
+    arrived(wire, inputs, *robot.publishers)
+    silence = inputs.report_silence()
+    assert silence == (f"no publisher on /{missing} (0 Hz, reliable); remap the inputs, for example "
+                       f"--ros-args -r {missing}:=/camera/{missing}")
+    assert not wire.frames
+
+
+def test_all_missing_topics_stand_in_one_line_and_it_ends_when_they_come(wire):  # noqa: F811
+    inputs = wire.inputs()
+    assert "no publisher on /image, /camera_info, /depth, /pose (0 Hz, reliable)" in inputs.report_silence()
+    assert inputs.silence
+    robot = Robot(wire)
+    connect(wire, robot.publishers.values())
+    robot.send(11.0)
+    wire.spin_until(lambda: wire.frames)
+    assert inputs.silence == ""
+    assert inputs.report_silence() == ""
+    assert "/image" in inputs.report_silence()  # and again, had nothing come since
+
+
+def test_a_publisher_that_stopped_is_not_one_that_was_never_there(wire):  # noqa: F811
+    inputs = wire.inputs()
+    robot = Robot(wire)
+    connect(wire, robot.publishers.values())
+    robot.send(10.0, depth=None)
+    arrived(wire, inputs, "image", "camera_info", "pose")
+    silence = inputs.report_silence()
+    assert silence == "nothing on /depth (0 Hz, reliable) though 1 publisher(s) offer reliable"
+
+
+@pytest.mark.parametrize("late", ["pose", "depth"])
+def test_stamps_apart_are_shown_side_by_side(wire, late):  # noqa: F811
+    inputs = wire.inputs(tf__timeout_s=0.1)
+    robot = Robot(wire)
+    connect(wire, robot.publishers.values())
+    header = conversions.to_header(5000.0, "map" if late == "pose" else "camera")
+    robot.send(10.0, **{late: {
+        "pose": conversions.PoseStamped(header=header, pose=conversions.to_pose(np.eye(4))),
+        "depth": conversions.to_image(np.ones((12, 16), np.float32), "32FC1", header),
+    }[late]})
+    wire.spin_until(lambda: inputs.values()[f"lost_{late}"])
+    arrived(wire, inputs, *robot.publishers)
+    silence = inputs.report_silence()
+    assert f"newest image stamp 10.000, newest {late} stamp 5000.000" in silence
+    assert "input.sync_slop" in silence
+
+
+def test_poses_that_are_later_than_the_timeout_are_named_with_it(wire):  # noqa: F811
+    inputs = wire.inputs(tf__timeout_s=0.1)
+    robot = Robot(wire)
+    connect(wire, robot.publishers.values())
+    robot.send(11.5, pose=at_stamp(10.0))
+    wire.spin_until(lambda: inputs.values()["lost_pose"])
+    assert inputs.report_silence() == (
+        "1 images without a pose at their stamp (newest image stamp 11.500, newest pose stamp 10.000, 1.500 s behind); "
+        "raise tf.timeout_s, which is 0.1 s, or make them come sooner")
+
+
+def test_more_images_than_may_wait_are_named_with_what_they_wait_for(wire):  # noqa: F811
+    inputs = wire.inputs(tf__timeout_s=30.0)
+    inputs.cameras[0]._sync.capacity = 2
+    robot = Robot(wire)
+    connect(wire, robot.publishers.values())
+    robot.send(10.0)
+    wire.spin_until(lambda: wire.frames)
+    inputs.report_silence()
+    for k in range(1, 6):
+        robot.send(10.0 + k, pose=at_stamp(10.0))
+        wire.spin_until(lambda stamp=10.0 + k: all(
+            inputs.streams[role].newest_stamp == stamp for role in ("image", "depth", "camera_info")))
+    assert inputs.values()["lost_overflow"] == 3
+    silence = inputs.report_silence()
+    assert silence.startswith("3 images had to go before all that belongs to them came, for at most 2 may wait ")
+    assert "newest pose stamp 10.000, 5.000 s behind" in silence
+
+
+def at_stamp(stamp: float) -> conversions.PoseStamped:
+    header = conversions.to_header(stamp, "map")
+    return conversions.PoseStamped(header=header, pose=conversions.to_pose(np.eye(4)))
+
+
+def test_a_camera_that_is_not_calibrated_is_named_whatever_else_is_wrong(wire):  # noqa: F811
+    inputs = wire.inputs()
+    robot = Robot(wire)
+    connect(wire, robot.publishers.values())
+    unknown = conversions.CameraInfo(header=conversions.to_header(10.0, "camera"), width=160, height=120)
+    robot.send(10.0, camera_info=unknown)
+    wire.spin_until(lambda: inputs.rejected == 1)
+    broken = at_stamp(10.1)
+    broken.pose.position.x = float("nan")
+    robot.send(10.1, camera_info=unknown, pose=broken)
+    wire.spin_until(lambda: inputs.rejected == 2)
+    assert "the camera is not calibrated" in inputs.problem
+    assert "the camera is not calibrated" in inputs.report_silence()
+    robot.send(10.2)
+    wire.spin_until(lambda: wire.frames)
+    assert inputs.problem == ""
+
+
+def test_quality_of_service_that_does_not_fit_is_named_with_both_sides(wire):  # noqa: F811
+    inputs = wire.inputs()
+    Robot(wire, reliable=False)
+    wire.spin_until(lambda: all(stream.incompatible for stream in inputs.streams.values()))
+    assert (
+        "nothing on /image (0 Hz, reliable): the publisher offers another quality of service (best effort); "
+        "set qos.input=sensor_data" in inputs.report_silence()
+    )
+
+
+@needs_tf
+@own_tf
+@pytest.mark.parametrize("cause, reason", [
+    ("nothing", "no publisher on /tf and /tf_static"),
+    ("best effort", "nothing on /tf (0 Hz, reliable): the publisher offers another quality of service (best effort); "
+                    "transforms must be published reliably"),
+    ("other camera", "there is no frame 'camera' (there are: base, map)"),
+    ("two trees", "'camera' and 'map' hang in trees of their own, under 'robot' and 'map'"),
+    ("old", "'camera' in 'map' is known from 5.000 to 5.000 s, the image is of 10.000 s"),
+])
+def test_a_missing_transform_is_named_with_its_reason(wire, cause, reason):  # noqa: F811
+    inputs = wire.inputs(pose_source="tf", tf__timeout_s=0.1)
+    if cause == "best effort":
+        profile = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        wire.node("sloppy").create_publisher(conversions.tf_message_type(), "/tf", profile)
+    elif cause != "nothing":
+        transforms = Transforms(wire)
+        connect(wire, transforms.publishers.values())
+        transforms.send(5.0, "map", "camera" if cause == "old" else "base", at(0.0))
+        if cause == "two trees":
+            transforms.send(5.0, "robot", "camera", at(0.0))
+    robot = Robot(wire, without="pose")
+    connect(wire, robot.publishers.values())
+    wire.spin(0.5)  # transforms and mismatches come before the image, or the first reason is another one
+    robot.send(10.0)
+    wire.spin_until(lambda: inputs.values()["lost_pose"])
+    silence = inputs.report_silence()
+    assert silence.startswith("no transform from camera to map: ") and reason in silence
+
+
+@needs_tf
+@own_tf
+def test_the_graph_is_not_asked_at_every_look_at_a_waiting_image(wire, monkeypatch):  # noqa: F811
+    inputs = wire.inputs(pose_source="tf", tf__timeout_s=20.0)
+    node, asked = wire.nodes[0], []
+    ask = node.get_publishers_info_by_topic
+    monkeypatch.setattr(node, "get_publishers_info_by_topic", lambda topic: asked.append(topic) or ask(topic))
+    robot = Robot(wire, without="pose")
+    connect(wire, robot.publishers.values())
+    started = time.monotonic()
+    robot.send(10.0)
+    arrived(wire, inputs, "image", "camera_info", "depth")
+    wire.spin(1.0)  # twenty looks
+    assert inputs.values()["waiting"] == 1 and 1 <= asked.count("/tf") <= 2 + time.monotonic() - started
+    Transforms(wire)
+    wire.spin_until(lambda: "though 1 publisher(s)" in inputs.cameras[0]._poses.problem)
+
+
+@needs_tf
+def test_images_without_a_frame_need_one_for_tf(wire):  # noqa: F811
+    inputs = wire.inputs(tf__timeout_s=0.1, pose_source="tf")
+    robot = Robot(wire, without="pose")
+    robot.frame_id = ""
+    connect(wire, robot.publishers.values())
+    robot.send(10.0)
+    wire.spin_until(lambda: inputs.values()["lost_pose"])
+    assert "the images have no frame_id" in inputs.report_silence()
+
+
+class Idle:
+    """A mapping thread that has nothing to do."""
+
+    error = None
+
+    def stats(self) -> dict:
+        return dict(frames_dropped=0, ingest=True, training=True, keyframes=0, num_gaussians=0)
+
+
+def test_dropped_frames_are_news_once(wire):  # noqa: F811
+    worker, statuses = Idle(), []
+    diagnostics = Diagnostics(wire.node("mapper"), Config())
+    for dropped in (0, 3, 3, 5):
+        worker.stats = lambda n=dropped: {**Idle().stats(), "frames_dropped": n}
+        statuses.append(diagnostics._mapping_state(worker)[:2])
+    assert [level for level, _ in statuses] == ["ok", "warn", "ok", "warn"]
+    assert statuses[1][1].startswith("3 frames dropped") and statuses[3][1].startswith("2 frames dropped")
+
+
+def test_a_simulation_without_a_clock_is_reported_like_any_other_silence(wire):  # noqa: F811
+    inputs = wire.inputs(use_sim_time=True)
+    node = wire.nodes[0]
+    diagnostics = Diagnostics(node, override(Config(), {"input.silence": 0.5}))
+    diagnostics.inputs, diagnostics.worker = inputs, Idle()
+    statuses = []
+    wire.node("listener").create_subscription(
+        conversions.DiagnosticArray, "/diagnostics", lambda m: statuses.extend(m.status), 10)
+    wire.spin_until(lambda: any("no usable frame: no publisher on /image" in s.message for s in statuses))

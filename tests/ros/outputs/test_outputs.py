@@ -1,0 +1,223 @@
+"""What the node publishes for planners and for RViz, and that README and RViz configuration say the same.
+
+A real node with a mapped scene; see ros_session.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+pytest.importorskip("rclpy")
+pytest.importorskip("ovs3d_interfaces")
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
+
+from helpers.ros_env import SPHERES, wait_until  # noqa: E402
+from helpers.ros_session import FRAMES, documented, session  # noqa: E402, F401
+from rclpy.qos import DurabilityPolicy, ReliabilityPolicy  # noqa: E402
+from std_srvs.srv import Trigger  # noqa: E402
+from visualization_msgs.msg import Marker  # noqa: E402
+
+from ovs3d_interfaces.srv import GetObjects, SetVocabulary  # noqa: E402
+from ovs3d_ros.config import Config  # noqa: E402
+from ovs3d_ros.datasets import open_dataset  # noqa: E402
+from ovs3d_ros.ros import conversions  # noqa: E402
+from ovs3d_ros.ros.outputs.publishers import LATCHED  # noqa: E402
+
+VISION = importlib.util.find_spec("vision_msgs") is not None
+REPOSITORY = Path(__file__).resolve().parents[3]
+# Display class of rviz_default_plugins -> the type it shows. Those without a topic show no message.
+DISPLAYS = {
+    "PointCloud2": "sensor_msgs/msg/PointCloud2",
+    "MarkerArray": "visualization_msgs/msg/MarkerArray",
+    "PoseArray": "geometry_msgs/msg/PoseArray",
+    "Pose": "geometry_msgs/msg/PoseStamped",
+    "Map": "nav_msgs/msg/OccupancyGrid",
+    "Path": "nav_msgs/msg/Path",
+    "Image": "sensor_msgs/msg/Image",
+    "Grid": None,
+    "TF": None,
+}
+
+
+def position(pose) -> np.ndarray:
+    return np.array([pose.position.x, pose.position.y, pose.position.z])
+
+
+def test_the_readme_lists_the_outputs_of_the_running_node(session):
+    node = session.client.node
+    rows = [row for row in documented("output") if VISION or "vision_msgs" not in row[1]]
+    offered = dict(node.get_publisher_names_and_types_by_node("ovs3d", "/"))
+    ours = {name: kinds[0] for name, kinds in offered.items()
+            if "rcl_interfaces" not in kinds[0] and "lifecycle_msgs" not in kinds[0] and "/_action/" not in name}
+    package_type = {row[0].strip("`").replace("~", "/ovs3d"): row[1].strip("`").replace("/", "/msg/") for row in rows}
+    assert package_type == ours
+    for row in rows:
+        (info,) = [i for i in node.get_publishers_info_by_topic(row[0].strip("`").replace("~", "/ovs3d"))
+                   if i.node_name == "ovs3d"]
+        latched = info.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
+        assert info.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+        assert row[2] == ("reliable, latched" if latched else "reliable"), row[0]
+
+
+def test_the_readme_lists_the_inputs_of_the_running_node(session):
+    kinds = {}
+    for row in documented("input"):
+        names, types = (re.findall(r"`([\w/]+)`", cell) for cell in row[:2])
+        package = types[0].partition("/")[0]
+        kinds |= {name: f"{package}/msg/{kind.rpartition('/')[2]}" for name, kind in zip(names, types, strict=False)}
+    taken = dict(session.client.node.get_subscriber_names_and_types_by_node("ovs3d", "/"))
+    ours = {name: types[0] for name, types in taken.items() if not name.startswith(("/parameter_events", "/clock"))}
+    assert {name: kinds[name.lstrip("/")] for name in ours} == ours
+    assert {"/image", "/camera_info", "/depth", "/pose"} <= set(ours)
+
+
+def test_rviz_shows_what_the_node_publishes(session):
+    tree = yaml.safe_load((REPOSITORY / "config/ovs3d.rviz").read_text(encoding="utf-8"))["Visualization Manager"]
+    assert tree["Global Options"]["Fixed Frame"] == Config().input.world_frame
+    shown = set()
+    for display in tree["Displays"]:
+        package, _, kind = display["Class"].partition("/")
+        assert package == "rviz_default_plugins" and kind in DISPLAYS
+        if DISPLAYS[kind] is None:
+            continue
+        topic = display["Topic"]
+        (info,) = session.client.node.get_publishers_info_by_topic("/" + topic["Value"])
+        assert (info.node_name, info.topic_type) == ("ovs3d", DISPLAYS[kind]), display["Name"]
+        latched = info.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
+        assert topic["Durability Policy"] == ("Transient Local" if latched else "Volatile")
+        assert topic["Reliability Policy"] == "Reliable"
+        shown.add(topic["Value"].removeprefix("ovs3d/"))
+    assert shown == {"map_cloud", "query_cloud", "markers", "object_poses", "goal_pose", "query_grid", "keyframes",
+                     "segmentation/overlay", "segmentation/label"}
+
+
+def test_late_subscribers_get_markers_poses_grid_and_keyframes(session):
+    answer = session.client.query("red ball", "blue ball", "purple elephant")
+    markers = session.client.receive("/ovs3d/markers", conversions.MarkerArray, LATCHED).markers
+    assert (markers[0].action, markers[0].header.frame_id) == (Marker.DELETEALL, "map")
+    boxes = [m for m in markers if m.ns == "boxes"]
+    texts = [m for m in markers if m.ns == "labels"]
+    assert len(markers) == 1 + 2 * len(answer.objects)
+    for box, text, item in zip(boxes, texts, answer.objects, strict=True):
+        assert (box.type, text.type) == (Marker.CUBE, Marker.TEXT_VIEW_FACING)
+        assert (box.pose, box.scale, box.id) == (item.pose, item.size, item.instance)
+        assert text.text == f"{item.label} {item.score:.2f}" and text.scale.z > 0 and text.color.a == 1
+        assert text.pose.position.z > item.pose.position.z
+    poses = session.client.receive("/ovs3d/object_poses", conversions.PoseArray, LATCHED)
+    assert poses.poses == [item.pose for item in answer.objects] and poses.header.frame_id == "map"
+    path = session.client.receive("/ovs3d/keyframes", conversions.Path, LATCHED)
+    truth = [frame.camtoworld for frame in open_dataset(session.data)]
+    assert len(path.poses) >= 4 and path.header.frame_id == "map"
+    np.testing.assert_allclose(conversions.from_pose(path.poses[0].pose, "path"), truth[0], atol=1e-6)
+    stamps = [conversions.to_seconds(p.header.stamp) for p in path.poses]
+    assert stamps == sorted(stamps) and stamps[0] > 1e9
+
+
+@pytest.mark.skipif(not VISION, reason="vision_msgs not installed; pip install ./tests/vision_msgs")
+def test_detections_are_the_objects_with_their_oriented_boxes(session):
+    from vision_msgs.msg import Detection3DArray, LabelInfo
+
+    answer = session.client.query("red ball", "blue ball", "purple elephant")
+    message = session.client.receive("/ovs3d/detections", Detection3DArray, LATCHED)
+    assert message.header == answer.header and len(message.detections) == len(answer.objects) == 2
+    for found, item in zip(message.detections, answer.objects, strict=True):
+        (result,) = found.results
+        assert (result.hypothesis.class_id, found.id) == (item.label, str(item.instance))
+        assert result.hypothesis.score == pytest.approx(item.score) and found.header == message.header
+        assert (found.bbox.center, found.bbox.size, result.pose.pose) == (item.pose, item.size, item.pose)
+    info = session.client.receive("/ovs3d/label_info", LabelInfo, LATCHED)
+    assert [(c.class_id, c.class_name) for c in info.class_map] == [
+        (1, "red ball"), (2, "blue ball"), (3, "purple elephant")]
+
+
+def test_the_grid_is_high_where_the_thing_is(session):
+    session.client.query("red ball")
+    wait_until(lambda: session.client.receive("/ovs3d/query_grid", conversions.OccupancyGrid, LATCHED).data, 20)
+    grid = session.client.newest["/ovs3d/query_grid"]
+    cells = np.array(grid.data, np.int8).reshape(grid.info.height, grid.info.width)
+    assert set(np.sign(np.unique(cells))) == {-1, 0, 1} and cells.max() <= 100
+    rows, columns = np.nonzero(cells > 50)
+    center = np.array([columns.mean(), rows.mean()]) + 0.5
+    found = center * grid.info.resolution + [grid.info.origin.position.x, grid.info.origin.position.y]
+    (x, y, _), radius, _ = SPHERES[0]
+    assert np.linalg.norm(found - [x, y]) < radius
+    assert (grid.info.resolution, grid.header.frame_id) == (pytest.approx(0.05), "map")
+
+
+def test_the_goal_is_in_front_of_the_thing_and_only_for_who_listens_now(session):
+    topic = "/ovs3d/goal_pose"
+    session.client.query("green ball")
+    wait_until(lambda: "green ball" in session.client.receive("/ovs3d/label_map", conversions.String, LATCHED).data, 20)
+    time.sleep(0.5)  # the goal follows within milliseconds
+    session.client.listen(topic, conversions.PoseStamped, 1)
+    wait_until(lambda: session.client.node.count_publishers(topic), 20)
+    time.sleep(1.0)  # ten times as long as an answer takes to its topics: nothing must come
+    assert topic not in session.client.newest
+
+    def asked() -> bool:
+        session.client.query("blue ball")
+        return topic in session.client.newest
+
+    wait_until(asked, 30)
+    goal = session.client.newest[topic].pose
+    (x, y, _), radius, _ = SPHERES[1]
+    away = np.array([goal.position.x - x, goal.position.y - y])
+    assert 0.5 < np.linalg.norm(away) < 2.0 and goal.position.z == 0
+    facing = conversions.from_pose(goal, topic)[:2, 0]
+    np.testing.assert_allclose(facing, -away / np.linalg.norm(away), atol=0.2)
+
+
+def shown(session) -> tuple[list[str], int]:
+    """The prompts on `~/label_map` and the version of the map they were asked of."""
+    labels = json.loads(session.client.receive("/ovs3d/label_map", conversions.String, LATCHED).data)
+    return [entry["prompt"] for entry in labels["labels"]], labels["map_version"]
+
+
+def test_a_vocabulary_is_kept_labelled_as_the_map_grows(session):
+    names = ["blue ball", "red ball"]
+    assert session.client.call(SetVocabulary, "set_vocabulary", names=names).error_code == 0
+    answer = session.client.call(GetObjects, "get_objects")
+    wait_until(lambda: shown(session)[0] == names, 20, lambda: str(shown(session)))
+    assert answer.prompts == names and list(answer.found) == [True, True]
+    before, received = shown(session)[1], int(session.client.value(": mapping", "frames_received"))
+    session.play("--rate", "4")
+    session.settle(received + FRAMES)
+    newest = session.client.query("green ball").map_version  # answers who asks, and the topics stay as they are
+    wait_until(lambda: shown(session) == (names, newest), 20, lambda: str(shown(session)))
+    assert newest > before
+    markers = session.client.newest["/ovs3d/markers"].markers
+    assert {m.text.rpartition(" ")[0] for m in markers if m.text} == set(names)
+
+
+@pytest.mark.parametrize("fields, problem", [
+    ({"names": ["a"] * 65}, "65 names"), ({"names": [""]}, "name 1 is empty"),
+    ({"names": ["x" * 10_000]}, "10000 characters"), ({"names": ["a"], "mode": 9}, "mode 9")])
+def test_a_bad_vocabulary_is_refused_and_the_old_one_stays(session, fields, problem):
+    before = shown(session)
+    answer = session.client.call(SetVocabulary, "set_vocabulary", **fields)
+    assert answer.error_code == SetVocabulary.Response.BAD_REQUEST and problem in answer.error_msg
+    assert shown(session) == before and before[0]
+
+
+def test_without_a_vocabulary_the_topics_show_what_was_asked_again(session):
+    assert session.client.call(SetVocabulary, "set_vocabulary", mode=SetVocabulary.Request.ARGMAX).error_code == 0
+    wait_until(lambda: shown(session)[0] == [], 20, lambda: str(shown(session)))
+    session.client.query("green ball")
+    wait_until(lambda: shown(session)[0] == ["green ball"], 20, lambda: str(shown(session)))
+
+
+def test_after_a_reset_nothing_old_is_shown(session):
+    session.client.query("red ball")
+    assert session.client.call(Trigger, "reset").success
+    wait_until(lambda: len(session.client.newest["/ovs3d/markers"].markers) == 1, 20)
+    wait_until(lambda: not session.client.newest["/ovs3d/object_poses"].poses, 20)
+    wait_until(lambda: not session.client.newest["/ovs3d/query_grid"].data, 20)
+    wait_until(lambda: not session.client.newest["/ovs3d/keyframes"].poses, 20)

@@ -1,0 +1,127 @@
+"""What the output topics show when answers, maps and settings change at awkward moments; real topics, one process."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from helpers import synthetic
+
+pytest.importorskip("rclpy")
+pytest.importorskip("ovs3d_interfaces")
+pytestmark = pytest.mark.ros
+
+from helpers.ros_wire import wire  # noqa: E402, F401
+from std_srvs.srv import Trigger  # noqa: E402
+
+from ovs3d_ros.config import override  # noqa: E402
+from ovs3d_ros.ros import conversions  # noqa: E402
+from ovs3d_ros.ros.outputs.publishers import LATCHED, Answer, Outputs  # noqa: E402
+from ovs3d_ros.ros.services.maps import MapServices  # noqa: E402
+from ovs3d_ros.ros.services.vocabulary import Vocabulary  # noqa: E402
+from ovs3d_ros.worker import MappingWorker  # noqa: E402
+
+WAIT = 60.0  # seconds; generous, for machines under load
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return synthetic.build_map(synthetic.make_frames(2), steps=1)
+
+
+class Shown:
+    """Outputs of a pipeline whose newest snapshot is given by hand, and what a listener sees of them."""
+
+    def __init__(self, wire, pipeline):
+        self.wire, self.pipeline = wire, pipeline
+        self.worker = MappingWorker(pipeline, pipeline.config)
+        self.worker._snapshot = pipeline.snapshot()
+        node, listener = wire.node("shown"), wire.node("listener")
+        self.outputs = Outputs(node, override(pipeline.config, {"output.rate": 20.0}), pipeline, self.worker)
+        self.newest: dict[str, object] = {}
+        topics = {"label_map": conversions.String, "map_cloud": conversions.PointCloud2}
+        for topic, kind in topics.items():
+            listener.create_subscription(
+                kind, f"/shown/{topic}", lambda message, topic=topic: self.newest.__setitem__(topic, message), LATCHED)
+
+    def answer(self, prompt: str) -> Answer:
+        settings = dict(mode="relevancy", negatives=None, threshold=None)
+        snapshot = self.worker.snapshot
+        return Answer(self.pipeline.query([prompt], snapshot=snapshot, **settings), snapshot, settings)
+
+    def prompts(self) -> list[str]:
+        message = self.newest.get("label_map")
+        return [entry["prompt"] for entry in json.loads(message.data)["labels"]] if message else []
+
+
+def test_an_answer_that_comes_while_the_map_is_published_is_shown(wire, pipeline):
+    shown = Shown(wire, pipeline)
+    first, second = shown.answer("red box"), shown.answer("blue box")
+    shown.outputs.set_answer(first)
+    wire.spin_until(lambda: shown.prompts() == ["red box"])
+    cloud = shown.outputs._of_map[0]
+    build = cloud._build
+
+    def build_meanwhile(snapshot):  # the query service, on a thread of its own, is done in the middle of this
+        cloud._build = build
+        shown.outputs.set_answer(second)
+        return build(snapshot)
+
+    cloud._build = build_meanwhile
+    shown.worker._snapshot = pipeline.snapshot()
+    wire.spin_until(lambda: shown.prompts() == ["blue box"], 5.0, lambda: str(shown.prompts()))
+
+
+def test_an_answer_of_a_map_that_was_replaced_is_not_shown(wire, pipeline):
+    shown = Shown(wire, pipeline)
+    shown.outputs.set_answer(shown.answer("red box"))
+    wire.spin_until(lambda: shown.prompts() == ["red box"])
+    late = shown.answer("blue box")
+    shown.outputs.retire(shown.worker.snapshot)
+    shown.worker._snapshot = pipeline.snapshot()
+    shown.outputs.set_answer(late)
+    assert shown.outputs.question is None
+    wire.spin_until(lambda: shown.prompts() == [])
+    shown.outputs.set_answer(shown.answer("green box"))
+    wire.spin_until(lambda: shown.prompts() == ["green box"])
+
+
+def test_settings_of_the_output_act_while_the_map_rests(wire, pipeline):
+    shown = Shown(wire, pipeline)
+    wire.spin_until(lambda: "map_cloud" in shown.newest)
+    assert shown.newest["map_cloud"].width > 100
+    shown.outputs.configure(override(pipeline.config, {"output.max_points": 100}))
+    wire.spin_until(lambda: shown.newest["map_cloud"].width <= 100, 5.0)
+
+
+def test_an_output_that_breaks_is_logged_and_goes_on(wire, pipeline, monkeypatch, caplog):
+    shown = Shown(wire, pipeline)
+    config = override(pipeline.config, {"output.rate": 20.0, "output.vocabulary": ["red box"]})
+    Vocabulary(wire.node("vocabulary"), config, pipeline, shown.worker, shown.outputs)
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "query", lambda *_, **__: [][0])
+        patch.setattr(shown.outputs._of_map[0], "_build", lambda _: 1 / 0)
+        wire.spin_until(lambda: "IndexError" in caplog.text and "ZeroDivisionError" in caplog.text)
+    assert "vocabulary: IndexError" in caplog.text and "outputs: ZeroDivisionError" in caplog.text
+    shown.worker._snapshot = pipeline.snapshot()
+    wire.spin_until(lambda: shown.prompts() == ["red box"] and "map_cloud" in shown.newest)
+
+
+def test_a_reset_retires_the_map_it_empties(wire):
+    pipeline = synthetic.build_map(synthetic.make_frames(2), steps=1)
+    shown = Shown(wire, pipeline)
+    worker = MappingWorker(pipeline, pipeline.config)
+    worker.start()
+    shown.worker._snapshot = worker.snapshot
+    late = shown.answer("red box")
+    services = MapServices(wire.node("services"), pipeline.config, pipeline, worker, shown.outputs)
+    assert services._reset(Trigger.Request(), Trigger.Response()).success
+    for frame in synthetic.make_frames(2):
+        worker.submit(frame)
+    assert worker.wait_idle(WAIT)
+    shown.worker._snapshot = worker.snapshot
+    shown.outputs.set_answer(late)
+    assert shown.outputs.question is None
+    shown.outputs.set_answer(shown.answer("blue box"))
+    assert shown.outputs.question[0] == ["blue box"]
+    assert worker.stop(WAIT)

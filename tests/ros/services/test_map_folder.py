@@ -1,0 +1,74 @@
+"""Names that clients give never lead out of the folder."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from ovs3d_ros.ros.services.map_folder import MapFolder
+from ovs3d_ros.types import UserError
+
+
+@pytest.fixture
+def folder(tmp_path) -> MapFolder:
+    return MapFolder(str(tmp_path / "maps"))
+
+
+def test_plain_names_are_files_in_the_folder(folder):
+    assert folder.target("room 1.ovs3d", ".ovs3d", False) == folder.path / "room 1.ovs3d"
+    assert folder.path.is_dir()
+    (folder.path / "küche.ovs3d").touch()
+    assert folder.source("küche.ovs3d", ".ovs3d").is_file()
+
+
+@pytest.mark.parametrize("name, problem", [
+    ("", "ends in .ovs3d"), (".ovs3d", "ends in .ovs3d"), ("room", "ends in"), ("room.ply", "ends in"),
+    ("../room.ovs3d", "plain file name"), ("a/../../room.ovs3d", "plain"), ("/etc/room.ovs3d", "plain"),
+    ("a/room.ovs3d", "plain"), ("..\\room.ovs3d", "plain"), ("a\0.ovs3d", "plain"), ("a\n.ovs3d", "plain"),
+    (".room.ovs3d", "hidden"), ("..ovs3d", "hidden"), ("~/room.ovs3d", "plain"), ("x" * 300 + ".ovs3d", "longer than"),
+])
+def test_what_is_no_plain_name_is_refused(folder, name, problem):
+    folder.path.mkdir()
+    for ask in (lambda: folder.source(name, ".ovs3d"), lambda: folder.target(name, ".ovs3d", True)):
+        with pytest.raises(UserError, match=problem):
+            ask()
+
+
+def test_links_out_of_the_folder_are_refused(folder, tmp_path):
+    outside = tmp_path / "outside.ovs3d"
+    outside.write_text("secret")
+    folder.path.mkdir()
+    os.symlink(outside, folder.path / "link.ovs3d")
+    os.symlink(tmp_path / "nowhere", folder.path / "dangling.ovs3d")
+    os.symlink(folder.path / "loop.ovs3d", folder.path / "loop.ovs3d")
+    for name in ("link.ovs3d", "dangling.ovs3d", "loop.ovs3d"):
+        with pytest.raises(UserError, match="link"):
+            folder.source(name, ".ovs3d")
+        with pytest.raises(UserError, match="link"):
+            folder.target(name, ".ovs3d", True)
+    assert outside.read_text() == "secret"
+
+
+def test_nothing_is_overwritten_unasked(folder):
+    folder.target("a.ply", ".ply", False).write_text("x")
+    with pytest.raises(UserError, match="exists in .*set overwrite"):
+        folder.target("a.ply", ".ply", False)
+    assert folder.target("a.ply", ".ply", True) == folder.path / "a.ply"
+    (folder.path / "b.ply").mkdir()
+    with pytest.raises(UserError, match="is a folder"):
+        folder.target("b.ply", ".ply", True)
+
+
+def test_a_missing_file_names_what_is_there(folder):
+    with pytest.raises(UserError, match="a.ovs3d: no such file in .*there are: none"):
+        folder.source("a.ovs3d", ".ovs3d")
+    folder.target("b.ovs3d", ".ovs3d", False).touch()
+    with pytest.raises(UserError, match="there are: b.ovs3d"):
+        folder.source("a.ovs3d", ".ovs3d")
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be created"):
+        MapFolder(str(tmp_path / "file" / "maps")).target("a.ply", ".ply", False)

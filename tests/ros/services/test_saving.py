@@ -1,0 +1,125 @@
+"""The map is written when the node ends, whatever ends it and wherever it still can be written to."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from helpers import synthetic
+
+pytest.importorskip("rclpy")
+pytest.importorskip("ovs3d_interfaces")
+pytestmark = pytest.mark.ros
+
+from helpers.ros_wire import wire  # noqa: E402, F401
+from rclpy.executors import MultiThreadedExecutor  # noqa: E402
+from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+
+from ovs3d_ros.config import leaves, override  # noqa: E402
+from ovs3d_ros.pipeline import Ovs3d  # noqa: E402
+from ovs3d_ros.ros import session as session_module  # noqa: E402
+from ovs3d_ros.ros.node import MappingNode, serve  # noqa: E402
+from ovs3d_ros.ros.session import Mapping  # noqa: E402
+from ovs3d_ros.types import UserError  # noqa: E402
+
+WAIT = 60.0  # seconds; generous, for machines under load
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+@pytest.fixture(autouse=True)
+def no_warm_up(monkeypatch) -> None:
+    """Compiling takes long and is of no interest here."""
+    monkeypatch.setattr(session_module, "warm_up", lambda pipeline: None)
+
+
+def settings(folder: Path, save_on_exit: str):
+    changes = {"output.save_on_exit": save_on_exit, "map.directory": str(folder / "maps"), "autostart": False}
+    return override(synthetic.make_config(), changes)
+
+
+def feed(mapping: Mapping) -> None:
+    for frame in synthetic.make_frames(3)[:2]:
+        mapping.worker.submit(frame)
+    assert mapping.worker.wait_idle(WAIT)
+
+
+@pytest.fixture
+def make_node(wire, monkeypatch):
+    def make(folder: Path, save_on_exit: str) -> MappingNode:
+        config = settings(folder, save_on_exit)
+        overrides = [Parameter(leaf.path, value=list(v) if isinstance(v, tuple) else v) for leaf, v in leaves(config)]
+        node = MappingNode(context=wire.context, parameter_overrides=overrides)
+        wire.nodes.append(node)
+        return node
+
+    return make
+
+
+def keyframes(path: Path) -> int:
+    return len(Ovs3d.load(path).snapshot().stamps)
+
+
+@pytest.mark.parametrize("place, problem", [
+    ("nowhere/room.ovs3d", "the folder .*nowhere does not exist; create it"), ("", "is a folder; give a file name")])
+def test_a_place_the_map_cannot_be_written_to_is_refused_before_there_is_a_map(wire, tmp_path, place, problem):
+    with pytest.raises(UserError, match=f"output.save_on_exit: .*{problem}"):
+        Mapping(wire.node("mapper"), settings(tmp_path, f"{tmp_path}/{place}"))
+
+
+def test_a_map_that_cannot_be_written_where_it_should_is_written_elsewhere(wire, tmp_path):
+    (tmp_path / "out").mkdir()
+    mapping = Mapping(wire.node("mapper"), settings(tmp_path, f"{tmp_path}/out/room.ovs3d"))
+    feed(mapping)
+    (tmp_path / "out").rmdir()
+    assert mapping.close() is False
+    assert keyframes(tmp_path / "maps" / "rescued.ovs3d") == 2
+
+
+def test_the_map_waits_for_a_frame_that_takes_longer_than_any_patience(wire, tmp_path, monkeypatch):
+    for name in ("STOP_TIMEOUT", "STOP_NOTICE"):
+        monkeypatch.setattr(session_module, name, 0.05, raising=False)
+    mapping = Mapping(wire.node("mapper"), settings(tmp_path, f"{tmp_path}/room.ovs3d"))
+    feed(mapping)
+    entered, opened, add_frame = threading.Event(), threading.Event(), mapping.pipeline.add_frame
+
+    def slow(frame):
+        entered.set()
+        assert opened.wait(WAIT)
+        return add_frame(frame)
+
+    monkeypatch.setattr(mapping.pipeline, "add_frame", slow)
+    mapping.worker.submit(synthetic.make_frames(3)[2])
+    assert entered.wait(WAIT)
+    threading.Timer(0.5, opened.set).start()
+    mapping.close()
+    assert keyframes(tmp_path / "room.ovs3d") == 3
+
+
+def test_a_cleanup_that_cannot_save_keeps_the_map_and_can_be_tried_again(make_node, tmp_path):
+    (tmp_path / "out").mkdir()
+    node = make_node(tmp_path, f"{tmp_path}/out/room.ovs3d")
+    assert node.trigger_configure() == SUCCESS
+    feed(node.mapping)
+    (tmp_path / "out").rmdir()
+    (tmp_path / "maps").touch()  # no folder either
+    assert node.trigger_cleanup() == FAILURE
+    assert "the map could not be saved" in str(node.failure)
+    assert node.trigger_activate() == FAILURE  # nothing would be mapped
+    (tmp_path / "out").mkdir()
+    assert node.trigger_cleanup() == SUCCESS
+    assert keyframes(tmp_path / "out" / "room.ovs3d") == 2 and node.mapping is None
+
+
+@pytest.mark.parametrize("save_on_exit", ["room.ovs3d", ""])
+def test_a_callback_that_breaks_ends_the_node_but_not_without_its_map(wire, make_node, tmp_path, save_on_exit):
+    node = make_node(tmp_path, save_on_exit and f"{tmp_path}/{save_on_exit}")
+    assert node.trigger_configure() == SUCCESS
+    feed(node.mapping)
+    executor = MultiThreadedExecutor(num_threads=2, context=wire.context)
+    executor.add_node(node)
+    node.create_timer(0.01, lambda: [][0])
+    assert serve(node, executor, threading.Event()) == 1
+    executor.shutdown()
+    assert keyframes(tmp_path / (save_on_exit or "maps/rescued.ovs3d")) == 2

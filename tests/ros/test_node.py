@@ -1,0 +1,265 @@
+"""The node and the player as real processes, seen over DDS by a client in this one.
+
+One node maps a small ray-cast scene for the whole module. Its encoder knows colours only (`color_encoder`),
+so that answers can be checked against the spheres' true positions.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+pytest.importorskip("ovs3d_interfaces")
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
+
+from geometry_msgs.msg import Point  # noqa: E402
+from helpers.ros_env import HEIGHT, SPHERES, WIDTH, render, wait_until  # noqa: E402
+from helpers.ros_session import FRAMES, session  # noqa: E402, F401
+
+from ovs3d_interfaces.srv import QueryText  # noqa: E402
+from ovs3d_ros.datasets import open_dataset  # noqa: E402
+from ovs3d_ros.pipeline import Ovs3d  # noqa: E402
+from ovs3d_ros.ros import conversions  # noqa: E402
+from ovs3d_ros.ros.outputs.publishers import LATCHED  # noqa: E402
+
+COLOR_OF_LABEL = {"red ball": 0, "blue ball": 1}
+
+
+def test_before_the_first_frame_there_is_no_map_and_the_reason_is_told(session):
+    assert session.early_answer.error_code == QueryText.Response.NO_MAP
+    assert "no map yet" in session.early_answer.error_msg
+    assert "no publisher on /image, /camera_info, /depth, /pose (0 Hz, reliable)" in session.silence
+    assert "no usable frame: no publisher on /image" in session.node.output()
+
+
+def test_every_frame_arrives(session):
+    assert session.sent == FRAMES
+    message, values = session.client.diagnostic(": input")
+    assert int(values["frames"]) == FRAMES
+    assert int(values["rejected"]) == 0
+    _, mapping = session.client.diagnostic(": mapping")
+    assert (int(mapping["frames_received"]), int(mapping["frames_dropped"])) == (FRAMES, 0)
+    assert int(mapping["keyframes"]) >= 4
+    assert float(mapping["psnr"]) > 15
+
+
+def test_answers_say_what_is_there_where_it_is_and_what_is_not(session):
+    answer = session.client.query("red ball", "blue ball", "purple elephant")
+    assert (answer.error_code, answer.error_msg) == (QueryText.Response.OK, "")
+    assert list(answer.found) == [True, True, False]
+    assert answer.presence[0] > 0.5 > answer.presence[2]
+    assert list(answer.verdict) == [answer.YES, answer.YES, answer.NO] and 0 < answer.observed < 1
+    assert answer.header.frame_id == "map"
+    assert answer.map_version > 0
+    assert 0 < answer.latency_ms < 5000
+    assert {item.label for item in answer.objects} == {"red ball", "blue ball"}
+    for item in answer.objects:
+        center, radius, _ = SPHERES[COLOR_OF_LABEL[item.label]]
+        found = np.array([item.pose.position.x, item.pose.position.y, item.pose.position.z])
+        assert np.linalg.norm(found - center) < radius, item.label
+        assert item.num_gaussians > 0
+        assert item.observed_views > 0
+
+
+def test_the_cloud_of_an_answer_lies_on_the_things_asked_for(session):
+    table = conversions.from_cloud(session.client.query("red ball", "blue ball").cloud)
+    assert table.dtype.names == ("x", "y", "z", "rgb", "label", "instance", "score")
+    for label, (center, radius, _) in enumerate(SPHERES[:2], start=1):
+        points = table[table["label"] == label]
+        distances = np.linalg.norm(np.stack([points["x"], points["y"], points["z"]], -1) - center, axis=-1)
+        assert len(points) > 20
+        assert np.median(distances) == pytest.approx(radius, rel=0.3)
+        assert points["score"].min() > 0.5
+
+
+def test_the_mask_is_that_of_the_newest_view_and_others_can_be_asked_for(session):
+    frames = open_dataset(session.data)
+    answer = session.client.query("red ball")
+    assert len(answer.masks) == 1
+    mask = np.frombuffer(answer.masks[0].data, np.uint8).reshape(HEIGHT, WIDTH)
+    assert iou(mask == 1, red(frames[FRAMES - 1].camtoworld)) > 0.5
+    again = session.client.query(
+        "red ball", mask_stamps=[answer.objects[0].header.stamp, answer.masks[0].header.stamp]
+    )
+    assert again.error_code == QueryText.Response.OK, again.error_msg
+    assert [m.header.stamp for m in again.masks] == [
+        answer.objects[0].header.stamp,
+        answer.masks[0].header.stamp,
+    ]
+
+
+def red(camtoworld: np.ndarray) -> np.ndarray:
+    """Where the red sphere is seen, [H, W] bool."""
+    rgb = render(camtoworld)[0].astype(int)
+    return rgb[..., 0] - rgb[..., 1:].max(-1) > 60
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a & b).sum() / (a | b).sum())
+
+
+def test_argmax_gives_every_point_a_label_and_a_region_limits_it(session):
+    answer = session.client.query(
+        "red ball", "blue ball", "green ball", "grey floor", mode=QueryText.Request.ARGMAX
+    )
+    assert answer.error_code == QueryText.Response.OK
+    assert set(np.unique(conversions.from_cloud(answer.cloud)["label"])) == {1, 2, 3, 4}
+    answer = session.client.query(
+        "grey floor", roi_min=Point(x=0.0, y=-9.0, z=-9.0), roi_max=Point(x=9.0, y=9.0, z=9.0)
+    )
+    assert conversions.from_cloud(answer.cloud)["x"].min() >= 0
+
+
+def test_a_refined_answer_is_there_for_these_prompts_alone(session):
+    plain = session.client.query("red ball", "blue ball", "purple elephant")
+    refined = session.client.query("red ball", "blue ball", "purple elephant", refine=True)
+    assert refined.error_code == QueryText.Response.OK, refined.error_msg
+    assert list(refined.found) == list(plain.found)
+    assert {item.label for item in refined.objects} == {"red ball", "blue ball"}
+    frames = open_dataset(session.data)
+    mask = np.frombuffer(refined.masks[0].data, np.uint8).reshape(HEIGHT, WIDTH)
+    assert iou(mask == 1, red(frames[FRAMES - 1].camtoworld)) > 0.5
+    again = session.client.query("red ball", "blue ball", "purple elephant")
+    assert again.cloud.data == plain.cloud.data, "nothing of it was kept"
+
+
+@pytest.mark.parametrize(
+    "prompts, fields, problem",
+    [
+        ([], {}, "no prompt"),
+        ([""], {}, "empty"),
+        (["  "], {}, "empty"),
+        (["red ball", ""], {}, "prompt 2 is empty"),
+        (["x" * 257], {}, "257 characters"),
+        (["x" * 10_000], {}, "10000 characters"),
+        (["a"] * 65, {}, "65 prompts"),
+        (["a"], {"negatives": ["b"] * 65}, "65 negatives"),
+        (["a"], {"negatives": ["x" * 10_000]}, "10000 characters"),
+        (["a"], {"negatives": [""]}, "empty"),
+        (["a"], {"mode": 9}, "mode 9"),
+        (["a"], {"threshold": float("nan")}, "threshold"),
+        (["a"], {"threshold": 1.5}, "1.5"),
+        (["a"], {"roi_min": Point(x=1.0)}, "roi_min"),
+        (["a"], {"roi_max": Point(x=float("inf"))}, "finite"),
+        (["a"], {"roi_min": Point(z=float("nan"))}, "finite"),
+        (["a"], {"mask_stamps": [conversions.to_time(12.0)]}, "no keyframe at 12.000 s"),
+        (["a"], {"mask_stamps": [conversions.to_time(-12.0)]}, "no keyframe at -12.000 s"),
+        (["a"], {"mask_stamps": [conversions.to_time(12.0)] * 65}, "65 mask_stamps"),
+    ],
+)
+def test_bad_requests_are_refused_with_a_reason(session, prompts, fields, problem):
+    answer = session.client.query(*prompts, **fields)
+    assert answer.error_code == QueryText.Response.BAD_REQUEST
+    assert problem in answer.error_msg
+    assert "\n" not in answer.error_msg and len(answer.error_msg) < 500
+    assert not answer.objects and not answer.masks and not answer.cloud.data
+
+
+def test_late_subscribers_get_the_clouds_and_the_label_map(session):
+    answer = session.client.query("red ball", "purple elephant")
+    cloud = session.client.receive("/ovs3d/map_cloud", conversions.PointCloud2, LATCHED)
+    assert [f.name for f in cloud.fields] == ["x", "y", "z", "rgb"]
+    assert cloud.header.frame_id == "map"
+    points = conversions.from_cloud(cloud)
+    assert len(points) > 500
+    assert np.isfinite(points["x"]).all()
+    table = conversions.from_cloud(
+        session.client.receive("/ovs3d/query_cloud", conversions.PointCloud2, LATCHED)
+    )
+    assert table.dtype.names == ("x", "y", "z", "rgb", "label", "instance", "score")
+    assert set(np.unique(table["label"])) == {0, 1}
+    labels = json.loads(session.client.receive("/ovs3d/label_map", conversions.String, LATCHED).data)
+    assert [entry["prompt"] for entry in labels["labels"]] == ["red ball", "purple elephant"]
+    assert labels["map_version"] == answer.map_version
+
+
+def test_segmentation_topics_fit_the_image_they_belong_to(session):
+    session.client.query("red ball")
+    kinds = {
+        "label": conversions.Image,
+        "score": conversions.Image,
+        "overlay": conversions.Image,
+        "camera_info": conversions.CameraInfo,
+    }
+    for name, kind in kinds.items():
+        session.client.listen(f"/ovs3d/segmentation/{name}", kind, 1)
+    time.sleep(1.0)  # let discovery finish, then make the node draw for all four
+    session.client.query("red ball")
+    wait_until(
+        lambda: (
+            len(
+                {
+                    session.client.newest[t].header.stamp.nanosec
+                    for t in session.client.newest
+                    if "segmentation" in t
+                }
+            )
+            == 1
+            and sum("segmentation" in t for t in session.client.newest) == 4
+        ),
+        20,
+        lambda: str(list(session.client.newest)),
+    )
+    label, score, overlay, info = (session.client.newest[f"/ovs3d/segmentation/{name}"] for name in kinds)
+    assert (label.encoding, score.encoding, overlay.encoding) == ("mono8", "32FC1", "rgb8")
+    assert {(m.width, m.height) for m in (label, score, overlay, info)} == {(WIDTH, HEIGHT)}
+    mask = np.frombuffer(label.data, np.uint8).reshape(HEIGHT, WIDTH) == 1
+    assert iou(mask, red(open_dataset(session.data)[FRAMES - 1].camtoworld)) > 0.5
+    assert np.frombuffer(score.data, np.float32).reshape(HEIGHT, WIDTH)[mask].min() > 0.5
+
+
+def test_queries_are_answered_while_frames_come_in(session):
+    received = session.client.value(": mapping", "frames_received")
+    player = threading.Thread(target=session.play, args=("--rate", "4"))
+    player.start()
+    versions, latencies = [], []
+    while player.is_alive():
+        answer = session.client.query("red ball")
+        assert answer.error_code == QueryText.Response.OK
+        versions.append(answer.map_version)
+        latencies.append(answer.latency_ms)
+    player.join()
+    assert versions == sorted(versions)
+    assert versions[-1] > versions[0]
+    assert len(versions) >= 5
+    wait_until(lambda: session.client.value(": mapping", "frames_received") == received + FRAMES, 20)
+
+
+def test_garbage_is_counted_and_the_map_survives(session):
+    node = session.client.node
+    publishers = {
+        "image": node.create_publisher(conversions.Image, "/image", 10),
+        "camera_info": node.create_publisher(conversions.CameraInfo, "/camera_info", 10),
+        "pose": node.create_publisher(conversions.PoseStamped, "/pose", 10),
+    }
+    wait_until(lambda: all(p.get_subscription_count() for p in publishers.values()), 20)
+    before = session.client.value(": input", "rejected")
+    header = conversions.to_header(time.time(), "map")
+    pose = conversions.to_pose(np.eye(4))
+    pose.orientation.w = float("nan")
+    publishers["pose"].publish(conversions.PoseStamped(header=header, pose=pose))
+    publishers["image"].publish(conversions.Image(encoding="rgb8", height=7, width=7, step=1))
+    publishers["camera_info"].publish(conversions.CameraInfo(header=header, width=5, height=5))
+    wait_until(
+        lambda: session.client.value(": input", "rejected") >= before + 3,
+        20,
+        lambda: str(session.client.diagnostic(": input")),
+    )
+    assert session.client.diagnostic(": input")[0].startswith(("rejected: /", "no usable frame"))
+    assert session.client.query("red ball").found == [True]
+    session.play("--rate", "4")
+    assert session.node.child.poll() is None
+
+
+def test_sigint_ends_the_node_cleanly_and_writes_the_map(session):
+    found = session.client.query("red ball").found
+    assert session.node.stop(signal.SIGINT) == 0, session.node.output()
+    assert "Traceback" not in session.node.output()
+    restored = Ovs3d.load(session.saved)
+    assert list(restored.query(["red ball"]).found) == list(found)

@@ -1,0 +1,308 @@
+"""Lifting: against weights written out pixel by pixel, and against naive loops over crops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import synthetic
+
+from ovs3d_ros.config import Config, LiftConfig
+from ovs3d_ros.geometry import camera_tensors
+from ovs3d_ros.mapping.gaussians import Gaussians
+from ovs3d_ros.rasterize import make_rasterizer, reference
+from ovs3d_ros.semantics.codec import CodecFitter, FeatureCodec
+from ovs3d_ros.semantics.lift import Lifter, agreement, fuse_scales, pixel_codes
+from ovs3d_ros.types import CropTable, Keyframe
+
+DIM, CODE = 20, 8
+RASTERIZER = make_rasterizer("cpu", 1)
+
+
+def random_codec(seed: int = 0) -> FeatureCodec:
+    fitter = CodecFitter(DIM, CODE)
+    fitter.add(torch.randn(100, DIM, generator=torch.Generator().manual_seed(seed)) + 1)
+    return fitter.fit()
+
+
+def crop_table(boxes, scales=None, num_scales: int = 1, seed: int = 0) -> CropTable:
+    boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+    embeddings = torch.randn(len(boxes), DIM, generator=torch.Generator().manual_seed(seed)) + 1
+    return CropTable(boxes, torch.zeros(len(boxes), dtype=torch.int64) if scales is None else scales, embeddings,
+                     num_scales)
+
+
+def naive_pixel_features(table: CropTable, codec: FeatureCodec, width: int, height: int, scale: int) -> torch.Tensor:
+    """Unit mean of the unit embeddings of the crops that contain the pixel's centre, one pixel at a time."""
+    unit = codec.decode(codec.encode(F.normalize(table.embeddings, dim=-1)))
+    features = torch.zeros(height, width, DIM)
+    for v in range(height):
+        for u in range(width):
+            x, y = (u + 0.5) / width, (v + 0.5) / height
+            inside = [i for i, (left, top, right, bottom) in enumerate(table.boxes.tolist())
+                      if left <= x < right and top <= y < bottom and table.scales[i] == scale]
+            if inside:
+                features[v, u] = F.normalize(unit[inside].mean(0), dim=0)
+    return features
+
+
+def test_crops_are_averaged_over_the_pixels_they_cover() -> None:
+    rng = np.random.default_rng(0)
+    low, size = rng.uniform(-0.1, 0.9, (60, 2)), rng.uniform(0.02, 0.5, (60, 2))
+    boxes = np.concatenate([low, low + size], 1).clip(0, 1)
+    boxes = np.concatenate([boxes, [[0, 0, 1, 0.3], [0.7, 0, 1, 1], [0.5, 0.5, 0.5, 0.9]]])  # borders; an empty one
+    scales = torch.from_numpy(rng.integers(0, 3, len(boxes)))
+    table, codec = crop_table(boxes, scales, 3), random_codec()
+    codes = pixel_codes(table, codec, 17, 13)
+    assert codes.shape == (3, 13, 17, codec.dim)
+    for scale in range(3):
+        expected = naive_pixel_features(table, codec, 17, 13, scale)
+        torch.testing.assert_close(codec.decode(codes[scale]), expected, atol=2e-4, rtol=0)
+
+
+def test_pixels_outside_all_crops_have_no_feature() -> None:
+    table, codec = crop_table([[0.25, 0.25, 0.75, 0.75]]), random_codec()
+    codes = pixel_codes(table, codec, 8, 8)[0]
+    inside = torch.zeros(8, 8, dtype=torch.bool)
+    inside[2:6, 2:6] = True
+    assert (codes[~inside] == 0).all()
+    torch.testing.assert_close(codec.norm(codes[inside]), torch.ones(16), atol=1e-5, rtol=0)
+
+
+def test_many_overlapping_crops_leave_no_ghosts_behind() -> None:
+    """Difference arrays subtract what they added; rounding must not leave features where no crop is."""
+    table, codec = crop_table(np.tile([[0.0, 0.0, 0.5, 0.5]], (3000, 1)), seed=3), random_codec()
+    codes = pixel_codes(table, codec, 40, 40)[0]
+    assert (codes[:20, :20, -1] != 0).all()
+    assert (codes[20:] == 0).all() and (codes[:, 20:] == 0).all()
+
+
+def test_a_dense_map_is_interpolated_between_cell_centres() -> None:
+    rows, columns, width, height = 3, 4, 16, 12
+    left, top = np.meshgrid(np.arange(columns) / columns, np.arange(rows) / rows)
+    boxes = np.stack([left, top, left + 1 / columns, top + 1 / rows], -1).reshape(-1, 4)
+    table, codec = crop_table(boxes), random_codec()
+    table.grid = (rows, columns)
+    codes = pixel_codes(table, codec, width, height)
+    assert codes.shape == (1, height, width, codec.dim)
+    unit = codec.decode(codec.encode(F.normalize(table.embeddings, dim=-1))).view(rows, columns, DIM).numpy()
+    for v in range(height):
+        for u in range(width):
+            x = np.clip((u + 0.5) / width * columns - 0.5, 0, columns - 1)
+            y = np.clip((v + 0.5) / height * rows - 0.5, 0, rows - 1)
+            c, r = min(int(x), columns - 2), min(int(y), rows - 2)
+            fx, fy = x - c, y - r
+            feature = ((1 - fy) * ((1 - fx) * unit[r, c] + fx * unit[r, c + 1])
+                       + fy * ((1 - fx) * unit[r + 1, c] + fx * unit[r + 1, c + 1]))
+            feature /= np.linalg.norm(feature)
+            np.testing.assert_allclose(codec.decode(codes[0, v, u]).numpy(), feature, atol=1e-5)
+
+
+def scene_gaussians(count: int = 40, seed: int = 0) -> Gaussians:
+    """Random Gaussians in front of the test camera at the origin, which looks along +z."""
+    generator = torch.Generator().manual_seed(seed)
+    g = Gaussians(Config().train, 0, "cpu")
+    means = torch.rand(count, 3, generator=generator) * torch.tensor([2.0, 1.5, 1.0]) + torch.tensor([-1.0, -0.75, 2.0])
+    g.insert(means, torch.rand(count, 3, generator=generator), torch.full((count,), 0.12), 0.7)
+    return g
+
+
+def keyframe(index: int, table: CropTable, x: float = 0.0, size: tuple[int, int] = (24, 18)) -> Keyframe:
+    pose = np.eye(4)
+    pose[0, 3] = x
+    camera = synthetic.make_camera(*size)
+    return Keyframe(index, float(index), f"k{index}", torch.zeros(size[1], size[0], 3, dtype=torch.uint8), camera, pose, None, table)
+
+
+def crops_of_two_kinds(rank: int) -> tuple[CropTable, CropTable]:
+    """Tables whose embeddings vary in `rank` directions each, none of the one in those of the other."""
+    basis = torch.linalg.qr(torch.randn(DIM, DIM, generator=torch.Generator().manual_seed(0)))[0]
+    tables = random_crops(0), random_crops(1)
+    for table, first in zip(tables, (0, 5)):
+        table.embeddings = table.embeddings[:, :rank] @ basis[first:first + rank] + basis[4]
+    return tables
+
+
+def random_crops(seed: int, num_scales: int = 2) -> CropTable:
+    rng = np.random.default_rng(seed)
+    low = rng.uniform(-0.2, 0.8, (50, 2))
+    boxes = np.concatenate([low, low + rng.uniform(0.2, 0.6, (50, 2))], 1).clip(0, 1)
+    boxes[:num_scales] = [0, 0, 1, 1]
+    scales = torch.arange(50) % num_scales
+    return crop_table(boxes, scales, num_scales, seed)
+
+
+def weights_by_one_hot_colors(g: Gaussians, frame: Keyframe) -> torch.Tensor:
+    """w_i(p) of every Gaussian and pixel [H, W, N]: each Gaussian is rendered in a colour of its own."""
+    a = {name: t.detach().double() for name, t in g.activated().items()}
+    viewmats, Ks = camera_tensors(frame.camera, frame.camtoworld, "cpu")
+    image, _ = reference.rasterize(a["means"], a["quats"], a["scales"], a["opacities"], torch.eye(len(g)).double(),
+                                   viewmats.double(), Ks.double(), frame.camera.width, frame.camera.height)
+    return image[0]
+
+
+def test_lift_is_the_weighted_sum_written_out() -> None:
+    g, lifter = scene_gaussians(), Lifter(LiftConfig(image_size=64, residual=1.0), CODE)  # one codec throughout
+    frames = [keyframe(0, random_crops(0)), keyframe(1, random_crops(1), x=0.3)]
+    for frame in frames:
+        lifter.lift(frame, g, RASTERIZER)
+    numerators, weight = torch.zeros(len(g), 2, DIM).double(), torch.zeros(len(g)).double()
+    peak, views = torch.zeros(len(g)).double(), torch.zeros(len(g))
+    for frame in frames:
+        w = weights_by_one_hot_colors(g, frame)
+        for scale in range(2):
+            phi = lifter.codec.decode(pixel_codes(frame.crops, lifter.codec, 24, 18)[scale]).double()
+            numerators[:, scale] += torch.einsum("vun,vud->nd", w, phi)
+        weight += w.sum((0, 1))
+        peak = torch.maximum(peak, w.amax((0, 1)))
+        views += w.sum((0, 1)) > 1e-3
+    stats = g.stats
+    assert weight.max() > 5 and (weight > 0).sum() > 30
+    torch.testing.assert_close(lifter.codec.decode(stats["numerators"]).double(), numerators, atol=2e-3, rtol=1e-3)
+    torch.testing.assert_close(stats["weight"].double(), weight, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(stats["max_weight"].double(), peak, atol=1e-4, rtol=1e-3)
+    assert torch.equal(stats["views"], views)
+
+
+def test_constant_features_are_recovered_and_agree_fully() -> None:
+    g, lifter = scene_gaussians(), Lifter(LiftConfig(image_size=64), CODE)
+    boxes = np.array([[0, 0, 1, 1], [0, 0, 1, 0.5]])
+    table = crop_table(boxes)
+    table.embeddings[1] = 3 * table.embeddings[0]  # one direction, two lengths
+    for index in range(3):
+        lifter.lift(keyframe(index, table, x=0.2 * index), g, RASTERIZER)
+    seen = g.stats["weight"] > 0.01
+    fused = fuse_scales(g.stats["numerators"], torch.zeros(len(g), 1), lifter.codec)
+    expected = F.normalize(table.embeddings[:1], dim=-1)
+    torch.testing.assert_close(lifter.codec.decode(fused[seen]), expected.expand(int(seen.sum()), -1),
+                               atol=1e-3, rtol=0)
+    agreed = agreement(g.stats["numerators"], g.stats["weight"], lifter.codec)
+    torch.testing.assert_close(agreed[seen], torch.ones(int(seen.sum())), atol=2e-3, rtol=0)
+    assert (fused[g.stats["weight"] == 0] == 0).all()
+
+
+def test_disagreeing_views_lower_the_agreement() -> None:
+    g, lifter = scene_gaussians(), Lifter(LiftConfig(image_size=64), CODE)
+    a, b = (crop_table([[0, 0, 1, 1], [0, 0, 1, 1]]) for _ in range(2))
+    a.embeddings[:], b.embeddings[:] = F.one_hot(torch.tensor(0), DIM).float(), F.one_hot(torch.tensor(1), DIM).float()
+    b.embeddings[1] = F.one_hot(torch.tensor(2), DIM).float()
+    lifter.lift(keyframe(0, a), g, RASTERIZER)
+    seen = g.stats["weight"] > 0.01
+    assert agreement(g.stats["numerators"], g.stats["weight"], lifter.codec)[seen].min() > 0.99
+    lifter.lift(keyframe(1, b), g, RASTERIZER)
+    # Two equal shares of (1, 0, 0) and (0, 1, 1) / sqrt(2) blend to length 1 / sqrt(2).
+    agreed = agreement(g.stats["numerators"], g.stats["weight"], lifter.codec)[seen]
+    torch.testing.assert_close(agreed, torch.full_like(agreed, 0.5**0.5), atol=5e-3, rtol=0)
+
+
+def test_fused_scales_are_the_softmax_blend_of_unit_features() -> None:
+    codec = random_codec()
+    numerators = codec.encode(torch.randn(6, 3, DIM) + 1) * torch.tensor([1.0, 20.0, 0.3])[:, None]
+    selection = torch.randn(6, 3)
+    unit = F.normalize(codec.decode(numerators), dim=-1)
+    expected = F.normalize((torch.softmax(selection, -1)[..., None] * unit).sum(1), dim=-1)
+    torch.testing.assert_close(codec.decode(fuse_scales(numerators, selection, codec)), expected, atol=1e-5, rtol=0)
+    sharp = fuse_scales(numerators, torch.tensor([0.0, 50.0, 0.0]).expand(6, 3), codec)
+    torch.testing.assert_close(codec.decode(sharp), unit[:, 1], atol=1e-5, rtol=0)
+
+
+def test_decay_forgets_what_is_seen_again_and_keeps_the_rest() -> None:
+    g = scene_gaussians()
+    with torch.no_grad():
+        g.params["means"][0] = torch.tensor([0.0, 0.0, -5.0])  # behind every camera
+    lifter = Lifter(LiftConfig(image_size=64, decay=0.5), CODE)
+    lifter.lift(keyframe(0, random_crops(0)), g, RASTERIZER)
+    first = g.stats["weight"].clone()
+    g.stats["weight"][0], first[0] = 7.0, 7.0
+    numerators = g.stats["numerators"].clone()
+    lifter.lift(keyframe(1, random_crops(0)), g, RASTERIZER)
+    seen = first > 1e-2
+    seen[0] = False
+    torch.testing.assert_close(g.stats["weight"][seen], 1.5 * first[seen], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(g.stats["numerators"][seen], 1.5 * numerators[seen], rtol=1e-3, atol=1e-3)
+    assert g.stats["weight"][0] == 7.0
+
+
+def test_refit_of_the_codec_keeps_what_was_lifted() -> None:
+    g, lifter = scene_gaussians(), Lifter(LiftConfig(image_size=64, residual=0.1), 12)
+    first, second = crops_of_two_kinds(4)
+    lifter.lift(keyframe(0, first), g, RASTERIZER)
+    before, codec = lifter.codec.decode(g.stats["numerators"]), lifter.codec
+    far = keyframe(1, second, x=50.0)  # sees nothing, but brings new words
+    lifter.lift(far, g, RASTERIZER)
+    assert lifter.codec is not codec
+    assert lifter.codec.residual(second.embeddings) < 1e-3 < codec.residual(second.embeddings)
+    torch.testing.assert_close(lifter.codec.decode(g.stats["numerators"]), before, atol=2e-3, rtol=1e-3)
+
+
+def test_a_loaded_codec_is_refitted_without_forgetting_what_it_held() -> None:
+    """The embeddings behind a loaded map are gone; its Gaussians must speak for them when new words come."""
+    g, lifter = scene_gaussians(), Lifter(LiftConfig(image_size=64), 12)
+    first, second = crops_of_two_kinds(4)
+    lifter.lift(keyframe(0, first), g, RASTERIZER)
+    before = lifter.codec.decode(g.stats["numerators"])
+    loaded = Lifter(LiftConfig(image_size=64, residual=0.1), 12)
+    loaded.codec = lifter.codec
+    loaded.lift(keyframe(0, second, x=50.0), g, RASTERIZER)  # sees nothing, but brings new words
+    assert loaded.codec.residual(second.embeddings) < 1e-3
+    torch.testing.assert_close(loaded.codec.decode(g.stats["numerators"]), before, atol=5e-3, rtol=1e-3)
+
+
+def test_known_embeddings_do_not_refit_the_codec() -> None:
+    g, lifter = scene_gaussians(), Lifter(LiftConfig(image_size=64), CODE)
+    table = random_crops(0)
+    table.embeddings = table.embeddings[:, :3] @ torch.randn(3, DIM) + 1  # well inside the code's rank
+    lifter.lift(keyframe(0, table), g, RASTERIZER)
+    codec = lifter.codec
+    for index in range(1, 4):
+        lifter.lift(keyframe(index, table), g, RASTERIZER)
+    assert lifter.codec is codec
+
+
+def test_relifting_replaces_the_evidence_only_when_it_is_complete() -> None:
+    g, lifter = scene_gaussians(), Lifter(LiftConfig(image_size=64), CODE)
+    frames = [keyframe(i, random_crops(i), x=0.2 * i) for i in range(3)]
+    for frame in frames:
+        lifter.lift(frame, g, RASTERIZER)
+    old = {name: g.stats[name].clone() for name in ("numerators", "weight", "views")}
+    with torch.no_grad():
+        g.params["means"][:, 0] += 0.4  # training moved them
+    lifting = lifter.relift(frames, g, RASTERIZER)
+    next(lifting)
+    assert all(torch.equal(g.stats[name], old[name]) for name in old)
+    g.keep(torch.arange(len(g)) != 3)  # Gaussians may go in between
+    for _ in lifting:
+        pass
+    fresh = Lifter(LiftConfig(image_size=64), CODE)
+    fresh.codec, fresh._fitted_on = lifter.codec, {0, 1, 2}
+    expected = {name: g.stats[name].clone() for name in old}
+    for name in list(g.stats):
+        del g.stats[name]
+    for frame in frames:
+        fresh.lift(frame, g, RASTERIZER)
+    # All but the first keyframe, which was lifted before Gaussian 3 went, see the same scene.
+    assert (expected["weight"] - g.stats["weight"]).abs().max() < 0.2 * g.stats["weight"].max()
+    assert not torch.allclose(expected["weight"], old["weight"][torch.arange(len(old["weight"])) != 3], atol=0.5)
+
+
+def test_relifting_fits_the_codec_on_all_keyframes() -> None:
+    """The first keyframes chose the codec; what came later within `residual` would be cut short for good."""
+    g, lifter = scene_gaussians(), Lifter(LiftConfig(image_size=64, residual=1.0), 6)
+    first, second = crops_of_two_kinds(2)
+    frames = [keyframe(0, first), keyframe(1, second)]
+    for frame in frames:
+        lifter.lift(frame, g, RASTERIZER)
+    early = lifter.codec
+    for _ in lifter.relift(frames, g, RASTERIZER):
+        assert lifter.codec is early  # queries meanwhile read the old sums
+    assert lifter.codec.residual(second.embeddings) < 1e-3 < early.residual(second.embeddings)
+    assert g.stats["numerators"].shape[-1] == lifter.codec.dim
+
+
+@pytest.mark.parametrize("image_size", [12, 24])
+def test_weight_counts_pixels_of_the_lifted_view(image_size: int) -> None:
+    g, lifter = scene_gaussians(), Lifter(LiftConfig(image_size=image_size), CODE)
+    lifter.lift(keyframe(0, random_crops(0)), g, RASTERIZER)
+    total = float(g.stats["weight"].sum())
+    assert 0.3 * image_size**2 * 0.75 < total <= image_size**2 * 0.75  # the sum over pixels of alpha

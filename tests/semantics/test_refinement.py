@@ -1,0 +1,222 @@
+"""Refinement: it repairs what is wrong with a map's labels, and it says so where it cannot."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from helpers import synthetic
+from helpers.color_encoder import ColorEncoder
+
+from ovs3d_ros.config import override
+from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.semantics.class_field import completed, make_field, refined_answer, vocabulary_indices
+from ovs3d_ros.semantics.refinement import Refinement, choose_check_views, spread
+from ovs3d_ros.types import CropTable, RefinedField, UserError
+
+NAMES = ["red box", "green box", "blue box", "grey wall"]
+CLASS_OF_COLOR = {"red box": 1, "green box": 2, "blue box": 3, "grey wall": 0}
+PATCHES = {"dino.model": "helpers.color_encoder:ColorPatches", "refine.background": ("object",)}
+BLUR = 0.1  # longer image sides
+FRAMES = synthetic.make_frames(9)
+
+
+def build(**settings) -> Ovs3d:
+    return synthetic.build_map(FRAMES[::2], **(PATCHES | settings))
+
+
+def corrupt(pipeline: Ovs3d, share: float) -> None:
+    """Gives random Gaussians the lifted features of other random ones."""
+    stats = pipeline.mapper.gaussians.stats
+    generator = torch.Generator().manual_seed(0)
+    count = len(stats["weight"])
+    chosen = torch.randperm(count, generator=generator)[: int(share * count)]
+    stats["numerators"] = stats["numerators"].clone()
+    directions = stats["numerators"] / stats["weight"].clamp_min(1e-6)[:, None, None]
+    source = torch.randint(count, (len(chosen),), generator=generator)
+    stats["numerators"][chosen] = directions[source] * stats["weight"][chosen, None, None]
+
+
+def accuracy(pipeline: Ovs3d) -> float:
+    """Share of right pixels of an argmax over the names, at views the map has not seen."""
+    snapshot = pipeline.snapshot()
+    result = pipeline.query(NAMES, mode="argmax", snapshot=snapshot)
+    numbers = np.array([-1] + [CLASS_OF_COLOR[name] for name in NAMES])
+    right = [numbers[pipeline.render_labels(result, f.camera, f.camtoworld, snapshot, mode="argmax")[0]] == f.labels
+             for f in FRAMES[1::2]]
+    return float(np.mean(right))
+
+
+def test_corrupted_labels_are_repaired_and_the_check_agrees() -> None:
+    pipeline = build()
+    clean = accuracy(pipeline)
+    corrupt(pipeline, 0.4)
+    before = accuracy(pipeline)
+    steps = list(pipeline.refine(NAMES, FRAMES[1::2]))
+    after = accuracy(pipeline)
+    assert before < clean - 0.03 and after > before + 0.7 * (clean - before)
+    assert {step.stage for step in steps} == {"sharpening", "aligning", "checking", "done"}
+    assert all(0 <= step.step <= step.total for step in steps)
+    assert steps[-1].kept and steps[-1].figures["checked"] == 4
+    old, new = steps[-1].figures["before"], steps[-1].figures["after"]
+    assert new["objective"] < old["objective"] and new["attract"] < 0.3 * old["attract"]
+    assert new["rda"] < 1.05 * old["rda"], "the wrong labels are of single Gaussians, which a view hardly shows"
+    weights = pipeline.config.refine
+    for figures in (old, new):
+        parts = figures["rda"] + weights.attract * figures["attract"] + weights.repel * figures["repel"]
+        assert figures["objective"] == pytest.approx(parts) and figures["repel"] < 0 < figures["attract"]
+    corrupt(pipeline, 0.4)
+    pipeline.config = override(pipeline.config, {"refine.divergence": "kl"})
+    pipeline.refinement = Refinement(pipeline.config, pipeline.rasterizer, pipeline.clip, pipeline.encode_text, "cpu")
+    *_, last = pipeline.refine(NAMES, FRAMES[1::2])
+    assert last.kept and last.figures["before"]["attract"] > 2 * old["attract"], "KL has no upper bound"
+
+
+class ShortSighted(ColorEncoder):
+    """Sees every cell together with its surroundings, as cells of a CLIP do."""
+
+    name = "tests/short-sighted"
+
+    def encode_image(self, image: np.ndarray) -> CropTable:
+        return super().encode_image(cv2.GaussianBlur(image, (0, 0), BLUR * max(image.shape)))
+
+
+def test_sharpening_gives_things_back_what_a_blurred_encoder_lent_to_their_surroundings() -> None:
+    alone = {"clip.model": f"{__name__}:ShortSighted", "refine.strength": 0.0, "refine.sharpen_radius": BLUR}
+    blurred, sharpened = (build(**alone, **{"refine.sharpen_steps": steps}) for steps in (0, 3))
+    for pipeline in (blurred, sharpened):
+        assert list(pipeline.refine(NAMES))[-1].kept
+    assert accuracy(blurred) < 0.9 and accuracy(sharpened) > accuracy(blurred) + 0.04
+
+
+def test_a_refinement_that_blurs_everything_is_refused_and_the_old_field_stays() -> None:
+    pipeline = build(**{"refine.normal_scale": 10.0, "refine.color_scale": 1e4, "refine.strength": 1e5})
+    before = accuracy(pipeline)
+    last = list(pipeline.refine(NAMES, FRAMES[1::2]))[-1]
+    assert not last.kept and "no better" in last.message
+    assert pipeline.snapshot().refined is None and accuracy(pipeline) == before
+
+
+def test_without_images_nothing_is_checked_and_that_is_said() -> None:
+    pipeline = build()
+    last = list(pipeline.refine(NAMES))[-1]
+    assert last.kept and "not checked" in last.message and pipeline.snapshot().refined.names == tuple(NAMES)
+
+
+def test_cancelling_leaves_no_trace_and_growth_keeps_the_field(tmp_path) -> None:
+    pipeline = build()
+    run = pipeline.refine(NAMES)
+    next(run)
+    run.close()
+    assert pipeline.snapshot().refined is None and "refined_row" not in pipeline.mapper.gaussians.stats
+    run = pipeline.refine(NAMES)
+    next(run)
+    g = pipeline.mapper.gaussians
+    g.keep(torch.arange(len(g)) % 5 != 0)  # while it refines, Gaussians go ...
+    g.insert(torch.rand(50, 3), torch.rand(50, 3), torch.full((50,), 0.02), 0.5)  # ... and come
+    for _ in run:
+        pass
+    held = pipeline.snapshot().refined.probabilities
+    assert len(held) == len(g)
+    undisturbed = build()
+    for _ in undisturbed.refine(NAMES):
+        pass
+    alone = undisturbed.snapshot().refined.probabilities
+    torch.testing.assert_close(held[:-50], alone[torch.arange(len(alone)) % 5 != 0], atol=1e-3, rtol=0)
+    torch.testing.assert_close(held.sum(-1), torch.ones(len(g)), atol=1e-3, rtol=0)
+    assert held[:-50].amax(-1).mean() > 0.8
+    pipeline.save(tmp_path / "m.ovs3d")
+    again = Ovs3d.load(tmp_path / "m.ovs3d")
+    torch.testing.assert_close(again.snapshot().refined.probabilities, held, atol=2e-3, rtol=0)
+    pipeline.reset()
+    assert pipeline.snapshot().refined is None
+
+
+def test_gaussians_that_came_while_it_refined_take_no_other_ones_row() -> None:
+    pipeline = build()
+    g = pipeline.mapper.gaussians
+    run = pipeline.refinement.run(NAMES, pipeline.snapshot(), g, ())
+    next(run)
+    g.insert(torch.rand(50, 3), torch.rand(50, 3), torch.full((50,), 0.02), 0.5)
+    while True:
+        try:
+            next(run)
+        except StopIteration as end:
+            rows = end.value.probabilities
+            break
+    assert len(rows) == len(g) and bool((rows[-50:] == 0).all()) and bool((rows[:-50].sum(-1) > 0.99).all())
+
+
+def test_a_query_can_refine_for_itself_and_other_names_stay_with_the_lift() -> None:
+    pipeline = build()
+    corrupt(pipeline, 0.3)
+    snapshot = pipeline.snapshot()
+    lifted = pipeline.query(NAMES, mode="argmax", snapshot=snapshot)
+    result = pipeline.query(NAMES, mode="argmax", snapshot=snapshot, refine=True)
+    assert lifted.field is None and result.field.names == tuple(NAMES) and snapshot.refined is None
+    assert (result.labels != lifted.labels).float().mean() > 0.1
+    list(pipeline.refine(NAMES))
+    refined = pipeline.snapshot()
+    assert pipeline.query(NAMES[:2], snapshot=refined, refine=True).field is refined.refined, "known already"
+    wider = pipeline.query(["red thing"], snapshot=refined, refine=True).field
+    assert wider.names == ("red thing", *NAMES)
+
+
+def test_a_relevancy_answer_puts_the_draw_at_the_threshold() -> None:
+    probabilities = torch.tensor([[0.4, 0.4, 0.2], [0.7, 0.2, 0.1], [0.1, 0.8, 0.1]])
+    cosines, scores = torch.zeros(3, 2), torch.full((3, 2), 0.3)
+    ranking, relevancy = refined_answer(probabilities, np.array([0, -1]), cosines, scores, 0.6)
+    assert relevancy[0, 0] == pytest.approx(0.6)
+    assert relevancy[1, 0] > 0.6 > relevancy[2, 0]
+    assert (relevancy[:, 1] == 0.3).all() and (ranking[:, 0] == probabilities[:, 0]).all()
+    assert (refined_answer(probabilities, np.array([0, -1]), cosines, scores * 0, 0.6)[1] == 0).all()
+    flat = torch.full((3, 8), 1 / 8)
+    assert (refined_answer(flat, np.array([0, -1]), cosines, scores, 0.6)[1][:, 0] < 0.4).all(), "nothing fits"
+
+
+def test_which_names_the_field_answers() -> None:
+    field = RefinedField(("a", "b"), ("object",), torch.eye(3), 0.03, torch.zeros(0, 3))
+    assert vocabulary_indices(field, ["b", "c"], None, "relevancy").tolist() == [1, -1]
+    assert vocabulary_indices(field, ["b", "c"], None, "argmax").tolist() == [-1, -1]
+    assert vocabulary_indices(field, ["b", "a"], None, "argmax").tolist() == [1, 0]
+    assert vocabulary_indices(field, ["b"], ["x"], "relevancy").tolist() == [-1]
+    assert vocabulary_indices(field, ["object"], None, "relevancy").tolist() == [-1]
+    assert vocabulary_indices(None, ["b"], None, "relevancy").tolist() == [-1]
+
+
+def test_new_gaussians_have_the_lifted_distribution() -> None:
+    snapshot = build().snapshot()
+    field = RefinedField(("a", "b"), (), torch.eye(2, 16), 0.03, torch.zeros(snapshot.num_gaussians, 2))
+    field.probabilities[0, 1] = 1.0
+    full = completed(field, snapshot.codes, snapshot.codec).probabilities
+    assert full[0].tolist() == [0.0, 1.0]
+    torch.testing.assert_close(full.sum(-1), torch.ones(len(full)))
+
+
+def test_check_views_are_those_the_map_has_not_seen() -> None:
+    poses = np.stack([f.camtoworld for f in FRAMES])
+    assert choose_check_views(poses, poses[::2], 10) == [1, 3, 5, 7]
+    assert choose_check_views(poses, poses[::2], 2) == [1, 7]
+    assert choose_check_views(poses, poses, 3) == [0, 4, 8]
+    with pytest.raises(UserError, match="keyframe"):
+        choose_check_views(poses, poses + np.eye(4)[3] * 0 + 1.0, 3)
+    assert spread(0, 3) == [] and spread(2, 5) == [0, 1]
+
+
+def test_bad_names_and_empty_maps_are_refused() -> None:
+    pipeline = build()
+    for names, word in (([], "no class"), (["a", " "], "empty"), (["object"], "two at least")):
+        with pytest.raises(UserError, match=word):
+            list(pipeline.refine(names))
+    with pytest.raises(UserError, match="no language features"):
+        list(Ovs3d(dataclasses.replace(pipeline.config)).refine(NAMES))
+
+
+def test_a_background_word_given_twice_counts_once() -> None:
+    pipeline = build()
+    config = dataclasses.replace(pipeline.config.refine, background=("object", "stuff", "object"))
+    field = make_field(NAMES, config, pipeline.encode_text, pipeline.snapshot())
+    assert field.background == ("object", "stuff") and field.probabilities.shape[1] == len(NAMES) + 2

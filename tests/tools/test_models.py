@@ -1,0 +1,196 @@
+"""What the training data of the bundled CLIP promises: recoloured things, and pairs that are never shown."""
+
+import colorsys
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+
+
+@pytest.fixture(autouse=True)
+def tools_on_path(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(TOOLS / "models"), str(TOOLS / "world"), *sys.path])
+
+
+def _srgb(linear: np.ndarray) -> np.ndarray:
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+def test_recolour_repaints_the_thing_and_keeps_its_shading_and_grey_parts():
+    import recolour
+
+    shading = np.linspace(0.3, 1.0, 32)[:, None, None] * np.ones((32, 48, 1))
+    image = np.round(255 * _srgb(shading * recolour.sample("red", np.random.default_rng(0)))).astype(np.uint8)
+    image[:, 16:32] = 128  # a steel handle
+    image[:, 32:] = (200, 30, 30)  # another red thing
+    instances = np.ones((32, 48), np.uint8)
+    instances[:, 32:] = 2
+    painted = image.copy()
+    recolour.recolour(painted, instances, 1, "red", recolour.sample("blue", np.random.default_rng(1)))
+    hue = np.array([colorsys.rgb_to_hsv(*pixel)[0] * 360 for pixel in painted[:, 4] / 255])
+    assert ((hue > 200) & (hue < 240)).all()
+    assert (np.diff(painted[:, 4].sum(axis=-1).astype(int)) >= 0).all()
+    assert (painted[:, 16:] == image[:, 16:]).all()
+
+
+def test_every_named_colour_can_be_painted_over_every_other_but_black():
+    import recolour
+    from vocabulary import HSV_RANGES
+
+    rng = np.random.default_rng(0)
+    for source in [name for name in HSV_RANGES if name != "black"]:
+        hue, saturation, value = (np.mean(limits) for limits in HSV_RANGES[source])
+        for target in HSV_RANGES:
+            image = np.full((8, 8, 3), np.round(255 * np.array(colorsys.hsv_to_rgb(hue / 360 % 1, saturation, value))))
+            image = image.astype(np.uint8)
+            wanted = recolour.sample(target, rng)
+            recolour.recolour(image, np.ones((8, 8), np.uint8), 1, source, wanted)
+            assert np.abs(image[0, 0] / 255 - _srgb(wanted)).max() < 0.03, (source, target)
+
+
+def test_a_held_out_pair_is_neither_painted_nor_named():
+    import captions
+    import recolour
+    from vocabulary import HELD_OUT_PAIRS, HSV_RANGES
+
+    rng = np.random.default_rng(0)
+    for colour, noun in HELD_OUT_PAIRS:
+        assert captions.COLOURS.index(colour) not in recolour.allowed(noun)
+        (low, high), (pale, full), (dark, light) = HSV_RANGES[colour]
+        for _ in range(200):
+            hue, saturation, value = colorsys.rgb_to_hsv(*_srgb(recolour.between(noun, rng)))
+            assert not ((hue * 360 - low) % 360 <= high - low and pale <= saturation <= full and dark <= value <= light)
+
+
+def test_a_colour_without_a_name_is_never_in_a_caption():
+    import captions
+
+    rng = np.random.default_rng(0)
+    thing = (captions.NOUNS.index("mug"), captions.UNNAMED, captions.MATERIALS.index("ceramic"))
+    for _ in range(500):
+        caption = captions.caption_of(thing, None, rng)
+        assert not set(captions.COLOURS) & set(caption.text.split())
+        things, shares = np.array([thing]), np.ones((1, 1))
+        assert captions.targets([caption], things, shares)[0, 0] == 1
+    red = captions.Caption("red", (captions.Claim(colours=(captions.COLOURS.index("red"),)),))
+    assert captions.targets([red], things, shares)[0, 0] == 0
+
+
+def test_training_never_denies_a_held_out_pair():
+    import captions
+
+    noun, colour = (lambda name: captions.NOUNS.index(name)), (lambda name: captions.COLOURS.index(name))
+    ceramic = captions.MATERIALS.index("ceramic")
+    things = np.array([(noun("bowl"), colour("red"), ceramic), (noun("mug"), colour("blue"), ceramic)])
+    drawn = [captions.Caption(text, (claim,)) for text, claim in (
+        ("mug", captions.Claim(nouns=(noun("mug"),))), ("red", captions.Claim(colours=(colour("red"),))),
+        ("plate", captions.Claim(nouns=(noun("plate"),))), ("blue", captions.Claim(colours=(colour("blue"),))))]
+    shares = np.eye(2)
+    truth = captions.targets(drawn, things, shares)
+    asked = captions.denials(drawn, truth, *captions.open_questions(things, shares))
+    assert asked.tolist() == [[False, True, True, True], [True, False, True, True]]
+
+
+def test_left_out_classes_get_no_gradient():
+    import pretrain
+    import torch
+
+    logits = torch.zeros(2, 3, requires_grad=True)
+    candidates = torch.tensor([[True, True, False], [True, True, True]])
+    pretrain.naming_loss(logits, torch.tensor([0, 3]), candidates).backward()
+    assert logits.grad[0, 0] < 0 < logits.grad[0, 1]
+    assert logits.grad[0, 2] == 0
+    assert (logits.grad[1] == 0).all()
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Three views of a wall with a red book left, a mug right of it, and a chair below."""
+    import frames
+
+    scene = tmp_path / "scene_00000"
+    things = {"1": ("wall", "grey", "brick", (0, 0, 320, 240)), "2": ("book", "red", "paper", (40, 60, 120, 150)),
+              "3": ("mug", "blue", "ceramic", (150, 70, 210, 140)), "4": ("chair", "green", "wood", (60, 170, 250, 235))}
+    (scene / "images").mkdir(parents=True)
+    image, instances = np.zeros((240, 320, 3), np.uint8), np.zeros((240, 320), np.uint8)
+    for key, (*_, (left, top, right, bottom)) in things.items():
+        instances[top:bottom, left:right] = int(key)
+        image[top:bottom, left:right] = 60 * int(key)
+    cv2.imwrite(str(scene / "images/0.png"), image)
+    cv2.imwrite(str(scene / "images/instances.png"), instances)
+    (scene / "objects.json").write_text(json.dumps({
+        key: dict(noun=noun, colour=colour, material=material, mesh_variant=0)
+        for key, (noun, colour, material, _) in things.items()}))
+    (scene / "transforms.json").write_text(json.dumps(dict(frames=[
+        dict(file_path="images/0.png", instance_file_path="images/instances.png")] * 3)))
+    found = frames.FrameStore(tmp_path)
+    assert found.refresh() == 3
+    return found
+
+
+def test_crops_are_looked_for_that_show_one_thing(store, monkeypatch):
+    import crops
+
+    def alone() -> float:
+        rng = np.random.default_rng(0)
+        shares = np.stack([crops.sample_crop(store, rng)[1] for _ in range(300)])
+        assert np.allclose(shares.sum(axis=1), 1, atol=1e-5)
+        return float((shares.max(axis=1) > crops.ALONE_SHARE).mean())
+
+    looked_for = alone()
+    monkeypatch.setattr(crops, "ALONE", 0.0)
+    assert looked_for > alone() + 0.1
+
+
+def test_a_bent_cut_takes_its_labels_along(store, monkeypatch):
+    import crops
+
+    monkeypatch.setattr(crops, "RECOLOURED", 0.0)
+    view, square = store.views[0], (160.0, 120.0, 300.0, 220.0)
+
+    def cut(bent: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        monkeypatch.setattr(crops, "BENT", bent)
+        return crops._cut(store, view, square, 0.0, 96, np.random.default_rng(seed))
+
+    brightness = {row: 60 * key for key in range(1, 5) for row in [view.things[key]]}
+    agreement = []
+    for seed in range(10):
+        (flat, _), (image, ids) = cut(0.0, seed), cut(1.0, seed)
+        assert (np.abs(image.astype(int) - flat) > 20).mean() > 0.03, "another shape"
+        shown = image[2::4, 2::4, 0].astype(int)
+        agreement.append((np.abs(shown - np.vectorize(brightness.get)(ids)) < 4).mean())
+    assert np.mean(agreement) > 0.95, "all but pixels on borders"
+
+
+def test_regions_of_windows_are_averages_over_whole_cells(store):
+    import crops
+
+    rng = np.random.default_rng(0)
+    side = crops.WINDOW_CELLS
+    for _ in range(20):
+        image, regions, shares = crops.sample_window(store, rng)
+        assert image.shape == (side * crops.CELL_PX,) * 2 + (3,) and regions.shape == (crops.REGIONS, side * side)
+        assert np.allclose(regions.sum(axis=1), 1, atol=1e-5) and np.allclose(shares.sum(axis=1), 1, atol=1e-5)
+        for region in regions.reshape(-1, side, side) > 0:
+            assert region[np.ix_(region.any(axis=1), region.any(axis=0))].all(), "a rectangle"
+
+
+def test_the_average_of_two_models_is_that_of_their_weights(tmp_path):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    for number, name in enumerate(("first", "second"), start=1):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "open_clip_config.json").write_text("{}")
+        save_file({"weight": torch.full((2, 3), float(number)).half()}, tmp_path / name / "model.safetensors")
+    subprocess.run([sys.executable, str(TOOLS / "models" / "average.py"), "--clip", str(tmp_path / "first"),
+                    str(tmp_path / "second"), "--out", str(tmp_path / "mean")], check=True)
+    weight = load_file(tmp_path / "mean" / "model.safetensors")["weight"]
+    assert weight.dtype == torch.float16 and bool((weight == 1.5).all())
+    assert (tmp_path / "mean" / "open_clip_config.json").is_file()
