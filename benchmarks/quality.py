@@ -41,7 +41,7 @@ from ovs3d_ros.evaluation.metrics import PROTOCOLS, SegmentationScore, mean_over
 from ovs3d_ros.evaluation.segmentation import Segmenter, by_gaussians, by_pixels
 from ovs3d_ros.map_file import load_map
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.semantics import refinement
+from ovs3d_ros.semantics import refinement_check
 from ovs3d_ros.types import MapSnapshot, UserError
 
 # What is changed, one part at a time. Those of `refine.` share the map.
@@ -206,7 +206,7 @@ def run(scenes: list[Scene] | list[AnnotatedScene], seeds: Sequence[int], settin
             path = maps / f"{scene.name}-{seed}{tag}{'-half' if label == HALF else ''}.ovs3d"
             make_map(scene.dataset, views, remade | {"compute.seed": seed}, path)
             pipeline = Ovs3d.load(path, settings)
-            with mock.patch.object(refinement, "fda", unbalanced_fda) if label == UNBALANCED else contextlib.nullcontext():
+            with mock.patch.object(refinement_check, "fda", unbalanced_fda) if label == UNBALANCED else contextlib.nullcontext():
                 rows[f"{scene.name}, seed {seed}"], scores[scene.name] = scene.measure(pipeline)
             if held_out:
                 new_names.append(ask_for_new_names(scene, pipeline, pipeline.snapshot(), held_out))

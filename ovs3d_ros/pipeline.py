@@ -13,8 +13,8 @@ import torch
 from ovs3d_ros.config import ASKING, Config, leaves, override, resolve_device, resolve_rasterizer
 from ovs3d_ros.encoders import ImageTextEncoder, encode_frame, make_clip
 from ovs3d_ros.geometry import check_frame
+from ovs3d_ros.io.ply import write_ply
 from ovs3d_ros.map_file import load_map, save_map
-from ovs3d_ros.mapping import gaussians as gs
 from ovs3d_ros.mapping.keyframes import compact, make_keyframe
 from ovs3d_ros.mapping.mapper import Mapper, RenderedView, StepStats, render_view
 from ovs3d_ros.query.engine import Question, answer, check_mode
@@ -31,9 +31,9 @@ from ovs3d_ros.rasterize import make_rasterizer
 from ovs3d_ros.semantics.class_field import SOLID, refined_answer, render_channels, vocabulary_indices
 from ovs3d_ros.semantics.codec import FeatureCodec
 from ovs3d_ros.semantics.lift import Lifter, check_levels, fuse_scales
-from ovs3d_ros.semantics.refinement import Refinement, RefineStep
+from ovs3d_ros.semantics.refinement import Refinement
 from ovs3d_ros.semantics.scale_selection import COMMON_NAMES, select_levels
-from ovs3d_ros.types import Camera, Frame, MapSnapshot, QueryResult, UserError
+from ovs3d_ros.types import Camera, Frame, MapSnapshot, QueryResult, RefineStep, UserError
 
 _TEXTS_KEPT = 10_000  # encoded prompts
 
@@ -337,7 +337,7 @@ class Ovs3d:
 
     def export_ply(self, path: str | Path) -> None:
         """Writes the standard 3DGS PLY."""
-        gs.write_ply(path, self.mapper.gaussians.params)
+        write_ply(path, self.mapper.gaussians.params)
 
     @property
     def stats(self) -> dict:

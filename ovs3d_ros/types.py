@@ -162,6 +162,27 @@ class RefinedField:
 
 
 @dataclass(frozen=True, slots=True)
+class RefineStep:
+    """Progress of a refinement.
+
+    Attributes:
+        stage: "sharpening", "aligning", "checking" or "done".
+        step: steps taken of this stage.
+        total: steps this stage takes.
+        message: when done, what came of it.
+        kept: when done, whether the refined field takes effect.
+        figures: when done, numbers for machines.
+    """
+
+    stage: str
+    step: int
+    total: int
+    message: str = ""
+    kept: bool = False
+    figures: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class MapSnapshot:
     """An immutable copy of the map: all that queries and renders read.
 

@@ -18,8 +18,8 @@ from ovs3d_ros.config import Config
 from ovs3d_ros.mapping.keyframes import to_frame
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.priority import RightOfWay
-from ovs3d_ros.semantics.refinement import RefineStep, spread
-from ovs3d_ros.types import Frame, MapSnapshot, UserError
+from ovs3d_ros.semantics.refinement_check import spread
+from ovs3d_ros.types import Frame, MapSnapshot, RefineStep, UserError
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")

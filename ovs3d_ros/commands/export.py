@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from ovs3d_ros.commands import common
+from ovs3d_ros.io.ply import write_ply
 from ovs3d_ros.map_file import load_map
-from ovs3d_ros.mapping.gaussians import write_ply
 
 
 def run(options: argparse.Namespace) -> int:

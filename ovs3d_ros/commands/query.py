@@ -13,6 +13,7 @@ from PIL import Image
 from ovs3d_ros.commands import common
 from ovs3d_ros.datasets.text import read_text
 from ovs3d_ros.io.atomic import write_text
+from ovs3d_ros.io.ply import write_cloud
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query.relevancy import check_prompts
 from ovs3d_ros.types import MapSnapshot, QueryResult, UserError
@@ -122,7 +123,7 @@ def write_answer(folder: Path, pipeline: Ovs3d, snapshot: MapSnapshot, result: Q
     _renew_pictures(folder, list(names))
     shown = point_cloud.visible_points(snapshot, pipeline.config.output)
     points, rgb = point_cloud.point_columns(snapshot, shown)
-    point_cloud.write_cloud(folder / "cloud.ply", points, **point_cloud.answer_columns(result, shown, rgb))
+    write_cloud(folder / "cloud.ply", points, **point_cloud.answer_columns(result, shown, rgb))
     text = "".join(f"{label} {prompt}\n" for label, prompt in enumerate(result.prompts, start=1))
     write_text(folder / "masks" / "classes.txt", text)
     for name, index in names.items():

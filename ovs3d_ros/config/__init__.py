@@ -1,28 +1,18 @@
 """Every parameter of the system, declared once: YAML, command line and ROS parameters are generated from here."""
 
-from ovs3d_ros.config.schema import (
-    ASKING,
-    BagConfig,
-    ClipConfig,
-    ComputeConfig,
-    Config,
-    DinoConfig,
-    InputConfig,
+from ovs3d_ros.config.mapping import (
     KeyframeConfig,
     LiftConfig,
     MapConfig,
-    OutputConfig,
-    QosConfig,
     QueryConfig,
     RefineConfig,
     SeedConfig,
-    TfConfig,
     TrainConfig,
-    leaves,
-    override,
-    resolve_device,
-    resolve_rasterizer,
 )
+from ovs3d_ros.config.models import ClipConfig, ComputeConfig, DinoConfig
+from ovs3d_ros.config.resolve import resolve_device, resolve_rasterizer
+from ovs3d_ros.config.robot import BagConfig, InputConfig, OutputConfig, QosConfig, TfConfig
+from ovs3d_ros.config.schema import ASKING, Config, leaves, override
 
 __all__ = [
     "ASKING",

@@ -14,9 +14,10 @@ from ovs3d_ros.demo.evaluation import Evaluation, HeldOutView
 from ovs3d_ros.demo.report import Report
 from ovs3d_ros.demo.scene import Scene
 from ovs3d_ros.demo.session import Session
+from ovs3d_ros.io.ply import write_cloud
 from ovs3d_ros.types import MapSnapshot
 from ovs3d_ros.visualization import pictures
-from ovs3d_ros.visualization.point_cloud import answer_columns, point_columns, visible_points, write_cloud
+from ovs3d_ros.visualization.point_cloud import answer_columns, point_columns, visible_points
 
 WIDTH = 1800  # of the sheet, pixels
 GAP = 20

@@ -7,7 +7,6 @@ standard 3DGS PLY holds the same numbers.
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,9 +14,7 @@ import torch.nn.functional as F
 
 from ovs3d_ros.config import TrainConfig
 from ovs3d_ros.geometry import matrix_to_quat
-from ovs3d_ros.io.atomic import replacing
 from ovs3d_ros.rasterize.spherical_harmonics import SH_C0, sh_basis
-from ovs3d_ros.types import UserError
 
 PARAMETERS = ("means", "log_scales", "quats", "opacity_logits", "sh_dc", "sh_rest")
 
@@ -196,31 +193,3 @@ def _sh_rotation(rotation: torch.Tensor, count: int) -> torch.Tensor:
                                          generator=torch.Generator().manual_seed(0)), dim=-1).to(rotation.device)
     before, after = sh_basis(directions @ rotation, count), sh_basis(directions, count)
     return torch.linalg.lstsq(after, before).solution.float()
-
-
-def write_ply(path: str | Path, params: dict[str, torch.Tensor]) -> None:
-    """Writes the standard binary 3DGS PLY that splat viewers read.
-
-    Args:
-        path: file to write.
-        params: parameters in the stored form, see `PARAMETERS`.
-
-    Raises:
-        UserError: the file cannot be written; what was there before stays.
-    """
-    count, rest = params["means"].shape[0], params["sh_rest"].shape[1]
-    names = (["x", "y", "z", "nx", "ny", "nz"] + [f"f_dc_{i}" for i in range(3)]
-             + [f"f_rest_{i}" for i in range(3 * rest)] + ["opacity"] + [f"scale_{i}" for i in range(3)]
-             + [f"rot_{i}" for i in range(4)])
-    columns = [params["means"], torch.zeros(count, 3), params["sh_dc"],
-               params["sh_rest"].transpose(1, 2).reshape(count, 3 * rest), params["opacity_logits"][:, None],
-               params["log_scales"], F.normalize(params["quats"], dim=-1)]
-    table = torch.cat([c.detach().cpu().float() for c in columns], dim=1).numpy().astype("<f4")
-    header = ["ply", "format binary_little_endian 1.0", f"element vertex {count}",
-              *[f"property float {name}" for name in names], "end_header", ""]
-    try:
-        with replacing(Path(path)) as temporary, open(temporary, "wb") as file:
-            file.write("\n".join(header).encode("ascii"))
-            file.write(np.ascontiguousarray(table).tobytes())
-    except OSError as error:
-        raise UserError(f"{path}: cannot write the PLY ({error.strerror})") from None

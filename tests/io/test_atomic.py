@@ -11,20 +11,19 @@ import pytest
 import torch
 
 from ovs3d_ros.commands import common
+from ovs3d_ros.io import ply
 from ovs3d_ros.io.atomic import check_target, replacing, write_tensors, write_text
-from ovs3d_ros.mapping import gaussians
 from ovs3d_ros.mapping.gaussians import PARAMETERS
 from ovs3d_ros.types import UserError
-from ovs3d_ros.visualization import point_cloud
 
 
 def write_splats(path: Path) -> None:
     shapes = dict(zip(PARAMETERS, [(2, 3), (2, 3), (2, 4), (2,), (2, 3), (2, 0, 3)]))
-    gaussians.write_ply(path, {name: torch.ones(shape) for name, shape in shapes.items()})
+    ply.write_ply(path, {name: torch.ones(shape) for name, shape in shapes.items()})
 
 
 def write_points(path: Path) -> None:
-    point_cloud.write_cloud(path, np.zeros((2, 3)), np.zeros((2, 3), np.uint8))
+    ply.write_cloud(path, np.zeros((2, 3)), np.zeros((2, 3), np.uint8))
 
 
 WRITERS = {"splats": write_splats, "points": write_points, "text": lambda path: write_text(path, "words"),

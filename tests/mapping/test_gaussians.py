@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from ovs3d_ros.config import Config, TrainConfig
-from ovs3d_ros.mapping.gaussians import PARAMETERS, SH_C0, Gaussians, num_sh_rest, rotate, write_ply
+from ovs3d_ros.io.ply import write_ply
+from ovs3d_ros.mapping.gaussians import PARAMETERS, SH_C0, Gaussians, num_sh_rest, rotate
 from ovs3d_ros.rasterize.spherical_harmonics import sh_to_colors
 from ovs3d_ros.types import UserError
 

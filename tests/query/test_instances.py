@@ -10,7 +10,9 @@ from helpers import synthetic
 
 from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.geometry import matrix_to_quat, quat_to_matrix
-from ovs3d_ros.query.instances import connected_components, find_objects, oriented_boxes
+from ovs3d_ros.query.boxes import oriented_boxes
+from ovs3d_ros.query.components import connected_components
+from ovs3d_ros.query.instances import find_objects
 
 
 def joined(points: np.ndarray, gap: float) -> np.ndarray:

@@ -14,7 +14,8 @@ from helpers.color_encoder import ColorEncoder
 from ovs3d_ros.config import override
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.semantics.class_field import completed, make_field, refined_answer, vocabulary_indices
-from ovs3d_ros.semantics.refinement import Refinement, choose_check_views, spread
+from ovs3d_ros.semantics.refinement import Refinement
+from ovs3d_ros.semantics.refinement_check import choose_check_views, spread
 from ovs3d_ros.types import CropTable, RefinedField, UserError
 
 NAMES = ["red box", "green box", "blue box", "grey wall"]

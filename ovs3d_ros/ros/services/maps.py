@@ -15,8 +15,8 @@ from std_srvs.srv import SetBool, Trigger
 
 from ovs3d_interfaces.srv import ExportPly, LoadMap, SaveMap
 from ovs3d_ros.config import Config
+from ovs3d_ros.io.ply import write_ply
 from ovs3d_ros.map_file import load_map, save_map
-from ovs3d_ros.mapping.gaussians import write_ply
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.ros.outputs.publishers import Outputs
 from ovs3d_ros.ros.services import responses

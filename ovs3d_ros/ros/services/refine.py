@@ -13,8 +13,7 @@ from rclpy.node import Node
 from ovs3d_interfaces.action import Refine
 from ovs3d_ros.query.relevancy import check_prompts
 from ovs3d_ros.ros.services import responses
-from ovs3d_ros.semantics.refinement import RefineStep
-from ovs3d_ros.types import UserError
+from ovs3d_ros.types import RefineStep, UserError
 from ovs3d_ros.worker import MappingWorker
 
 TIMEOUT = 60.0  # seconds the mapping thread may be busy with one piece of work

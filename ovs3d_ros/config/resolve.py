@@ -1,0 +1,38 @@
+"""What `auto` means on this machine."""
+
+from __future__ import annotations
+
+from ovs3d_ros.config.models import ComputeConfig
+from ovs3d_ros.types import UserError
+
+
+def resolve_device(config: ComputeConfig) -> str:
+    """The torch device name: "cpu" or "cuda".
+
+    Raises:
+        UserError: a GPU was asked for and torch sees none.
+    """
+    if config.device == "cpu":
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if config.device == "cuda":
+        raise UserError("compute.device is cuda but torch sees no GPU; install a CUDA build or set compute.device=cpu")
+    return "cpu"
+
+
+def resolve_rasterizer(config: ComputeConfig) -> str:
+    """The rasterizer name for the resolved device: "gsplat" or "cpu".
+
+    Raises:
+        UserError: as `resolve_device`, or the rasterizer asked for does not work on that device.
+    """
+    device = resolve_device(config)
+    if (config.rasterizer, device) == ("cpu", "cuda") or (config.rasterizer, config.device) == ("gsplat", "cpu"):
+        raise UserError(f"compute.rasterizer is {config.rasterizer} but compute.device is {device}: set "
+                        f"compute.device={'cpu' if config.rasterizer == 'cpu' else 'cuda'} too, or compute.rasterizer=auto")
+    if config.rasterizer != "auto":
+        return config.rasterizer
+    return "gsplat" if device == "cuda" else "cpu"

@@ -1,0 +1,124 @@
+"""Points that belong together because none is further from the others than a gap."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+_BITS = 20  # of a voxel number along an axis
+_NEAR = np.array([sum(1 << voxel for voxel in range(8)
+                      if all(step // 3**a % 3 - 1 in (0, 2 * (voxel >> a & 1) - 1) for a in range(3))) for step in range(27)])
+"""Voxels (a bit each) of a block of 2 x 2 x 2 that touch the neighbouring block at step (x, y, z) - 1 = digits of base 3."""
+
+
+def connected_components(points: np.ndarray, gap: float) -> tuple[np.ndarray, int]:
+    """Joins points whose voxels of side `gap` touch, corners included.
+
+    Args:
+        points: [M, 3] metres.
+        gap: metres; voxels are made larger where the points spread over more than a million of them along an axis.
+
+    Returns:
+        Component number [M], counted from 0, and how many there are.
+    """
+    if not len(points):
+        return np.zeros(0, np.int64), 0
+    return _joined(np.ascontiguousarray(points), float(gap))
+
+
+@njit(cache=True, nogil=True)
+def _joined(points, gap):
+    """Components of voxels that touch: union-find over blocks of 2 x 2 x 2 of them, which all touch each other."""
+    block_of, keys, filled, table, bits = _blocks(points, gap)
+    parent = np.arange(len(keys))
+    for block in range(len(keys)):
+        for step in range(14, 27):  # the half of the neighbours that come later; the others find this one
+            if filled[block] & _NEAR[step]:
+                offset = (((step // 9 - 1) << 2 * _BITS) + ((step // 3 % 3 - 1) << _BITS) + step % 3 - 1)
+                other = table[_slot(table, keys, keys[block] + offset, bits)]
+                if other >= 0 and filled[other] & _NEAR[26 - step]:
+                    a, b = _root(parent, block), _root(parent, other)
+                    parent[max(a, b)] = min(a, b)
+    number, components = np.empty(len(keys), np.int64), 0
+    for block in range(len(keys)):  # a root comes before its followers
+        root = _root(parent, block)
+        if root == block:
+            number[block], components = components, components + 1
+        else:
+            number[block] = number[root]
+    return number[block_of], components
+
+
+@njit(cache=True, nogil=True)
+def _blocks(points, gap):
+    """The block of each point, keys of the blocks, a bit for each filled voxel in them, and a hash table of 2^bits slots
+    to blocks."""
+    count, low, high = len(points), np.full(3, np.inf), np.full(3, -np.inf)
+    for i in range(count):
+        for a in range(3):
+            low[a], high[a] = min(low[a], points[i, a]), max(high[a], points[i, a])
+    # On the grid of the origin, so that a cluster does not fall apart because another one appeared elsewhere.
+    side = max(gap, np.max(high - low) * 4 / (1 << _BITS))
+    first = np.floor(low / side) - 2
+    bits, blocks, last, block = 10, 0, -1, -1
+    keys, filled, block_of = np.empty(count, np.int64), np.zeros(count, np.uint8), np.empty(count, np.int64)
+    table = np.full(1 << bits, -1, np.int32)
+    for i in range(count):
+        key, bit = 0, 0
+        for a in range(3):
+            voxel = int(np.floor(points[i, a] / side) - first[a])
+            key, bit = (key << _BITS) + (voxel >> 1), 2 * bit + (voxel & 1)
+        if key != last:  # points lie about as they were seen
+            last, slot = key, _slot(table, keys, key, bits)
+            block = table[slot]
+            if block < 0:
+                block = blocks
+                table[slot], keys[block] = block, key
+                blocks += 1
+                if 2 * blocks > len(table):
+                    bits += 2
+                    table = _table(keys, blocks, bits)
+        block_of[i] = block
+        filled[block] |= 1 << bit
+    return block_of, keys[:blocks], filled, table, bits
+
+
+@njit(cache=True, nogil=True)
+def _table(keys, blocks, bits):
+    """A hash table of 2^bits slots that holds the first `blocks` keys."""
+    table = np.full(1 << bits, -1, np.int32)
+    for block in range(blocks):
+        table[_slot(table, keys, keys[block], bits)] = block
+    return table
+
+
+@njit(cache=True, nogil=True)
+def _slot(table, keys, key, bits):
+    """Where a block is in the table, or the empty slot where it would be (Fibonacci hashing)."""
+    mask = (1 << bits) - 1
+    slot = ((key * -0x61C8864680B583EB) >> (64 - bits)) & mask
+    while table[slot] >= 0 and keys[table[slot]] != key:
+        slot = (slot + 1) & mask
+    return slot
+
+
+@njit(cache=True, nogil=True)
+def _root(parent, i):
+    while parent[i] != i:
+        parent[i] = parent[parent[i]]
+        i = parent[i]
+    return i
+
+
+@njit(cache=True, nogil=True)
+def grouped(number, count):
+    """Indices [M] sorted by number [M] below `count`, keeping their order, and where each number starts [count + 1]."""
+    starts = np.zeros(count + 1, np.int64)
+    for n in number:
+        starts[n + 1] += 1
+    starts = np.cumsum(starts)
+    order, place = np.empty(len(number), np.int64), starts.copy()
+    for i, n in enumerate(number):
+        order[place[n]] = i
+        place[n] += 1
+    return order, starts
