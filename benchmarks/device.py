@@ -33,16 +33,22 @@ FIRST = 5  # keyframes that are not timed: caches and allocators settle
 def quality(device: str, horizon: int) -> dict[str, float]:
     """Held-out PSNR in dB, by device."""
     settings = {"train.final_steps": horizon}
-    return {name: run_mode("offline", str(SHIPPED), 8, {**settings, "compute.device": name})["end"]["psnr"]
-            for name in dict.fromkeys((device, "cpu"))}
+    return {
+        name: run_mode("offline", str(SHIPPED), 8, {**settings, "compute.device": name})["end"]["psnr"]
+        for name in dict.fromkeys((device, "cpu"))
+    }
 
 
 def training(device: str, counts: tuple[int, int], steps: int) -> dict:
     """Steps a second at each size of the map, and MiB per 100,000 Gaussians (on a GPU)."""
     rates, sizes, peaks = [], [], []
     for count in counts:
-        pipeline = Ovs3d(override(Config(), {"compute.device": device, "map.max_gaussians": 2 * count,
-                                             "train.densify_every": 0}), encode=False)
+        pipeline = Ovs3d(
+            override(
+                Config(), {"compute.device": device, "map.max_gaussians": 2 * count, "train.densify_every": 0}
+            ),
+            encode=False,
+        )
         warm_up(pipeline)
         for frame in open_dataset(SHIPPED):
             pipeline.add_frame(frame)
@@ -57,7 +63,12 @@ def training(device: str, counts: tuple[int, int], steps: int) -> dict:
         if device == "cuda":
             peaks.append(torch.cuda.max_memory_allocated() / 2**20)
     growth = round(1e5 * (peaks[1] - peaks[0]) / (sizes[1] - sizes[0]), 1) if peaks else None
-    return {"gaussians": sizes, "steps_per_second": rates, "peak_mib": peaks, "mib_per_100k_gaussians": growth}
+    return {
+        "gaussians": sizes,
+        "steps_per_second": rates,
+        "peak_mib": peaks,
+        "mib_per_100k_gaussians": growth,
+    }
 
 
 def keyframes(device: str, model: str) -> dict:
@@ -75,9 +86,12 @@ def keyframes(device: str, model: str) -> dict:
             pipeline.optimize(pipeline.config.train.steps_per_keyframe)
             times.append((1e3 * (taken - start), 1e3 * (_now(device) - taken)))
     taken_in, trained = (sum(column) / len(column) for column in zip(*times[FIRST:], strict=True))
-    return {"encoder": f"{model}, {pipeline.clip.mode}, random weights",
-            "keyframes_per_second": round(1e3 / (taken_in + trained), 2),
-            "encode_seed_lift_ms": round(taken_in, 1), "train_ms": round(trained, 1)}
+    return {
+        "encoder": f"{model}, {pipeline.clip.mode}, random weights",
+        "keyframes_per_second": round(1e3 / (taken_in + trained), 2),
+        "encode_seed_lift_ms": round(taken_in, 1),
+        "train_ms": round(trained, 1),
+    }
 
 
 def _now(device: str) -> float:
@@ -89,7 +103,9 @@ def _now(device: str) -> float:
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--gaussians", type=int, default=100_000)
     parser.add_argument("--steps", type=int, default=100)
@@ -98,9 +114,11 @@ def main() -> None:
     options = parser.parse_args()
     device = resolve_device(override(Config(), {"compute.device": options.device}).compute)
     report = {
-        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu", "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "torch": torch.__version__,
         "training": training(device, (options.gaussians, 2 * options.gaussians), options.steps),
-        "keyframes": keyframes(device, options.clip), "quality": quality(device, options.horizon),
+        "keyframes": keyframes(device, options.clip),
+        "quality": quality(device, options.horizon),
     }
     sys.stdout.write(json.dumps(report, indent=1) + "\n")
 

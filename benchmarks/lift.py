@@ -58,10 +58,15 @@ def main() -> None:
         pipeline.lifter.lift(keyframe, pipeline.mapper.gaussians, pipeline.rasterizer)
         encoded.append(1e3 * (middle - start))
         lifted.append(1e3 * (time.perf_counter() - middle))
-    document = dict(threads=args.threads, load=[round(v, 1) for v in os.getloadavg()], keyframes=len(encoded),
-                    gaussians=len(pipeline.mapper.gaussians), encode_ms=round(float(np.median(encoded)), 1),
-                    lift_ms=round(float(np.median(lifted)), 1),
-                    both_p95_ms=round(float(np.percentile(np.add(encoded, lifted), 95)), 1))
+    document = dict(
+        threads=args.threads,
+        load=[round(v, 1) for v in os.getloadavg()],
+        keyframes=len(encoded),
+        gaussians=len(pipeline.mapper.gaussians),
+        encode_ms=round(float(np.median(encoded)), 1),
+        lift_ms=round(float(np.median(lifted)), 1),
+        both_p95_ms=round(float(np.percentile(np.add(encoded, lifted), 95)), 1),
+    )
     sys.stdout.write(json.dumps(document, indent=1) + "\n")
 
 

@@ -37,7 +37,11 @@ from ovs3d_ros.worker import MappingWorker
 MODES = tuple(f"{base}{change}" for base in ("offline", "online") for change in ("", "-exposure", "-depth"))
 PARTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1)  # of the steps, when offline takes a snapshot
 EVERY = 1.3  # online takes a snapshot whenever the time since the first frame has grown by this factor
-PANELS = (("psnr_aligned", "PSNR, gain-aligned [dB]"), ("ssim", "SSIM"), ("depth_error", "depth error, median [%]"))
+PANELS = (
+    ("psnr_aligned", "PSNR, gain-aligned [dB]"),
+    ("ssim", "SSIM"),
+    ("depth_error", "depth error, median [%]"),
+)
 COLORS = ("#1f6f8b", "#d1603d", "#6a994e", "#7d5ba6", "#c9a227", "#5c6770")
 
 Sample = tuple[float, float, int, MapSnapshot]  # seconds, processor seconds, steps, map
@@ -120,11 +124,26 @@ def run_mode(mode: str, data: str, holdout: int, values: dict) -> dict:
     memory = peak_memory_mib()
     views, curve = [dataset[index] for index in held_out], []
     for seconds, processor, steps, snapshot in samples:
-        curve.append(dict(seconds=round(seconds, 2), processor_s=round(processor, 2), steps=steps,
-                          gaussians=snapshot.num_gaussians, **measure(pipeline, snapshot, views)))
+        curve.append(
+            dict(
+                seconds=round(seconds, 2),
+                processor_s=round(processor, 2),
+                steps=steps,
+                gaussians=snapshot.num_gaussians,
+                **measure(pipeline, snapshot, views),
+            )
+        )
     size = [frames[0].camera.width, frames[0].camera.height]
-    return dict(mode=mode, size=size, frames=len(frames), keyframes=pipeline.stats["keyframes"], held_out=len(views),
-                peak_mib=round(memory, 1), end=curve[-1], curve=curve)
+    return dict(
+        mode=mode,
+        size=size,
+        frames=len(frames),
+        keyframes=pipeline.stats["keyframes"],
+        held_out=len(views),
+        peak_mib=round(memory, 1),
+        end=curve[-1],
+        curve=curve,
+    )
 
 
 def picture(runs: list[dict]) -> str:
@@ -141,7 +160,9 @@ def picture(runs: list[dict]) -> str:
         left, top = 50 + column * (width + gap), 34
         scale = (high - low) or 1.0
 
-        def place(seconds: float, value: float, left: float = left, low: float = low, scale: float = scale) -> str:
+        def place(
+            seconds: float, value: float, left: float = left, low: float = low, scale: float = scale
+        ) -> str:
             return f"{left + width * seconds / last:.1f},{top + height * (1 - (value - low) / scale):.1f}"
 
         parts.append(f'<text x="{left}" y="20" font-weight="bold">{title}</text>')
@@ -150,15 +171,17 @@ def picture(runs: list[dict]) -> str:
             at = place(0, value).split(",")[1]
             parts.append(f'<text x="{left - 6}" y="{float(at) + 4}" text-anchor="end">{value:.3g}</text>')
         end = f'x="{left + width}" y="{top + height + 16}" text-anchor="end"'
-        parts.append(f'<text {end}>{last:.0f} processor s</text>')
+        parts.append(f"<text {end}>{last:.0f} processor s</text>")
         for line, color in zip(points, COLORS):
             path = " ".join(place(*point) for point in line)
             parts.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2"/>')
     for row, (run, color) in enumerate(zip(runs, COLORS)):
         parts.append(f'<text x="{50 + 150 * row}" y="{34 + height + 36}" fill="{color}">{run["mode"]}</text>')
     total = 3 * (width + gap) + 20
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {total} 280" font-family="sans-serif" '
-            f'font-size="12"><rect width="{total}" height="280" fill="#fafaf8"/>' + "".join(parts) + "</svg>\n")
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {total} 280" font-family="sans-serif" '
+        f'font-size="12"><rect width="{total}" height="280" fill="#fafaf8"/>' + "".join(parts) + "</svg>\n"
+    )
 
 
 def _in_a_process(function: Callable, *arguments: object) -> dict:
@@ -169,7 +192,9 @@ def _in_a_process(function: Callable, *arguments: object) -> dict:
 
 def main() -> None:
     """Runs the modes asked for and prints one JSON document."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=["offline", "online"])
     parser.add_argument("--holdout", type=int, default=8)
@@ -180,10 +205,18 @@ def main() -> None:
     values = parse_assignments(options.set)
     config = override(Config(), values)
     runs = [_in_a_process(run_mode, mode, options.data, options.holdout, values) for mode in options.modes]
-    report = dict(data=Path(options.data).name, holdout=options.holdout, settings=values, processors=os.cpu_count(),
-                  threads=config.compute.threads or os.cpu_count(), torch_threads=config.compute.torch_threads,
-                  torch=torch.__version__, device=resolve_device(config.compute),
-                  rasterizer=resolve_rasterizer(config.compute), runs=runs)
+    report = dict(
+        data=Path(options.data).name,
+        holdout=options.holdout,
+        settings=values,
+        processors=os.cpu_count(),
+        threads=config.compute.threads or os.cpu_count(),
+        torch_threads=config.compute.torch_threads,
+        torch=torch.__version__,
+        device=resolve_device(config.compute),
+        rasterizer=resolve_rasterizer(config.compute),
+        runs=runs,
+    )
     text = json.dumps(report, indent=1)
     print(text)
     if options.json:

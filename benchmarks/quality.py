@@ -86,7 +86,9 @@ def make_map(dataset: Dataset, views: Sequence[int], settings: dict[str, Any], p
 
 def _made(config: dict[str, Any]) -> str:
     """What of a configuration a map depends on."""
-    return json.dumps({key: value for key, value in config.items() if not key.startswith(ASKING)}, sort_keys=True)
+    return json.dumps(
+        {key: value for key, value in config.items() if not key.startswith(ASKING)}, sort_keys=True
+    )
 
 
 class Scene:
@@ -118,19 +120,26 @@ class Scene:
         scores = dict(
             lifted=self.score(by_pixels(pipeline, snapshot, self.names, None)),
             refined=self.score(by_pixels(pipeline, snapshot, self.names, field)),
-            refined_3d=self.score(by_gaussians(pipeline, snapshot, self.names, field)))
+            refined_3d=self.score(by_gaussians(pipeline, snapshot, self.names, field)),
+        )
         scores["refined_visible"] = of_names(scores["refined"], visible_classes(self.dataset, self.mapped))
         row = {name: round(score.miou, 4) for name, score in scores.items()}
         *_, checked = pipeline.refine(self.names, self.frames)
-        row |= dict(accuracy=round(scores["refined"].accuracy, 4), gaussians=snapshot.num_gaussians,
-                    refine_s=round(seconds, 1), accepted=checked.kept)
+        row |= dict(
+            accuracy=round(scores["refined"].accuracy, 4),
+            gaussians=snapshot.num_gaussians,
+            refine_s=round(seconds, 1),
+            accepted=checked.kept,
+        )
         return row, scores
 
 
 def of_names(score: SegmentationScore, names: Sequence[str]) -> SegmentationScore:
     """A score of which the mIoU is that of these names."""
     ious = {name: iou for name, iou in score.per_class.items() if name in names and np.isfinite(iou)}
-    return dataclasses.replace(score, miou=float(np.mean(list(ious.values()))) if ious else float("nan"), per_class=ious)
+    return dataclasses.replace(
+        score, miou=float(np.mean(list(ious.values()))) if ious else float("nan"), per_class=ious
+    )
 
 
 class AnnotatedScene:
@@ -144,16 +153,26 @@ class AnnotatedScene:
         scored, self.mapped = split(self.dataset, every)
         self.frames = [self.dataset[i] for i in self.dataset.annotated if i in scored]
         if not self.frames:
-            raise UserError(f"{folder}: no annotated view is scored; give --every 0, and annotations as in lerf_ovs")
+            raise UserError(
+                f"{folder}: no annotated view is scored; give --every 0, and annotations as in lerf_ovs"
+            )
 
     def measure(self, pipeline: Ovs3d) -> tuple[dict[str, Any], dict[str, SegmentationScore]]:
         """Figures of one map, and its score."""
         snapshot, threshold = pipeline.snapshot(), pipeline.label_threshold()
         score = queries.score_queries(
-            [asked for frame in self.frames
-             for asked in queries.ask_frame(pipeline, snapshot, frame, threshold)])
-        row = dict(lifted=round(score.miou, 4), accuracy=round(score.accuracy, 4), threshold=threshold,
-                   gaussians=snapshot.num_gaussians)
+            [
+                asked
+                for frame in self.frames
+                for asked in queries.ask_frame(pipeline, snapshot, frame, threshold)
+            ]
+        )
+        row = dict(
+            lifted=round(score.miou, 4),
+            accuracy=round(score.accuracy, 4),
+            threshold=threshold,
+            gaussians=snapshot.num_gaussians,
+        )
         return row, dict(lifted=score)
 
 
@@ -167,7 +186,9 @@ def split(dataset: Dataset, every: int) -> tuple[Sequence[int], Sequence[int]]:
     return split_holdout(len(dataset), every) if every else (range(len(dataset)),) * 2
 
 
-def ask_for_new_names(scene: Scene, pipeline: Ovs3d, snapshot: MapSnapshot, count: int) -> dict[str, list[float]]:
+def ask_for_new_names(
+    scene: Scene, pipeline: Ovs3d, snapshot: MapSnapshot, count: int
+) -> dict[str, list[float]]:
     """IoU of names that the map was not refined for: at once, and after a refinement on request; its seconds."""
     shown = sorted({int(n) for frame in scene.frames for n in np.unique(frame.labels)} - {0})
     held_out = [scene.classes[n] for n in shown[:: max(1, len(shown) // count)] if scene.classes[n]][:count]
@@ -187,14 +208,21 @@ def ask_for_new_names(scene: Scene, pipeline: Ovs3d, snapshot: MapSnapshot, coun
 
 def _iou(scene: Scene, pipeline: Ovs3d, snapshot: MapSnapshot, result: Any, name: str) -> float:
     """IoU of one name where a result's prompts are all names of the scene."""
+
     def segment(camera, camtoworld) -> np.ndarray:
         return pipeline.render_labels(result, camera, camtoworld, snapshot, mode="argmax")[0]
 
     return round(scene.score(segment).per_class[name], 4)
 
 
-def run(scenes: list[Scene] | list[AnnotatedScene], seeds: Sequence[int], settings: dict[str, Any], maps: Path,
-        held_out: int, label: str) -> dict[str, Any]:
+def run(
+    scenes: list[Scene] | list[AnnotatedScene],
+    seeds: Sequence[int],
+    settings: dict[str, Any],
+    maps: Path,
+    held_out: int,
+    label: str,
+) -> dict[str, Any]:
     """All scenes and seeds under one setting: a row each, and the mean over scenes with its deviation over seeds."""
     remade = {key: value for key, value in settings.items() if not key.startswith(ASKING)}
     tag = "".join(f"-{key}={value}" for key, value in remade.items()).replace("/", "_")
@@ -206,28 +234,44 @@ def run(scenes: list[Scene] | list[AnnotatedScene], seeds: Sequence[int], settin
             path = maps / f"{scene.name}-{seed}{tag}{'-half' if label == HALF else ''}.ovs3d"
             make_map(scene.dataset, views, remade | {"compute.seed": seed}, path)
             pipeline = Ovs3d.load(path, settings)
-            with mock.patch.object(refinement_check, "fda", unbalanced_fda) if label == UNBALANCED else contextlib.nullcontext():
+            with (
+                mock.patch.object(refinement_check, "fda", unbalanced_fda)
+                if label == UNBALANCED
+                else contextlib.nullcontext()
+            ):
                 rows[f"{scene.name}, seed {seed}"], scores[scene.name] = scene.measure(pipeline)
             if held_out:
                 new_names.append(ask_for_new_names(scene, pipeline, pipeline.snapshot(), held_out))
             sys.stderr.write(f"{label}: {scene.name}, seed {seed}: {rows[f'{scene.name}, seed {seed}']}\n")
-        means.append({kind: mean_over_scenes(scenes[0].protocol, {n: s[kind] for n, s in scores.items()})
-                      for kind in next(iter(scores.values()))})
-    summary = {kind: dict(mean=round(float(np.mean([m[kind].miou for m in means])), 4),
-                          accuracy=round(float(np.mean([m[kind].accuracy for m in means])), 4),
-                          sd_over_seeds=round(float(np.std([m[kind].miou for m in means])), 4),
-                          sd_over_scenes=round(float(np.std([row[kind] for row in rows.values()])), 4))
-               for kind in means[0]}
+        means.append(
+            {
+                kind: mean_over_scenes(scenes[0].protocol, {n: s[kind] for n, s in scores.items()})
+                for kind in next(iter(scores.values()))
+            }
+        )
+    summary = {
+        kind: dict(
+            mean=round(float(np.mean([m[kind].miou for m in means])), 4),
+            accuracy=round(float(np.mean([m[kind].accuracy for m in means])), 4),
+            sd_over_seeds=round(float(np.std([m[kind].miou for m in means])), 4),
+            sd_over_scenes=round(float(np.std([row[kind] for row in rows.values()])), 4),
+        )
+        for kind in means[0]
+    }
     document = dict(summary=summary, rows=rows)
     if new_names:
-        document["names_held_out"] = {key: round(float(np.mean([v for each in new_names for v in each[key]])), 4)
-                                      for key in new_names[0]} | dict(count=sum(len(e["seconds"]) for e in new_names))
+        document["names_held_out"] = {
+            key: round(float(np.mean([v for each in new_names for v in each[key]])), 4)
+            for key in new_names[0]
+        } | dict(count=sum(len(e["seconds"]) for e in new_names))
     return document
 
 
 def main() -> None:
     """Maps, segments and prints one JSON document."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", nargs="+", type=Path)
     parser.add_argument("--every", type=int, default=5, help="views kept from the map; 0: none")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
@@ -242,12 +286,16 @@ def main() -> None:
     asks = options.protocol == queries.PROTOCOL
     if asks and options.held_out_names:
         parser.error("--held-out-names: protocol lerf refines for no names; leave it out")
-    scenes = [AnnotatedScene(folder, options.every) if asks else Scene(folder, options.every, options.protocol)
-              for folder in options.data]
+    scenes = [
+        AnnotatedScene(folder, options.every) if asks else Scene(folder, options.every, options.protocol)
+        for folder in options.data
+    ]
     with tempfile.TemporaryDirectory() as temporary:
         maps = options.maps or Path(temporary)
         maps.mkdir(parents=True, exist_ok=True)
-        document: dict[str, Any] = dict(protocol=options.protocol, processors=os.cpu_count(), settings=settings)
+        document: dict[str, Any] = dict(
+            protocol=options.protocol, processors=os.cpu_count(), settings=settings
+        )
         document["as set"] = run(scenes, options.seeds, settings, maps, options.held_out_names, "as set")
         for name in (options.ablate or ABLATIONS) if options.ablate is not None else ():
             document[name] = run(scenes, options.seeds, settings | ABLATIONS[name], maps, 0, name)

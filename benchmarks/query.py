@@ -39,8 +39,9 @@ def grown(snapshot: MapSnapshot, count: int) -> MapSnapshot:
     gaussians = {name: repeated(tensor) for name, tensor in snapshot.gaussians.items()}
     number = torch.arange(count) // snapshot.num_gaussians
     gaussians["means"][:, 0] += number * (span[0] + 1.0)
-    return dataclasses.replace(snapshot, gaussians=gaussians,
-                               **{name: repeated(getattr(snapshot, name)) for name in SEMANTIC})
+    return dataclasses.replace(
+        snapshot, gaussians=gaussians, **{name: repeated(getattr(snapshot, name)) for name in SEMANTIC}
+    )
 
 
 def latencies(pipeline: Ovs3d, snapshot: MapSnapshot, prompts: list[str], repeats: int) -> np.ndarray:
@@ -56,11 +57,16 @@ def latencies(pipeline: Ovs3d, snapshot: MapSnapshot, prompts: list[str], repeat
 
 def mib_per_100k(snapshot: MapSnapshot) -> dict[str, float]:
     """Memory of 100,000 Gaussians in an answering map."""
+
     def mib(tensors) -> float:
-        sizes = {t.data_ptr(): t.numel() * t.element_size() for t in tensors}  # with one level, two share their memory
+        sizes = {
+            t.data_ptr(): t.numel() * t.element_size() for t in tensors
+        }  # with one level, two share their memory
         return round(sum(sizes.values()) / snapshot.num_gaussians * 1e5 / 2**20, 2)
 
-    return dict(geometry=mib(snapshot.gaussians.values()), semantics=mib(getattr(snapshot, name) for name in SEMANTIC))
+    return dict(
+        geometry=mib(snapshot.gaussians.values()), semantics=mib(getattr(snapshot, name) for name in SEMANTIC)
+    )
 
 
 def main() -> None:
@@ -83,10 +89,21 @@ def main() -> None:
     rows = []
     for size in args.sizes:
         taken = latencies(pipeline, grown(snapshot, size), prompts, args.repeats)
-        rows.append(dict(gaussians=size, prompts=len(prompts), p50_ms=round(float(np.median(taken)), 1),
-                         p95_ms=round(float(np.percentile(taken, 95)), 1), min_ms=round(float(taken.min()), 1)))
-    document = dict(threads=args.threads, load=[round(v, 1) for v in os.getloadavg()], queries=rows,
-                    mib_per_100k_gaussians=mib_per_100k(snapshot))
+        rows.append(
+            dict(
+                gaussians=size,
+                prompts=len(prompts),
+                p50_ms=round(float(np.median(taken)), 1),
+                p95_ms=round(float(np.percentile(taken, 95)), 1),
+                min_ms=round(float(taken.min()), 1),
+            )
+        )
+    document = dict(
+        threads=args.threads,
+        load=[round(v, 1) for v in os.getloadavg()],
+        queries=rows,
+        mib_per_100k_gaussians=mib_per_100k(snapshot),
+    )
     sys.stdout.write(json.dumps(document, indent=1) + "\n")
 
 

@@ -52,7 +52,9 @@ def make_scene(count: int, width: int, height: int, channels: int) -> tuple[list
     return [means, quats, scales, opacities, colors], torch.eye(4)[None], K
 
 
-def one_round(rasterize: Callable, scene: tuple, size: tuple[int, int, int], device: str = "cpu") -> dict[str, float]:
+def one_round(
+    rasterize: Callable, scene: tuple, size: tuple[int, int, int], device: str = "cpu"
+) -> dict[str, float]:
     """Milliseconds of one forward and backward pass: wall-clock, and processor time of the whole process."""
     gaussians, viewmats, Ks = scene
     leaves = [tensor.detach().to(device).requires_grad_() for tensor in gaussians]
@@ -68,8 +70,9 @@ def one_round(rasterize: Callable, scene: tuple, size: tuple[int, int, int], dev
     return {"forward_ms": 1e3 * forward, "forward_backward_ms": 1e3 * total, "processor_ms": 1e3 * spent}
 
 
-def race(contestants: dict[str, tuple[Callable, str]], size: tuple[int, int, int], channels: int,
-         repeats: int) -> dict[str, dict[str, float]]:
+def race(
+    contestants: dict[str, tuple[Callable, str]], size: tuple[int, int, int], channels: int, repeats: int
+) -> dict[str, dict[str, float]]:
     """Median milliseconds of each contestant (callable, device), and its time over the first one's."""
     scene = make_scene(*size, channels)
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in contestants}
@@ -82,7 +85,9 @@ def race(contestants: dict[str, tuple[Callable, str]], size: tuple[int, int, int
     result = {}
     for name, times in rounds.items():
         result[name] = {key: round(statistics.median(t[key] for t in times), 2) for key in times[0]}
-        ratios = [t["forward_backward_ms"] / f["forward_backward_ms"] for t, f in zip(times, first, strict=True)]
+        ratios = [
+            t["forward_backward_ms"] / f["forward_backward_ms"] for t, f in zip(times, first, strict=True)
+        ]
         result[name]["over_first"] = round(statistics.median(ratios), 3)
         result[name]["fastest_ms"] = round(min(t["forward_backward_ms"] for t in times), 2)
     return result
@@ -90,13 +95,16 @@ def race(contestants: dict[str, tuple[Callable, str]], size: tuple[int, int, int
 
 def harmonics(rasterize: Callable, repeats: int) -> dict[str, dict[str, float]]:
     """Spherical harmonics of degree 3 in the rasterizer, against those in torch before it; medium size."""
+
     def fused(*arguments: Tensor) -> tuple:
         *geometry, sh, viewmats, Ks, width, height = arguments
         return rasterize(*geometry, sh[:, :0], viewmats, Ks, width, height, sh=sh.view(-1, 16, 3))
 
     def before(*arguments: Tensor) -> tuple:
         *geometry, sh, viewmats, Ks, width, height = arguments
-        colors = spherical_harmonics.sh_to_colors(sh.view(-1, 16, 3), geometry[0], spherical_harmonics.camera_centers(viewmats)[0])
+        colors = spherical_harmonics.sh_to_colors(
+            sh.view(-1, 16, 3), geometry[0], spherical_harmonics.camera_centers(viewmats)[0]
+        )
         return rasterize(*geometry, colors, viewmats, Ks, width, height)
 
     return race({"fused": (fused, "cpu"), "in torch": (before, "cpu")}, SIZES["medium"], 48, repeats)
@@ -141,12 +149,19 @@ def peak_mib() -> float:
 
 def _in_a_process(script: str, **environment: str) -> dict[str, float]:
     path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
-    done = subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": path, **environment},
-                          capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": path, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return {name: round(value, 2) for name, value in json.loads(done.stdout).items()}
 
 
-def _contestants(threads: list[int], peers: list[str]) -> tuple[dict[str, tuple[Callable, str]], dict[str, str]]:
+def _contestants(
+    threads: list[int], peers: list[str]
+) -> tuple[dict[str, tuple[Callable, str]], dict[str, str]]:
     """Contestants (callable, device) by name, and by name why others take no part."""
     found = {f"cpu, threads {n}": (make_rasterizer("cpu", n), "cpu") for n in threads}
     for peer in peers:
@@ -161,10 +176,14 @@ def _contestants(threads: list[int], peers: list[str]) -> tuple[dict[str, tuple[
 
 def main() -> None:
     """Runs what was asked for and prints one JSON document."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--channels", nargs="+", type=int, default=[3, 16, 32])
-    parser.add_argument("--threads", nargs="+", type=int, default=[2, 1], help="the first is what others compare with")
+    parser.add_argument(
+        "--threads", nargs="+", type=int, default=[2, 1], help="the first is what others compare with"
+    )
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--peer", nargs="*", default=[], metavar="MODULE:CALLABLE")
     parser.add_argument("--json", type=Path, help="file to write beside standard output")
@@ -175,18 +194,36 @@ def main() -> None:
     for name in options.sizes:
         for channels in options.channels:
             sizes = dict(zip(("gaussians", "width", "height"), SIZES[name], strict=True))
-            rows.append({**sizes, "channels": channels,
-                         "times": race(contestants, SIZES[name], channels, options.repeats)})
+            rows.append(
+                {
+                    **sizes,
+                    "channels": channels,
+                    "times": race(contestants, SIZES[name], channels, options.repeats),
+                }
+            )
     small = {**dict(list(contestants.items())[:1]), "torch reference": (reference.rasterize, "cpu")}
     with tempfile.TemporaryDirectory() as cache:
         starts = {"cold": start(cache), "cached": start(cache)}
     report = {
-        "processors": os.cpu_count(), "repeats": options.repeats, "absent": absent, "races": rows,
-        "reference_race": {"gaussians": REFERENCE_SIZE[0], "width": REFERENCE_SIZE[1], "height": REFERENCE_SIZE[2],
-                           **{str(d): race(small, REFERENCE_SIZE, d, 3) for d in options.channels}},
-        "harmonics": harmonics(next(iter(contestants.values()))[0], options.repeats), "start": starts,
-        "memory": {"gaussians": 200_000, "width": 640, "height": 480, "channels": 32,
-                   **memory(SIZES["large"], 32, options.threads[0])},
+        "processors": os.cpu_count(),
+        "repeats": options.repeats,
+        "absent": absent,
+        "races": rows,
+        "reference_race": {
+            "gaussians": REFERENCE_SIZE[0],
+            "width": REFERENCE_SIZE[1],
+            "height": REFERENCE_SIZE[2],
+            **{str(d): race(small, REFERENCE_SIZE, d, 3) for d in options.channels},
+        },
+        "harmonics": harmonics(next(iter(contestants.values()))[0], options.repeats),
+        "start": starts,
+        "memory": {
+            "gaussians": 200_000,
+            "width": 640,
+            "height": 480,
+            "channels": 32,
+            **memory(SIZES["large"], 32, options.threads[0]),
+        },
     }
     text = json.dumps(report, indent=1)
     print(text)

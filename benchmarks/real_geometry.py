@@ -36,26 +36,35 @@ class Room:
 
     def __init__(self, texts: torch.Tensor, matched: float, rng: np.random.Generator) -> None:
         names = torch.from_numpy(rng.permutation(len(texts)))
-        self.things, self.surfaces = names[:THINGS], names[THINGS:THINGS + SURFACES]
-        self.others = names[THINGS + SURFACES:]
+        self.things, self.surfaces = names[:THINGS], names[THINGS : THINGS + SURFACES]
+        self.others = names[THINGS + SURFACES :]
         noise = torch.Generator().manual_seed(int(rng.integers(2**31)))
         mean = texts.mean(0)
-        shown = names[:THINGS + SURFACES]
+        shown = names[: THINGS + SURFACES]
         own = texts[shown] - mean
-        anchor = COSINE / mean.square().sum() * mean + (matched - COSINE) / own.square().sum(-1, keepdim=True) * own
-        rest = (1 - anchor.square().sum(-1, keepdim=True)).sqrt()[:, None]  # length left for what no text says
+        anchor = (
+            COSINE / mean.square().sum() * mean
+            + (matched - COSINE) / own.square().sum(-1, keepdim=True) * own
+        )
+        rest = (1 - anchor.square().sum(-1, keepdim=True)).sqrt()[
+            :, None
+        ]  # length left for what no text says
 
         def unit(*shape: int) -> torch.Tensor:
             random = torch.randn(*shape, texts.shape[1], generator=noise)
             return F.normalize(random - (random @ mean)[..., None] / mean.square().sum() * mean, dim=-1)
 
-        look = SHARED ** 0.5 * unit(len(shown), 1) + (1 - SHARED) ** 0.5 * unit(len(shown), CROPS)
+        look = SHARED**0.5 * unit(len(shown), 1) + (1 - SHARED) ** 0.5 * unit(len(shown), CROPS)
         self.crops = F.normalize(anchor[:, None] + rest * look, dim=-1)  # [things + surfaces, CROPS, D]
         weights = torch.rand(len(shown), 10 * GAUSSIANS, CROPS, generator=noise).pow(4)
         lifted = F.normalize(weights @ self.crops, dim=-1)
         self.features = torch.cat([lifted[:THINGS, :GAUSSIANS].flatten(0, 1), lifted[THINGS:].flatten(0, 1)])
-        self.owner = torch.cat([torch.arange(THINGS).repeat_interleave(GAUSSIANS),
-                                (THINGS + torch.arange(SURFACES)).repeat_interleave(10 * GAUSSIANS)])
+        self.owner = torch.cat(
+            [
+                torch.arange(THINGS).repeat_interleave(GAUSSIANS),
+                (THINGS + torch.arange(SURFACES)).repeat_interleave(10 * GAUSSIANS),
+            ]
+        )
 
 
 def fit_codec(room: Room, rank: int) -> FeatureCodec:
@@ -72,37 +81,54 @@ def exactness(room: Room, codec: FeatureCodec, texts: torch.Tensor) -> dict[str,
     coded, full = codes @ codec.directions(own), room.features @ own.T
     decoded = F.normalize(codec.decode(codes), dim=-1) @ own.T
     right = room.owner[coded.argmax(0)] == torch.arange(THINGS)
-    return dict(residual=codec.residual(room.crops.flatten(0, 1)), cosine_error=float((coded - full).abs().mean()),
-                decoding_error=float((coded - decoded).abs().max()), found_by_name=float(right.float().mean()),
-                found_by_name_full=float((room.owner[full.argmax(0)] == torch.arange(THINGS)).float().mean()))
+    return dict(
+        residual=codec.residual(room.crops.flatten(0, 1)),
+        cosine_error=float((coded - full).abs().mean()),
+        decoding_error=float((coded - decoded).abs().max()),
+        found_by_name=float(right.float().mean()),
+        found_by_name_full=float((room.owner[full.argmax(0)] == torch.arange(THINGS)).float().mean()),
+    )
 
 
-def ask(room: Room, codec: FeatureCodec, texts: torch.Tensor, names: list[str], rng: np.random.Generator) -> Asked:
+def ask(
+    room: Room, codec: FeatureCodec, texts: torch.Tensor, names: list[str], rng: np.random.Generator
+) -> Asked:
     """Evidence for present things, random absent ones and the nearest absent names."""
     likeness = texts[room.others] @ texts[room.things].T
     hard = room.others[likeness.argmax(0).unique()]
     others = room.others[~torch.isin(room.others, hard)]
     asked = torch.cat([room.things, hard, others[:RANDOM]])
-    rivals, negatives = others[RANDOM:RANDOM + RIVALS], others[-NEGATIVES:]
+    rivals, negatives = others[RANDOM : RANDOM + RIVALS], others[-NEGATIVES:]
     codes = codec.normalize(codec.encode(room.features))
     against, known = codec.directions(texts[negatives]), torch.ones(len(codes), dtype=torch.bool)
-    scanned = scan(codes, known, codec.directions(texts[asked]), against, Calibration().temperature, PEAK_GAUSSIANS)
+    scanned = scan(
+        codes, known, codec.directions(texts[asked]), against, Calibration().temperature, PEAK_GAUSSIANS
+    )
     competing = texts[asked] @ texts[rivals].T < Calibration().synonym
-    evidence = presence_evidence(scanned, codes, torch.ones(len(codes)), codec.directions(texts[rivals]), competing)
+    evidence = presence_evidence(
+        scanned, codes, torch.ones(len(codes)), codec.directions(texts[rivals]), competing
+    )
     prompts = [names[i] for i in asked]
-    return Asked(prompts, evidence.table, is_general(prompts, ()), np.arange(len(asked)) < THINGS, np.zeros((1, 25)))
+    return Asked(
+        prompts, evidence.table, is_general(prompts, ()), np.arange(len(asked)) < THINGS, np.zeros((1, 25))
+    )
 
 
 def main() -> None:
     """Simulates rooms and prints one JSON document."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--ranks", nargs="+", type=int, default=[16, 29, 61, 125])
     parser.add_argument("--rooms", type=int, default=12)
     parser.add_argument("--matched", type=float, default=0.27, help="cosine of a thing with its own name")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    features, names = next(args.folder.glob("*.npy")), next(args.folder.glob("*names.txt")).read_text().splitlines()
+    features, names = (
+        next(args.folder.glob("*.npy")),
+        next(args.folder.glob("*names.txt")).read_text().splitlines(),
+    )
     texts = F.normalize(torch.from_numpy(np.load(features).astype(np.float32)), dim=-1)
     rng = np.random.default_rng(args.seed)
     rooms = [Room(texts, args.matched, rng) for _ in range(args.rooms)]
@@ -111,8 +137,12 @@ def main() -> None:
     for rank in args.ranks:
         codecs = [fit_codec(room, rank) for room in rooms]
         exact = [exactness(room, codec, texts) for room, codec in zip(rooms, codecs)]
-        decided = leave_one_out([ask(room, codec, texts, names, rng) for room, codec in zip(rooms, codecs)])["all"]
-        document["ranks"][rank] = {key: float(np.mean([row[key] for row in exact])) for key in exact[0]} | decided
+        decided = leave_one_out([ask(room, codec, texts, names, rng) for room, codec in zip(rooms, codecs)])[
+            "all"
+        ]
+        document["ranks"][rank] = {
+            key: float(np.mean([row[key] for row in exact])) for key in exact[0]
+        } | decided
     sys.stdout.write(json.dumps(document, indent=1) + "\n")
 
 

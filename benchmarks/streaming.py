@@ -46,9 +46,15 @@ def frames(width: int, height: int, count: int) -> list[Frame]:
     scaled = []
     for i in range(min(count, len(dataset))):
         frame = dataset[i]
-        scaled.append(Frame(
-            frame.stamp, cv2.resize(frame.image, (width, height)), frame.camera.scaled(width, height),
-            frame.camtoworld, cv2.resize(frame.depth, (width, height), interpolation=cv2.INTER_NEAREST)))
+        scaled.append(
+            Frame(
+                frame.stamp,
+                cv2.resize(frame.image, (width, height)),
+                frame.camera.scaled(width, height),
+                frame.camtoworld,
+                cv2.resize(frame.depth, (width, height), interpolation=cv2.INTER_NEAREST),
+            )
+        )
     return scaled
 
 
@@ -101,7 +107,9 @@ def wait_for(condition, seconds: float, what: str, node: subprocess.Popen) -> No
         time.sleep(0.1)
 
 
-def stream(player: Player, views: list[Frame], rate: float, seconds: float, node: subprocess.Popen) -> list[float]:
+def stream(
+    player: Player, views: list[Frame], rate: float, seconds: float, node: subprocess.Popen
+) -> list[float]:
     """Publishes for so long, and three images more; returns the node's memory in MiB, once per second."""
     memory, source, due = [], walk(views, rate), time.monotonic()
     end = due + seconds
@@ -119,6 +127,7 @@ def stream(player: Player, views: list[Frame], rate: float, seconds: float, node
 
 def settle(client: Client, sent: int, node: subprocess.Popen) -> None:
     """Waits until the node rests and two more reports came."""
+
     def rests() -> bool:
         arrived = int(client.values["input"]["image messages"]) + int(client.values["input"]["image lost"])
         return client.values["mapping"]["idle"] == "True" and (arrived >= sent or client.reports > patience)
@@ -129,24 +138,42 @@ def settle(client: Client, sent: int, node: subprocess.Popen) -> None:
     wait_for(lambda: client.reports >= seen + 2, SETTLE_TIMEOUT, "diagnostics", node)
 
 
-def summary(client: Client, sent: int, seconds: float, memory: list[float], options: argparse.Namespace) -> dict:
+def summary(
+    client: Client, sent: int, seconds: float, memory: list[float], options: argparse.Namespace
+) -> dict:
     """The figures, with what became of the images: unaccounted is 0 if nothing was lost silently."""
     inputs, mapping = client.values["input"], client.values["mapping"]
     ends = {name.removeprefix("frames_"): int(mapping[name]) for name in ENDS}
-    losses = {f"input_{name}": int(inputs[name]) for name in LOSSES} | {"lost_in_transport": int(inputs["image lost"])}
+    losses = {f"input_{name}": int(inputs[name]) for name in LOSSES} | {
+        "lost_in_transport": int(inputs["image lost"])
+    }
     queries = np.array(client.latencies or [np.nan])
     return dict(
-        cores=os.cpu_count(), size=options.size, rate=options.rate, seconds=round(seconds, 1),
-        images_sent=sent, images_sent_per_s=round(sent / seconds, 1), images_received=int(inputs["image messages"]),
-        **ends, **losses, unaccounted=sent - sum(ends.values()) - sum(losses.values()),
-        slowest_callback_ms=float(inputs["slowest callback (ms)"]), queries=len(client.latencies),
+        cores=os.cpu_count(),
+        size=options.size,
+        rate=options.rate,
+        seconds=round(seconds, 1),
+        images_sent=sent,
+        images_sent_per_s=round(sent / seconds, 1),
+        images_received=int(inputs["image messages"]),
+        **ends,
+        **losses,
+        unaccounted=sent - sum(ends.values()) - sum(losses.values()),
+        slowest_callback_ms=float(inputs["slowest callback (ms)"]),
+        queries=len(client.latencies),
         query_p50_ms=round(float(np.percentile(queries, 50)), 1),
         query_p95_ms=round(float(np.percentile(queries, 95)), 1),
         frame_to_map_p50_ms=float(mapping["frame_to_map_p50_ms"] or "nan"),
         frame_to_map_p95_ms=float(mapping["frame_to_map_p95_ms"] or "nan"),
-        num_gaussians=int(mapping["num_gaussians"]), psnr=float(mapping["psnr"] or "nan"),
-        memory_mib=dict(start=round(memory[0]), middle=round(memory[len(memory) // 2]), end=round(memory[-1]),
-                        most=round(max(memory))))
+        num_gaussians=int(mapping["num_gaussians"]),
+        psnr=float(mapping["psnr"] or "nan"),
+        memory_mib=dict(
+            start=round(memory[0]),
+            middle=round(memory[len(memory) // 2]),
+            end=round(memory[-1]),
+            most=round(max(memory)),
+        ),
+    )
 
 
 def main() -> None:
@@ -157,18 +184,28 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=(640, 480), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--queries", type=float, default=2.0, help="questions per second")
     parser.add_argument("--views", type=int, default=60, help="views of the scene to walk through")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="parameters of the node")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="parameters of the node"
+    )
     options = parser.parse_args()
     environment = child_environment(free_domain_id())
     os.environ.update(environment)  # before the middleware is loaded
     rclpy.init()
     with tempfile.TemporaryDirectory() as folder:
-        parameters = {"qos.input": "reliable", "map.directory": folder, "input.silence": "5.0",
-                      **dict(item.split("=", 1) for item in options.set)}
+        parameters = {
+            "qos.input": "reliable",
+            "map.directory": folder,
+            "input.silence": "5.0",
+            **dict(item.split("=", 1) for item in options.set),
+        }
         words = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
         with open(Path(folder) / "node.log", "wb") as log:
-            node = subprocess.Popen([sys.executable, "-m", "ovs3d_ros.ros.node", "--ros-args", *words],
-                                    env=environment, stdout=log, stderr=subprocess.STDOUT)
+            node = subprocess.Popen(
+                [sys.executable, "-m", "ovs3d_ros.ros.node", "--ros-args", *words],
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
             try:
                 print(json.dumps(measure(node, options), indent=2))
             finally:
@@ -192,10 +229,16 @@ def measure(node: subprocess.Popen, options: argparse.Namespace) -> dict:
         spinning.join()
 
 
-def _measure(node: subprocess.Popen, options: argparse.Namespace, views: list[Frame], client: Client,
-             player: Player) -> dict:
+def _measure(
+    node: subprocess.Popen, options: argparse.Namespace, views: list[Frame], client: Client, player: Player
+) -> dict:
     wait_for(lambda: not player.missing_subscribers(), START_TIMEOUT, "subscriptions", node)
-    wait_for(lambda: all(player.count_subscribers(topic) for topic in ("/image", "/depth")), DISCOVERY, "match", node)
+    wait_for(
+        lambda: all(player.count_subscribers(topic) for topic in ("/image", "/depth")),
+        DISCOVERY,
+        "match",
+        node,
+    )
     time.sleep(1.0)  # discovery is not symmetric
     stopping = threading.Event()
 

@@ -54,13 +54,19 @@ PRESETS = {
 }
 ARGUMENTS = {
     "namespace": ("", "Namespace of the node and of its relative topics"),
-    "params_file": (PathJoinSubstitution([CONFIG, "ovs3d.yaml"]), "Parameters; `ovs3d config` prints a template"),
+    "params_file": (
+        PathJoinSubstitution([CONFIG, "ovs3d.yaml"]),
+        "Parameters; `ovs3d config` prints a template",
+    ),
     "preset": ("none", "Topics and settings of a camera or simulator"),
     "pose_source": ("", "pose, odom, transform or tf; empty: as in the preset or the parameter file"),
     "clip_model": ("", "Image-text encoder; empty: as in the parameter file"),
     "world_frame": ("", "Frame of the map; empty: as in the parameter file"),
     "qos_input": ("", "sensor_data or reliable; empty: as in the preset or the parameter file"),
-    "autostart": ("", "false leaves configuring and activating to a lifecycle manager; empty: as in the parameter file"),
+    "autostart": (
+        "",
+        "false leaves configuring and activating to a lifecycle manager; empty: as in the parameter file",
+    ),
     "use_sim_time": ("", "Take the time from /clock; empty: as in the preset, else false"),
     "log_level": ("info", "debug, info, warn, error or fatal"),
     "data": ("", "Dataset to publish instead of a camera; empty: none"),
@@ -82,9 +88,15 @@ OVERRIDES = {
 
 def generate_launch_description() -> LaunchDescription:
     """All arguments with their defaults; the processes follow from their values."""
-    declared = [DeclareLaunchArgument(name, default_value=default, description=about,
-                                      choices=list(PRESETS) if name == "preset" else None)
-                for name, (default, about) in ARGUMENTS.items()]
+    declared = [
+        DeclareLaunchArgument(
+            name,
+            default_value=default,
+            description=about,
+            choices=list(PRESETS) if name == "preset" else None,
+        )
+        for name, (default, about) in ARGUMENTS.items()
+    ]
     return LaunchDescription([*declared, OpaqueFunction(function=_processes)])
 
 
@@ -97,18 +109,39 @@ def _processes(context) -> list[Node]:
     if given["autostart"]:
         overrides["autostart"] = given["autostart"].lower() == "true"
     sim_time = {"use_sim_time": given["use_sim_time"].lower() == "true"}
-    common = {"package": "ovs3d_ros", "namespace": given["namespace"], "remappings": remappings, "output": "screen"}
-    nodes = [Node(executable="node", name="ovs3d", **common,
-                  parameters=[given["params_file"], overrides, sim_time],
-                  arguments=["--ros-args", "--log-level", given["log_level"]],
-                  sigterm_timeout=PATIENCE, sigkill_timeout=PATIENCE)]
+    common = {
+        "package": "ovs3d_ros",
+        "namespace": given["namespace"],
+        "remappings": remappings,
+        "output": "screen",
+    }
+    nodes = [
+        Node(
+            executable="node",
+            name="ovs3d",
+            **common,
+            parameters=[given["params_file"], overrides, sim_time],
+            arguments=["--ros-args", "--log-level", given["log_level"]],
+            sigterm_timeout=PATIENCE,
+            sigkill_timeout=PATIENCE,
+        )
+    ]
     if given["data"]:
         arguments = [given["data"], "--rate", given["rate"], "--wait", PLAYER_WAIT]
         arguments += ["--loop"] if given["loop"].lower() == "true" else []
         arguments += ["--pose-source", given["pose_source"]] if given["pose_source"] else []
         arguments += ["--world-frame", given["world_frame"]] if given["world_frame"] else []
         nodes.append(Node(executable="play", name="player", arguments=arguments, **common))
-    nodes.append(Node(package="rviz2", executable="rviz2", name="rviz2", output="screen",
-                      namespace=given["namespace"], arguments=["-d", PathJoinSubstitution([CONFIG, "ovs3d.rviz"])],
-                      parameters=[sim_time], condition=IfCondition(LaunchConfiguration("rviz"))))
+    nodes.append(
+        Node(
+            package="rviz2",
+            executable="rviz2",
+            name="rviz2",
+            output="screen",
+            namespace=given["namespace"],
+            arguments=["-d", PathJoinSubstitution([CONFIG, "ovs3d.rviz"])],
+            parameters=[sim_time],
+            condition=IfCondition(LaunchConfiguration("rviz")),
+        )
+    )
     return nodes

@@ -71,24 +71,38 @@ def _play(arguments: list[str]) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("ovs3d_ros"):
             raise
-        raise UserError(f"play needs ROS 2 and {error.name} is missing: source a ROS distribution with these packages "
-                        f"built, or on x86-64 Linux `{_PIP_ROS}`") from None
+        raise UserError(
+            f"play needs ROS 2 and {error.name} is missing: source a ROS distribution with these packages "
+            f"built, or on x86-64 Linux `{_PIP_ROS}`"
+        ) from None
     return player.main(arguments)
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
-    parser = _Parser("ovs3d", epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
-                     description="Online, open-vocabulary 3D Gaussian maps: posed frames in, text queries out.")
+    parser = _Parser(
+        "ovs3d",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Online, open-vocabulary 3D Gaussian maps: posed frames in, text queries out.",
+    )
     parser.add_argument("--version", action="version", version=f"ovs3d_ros {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_demo(commands.add_parser("demo", help="map a small scene and ask for things in it; writes out/demo/"))
+    _add_demo(
+        commands.add_parser("demo", help="map a small scene and ask for things in it; writes out/demo/")
+    )
     _add_map(commands.add_parser("map", help="build a map from a dataset of posed images"))
     _add_query(commands.add_parser("query", help="find things in a map by name"))
-    _add_render(commands.add_parser("render", help="fly through a map: colour, depth, features, segmentation"))
+    _add_render(
+        commands.add_parser("render", help="fly through a map: colour, depth, features, segmentation")
+    )
     _add_refine(commands.add_parser("refine", help="tell names apart better: refine a map for a vocabulary"))
     _add_eval(commands.add_parser("eval", help="score a map's segmentation against a labelled dataset"))
-    _add_calibrate(commands.add_parser("calibrate", help="fit what counts as found to your encoder, on labelled datasets"))
+    _add_calibrate(
+        commands.add_parser(
+            "calibrate", help="fit what counts as found to your encoder, on labelled datasets"
+        )
+    )
     export = commands.add_parser("export", help="write a map as the standard 3DGS PLY")
     _add_map_file(export)
     export.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="PLY file to write")
@@ -99,8 +113,13 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _add_set(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
-                        help="set a parameter, e.g. clip.model=ViT-B-16; `ovs3d config` lists them; may be repeated")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="set a parameter, e.g. clip.model=ViT-B-16; `ovs3d config` lists them; may be repeated",
+    )
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -114,21 +133,37 @@ def _add_map_file(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", type=Path, metavar="DATA",
-                        help="folder with transforms.json, a COLMAP model or poses_bounds.npy, a nerfstudio .json, or a "
-                             "rosbag2 folder, .mcap or .db3")
-    parser.add_argument("--format", metavar="NAME",
-                        help="nerfstudio, colmap, llff or bag; only where a folder holds several")
+    parser.add_argument(
+        "data",
+        type=Path,
+        metavar="DATA",
+        help="folder with transforms.json, a COLMAP model or poses_bounds.npy, a nerfstudio .json, or a "
+        "rosbag2 folder, .mcap or .db3",
+    )
+    parser.add_argument(
+        "--format", metavar="NAME", help="nerfstudio, colmap, llff or bag; only where a folder holds several"
+    )
 
 
 def _add_holdout(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--holdout", type=int, default=0, metavar="N",
-                        help="frames i with i %% N == N // 2 are kept for the evaluation (default 0: none)")
+    parser.add_argument(
+        "--holdout",
+        type=int,
+        default=0,
+        metavar="N",
+        help="frames i with i %% N == N // 2 are kept for the evaluation (default 0: none)",
+    )
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-o", "--output", type=Path, default=Path("out/demo"), metavar="FOLDER",
-                        help="where to write (default out/demo)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("out/demo"),
+        metavar="FOLDER",
+        help="where to write (default out/demo)",
+    )
     parser.add_argument("--no-ros", dest="ros", action="store_false", help="one process, without ROS")
     parser.add_argument("--rate", type=float, default=2.0, metavar="HZ", help="frames per second (default 2)")
     _add_common(parser)
@@ -137,51 +172,94 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 def _add_map(parser: argparse.ArgumentParser) -> None:
     _add_data(parser)
     _add_holdout(parser)
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE",
-                        help="map to write, e.g. room.ovs3d")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE", help="map to write, e.g. room.ovs3d"
+    )
     parser.add_argument("--config", type=Path, metavar="YAML", help="parameters; --set goes over it")
-    parser.add_argument("--no-clip", dest="clip", action="store_false",
-                        help="colour and shape only: no models, and no text queries afterwards")
+    parser.add_argument(
+        "--no-clip",
+        dest="clip",
+        action="store_false",
+        help="colour and shape only: no models, and no text queries afterwards",
+    )
     _add_common(parser)
 
 
 def _add_query(parser: argparse.ArgumentParser) -> None:
     _add_map_file(parser)
     parser.add_argument("prompts", nargs="+", metavar="PROMPT", help='what to look for, e.g. "red mug"')
-    parser.add_argument("-o", "--output", type=Path, metavar="FOLDER",
-                        help="write objects.json, cloud.ply, masks/ and overlays/ there")
-    parser.add_argument("--negatives", metavar="A,B", help="what the prompts compete against (default query.negatives)")
-    parser.add_argument("--mode", choices=("relevancy", "argmax"), default="relevancy",
-                        help="each prompt against the negatives, or the best prompt everywhere (default relevancy)")
-    parser.add_argument("--threshold", type=float, metavar="T",
-                        help="relevancy from which a Gaussian carries a label (default: calibrated)")
-    parser.add_argument("--max-instances", type=int, default=0, metavar="N", help="per prompt (default 0: all)")
-    parser.add_argument("--refine", action="store_true", help="refine the map for these prompts first; takes seconds")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="write objects.json, cloud.ply, masks/ and overlays/ there",
+    )
+    parser.add_argument(
+        "--negatives", metavar="A,B", help="what the prompts compete against (default query.negatives)"
+    )
+    parser.add_argument(
+        "--mode",
+        choices=("relevancy", "argmax"),
+        default="relevancy",
+        help="each prompt against the negatives, or the best prompt everywhere (default relevancy)",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        metavar="T",
+        help="relevancy from which a Gaussian carries a label (default: calibrated)",
+    )
+    parser.add_argument(
+        "--max-instances", type=int, default=0, metavar="N", help="per prompt (default 0: all)"
+    )
+    parser.add_argument(
+        "--refine", action="store_true", help="refine the map for these prompts first; takes seconds"
+    )
     _add_common(parser)
 
 
 def _add_render(parser: argparse.ArgumentParser) -> None:
     _add_map_file(parser)
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="PATH",
-                        help=".mp4 file, or a folder for PNG pictures")
-    parser.add_argument("--path", choices=("orbit", "keyframes"), default="orbit",
-                        help="around or about what the keyframes see, or along them (default orbit)")
-    parser.add_argument("--channels", metavar="A,B",
-                        help="of rgb, depth, features, segmentation (default: all there are)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help=".mp4 file, or a folder for PNG pictures",
+    )
+    parser.add_argument(
+        "--path",
+        choices=("orbit", "keyframes"),
+        default="orbit",
+        help="around or about what the keyframes see, or along them (default orbit)",
+    )
+    parser.add_argument(
+        "--channels", metavar="A,B", help="of rgb, depth, features, segmentation (default: all there are)"
+    )
     parser.add_argument("--prompts", nargs="+", metavar="PROMPT", help="what to segment")
     parser.add_argument("--frames", type=int, default=120, metavar="N", help="length (default 120)")
     parser.add_argument("--fps", type=float, default=24.0, help="of the video (default 24)")
-    parser.add_argument("--image-size", type=int, default=0, metavar="PX",
-                        help="longer side of a picture (default: that of the keyframes)")
+    parser.add_argument(
+        "--image-size",
+        type=int,
+        default=0,
+        metavar="PX",
+        help="longer side of a picture (default: that of the keyframes)",
+    )
     _add_common(parser)
 
 
 def _add_refine(parser: argparse.ArgumentParser) -> None:
     _add_map_file(parser)
     _add_data(parser)
-    parser.add_argument("--names", nargs="+", required=True, metavar="NAME",
-                        help="what to tell apart, walls and floor too")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="map to write (default: MAP itself)")
+    parser.add_argument(
+        "--names", nargs="+", required=True, metavar="NAME", help="what to tell apart, walls and floor too"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="map to write (default: MAP itself)"
+    )
     _add_common(parser)
 
 
@@ -189,20 +267,40 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
     _add_map_file(parser)
     _add_data(parser)
     _add_holdout(parser)
-    parser.add_argument("--protocol", default="dataset", metavar="NAME",
-                        help="dataset (one confusion matrix), 3dovs-a, 3dovs-c, 3dovs-d, or lerf (default dataset)")
-    parser.add_argument("--threshold", type=float, metavar="T",
-                        help="lerf: relevancy from which a pixel counts (default: calibrated)")
+    parser.add_argument(
+        "--protocol",
+        default="dataset",
+        metavar="NAME",
+        help="dataset (one confusion matrix), 3dovs-a, 3dovs-c, 3dovs-d, or lerf (default dataset)",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        metavar="T",
+        help="lerf: relevancy from which a pixel counts (default: calibrated)",
+    )
     _add_common(parser)
 
 
 def _add_calibrate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", type=Path, nargs="+", metavar="DATA", help="labelled datasets, two at least")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE",
-                        help="calibration to write, for --set query.calibration=FILE")
-    parser.add_argument("--absent", metavar="A,B", help="names of things that are in none of them, to be asked for as well")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="calibration to write, for --set query.calibration=FILE",
+    )
+    parser.add_argument(
+        "--absent", metavar="A,B", help="names of things that are in none of them, to be asked for as well"
+    )
     parser.add_argument("--config", type=Path, metavar="YAML", help="parameters; --set goes over it")
-    parser.add_argument("--format", metavar="NAME", help="nerfstudio, colmap, llff or bag; only where the folders hold several")
+    parser.add_argument(
+        "--format",
+        metavar="NAME",
+        help="nerfstudio, colmap, llff or bag; only where the folders hold several",
+    )
     _add_common(parser)
 
 

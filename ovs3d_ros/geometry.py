@@ -42,11 +42,13 @@ def quat_to_matrix(quat: np.ndarray) -> np.ndarray:
     if not np.isfinite(norm) or norm < 1e-9:
         raise UserError(f"quaternion {quat.tolist()} is not a rotation; check the pose source")
     w, x, y, z = quat / norm
-    return np.array([
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ])
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ]
+    )
 
 
 def matrix_to_quat(rotation: np.ndarray) -> np.ndarray:
@@ -55,8 +57,14 @@ def matrix_to_quat(rotation: np.ndarray) -> np.ndarray:
     x, y, z = m[0, 0], m[1, 1], m[2, 2]
     wx, wy, wz = m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]
     xy, xz, yz = m[1, 0] + m[0, 1], m[0, 2] + m[2, 0], m[2, 1] + m[1, 2]
-    rows = np.array([[1 + x + y + z, wx, wy, wz], [wx, 1 + x - y - z, xy, xz],
-                     [wy, xy, 1 - x + y - z, yz], [wz, xz, yz, 1 - x - y + z]])  # [4, 4, ...]: 4 q q^T
+    rows = np.array(
+        [
+            [1 + x + y + z, wx, wy, wz],
+            [wx, 1 + x - y - z, xy, xz],
+            [wy, xy, 1 - x + y - z, yz],
+            [wz, xz, yz, 1 - x - y + z],
+        ]
+    )  # [4, 4, ...]: 4 q q^T
     pivot = np.argmax(np.einsum("ii...->i...", rows), axis=0)  # of the largest of w^2, x^2, y^2, z^2
     quat = np.moveaxis(np.take_along_axis(rows, pivot[None, None], axis=0)[0], 0, -1)
     return quat * np.where(quat[..., :1] < 0, -1, 1) / np.linalg.norm(quat, axis=-1, keepdims=True)
@@ -75,7 +83,9 @@ def check_pose(camtoworld: np.ndarray, name: str) -> np.ndarray:
         raise UserError(f"{name}: pose has NaN or infinite entries; drop this frame or fix the pose source")
     rotation = pose[:3, :3]
     if np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-3 or np.linalg.det(rotation) < 0:
-        raise UserError(f"{name}: the upper left 3 x 3 block of the pose is not a rotation (scaled or mirrored?)")
+        raise UserError(
+            f"{name}: the upper left 3 x 3 block of the pose is not a rotation (scaled or mirrored?)"
+        )
     if np.abs(pose[3] - [0, 0, 0, 1]).max() > 1e-6:
         raise UserError(f"{name}: the last row of the pose is {pose[3].tolist()}, expected 0 0 0 1")
     return pose
@@ -97,7 +107,9 @@ def check_camera(camera: Camera, name: str) -> Camera:
     if not (0.05 * side < fx < 100 * side and 0.05 * side < fy < 100 * side):
         raise UserError(f"{name}: focal length ({fx:g}, {fy:g}) px is absurd for a {width}x{height} image")
     if not (-width < cx < 2 * width and -height < cy < 2 * height):
-        raise UserError(f"{name}: principal point ({cx:g}, {cy:g}) lies far outside the {width}x{height} image")
+        raise UserError(
+            f"{name}: principal point ({cx:g}, {cy:g}) lies far outside the {width}x{height} image"
+        )
     return camera
 
 
@@ -107,21 +119,27 @@ def check_frame(frame: Frame) -> None:
     check_pose(frame.camtoworld, name)
     check_camera(frame.camera, name)
     if frame.image.dtype != np.uint8 or frame.image.ndim != 3 or frame.image.shape[2] != 3:
-        raise UserError(f"{name}: image is {frame.image.dtype} {frame.image.shape}, expected uint8 [H, W, 3] RGB")
+        raise UserError(
+            f"{name}: image is {frame.image.dtype} {frame.image.shape}, expected uint8 [H, W, 3] RGB"
+        )
     size = (frame.camera.height, frame.camera.width)
     if frame.image.shape[:2] != size:
-        raise UserError(f"{name}: image is {frame.image.shape[1]}x{frame.image.shape[0]} but its intrinsics are for "
-                        f"{size[1]}x{size[0]}: publish the camera_info that belongs to this image size")
+        raise UserError(
+            f"{name}: image is {frame.image.shape[1]}x{frame.image.shape[0]} but its intrinsics are for "
+            f"{size[1]}x{size[0]}: publish the camera_info that belongs to this image size"
+        )
     if frame.depth is not None:
         if frame.depth.shape != size or frame.depth.dtype != np.float32:
-            raise UserError(f"{name}: depth is {frame.depth.dtype} {frame.depth.shape}, expected float32 {size} in "
-                            "metres")
+            raise UserError(
+                f"{name}: depth is {frame.depth.dtype} {frame.depth.shape}, expected float32 {size} in metres"
+            )
         if not np.isfinite(frame.depth).all() or (frame.depth < 0).any():
             raise UserError(f"{name}: depth has NaN, infinite or negative values; mark missing depth as 0")
 
 
-def camera_tensors(camera: Camera, camtoworld: np.ndarray,
-                   device: str | torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def camera_tensors(
+    camera: Camera, camtoworld: np.ndarray, device: str | torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
     """What rasterizers take for one camera: viewmats [1, 4, 4] and Ks [1, 3, 3], float32."""
     import torch  # here: readers of datasets and the player do without, and start seconds sooner
 
@@ -140,7 +158,9 @@ def project(points: np.ndarray, camera: Camera, camtoworld: np.ndarray) -> tuple
     z = local[:, 2]
     safe = np.where(np.abs(z) < 1e-9, 1e-9, z)
     K = camera.K
-    pixels = np.stack([K[0, 0] * local[:, 0] / safe + K[0, 2], K[1, 1] * local[:, 1] / safe + K[1, 2]], axis=1)
+    pixels = np.stack(
+        [K[0, 0] * local[:, 0] / safe + K[0, 2], K[1, 1] * local[:, 1] / safe + K[1, 2]], axis=1
+    )
     return pixels, z
 
 

@@ -44,5 +44,11 @@ def _frame() -> Frame:
     image = np.random.default_rng(0).integers(0, 256, (_HEIGHT, _WIDTH, 3), dtype=np.uint8)
     depth = np.linspace(1.0, 2.0, _WIDTH, dtype=np.float32)[None].repeat(_HEIGHT, axis=0)
     K = np.array([[_WIDTH, 0.0, _WIDTH / 2], [0.0, _WIDTH, _HEIGHT / 2], [0.0, 0.0, 1.0]])
-    return Frame(stamp=0.0, image=image, camera=Camera(K, _WIDTH, _HEIGHT), camtoworld=np.eye(4), depth=depth,
-                 name="warm-up")
+    return Frame(
+        stamp=0.0,
+        image=image,
+        camera=Camera(K, _WIDTH, _HEIGHT),
+        camtoworld=np.eye(4),
+        depth=depth,
+        name="warm-up",
+    )

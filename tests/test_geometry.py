@@ -130,8 +130,15 @@ def broken_poses():
     skewed[:3, 0] += 0.1 * skewed[:3, 1]
     nan[0, 3] = np.nan
     row[3] = [0, 0, 0.1, 1]
-    return [(scaled, "rotation"), (mirrored, "rotation"), (skewed, "rotation"), (nan, "NaN"), (row, "last row"),
-            (np.eye(3), "shape"), (np.zeros((4, 4)), "rotation")]
+    return [
+        (scaled, "rotation"),
+        (mirrored, "rotation"),
+        (skewed, "rotation"),
+        (nan, "NaN"),
+        (row, "last row"),
+        (np.eye(3), "shape"),
+        (np.zeros((4, 4)), "rotation"),
+    ]
 
 
 @pytest.mark.parametrize("pose, word", broken_poses())
@@ -154,9 +161,15 @@ def broken_cameras():
         K[row, column] = value
         return Camera(K, good.width, good.height)
 
-    return [(changed(0, 0, np.nan), "finite"), (changed(0, 0, 0.0), "focal"), (changed(1, 1, -60.0), "focal"),
-            (changed(0, 0, 1e6), "focal"), (changed(0, 2, 5000.0), "principal"), (Camera(good.K, 0, 48), "empty"),
-            (Camera(np.eye(4), 64, 48), "3 x 3")]
+    return [
+        (changed(0, 0, np.nan), "finite"),
+        (changed(0, 0, 0.0), "focal"),
+        (changed(1, 1, -60.0), "focal"),
+        (changed(0, 0, 1e6), "focal"),
+        (changed(0, 2, 5000.0), "principal"),
+        (Camera(good.K, 0, 48), "empty"),
+        (Camera(np.eye(4), 64, 48), "3 x 3"),
+    ]
 
 
 @pytest.mark.parametrize("camera, word", broken_cameras())

@@ -31,8 +31,21 @@ def argument_names() -> set[str]:
 
 def test_arguments_are_complete():
     assert set(constant("INPUTS")) == INPUTS
-    assert argument_names() >= INPUTS | {"namespace", "params_file", "use_sim_time", "autostart", "log_level", "rviz",
-                                         "preset", "data", "pose_source", "clip_model", "world_frame", "rate", "loop"}
+    assert argument_names() >= INPUTS | {
+        "namespace",
+        "params_file",
+        "use_sim_time",
+        "autostart",
+        "log_level",
+        "rviz",
+        "preset",
+        "data",
+        "pose_source",
+        "clip_model",
+        "world_frame",
+        "rate",
+        "loop",
+    }
 
 
 def test_presets_set_what_there_is():
@@ -48,16 +61,23 @@ def test_presets_set_what_there_is():
 
 def test_what_is_launched_is_installed():
     tree = ast.parse(LAUNCH_FILE.read_text(encoding="utf-8"))
-    executables = {k.value.value for node in ast.walk(tree) if isinstance(node, ast.Call)
-                   for k in node.keywords if k.arg == "executable"}
+    executables = {
+        k.value.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        for k in node.keywords
+        if k.arg == "executable"
+    }
     assert executables == {"node", "play", "rviz2"}
     for name in executables - {"rviz2"}:
-        assert (REPOSITORY / "scripts" / name).is_file(), "setup.py installs what ros2 run starts from scripts/"
+        assert (REPOSITORY / "scripts" / name).is_file(), (
+            "setup.py installs what ros2 run starts from scripts/"
+        )
 
 
 def test_the_readme_explains_every_argument_and_preset():
     text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| ", text[text.index("| launch argument |"):], re.MULTILINE)
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| ", text[text.index("| launch argument |") :], re.MULTILINE)
     documented = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
     assert argument_names() <= documented
     assert all(f"`{name}`" in text for name in constant("PRESETS"))
@@ -84,6 +104,12 @@ def test_the_workflow_covers_the_distributions():
     tree = yaml.safe_load((REPOSITORY / ".github/workflows/ros.yml").read_text(encoding="utf-8"))
     assert tree["jobs"]["distribution"]["strategy"]["matrix"]["distro"] == ["humble", "jazzy", "kilted"]
     steps = " ".join(step.get("run", "") for job in tree["jobs"].values() for step in job["steps"])
-    for word in ("rosdep install", "colcon build --base-paths src src/ovs3d_ros/ovs3d_interfaces", "pytest tests",
-                 "ros2 launch ovs3d_ros ovs3d.launch.py", "ros2 service call", ".ci/run"):
+    for word in (
+        "rosdep install",
+        "colcon build --base-paths src src/ovs3d_ros/ovs3d_interfaces",
+        "pytest tests",
+        "ros2 launch ovs3d_ros ovs3d.launch.py",
+        "ros2 service call",
+        ".ci/run",
+    ):
         assert word in steps

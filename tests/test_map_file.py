@@ -26,8 +26,12 @@ def make_map(sh_degree: int = 1, semantic: bool = True) -> tuple[dict[str, torch
     """Parameters and a snapshot with random contents."""
     generator = torch.Generator().manual_seed(0)
     g = Gaussians(synthetic.make_config().train, sh_degree, "cpu")
-    g.insert(torch.randn(COUNT, 3, generator=generator), torch.rand(COUNT, 3, generator=generator),
-             torch.rand(COUNT, generator=generator) + 0.1, 0.4)
+    g.insert(
+        torch.randn(COUNT, 3, generator=generator),
+        torch.rand(COUNT, 3, generator=generator),
+        torch.rand(COUNT, generator=generator) + 0.1,
+        0.4,
+    )
     params = {name: torch.randn(p.shape, generator=generator) for name, p in g.params.items()}
     codec, codes, scale_codes = None, torch.zeros(COUNT, 1), torch.zeros(COUNT, 0, 1)
     if semantic:
@@ -38,11 +42,25 @@ def make_map(sh_degree: int = 1, semantic: bool = True) -> tuple[dict[str, torch
         codes = codec.normalize(scale_codes.sum(1))
     camera = synthetic.make_camera()
     return params, MapSnapshot(
-        version=41, gaussians={}, codes=codes, scale_codes=scale_codes,
-        weight=torch.rand(COUNT, generator=generator) * 100, views=torch.ones(COUNT),
-        selection=torch.zeros(COUNT, scale_codes.shape[1]), codec=codec, camtoworlds=np.stack(synthetic.orbit(FRAMES)),
-        stamps=1.7e9 + np.arange(FRAMES) / 3, cameras=[camera] * FRAMES, names=["ä", "b", "c"],
-        meta=dict(clip="tests/colors" if semantic else None, steps=12, psnr=None, config={"map.sh_degree": sh_degree}))
+        version=41,
+        gaussians={},
+        codes=codes,
+        scale_codes=scale_codes,
+        weight=torch.rand(COUNT, generator=generator) * 100,
+        views=torch.ones(COUNT),
+        selection=torch.zeros(COUNT, scale_codes.shape[1]),
+        codec=codec,
+        camtoworlds=np.stack(synthetic.orbit(FRAMES)),
+        stamps=1.7e9 + np.arange(FRAMES) / 3,
+        cameras=[camera] * FRAMES,
+        names=["ä", "b", "c"],
+        meta=dict(
+            clip="tests/colors" if semantic else None,
+            steps=12,
+            psnr=None,
+            config={"map.sh_degree": sh_degree},
+        ),
+    )
 
 
 @pytest.mark.parametrize("sh_degree, semantic", [(0, True), (2, True), (1, False)])
@@ -54,12 +72,16 @@ def test_what_is_saved_comes_back(tmp_path, sh_degree: int, semantic: bool) -> N
     assert all(torch.equal(loaded[name], params[name]) for name in PARAMETERS)
     assert torch.equal(past.weight, snapshot.weight) and torch.equal(past.views, snapshot.views)
     np.testing.assert_array_equal(past.camtoworlds, snapshot.camtoworlds)
-    np.testing.assert_array_equal(past.stamps, snapshot.stamps)  # float64: a stamp of today to the microsecond
+    np.testing.assert_array_equal(
+        past.stamps, snapshot.stamps
+    )  # float64: a stamp of today to the microsecond
     assert past.version == 41 and past.names == snapshot.names and past.meta == snapshot.meta
     assert [c.width for c in past.cameras] == [64] * FRAMES
     np.testing.assert_array_equal(past.cameras[0].K, snapshot.cameras[0].K)
     if semantic:
-        assert torch.equal(past.codec.basis, snapshot.codec.basis) and torch.equal(past.codec.gram, snapshot.codec.gram)
+        assert torch.equal(past.codec.basis, snapshot.codec.basis) and torch.equal(
+            past.codec.gram, snapshot.codec.gram
+        )
         cosine = (past.codec.decode(past.codes) * snapshot.codec.decode(snapshot.codes)).sum(-1)
         torch.testing.assert_close(cosine, torch.ones(COUNT), atol=1e-4, rtol=0)  # half precision
     else:
@@ -68,7 +90,9 @@ def test_what_is_saved_comes_back(tmp_path, sh_degree: int, semantic: bool) -> N
 
 def with_field(snapshot: MapSnapshot) -> MapSnapshot:
     probabilities = torch.rand(COUNT, 3, generator=torch.Generator().manual_seed(1)).softmax(-1)
-    field = RefinedField(("mug", "rote Tür"), ("object",), torch.eye(3, 16), 0.03, probabilities, {"checked": 2})
+    field = RefinedField(
+        ("mug", "rote Tür"), ("object",), torch.eye(3, 16), 0.03, probabilities, {"checked": 2}
+    )
     return dataclasses.replace(snapshot, refined=field)
 
 
@@ -77,7 +101,11 @@ def test_a_refined_field_comes_back(tmp_path) -> None:
     save_map(tmp_path / "m.ovs3d", params, with_field(snapshot))
     held, wanted = load_map(tmp_path / "m.ovs3d")[1].refined, with_field(snapshot).refined
     assert (held.names, held.background, held.temperature, held.summary) == (
-        wanted.names, wanted.background, wanted.temperature, wanted.summary)
+        wanted.names,
+        wanted.background,
+        wanted.temperature,
+        wanted.summary,
+    )
     assert torch.equal(held.texts, wanted.texts)
     torch.testing.assert_close(held.probabilities, wanted.probabilities, atol=1e-3, rtol=0)
 
@@ -104,7 +132,9 @@ def test_wrong_refined_fields_are_refused(tmp_path, tensors, entry, word: str) -
         header = json.loads(file.metadata()["ovs3d"])
         held = {name: file.get_tensor(name) for name in file.keys()} | tensors
     header["refined"] |= entry
-    save_file({name: t for name, t in held.items() if t is not None}, path, metadata={"ovs3d": json.dumps(header)})
+    save_file(
+        {name: t for name, t in held.items() if t is not None}, path, metadata={"ovs3d": json.dumps(header)}
+    )
     with pytest.raises(UserError, match=word):
         load_map(path)
 
@@ -119,8 +149,14 @@ def test_codes_beyond_half_precision_stay_loadable(tmp_path) -> None:
 def test_an_empty_map_comes_back(tmp_path) -> None:
     params, snapshot = make_map(semantic=False)
     empty = dataclasses.replace(
-        snapshot, weight=torch.zeros(0), views=torch.zeros(0), camtoworlds=np.zeros((0, 4, 4)), stamps=np.zeros(0),
-        cameras=[], names=[])
+        snapshot,
+        weight=torch.zeros(0),
+        views=torch.zeros(0),
+        camtoworlds=np.zeros((0, 4, 4)),
+        stamps=np.zeros(0),
+        cameras=[],
+        names=[],
+    )
     save_map(tmp_path / "m.ovs3d", {name: p[:0] for name, p in params.items()}, empty)
     loaded, past = load_map(tmp_path / "m.ovs3d")
     assert len(loaded["means"]) == 0 and past.cameras == []
@@ -139,43 +175,49 @@ def damaged(path, tensors=None, header=None) -> None:
     with safe_open(path, framework="pt") as file:
         held = {name: file.get_tensor(name) for name in file.keys()} | (tensors or {})
         told = json.loads(file.metadata()["ovs3d"]) | (header or {})
-    save_file({n: t for n, t in held.items() if t is not None}, path,
-              metadata={"ovs3d": json.dumps({k: v for k, v in told.items() if v is not None})})
+    save_file(
+        {n: t for n, t in held.items() if t is not None},
+        path,
+        metadata={"ovs3d": json.dumps({k: v for k, v in told.items() if v is not None})},
+    )
 
 
 CAMERA = dict(K=[[50, 0, 32], [0, 50, 24], [0, 0, 1]], width=64, height=48)
 
 
-@pytest.mark.parametrize("tensors, header, word", [
-    (dict(means=torch.full((COUNT, 3), float("nan"))), None, "means has NaN"),
-    (dict(scale_codes=torch.full((COUNT, SCALES, 6), float("inf")).half()), None, "scale_codes has NaN"),
-    (dict(camtoworlds=torch.eye(4).expand(FRAMES, 4, 4).contiguous() * 2), None, "not a rotation"),
-    (dict(means=torch.zeros(COUNT, 2)), None, "means has shape"),
-    (dict(quats=torch.zeros(COUNT - 1, 4)), None, "quats has shape"),
-    (dict(means=torch.zeros(())), None, "lacks or garbles"),
-    (dict(means=torch.zeros(COUNT, 3, dtype=torch.int64)), None, "int64"),
-    (dict(weight=torch.zeros(COUNT + 1)), None, "weight has shape"),
-    (dict(opacity_logits=None), None, "opacity_logits"),
-    (dict(scale_codes=None), None, "scale_codes"),
-    (dict(scale_codes=torch.zeros(COUNT, SCALES, 4)), None, "scale_codes has shape"),
-    (dict(selection=torch.zeros(COUNT)), None, "selection has shape"),
-    (dict(codec_mean=torch.zeros(7)), None, "codec"),
-    (dict(codec_basis=torch.zeros(16)), None, "codec"),
-    (dict(stamps=torch.zeros(1)), None, "stamps has shape"),
-    (None, dict(format_version=2), "format 2"),
-    (None, dict(format_version=None), "format None"),
-    (None, dict(cameras=None), "cameras"),
-    (None, dict(cameras=7), "lacks or garbles"),
-    (None, dict(cameras=[CAMERA] * 2), "names"),
-    (None, dict(cameras=[CAMERA | dict(K=[[1, 2], [3]])] * FRAMES), "lacks or garbles"),
-    (None, dict(cameras=[CAMERA | dict(width="wide")] * FRAMES), "lacks or garbles"),
-    (None, dict(cameras=[CAMERA | dict(K=[[0, 0, 32], [0, 50, 24], [0, 0, 1]])] * FRAMES), "focal"),
-    (None, dict(names=["a", 2, "c"]), "garbled"),
-    (None, dict(map_version="new"), "lacks or garbles"),
-    (None, dict(meta=[1]), "garbled"),
-    (None, dict(meta=dict(clip="x", config=[1])), "garbled"),
-    (None, dict(meta=dict(steps=3)), "encoder"),
-])
+@pytest.mark.parametrize(
+    "tensors, header, word",
+    [
+        (dict(means=torch.full((COUNT, 3), float("nan"))), None, "means has NaN"),
+        (dict(scale_codes=torch.full((COUNT, SCALES, 6), float("inf")).half()), None, "scale_codes has NaN"),
+        (dict(camtoworlds=torch.eye(4).expand(FRAMES, 4, 4).contiguous() * 2), None, "not a rotation"),
+        (dict(means=torch.zeros(COUNT, 2)), None, "means has shape"),
+        (dict(quats=torch.zeros(COUNT - 1, 4)), None, "quats has shape"),
+        (dict(means=torch.zeros(())), None, "lacks or garbles"),
+        (dict(means=torch.zeros(COUNT, 3, dtype=torch.int64)), None, "int64"),
+        (dict(weight=torch.zeros(COUNT + 1)), None, "weight has shape"),
+        (dict(opacity_logits=None), None, "opacity_logits"),
+        (dict(scale_codes=None), None, "scale_codes"),
+        (dict(scale_codes=torch.zeros(COUNT, SCALES, 4)), None, "scale_codes has shape"),
+        (dict(selection=torch.zeros(COUNT)), None, "selection has shape"),
+        (dict(codec_mean=torch.zeros(7)), None, "codec"),
+        (dict(codec_basis=torch.zeros(16)), None, "codec"),
+        (dict(stamps=torch.zeros(1)), None, "stamps has shape"),
+        (None, dict(format_version=2), "format 2"),
+        (None, dict(format_version=None), "format None"),
+        (None, dict(cameras=None), "cameras"),
+        (None, dict(cameras=7), "lacks or garbles"),
+        (None, dict(cameras=[CAMERA] * 2), "names"),
+        (None, dict(cameras=[CAMERA | dict(K=[[1, 2], [3]])] * FRAMES), "lacks or garbles"),
+        (None, dict(cameras=[CAMERA | dict(width="wide")] * FRAMES), "lacks or garbles"),
+        (None, dict(cameras=[CAMERA | dict(K=[[0, 0, 32], [0, 50, 24], [0, 0, 1]])] * FRAMES), "focal"),
+        (None, dict(names=["a", 2, "c"]), "garbled"),
+        (None, dict(map_version="new"), "lacks or garbles"),
+        (None, dict(meta=[1]), "garbled"),
+        (None, dict(meta=dict(clip="x", config=[1])), "garbled"),
+        (None, dict(meta=dict(steps=3)), "encoder"),
+    ],
+)
 def test_wrong_contents_are_refused_by_name(tmp_path, tensors, header, word: str) -> None:
     path = tmp_path / "room.ovs3d"
     save_map(path, *make_map())
@@ -201,7 +243,9 @@ def test_flipped_bytes_never_crash_or_pass_as_nan(tmp_path) -> None:
     whole, rng = path.read_bytes(), np.random.default_rng(0)
     refused = 0
     for position in [*range(60), *rng.integers(0, len(whole), 150)]:
-        path.write_bytes(whole[:position] + bytes([whole[position] ^ rng.integers(1, 256)]) + whole[position + 1:])
+        path.write_bytes(
+            whole[:position] + bytes([whole[position] ^ rng.integers(1, 256)]) + whole[position + 1 :]
+        )
         try:
             params, _ = load_map(path)
             assert all(torch.isfinite(p).all() for p in params.values())

@@ -138,7 +138,8 @@ def test_ros_wheels_are_pinned_alike(repository: Path) -> None:
     for folder in ("tests/tf2_msgs", "tests/vision_msgs"):
         theirs = (repository / folder / "pyproject.toml").read_text()
         assert [line for line in theirs.splitlines() if not line.startswith("#")] == [
-            line for line in ours.splitlines() if not line.startswith("#")]
+            line for line in ours.splitlines() if not line.startswith("#")
+        ]
         assert pins((repository / folder / "setup.py").read_text()).items() <= interfaces.items()
 
 
@@ -194,7 +195,9 @@ def test_interface_build_lists_every_definition(repository: Path) -> None:
 
 def test_make_reuses_the_environment(repository: Path, tmp_path: Path) -> None:
     # The tests themselves may have been started by make, whose state an inner make would inherit.
-    environment = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    environment = {
+        key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    }
 
     def planned(target: str) -> str:
         run = subprocess.run(

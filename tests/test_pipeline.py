@@ -62,7 +62,11 @@ def test_the_answer_is_complete_and_consistent(room: Ovs3d) -> None:
     assert result.relevancy.shape == (count, 2) and result.labels.shape == result.instances.shape == (count,)
     assert float(result.relevancy.min()) >= 0 and float(result.relevancy.max()) <= 1
     unseen = (snapshot.weight < room.config.query.min_weight).numpy()
-    assert unseen.any() and (result.relevancy.numpy()[unseen] == 0).all() and (result.labels.numpy()[unseen] == 0).all()
+    assert (
+        unseen.any()
+        and (result.relevancy.numpy()[unseen] == 0).all()
+        and (result.labels.numpy()[unseen] == 0).all()
+    )
     chosen = result.labels > 0
     picked = result.relevancy[chosen].gather(1, result.labels[chosen][:, None] - 1)
     assert float(picked.min()) >= room.calibration.threshold
@@ -117,7 +121,9 @@ def test_threshold_roi_and_instances_narrow_the_answer(room: Ovs3d) -> None:
 def test_negatives_compete(room: Ovs3d) -> None:
     snapshot = room.snapshot()
     usual = room.query(["red box"], snapshot=snapshot)
-    rivals = room.query(["red box"], negatives=["red paint"], snapshot=snapshot)  # the same direction in this encoder
+    rivals = room.query(
+        ["red box"], negatives=["red paint"], snapshot=snapshot
+    )  # the same direction in this encoder
     assert float(usual.relevancy.max()) > 0.9
     assert float(rivals.relevancy.max()) == pytest.approx(0.5, abs=0.01)
 
@@ -129,7 +135,10 @@ def test_two_names_of_one_thing_both_have_a_place(room: Ovs3d) -> None:
     means = room.mapper.gaussians.params["means"].detach().numpy()
     for label in (1, 2):
         labelled = means[result.labels.numpy() == label]
-        assert len(labelled) >= room.config.query.min_instance and inside(synthetic.RED, labelled, 0.08).mean() > 0.9
+        assert (
+            len(labelled) >= room.config.query.min_instance
+            and inside(synthetic.RED, labelled, 0.08).mean() > 0.9
+        )
     assert {o.prompt for o in result.objects} == {"red box", "red thing"}
 
 
@@ -144,32 +153,47 @@ def test_what_is_named_twice_is_found_twice_in_one_place(room: Ovs3d) -> None:
 def test_texts_are_not_kept_for_ever(room: Ovs3d, monkeypatch) -> None:
     encoded = []
     encode_text = room.clip.encode_text
-    monkeypatch.setattr(room.clip, "encode_text", lambda prompts: encoded.extend(prompts) or encode_text(prompts))
+    monkeypatch.setattr(
+        room.clip, "encode_text", lambda prompts: encoded.extend(prompts) or encode_text(prompts)
+    )
     first = room.encode_text(["red vase", "blue vase", "red vase"])
     assert set(encoded) == {"red vase", "blue vase"} and torch.equal(first[0], first[2])
     room.encode_text([f"thing {i}" for i in range(10_000)])
     encoded.clear()
-    assert torch.equal(room.encode_text(["red vase", "blue vase"]), first[:2]) and encoded == ["red vase", "blue vase"]
+    assert torch.equal(room.encode_text(["red vase", "blue vase"]), first[:2]) and encoded == [
+        "red vase",
+        "blue vase",
+    ]
 
 
 def test_presence_weighs_general_names_on_their_own_and_lets_synonyms_be(room: Ovs3d, tmp_path) -> None:
     room.save(tmp_path / "room.ovs3d")
     asked = Ovs3d.load(tmp_path / "room.ovs3d")
     asked.calibration = dataclasses.replace(
-        asked.calibration, distractors=("red box", "blue box"), presence_weights=(0.0, 0.0, 20.0, 0.0), presence_bias=-8.0,
-        general_weights=(0.0,) * 4, general_bias=-3.0)
+        asked.calibration,
+        distractors=("red box", "blue box"),
+        presence_weights=(0.0, 0.0, 20.0, 0.0),
+        presence_bias=-8.0,
+        general_weights=(0.0,) * 4,
+        general_bias=-3.0,
+    )
     result = asked.query(["red box", "red", "green box"])
     # "red box" is a distractor itself, of cosine 1 with the prompt: it must not compete, or the margin would be 0.
     assert result.found.tolist() == [True, False, True]
     assert result.presence[1] == pytest.approx(1 / (1 + np.exp(3.0)))  # more general than "red box"
 
 
-@pytest.mark.parametrize("arguments, word", [
-    (dict(prompts=[]), "no prompt"), (dict(prompts=["a", ""]), "prompt 2"), (dict(prompts=["a"], mode="best"), "mode"),
-    (dict(prompts=["a"], negatives=["b", " "]), "negative 2"),
-    (dict(prompts=["a"], roi=np.zeros((3, 2))), "two corners"),
-    (dict(prompts=["a"], roi=np.array([[0, 0, 0], [1, np.nan, 1]])), "two corners"),
-])
+@pytest.mark.parametrize(
+    "arguments, word",
+    [
+        (dict(prompts=[]), "no prompt"),
+        (dict(prompts=["a", ""]), "prompt 2"),
+        (dict(prompts=["a"], mode="best"), "mode"),
+        (dict(prompts=["a"], negatives=["b", " "]), "negative 2"),
+        (dict(prompts=["a"], roi=np.zeros((3, 2))), "two corners"),
+        (dict(prompts=["a"], roi=np.array([[0, 0, 0], [1, np.nan, 1]])), "two corners"),
+    ],
+)
 def test_bad_questions_are_refused(room: Ovs3d, arguments: dict, word: str) -> None:
     with pytest.raises(UserError, match=word):
         room.query(**arguments)
@@ -186,12 +210,15 @@ def test_rendered_labels_segment_views_that_were_never_seen(room: Ovs3d) -> None
         a, b = labels == label, frame.labels == label
         assert (a & b).sum() / (a | b).sum() > 0.6
     assert ((score > 0) == (labels > 0)).all() and score.max() <= 1
-    half = room.query(list(BOXES), snapshot=snapshot, roi=np.array([[-9, -9, -9], [0.1, 0.4, 9]]))  # the red box alone
+    half = room.query(
+        list(BOXES), snapshot=snapshot, roi=np.array([[-9, -9, -9], [0.1, 0.4, 9]])
+    )  # the red box alone
     cut, _ = room.render_labels(half, frame.camera, pose, snapshot)
     assert set(np.unique(cut)) == {0, 1} and ((cut == 1) == (labels == 1)).mean() > 0.99
     names = ["grey wall", *BOXES]
-    dense, _ = room.render_labels(room.query(names, mode="argmax", snapshot=snapshot), frame.camera, pose, snapshot,
-                                  mode="argmax")
+    dense, _ = room.render_labels(
+        room.query(names, mode="argmax", snapshot=snapshot), frame.camera, pose, snapshot, mode="argmax"
+    )
     assert (dense == frame.labels + 1).mean() > 0.85
 
 
@@ -208,7 +235,9 @@ def test_a_refined_name_at_zero_takes_no_pixel_from_the_others(room: Ovs3d) -> N
     snapshot = dataclasses.replace(snapshot, refined=refined(room, snapshot, "elsewhere"))
     shown = []
     for names in (["blue box", "red box"], ["red box", "blue box"]):
-        labels, _ = room.render_labels(room.query(names, snapshot=snapshot), frame.camera, frame.camtoworld, snapshot)
+        labels, _ = room.render_labels(
+            room.query(names, snapshot=snapshot), frame.camera, frame.camtoworld, snapshot
+        )
         shown.append(labels == 1 + names.index("red box"))
     assert shown[0].sum() > 50 and np.array_equal(*shown)
 
@@ -241,7 +270,11 @@ def test_render_shows_the_room(room: Ovs3d) -> None:
 def test_a_snapshot_does_not_change_when_the_map_does() -> None:
     pipeline = build(count=3, steps=5)
     snapshot = pipeline.snapshot()
-    held = {n: t.clone() for n, t in snapshot.gaussians.items()}, snapshot.codes.clone(), snapshot.weight.clone()
+    held = (
+        {n: t.clone() for n, t in snapshot.gaussians.items()},
+        snapshot.codes.clone(),
+        snapshot.weight.clone(),
+    )
     before = pipeline.query(["red box"], snapshot=snapshot)
     pipeline.add_frame(synthetic.make_frame(synthetic.orbit(9)[8], 50.0))
     pipeline.optimize(10)
@@ -264,8 +297,12 @@ def test_a_saved_map_answers_the_same(room: Ovs3d, tmp_path) -> None:
     assert float((first.labels == second.labels).float().mean()) > 0.999  # codes are stored in half precision
     torch.testing.assert_close(second.relevancy, first.relevancy, atol=5e-3, rtol=0)
     frame = synthetic.make_frame(synthetic.orbit(6)[1])
-    torch.testing.assert_close(again.render(frame.camera, frame.camtoworld).rgb,
-                               room.render(frame.camera, frame.camtoworld).rgb, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        again.render(frame.camera, frame.camtoworld).rgb,
+        room.render(frame.camera, frame.camtoworld).rgb,
+        atol=1e-5,
+        rtol=0,
+    )
     assert again.stats["steps"] == room.stats["steps"]
     again.save(path)  # and once more: nothing is lost on the way
     assert load_map(path)[1].names == [f"frame_{i}" for i in range(6)]
@@ -280,7 +317,9 @@ def test_a_loaded_map_is_made_as_before_and_asked_as_set_today(room: Ovs3d, tmp_
     again = Ovs3d.load(path, {"query.min_instance": 7}).config
     made = [f.name for f in dataclasses.fields(room.config) if f.name not in ("query", "refine")]
     assert len(made) > 5 and all(getattr(again, name) == getattr(room.config, name) for name in made)
-    assert again.query == dataclasses.replace(Config().query, min_instance=7) and again.refine == Config().refine
+    assert (
+        again.query == dataclasses.replace(Config().query, min_instance=7) and again.refine == Config().refine
+    )
 
 
 class TwoLevels(ColorEncoder):
@@ -289,15 +328,24 @@ class TwoLevels(ColorEncoder):
     name = "tests/two-levels"
 
     def encode_image(self, image: np.ndarray) -> CropTable:
-        levels = [super(TwoLevels, self).encode_image(pixels) for pixels in (image, cv2.GaussianBlur(image, (0, 0), 12))]
+        levels = [
+            super(TwoLevels, self).encode_image(pixels)
+            for pixels in (image, cv2.GaussianBlur(image, (0, 0), 12))
+        ]
         scales = torch.arange(2).repeat_interleave(len(levels[0].boxes))
-        return CropTable(torch.cat([level.boxes for level in levels]), scales,
-                         torch.cat([level.embeddings for level in levels]), 2)
+        return CropTable(
+            torch.cat([level.boxes for level in levels]),
+            scales,
+            torch.cat([level.embeddings for level in levels]),
+            2,
+        )
 
 
 def test_codes_blend_the_levels_as_selected_and_share_memory_where_there_is_one(room: Ovs3d) -> None:
     pipeline = build(count=3, steps=5, clip__model=f"{__name__}:TwoLevels", lift__selection="uniform")
-    pipeline.calibration = dataclasses.replace(pipeline.calibration, distractors=("red", "green", "blue", "grey"))
+    pipeline.calibration = dataclasses.replace(
+        pipeline.calibration, distractors=("red", "green", "blue", "grey")
+    )
     snapshot = pipeline.snapshot()
     known = snapshot.codes[:, -1] != 0
     first, second = snapshot.scale_codes[known].unbind(1)
@@ -379,10 +427,14 @@ def test_a_loaded_map_grows_without_forgetting(room: Ovs3d, tmp_path) -> None:
         pass
     after = again.query(list(BOXES))
     assert after.found.tolist() == before.found.tolist() == [True] * 3
-    centers = [next(o.center for o in after.objects if o.prompt == name) for name in ("green box", "blue box")]
+    centers = [
+        next(o.center for o in after.objects if o.prompt == name) for name in ("green box", "blue box")
+    ]
     for center, box in zip(centers, (synthetic.GREEN, synthetic.BLUE)):
         assert np.linalg.norm(center - box.center) < 0.2
-    assert any(np.linalg.norm(o.center - [0, -2.2, 0.3]) < 0.35 for o in after.objects if o.prompt == "red box")
+    assert any(
+        np.linalg.norm(o.center - [0, -2.2, 0.3]) < 0.35 for o in after.objects if o.prompt == "red box"
+    )
     assert len(again.snapshot().names) == 8
 
 
@@ -414,7 +466,9 @@ def test_a_missing_encoder_is_named() -> None:
 def test_standing_still_makes_no_keyframes() -> None:
     pipeline = Ovs3d(synthetic.make_config())
     frame = synthetic.make_frames(1)[0]
-    assert [pipeline.add_frame(dataclasses.replace(frame, stamp=float(i))) for i in range(4)] == [True] + [False] * 3
+    assert [pipeline.add_frame(dataclasses.replace(frame, stamp=float(i))) for i in range(4)] == [True] + [
+        False
+    ] * 3
     assert pipeline.stats["frames"] == 4 and pipeline.stats["keyframes"] == 1
 
 
@@ -466,7 +520,9 @@ def test_texts_are_embedded_once(room: Ovs3d, monkeypatch) -> None:
     room.query(["an orange"])  # and the negatives
     calls = []
     encode = room.clip.encode_text
-    monkeypatch.setattr(room.clip, "encode_text", lambda prompts: calls.append(list(prompts)) or encode(prompts))
+    monkeypatch.setattr(
+        room.clip, "encode_text", lambda prompts: calls.append(list(prompts)) or encode(prompts)
+    )
     for _ in range(3):
         room.query(["an orange nobody asked for yet"])
     assert calls == [["an orange nobody asked for yet"]]
@@ -494,4 +550,6 @@ def test_many_threads_may_ask_at_once(room: Ovs3d) -> None:
 
 def test_ply_holds_every_gaussian(room: Ovs3d, tmp_path) -> None:
     room.export_ply(tmp_path / "s.ply")
-    assert f"element vertex {room.stats['num_gaussians']}\n".encode() in (tmp_path / "s.ply").read_bytes()[:200]
+    assert (
+        f"element vertex {room.stats['num_gaussians']}\n".encode() in (tmp_path / "s.ply").read_bytes()[:200]
+    )

@@ -15,8 +15,12 @@ from ovs3d_ros.warm_up import warm_up
 def compiled() -> dict[str, int]:
     """How many signatures each Numba kernel has been compiled or loaded for."""
     modules = (cpu, kernels_backward, kernels_forward, kernels_project, kernels_tiles, neighbours)
-    return {f"{m.__name__}.{n}": len(k.signatures) for m in modules for n, k in vars(m).items()
-            if hasattr(k, "signatures")}
+    return {
+        f"{m.__name__}.{n}": len(k.signatures)
+        for m in modules
+        for n, k in vars(m).items()
+        if hasattr(k, "signatures")
+    }
 
 
 def test_a_session_compiles_nothing_after_warming_up_and_starts_empty():

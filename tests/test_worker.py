@@ -107,7 +107,10 @@ def test_queries_while_mapping_see_one_consistent_map() -> None:
         assert isinstance(snapshot, MapSnapshot)
         count = snapshot.num_gaussians
         assert all(len(t) == count for t in snapshot.gaussians.values())
-        assert len(snapshot.codes) == len(snapshot.weight) == count and snapshot.codes.shape[1] == snapshot.codec.dim
+        assert (
+            len(snapshot.codes) == len(snapshot.weight) == count
+            and snapshot.codes.shape[1] == snapshot.codec.dim
+        )
         result = worker.pipeline.query(["red box", "blue box"], snapshot=snapshot)
         assert result.map_version == snapshot.version and len(result.labels) == count
         worker.pipeline.render(snapshot.cameras[0], snapshot.camtoworlds[0], snapshot)
@@ -120,9 +123,15 @@ def test_queries_while_mapping_see_one_consistent_map() -> None:
 NAMES = ["red box", "green box", "blue box", "grey wall"]
 
 
-@pytest.mark.parametrize("weight, better", [(60.0, True), (0.0, False)])  # of FDA; without it the lifted labels win
-def test_a_refinement_is_checked_on_keyframes_and_published_only_if_it_is_better(weight: float, better: bool) -> None:
-    worker = make_worker(dino__model="helpers.color_encoder:ColorPatches", refine__attract=weight, refine__repel=weight / 60)
+@pytest.mark.parametrize(
+    "weight, better", [(60.0, True), (0.0, False)]
+)  # of FDA; without it the lifted labels win
+def test_a_refinement_is_checked_on_keyframes_and_published_only_if_it_is_better(
+    weight: float, better: bool
+) -> None:
+    worker = make_worker(
+        dino__model="helpers.color_encoder:ColorPatches", refine__attract=weight, refine__repel=weight / 60
+    )
     worker.start()
     for frame in synthetic.make_frames(4):
         worker.submit(frame)

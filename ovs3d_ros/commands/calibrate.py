@@ -43,7 +43,9 @@ def run(options: argparse.Namespace) -> int:
     fitted, figures = calibration.fit(scenes), calibration.leave_one_out(scenes)
     source = f"{len(scenes)} labelled scenes, {figures['all']['prompts']} prompts (ovs3d calibrate)"
     document = dict(name=pipeline.clip.name, query=dict(fitted, distractors=distractors, source=source))
-    common.say(options, _summary(output, pipeline.clip.name, figures))  # first: a full disk must not take it away
+    common.say(
+        options, _summary(output, pipeline.clip.name, figures)
+    )  # first: a full disk must not take it away
     write_text(output, json.dumps(document, indent=1) + "\n")
     common.write_json(options.json, figures)
     return 0
@@ -52,15 +54,28 @@ def run(options: argparse.Namespace) -> int:
 def _names(datasets: list[Dataset], paths: list[Path], absent: list[str]) -> list[str]:
     """The class names of all datasets, then the absent ones."""
     if len(datasets) < _MIN_SCENES:
-        raise UserError("calibration needs two labelled datasets at least: each is judged by what the others taught")
+        raise UserError(
+            "calibration needs two labelled datasets at least: each is judged by what the others taught"
+        )
     for dataset, path in zip(datasets, paths):
         if not dataset.has_labels:
-            raise UserError(f"{path}: has no labels; put index PNGs into labels/ and their names into classes.txt")
+            raise UserError(
+                f"{path}: has no labels; put index PNGs into labels/ and their names into classes.txt"
+            )
     return list(dict.fromkeys([*(name for dataset in datasets for name in dataset.classes if name), *absent]))
 
 
 def _summary(output: Path, encoder: str, figures: dict) -> str:
-    rows = [f"  {kind:<9} {row['prompts']:>4} prompts: AUROC {row['auroc']:.3f}, found {row['tpr_at_half']:.0%} of what is "
-            f"there and {row['fpr_at_half']:.0%} of what is not" for kind, row in figures.items() if isinstance(row, dict)]
-    return "\n".join([f"{output}: calibration of {encoder} on {figures['scenes']} scenes, each judged by the others:",
-                      *rows, f"use it with --set query.calibration={output}"])
+    rows = [
+        f"  {kind:<9} {row['prompts']:>4} prompts: AUROC {row['auroc']:.3f}, found {row['tpr_at_half']:.0%} of what is "
+        f"there and {row['fpr_at_half']:.0%} of what is not"
+        for kind, row in figures.items()
+        if isinstance(row, dict)
+    ]
+    return "\n".join(
+        [
+            f"{output}: calibration of {encoder} on {figures['scenes']} scenes, each judged by the others:",
+            *rows,
+            f"use it with --set query.calibration={output}",
+        ]
+    )

@@ -73,7 +73,9 @@ def _focus(centers: np.ndarray, forwards: np.ndarray, distance: float) -> np.nda
     across = np.eye(3) - np.einsum("fi,fj->fij", forwards, forwards)
     pull = 0.02 * np.eye(3) * len(centers)
     targets = (centers + distance * forwards).mean(axis=0)
-    return np.linalg.solve(across.sum(axis=0) + pull, np.einsum("fij,fj->i", across, centers) + pull @ targets)
+    return np.linalg.solve(
+        across.sum(axis=0) + pull, np.einsum("fij,fj->i", across, centers) + pull @ targets
+    )
 
 
 def _angles(vectors: np.ndarray, up: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -81,7 +83,9 @@ def _angles(vectors: np.ndarray, up: np.ndarray) -> tuple[np.ndarray, np.ndarray
     flat = vectors - np.outer(vectors @ up, up)
     flat = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
     mean = flat.mean(axis=0)
-    ahead = _unit(mean, _unit(np.cross(up, np.array([1.0, 0.0, 0.0])), np.cross(up, np.array([0.0, 1.0, 0.0]))))
+    ahead = _unit(
+        mean, _unit(np.cross(up, np.array([1.0, 0.0, 0.0])), np.cross(up, np.array([0.0, 1.0, 0.0])))
+    )
     right = np.cross(up, ahead)
     return np.arctan2(flat @ right, flat @ ahead), right, ahead
 
@@ -97,8 +101,12 @@ def _turn(angles: np.ndarray, phase: np.ndarray) -> np.ndarray:
 
 
 def _catmull_rom(before: np.ndarray, a: np.ndarray, b: np.ndarray, after: np.ndarray, u: float) -> np.ndarray:
-    return 0.5 * (2 * a + (b - before) * u + (2 * before - 5 * a + 4 * b - after) * u**2
-                  + (3 * a - before - 3 * b + after) * u**3)
+    return 0.5 * (
+        2 * a
+        + (b - before) * u
+        + (2 * before - 5 * a + 4 * b - after) * u**2
+        + (3 * a - before - 3 * b + after) * u**3
+    )
 
 
 def _slerp(a: np.ndarray, b: np.ndarray, u: float) -> np.ndarray:

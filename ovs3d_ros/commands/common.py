@@ -55,7 +55,9 @@ def check_output_file(path: Path, *used: Path) -> Path:
     """
     path = check_target(path)
     if path.resolve() in [other.expanduser().resolve() for other in used]:
-        raise UserError(f"{path}: this command uses the file otherwise and would overwrite it; give another name")
+        raise UserError(
+            f"{path}: this command uses the file otherwise and would overwrite it; give another name"
+        )
     return path
 
 
@@ -126,8 +128,15 @@ def progress(options: argparse.Namespace, total: int, what: str, unit: str) -> t
     """A progress bar on standard error; none with --quiet, nor where nobody watches."""
     from tqdm import tqdm
 
-    return tqdm(total=total, desc=what, unit=unit, disable=True if options.quiet else None, dynamic_ncols=True,
-                mininterval=0.3, leave=False)
+    return tqdm(
+        total=total,
+        desc=what,
+        unit=unit,
+        disable=True if options.quiet else None,
+        dynamic_ncols=True,
+        mininterval=0.3,
+        leave=False,
+    )
 
 
 def peak_memory_mib() -> float:

@@ -32,7 +32,9 @@ def run(options: argparse.Namespace) -> int:
     asks = options.protocol == queries.PROTOCOL
     check_threshold(options.threshold)
     if options.threshold is not None and not asks:
-        raise UserError(f"--threshold {options.threshold}: protocol {options.protocol} has no threshold; leave it out")
+        raise UserError(
+            f"--threshold {options.threshold}: protocol {options.protocol} has no threshold; leave it out"
+        )
     common.check_json(options.json, options.map)
     pipeline = load_semantic_map(options.map, values)
     dataset = open_dataset(options.data, format=options.format, config=pipeline.config)
@@ -41,38 +43,56 @@ def run(options: argparse.Namespace) -> int:
     score, how = (_ask if asks else _segment)(options, pipeline, dataset, indices)
     common.write_json(options.json, score.as_json() | how)
     rows = [f"  {name:<24} {'-' if np.isnan(iou) else f'{iou:.3f}'}" for name, iou in score.per_class.items()]
-    what, features = "localisation accuracy" if asks else "accuracy", "refined" if how["refined"] else "lifted"
-    common.say(options, "\n".join([f"{score.protocol}: mIoU {score.miou:.3f}, {what} {score.accuracy:.3f}, "
-                                   f"{score.views} views, {features} features", *rows]))
+    what, features = (
+        "localisation accuracy" if asks else "accuracy",
+        "refined" if how["refined"] else "lifted",
+    )
+    common.say(
+        options,
+        "\n".join(
+            [
+                f"{score.protocol}: mIoU {score.miou:.3f}, {what} {score.accuracy:.3f}, "
+                f"{score.views} views, {features} features",
+                *rows,
+            ]
+        ),
+    )
     return 0
 
 
 def _labelled(options: argparse.Namespace, dataset: Dataset, indices: Sequence[int]) -> Sequence[int]:
     if not dataset.has_labels:
         hint = f", or score its annotations with --protocol {queries.PROTOCOL}" if dataset.annotated else ""
-        raise UserError(f"{options.data}: has no labels; put index PNGs into labels/ and their names into classes.txt"
-                        + hint)
+        raise UserError(
+            f"{options.data}: has no labels; put index PNGs into labels/ and their names into classes.txt"
+            + hint
+        )
     return indices
 
 
 def _annotated(options: argparse.Namespace, dataset: Dataset, indices: Sequence[int]) -> Sequence[int]:
     if not dataset.annotated:
-        raise UserError(f"{options.data}: has no annotations; put the JSON files of lerf_ovs into label/ in it, or "
-                        f"into label/{dataset.name}/ beside it")
+        raise UserError(
+            f"{options.data}: has no annotations; put the JSON files of lerf_ovs into label/ in it, or "
+            f"into label/{dataset.name}/ beside it"
+        )
     left = [index for index in dataset.annotated if index in indices]
     if not left:
         raise UserError(f"{options.data}: none of the views to evaluate is annotated; leave out --holdout")
     return left
 
 
-def _segment(options: argparse.Namespace, pipeline: Ovs3d, dataset: Dataset,
-             indices: Sequence[int]) -> tuple[SegmentationScore, dict]:
+def _segment(
+    options: argparse.Namespace, pipeline: Ovs3d, dataset: Dataset, indices: Sequence[int]
+) -> tuple[SegmentationScore, dict]:
     """All pixels of the labelled views by all names."""
     snapshot = pipeline.snapshot()
     numbers = np.array([index for index, name in enumerate(dataset.classes) if name])
     names = [dataset.classes[index] for index in numbers]
     field = covering(snapshot.refined, names)
-    segment = (by_gaussians if options.protocol == _SELECTED_IN_3D else by_pixels)(pipeline, snapshot, names, field)
+    segment = (by_gaussians if options.protocol == _SELECTED_IN_3D else by_pixels)(
+        pipeline, snapshot, names, field
+    )
     preds, targets = [], []
     with common.progress(options, len(indices), "evaluating", "view") as bar:
         for index in indices:
@@ -83,11 +103,14 @@ def _segment(options: argparse.Namespace, pipeline: Ovs3d, dataset: Dataset,
             bar.update()
     if not targets:
         raise UserError(f"{options.data}: none of the views to evaluate has labels; leave out --holdout")
-    return score_segmentation(options.protocol, preds, targets, dataset.classes), dict(refined=field is not None)
+    return score_segmentation(options.protocol, preds, targets, dataset.classes), dict(
+        refined=field is not None
+    )
 
 
-def _ask(options: argparse.Namespace, pipeline: Ovs3d, dataset: Dataset,
-         indices: Sequence[int]) -> tuple[SegmentationScore, dict]:
+def _ask(
+    options: argparse.Namespace, pipeline: Ovs3d, dataset: Dataset, indices: Sequence[int]
+) -> tuple[SegmentationScore, dict]:
     """Every name of the annotated views by itself."""
     snapshot, threshold = pipeline.snapshot(), pipeline.label_threshold(options.threshold)
     asked = []

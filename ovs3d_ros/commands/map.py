@@ -16,8 +16,10 @@ from ovs3d_ros.mapping.mapper import StepStats
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.types import UserError
 
-_BUNDLED_WARNING = ("ovs3d: warning: clip.model is 'bundled', a small offline model that knows the rendered demo "
-                    "world only; for real scenes use --set clip.model=ViT-B-16")
+_BUNDLED_WARNING = (
+    "ovs3d: warning: clip.model is 'bundled', a small offline model that knows the rendered demo "
+    "world only; for real scenes use --set clip.model=ViT-B-16"
+)
 _DEPTH_SAMPLES = 8  # frames looked at to say why no depth was used
 
 
@@ -31,7 +33,9 @@ def run(options: argparse.Namespace) -> int:
     config = common.read_config(options)
     output = common.check_output_file(options.output, options.data)
     common.check_json(options.json, output)
-    dataset = open_dataset(options.data, 0 if options.clip else config.map.image_size, options.format, config, labels=False)
+    dataset = open_dataset(
+        options.data, 0 if options.clip else config.map.image_size, options.format, config, labels=False
+    )
     held_out, training = split_holdout(len(dataset), options.holdout)
     if options.clip and config.clip.model == "bundled":
         sys.stderr.write(_BUNDLED_WARNING + "\n")
@@ -43,10 +47,18 @@ def run(options: argparse.Namespace) -> int:
     try:
         quality = _hold_out_quality(options, pipeline, config, held_out)
     except UserError as error:
-        raise UserError(f"{error}; the map is finished and in {output}, only its quality is not known") from None
+        raise UserError(
+            f"{error}; the map is finished and in {output}, only its quality is not known"
+        ) from None
     stats = pipeline.stats
-    report = dict(**quality, num_gaussians=stats["num_gaussians"], keyframes=stats["keyframes"], steps=stats["steps"],
-                  seconds=round(time.monotonic() - started, 2), peak_memory_mib=round(common.peak_memory_mib(), 1))
+    report = dict(
+        **quality,
+        num_gaussians=stats["num_gaussians"],
+        keyframes=stats["keyframes"],
+        steps=stats["steps"],
+        seconds=round(time.monotonic() - started, 2),
+        peak_memory_mib=round(common.peak_memory_mib(), 1),
+    )
     common.write_json(options.json, report)
     common.say(options, f"{output}: {_summary(report, len(held_out))}")
     return 0
@@ -59,32 +71,43 @@ def _add_frames(options: argparse.Namespace, pipeline: Ovs3d, dataset: Dataset, 
         for index in indices:
             pipeline.add_frame(dataset[index])
             stats = pipeline.stats
-            bar.set_postfix(keyframes=str(stats["keyframes"]), Gaussians=str(stats["num_gaussians"]), refresh=False)
+            bar.set_postfix(
+                keyframes=str(stats["keyframes"]), Gaussians=str(stats["num_gaussians"]), refresh=False
+            )
             bar.update()
     if not pipeline.stats["num_gaussians"]:
-        raise UserError(f"{options.data}: no Gaussian could be seeded from {len(indices)} frames; "
-                        + (_depth_remedy(dataset, indices, pipeline.config) if dataset.has_depth else
-                           "it takes depth, COLMAP points, or at least two overlapping views from different places"))
+        raise UserError(
+            f"{options.data}: no Gaussian could be seeded from {len(indices)} frames; "
+            + (
+                _depth_remedy(dataset, indices, pipeline.config)
+                if dataset.has_depth
+                else "it takes depth, COLMAP points, or at least two overlapping views from different places"
+            )
+        )
 
 
 def _depth_remedy(dataset: Dataset, indices: list[int], config: Config) -> str:
     """What the depth of a few frames says about why none of it was used."""
-    chosen = indices[::max(1, len(indices) // _DEPTH_SAMPLES)]
+    chosen = indices[:: max(1, len(indices) // _DEPTH_SAMPLES)]
     depths = [depth[depth > 0] for depth in (dataset[index].depth for index in chosen) if depth is not None]
     values = np.concatenate([np.zeros(0), *depths])
     if not len(values):
         return "their depth images hold no depth; restore them"
-    return (f"their median depth is {np.median(values):.4g} m, and depth beyond seed.max_depth = "
-            f"{config.seed.max_depth:g} m is ignored; mend the unit (depth_unit_m in transforms.json) or raise "
-            "seed.max_depth")
+    return (
+        f"their median depth is {np.median(values):.4g} m, and depth beyond seed.max_depth = "
+        f"{config.seed.max_depth:g} m is ignored; mend the unit (depth_unit_m in transforms.json) or raise "
+        "seed.max_depth"
+    )
 
 
 def _optimize(options: argparse.Namespace, pipeline: Ovs3d, steps: int) -> None:
     with common.progress(options, steps, "optimising", "it") as bar:
+
         def on_step(stats: StepStats) -> None:
             if bar.update():
-                bar.set_postfix(PSNR=f"{pipeline.stats['psnr']:.1f} dB", Gaussians=str(stats.num_gaussians),
-                                refresh=False)
+                bar.set_postfix(
+                    PSNR=f"{pipeline.stats['psnr']:.1f} dB", Gaussians=str(stats.num_gaussians), refresh=False
+                )
 
         pipeline.optimize(steps, on_step, horizon=steps)
 
@@ -96,15 +119,18 @@ def _relift(options: argparse.Namespace, pipeline: Ovs3d) -> None:
             bar.update()
 
 
-def _hold_out_quality(options: argparse.Namespace, pipeline: Ovs3d, config: Config,
-                      held_out: list[int]) -> dict[str, float | None]:
+def _hold_out_quality(
+    options: argparse.Namespace, pipeline: Ovs3d, config: Config, held_out: list[int]
+) -> dict[str, float | None]:
     """Means over the held-out frames at the mapping resolution; None without any, and where a frame is too small."""
     measures = dict(psnr_holdout=psnr, psnr_holdout_aligned=psnr_aligned, ssim_holdout=ssim)
     unknown: dict[str, float | None] = dict.fromkeys(measures)
     if not held_out:
         return unknown
     dataset = open_dataset(options.data, config.map.image_size, options.format, config, labels=False)
-    if any(min(dataset.cameras[index].width, dataset.cameras[index].height) < SSIM_WINDOW for index in held_out):
+    if any(
+        min(dataset.cameras[index].width, dataset.cameras[index].height) < SSIM_WINDOW for index in held_out
+    ):
         del measures["ssim_holdout"]
     snapshot = pipeline.snapshot()
     rows = []
@@ -116,10 +142,14 @@ def _hold_out_quality(options: argparse.Namespace, pipeline: Ovs3d, config: Conf
 
 
 def _summary(report: dict, held_out: int) -> str:
-    text = (f"{report['num_gaussians']} Gaussians from {report['keyframes']} keyframes, {report['steps']} steps, "
-            f"{report['seconds']:.0f} s, {report['peak_memory_mib']:.0f} MiB")
+    text = (
+        f"{report['num_gaussians']} Gaussians from {report['keyframes']} keyframes, {report['steps']} steps, "
+        f"{report['seconds']:.0f} s, {report['peak_memory_mib']:.0f} MiB"
+    )
     if held_out:
-        text += (f"; {held_out} held-out views: PSNR {report['psnr_holdout']:.2f} dB "
-                 f"(aligned {report['psnr_holdout_aligned']:.2f})")
+        text += (
+            f"; {held_out} held-out views: PSNR {report['psnr_holdout']:.2f} dB "
+            f"(aligned {report['psnr_holdout_aligned']:.2f})"
+        )
         text += "" if report["ssim_holdout"] is None else f", SSIM {report['ssim_holdout']:.3f}"
     return text

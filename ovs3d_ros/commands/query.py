@@ -45,20 +45,37 @@ def run(options: argparse.Namespace) -> int:
     folder = _answer_folder(options.output) if options.output else None
     pipeline = load_semantic_map(options.map, values)
     snapshot = pipeline.snapshot()
-    result = pipeline.query(prompts, negatives=negatives, mode=options.mode, threshold=options.threshold,
-                            max_instances=options.max_instances, snapshot=snapshot, refine=options.refine)
+    result = pipeline.query(
+        prompts,
+        negatives=negatives,
+        mode=options.mode,
+        threshold=options.threshold,
+        max_instances=options.max_instances,
+        snapshot=snapshot,
+        refine=options.refine,
+    )
     entries = describe(result)
     how = dict(mode=options.mode, negatives=negatives, threshold=options.threshold)
     if folder is not None:
         write_answer(folder, pipeline, snapshot, result, how)
         common.write_json(str(folder / "objects.json"), entries)
-    common.write_json(options.json, dict(map=str(options.map), map_version=result.map_version,
-                                         latency_ms=round(result.latency_ms, 2), observed=round(result.observed, 3),
-                                         prompts=entries))
+    common.write_json(
+        options.json,
+        dict(
+            map=str(options.map),
+            map_version=result.map_version,
+            latency_ms=round(result.latency_ms, 2),
+            observed=round(result.observed, 3),
+            prompts=entries,
+        ),
+    )
     common.say(options, _table(entries))
     if not result.found.all() and result.observed < _ALL_ROUND:
-        common.say(options, f"The map shows {result.observed:.0%} of the horizon: what is not in it may be where no camera "
-                            "has looked yet.")
+        common.say(
+            options,
+            f"The map shows {result.observed:.0%} of the horizon: what is not in it may be where no camera "
+            "has looked yet.",
+        )
     if folder is not None:
         common.say(options, f"{folder}: objects.json, cloud.ply, masks/, overlays/")
     return 0
@@ -74,8 +91,10 @@ def _answer_folder(path: Path) -> Path:
     if not (folder / _MANIFEST).is_file():
         for part in (folder / name for name in ("objects.json", "cloud.ply", *_PICTURE_FOLDERS)):
             if part.exists() and not (part.is_dir() and not any(part.iterdir())):
-                raise UserError(f"{part}: is no answer of `ovs3d query`, which would overwrite it; choose another folder "
-                                "or move it away")
+                raise UserError(
+                    f"{part}: is no answer of `ovs3d query`, which would overwrite it; choose another folder "
+                    "or move it away"
+                )
     return folder
 
 
@@ -93,23 +112,42 @@ def load_semantic_map(path: Path, values: dict[str, Any]) -> Ovs3d:
     """
     pipeline = Ovs3d.load(path, values)
     if pipeline.clip is None:
-        raise UserError(f"{path}: this map has no language features (made with --no-clip?); map it again without that")
+        raise UserError(
+            f"{path}: this map has no language features (made with --no-clip?); map it again without that"
+        )
     return pipeline
 
 
 def describe(result: QueryResult) -> list[dict[str, Any]]:
     """The answer per prompt: prompt, found, verdict, presence, score, and its objects, positions and sizes in metres."""
-    return [dict(
-        prompt=prompt, found=bool(result.found[p]), verdict=result.verdicts[p], presence=round(float(result.presence[p]), 4),
-        score=round(float(result.score[p]), 4),
-        objects=[dict(center=np.round(o.center, 4), size=np.round(o.size, 4), quat=np.round(o.quat, 6),
-                      num_gaussians=o.num_gaussians, score=round(o.score, 4), views=o.views, instance=o.instance)
-                 for o in result.objects if o.label == p + 1])
-        for p, prompt in enumerate(result.prompts)]
+    return [
+        dict(
+            prompt=prompt,
+            found=bool(result.found[p]),
+            verdict=result.verdicts[p],
+            presence=round(float(result.presence[p]), 4),
+            score=round(float(result.score[p]), 4),
+            objects=[
+                dict(
+                    center=np.round(o.center, 4),
+                    size=np.round(o.size, 4),
+                    quat=np.round(o.quat, 6),
+                    num_gaussians=o.num_gaussians,
+                    score=round(o.score, 4),
+                    views=o.views,
+                    instance=o.instance,
+                )
+                for o in result.objects
+                if o.label == p + 1
+            ],
+        )
+        for p, prompt in enumerate(result.prompts)
+    ]
 
 
-def write_answer(folder: Path, pipeline: Ovs3d, snapshot: MapSnapshot, result: QueryResult,
-                 how: dict[str, Any]) -> None:
+def write_answer(
+    folder: Path, pipeline: Ovs3d, snapshot: MapSnapshot, result: QueryResult, how: dict[str, Any]
+) -> None:
     """Writes cloud.ply, and label masks and overlays of the keyframes that show what was found.
 
     Args:
@@ -132,7 +170,9 @@ def write_answer(folder: Path, pipeline: Ovs3d, snapshot: MapSnapshot, result: Q
         save_mask(folder / "masks" / name, labels, len(result.prompts))
         picture = pictures.to_uint8(pipeline.render(camera, pose, snapshot).rgb.cpu().numpy())
         picture = pictures.overlay(picture, labels, width=_OVERLAY_WIDTH)
-        common.save_picture(folder / "overlays" / name, Image.fromarray(pictures.add_legend(picture, legend(result))))
+        common.save_picture(
+            folder / "overlays" / name, Image.fromarray(pictures.add_legend(picture, legend(result)))
+        )
 
 
 def _picture_names(snapshot: MapSnapshot, views: list[int]) -> dict[str, int]:
@@ -163,8 +203,12 @@ def _renew_pictures(folder: Path, names: list[str]) -> None:
 def legend(result: QueryResult) -> list[tuple[str, np.ndarray]]:
     """What the legend of an overlay says per prompt: its probability, or that it is not here."""
     colors = pictures.label_colors(len(result.prompts))
-    return [(f"{prompt}  {result.presence[p]:.2f}", colors[p + 1]) if result.found[p]
-            else (f"{prompt}: {'not here' if result.verdicts[p] == 'no' else 'unsure'}", colors[0]) for p, prompt in enumerate(result.prompts)]
+    return [
+        (f"{prompt}  {result.presence[p]:.2f}", colors[p + 1])
+        if result.found[p]
+        else (f"{prompt}: {'not here' if result.verdicts[p] == 'no' else 'unsure'}", colors[0])
+        for p, prompt in enumerate(result.prompts)
+    ]
 
 
 def save_mask(path: Path, labels: np.ndarray, count: int) -> None:
@@ -176,7 +220,9 @@ def save_mask(path: Path, labels: np.ndarray, count: int) -> None:
     common.save_picture(path, image)
 
 
-def choose_views(pipeline: Ovs3d, snapshot: MapSnapshot, result: QueryResult, how: dict[str, Any]) -> list[int]:
+def choose_views(
+    pipeline: Ovs3d, snapshot: MapSnapshot, result: QueryResult, how: dict[str, Any]
+) -> list[int]:
     """Keyframes that show the found things best, in map order: every thing in turn takes the view it fills most.
 
     Views next to a chosen one are passed over while there are others. Without anything found: evenly spread views.
@@ -198,7 +244,9 @@ def choose_views(pipeline: Ovs3d, snapshot: MapSnapshot, result: QueryResult, ho
     for turn in range(MAX_VIEWS * len(shown)):
         if len(chosen) == MAX_VIEWS:
             break
-        near = [row for row, index in enumerate(candidates) if any(abs(index - other) < apart for other in chosen)]
+        near = [
+            row for row, index in enumerate(candidates) if any(abs(index - other) < apart for other in chosen)
+        ]
         left = areas[:, shown[turn % len(shown)]].copy()
         left[near] = 0
         if left.any():
@@ -213,6 +261,8 @@ def _table(entries: list[dict[str, Any]]) -> str:
     for entry in entries:
         objects = entry["objects"]
         where = "(" + ", ".join(f"{v:.2f}" for v in objects[0]["center"]) + ")" if objects else "-"
-        lines.append(f"{entry['prompt']:<{width}}  {entry['verdict']:<6}  {entry['presence']:8.2f}  "
-                     f"{len(objects):7d}  {where}")
+        lines.append(
+            f"{entry['prompt']:<{width}}  {entry['verdict']:<6}  {entry['presence']:8.2f}  "
+            f"{len(objects):7d}  {where}"
+        )
     return "\n".join(lines)

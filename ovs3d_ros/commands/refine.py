@@ -28,7 +28,9 @@ def run(options: argparse.Namespace) -> int:
     dataset = open_dataset(options.data, format=options.format, config=pipeline.config)
     snapshot = pipeline.snapshot()
     try:
-        chosen = choose_check_views(dataset.camtoworlds, snapshot.camtoworlds, pipeline.config.refine.check_views)
+        chosen = choose_check_views(
+            dataset.camtoworlds, snapshot.camtoworlds, pipeline.config.refine.check_views
+        )
     except UserError as error:
         raise UserError(f"{options.data}: {error}") from None
     with common.progress(options, 1, "refining", "step") as bar:
@@ -38,8 +40,14 @@ def run(options: argparse.Namespace) -> int:
             bar.refresh()
     if step.kept:
         pipeline.save(output)
-    report = dict(map=str(output if step.kept else options.map), names=names, kept=step.kept, message=step.message,
-                  **step.figures, seconds=round(time.monotonic() - started, 2))
+    report = dict(
+        map=str(output if step.kept else options.map),
+        names=names,
+        kept=step.kept,
+        message=step.message,
+        **step.figures,
+        seconds=round(time.monotonic() - started, 2),
+    )
     common.write_json(options.json, report)
     common.say(options, f"{report['map']}: {step.message}")
     return 0

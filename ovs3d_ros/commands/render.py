@@ -46,21 +46,33 @@ def run(options: argparse.Namespace) -> int:
     video = options.output.suffix.lower() == ".mp4"
     output = common.check_output_file(options.output) if video else common.make_output_folder(options.output)
     semantic = prompts or (channels and "features" in channels)
-    pipeline = (load_semantic_map(options.map, values) if semantic
-                else Ovs3d.load(options.map, values, encode=channels is None))
+    pipeline = (
+        load_semantic_map(options.map, values)
+        if semantic
+        else Ovs3d.load(options.map, values, encode=channels is None)
+    )
     snapshot = pipeline.snapshot()
     if not len(snapshot.cameras):
         raise UserError(f"{options.map}: the map has no keyframes to make a path from")
     if channels is None:
-        channels = ["rgb", "depth", *(["features"] if pipeline.clip else []), *(["segmentation"] if prompts else [])]
+        channels = [
+            "rgb",
+            "depth",
+            *(["features"] if pipeline.clip else []),
+            *(["segmentation"] if prompts else []),
+        ]
     painters, strip = make_painters(pipeline, snapshot, channels, prompts)
     camera = _video_camera(snapshot.cameras[0], options.image_size)
     path = _path(options, pipeline, snapshot)
-    with common.progress(options, len(path), "rendering", "frame") as bar, \
-            (_video(output, options.fps) if video else _folder(output)) as write:
+    with (
+        common.progress(options, len(path), "rendering", "frame") as bar,
+        _video(output, options.fps) if video else _folder(output) as write,
+    ):
         for pose in path:
             tiles = [painters[name](camera, pose) for name in channels]
-            write(_mosaic(tiles if len(tiles) == 1 else list(map(pictures.add_caption, tiles, channels)), strip))
+            write(
+                _mosaic(tiles if len(tiles) == 1 else list(map(pictures.add_caption, tiles, channels)), strip)
+            )
             bar.update()
     common.say(options, f"{output}: {len(path)} frames of {', '.join(channels)}")
     return 0
@@ -78,9 +90,11 @@ def _check(options: argparse.Namespace, channels: list[str] | None, prompts: lis
         raise UserError(f"{options.output}: give an .mp4 file, or a folder for pictures")
 
 
-def make_painters(pipeline: Ovs3d, snapshot: MapSnapshot, channels: list[str],
-                  prompts: list[str]) -> tuple[dict[str, Painter], list[tuple[str, np.ndarray]]]:
+def make_painters(
+    pipeline: Ovs3d, snapshot: MapSnapshot, channels: list[str], prompts: list[str]
+) -> tuple[dict[str, Painter], list[tuple[str, np.ndarray]]]:
     """What paints each channel, and the entries of the legend that explains them."""
+
     def rgb(camera: Camera, pose: np.ndarray) -> np.ndarray:
         return pictures.to_uint8(pipeline.render(camera, pose, snapshot).rgb.cpu().numpy())
 
@@ -115,7 +129,9 @@ def make_painters(pipeline: Ovs3d, snapshot: MapSnapshot, channels: list[str],
 
 def _depth_range(pipeline: Ovs3d, snapshot: MapSnapshot) -> tuple[float, float]:
     chosen = point_cloud.thin(np.arange(len(snapshot.cameras)), _SAMPLES)
-    views = [pipeline.render(snapshot.cameras[i].fitted(120), snapshot.camtoworlds[i], snapshot) for i in chosen]
+    views = [
+        pipeline.render(snapshot.cameras[i].fitted(120), snapshot.camtoworlds[i], snapshot) for i in chosen
+    ]
     return pictures.depth_range([(view.depth * (view.alpha > 0.5)).cpu().numpy() for view in views])
 
 
@@ -137,7 +153,7 @@ def _mosaic(tiles: list[np.ndarray], entries: list[tuple[str, np.ndarray]]) -> n
     """The pictures in one row, or two where there are more than two, with the legend below."""
     columns = len(tiles) if len(tiles) < 3 else 2
     tiles = tiles + [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
-    rows = [np.concatenate(tiles[i:i + columns], axis=1) for i in range(0, len(tiles), columns)]
+    rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
     picture = pictures.add_legend(np.concatenate(rows, axis=0), entries)
     odd = picture.shape[0] % 2
     return np.concatenate([picture, picture[-odd:]], axis=0) if odd else picture
@@ -154,12 +170,15 @@ def _video(path: Path, fps: float) -> Iterator[Sink]:
     writer, count = cv2.VideoWriter(), 0
     try:
         with replacing(path, ".mp4") as temporary:
+
             def write(picture: np.ndarray) -> None:
                 nonlocal count
                 if not count:
                     size = picture.shape[1], picture.shape[0]
                     if not writer.open(str(temporary), cv2.VideoWriter_fourcc(*"mp4v"), fps, size):
-                        raise UserError(f"{path}: OpenCV cannot write MP4 here; give a folder to get pictures")
+                        raise UserError(
+                            f"{path}: OpenCV cannot write MP4 here; give a folder to get pictures"
+                        )
                 writer.write(np.ascontiguousarray(picture[..., ::-1]))
                 count += 1
 
@@ -167,7 +186,9 @@ def _video(path: Path, fps: float) -> Iterator[Sink]:
             writer.release()
             written = int(cv2.VideoCapture(str(temporary)).get(cv2.CAP_PROP_FRAME_COUNT))
             if written != count:
-                raise UserError(f"{path}: only {max(written, 0)} of {count} frames could be written; is the disk full?")
+                raise UserError(
+                    f"{path}: only {max(written, 0)} of {count} frames could be written; is the disk full?"
+                )
     except OSError as error:
         raise UserError(f"{path}: cannot write the video ({error.strerror})") from None
 
@@ -182,7 +203,9 @@ def _folder(path: Path) -> Iterator[Sink]:
     earlier = [old for old in path.iterdir() if _NUMBERED.fullmatch(old.name)]
     for old in earlier:
         if not _is_ours(old):
-            raise UserError(f"{old}: is no picture of `ovs3d render`, which might overwrite it; choose another folder")
+            raise UserError(
+                f"{old}: is no picture of `ovs3d render`, which might overwrite it; choose another folder"
+            )
     count, mark = 0, PngInfo()
     mark.add_text(*_MARK)
 

@@ -9,9 +9,23 @@ from typing import Any
 from ovs3d_ros.types import UserError
 
 # Paths, or groups that end in a dot, of what may change while a map grows.
-RUNTIME = ("keyframe.", "seed.", "query.negatives", "query.threshold", "query.presence", "query.absent", "query.min_weight",
-           "query.instance_gap", "query.min_instance", "map.max_gaussians", "train.steps_per_keyframe",
-           "output.max_points", "output.min_opacity", "output.stand_off", "output.grid_resolution")
+RUNTIME = (
+    "keyframe.",
+    "seed.",
+    "query.negatives",
+    "query.threshold",
+    "query.presence",
+    "query.absent",
+    "query.min_weight",
+    "query.instance_gap",
+    "query.min_instance",
+    "map.max_gaussians",
+    "train.steps_per_keyframe",
+    "output.max_points",
+    "output.min_opacity",
+    "output.stand_off",
+    "output.grid_resolution",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +47,14 @@ class Leaf:
         return self.path.startswith(RUNTIME)
 
 
-def leaf(default: Any, doc: str, unit: str = "", low: float | None = None, high: float | None = None,
-         choices: tuple[str, ...] = ()) -> Any:
+def leaf(
+    default: Any,
+    doc: str,
+    unit: str = "",
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
     """A dataclass field with its description, unit and range."""
     return field(default=default, metadata=dict(doc=doc, unit=unit, low=low, high=high, choices=choices))
 
@@ -66,6 +86,9 @@ def _checked_scalar(spec: Leaf, kind: type, value: Any) -> Any:
         raise UserError(f"{spec.path}: {value!r} is none of {', '.join(spec.choices)}")
     if kind in (int, float):
         low, high = -math.inf if spec.low is None else spec.low, math.inf if spec.high is None else spec.high
-        if not low <= value <= high or value in (math.inf, -math.inf):  # nor NaN, which no comparison holds for
+        if not low <= value <= high or value in (
+            math.inf,
+            -math.inf,
+        ):  # nor NaN, which no comparison holds for
             raise UserError(f"{spec.path}: {value!r} is outside [{low}, {high}] {spec.unit}".rstrip())
     return value

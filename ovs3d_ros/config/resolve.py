@@ -19,7 +19,9 @@ def resolve_device(config: ComputeConfig) -> str:
     if torch.cuda.is_available():
         return "cuda"
     if config.device == "cuda":
-        raise UserError("compute.device is cuda but torch sees no GPU; install a CUDA build or set compute.device=cpu")
+        raise UserError(
+            "compute.device is cuda but torch sees no GPU; install a CUDA build or set compute.device=cpu"
+        )
     return "cpu"
 
 
@@ -30,9 +32,14 @@ def resolve_rasterizer(config: ComputeConfig) -> str:
         UserError: as `resolve_device`, or the rasterizer asked for does not work on that device.
     """
     device = resolve_device(config)
-    if (config.rasterizer, device) == ("cpu", "cuda") or (config.rasterizer, config.device) == ("gsplat", "cpu"):
-        raise UserError(f"compute.rasterizer is {config.rasterizer} but compute.device is {device}: set "
-                        f"compute.device={'cpu' if config.rasterizer == 'cpu' else 'cuda'} too, or compute.rasterizer=auto")
+    if (config.rasterizer, device) == ("cpu", "cuda") or (config.rasterizer, config.device) == (
+        "gsplat",
+        "cpu",
+    ):
+        raise UserError(
+            f"compute.rasterizer is {config.rasterizer} but compute.device is {device}: set "
+            f"compute.device={'cpu' if config.rasterizer == 'cpu' else 'cuda'} too, or compute.rasterizer=auto"
+        )
     if config.rasterizer != "auto":
         return config.rasterizer
     return "gsplat" if device == "cuda" else "cpu"

@@ -36,9 +36,12 @@ ASKING = ("query.", "refine.", "clip.cache", "dino.cache")
 class Config:
     """The whole configuration; see `leaves` for a flat view."""
 
-    autostart: bool = leaf(True, "The node configures and activates itself; false leaves that to whoever manages its "
-                                 "lifecycle")
-    pose_source: str = leaf("pose", "Where camera poses come from", choices=("pose", "odom", "transform", "tf"))
+    autostart: bool = leaf(
+        True, "The node configures and activates itself; false leaves that to whoever manages its lifecycle"
+    )
+    pose_source: str = leaf(
+        "pose", "Where camera poses come from", choices=("pose", "odom", "transform", "tf")
+    )
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)
     dino: DinoConfig = field(default_factory=DinoConfig)

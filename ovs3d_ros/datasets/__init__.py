@@ -17,8 +17,13 @@ __all__ = ["FORMATS", "Dataset", "View", "open_dataset", "split_holdout"]
 FORMATS = ("nerfstudio", "colmap", "llff", "bag")
 
 
-def open_dataset(path: str | Path, max_image_size: int = 0, format: str | None = None,
-                 config: Config | None = None, labels: bool = True) -> Dataset:
+def open_dataset(
+    path: str | Path,
+    max_image_size: int = 0,
+    format: str | None = None,
+    config: Config | None = None,
+    labels: bool = True,
+) -> Dataset:
     """Opens a dataset; poses, file names and annotations are checked now, pixels are read frame by frame.
 
     Labels (`labels/`, 3D-OVS `segmentations/`) and lerf_ovs annotations (`label/`, or `../label/<scene>/`) come along.
@@ -41,7 +46,9 @@ def open_dataset(path: str | Path, max_image_size: int = 0, format: str | None =
     if format is not None and format not in FORMATS:
         raise UserError(f"dataset format {format!r} is unknown; choose one of {', '.join(FORMATS)}")
     if max_image_size < 0:
-        raise UserError(f"{path}: max_image_size {max_image_size} is negative; give pixels, or 0 for full size")
+        raise UserError(
+            f"{path}: max_image_size {max_image_size} is negative; give pixels, or 0 for full size"
+        )
     json_path = path if path.is_file() else path / "transforms.json"
     root = path.parent if path.is_file() else path
     format = format or _recognise(path)
@@ -81,10 +88,14 @@ def _recognise(path: Path) -> str:
     if found == ["colmap", "llff"] and (path / "segmentations").is_dir():
         return "llff"  # a 3D-OVS scene, which always carries the COLMAP model it came from
     if len(found) > 1:
-        raise UserError(f"{path}: holds {' and '.join(found)} data; say which with format (--format {found[0]})")
+        raise UserError(
+            f"{path}: holds {' and '.join(found)} data; say which with format (--format {found[0]})"
+        )
     if found:
         return found[0]
     if (path / "transforms_train.json").is_file():
         raise UserError(f"{path}: has split files; give one of them, e.g. {path / 'transforms_train.json'}")
-    raise UserError(f"{path}: no dataset found; expected transforms.json, sparse/0/cameras.bin (or .txt), "
-                    "poses_bounds.npy, or a bag's metadata.yaml")
+    raise UserError(
+        f"{path}: no dataset found; expected transforms.json, sparse/0/cameras.bin (or .txt), "
+        "poses_bounds.npy, or a bag's metadata.yaml"
+    )

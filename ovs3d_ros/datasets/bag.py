@@ -104,7 +104,9 @@ def read(path: Path, config: Config, max_image_size: int) -> BagDataset:
     samples: dict[str, list[Sample]] = {topics.image: [], topics.depth: []}
     for sample in bag.samples([topic for topic in (topics.image, topics.depth) if topic]):
         if sample.stamp == 0:
-            raise UserError(f"{path}: a message on {sample.topic} has stamp 0; its publisher must stamp messages")
+            raise UserError(
+                f"{path}: a message on {sample.topic} has stamp 0; its publisher must stamp messages"
+            )
         samples[sample.topic].append(sample)
     color = list({sample.stamp: sample for sample in samples[topics.image]}.values())
     color.sort(key=lambda sample: sample.stamp)
@@ -114,12 +116,19 @@ def read(path: Path, config: Config, max_image_size: int) -> BagDataset:
     lost = len(color) - len(views)
     if not views:
         what = "depth and a pose" if topics.depth else "a pose"
-        raise UserError(f"{path}: none of the {len(color)} images has {what} at its stamp "
-                        f"({_ranges(color, samples[topics.depth], poses)}); are all on one clock? else raise "
-                        "input.sync_slop or input.pose_gap")
+        raise UserError(
+            f"{path}: none of the {len(color)} images has {what} at its stamp "
+            f"({_ranges(color, samples[topics.depth], poses)}); are all on one clock? else raise "
+            "input.sync_slop or input.pose_gap"
+        )
     if lost:
-        logger.warning("%s: %d of %d images are left out, without %sa pose at their stamp", path, lost, len(color),
-                       "depth or " if topics.depth else "")
+        logger.warning(
+            "%s: %d of %d images are left out, without %sa pose at their stamp",
+            path,
+            lost,
+            len(color),
+            "depth or " if topics.depth else "",
+        )
     return BagDataset(bag, path.resolve().name.partition(".")[0], views, max_image_size)
 
 
@@ -163,8 +172,10 @@ def _read_poses(bag: BagFile, topics: BagTopics, config: Config, camera_frame: s
     for topic, message in bag.messages([topics.pose]):
         frame_id = message.header.frame_id.lstrip("/")
         if frame_id and frame_id != config.input.world_frame:
-            raise UserError(f"{bag.path}: {topic} has poses in frame '{frame_id}', the map is in "
-                            f"'{config.input.world_frame}'; --set input.world_frame={frame_id}")
+            raise UserError(
+                f"{bag.path}: {topic} has poses in frame '{frame_id}', the map is in "
+                f"'{config.input.world_frame}'; --set input.world_frame={frame_id}"
+            )
         if topics.pose_source == "transform":
             pose = messages.from_transform(message.transform, topic)
         elif topics.pose_source == "odom":
@@ -179,17 +190,22 @@ def _read_tree(bag: BagFile, topics: BagTopics, config: Config, camera_frame: st
     tree = TransformTree(config.input.sync_slop, config.input.pose_gap)
     named = [topics.pose, topics.pose + TF_STATIC.removeprefix("/tf"), TF_STATIC]
     stamps = []
-    for topic, message in bag.messages([t for t in dict.fromkeys(named)
-                                        if t in bag.topics and bag.topics[t].type == TF_MESSAGE]):
+    for topic, message in bag.messages(
+        [t for t in dict.fromkeys(named) if t in bag.topics and bag.topics[t].type == TF_MESSAGE]
+    ):
         for item in message.transforms:
             stamps.append(messages.to_seconds(item.header.stamp))
             matrix = messages.from_transform(item.transform, topic)
-            tree.add(item.header.frame_id, item.child_frame_id, stamps[-1], matrix, static=topic != topics.pose)
+            tree.add(
+                item.header.frame_id, item.child_frame_id, stamps[-1], matrix, static=topic != topics.pose
+            )
     try:
         tree.check(config.input.world_frame, camera_frame.lstrip("/"))
     except UserError as error:
-        raise UserError(f"{bag.path}: {error}; images are in '{camera_frame}', --set input.world_frame=... names the "
-                        "map's frame") from None
+        raise UserError(
+            f"{bag.path}: {error}; images are in '{camera_frame}', --set input.world_frame=... names the "
+            "map's frame"
+        ) from None
     return _TreePoses(tree, config.input.world_frame, (min(stamps), max(stamps)))
 
 
@@ -202,8 +218,10 @@ class _Rectifiers:
         self._stamps: list[float] = []
         self._rectifiers: list[Rectifier] = []
         latest: Calibration | None = None
-        found = [(messages.to_seconds(m.header.stamp), messages.from_camera_info(m))
-                 for _, m in bag.messages([topics.camera_info])]
+        found = [
+            (messages.to_seconds(m.header.stamp), messages.from_camera_info(m))
+            for _, m in bag.messages([topics.camera_info])
+        ]
         for stamp, calibration in sorted(found, key=lambda entry: entry[0]):
             if calibration != latest:
                 latest = calibration
@@ -215,8 +233,9 @@ class _Rectifiers:
         return self._rectifiers[max(0, bisect.bisect_right(self._stamps, stamp + 1e-6) - 1)]
 
 
-def _match(color: list[Sample], depth: list[Sample] | None, poses: _Poses, rectifiers: _Rectifiers,
-           config: Config) -> list[BagView]:
+def _match(
+    color: list[Sample], depth: list[Sample] | None, poses: _Poses, rectifiers: _Rectifiers, config: Config
+) -> list[BagView]:
     """The images that have all that belongs to them."""
     depths = StampBuffer(sys.maxsize)
     for sample in depth or ():

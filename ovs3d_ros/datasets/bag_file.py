@@ -51,7 +51,9 @@ def is_bag(path: Path) -> bool:
     if any(set(entry.suffixes) & set(SUFFIXES) for entry in path.iterdir() if entry.is_file()):
         return True
     try:
-        return "rosbag2_bagfile_information" in (path / METADATA).read_text(encoding="utf-8", errors="replace")
+        return "rosbag2_bagfile_information" in (path / METADATA).read_text(
+            encoding="utf-8", errors="replace"
+        )
     except OSError:
         return False
 
@@ -74,12 +76,18 @@ class BagFile:
             from rosbags.rosbag2 import Reader
             from rosbags.typesys import Stores, get_typestore
         except ImportError as error:
-            raise UserError(f"{path}: reading bags needs rosbags ({error}); pip install 'rosbags>=0.11'") from None
+            raise UserError(
+                f"{path}: reading bags needs rosbags ({error}); pip install 'rosbags>=0.11'"
+            ) from None
         if path.is_dir() and not (path / METADATA).is_file():
-            raise UserError(f"{path}: a bag without {METADATA}, so it was not closed; run `ros2 bag reindex {path}`, "
-                            "or give the storage file itself")
+            raise UserError(
+                f"{path}: a bag without {METADATA}, so it was not closed; run `ros2 bag reindex {path}`, "
+                "or give the storage file itself"
+            )
         self.path = path
-        self._types = get_typestore(Stores.ROS2_HUMBLE)  # the types read here are the same in all distributions
+        self._types = get_typestore(
+            Stores.ROS2_HUMBLE
+        )  # the types read here are the same in all distributions
         with self._reading():
             self._reader = Reader(path)
             self._reader.open()
@@ -87,8 +95,10 @@ class BagFile:
             self._connections: dict[str, list[Any]] = {}
             for connection in self._reader.connections:
                 self._connections.setdefault(connection.topic, []).append(connection)
-        self.topics = {name: Topic(name, of[0].msgtype, sum(c.msgcount for c in of))
-                       for name, of in self._connections.items()}
+        self.topics = {
+            name: Topic(name, of[0].msgtype, sum(c.msgcount for c in of))
+            for name, of in self._connections.items()
+        }
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
@@ -99,11 +109,16 @@ class BagFile:
             raise
         except Exception as error:  # noqa: BLE001 - parsers of two formats and two compressions; the cause is kept
             about = " ".join(str(error).split()) or type(error).__name__
-            raise UserError(f"{self.path}: the bag cannot be read, it is truncated or damaged ({about}); "
-                            f"{_REMEDY}") from error
+            raise UserError(
+                f"{self.path}: the bag cannot be read, it is truncated or damaged ({about}); {_REMEDY}"
+            ) from error
 
-    def raw(self, topics: list[str], start: int | None = None, stop: int | None = None,
-            ) -> Iterator[tuple[str, int, bytes]]:
+    def raw(
+        self,
+        topics: list[str],
+        start: int | None = None,
+        stop: int | None = None,
+    ) -> Iterator[tuple[str, int, bytes]]:
         """Yields topic, time in nanoseconds and serialized message, in order of time.
 
         Raises:
@@ -128,8 +143,9 @@ class BagFile:
         try:
             return self._types.deserialize_cdr(data, kind)
         except Exception as error:  # noqa: BLE001 - the library raises many kinds on damaged bytes
-            raise UserError(f"{self.path}: a message on {topic} is not a {kind} ({type(error).__name__}); "
-                            f"{_REMEDY}") from error
+            raise UserError(
+                f"{self.path}: a message on {topic} is not a {kind} ({type(error).__name__}); {_REMEDY}"
+            ) from error
 
     def messages(self, topics: list[str]) -> Iterator[tuple[str, Any]]:
         """Yields topic and decoded message, in order of time."""
@@ -156,7 +172,7 @@ class BagFile:
         try:
             order = "<" if data[1] & 1 else ">"
             seconds, nanoseconds, length = struct.unpack_from(order + "iII", data, 4)
-            frame = bytes(data[16:16 + length]).rstrip(b"\0").decode("utf-8")
+            frame = bytes(data[16 : 16 + length]).rstrip(b"\0").decode("utf-8")
         except (struct.error, IndexError, UnicodeDecodeError):
             raise UserError(f"{self.path}: a message on {topic} has no readable header; {_REMEDY}") from None
         return seconds + nanoseconds * 1e-9, frame
@@ -172,5 +188,7 @@ class BagFile:
             for ordinal, (_, _, data) in enumerate(messages):
                 if ordinal == sample.ordinal:
                     return self.decode(sample.topic, data)
-        raise UserError(f"{self.path}: the message at {sample.stamp:.6f} s on {sample.topic} is gone; the bag changed "
-                        "since it was opened")
+        raise UserError(
+            f"{self.path}: the message at {sample.stamp:.6f} s on {sample.topic} is gone; the bag changed "
+            "since it was opened"
+        )

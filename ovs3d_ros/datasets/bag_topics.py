@@ -17,8 +17,12 @@ TF, TF_STATIC = "/tf", "/tf_static"
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 TF_MESSAGE = "tf2_msgs/msg/TFMessage"
-POSE_TYPES = {"geometry_msgs/msg/PoseStamped": "pose", "nav_msgs/msg/Odometry": "odom",
-              "geometry_msgs/msg/TransformStamped": "transform", TF_MESSAGE: "tf"}
+POSE_TYPES = {
+    "geometry_msgs/msg/PoseStamped": "pose",
+    "nav_msgs/msg/Odometry": "odom",
+    "geometry_msgs/msg/TransformStamped": "transform",
+    TF_MESSAGE: "tf",
+}
 _GREY = ("mono8", "8UC1", "mono16")
 
 
@@ -58,14 +62,23 @@ def choose_topics(bag: BagFile, config: Config) -> BagTopics:
         UserError: a topic that is named is missing or of the wrong type, none fits, or several do; the candidates
             are listed.
     """
-    images = [_look_at(bag, topic.name) for topic in bag.topics.values()
-              if topic.type in (IMAGE, COMPRESSED) and topic.count]
+    images = [
+        _look_at(bag, topic.name)
+        for topic in bag.topics.values()
+        if topic.type in (IMAGE, COMPRESSED) and topic.count
+    ]
     color = _choose_color(bag, config.bag.image, images)
     depth = _choose_depth(bag, config.bag.depth, images, color) if config.input.use_depth else ""
     camera_info = _choose_camera_info(bag, config.bag.camera_info, color)
     pose = _choose_pose(bag, config)
-    logger.info("%s: colour %s, calibration %s, depth %s, poses %s", bag.path, color.topic, camera_info,
-                depth or "none", pose)
+    logger.info(
+        "%s: colour %s, calibration %s, depth %s, poses %s",
+        bag.path,
+        color.topic,
+        camera_info,
+        depth or "none",
+        pose,
+    )
     return BagTopics(color.topic, camera_info, depth, pose, POSE_TYPES[bag.topics[pose].type])
 
 
@@ -85,11 +98,15 @@ def _choose_color(bag: BagFile, named: str, images: list[_Images]) -> _Images:
         return next(entry for entry in images if entry.topic == named)
     candidates = [entry for entry in images if not entry.is_depth]
     raw = {entry.topic for entry in candidates}
-    candidates = [entry for entry in candidates if _base(entry.topic) == entry.topic or _base(entry.topic) not in raw]
+    candidates = [
+        entry for entry in candidates if _base(entry.topic) == entry.topic or _base(entry.topic) not in raw
+    ]
     if len(candidates) > 1:  # an infrared pair beside a colour camera
         candidates = [entry for entry in candidates if entry.encoding not in _GREY] or candidates
     if not candidates:
-        raise UserError(f"{bag.path}: no colour images: no Image or CompressedImage topic holds any ({_all(bag)})")
+        raise UserError(
+            f"{bag.path}: no colour images: no Image or CompressedImage topic holds any ({_all(bag)})"
+        )
     return _only(bag, "bag.image", "colour topics", candidates)
 
 
@@ -99,22 +116,31 @@ def _choose_depth(bag: BagFile, named: str, images: list[_Images], color: _Image
         return named
     candidates = [entry for entry in images if entry.is_depth]
     raw = {entry.topic for entry in candidates}
-    candidates = [entry for entry in candidates if _base(entry.topic) == entry.topic or _base(entry.topic) not in raw]
+    candidates = [
+        entry for entry in candidates if _base(entry.topic) == entry.topic or _base(entry.topic) not in raw
+    ]
     if len(candidates) > 1:
         candidates = [entry for entry in candidates if entry.frame_id == color.frame_id] or candidates
     if not candidates:
         return ""
     chosen = _only(bag, "bag.depth", "depth topics", candidates)
     if chosen.frame_id != color.frame_id:
-        logger.warning("%s: depth is in frame '%s', images in '%s': unless that is one camera, use depth registered to "
-                       "the colour camera, or input.use_depth=false", bag.path, chosen.frame_id, color.frame_id)
+        logger.warning(
+            "%s: depth is in frame '%s', images in '%s': unless that is one camera, use depth registered to "
+            "the colour camera, or input.use_depth=false",
+            bag.path,
+            chosen.frame_id,
+            color.frame_id,
+        )
     return chosen.topic
 
 
 def _only(bag: BagFile, leaf: str, what: str, candidates: list[_Images]) -> _Images:
     if len(candidates) > 1:
         listed = ", ".join(f"{entry.topic} ({entry.encoding})" for entry in candidates)
-        raise UserError(f"{bag.path}: several {what}: {listed}; choose with --set {leaf}={candidates[0].topic}")
+        raise UserError(
+            f"{bag.path}: several {what}: {listed}; choose with --set {leaf}={candidates[0].topic}"
+        )
     return candidates[0]
 
 
@@ -124,15 +150,21 @@ def _choose_camera_info(bag: BagFile, named: str, color: _Images) -> str:
         return named
     candidates = [topic.name for topic in bag.topics.values() if topic.type == CAMERA_INFO and topic.count]
     if not candidates:
-        raise UserError(f"{bag.path}: no camera_info, so {color.topic} cannot be used; record its CameraInfo topic too")
+        raise UserError(
+            f"{bag.path}: no camera_info, so {color.topic} cannot be used; record its CameraInfo topic too"
+        )
     beside = _base(color.topic).rpartition("/")[0] + "/camera_info"
     if beside in candidates:
         return beside
     if len(candidates) > 1:
-        candidates = [name for name in candidates if bag.first(name).header.frame_id == color.frame_id] or candidates
+        candidates = [
+            name for name in candidates if bag.first(name).header.frame_id == color.frame_id
+        ] or candidates
     if len(candidates) > 1:
-        raise UserError(f"{bag.path}: several camera_info topics, none beside {color.topic}: {', '.join(candidates)}; "
-                        f"choose with --set bag.camera_info={candidates[0]}")
+        raise UserError(
+            f"{bag.path}: several camera_info topics, none beside {color.topic}: {', '.join(candidates)}; "
+            f"choose with --set bag.camera_info={candidates[0]}"
+        )
     return candidates[0]
 
 
@@ -140,18 +172,25 @@ def _choose_pose(bag: BagFile, config: Config) -> str:
     if config.bag.pose:
         _check_named(bag, "bag.pose", config.bag.pose, tuple(POSE_TYPES))
         return config.bag.pose
-    candidates = [topic for topic in bag.topics.values()
-                  if topic.type in POSE_TYPES and topic.count and topic.name != TF_STATIC]
+    candidates = [
+        topic
+        for topic in bag.topics.values()
+        if topic.type in POSE_TYPES and topic.count and topic.name != TF_STATIC
+    ]
     if len(candidates) > 1:
         asked = [topic for topic in candidates if POSE_TYPES[topic.type] == config.pose_source]
         candidates = asked if len(asked) == 1 else candidates
     if not candidates:
-        raise UserError(f"{bag.path}: no poses: no PoseStamped, Odometry, TransformStamped or /tf messages "
-                        f"({_all(bag)}); record them too, there is no SLAM here")
+        raise UserError(
+            f"{bag.path}: no poses: no PoseStamped, Odometry, TransformStamped or /tf messages "
+            f"({_all(bag)}); record them too, there is no SLAM here"
+        )
     if len(candidates) > 1:
         listed = ", ".join(f"{topic.name} ({POSE_TYPES[topic.type]})" for topic in candidates)
-        raise UserError(f"{bag.path}: several sources of poses: {listed}; choose with --set "
-                        f"bag.pose={candidates[0].name} or pose_source")
+        raise UserError(
+            f"{bag.path}: several sources of poses: {listed}; choose with --set "
+            f"bag.pose={candidates[0].name} or pose_source"
+        )
     return candidates[0].name
 
 
@@ -161,7 +200,9 @@ def _check_named(bag: BagFile, leaf: str, name: str, types: tuple[str, ...]) -> 
     if topic is None or not topic.count:
         raise UserError(f"{leaf}: {bag.path} has no messages on {name}; topics that fit: {fitting}")
     if topic.type not in types:
-        raise UserError(f"{leaf}: {name} holds {topic.type}, which is not read here; topics that fit: {fitting}")
+        raise UserError(
+            f"{leaf}: {name} holds {topic.type}, which is not read here; topics that fit: {fitting}"
+        )
 
 
 def _base(topic: str) -> str:
@@ -172,5 +213,7 @@ def _base(topic: str) -> str:
 
 
 def _all(bag: BagFile) -> str:
-    listed = ", ".join(f"{topic.name} {topic.type.rpartition('/')[2]}" for topic in bag.topics.values() if topic.count)
+    listed = ", ".join(
+        f"{topic.name} {topic.type.rpartition('/')[2]}" for topic in bag.topics.values() if topic.count
+    )
     return f"recorded: {listed or 'nothing'}"

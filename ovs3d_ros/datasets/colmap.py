@@ -30,9 +30,18 @@ FRAME_PERIOD_S = 0.1  # COLMAP knows no time
 _MODEL_FOLDERS = ("sparse/0", "sparse", ".")
 # name and number of parameters by COLMAP's model id
 _MODELS = {
-    0: ("SIMPLE_PINHOLE", 3), 1: ("PINHOLE", 4), 2: ("SIMPLE_RADIAL", 4), 3: ("RADIAL", 5), 4: ("OPENCV", 8),
-    5: ("OPENCV_FISHEYE", 8), 6: ("FULL_OPENCV", 12), 7: ("FOV", 5), 8: ("SIMPLE_RADIAL_FISHEYE", 4),
-    9: ("RADIAL_FISHEYE", 5), 10: ("THIN_PRISM_FISHEYE", 12), 11: ("RAD_TAN_THIN_PRISM_FISHEYE", 16),
+    0: ("SIMPLE_PINHOLE", 3),
+    1: ("PINHOLE", 4),
+    2: ("SIMPLE_RADIAL", 4),
+    3: ("RADIAL", 5),
+    4: ("OPENCV", 8),
+    5: ("OPENCV_FISHEYE", 8),
+    6: ("FULL_OPENCV", 12),
+    7: ("FOV", 5),
+    8: ("SIMPLE_RADIAL_FISHEYE", 4),
+    9: ("RADIAL_FISHEYE", 5),
+    10: ("THIN_PRISM_FISHEYE", 12),
+    11: ("RAD_TAN_THIN_PRISM_FISHEYE", 16),
 }
 _SUPPORTED = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV")
 
@@ -77,7 +86,9 @@ def read(root: Path) -> tuple[list[View], tuple[np.ndarray, np.ndarray] | None]:
     if model is None:
         raise UserError(f"{root}: no COLMAP model (cameras.bin or .txt) in {', '.join(_MODEL_FOLDERS)}")
     suffix = _suffix(model)
-    cameras_path, images_path, points_path = (model / (name + suffix) for name in ("cameras", "images", "points3D"))
+    cameras_path, images_path, points_path = (
+        model / (name + suffix) for name in ("cameras", "images", "points3D")
+    )
     binary = suffix == ".bin"
     camera_rows = _parsed(cameras_path, _binary_cameras if binary else _text_cameras)
     image_rows = _image_rows(model)
@@ -114,15 +125,21 @@ def _warn_of_others(model: Path, count: int) -> None:
             with contextlib.suppress(UserError):  # what is broken does not matter: it is not read
                 others.append(f"{folder} ({len(_image_rows(folder))} images)")
     if others:
-        logger.warning("%s: only this model of %d images is read, not %s; to read another one, exchange their folders",
-                       model, count, ", ".join(others))
+        logger.warning(
+            "%s: only this model of %d images is read, not %s; to read another one, exchange their folders",
+            model,
+            count,
+            ", ".join(others),
+        )
 
 
 def _camera(row: _CameraRow, path: Path) -> tuple[Camera, Distortion]:
     where = f"{path}: camera {row.id}"
     if row.model not in _SUPPORTED:
-        raise UserError(f"{where}: camera model {row.model} is not supported ({', '.join(_SUPPORTED)} are); run "
-                        "colmap image_undistorter and give its output")
+        raise UserError(
+            f"{where}: camera model {row.model} is not supported ({', '.join(_SUPPORTED)} are); run "
+            "colmap image_undistorter and give its output"
+        )
     counts = {name: count for name, count in _MODELS.values()}
     if len(row.params) != counts[row.model] or not np.isfinite(row.params).all():
         raise UserError(f"{where}: {row.model} needs {counts[row.model]} finite parameters, got {row.params}")
@@ -134,14 +151,17 @@ def _camera(row: _CameraRow, path: Path) -> tuple[Camera, Distortion]:
     return check_camera(Camera(K, row.width, row.height), where), distortion
 
 
-def _view(row: _ImageRow, index: int, cameras: dict[int, tuple[Camera, Distortion]], folder: Path,
-          path: Path) -> View:
+def _view(
+    row: _ImageRow, index: int, cameras: dict[int, tuple[Camera, Distortion]], folder: Path, path: Path
+) -> View:
     where = f"{path}: image {row.name}"
     if row.camera_id not in cameras:
         raise UserError(f"{where} refers to camera {row.camera_id}, which the cameras file does not list")
     image_path = folder / row.name
     if not os.path.isfile(image_path):  # for names of any length
-        raise UserError(f"{image_path}: no such file (named by {path}); restore it or remove it from the model")
+        raise UserError(
+            f"{image_path}: no such file (named by {path}); restore it or remove it from the model"
+        )
     if not abs(math.hypot(*row.quat) - 1.0) < 1e-3:
         raise UserError(f"{where}: quaternion {row.quat} does not have length 1; the file is damaged")
     viewmat = np.eye(4)
@@ -184,7 +204,9 @@ def _text_rows(path: Path) -> Iterator[list[str]]:
 def _text_cameras(path: Path) -> Iterator[_CameraRow]:
     for words in _text_rows(path):
         if words:
-            yield _CameraRow(int(words[0]), words[1], int(words[2]), int(words[3]), tuple(map(float, words[4:])))
+            yield _CameraRow(
+                int(words[0]), words[1], int(words[2]), int(words[3]), tuple(map(float, words[4:]))
+            )
 
 
 def _text_images(path: Path) -> Iterator[_ImageRow]:
@@ -196,8 +218,10 @@ def _text_images(path: Path) -> Iterator[_ImageRow]:
         yield _ImageRow(values[:4], values[4:7], int(words[8]), " ".join(words[9:]))
         points = next(rows, [])  # the image's 2D points, x y id each, possibly a blank line
         if len(points) % 3:
-            raise UserError(f"{path}: no line of 2D points follows image {' '.join(words[9:])}; a line of 2D points (may "
-                            "be blank) must follow every image")
+            raise UserError(
+                f"{path}: no line of 2D points follows image {' '.join(words[9:])}; a line of 2D points (may "
+                "be blank) must follow every image"
+            )
 
 
 def _text_points(path: Path) -> Iterator[tuple[float, ...]]:
@@ -215,7 +239,9 @@ def _binary_cameras(path: Path) -> Iterator[_CameraRow]:
     for _ in range(count):
         id_, model_id, width, height = struct.unpack_from("<iiQQ", data, offset)
         if model_id not in _MODELS:
-            raise UserError(f"{path}: camera {id_} has unknown model id {model_id}; run colmap image_undistorter")
+            raise UserError(
+                f"{path}: camera {id_} has unknown model id {model_id}; run colmap image_undistorter"
+            )
         model, num_params = _MODELS[model_id]
         params = struct.unpack_from(f"<{num_params}d", data, offset + 24)
         offset += 24 + 8 * num_params
@@ -228,7 +254,7 @@ def _binary_images(path: Path) -> Iterator[_ImageRow]:
     for _ in range(count):
         _, *pose, camera_id = struct.unpack_from("<i7di", data, offset)
         end = data.index(b"\0", offset + 64)
-        name = data[offset + 64:end].decode("utf-8")
+        name = data[offset + 64 : end].decode("utf-8")
         (num_points,) = struct.unpack_from("<Q", data, end + 1)
         offset = end + 9 + 24 * num_points
         if offset > len(data):

@@ -59,8 +59,17 @@ class Dataset:
         points: sparse points (xyz [P, 3] float64 in the world frame, rgb [P, 3] uint8); None without.
     """
 
-    def __init__(self, *, name: str, format: str, cameras: list[Camera], camtoworlds: np.ndarray, stamps: np.ndarray,
-                 names: list[str], has_depth: bool) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        format: str,
+        cameras: list[Camera],
+        camtoworlds: np.ndarray,
+        stamps: np.ndarray,
+        names: list[str],
+        has_depth: bool,
+    ) -> None:
         """Takes the attributes of the same names; labels and points are set by the readers that have them."""
         self.name = name
         self.format = format
@@ -92,8 +101,15 @@ class FileDataset(Dataset):
         image_paths: the N photographs.
     """
 
-    def __init__(self, name: str, format: str, views: list[View], classes: list[str] | None,
-                 points: tuple[np.ndarray, np.ndarray] | None, max_image_size: int):
+    def __init__(
+        self,
+        name: str,
+        format: str,
+        views: list[View],
+        classes: list[str] | None,
+        points: tuple[np.ndarray, np.ndarray] | None,
+        max_image_size: int,
+    ):
         """Takes what a reader found.
 
         Args:
@@ -138,7 +154,9 @@ class FileDataset(Dataset):
         view, camera = self._views[index], self.cameras[index]
         photograph = images.read_rgb(view.image_path)
         if photograph.shape[:2] != (view.camera.height, view.camera.width):
-            raise UserError(f"{view.image_path}: the image changed size since the dataset was opened; open it again")
+            raise UserError(
+                f"{view.image_path}: the image changed size since the dataset was opened; open it again"
+            )
         depth = None if view.depth_path is None else images.read_depth(view.depth_path, view.depth_unit_m)
         labels = self._read_labels(view)
         if any(view.distortion):
@@ -159,8 +177,12 @@ class FileDataset(Dataset):
         annotated = self._views[index].annotated
         if annotated is None:
             return None
-        return {name: Annotation(*(self._match(pixels, index, annotated.path) for pixels in (drawn.mask, drawn.boxes)))
-                for name, drawn in annotated.draw().items()}
+        return {
+            name: Annotation(
+                *(self._match(pixels, index, annotated.path) for pixels in (drawn.mask, drawn.boxes))
+            )
+            for name, drawn in annotated.draw().items()
+        }
 
     def _read_labels(self, view: View) -> np.ndarray | None:
         if view.label_path is not None:
@@ -173,8 +195,10 @@ class FileDataset(Dataset):
             if labels is None:
                 labels = np.zeros(mask.shape, dtype=images.label_dtype(self.classes))
             if mask.shape != labels.shape:
-                raise UserError(f"{path}: mask is {mask.shape[1]}x{mask.shape[0]}, the view's other masks are "
-                                f"{labels.shape[1]}x{labels.shape[0]}; give all of one view the same size")
+                raise UserError(
+                    f"{path}: mask is {mask.shape[1]}x{mask.shape[0]}, the view's other masks are "
+                    f"{labels.shape[1]}x{labels.shape[0]}; give all of one view the same size"
+                )
             labels[mask] = index
         return labels
 
@@ -185,10 +209,14 @@ class FileDataset(Dataset):
         view, camera = self._views[index], self.cameras[index]
         size, photograph = (array.shape[1], array.shape[0]), (view.camera.width, view.camera.height)
         if not images.same_aspect(size, photograph):
-            raise UserError(f"{path}: {size[0]}x{size[1]} does not match its image {view.image_path.name} of "
-                            f"{photograph[0]}x{photograph[1]}; give both the same field of view")
+            raise UserError(
+                f"{path}: {size[0]}x{size[1]} does not match its image {view.image_path.name} of "
+                f"{photograph[0]}x{photograph[1]}; give both the same field of view"
+            )
         if any(view.distortion):
-            array = undistort.remap_nearest(images.resize_nearest(array, *photograph), self._undistortion_maps(index))
+            array = undistort.remap_nearest(
+                images.resize_nearest(array, *photograph), self._undistortion_maps(index)
+            )
         return images.resize_nearest(array, camera.width, camera.height)
 
     def _undistortion_maps(self, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -210,7 +238,9 @@ def split_holdout(count: int, holdout: int) -> tuple[list[int], list[int]]:
     if holdout == 0:
         return [], list(range(count))
     if holdout < 2:
-        raise UserError(f"--holdout {holdout}: give 2 or more (8 keeps every 8th frame for the evaluation), or 0")
+        raise UserError(
+            f"--holdout {holdout}: give 2 or more (8 keeps every 8th frame for the evaluation), or 0"
+        )
     held_out = [i for i in range(count) if i % holdout == holdout // 2]
     if not held_out:
         raise UserError(f"--holdout {holdout}: the dataset has {count} frames only; give a smaller number")

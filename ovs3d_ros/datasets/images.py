@@ -91,10 +91,14 @@ def read_labels(path: Path, classes: list[str]) -> np.ndarray:
     """
     labels = np.array(_decode(path))
     if labels.ndim != 2 or labels.dtype not in (np.bool_, np.uint8, np.uint16, np.int32):
-        raise UserError(f"{path}: labels are {labels.dtype} of shape {labels.shape}; store class indices, one channel")
+        raise UserError(
+            f"{path}: labels are {labels.dtype} of shape {labels.shape}; store class indices, one channel"
+        )
     for index in np.unique(labels).tolist():
         if index and not (0 <= index < len(classes) and classes[index]):
-            raise UserError(f"{path}: label {index} has no line in classes.txt; add 'index name' or mend the image")
+            raise UserError(
+                f"{path}: label {index} has no line in classes.txt; add 'index name' or mend the image"
+            )
     return labels.astype(label_dtype(classes))
 
 
@@ -145,7 +149,8 @@ def fit_to_image(camera: Camera, path: Path) -> Camera:
         turned = " (turned by its EXIF orientation?)" if same_aspect(declared, actual[::-1]) else ""
         raise UserError(
             f"{path}: the image is {actual[0]}x{actual[1]} but its camera says {declared[0]}x{declared[1]}{turned}; "
-            "give the image that was calibrated, or mend width and height")
+            "give the image that was calibrated, or mend width and height"
+        )
     return camera.scaled(*actual)
 
 

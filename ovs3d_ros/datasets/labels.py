@@ -37,8 +37,10 @@ def attach_labels(root: Path, views: list[View]) -> tuple[list[View], list[str] 
             image that might belong to several images.
     """
     segmentations, shared = root / "segmentations", _shared_stems(views)
-    views = [view if view.label_path else replace(view, label_path=_label_path(root, view.image_path, shared))
-             for view in views]
+    views = [
+        view if view.label_path else replace(view, label_path=_label_path(root, view.image_path, shared))
+        for view in views
+    ]
     labelled = any(view.label_path for view in views)
     if labelled and segmentations.is_dir():
         raise UserError(f"{root}: has both labels and segmentations/; keep the one you mean")
@@ -69,8 +71,10 @@ def _label_path(root: Path, image: Path, shared: set[str]) -> Path | None:
     if not flat.is_file():
         return None
     if image.stem in shared:
-        raise UserError(f"{flat}: several images are named {image.stem}; put their labels into the subfolders of labels/ "
-                        "that the images have below images/")
+        raise UserError(
+            f"{flat}: several images are named {image.stem}; put their labels into the subfolders of labels/ "
+            "that the images have below images/"
+        )
     return flat
 
 
@@ -88,11 +92,15 @@ def attach_annotations(root: Path, views: list[View]) -> list[View]:
     stems, shared = {view.image_path.stem for view in views}, _shared_stems(views)
     for stem, annotated in found.items():
         if stem not in stems:
-            raise UserError(f"{annotated.path}: annotates {annotated.image}, which is none of the {len(views)} posed "
-                            f"images of {root}; add its pose, or move the annotation elsewhere")
+            raise UserError(
+                f"{annotated.path}: annotates {annotated.image}, which is none of the {len(views)} posed "
+                f"images of {root}; add its pose, or move the annotation elsewhere"
+            )
         if stem in shared:
-            raise UserError(f"{annotated.path}: annotates {annotated.image}, and several images are named {stem}; give "
-                            "them different names")
+            raise UserError(
+                f"{annotated.path}: annotates {annotated.image}, and several images are named {stem}; give "
+                "them different names"
+            )
     return [replace(view, annotated=found.get(view.image_path.stem)) for view in views]
 
 
@@ -105,7 +113,9 @@ def read_classes(root: Path) -> list[str]:
     candidates = [root / "labels" / "classes.txt", root / "classes.txt"]
     path = next((candidate for candidate in candidates if candidate.is_file()), None)
     if path is None:
-        raise UserError(f"{root}: labels need a classes.txt of 'index name' lines (0 = unlabelled); none found")
+        raise UserError(
+            f"{root}: labels need a classes.txt of 'index name' lines (0 = unlabelled); none found"
+        )
     names: dict[int, str] = {}
     for number, line in enumerate(read_text(path).splitlines(), start=1):
         if not line.strip():
@@ -118,7 +128,9 @@ def read_classes(root: Path) -> list[str]:
             raise UserError(f"{path}:{number}: index {index} or name {name!r} occurs twice")
         names[int(index)] = name
     if names.get(0, "void").lower() not in _UNLABELLED_NAMES:
-        raise UserError(f"{path}: index 0 means unlabelled but is named {names[0]!r}; number the classes from 1")
+        raise UserError(
+            f"{path}: index 0 means unlabelled but is named {names[0]!r}; number the classes from 1"
+        )
     names.pop(0, None)
     if not names:
         raise UserError(f"{path}: lists no classes; write 'index name' lines, counted from 1")
@@ -141,6 +153,8 @@ def _attach_segmentations(folder: Path, views: list[View]) -> tuple[list[View], 
         masks = tuple((i, view_folder / f"{name}.png") for i, name in enumerate(names, start=1))
         for _, mask in masks:
             if not mask.is_file():
-                raise UserError(f"{mask}: no such file, but {path} lists that class; every view needs every class")
+                raise UserError(
+                    f"{mask}: no such file, but {path} lists that class; every view needs every class"
+                )
         views[index] = replace(views[index], mask_paths=masks)
     return views, ["", *names]

@@ -107,8 +107,10 @@ def _read(path: Path) -> AnnotatedImage:
     document = read_json_object(path)
     info, objects = document.get("info"), document.get("objects")
     if not isinstance(info, dict) or not isinstance(objects, list):
-        raise UserError(f"{path}: expected 'info' and 'objects' as in lerf_ovs; mend it, or move it out of the folder "
-                        "if it is no annotation")
+        raise UserError(
+            f"{path}: expected 'info' and 'objects' as in lerf_ovs; mend it, or move it out of the folder "
+            "if it is no annotation"
+        )
     name = info.get("name")
     if not isinstance(name, str) or not name:
         raise UserError(f"{path}: info.name is {name!r}; give the file name of the image that was annotated")
@@ -132,13 +134,19 @@ def _outline(value: object, where: str, width: int, height: int) -> Outline:
     where = f"{where} ({category.strip()})"
     rows = value.get("segmentation")
     if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == 2 for row in rows):
-        raise UserError(f"{where}: segmentation is not a list of [x, y] points; give the corners of one polygon")
+        raise UserError(
+            f"{where}: segmentation is not a list of [x, y] points; give the corners of one polygon"
+        )
     if len(rows) < 3:
-        raise UserError(f"{where}: segmentation has {len(rows)} points, and a polygon at least 3; draw the object "
-                        "again or remove it")
+        raise UserError(
+            f"{where}: segmentation has {len(rows)} points, and a polygon at least 3; draw the object "
+            "again or remove it"
+        )
     polygon = np.array([[finite_number(v, f"{where}: segmentation") for v in row] for row in rows])
     if (polygon.max(0) < 0).any() or (polygon.min(0) >= (width, height)).any():
-        raise UserError(f"{where}: lies outside of the {width}x{height} image; mend info or the object's coordinates")
+        raise UserError(
+            f"{where}: lies outside of the {width}x{height} image; mend info or the object's coordinates"
+        )
     box = value.get("bbox")
     if not isinstance(box, list) or len(box) != 4:
         raise UserError(f"{where}: bbox is {box!r}; give [x1, y1, x2, y2] in pixels")

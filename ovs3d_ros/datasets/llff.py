@@ -35,10 +35,14 @@ def read(root: Path) -> list[View]:
     folder = images.find_image_folder(root)
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in images.IMAGE_SUFFIXES)
     if len(paths) != len(table):
-        raise UserError(f"{folder}: has {len(paths)} images but {path.name} has {len(table)} poses; they must match")
+        raise UserError(
+            f"{folder}: has {len(paths)} images but {path.name} has {len(table)} poses; they must match"
+        )
     rows = table[:, :15].astype(np.float64).reshape(-1, 3, 5)
-    return [_view(row, i, image_path, f"{path}: row {i} ({image_path.name})")
-            for i, (row, image_path) in enumerate(zip(rows, paths))]
+    return [
+        _view(row, i, image_path, f"{path}: row {i} ({image_path.name})")
+        for i, (row, image_path) in enumerate(zip(rows, paths))
+    ]
 
 
 def _view(row: np.ndarray, index: int, image_path: Path, where: str) -> View:

@@ -84,6 +84,7 @@ def _pose(value: object, where: str) -> np.ndarray:
 
 def _camera(keys: dict, image_path: Path, where: str) -> Camera:
     """Intrinsics from fl_x, fl_y, cx, cy, w, h; or from camera_angle_x and the image's size."""
+
     def number(key: str, default: float) -> float:
         return finite_number(keys.get(key, default), f"{where}: {key}")
 
@@ -95,7 +96,9 @@ def _camera(keys: dict, image_path: Path, where: str) -> Camera:
     if focal_x is None:
         raise UserError(f"{where}: neither fl_x nor camera_angle_x is given; add the focal length in pixels")
     focal_y = focal_x if focal_y is None else focal_y
-    K = np.array([[focal_x, 0.0, number("cx", width / 2)], [0.0, focal_y, number("cy", height / 2)], [0.0, 0.0, 1.0]])
+    K = np.array(
+        [[focal_x, 0.0, number("cx", width / 2)], [0.0, focal_y, number("cy", height / 2)], [0.0, 0.0, 1.0]]
+    )
     return Camera(K, int(width), int(height))
 
 
@@ -114,12 +117,17 @@ def _focal(keys: dict, axis: str, side: float, where: str) -> float | None:
 def _distortion(keys: dict, where: str) -> Distortion:
     model = "is_fisheye" if keys.get("is_fisheye") else str(keys.get("camera_model", "OPENCV")).upper()
     if model not in _MODELS:
-        raise UserError(f"{where}: camera model {model} is not supported ({', '.join(_MODELS)} are); undistort the "
-                        "images to a pinhole first (e.g. colmap image_undistorter)")
-    k1, k2, p1, p2, k3, k4 = (finite_number(keys.get(key, 0.0), f"{where}: {key}")
-                              for key in ("k1", "k2", "p1", "p2", "k3", "k4"))
+        raise UserError(
+            f"{where}: camera model {model} is not supported ({', '.join(_MODELS)} are); undistort the "
+            "images to a pinhole first (e.g. colmap image_undistorter)"
+        )
+    k1, k2, p1, p2, k3, k4 = (
+        finite_number(keys.get(key, 0.0), f"{where}: {key}") for key in ("k1", "k2", "p1", "p2", "k3", "k4")
+    )
     if k4:
-        raise UserError(f"{where}: k4 = {k4:g} belongs to a fisheye model; undistort the images to a pinhole first")
+        raise UserError(
+            f"{where}: k4 = {k4:g} belongs to a fisheye model; undistort the images to a pinhole first"
+        )
     return (k1, k2, p1, p2, k3)
 
 

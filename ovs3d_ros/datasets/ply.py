@@ -10,9 +10,22 @@ import numpy as np
 from ovs3d_ros.types import UserError
 
 _DTYPES = {
-    "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2",
-    "uint16": "u2", "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4", "float": "f4", "float32": "f4",
-    "double": "f8", "float64": "f8",
+    "char": "i1",
+    "int8": "i1",
+    "uchar": "u1",
+    "uint8": "u1",
+    "short": "i2",
+    "int16": "i2",
+    "ushort": "u2",
+    "uint16": "u2",
+    "int": "i4",
+    "int32": "i4",
+    "uint": "u4",
+    "uint32": "u4",
+    "float": "f4",
+    "float32": "f4",
+    "double": "f8",
+    "float64": "f8",
 }
 _BYTE_ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">"}
 
@@ -37,7 +50,7 @@ def read_points(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if header is None:
         raise UserError(f"{path}: not a PLY file (no 'ply' ... 'end_header')")
     encoding, count, fields = _header(header[0].decode("ascii", "replace"), path)
-    body = data[header.end():]
+    body = data[header.end() :]
     if encoding in _BYTE_ORDERS:
         dtype = np.dtype([(name, _BYTE_ORDERS[encoding] + kind) for name, kind in fields])
         if len(body) < count * dtype.itemsize:

@@ -26,7 +26,9 @@ def undistorted_camera(camera: Camera, distortion: Distortion, name: str) -> Cam
     if not any(distortion):
         return camera
     if not np.isfinite(distortion).all():
-        raise UserError(f"{name}: distortion coefficients {distortion} are not finite; recalibrate the camera")
+        raise UserError(
+            f"{name}: distortion coefficients {distortion} are not finite; recalibrate the camera"
+        )
     size = (camera.width, camera.height)
     K, _ = cv2.getOptimalNewCameraMatrix(_opencv_K(camera.K), np.array(distortion), size, 0, size)
     K[:2, 2] += 0.5
@@ -34,15 +36,19 @@ def undistorted_camera(camera: Camera, distortion: Distortion, name: str) -> Cam
     if not (np.isfinite(K).all() and _is_invertible(camera, distortion, target)):
         raise UserError(
             f"{name}: distortion {tuple(round(float(k), 4) for k in distortion)} cannot be undone over the whole "
-            "image; undistort the images first (e.g. colmap image_undistorter)")
+            "image; undistort the images first (e.g. colmap image_undistorter)"
+        )
     return target
 
 
-def undistortion_maps(camera: Camera, distortion: Distortion, target: Camera) -> tuple[np.ndarray, np.ndarray]:
+def undistortion_maps(
+    camera: Camera, distortion: Distortion, target: Camera
+) -> tuple[np.ndarray, np.ndarray]:
     """For `cv2.remap`: the photograph's x and y [H, W] float32 for each pixel of `target`."""
     size = (target.width, target.height)
     return cv2.initUndistortRectifyMap(
-        _opencv_K(camera.K), np.array(distortion), None, _opencv_K(target.K), size, cv2.CV_32FC1)
+        _opencv_K(camera.K), np.array(distortion), None, _opencv_K(target.K), size, cv2.CV_32FC1
+    )
 
 
 def remap_rgb(image: np.ndarray, maps: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
@@ -71,11 +77,14 @@ def _is_invertible(camera: Camera, distortion: Distortion, target: Camera) -> bo
     """Whether `target`'s pixels lie in the photograph and the mapping does not fold on the way there."""
     if not 0.2 < target.K[0, 0] / camera.K[0, 0] < 5.0 or not 0.2 < target.K[1, 1] / camera.K[1, 1] < 5.0:
         return False
-    grid = np.stack(np.meshgrid(np.linspace(0, target.width - 1, 33), np.linspace(0, target.height - 1, 33)), -1)
+    grid = np.stack(
+        np.meshgrid(np.linspace(0, target.width - 1, 33), np.linspace(0, target.height - 1, 33)), -1
+    )
     K = _opencv_K(target.K)
     rays = np.concatenate([(grid - K[:2, 2]) / K[[0, 1], [0, 1]], np.ones((33, 33, 1))], axis=-1)
     pixels, _ = cv2.projectPoints(
-        rays.reshape(-1, 1, 3), np.zeros(3), np.zeros(3), _opencv_K(camera.K), np.array(distortion))
+        rays.reshape(-1, 1, 3), np.zeros(3), np.zeros(3), _opencv_K(camera.K), np.array(distortion)
+    )
     pixels = pixels.reshape(33, 33, 2)
     overhang = _MAX_OVERHANG * max(camera.width, camera.height)
     size = np.array([camera.width - 1, camera.height - 1])

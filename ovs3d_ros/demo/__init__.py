@@ -32,14 +32,26 @@ log = logging.getLogger(__name__)
 # The scene is 320 x 240 and small; its map fits a plain CPU, which is what the demo shows. On a machine that is busy
 # otherwise the map comes late, and the report says how late, but nothing is lost: the inbox holds the whole walk, and
 # no message is given up early.
-DEFAULTS = {"compute.device": "cpu", "clip.model": "bundled", "map.image_size": 320, "input.inbox": 64,
-            "qos.input": "reliable", "tf.timeout_s": 10.0}
+DEFAULTS = {
+    "compute.device": "cpu",
+    "clip.model": "bundled",
+    "map.image_size": 320,
+    "input.inbox": 64,
+    "qos.input": "reliable",
+    "tf.timeout_s": 10.0,
+}
 MAP_NAME = "demo.ovs3d"
 WARM_UP_STEPS = 2
 
 
-def run(out: Path, ros: bool, settings: dict[str, Any], json_path: str | None = None, rate: float = 2.0,
-        quiet: bool = False) -> int:
+def run(
+    out: Path,
+    ros: bool,
+    settings: dict[str, Any],
+    json_path: str | None = None,
+    rate: float = 2.0,
+    quiet: bool = False,
+) -> int:
     """The `ovs3d demo` command: runs the demo and says what came of it.
 
     Args:
@@ -75,8 +87,14 @@ def run(out: Path, ros: bool, settings: dict[str, Any], json_path: str | None = 
     return 0
 
 
-def make_demo(out: Path, ros: bool, settings: dict[str, Any], rate: float, quiet: bool = True,
-              scene_path: Path = SHIPPED) -> tuple[Report, str]:
+def make_demo(
+    out: Path,
+    ros: bool,
+    settings: dict[str, Any],
+    rate: float,
+    quiet: bool = True,
+    scene_path: Path = SHIPPED,
+) -> tuple[Report, str]:
     """Maps the scene while frames arrive, asks for things, measures, and writes map and pictures to `out`.
 
     Args:
@@ -102,7 +120,9 @@ def make_demo(out: Path, ros: bool, settings: dict[str, Any], rate: float, quiet
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{out}: cannot make this folder ({error.strerror}); choose another with -o") from None
+        raise UserError(
+            f"{out}: cannot make this folder ({error.strerror}); choose another with -o"
+        ) from None
     with tqdm(total=len(scene.training), unit="frame", disable=quiet, dynamic_ncols=True) as bar:
         bar.set_description("getting ready")
         _warm_up(scene, config)
@@ -144,8 +164,11 @@ def _show_on(bar: tqdm) -> Progress:
     def show(figures: dict[str, Any]) -> None:
         bar.update(int(figures.get("frames_received", 0)) - bar.n)
         psnr = figures.get("psnr")
-        bar.set_postfix(keyframes=int(figures.get("keyframes", 0)), Gaussians=int(figures.get("num_gaussians", 0)),
-                        PSNR="-" if psnr is None else f"{psnr:.1f} dB")
+        bar.set_postfix(
+            keyframes=int(figures.get("keyframes", 0)),
+            Gaussians=int(figures.get("num_gaussians", 0)),
+            PSNR="-" if psnr is None else f"{psnr:.1f} dB",
+        )
 
     return show
 

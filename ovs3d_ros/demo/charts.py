@@ -37,7 +37,9 @@ class _Plan:
         return self._center + (np.asarray(points)[..., :2] - self._middle) * self.scale * [1, -1]
 
 
-def draw_room(snapshot: MapSnapshot, objects: Sequence[SemanticObject], width: int, height: int) -> np.ndarray:
+def draw_room(
+    snapshot: MapSnapshot, objects: Sequence[SemanticObject], width: int, height: int
+) -> np.ndarray:
     """The map seen from above (z is up), with the camera's path and a box and name for each object.
 
     Args:
@@ -69,7 +71,9 @@ def draw_room(snapshot: MapSnapshot, objects: Sequence[SemanticObject], width: i
         footprint = plan(_footprint(item))
         if cv2.contourArea(footprint.astype(np.float32)) < _MAX_FOOTPRINT * width * height:
             named.append((item.prompt, plan(item.center), colors[item.label]))
-            draw.polygon([tuple(p) for p in footprint], outline=tuple(int(c) for c in colors[item.label]), width=3)
+            draw.polygon(
+                [tuple(p) for p in footprint], outline=tuple(int(c) for c in colors[item.label]), width=3
+            )
     _write_names(draw, named, width, height)
     return np.asarray(image)
 
@@ -82,8 +86,9 @@ def _footprint(item: SemanticObject) -> np.ndarray:
     return cv2.boxPoints(cv2.minAreaRect(shadow))
 
 
-def _write_names(draw: ImageDraw.ImageDraw, names: list[tuple[str, np.ndarray, np.ndarray]], width: int,
-                 height: int) -> None:
+def _write_names(
+    draw: ImageDraw.ImageDraw, names: list[tuple[str, np.ndarray, np.ndarray]], width: int, height: int
+) -> None:
     """Writes each name on a plate near its place, moved down until it covers no other."""
     font = ImageFont.load_default(15)
     taken: list[tuple[float, float, float, float]] = []
@@ -98,8 +103,9 @@ def _write_names(draw: ImageDraw.ImageDraw, names: list[tuple[str, np.ndarray, n
         draw.text((x + 6, y + 11), text, fill=(255, 255, 255), font=font, anchor="lm")
 
 
-def draw_presence(present: Sequence[PromptReport], absent: Sequence[PromptReport], threshold: float, width: int,
-                  height: int) -> np.ndarray:
+def draw_presence(
+    present: Sequence[PromptReport], absent: Sequence[PromptReport], threshold: float, width: int, height: int
+) -> np.ndarray:
     """Two lists of bars: presence of what is in the room, and of what is not; wrong decisions are red.
 
     Args:
@@ -111,8 +117,10 @@ def draw_presence(present: Sequence[PromptReport], absent: Sequence[PromptReport
     """
     image = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(image)
-    lists = ((f"In the room: {sum(q.found for q in present)} of {len(present)} found", present),
-             (f"Not in the room: {sum(q.found for q in absent)} of {len(absent)} found", absent))
+    lists = (
+        (f"In the room: {sum(q.found for q in present)} of {len(present)} found", present),
+        (f"Not in the room: {sum(q.found for q in absent)} of {len(absent)} found", absent),
+    )
     step = min(30.0, (height - 44) / max(len(present), len(absent), 1))
     for column, (title, questions) in enumerate(lists):
         left = column * (width / 2 + 10)
@@ -122,8 +130,13 @@ def draw_presence(present: Sequence[PromptReport], absent: Sequence[PromptReport
     return np.asarray(image)
 
 
-def _draw_bar(draw: ImageDraw.ImageDraw, question: PromptReport, place: tuple[float, float], width: float,
-              threshold: float) -> None:
+def _draw_bar(
+    draw: ImageDraw.ImageDraw,
+    question: PromptReport,
+    place: tuple[float, float],
+    width: float,
+    threshold: float,
+) -> None:
     x, y = place
     font = ImageFont.load_default(15)
     right = question.found == question.present_in_scene
@@ -132,7 +145,9 @@ def _draw_bar(draw: ImageDraw.ImageDraw, question: PromptReport, place: tuple[fl
     draw.text((x, y), question.prompt, fill=INK if right else WRONG, font=font, anchor="lm")
     draw.rounded_rectangle((start, y - 7, end, y + 7), 4, fill=RULE)
     if question.presence > 0.01:
-        draw.rounded_rectangle((start, y - 7, start + question.presence * (end - start), y + 7), 4, fill=color)
+        draw.rounded_rectangle(
+            (start, y - 7, start + question.presence * (end - start), y + 7), 4, fill=color
+        )
     mark = start + threshold * (end - start)
     draw.line((mark, y - 9, mark, y + 9), fill=INK, width=1)
     note = f"{question.presence:.2f}" + (f"  IoU {question.iou:.2f}" if question.iou is not None else "")

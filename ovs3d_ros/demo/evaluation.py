@@ -70,19 +70,32 @@ def evaluate_map(pipeline: Ovs3d, snapshot: MapSnapshot, scene: Scene, named: li
     names, frames = [name for name in classes if name], [scene.dataset[i] for i in scene.holdout]
     # Refined without a check: no image is kept aside but these.
     field = pipeline.query(names, mode="argmax", snapshot=snapshot, refine=True).field
-    lifted, refined = (_segmented(by_pixels(pipeline, snapshot, names, f), frames, names, classes) for f in (None, field))
+    lifted, refined = (
+        _segmented(by_pixels(pipeline, snapshot, names, f), frames, names, classes) for f in (None, field)
+    )
     views = [_view(pipeline, snapshot, frame, labels) for frame, labels in zip(frames, lifted)]
     truth = [frame.labels for frame in frames]
     masks = {prompt: _masks(pipeline, snapshot, frames, prompt) for prompt in scene.present}
-    ious = {prompt: _pooled_iou(masks[prompt], [f.labels == classes.index(prompt) for f in frames])
-            for prompt in scene.present}
+    ious = {
+        prompt: _pooled_iou(masks[prompt], [f.labels == classes.index(prompt) for f in frames])
+        for prompt in scene.present
+    }
     psnr = float(np.mean([metrics.psnr(v.rgb, v.frame.image) for v in views]))
     answer = pipeline.query(named or scene.present, snapshot=snapshot)
-    return Evaluation(psnr, metrics.score_segmentation(PROTOCOL, lifted, truth, classes),
-                      metrics.score_segmentation(PROTOCOL, refined, truth, classes), ious, views, masks, answer)
+    return Evaluation(
+        psnr,
+        metrics.score_segmentation(PROTOCOL, lifted, truth, classes),
+        metrics.score_segmentation(PROTOCOL, refined, truth, classes),
+        ious,
+        views,
+        masks,
+        answer,
+    )
 
 
-def _segmented(segment: Segmenter, frames: list[Frame], names: list[str], classes: list[str]) -> list[np.ndarray]:
+def _segmented(
+    segment: Segmenter, frames: list[Frame], names: list[str], classes: list[str]
+) -> list[np.ndarray]:
     """Class index at each pixel of the frames, [H, W] each, 0 where the map is not."""
     numbers = np.array([0, *map(classes.index, names)])
     return [numbers[segment(frame.camera, frame.camtoworld)] for frame in frames]
@@ -92,7 +105,9 @@ def _view(pipeline: Ovs3d, snapshot: MapSnapshot, frame: Frame, labels: np.ndarr
     pose = frame.camera, frame.camtoworld
     rendered = pipeline.render(*pose, snapshot)
     codes = pipeline.render_codes(*pose, snapshot)
-    return HeldOutView(frame, rendered.rgb.cpu().numpy(), rendered.depth.cpu().numpy(), codes.cpu().numpy(), labels)
+    return HeldOutView(
+        frame, rendered.rgb.cpu().numpy(), rendered.depth.cpu().numpy(), codes.cpu().numpy(), labels
+    )
 
 
 def _masks(pipeline: Ovs3d, snapshot: MapSnapshot, frames: list[Frame], prompt: str) -> list[np.ndarray]:
@@ -100,7 +115,9 @@ def _masks(pipeline: Ovs3d, snapshot: MapSnapshot, frames: list[Frame], prompt: 
     result = pipeline.query([prompt], snapshot=snapshot)
     if not result.found[0]:
         return [np.zeros(frame.labels.shape, bool) for frame in frames]
-    return [pipeline.render_labels(result, frame.camera, frame.camtoworld, snapshot)[0] > 0 for frame in frames]
+    return [
+        pipeline.render_labels(result, frame.camera, frame.camtoworld, snapshot)[0] > 0 for frame in frames
+    ]
 
 
 def _pooled_iou(masks: list[np.ndarray], truth: list[np.ndarray]) -> float:

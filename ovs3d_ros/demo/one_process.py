@@ -37,10 +37,15 @@ def run_one_process(scene: Scene, config: Config, rate: float, map_path: Path, p
     stats = worker.stats()
     pipeline.save(map_path)
     return Session(
-        how="one process without ROS: queries are function calls", map_path=map_path,
-        frames_sent=len(scene.training), frames_received=stats["frames_received"],
-        frames_dropped=stats["frames_dropped"] + stats["frames_rejected"], keyframes=stats["keyframes"],
-        frame_to_map_p95_ms=stats["frame_to_map_p95_ms"], answers=answers)
+        how="one process without ROS: queries are function calls",
+        map_path=map_path,
+        frames_sent=len(scene.training),
+        frames_received=stats["frames_received"],
+        frames_dropped=stats["frames_dropped"] + stats["frames_rejected"],
+        keyframes=stats["keyframes"],
+        frame_to_map_p95_ms=stats["frame_to_map_p95_ms"],
+        answers=answers,
+    )
 
 
 def _feed(scene: Scene, worker: MappingWorker, rate: float, progress: Progress) -> None:
@@ -58,8 +63,10 @@ def _settle(worker: MappingWorker, progress: Progress) -> None:
     while not worker.wait_idle(POLL):
         _check(worker)
         if time.monotonic() > deadline:
-            raise UserError(f"mapping did not finish within {IDLE_TIMEOUT:.0f} s after the last frame; "
-                            "lower train.steps_per_keyframe")
+            raise UserError(
+                f"mapping did not finish within {IDLE_TIMEOUT:.0f} s after the last frame; "
+                "lower train.steps_per_keyframe"
+            )
         progress(worker.stats())
     progress(worker.stats())
 

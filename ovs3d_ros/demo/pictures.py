@@ -26,12 +26,21 @@ LABEL_FOLDERS = ("overlays", "masks")
 TOPICS = ("overlay", "label")  # under ~/segmentation/, see `Session.pictures`
 
 
-def write_pictures(out: Path, report: Report, session: Session, evaluation: Evaluation, scene: Scene,
-                   snapshot: MapSnapshot, config: Config) -> None:
+def write_pictures(
+    out: Path,
+    report: Report,
+    session: Session,
+    evaluation: Evaluation,
+    scene: Scene,
+    snapshot: MapSnapshot,
+    config: Config,
+) -> None:
     """Writes `cloud.ply`, `overlays/`, `masks/` and `demo.png` into `out`."""
     for name in LABEL_FOLDERS:
         (out / name).mkdir(exist_ok=True)
-    for name in TOPICS:  # a run without ROS leaves none; all else is written anew, for the scene is always the same
+    for (
+        name
+    ) in TOPICS:  # a run without ROS leaves none; all else is written anew, for the scene is always the same
         (out / "overlays" / f"topic_{name}.png").unlink(missing_ok=True)
     indices = visible_points(snapshot, config.output)
     points, base = point_columns(snapshot, indices)
@@ -47,26 +56,49 @@ def write_pictures(out: Path, report: Report, session: Session, evaluation: Eval
     _save(out / "demo.png", make_sheet(report, session, evaluation, scene, snapshot, config))
 
 
-def make_sheet(report: Report, session: Session, evaluation: Evaluation, scene: Scene, snapshot: MapSnapshot,
-               config: Config) -> np.ndarray:
+def make_sheet(
+    report: Report,
+    session: Session,
+    evaluation: Evaluation,
+    scene: Scene,
+    snapshot: MapSnapshot,
+    config: Config,
+) -> np.ndarray:
     """The whole run on one page, RGB [H, W, 3]."""
     views = _telling_views(evaluation)
     near, far = pictures.depth_range([view.depth for view in views])
-    painter = pictures.FeatureColors.fit(np.concatenate([v.codes.reshape(-1, v.codes.shape[-1]) for v in views]))
+    painter = pictures.FeatureColors.fit(
+        np.concatenate([v.codes.reshape(-1, v.codes.shape[-1]) for v in views])
+    )
     tiles, captions = [], []
     for view in views:
-        tiles += [view.frame.image, pictures.to_uint8(view.rgb), pictures.color_depth(view.depth, near, far),
-                  painter.paint(view.codes), _overlay(view.frame.image, view.labels),
-                  _overlay(view.frame.image, view.frame.labels)]
-    captions = ["photo, kept from the map", "rendered from the map", "rendered depth", "language features (PCA)",
-                "best class per pixel", "ground truth"] * len(views)
-    note = (f"{session.how}\n"
-            f"{report.frames_received} of {report.frames_sent} frames, {report.frames_dropped} dropped, "
-            f"{report.keyframes} keyframes, {report.num_gaussians} Gaussians    held-out PSNR "
-            f"{report.psnr_holdout:.1f} dB    mIoU {report.miou_lift:.2f}, refined {report.miou_refined:.2f}\n"
-            f"query {report.query_p50_ms:.0f} ms median, {report.query_p95_ms:.0f} ms p95    frame to map "
-            f"{report.frame_to_map_p95_ms:.0f} ms p95    {report.seconds_total:.0f} s in all")
-    top = pictures.contact_sheet(tiles, captions, TILES, WIDTH, "ovs3d: posed frames in, text queries out", note)
+        tiles += [
+            view.frame.image,
+            pictures.to_uint8(view.rgb),
+            pictures.color_depth(view.depth, near, far),
+            painter.paint(view.codes),
+            _overlay(view.frame.image, view.labels),
+            _overlay(view.frame.image, view.frame.labels),
+        ]
+    captions = [
+        "photo, kept from the map",
+        "rendered from the map",
+        "rendered depth",
+        "language features (PCA)",
+        "best class per pixel",
+        "ground truth",
+    ] * len(views)
+    note = (
+        f"{session.how}\n"
+        f"{report.frames_received} of {report.frames_sent} frames, {report.frames_dropped} dropped, "
+        f"{report.keyframes} keyframes, {report.num_gaussians} Gaussians    held-out PSNR "
+        f"{report.psnr_holdout:.1f} dB    mIoU {report.miou_lift:.2f}, refined {report.miou_refined:.2f}\n"
+        f"query {report.query_p50_ms:.0f} ms median, {report.query_p95_ms:.0f} ms p95    frame to map "
+        f"{report.frame_to_map_p95_ms:.0f} ms p95    {report.seconds_total:.0f} s in all"
+    )
+    top = pictures.contact_sheet(
+        tiles, captions, TILES, WIDTH, "ovs3d: posed frames in, text queries out", note
+    )
     middle = (WIDTH - 3 * GAP) // 2
     room = draw_room(snapshot, _best_objects(evaluation), middle, round(0.72 * middle))
     bars = draw_presence(report.present, report.absent, config.query.presence, middle, room.shape[0])
@@ -99,7 +131,9 @@ def _answers(report: Report, evaluation: Evaluation) -> tuple[list[np.ndarray], 
         if question.found and masks[best].any():
             tiles.append(pictures.overlay(evaluation.views[best].frame.image, masks[best].astype(np.uint8)))
             captions.append(question.prompt + ("" if question.iou is None else f"   IoU {question.iou:.2f}"))
-    return tiles[:2 * TILES] or [np.full((60, 80, 3), PAPER, np.uint8)], captions[:2 * TILES] or ["nothing found"]
+    return tiles[: 2 * TILES] or [np.full((60, 80, 3), PAPER, np.uint8)], captions[: 2 * TILES] or [
+        "nothing found"
+    ]
 
 
 def _overlay(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -119,7 +153,7 @@ def _row(pictures: Sequence[np.ndarray]) -> np.ndarray:
     sheet = np.full((pictures[0].shape[0] + GAP, WIDTH, 3), PAPER, np.uint8)
     x = GAP
     for picture in pictures:
-        sheet[:picture.shape[0], x:x + picture.shape[1]] = picture
+        sheet[: picture.shape[0], x : x + picture.shape[1]] = picture
         x += picture.shape[1] + GAP
     return sheet
 

@@ -22,12 +22,24 @@ from ovs3d_ros.visualization.pictures import label_colors
 
 NODE, PLAYER, CLIENT = "ovs3d_ros.ros.node", "ovs3d_ros.ros.play", "ovs3d_ros.ros.demo_client"
 START_TIMEOUT = 90.0  # seconds until the node subscribes: it imports torch and loads its models
-SETTLE_TIMEOUT = 600.0  # seconds from the last frame to the last answer, on a machine that is busy with other things
+SETTLE_TIMEOUT = (
+    600.0  # seconds from the last frame to the last answer, on a machine that is busy with other things
+)
 STOP_TIMEOUT = 60.0  # seconds a process has to end after a signal; the node writes its map in them
 POLL = 0.1  # seconds
 TAIL = 15  # lines of a failed process's log
-WRITTEN = ("answers.json", "client.log", "label.npy", "node.log", "overlay.npy", "parameters.yaml", "player.json",
-           "player.log", "query_cloud.npy", "request.json")  # to logs/; nothing else in there is the demo's
+WRITTEN = (
+    "answers.json",
+    "client.log",
+    "label.npy",
+    "node.log",
+    "overlay.npy",
+    "parameters.yaml",
+    "player.json",
+    "player.log",
+    "query_cloud.npy",
+    "request.json",
+)  # to logs/; nothing else in there is the demo's
 ROS_LOGS = "python*_[0-9]*_[0-9]*.log"  # but for these, which rcl names by process and time
 
 
@@ -44,8 +56,12 @@ class Child:
         self.log = log
         with log.open("wb") as stream:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments], env=environment, stdin=subprocess.DEVNULL,
-                stdout=stream, stderr=subprocess.STDOUT)
+                [sys.executable, "-m", module, *arguments],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+            )
 
     def lines(self) -> list[str]:
         """What it has printed so far, complete lines only."""
@@ -103,15 +119,37 @@ def run_processes(scene: Scene, config: Config, rate: float, map_path: Path, pro
     parameters, sent, request = logs / "parameters.yaml", logs / "player.json", logs / "request.json"
     parameters.write_text(to_yaml(config), encoding="utf-8")
     seconds = START_TIMEOUT + len(scene.training) / rate + SETTLE_TIMEOUT
-    request.write_text(json.dumps(dict(prompts=[*scene.present, *scene.absent], player_report=str(sent),
-                                       timeout=seconds)), encoding="utf-8")
-    play = [str(scene.path), "--rate", f"{rate:g}", "--holdout", str(HOLDOUT), "--json", str(sent),
-            "--wait", f"{START_TIMEOUT:g}", "--pose-source", config.pose_source,
-            "--world-frame", config.input.world_frame]
-    node_arguments = ["--ros-args", "--params-file", str(parameters), "-p", f"output.save_on_exit:={map_path}"]
-    with running(NODE, node_arguments, environment, logs / "node.log") as node, \
-            running(PLAYER, play, environment, logs / "player.log") as player, \
-            running(CLIENT, [str(request), str(logs)], environment, logs / "client.log") as client:
+    request.write_text(
+        json.dumps(dict(prompts=[*scene.present, *scene.absent], player_report=str(sent), timeout=seconds)),
+        encoding="utf-8",
+    )
+    play = [
+        str(scene.path),
+        "--rate",
+        f"{rate:g}",
+        "--holdout",
+        str(HOLDOUT),
+        "--json",
+        str(sent),
+        "--wait",
+        f"{START_TIMEOUT:g}",
+        "--pose-source",
+        config.pose_source,
+        "--world-frame",
+        config.input.world_frame,
+    ]
+    node_arguments = [
+        "--ros-args",
+        "--params-file",
+        str(parameters),
+        "-p",
+        f"output.save_on_exit:={map_path}",
+    ]
+    with (
+        running(NODE, node_arguments, environment, logs / "node.log") as node,
+        running(PLAYER, play, environment, logs / "player.log") as player,
+        running(CLIENT, [str(request), str(logs)], environment, logs / "client.log") as client,
+    ):
         _watch(node, player, client, time.monotonic() + seconds, progress)
         if node.stop() != 0:
             raise node.failure(f"ended with exit status {node.process.returncode}")
@@ -144,8 +182,13 @@ def _session(logs: Path, map_path: Path, frames_sent: int, rate: float) -> Sessi
         labels = np.load(logs / "label.npy")[..., 0]
         pictures = dict(overlay=np.load(logs / "overlay.npy"), label=label_colors(int(labels.max()))[labels])
     return Session(
-        how=f"ROS 2: node, player at {rate:g} Hz and client are processes of their own", map_path=map_path,
-        frames_sent=frames_sent, frames_received=int(figures["frames_received"]),
-        frames_dropped=int(figures["frames_dropped"]), keyframes=int(figures["keyframes"]),
+        how=f"ROS 2: node, player at {rate:g} Hz and client are processes of their own",
+        map_path=map_path,
+        frames_sent=frames_sent,
+        frames_received=int(figures["frames_received"]),
+        frames_dropped=int(figures["frames_dropped"]),
+        keyframes=int(figures["keyframes"]),
         frame_to_map_p95_ms=figures["frame_to_map_p95_ms"],
-        answers=[PromptAnswer(**answer) for answer in report["answers"]], pictures=pictures)
+        answers=[PromptAnswer(**answer) for answer in report["answers"]],
+        pictures=pictures,
+    )

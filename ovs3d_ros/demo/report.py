@@ -66,21 +66,39 @@ class Report:
         return [q for q in self.queries if not q.present_in_scene]
 
 
-def make_report(session: Session, evaluation: Evaluation, scene: Scene, num_gaussians: int,
-                seconds: float) -> Report:
+def make_report(
+    session: Session, evaluation: Evaluation, scene: Scene, num_gaussians: int, seconds: float
+) -> Report:
     """Puts a run and its evaluation together."""
     questions = []
     for answer in session.answers:
         iou = evaluation.ious.get(answer.prompt, math.nan)
-        questions.append(PromptReport(
-            prompt=answer.prompt, present_in_scene=answer.prompt in scene.present, found=answer.found,
-            presence=answer.presence, iou=None if math.isnan(iou) else iou, latency_ms=answer.latency_ms))
+        questions.append(
+            PromptReport(
+                prompt=answer.prompt,
+                present_in_scene=answer.prompt in scene.present,
+                found=answer.found,
+                presence=answer.presence,
+                iou=None if math.isnan(iou) else iou,
+                latency_ms=answer.latency_ms,
+            )
+        )
     p50, p95 = np.percentile([answer.latency_ms for answer in session.answers], [50, 95])
     return Report(
-        psnr_holdout=evaluation.psnr, num_gaussians=num_gaussians, frames_sent=session.frames_sent,
-        frames_received=session.frames_received, frames_dropped=session.frames_dropped, keyframes=session.keyframes,
-        queries=questions, miou_lift=evaluation.segmentation.miou, miou_refined=evaluation.refined.miou,
-        query_p50_ms=float(p50), query_p95_ms=float(p95), frame_to_map_p95_ms=session.frame_to_map_p95_ms, seconds_total=seconds)
+        psnr_holdout=evaluation.psnr,
+        num_gaussians=num_gaussians,
+        frames_sent=session.frames_sent,
+        frames_received=session.frames_received,
+        frames_dropped=session.frames_dropped,
+        keyframes=session.keyframes,
+        queries=questions,
+        miou_lift=evaluation.segmentation.miou,
+        miou_refined=evaluation.refined.miou,
+        query_p50_ms=float(p50),
+        query_p95_ms=float(p95),
+        frame_to_map_p95_ms=session.frame_to_map_p95_ms,
+        seconds_total=seconds,
+    )
 
 
 def describe(report: Report, how: str) -> str:
@@ -92,7 +110,8 @@ def describe(report: Report, how: str) -> str:
         f"{report.num_gaussians} Gaussians from {report.keyframes} keyframes - {how}",
         f"Held-out views: PSNR {report.psnr_holdout:.1f} dB, mIoU {report.miou_lift:.2f}, "
         f"refined {report.miou_refined:.2f}",
-        f"Found {found} of {len(present)} things that are there, and {wrong} of {len(absent)} that are not:"]
+        f"Found {found} of {len(present)} things that are there, and {wrong} of {len(absent)} that are not:",
+    ]
     width = max(len(q.prompt) for q in report.queries)
     for q in sorted(report.queries, key=lambda q: (not q.present_in_scene, -q.presence)):
         truth = "there    " if q.present_in_scene else "not there"
@@ -100,8 +119,10 @@ def describe(report: Report, how: str) -> str:
         iou = f"  IoU {q.iou:.2f}" if q.iou is not None else ""
         wrong_mark = "  <- wrong" if q.found != q.present_in_scene else ""
         lines.append(f"  {q.prompt:{width}}  {truth}  {verdict}  presence {q.presence:.2f}{iou}{wrong_mark}")
-    lines.append(f"Query {report.query_p50_ms:.0f} ms median, {report.query_p95_ms:.0f} ms p95; frame to map "
-                 f"{report.frame_to_map_p95_ms:.0f} ms p95; {report.seconds_total:.0f} s in all")
+    lines.append(
+        f"Query {report.query_p50_ms:.0f} ms median, {report.query_p95_ms:.0f} ms p95; frame to map "
+        f"{report.frame_to_map_p95_ms:.0f} ms p95; {report.seconds_total:.0f} s in all"
+    )
     return "\n".join(lines)
 
 

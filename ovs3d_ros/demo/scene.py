@@ -44,11 +44,15 @@ def read_scene(path: Path = SHIPPED) -> Scene:
     """
     dataset = open_dataset(path)
     if not dataset.has_labels:
-        raise UserError(f"{path}: the demo measures itself on labels/ and classes.txt, which this dataset lacks")
+        raise UserError(
+            f"{path}: the demo measures itself on labels/ and classes.txt, which this dataset lacks"
+        )
     holdout, training = split_holdout(len(dataset), HOLDOUT)
     absent = [line.strip() for line in read_text(path / ABSENT_FILE).splitlines() if line.strip()]
     contradicted = sorted(set(absent) & set(dataset.classes))
     if not absent or contradicted:
-        raise UserError(f"{path / ABSENT_FILE}: name things that are not in the room"
-                        + (f"; {contradicted[0]!r} is one of its classes" if contradicted else ""))
+        raise UserError(
+            f"{path / ABSENT_FILE}: name things that are not in the room"
+            + (f"; {contradicted[0]!r} is one of its classes" if contradicted else "")
+        )
     return Scene(path, dataset, training, holdout, visible_classes(dataset, training), absent)

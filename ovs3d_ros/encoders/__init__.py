@@ -110,7 +110,9 @@ def _clip(config: ClipConfig, device: str) -> ImageTextEncoder:
     if _is_import_string(config.model):
         encoder = _imported("clip.model", config.model)(config, device)
         if config.metric_sides and not isinstance(encoder, FrameEncoder):
-            raise UserError(f"clip.crop_metres: {config.model} has no encode_frame, which would see depth; leave it at 0")
+            raise UserError(
+                f"clip.crop_metres: {config.model} has no encode_frame, which would see depth; leave it at 0"
+            )
         return encoder
     from ovs3d_ros.encoders.clip import load_clip
     from ovs3d_ros.encoders.metric_crops import MetricClip
@@ -137,5 +139,7 @@ def _imported(leaf: str, name: str) -> type:
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"{leaf}: cannot import {name} ({error}); give pkg.module:Class of an installed "
-                        "package whose constructor takes (config, device)") from None
+        raise UserError(
+            f"{leaf}: cannot import {name} ({error}); give pkg.module:Class of an installed "
+            "package whose constructor takes (config, device)"
+        ) from None

@@ -50,8 +50,10 @@ class TensorCache:
             self._folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=self._folder).close()
         except OSError as error:
-            raise UserError(f"{parameter}={folder}: cannot write there ({error.strerror}); name a folder of yours, or "
-                            "leave it empty to keep nothing") from None
+            raise UserError(
+                f"{parameter}={folder}: cannot write there ({error.strerror}); name a folder of yours, or "
+                "leave it empty to keep nothing"
+            ) from None
 
     def read(self, key: str) -> tuple[dict[str, torch.Tensor], dict] | None:
         """Tensors and header of an entry; None where there is none, or, with a warning, a damaged one."""
@@ -75,7 +77,9 @@ class TensorCache:
         try:
             write_tensors(self._path(key), tensors, json.dumps(header | {"checksum": _checksum(tensors)}))
         except (OSError, SafetensorError) as error:
-            _log.warning("%s: cannot be kept (%s)", self._path(key), getattr(error, "strerror", None) or error)
+            _log.warning(
+                "%s: cannot be kept (%s)", self._path(key), getattr(error, "strerror", None) or error
+            )
 
     def _path(self, key: str) -> Path:
         return self._folder / f"{key}.safetensors"
@@ -114,12 +118,20 @@ class CachedClip:
         held = self._cache.read(key)
         if held is not None:
             tensors, header = held
-            return CropTable(tensors["boxes"], tensors["scales"].long(), tensors["embeddings"].float(),
-                             header["num_scales"], header["grid"] and tuple(header["grid"]))
+            return CropTable(
+                tensors["boxes"],
+                tensors["scales"].long(),
+                tensors["embeddings"].float(),
+                header["num_scales"],
+                header["grid"] and tuple(header["grid"]),
+            )
         table = encode()
         embeddings = _half(table.embeddings)
-        self._cache.write(key, {"boxes": table.boxes, "scales": table.scales.to(torch.int16), "embeddings": embeddings},
-                          {"num_scales": table.num_scales, "grid": table.grid})
+        self._cache.write(
+            key,
+            {"boxes": table.boxes, "scales": table.scales.to(torch.int16), "embeddings": embeddings},
+            {"num_scales": table.num_scales, "grid": table.grid},
+        )
         return dataclasses.replace(table, embeddings=embeddings.float())  # the first run as all later ones
 
 
@@ -153,10 +165,15 @@ def fingerprint(config: ClipConfig | DinoConfig, device: str) -> str:
 
     A downloaded model is known by its name, and one of an import string too: it must change its `name` with its weights.
     """
-    values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name not in _INDIFFERENT}
+    values = {
+        f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name not in _INDIFFERENT
+    }
     values["precision"] = number_format(config.precision, device)
-    weights = [(file.name, file.stat().st_size, file.stat().st_mtime_ns)
-               for file in _weight_files(config.model, values.get("pretrained", "")) if file.is_file()]
+    weights = [
+        (file.name, file.stat().st_size, file.stat().st_mtime_ns)
+        for file in _weight_files(config.model, values.get("pretrained", ""))
+        if file.is_file()
+    ]
     return json.dumps([device, values, weights], sort_keys=True)
 
 

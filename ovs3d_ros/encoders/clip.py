@@ -46,8 +46,15 @@ class ClipEncoder:
         UserError: `clip.mode=dense` for an image tower that has no dense mode.
     """
 
-    def __init__(self, model: torch.nn.Module, tokenizer, name: str, config: ClipConfig, device: str,
-                 calibration: dict | None = None) -> None:
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        tokenizer,
+        name: str,
+        config: ClipConfig,
+        device: str,
+        calibration: dict | None = None,
+    ) -> None:
         self.name = name
         self.calibration = calibration
         self._model, self._tokenizer, self._config, self._device = model, tokenizer, config, device
@@ -57,7 +64,9 @@ class ClipEncoder:
         own = (calibration or {}).get("encoder", {})
         self.mode = _resolve_mode(config.mode, own.get("mode"), device, supports_dense(model.visual))
         if self.mode == "dense" and not supports_dense(model.visual):
-            raise UserError(f"clip.mode=dense: the image tower of {name} has no dense mode; set clip.mode=pyramid")
+            raise UserError(
+                f"clip.mode=dense: the image tower of {name} has no dense mode; set clip.mode=pyramid"
+            )
         # torch copies bfloat16 weights for each crop of a batch that goes through open_clip's own transformer (2.15: nine
         # times as slow as float32, three crops, ViT-B/16), but not for one dense pass
         slow = config.precision == "auto" and self.mode == "pyramid" and is_transformer(model.visual)
@@ -81,7 +90,9 @@ class ClipEncoder:
             return self._dense(pixels)
         config = self._config
         size = fitted_size(*pixels.shape[-2:], config.image_size)
-        return self._pyramid(pixels, relative_cuts(*size, self.crop_px, config.crop_divisors, config.crop_stride))
+        return self._pyramid(
+            pixels, relative_cuts(*size, self.crop_px, config.crop_divisors, config.crop_stride)
+        )
 
     @torch.inference_mode()
     def encode_text(self, prompts: Sequence[str]) -> torch.Tensor:
@@ -96,7 +107,9 @@ class ClipEncoder:
         tokens = self._tokenizer(prompts)  # [P, L]
         if bool((tokens[:, -1] != 0).any()):
             longest = max(prompts, key=len)
-            _log.warning("prompt fills the %d tokens the model reads and may be cut: %.60s", tokens.shape[1], longest)
+            _log.warning(
+                "prompt fills the %d tokens the model reads and may be cut: %.60s", tokens.shape[1], longest
+            )
         features = self._model.encode_text(tokens.to(self._device))
         return F.normalize(features.float(), dim=-1).cpu()
 
@@ -121,7 +134,9 @@ class ClipEncoder:
             boxes.append(box)
             embeddings.append(embedding)
             scales.append(torch.full((len(box),), cut.level, dtype=torch.int64, device=box.device))
-        return CropTable(torch.cat(boxes), torch.cat(scales), torch.cat(embeddings), 1 + max(c.level for c in cuts))
+        return CropTable(
+            torch.cat(boxes), torch.cat(scales), torch.cat(embeddings), 1 + max(c.level for c in cuts)
+        )
 
     def _cut(self, pixels: torch.Tensor, cut: Cut) -> tuple[torch.Tensor, torch.Tensor]:
         """Boxes [M, 4] and embeddings [M, D] of the crops of one size."""
@@ -129,23 +144,30 @@ class ClipEncoder:
         scaled = resize(pixels, height, width)[0]  # [3, H', W']
         parts = []
         for start in range(0, len(cut.corners), self._config.batch_size):
-            chunk = cut.corners[start:start + self._config.batch_size]
-            crops = torch.stack([scaled[:, top:top + side, left:left + side] for top, left in chunk])
+            chunk = cut.corners[start : start + self._config.batch_size]
+            crops = torch.stack([scaled[:, top : top + side, left : left + side] for top, left in chunk])
             with image_precision(self._precision, self._device):
                 embeddings = self._model.encode_image(crops.contiguous(memory_format=torch.channels_last))
             parts.append(embeddings.float())
         top, left = torch.tensor(cut.corners, dtype=torch.float32, device=pixels.device).unbind(-1)
-        boxes = torch.stack([left / width, top / height, (left + side) / width, (top + side) / height], dim=-1)
+        boxes = torch.stack(
+            [left / width, top / height, (left + side) / width, (top + side) / height], dim=-1
+        )
         return boxes, torch.cat(parts)
 
     def _dense(self, pixels: torch.Tensor) -> CropTable:
         sizes = [fitted_size(*pixels.shape[-2:], size, enlarge=True) for size in self._dense_sizes]
         with image_precision(self._precision, self._device):
-            maps = [dense_features(self._model.visual, pixels, *size).float() for size in sizes]  # [h, w, D] each
+            maps = [
+                dense_features(self._model.visual, pixels, *size).float() for size in sizes
+            ]  # [h, w, D] each
         features = maps[0] if len(maps) == 1 else mean_directions(maps)
         rows, columns, _ = features.shape
-        y, x = torch.meshgrid(torch.arange(rows, device=pixels.device), torch.arange(columns, device=pixels.device),
-                              indexing="ij")
+        y, x = torch.meshgrid(
+            torch.arange(rows, device=pixels.device),
+            torch.arange(columns, device=pixels.device),
+            indexing="ij",
+        )
         boxes = torch.stack([x / columns, y / rows, (x + 1) / columns, (y + 1) / rows], dim=-1).float()
         scales = torch.zeros(rows * columns, dtype=torch.int64, device=pixels.device)
         return CropTable(boxes.view(-1, 4), scales, features.reshape(rows * columns, -1), 1, (rows, columns))
@@ -176,12 +198,21 @@ def load_clip(config: ClipConfig, device: str) -> ClipEncoder:
     source = f"local-dir:{BUNDLED}" if config.model == "bundled" else config.model
     has_schema = source.startswith(("local-dir:", "hf-hub:"))
     if not has_schema and source.replace("/", "-") not in open_clip.list_models():
-        raise UserError(f"clip.model={source}: open_clip knows no such model; `open_clip.list_models()` lists "
-                        "them, or set clip.model=bundled")
+        raise UserError(
+            f"clip.model={source}: open_clip knows no such model; `open_clip.list_models()` lists "
+            "them, or set clip.model=bundled"
+        )
     try:
-        tag = (not has_schema and open_clip.get_pretrained_cfg(source.replace("/", "-"), config.pretrained)) or {}
-        model = open_clip.create_model(source, pretrained=None if has_schema else config.pretrained, device=device,
-                                       require_pretrained=True, force_quick_gelu=bool(tag.get("quick_gelu")))
+        tag = (
+            not has_schema and open_clip.get_pretrained_cfg(source.replace("/", "-"), config.pretrained)
+        ) or {}
+        model = open_clip.create_model(
+            source,
+            pretrained=None if has_schema else config.pretrained,
+            device=device,
+            require_pretrained=True,
+            force_quick_gelu=bool(tag.get("quick_gelu")),
+        )
         tokenizer = open_clip.get_tokenizer(source, **_tokenizer_options(source))
     except Exception as error:  # the hub raises its own kinds, and none names a remedy
         raise _unavailable(config, has_schema, error) from None
@@ -216,8 +247,12 @@ def _unavailable(config: ClipConfig, has_schema: bool, error: Exception) -> User
     if config.model == "bundled":
         return UserError(f"clip.model=bundled: {BUNDLED} is incomplete ({reason}); reinstall ovs3d_ros")
     if has_schema:
-        return UserError(f"clip.model={config.model}: cannot load it ({reason}); check the path or the network, "
-                         "or set clip.model=bundled")
-    return UserError(f"clip.model={config.model}: no weights for clip.pretrained={config.pretrained!r} ({reason}); "
-                     "connect once so that open_clip can fetch them, or give clip.pretrained=/path/to/checkpoint, or "
-                     "set clip.model=bundled")
+        return UserError(
+            f"clip.model={config.model}: cannot load it ({reason}); check the path or the network, "
+            "or set clip.model=bundled"
+        )
+    return UserError(
+        f"clip.model={config.model}: no weights for clip.pretrained={config.pretrained!r} ({reason}); "
+        "connect once so that open_clip can fetch them, or give clip.pretrained=/path/to/checkpoint, or "
+        "set clip.model=bundled"
+    )

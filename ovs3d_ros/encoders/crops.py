@@ -64,7 +64,9 @@ def relative_cuts(height: int, width: int, side: int, divisors: Sequence[float],
     return cuts
 
 
-def metric_cuts(depth: np.ndarray, focal: float, side: int, metres: Sequence[float], stride: float) -> list[Cut]:
+def metric_cuts(
+    depth: np.ndarray, focal: float, side: int, metres: Sequence[float], stride: float
+) -> list[Cut]:
     """Crops whose sides are lengths in the scene.
 
     Every pixel lies in a crop of each level whose side is that of the pixel's depth, give or take a step of
@@ -98,8 +100,9 @@ def _filled(depth: np.ndarray) -> np.ndarray:
     missing = depth <= 0
     if not missing.any():
         return depth
-    _, nearest = cv2.distanceTransformWithLabels(missing.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5,
-                                                 labelType=cv2.DIST_LABEL_PIXEL)
+    _, nearest = cv2.distanceTransformWithLabels(
+        missing.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+    )
     by_label = np.zeros(nearest.max() + 1, depth.dtype)
     by_label[nearest[~missing]] = depth[~missing]
     return by_label[nearest]
@@ -116,7 +119,10 @@ def _level_cuts(level: int, sides: np.ndarray, side: int, stride: float) -> list
         chosen = steps == step
         size = _resized(*sides.shape, side, float(np.median(sides[chosen])))
         starts = [crop_starts(length, side, stride) for length in size]
-        cells = [_nearest_crop(count, length, crops, side) for count, length, crops in zip(sides.shape, size, starts)]
+        cells = [
+            _nearest_crop(count, length, crops, side)
+            for count, length, crops in zip(sides.shape, size, starts)
+        ]
         used = np.zeros([len(crops) for crops in starts], bool)
         rows, columns = np.nonzero(chosen)
         used[cells[0][rows], cells[1][columns]] = True

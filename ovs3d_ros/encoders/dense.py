@@ -56,8 +56,13 @@ def mean_directions(maps: Sequence[torch.Tensor]) -> torch.Tensor:
 def is_transformer(visual: torch.nn.Module) -> bool:
     """open_clip's own transformer with a class token, plain blocks and a projection."""
     blocks = getattr(getattr(visual, "transformer", None), "resblocks", None)
-    return blocks is not None and hasattr(blocks[-1], "attn") and hasattr(blocks[-1].attn, "in_proj_weight") \
-        and getattr(visual, "attn_pool", None) is None and getattr(visual, "class_embedding", None) is not None
+    return (
+        blocks is not None
+        and hasattr(blocks[-1], "attn")
+        and hasattr(blocks[-1].attn, "in_proj_weight")
+        and getattr(visual, "attn_pool", None) is None
+        and getattr(visual, "class_embedding", None) is not None
+    )
 
 
 def _is_pooled_conv(visual: torch.nn.Module) -> bool:
@@ -71,7 +76,9 @@ def _whole_cells(pixels: torch.Tensor, height: int, width: int, cell: int) -> to
 
 
 def _conv_features(visual: torch.nn.Module, pixels: torch.Tensor) -> torch.Tensor:
-    cells = visual.trunk.forward_features(pixels.contiguous(memory_format=torch.channels_last))  # [1, C, h, w]
+    cells = visual.trunk.forward_features(
+        pixels.contiguous(memory_format=torch.channels_last)
+    )  # [1, C, h, w]
     _, channels, rows, columns = cells.shape
     single = cells[0].permute(1, 2, 0).reshape(rows * columns, channels, 1, 1)
     return visual.head(visual.trunk.forward_head(single)).view(rows, columns, -1)
@@ -101,7 +108,9 @@ def _position_embedding(visual: torch.nn.Module, rows: int, columns: int) -> tor
     return torch.cat([cls, grid])
 
 
-def _neighbour_attention(block: torch.nn.Module, tokens: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+def _neighbour_attention(
+    block: torch.nn.Module, tokens: torch.Tensor, rows: int, columns: int
+) -> torch.Tensor:
     """Value path of a block: softmax(k k^T / sqrt(d) + Gaussian of the cell distance) v, then the projection.
 
     Args:
@@ -116,7 +125,7 @@ def _neighbour_attention(block: torch.nn.Module, tokens: torch.Tensor, rows: int
     projected = F.linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias)
     _, k, v = projected[0].view(count, 3, heads, channels // heads).permute(1, 2, 0, 3)  # each [heads, hw, d]
     y, x = (torch.arange(n, device=tokens.device, dtype=tokens.dtype) for n in (rows, columns))
-    falls = (torch.exp(-(axis[:, None] - axis) ** 2 / (2 * NEIGHBOUR_SIGMA ** 2)) for axis in (y, x))
+    falls = (torch.exp(-((axis[:, None] - axis) ** 2) / (2 * NEIGHBOUR_SIGMA**2)) for axis in (y, x))
     near = torch.kron(*falls)  # [hw, hw]: a Gaussian of the distance is separable
     mixed = F.scaled_dot_product_attention(k[None], k[None], v[None], attn_mask=near)[0]
     return attention.out_proj(mixed.permute(1, 0, 2).reshape(1, count, channels))

@@ -43,7 +43,9 @@ class DinoEncoder:
         size = fitted_size(*pixels.shape[-2:], self._config.image_size, enlarge=True)
         pixels = resize(pixels, *(max(1, round(s / p)) * p for s, p in zip(size, self._patch)))
         with image_precision(self._config.precision, self._device):
-            tokens, = self._model.forward_intermediates(pixels, indices=1, norm=False, intermediates_only=True)
+            (tokens,) = self._model.forward_intermediates(
+                pixels, indices=1, norm=False, intermediates_only=True
+            )
         return tokens[0].permute(1, 2, 0).float()  # [h, w, D]
 
 
@@ -65,8 +67,9 @@ def load_dino(config: DinoConfig, device: str) -> DinoEncoder:
     except Exception as error:  # the hub raises its own kinds, and none names a remedy
         raise _unavailable(config, error) from None
     if not hasattr(model, "patch_embed") or not hasattr(model, "forward_intermediates"):
-        raise UserError(f"dino.model={config.model}: not a vision transformer; take vit_base_patch8_224.dino or "
-                        "bundled")
+        raise UserError(
+            f"dino.model={config.model}: not a vision transformer; take vit_base_patch8_224.dino or bundled"
+        )
     name = "bundled/ovs3d-tiny-dino" if config.model == "bundled" else config.model
     return DinoEncoder(model.eval().to(device), name, config, device)
 
@@ -75,5 +78,7 @@ def _unavailable(config: DinoConfig, error: Exception) -> UserError:
     reason = " ".join(str(error).split())[:160] or type(error).__name__
     if config.model == "bundled":
         return UserError(f"dino.model=bundled: {BUNDLED} is incomplete ({reason}); reinstall ovs3d_ros")
-    return UserError(f"dino.model={config.model}: cannot load it ({reason}); connect once so that timm can fetch the "
-                     "weights, or give dino.model=local-dir:/path/to/model, or set dino.model=bundled")
+    return UserError(
+        f"dino.model={config.model}: cannot load it ({reason}); connect once so that timm can fetch the "
+        "weights, or give dino.model=local-dir:/path/to/model, or set dino.model=bundled"
+    )

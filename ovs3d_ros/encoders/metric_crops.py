@@ -30,8 +30,10 @@ class MetricClip:
 
     def __init__(self, clip: ClipEncoder, config: ClipConfig) -> None:
         if clip.mode != "pyramid":
-            raise UserError(f"clip.crop_metres needs crops, and clip.mode={config.mode} means one dense pass here; set "
-                            f"clip.mode=pyramid, {_REMEDY}")
+            raise UserError(
+                f"clip.crop_metres needs crops, and clip.mode={config.mode} means one dense pass here; set "
+                f"clip.mode=pyramid, {_REMEDY}"
+            )
         self.name, self.dim, self.calibration = clip.name, clip.dim, clip.calibration
         self._clip, self._config = clip, config
         self._metres = config.metric_sides
@@ -61,5 +63,7 @@ class MetricClip:
 
 
 def _no_depth(name: str) -> UserError:
-    return UserError(f"{name} has no depth, by which clip.crop_metres sizes its crops; give depth (a robot's node: "
-                     f"input.use_depth=true), {_REMEDY}")
+    return UserError(
+        f"{name} has no depth, by which clip.crop_metres sizes its crops; give depth (a robot's node: "
+        f"input.use_depth=true), {_REMEDY}"
+    )

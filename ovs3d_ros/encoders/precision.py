@@ -8,7 +8,7 @@ _NATIVE = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")  # of x86-64 and arm64
 
 
 def number_format(precision: str, device: str) -> str:
-    """"float32" or "bfloat16": what a parameter means on this machine.
+    """ "float32" or "bfloat16": what a parameter means on this machine.
 
     Args:
         precision: one of them, or "auto": bfloat16 on a CPU that multiplies it natively, else float32.

@@ -11,14 +11,18 @@ import torch.nn.functional as F
 from ovs3d_ros.types import UserError
 
 
-def image_to_tensor(image: np.ndarray, device: str, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+def image_to_tensor(
+    image: np.ndarray, device: str, mean: Sequence[float], std: Sequence[float]
+) -> torch.Tensor:
     """[1, 3, H, W] float32, normalised per channel.
 
     Raises:
         UserError: not an [H, W, 3] uint8 image.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or min(image.shape[:2]) < 2:
-        raise UserError(f"encode_image: expected an RGB image [H, W, 3] uint8, got {image.dtype} {image.shape}")
+        raise UserError(
+            f"encode_image: expected an RGB image [H, W, 3] uint8, got {image.dtype} {image.shape}"
+        )
     pixels = torch.from_numpy(np.ascontiguousarray(image)).to(device)
     pixels = pixels.permute(2, 0, 1)[None].float().div_(255.0)
     shape = (1, 3, 1, 1)

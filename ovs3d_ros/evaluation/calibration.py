@@ -87,9 +87,11 @@ def questions(dataset: Dataset, names: Sequence[str]) -> Questions:
     there = {*named, *map(bare, named)}
     absent = [name for name in dict.fromkeys([*names, *map(bare, names)]) if name not in there]
     if not present and not absent:
-        raise UserError(f"{dataset.name}: there is nothing to ask for: no class covers {MIN_SHARE:.2%} of {MIN_VIEWS} "
-                        "labelled views, and the other datasets have no class that this one lacks; label more views or "
-                        "name absent things")
+        raise UserError(
+            f"{dataset.name}: there is nothing to ask for: no class covers {MIN_SHARE:.2%} of {MIN_VIEWS} "
+            "labelled views, and the other datasets have no class that this one lacks; label more views or "
+            "name absent things"
+        )
     return Questions(present, absent)
 
 
@@ -114,11 +116,20 @@ def ask(pipeline: Ovs3d, dataset: Dataset, asked: Questions) -> Asked:
     """Collects the evidence for a mapped scene's questions."""
     snapshot = pipeline.snapshot()
     prompts = [*asked.present, *asked.absent]
-    evidence = np.concatenate([pipeline.query(prompts[i:i + MAX_PROMPTS], snapshot=snapshot).evidence
-                               for i in range(0, len(prompts), MAX_PROMPTS)])
+    evidence = np.concatenate(
+        [
+            pipeline.query(prompts[i : i + MAX_PROMPTS], snapshot=snapshot).evidence
+            for i in range(0, len(prompts), MAX_PROMPTS)
+        ]
+    )
     named = [name for name in asked.present if name in dataset.classes]
-    return Asked(prompts, evidence, is_general(prompts, pipeline.calibration.distractors),
-                 np.arange(len(prompts)) < len(asked.present), mask_iou(pipeline, snapshot, dataset, named))
+    return Asked(
+        prompts,
+        evidence,
+        is_general(prompts, pipeline.calibration.distractors),
+        np.arange(len(prompts)) < len(asked.present),
+        mask_iou(pipeline, snapshot, dataset, named),
+    )
 
 
 def mask_iou(pipeline: Ovs3d, snapshot: MapSnapshot, dataset: Dataset, present: list[str]) -> np.ndarray:
@@ -141,8 +152,13 @@ def fit(scenes: Sequence[Asked]) -> dict[str, Any]:
         UserError: they were asked for present things only, or for absent ones only.
     """
     (weights, bias), (general_weights, general_bias) = fit_both(scenes)
-    return dict(threshold=float(THRESHOLDS[mean_iou(scenes).argmax()]), presence_weights=weights.tolist(),
-                presence_bias=bias, general_weights=general_weights.tolist(), general_bias=general_bias)
+    return dict(
+        threshold=float(THRESHOLDS[mean_iou(scenes).argmax()]),
+        presence_weights=weights.tolist(),
+        presence_bias=bias,
+        general_weights=general_weights.tolist(),
+        general_bias=general_bias,
+    )
 
 
 def mean_iou(scenes: Sequence[Asked]) -> np.ndarray:
@@ -156,11 +172,14 @@ def fit_both(scenes: Sequence[Asked]) -> list[tuple[np.ndarray, float]]:
     Raises:
         UserError: as `fit`.
     """
-    evidence, general, present = (np.concatenate([getattr(s, name) for s in scenes])
-                                  for name in ("evidence", "general", "present"))
+    evidence, general, present = (
+        np.concatenate([getattr(s, name) for s in scenes]) for name in ("evidence", "general", "present")
+    )
     if present.all() or not present.any():
-        raise UserError("the scenes must be asked for things that are there and for things that are not: give datasets "
-                        "with different classes, or names of absent things")
+        raise UserError(
+            "the scenes must be asked for things that are there and for things that are not: give datasets "
+            "with different classes, or names of absent things"
+        )
     few = min(np.sum(general & present), np.sum(general & ~present)) < _MIN_GENERAL
     specific = np.ones_like(general) if few or general.all() else ~general
     return [fit_logistic(evidence[rows], present[rows]) for rows in (specific, specific if few else general)]
@@ -199,13 +218,20 @@ def leave_one_out(scenes: Sequence[Asked]) -> dict[str, Any]:
     Returns:
         As `figures`.
     """
-    return figures(scenes, [judge(scene, *fit_both([*scenes[:index], *scenes[index + 1:]]))
-                            for index, scene in enumerate(scenes)])
+    return figures(
+        scenes,
+        [
+            judge(scene, *fit_both([*scenes[:index], *scenes[index + 1 :]]))
+            for index, scene in enumerate(scenes)
+        ],
+    )
 
 
 def judge(scene: Asked, specific: tuple[np.ndarray, float], general: tuple[np.ndarray, float]) -> np.ndarray:
     """Probability [P] that what was asked for is there, by weights and bias of either kind of prompt."""
-    return np.where(scene.general, probability(scene.evidence, *general), probability(scene.evidence, *specific))
+    return np.where(
+        scene.general, probability(scene.evidence, *general), probability(scene.evidence, *specific)
+    )
 
 
 def figures(scenes: Sequence[Asked], judged: Sequence[np.ndarray]) -> dict[str, Any]:
@@ -214,17 +240,27 @@ def figures(scenes: Sequence[Asked], judged: Sequence[np.ndarray]) -> dict[str, 
     Returns:
         scenes, mean_iou at the best threshold, and for "all", "specific" and "general" prompts those of `decision`.
     """
-    scores, present, general = (np.concatenate(rows) for rows in (
-        judged, [scene.present for scene in scenes], [scene.general for scene in scenes]))
+    scores, present, general = (
+        np.concatenate(rows)
+        for rows in (judged, [scene.present for scene in scenes], [scene.general for scene in scenes])
+    )
     kinds = dict(all=np.ones_like(general), specific=~general, general=general)
-    kinds = {name: decision(scores[rows], present[rows]) for name, rows in kinds.items()
-             if present[rows].any() and not present[rows].all()}
+    kinds = {
+        name: decision(scores[rows], present[rows])
+        for name, rows in kinds.items()
+        if present[rows].any() and not present[rows].all()
+    }
     return dict(scenes=len(scenes), **kinds, mean_iou=float(mean_iou(scenes).max()))
 
 
 def decision(scores: np.ndarray, present: np.ndarray) -> dict[str, float]:
     """How well probabilities [P] tell what is present [P]."""
-    return dict(prompts=len(present), present=int(present.sum()), auroc=auroc(scores, present),
-                fpr_at_95_tpr=fpr_at_tpr(scores, present), ece=ece(scores, present),
-                tpr_at_half=float((scores[present] >= 0.5).mean()),
-                fpr_at_half=float((scores[~present] >= 0.5).mean()))
+    return dict(
+        prompts=len(present),
+        present=int(present.sum()),
+        auroc=auroc(scores, present),
+        fpr_at_95_tpr=fpr_at_tpr(scores, present),
+        ece=ece(scores, present),
+        tpr_at_half=float((scores[present] >= 0.5).mean()),
+        fpr_at_half=float((scores[~present] >= 0.5).mean()),
+    )

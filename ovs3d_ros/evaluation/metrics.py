@@ -48,12 +48,16 @@ class SegmentationScore:
 
     def as_json(self) -> dict:
         """The fields as JSON values; NaN becomes null."""
+
         def json_number(value: float) -> float | None:
             return None if np.isnan(value) else value
 
         return {
-            "protocol": self.protocol, "miou": json_number(self.miou), "accuracy": json_number(self.accuracy),
-            "per_class": {name: json_number(iou) for name, iou in self.per_class.items()}, "views": self.views,
+            "protocol": self.protocol,
+            "miou": json_number(self.miou),
+            "accuracy": json_number(self.accuracy),
+            "per_class": {name: json_number(iou) for name, iou in self.per_class.items()},
+            "views": self.views,
         }
 
 
@@ -101,17 +105,17 @@ def ssim(pred: np.ndarray | torch.Tensor, target: np.ndarray | torch.Tensor) -> 
         raise ValueError(f"SSIM needs at least {SSIM_WINDOW} x {SSIM_WINDOW} pixels, got {pair[0].shape[:2]}")
     x, y = (torch.from_numpy(image).permute(2, 0, 1)[:, None] for image in pair)  # [3, 1, H, W]
     offsets = torch.arange(SSIM_WINDOW, dtype=torch.float64) - SSIM_WINDOW // 2
-    window = torch.exp(-offsets ** 2 / (2 * SSIM_SIGMA ** 2))
+    window = torch.exp(-(offsets**2) / (2 * SSIM_SIGMA**2))
     window = window / window.sum()
 
     def blur(image: torch.Tensor) -> torch.Tensor:
         return F.conv2d(F.conv2d(image, window[None, None, :, None]), window[None, None, None, :])
 
     mean_x, mean_y = blur(x), blur(y)
-    var_x, var_y = blur(x * x) - mean_x ** 2, blur(y * y) - mean_y ** 2
+    var_x, var_y = blur(x * x) - mean_x**2, blur(y * y) - mean_y**2
     covariance = blur(x * y) - mean_x * mean_y
-    c1, c2 = 0.01 ** 2, 0.03 ** 2
-    luminance = (2 * mean_x * mean_y + c1) / (mean_x ** 2 + mean_y ** 2 + c1)
+    c1, c2 = 0.01**2, 0.03**2
+    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
     return float((luminance * (2 * covariance + c2) / (var_x + var_y + c2)).mean())
 
 
@@ -166,8 +170,9 @@ def jaccard_per_class(pred: np.ndarray, target: np.ndarray, num_classes: int) ->
     return np.divide(hits, union, out=np.zeros(len(hits)), where=union > 0)
 
 
-def score_segmentation(protocol: str, preds: Sequence[np.ndarray], targets: Sequence[np.ndarray],
-                       classes: Sequence[str]) -> SegmentationScore:
+def score_segmentation(
+    protocol: str, preds: Sequence[np.ndarray], targets: Sequence[np.ndarray], classes: Sequence[str]
+) -> SegmentationScore:
     """Scores the label maps of one scene.
 
     Args:
@@ -186,7 +191,9 @@ def score_segmentation(protocol: str, preds: Sequence[np.ndarray], targets: Sequ
     if len(preds) != len(targets):
         raise ValueError(f"{len(preds)} predictions for {len(targets)} targets")
     if not targets:
-        raise UserError(f"protocol {protocol}: no labelled views; the dataset needs labels/ or segmentations/")
+        raise UserError(
+            f"protocol {protocol}: no labelled views; the dataset needs labels/ or segmentations/"
+        )
     named = [index for index in range(1, len(classes)) if classes[index]]
     rows = np.array(named) - 1
     count = len(classes) - 1

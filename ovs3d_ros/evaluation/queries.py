@@ -55,8 +55,15 @@ def ask_frame(pipeline: Ovs3d, snapshot: MapSnapshot, frame: Frame, threshold: f
         return []
     _, relevancy = pipeline.render_relevancy(names, frame.camera, frame.camtoworld, snapshot)
     maps = np.moveaxis(relevancy.cpu().numpy(), -1, 0)
-    return [Asked(frame.name, name, mask_iou(scores, frame.annotations[name], threshold),
-                  is_located(scores, frame.annotations[name])) for name, scores in zip(names, maps)]
+    return [
+        Asked(
+            frame.name,
+            name,
+            mask_iou(scores, frame.annotations[name], threshold),
+            is_located(scores, frame.annotations[name]),
+        )
+        for name, scores in zip(names, maps)
+    ]
 
 
 def mask_iou(relevancy: np.ndarray, annotation: Annotation, threshold: float) -> float:
@@ -100,8 +107,10 @@ def score_queries(asked: Sequence[Asked]) -> SegmentationScore:
         UserError: nothing was asked.
     """
     if not asked:
-        raise UserError(f"protocol {PROTOCOL}: no annotated views; the scene needs lerf_ovs annotations, JSON files in "
-                        "label/ or in ../label/<scene>/")
+        raise UserError(
+            f"protocol {PROTOCOL}: no annotated views; the scene needs lerf_ovs annotations, JSON files in "
+            "label/ or in ../label/<scene>/"
+        )
     by_name: dict[str, list[float]] = {}
     for one in asked:
         by_name.setdefault(one.name, []).append(one.iou)

@@ -22,7 +22,9 @@ def covering(field: RefinedField | None, names: list[str]) -> RefinedField | Non
     return field if (vocabulary_indices(field, names, None, "argmax") >= 0).all() else None
 
 
-def by_pixels(pipeline: Ovs3d, snapshot: MapSnapshot, names: list[str], field: RefinedField | None) -> Segmenter:
+def by_pixels(
+    pipeline: Ovs3d, snapshot: MapSnapshot, names: list[str], field: RefinedField | None
+) -> Segmenter:
     """Blends what Gaussians carry, then decides at each pixel (protocols A and C).
 
     Args:
@@ -35,7 +37,9 @@ def by_pixels(pipeline: Ovs3d, snapshot: MapSnapshot, names: list[str], field: R
         probabilities = _columns(field, names)
 
         def segment(camera: Camera, camtoworld: np.ndarray) -> np.ndarray:
-            blended, alpha = render_channels(snapshot.gaussians, probabilities, camera, camtoworld, pipeline.rasterizer)
+            blended, alpha = render_channels(
+                snapshot.gaussians, probabilities, camera, camtoworld, pipeline.rasterizer
+            )
             return torch.where(alpha[..., 0] > SOLID, blended.argmax(-1) + 1, 0).cpu().numpy()
     else:
         directions = snapshot.codec.directions(pipeline.encode_text(names))
@@ -44,23 +48,34 @@ def by_pixels(pipeline: Ovs3d, snapshot: MapSnapshot, names: list[str], field: R
             z = pipeline.render_codes(camera, camtoworld, snapshot)
             best = torch.stack([(row @ directions).argmax(-1) + 1 for row in z])  # row by row: memory
             return torch.where(z[..., -1] != 0, best, 0).cpu().numpy()
+
     return segment
 
 
-def by_gaussians(pipeline: Ovs3d, snapshot: MapSnapshot, names: list[str], field: RefinedField | None) -> Segmenter:
+def by_gaussians(
+    pipeline: Ovs3d, snapshot: MapSnapshot, names: list[str], field: RefinedField | None
+) -> Segmenter:
     """Decides for each Gaussian, then renders the labels (protocol D); arguments as in `by_pixels`."""
-    likeness = (_columns(field, names) if field is not None
-                else snapshot.codes @ snapshot.codec.directions(pipeline.encode_text(names)))
+    likeness = (
+        _columns(field, names)
+        if field is not None
+        else snapshot.codes @ snapshot.codec.directions(pipeline.encode_text(names))
+    )
     labels = torch.where(snapshot.codes[:, -1] != 0, likeness.argmax(-1), -1)
 
     def segment(camera: Camera, camtoworld: np.ndarray) -> np.ndarray:
         shares = []
         for start in range(0, len(names), _CHANNELS):
-            one_hot = labels[:, None] == torch.arange(start, min(start + _CHANNELS, len(names)), device=labels.device)
-            out, alpha = render_channels(snapshot.gaussians, one_hot.float(), camera, camtoworld, pipeline.rasterizer)
+            one_hot = labels[:, None] == torch.arange(
+                start, min(start + _CHANNELS, len(names)), device=labels.device
+            )
+            out, alpha = render_channels(
+                snapshot.gaussians, one_hot.float(), camera, camtoworld, pipeline.rasterizer
+            )
             shares.append(out)
         weight, best = torch.cat(shares, dim=-1).max(-1)
         return torch.where((alpha[..., 0] > SOLID) & (weight > 0), best + 1, 0).cpu().numpy()
+
     return segment
 
 

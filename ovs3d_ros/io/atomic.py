@@ -38,7 +38,9 @@ def replacing(path: Path, suffix: str = ".part") -> Iterator[Path]:
     if before is not None and not stat.S_ISREG(before):
         raise OSError(errno.EINVAL, "it is no regular file")
     target = path.resolve()
-    temporary = target.parent / f".{secrets.token_hex(8)}{suffix}"  # short: the name itself may be as long as names get
+    temporary = (
+        target.parent / f".{secrets.token_hex(8)}{suffix}"
+    )  # short: the name itself may be as long as names get
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     mode = temporary.stat().st_mode if before is None else before
     try:

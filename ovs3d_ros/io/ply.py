@@ -25,15 +25,32 @@ def write_ply(path: str | Path, params: dict[str, torch.Tensor]) -> None:
         UserError: the file cannot be written; what was there before stays.
     """
     count, rest = params["means"].shape[0], params["sh_rest"].shape[1]
-    names = (["x", "y", "z", "nx", "ny", "nz"] + [f"f_dc_{i}" for i in range(3)]
-             + [f"f_rest_{i}" for i in range(3 * rest)] + ["opacity"] + [f"scale_{i}" for i in range(3)]
-             + [f"rot_{i}" for i in range(4)])
-    columns = [params["means"], torch.zeros(count, 3), params["sh_dc"],
-               params["sh_rest"].transpose(1, 2).reshape(count, 3 * rest), params["opacity_logits"][:, None],
-               params["log_scales"], F.normalize(params["quats"], dim=-1)]
+    names = (
+        ["x", "y", "z", "nx", "ny", "nz"]
+        + [f"f_dc_{i}" for i in range(3)]
+        + [f"f_rest_{i}" for i in range(3 * rest)]
+        + ["opacity"]
+        + [f"scale_{i}" for i in range(3)]
+        + [f"rot_{i}" for i in range(4)]
+    )
+    columns = [
+        params["means"],
+        torch.zeros(count, 3),
+        params["sh_dc"],
+        params["sh_rest"].transpose(1, 2).reshape(count, 3 * rest),
+        params["opacity_logits"][:, None],
+        params["log_scales"],
+        F.normalize(params["quats"], dim=-1),
+    ]
     table = torch.cat([c.detach().cpu().float() for c in columns], dim=1).numpy().astype("<f4")
-    header = ["ply", "format binary_little_endian 1.0", f"element vertex {count}",
-              *[f"property float {name}" for name in names], "end_header", ""]
+    header = [
+        "ply",
+        "format binary_little_endian 1.0",
+        f"element vertex {count}",
+        *[f"property float {name}" for name in names],
+        "end_header",
+        "",
+    ]
     try:
         with replacing(Path(path)) as temporary, open(temporary, "wb") as file:
             file.write("\n".join(header).encode("ascii"))
@@ -63,8 +80,14 @@ def write_cloud(path: str | Path, points: np.ndarray, rgb: np.ndarray, **columns
         table[name] = values
     for name, values in columns.items():
         table[name] = values
-    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(points)}",
-              *[f"property {_PLY_TYPES[kind]} {name}" for name, kind in fields], "end_header", ""]
+    header = [
+        "ply",
+        "format binary_little_endian 1.0",
+        f"element vertex {len(points)}",
+        *[f"property {_PLY_TYPES[kind]} {name}" for name, kind in fields],
+        "end_header",
+        "",
+    ]
     try:
         with replacing(Path(path)) as temporary, open(temporary, "wb") as file:
             file.write("\n".join(header).encode("ascii") + table.tobytes())

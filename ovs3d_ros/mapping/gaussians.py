@@ -39,13 +39,22 @@ class Gaussians:
         self.sh_degree = sh_degree
         self.device = device
         self.extent = 1.0
-        shapes = dict(means=(3,), log_scales=(3,), quats=(4,), opacity_logits=(), sh_dc=(3,),
-                      sh_rest=(num_sh_rest(sh_degree), 3))
-        self.params = {name: torch.zeros((0, *shapes[name]), device=device, requires_grad=True) for name in PARAMETERS}
+        shapes = dict(
+            means=(3,),
+            log_scales=(3,),
+            quats=(4,),
+            opacity_logits=(),
+            sh_dc=(3,),
+            sh_rest=(num_sh_rest(sh_degree), 3),
+        )
+        self.params = {
+            name: torch.zeros((0, *shapes[name]), device=device, requires_grad=True) for name in PARAMETERS
+        }
         self.stats: dict[str, torch.Tensor] = {}
         self._generator = torch.Generator(device).manual_seed(seed)
         self._optimizer = torch.optim.Adam(
-            [dict(params=[p], name=name) for name, p in self.params.items()], eps=1e-15, fused=True)
+            [dict(params=[p], name=name) for name, p in self.params.items()], eps=1e-15, fused=True
+        )
 
     def __len__(self) -> int:
         return self.params["means"].shape[0]
@@ -56,8 +65,13 @@ class Gaussians:
         sh = p["sh_dc"][:, None]
         if p["sh_rest"].shape[1]:
             sh = torch.cat([sh, p["sh_rest"]], dim=1)
-        return dict(means=p["means"], quats=p["quats"], scales=p["log_scales"].exp(),
-                    opacities=torch.sigmoid(p["opacity_logits"]), sh=sh)
+        return dict(
+            means=p["means"],
+            quats=p["quats"],
+            scales=p["log_scales"].exp(),
+            opacities=torch.sigmoid(p["opacity_logits"]),
+            sh=sh,
+        )
 
     def insert(self, means: torch.Tensor, colors: torch.Tensor, scales: torch.Tensor, opacity: float) -> None:
         """Adds isotropic Gaussians.
@@ -71,9 +85,14 @@ class Gaussians:
         count = means.shape[0]
         quats = torch.zeros(count, 4)
         quats[:, 0] = 1.0
-        new = dict(means=means, log_scales=scales.clamp_min(1e-6).log()[:, None].expand(-1, 3), quats=quats,
-                   opacity_logits=torch.full((count,), math.log(opacity / (1 - opacity))),
-                   sh_dc=(colors - 0.5) / SH_C0, sh_rest=torch.zeros(count, num_sh_rest(self.sh_degree), 3))
+        new = dict(
+            means=means,
+            log_scales=scales.clamp_min(1e-6).log()[:, None].expand(-1, 3),
+            quats=quats,
+            opacity_logits=torch.full((count,), math.log(opacity / (1 - opacity))),
+            sh_dc=(colors - 0.5) / SH_C0,
+            sh_rest=torch.zeros(count, num_sh_rest(self.sh_degree), 3),
+        )
         self._append({name: value.to(self.device, torch.float32) for name, value in new.items()})
 
     def _append(self, new: dict[str, torch.Tensor], source: torch.Tensor | None = None) -> None:
@@ -83,8 +102,11 @@ class Gaussians:
         def with_zeros(t: torch.Tensor) -> torch.Tensor:
             return torch.cat([t, t.new_zeros((count, *t.shape[1:]))])
 
-        self._rewrite(lambda name, p: torch.cat([p, new[name]]), with_zeros,
-                      with_zeros if source is None else lambda t: torch.cat([t, t[source]]))
+        self._rewrite(
+            lambda name, p: torch.cat([p, new[name]]),
+            with_zeros,
+            with_zeros if source is None else lambda t: torch.cat([t, t[source]]),
+        )
 
     def keep(self, mask: torch.Tensor) -> None:
         """Keeps the rows where `mask` [N] is true."""
@@ -111,9 +133,14 @@ class Gaussians:
             others: factor on all other learning rates.
         """
         c = self.config
-        rates = dict(means=c.lr_means * self.extent * decay, log_scales=c.lr_scales * others,
-                     quats=c.lr_quats * others, opacity_logits=c.lr_opacities * others, sh_dc=c.lr_colors * others,
-                     sh_rest=c.lr_colors / 20 * others)
+        rates = dict(
+            means=c.lr_means * self.extent * decay,
+            log_scales=c.lr_scales * others,
+            quats=c.lr_quats * others,
+            opacity_logits=c.lr_opacities * others,
+            sh_dc=c.lr_colors * others,
+            sh_rest=c.lr_colors / 20 * others,
+        )
         for group in self._optimizer.param_groups:
             group["lr"] = rates[group["name"]]
         self._optimizer.step()
@@ -189,7 +216,8 @@ def _sh_rotation(rotation: torch.Tensor, count: int) -> torch.Tensor:
 
     Rotations map each degree onto itself, so the fit is exact.
     """
-    directions = F.normalize(torch.randn(8 * count, 3, dtype=torch.float64,
-                                         generator=torch.Generator().manual_seed(0)), dim=-1).to(rotation.device)
+    directions = F.normalize(
+        torch.randn(8 * count, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), dim=-1
+    ).to(rotation.device)
     before, after = sh_basis(directions @ rotation, count), sh_basis(directions, count)
     return torch.linalg.lstsq(after, before).solution.float()

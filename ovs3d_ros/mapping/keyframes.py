@@ -27,10 +27,20 @@ def make_keyframe(frame: Frame, index: int, image_size: int, max_depth: float, d
     image = cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
     depth = frame.depth
     if depth is not None:
-        depth = cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST_EXACT)  # at the centres, as the colours
+        depth = cv2.resize(
+            depth, size, interpolation=cv2.INTER_NEAREST_EXACT
+        )  # at the centres, as the colours
         depth = torch.from_numpy(np.where(depth < max_depth, depth, np.float32(0))).to(device)
-    return Keyframe(index=index, stamp=frame.stamp, name=frame.name, sensor=frame.sensor, camera=camera,
-                    camtoworld=frame.camtoworld, image=torch.from_numpy(image).to(device), depth=depth)
+    return Keyframe(
+        index=index,
+        stamp=frame.stamp,
+        name=frame.name,
+        sensor=frame.sensor,
+        camera=camera,
+        camtoworld=frame.camtoworld,
+        image=torch.from_numpy(image).to(device),
+        depth=depth,
+    )
 
 
 def compact(table: CropTable) -> CropTable:
@@ -41,5 +51,12 @@ def compact(table: CropTable) -> CropTable:
 def to_frame(keyframe: Keyframe) -> Frame:
     """A keyframe as a frame again, at its own size."""
     depth = None if keyframe.depth is None else keyframe.depth.cpu().numpy()
-    return Frame(keyframe.stamp, keyframe.image.cpu().numpy(), keyframe.camera, keyframe.camtoworld, depth, name=keyframe.name,
-                 sensor=keyframe.sensor)
+    return Frame(
+        keyframe.stamp,
+        keyframe.image.cpu().numpy(),
+        keyframe.camera,
+        keyframe.camtoworld,
+        depth,
+        name=keyframe.name,
+        sensor=keyframe.sensor,
+    )

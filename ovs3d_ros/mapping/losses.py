@@ -24,8 +24,11 @@ def box_ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     a, b = a.permute(2, 0, 1).contiguous(), b.permute(2, 0, 1).contiguous()
     mean_a, mean_b, aa, bb, ab = (_box_means(t) for t in (a, b, a * a, b * b, a * b))
     var_a, var_b, covariance = aa - mean_a**2, bb - mean_b**2, ab - mean_a * mean_b
-    score = ((2 * mean_a * mean_b + _SSIM_C1) * (2 * covariance + _SSIM_C2)
-             / ((mean_a**2 + mean_b**2 + _SSIM_C1) * (var_a + var_b + _SSIM_C2)))
+    score = (
+        (2 * mean_a * mean_b + _SSIM_C1)
+        * (2 * covariance + _SSIM_C2)
+        / ((mean_a**2 + mean_b**2 + _SSIM_C1) * (var_a + var_b + _SSIM_C2))
+    )
     return score.mean()
 
 
@@ -36,7 +39,7 @@ def _box_means(planes: torch.Tensor) -> torch.Tensor:
     """
     for _ in range(2):
         count = (planes.shape[1] - 7) // 3 + 1
-        planes = sum(planes[:, i:i + 3 * count - 2:3] for i in range(7)).transpose(1, 2)
+        planes = sum(planes[:, i : i + 3 * count - 2 : 3] for i in range(7)).transpose(1, 2)
     return planes / 49
 
 

@@ -17,13 +17,22 @@ from ovs3d_ros.mapping.seeding import ImageMatcher, Seeds, seed_from_depth, seed
 from ovs3d_ros.rasterize import Rasterizer
 from ovs3d_ros.types import Camera, Frame, Keyframe
 
-_COARSE_VISITS = 6  # a keyframe's first visits are trained at half resolution: four times cheaper, same gradients
+_COARSE_VISITS = (
+    6  # a keyframe's first visits are trained at half resolution: four times cheaper, same gradients
+)
 _LAST_DECAY = 0.03  # of the learning rate of the means
-_SETTLING = 0.8  # progress from which all other learning rates fall too, by ten: they stop jittering, not learning
-_SETTLED_VISITS = 60  # while streaming, each keyframe has a decay of its own: new ones move the map, old ones settle it
+_SETTLING = (
+    0.8  # progress from which all other learning rates fall too, by ten: they stop jittering, not learning
+)
+_SETTLED_VISITS = (
+    60  # while streaming, each keyframe has a decay of its own: new ones move the map, old ones settle it
+)
 _GUESSED_OPACITY = 0.15  # seeds at guessed depth must be easy to overrule
 _OWNER = "keyframe"  # statistic: 1 + index of the keyframe that spawned a Gaussian, 0 = none
-_STANDING, _STANDING_DEGREES = 0.01, 1.0  # of the typical depth: localisation moves a robot that stands still by less
+_STANDING, _STANDING_DEGREES = (
+    0.01,
+    1.0,
+)  # of the typical depth: localisation moves a robot that stands still by less
 _SPREAD = 0.9  # quantile of the cameras' distances: one wild pose must not raise the learning rates for good
 _MAX_SCALE = 0.15  # of how far the map reaches: larger Gaussians are fog
 
@@ -60,8 +69,9 @@ class RenderedView:
     alpha: torch.Tensor
 
 
-def render_view(gaussians: dict[str, torch.Tensor], camera: Camera, camtoworld: np.ndarray,
-                rasterizer: Rasterizer) -> RenderedView:
+def render_view(
+    gaussians: dict[str, torch.Tensor], camera: Camera, camtoworld: np.ndarray, rasterizer: Rasterizer
+) -> RenderedView:
     """Renders activated Gaussians (see `Gaussians.activated`) from a camera, without gradients."""
     with torch.no_grad():
         channels, alpha, _ = _rasterize(gaussians, camera, camtoworld, rasterizer)
@@ -69,13 +79,24 @@ def render_view(gaussians: dict[str, torch.Tensor], camera: Camera, camtoworld: 
     return RenderedView(rgb=channels[..., :3].clamp(0, 1), depth=depth, alpha=alpha)
 
 
-def _rasterize(g: dict[str, torch.Tensor], camera: Camera, camtoworld: np.ndarray,
-               rasterizer: Rasterizer) -> tuple[torch.Tensor, torch.Tensor, dict]:
+def _rasterize(
+    g: dict[str, torch.Tensor], camera: Camera, camtoworld: np.ndarray, rasterizer: Rasterizer
+) -> tuple[torch.Tensor, torch.Tensor, dict]:
     """RGB and blended depth as four channels [H, W, 4], alpha [H, W] and the rasterizer's meta."""
     viewmats, Ks = camera_tensors(camera, camtoworld, g["means"].device)
     z = g["means"] @ viewmats[0, 2, :3] + viewmats[0, 2, 3]
-    out, alphas, meta = rasterizer(g["means"], g["quats"], g["scales"], g["opacities"], z[:, None], viewmats, Ks,
-                                   camera.width, camera.height, g["sh"])
+    out, alphas, meta = rasterizer(
+        g["means"],
+        g["quats"],
+        g["scales"],
+        g["opacities"],
+        z[:, None],
+        viewmats,
+        Ks,
+        camera.width,
+        camera.height,
+        g["sh"],
+    )
     return out[0], alphas[0, ..., 0], meta
 
 
@@ -128,10 +149,13 @@ class Mapper:
         depths = [keyframe.depth if keyframe.depth is not None else view.depth * (view.alpha > 0.5)]
         if seeds is not None:
             self._add(seeds, opacity, 1 + len(self.keyframes))
-            depths.append(torch.from_numpy(project(seeds[0].numpy(), keyframe.camera, keyframe.camtoworld)[1]))
+            depths.append(
+                torch.from_numpy(project(seeds[0].numpy(), keyframe.camera, keyframe.camtoworld)[1])
+            )
         # The first source that says anything: measured or rendered depth, else that of the seeds.
         self._median_depths.append(
-            next((float(d[d > 0].median()) for d in depths if (d > 0).any()), self._median_depth()))
+            next((float(d[d > 0].median()) for d in depths if (d > 0).any()), self._median_depth())
+        )
         self.keyframes.append(keyframe)
         self._visits.append(0)
         self._exposure.grow()
@@ -239,7 +263,9 @@ class Mapper:
         keyframe = self.keyframes[index]
         camera, image, depth = _at_level(keyframe, coarse=self._visits[index] < _COARSE_VISITS)
         self._visits[index] += 1
-        out, alpha, meta = _rasterize(self.gaussians.activated(), camera, keyframe.camtoworld, self.rasterizer)
+        out, alpha, meta = _rasterize(
+            self.gaussians.activated(), camera, keyframe.camtoworld, self.rasterizer
+        )
         exposure, exposed = self.config.train.exposure, out[..., :3]
         if exposure:
             exposed = self._exposure.apply(exposed, index)
@@ -252,7 +278,11 @@ class Mapper:
         visible = (meta["radii"][0] > 0).all(-1)
         self._record_gradient(meta["means2d_absgrad"][0], visible, max(camera.width, camera.height))
         progress = min(1.0, self.steps / horizon) if horizon else 0.0
-        decay = _LAST_DECAY**progress if horizon else _LAST_DECAY ** min(1.0, self._visits[index] / _SETTLED_VISITS)
+        decay = (
+            _LAST_DECAY**progress
+            if horizon
+            else _LAST_DECAY ** min(1.0, self._visits[index] / _SETTLED_VISITS)
+        )
         self.gaussians.step(decay, others=0.1 ** max(0.0, (progress - _SETTLING) / (1 - _SETTLING)))
         if exposure:
             self._exposure.step(index, decay=0.1**progress)

@@ -15,12 +15,18 @@ Seeds = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # means [M, 3] m, color
 _SCALE = 0.65  # grid spacings: smaller seeds leave gaps that later views fill again, larger ones blur edges
 _MIN_PARALLAX = np.cos(np.radians(1.0))  # rays closer than this give no usable depth
 _MAX_REPROJECTION = 2.0  # px
-_SIFT_TO_PIXEL = 0.25  # px: centres lie at +0.5, and OpenCV's SIFT, which doubles the image first, is off by +0.25
-_KD_TREE = dict(algorithm=4)  # FLANN's single one is exact; the random ones draw from a generator that nobody seeds
+_SIFT_TO_PIXEL = (
+    0.25  # px: centres lie at +0.5, and OpenCV's SIFT, which doubles the image first, is off by +0.25
+)
+_KD_TREE = dict(
+    algorithm=4
+)  # FLANN's single one is exact; the random ones draw from a generator that nobody seeds
 _MIN_MATCHES = 8  # fewer triangulated points say nothing about the rest of the image
 
 
-def seed_from_depth(keyframe: Keyframe, alpha: torch.Tensor, depth: torch.Tensor, config: SeedConfig) -> Seeds:
+def seed_from_depth(
+    keyframe: Keyframe, alpha: torch.Tensor, depth: torch.Tensor, config: SeedConfig
+) -> Seeds:
     """Gaussians on a pixel grid where the map does not explain the measured depth yet.
 
     Args:
@@ -49,8 +55,11 @@ def _on_grid(keyframe: Keyframe, depth: np.ndarray, wanted: np.ndarray, spacing:
 
 
 def _seeds(means: np.ndarray, colors: torch.Tensor | np.ndarray, scales: np.ndarray) -> Seeds:
-    return (torch.as_tensor(means, dtype=torch.float32), torch.as_tensor(colors, dtype=torch.float32),
-            torch.as_tensor(scales, dtype=torch.float32))
+    return (
+        torch.as_tensor(means, dtype=torch.float32),
+        torch.as_tensor(colors, dtype=torch.float32),
+        torch.as_tensor(scales, dtype=torch.float32),
+    )
 
 
 def seed_from_points(xyz: np.ndarray, rgb: np.ndarray) -> Seeds:
@@ -92,9 +101,11 @@ class ImageMatcher:
         pixels = np.array([p.pt for p in points], dtype=np.float64).reshape(-1, 2) + _SIFT_TO_PIXEL
         if len(pixels) < _MIN_MATCHES:
             return None
-        found = [_triangulate(keyframe, pixels, descriptors, *old) for old in self._history[-self.neighbours:]]
+        found = [
+            _triangulate(keyframe, pixels, descriptors, *old) for old in self._history[-self.neighbours :]
+        ]
         self._history.append((keyframe, pixels, descriptors))
-        del self._history[:-self.neighbours]
+        del self._history[: -self.neighbours]
         xyz = np.concatenate(found) if found else np.zeros((0, 3))
         if len(xyz) < _MIN_MATCHES:
             return None
@@ -103,8 +114,14 @@ class ImageMatcher:
         return _on_grid(keyframe, depth, wanted, config.spacing)
 
 
-def _triangulate(keyframe: Keyframe, pixels: np.ndarray, descriptors: np.ndarray,
-                 other: Keyframe, other_pixels: np.ndarray, other_descriptors: np.ndarray) -> np.ndarray:
+def _triangulate(
+    keyframe: Keyframe,
+    pixels: np.ndarray,
+    descriptors: np.ndarray,
+    other: Keyframe,
+    other_pixels: np.ndarray,
+    other_descriptors: np.ndarray,
+) -> np.ndarray:
     """World points [M, 3] of mutual matches that reproject well in both views and have parallax."""
     matches = cv2.BFMatcher(cv2.NORM_L2, crossCheck=True).match(descriptors, other_descriptors)
     a = pixels[[m.queryIdx for m in matches]]
@@ -141,7 +158,9 @@ def _interpolate_depth(keyframe: Keyframe, xyz: np.ndarray) -> np.ndarray:
     return np.median(z[inside][nearest], axis=1).reshape(camera.height, camera.width).astype(np.float32)
 
 
-def seed_random(keyframe: Keyframe, median_depth: float, config: SeedConfig, rng: np.random.Generator) -> Seeds:
+def seed_random(
+    keyframe: Keyframe, median_depth: float, config: SeedConfig, rng: np.random.Generator
+) -> Seeds:
     """The last resort: a grid of pixels at log-uniform depths within a factor 3 of a guess.
 
     Args:

@@ -8,7 +8,10 @@ from numba import njit
 _TURNS = np.radians(np.arange(0, 90, 5))
 _ALIKE = 0.8  # ratio of standard deviations above which two principal axes may be anyone's
 _OUTSIDE = 0.02  # share of a thing's Gaussians that may lie beyond either side of its box
-_SAMPLE, _TURN_SAMPLE = 2000, 250  # Gaussians a box is measured on, and those its turn about an axis is tried on
+_SAMPLE, _TURN_SAMPLE = (
+    2000,
+    250,
+)  # Gaussians a box is measured on, and those its turn about an axis is tried on
 
 
 def oriented_boxes(points: np.ndarray, segments: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -55,12 +58,14 @@ def _fit(points, segments, means, axes, centers, sizes):
     """Turns `axes` [K, 3, 3] (rows) where they are arbitrary, and measures the boxes along them."""
     for k in range(len(segments)):
         start, stop = segments[k]
-        local = _along_axes(points[start:stop:1 + (stop - start) // _SAMPLE], means[k], axes[k])
+        local = _along_axes(points[start : stop : 1 + (stop - start) // _SAMPLE], means[k], axes[k])
         for a, b in ((0, 1), (1, 2), (0, 2)):
             spread_a, spread_b = local[a].std(), local[b].std()
             if min(spread_a, spread_b) >= _ALIKE * max(spread_a, spread_b):
-                angle = _tightest(local[a, ::1 + local.shape[1] // _TURN_SAMPLE],
-                                  local[b, ::1 + local.shape[1] // _TURN_SAMPLE])
+                angle = _tightest(
+                    local[a, :: 1 + local.shape[1] // _TURN_SAMPLE],
+                    local[b, :: 1 + local.shape[1] // _TURN_SAMPLE],
+                )
                 for rows in (local, axes[k]):
                     turned = rows[a] * np.cos(angle) + rows[b] * np.sin(angle)
                     rows[b] = rows[b] * np.cos(angle) - rows[a] * np.sin(angle)
@@ -78,8 +83,11 @@ def _along_axes(points, mean, axes):
     local = np.empty((3, len(points)))
     for i in range(len(points)):
         for a in range(3):
-            local[a, i] = ((points[i, 0] - mean[0]) * axes[a, 0] + (points[i, 1] - mean[1]) * axes[a, 1]
-                           + (points[i, 2] - mean[2]) * axes[a, 2])
+            local[a, i] = (
+                (points[i, 0] - mean[0]) * axes[a, 0]
+                + (points[i, 1] - mean[1]) * axes[a, 1]
+                + (points[i, 2] - mean[2]) * axes[a, 2]
+            )
     return local
 
 
@@ -102,7 +110,10 @@ def _span(values):
     last = len(values) - 1
     below = int(_OUTSIDE * last)
     share, above = _OUTSIDE * last - below, min(below + 1, last)
-    lowest, highest = np.full(above + 1, np.inf), np.full(above + 1, -np.inf)  # only the ends need to be in order
+    lowest, highest = (
+        np.full(above + 1, np.inf),
+        np.full(above + 1, -np.inf),
+    )  # only the ends need to be in order
     for value in values:
         if value < lowest[above]:
             place = above
@@ -116,5 +127,7 @@ def _span(values):
                 highest[place] = highest[place - 1]
                 place -= 1
             highest[place] = value
-    return (lowest[below] * (1 - share) + lowest[above] * share,
-            highest[below] * (1 - share) + highest[above] * share)
+    return (
+        lowest[below] * (1 - share) + lowest[above] * share,
+        highest[below] * (1 - share) + highest[above] * share,
+    )

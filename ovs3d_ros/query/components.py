@@ -6,8 +6,16 @@ import numpy as np
 from numba import njit
 
 _BITS = 20  # of a voxel number along an axis
-_NEAR = np.array([sum(1 << voxel for voxel in range(8)
-                      if all(step // 3**a % 3 - 1 in (0, 2 * (voxel >> a & 1) - 1) for a in range(3))) for step in range(27)])
+_NEAR = np.array(
+    [
+        sum(
+            1 << voxel
+            for voxel in range(8)
+            if all(step // 3**a % 3 - 1 in (0, 2 * (voxel >> a & 1) - 1) for a in range(3))
+        )
+        for step in range(27)
+    ]
+)
 """Voxels (a bit each) of a block of 2 x 2 x 2 that touch the neighbouring block at step (x, y, z) - 1 = digits of base 3."""
 
 
@@ -34,7 +42,7 @@ def _joined(points, gap):
     for block in range(len(keys)):
         for step in range(14, 27):  # the half of the neighbours that come later; the others find this one
             if filled[block] & _NEAR[step]:
-                offset = (((step // 9 - 1) << 2 * _BITS) + ((step // 3 % 3 - 1) << _BITS) + step % 3 - 1)
+                offset = ((step // 9 - 1) << 2 * _BITS) + ((step // 3 % 3 - 1) << _BITS) + step % 3 - 1
                 other = table[_slot(table, keys, keys[block] + offset, bits)]
                 if other >= 0 and filled[other] & _NEAR[26 - step]:
                     a, b = _root(parent, block), _root(parent, other)

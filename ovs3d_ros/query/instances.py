@@ -40,8 +40,15 @@ class _Clusters:
     extents: np.ndarray
 
 
-def find_objects(means: np.ndarray, labels: np.ndarray, scores: np.ndarray, views: np.ndarray, prompts: list[str],
-                 config: QueryConfig, max_instances: int) -> tuple[list[SemanticObject], np.ndarray]:
+def find_objects(
+    means: np.ndarray,
+    labels: np.ndarray,
+    scores: np.ndarray,
+    views: np.ndarray,
+    prompts: list[str],
+    config: QueryConfig,
+    max_instances: int,
+) -> tuple[list[SemanticObject], np.ndarray]:
     """Groups labelled Gaussians into instances with oriented boxes: by prompt, best first.
 
     Prompts are worked on side by side, on as many threads as torch has.
@@ -72,15 +79,30 @@ def find_objects(means: np.ndarray, labels: np.ndarray, scores: np.ndarray, view
         instances[found.rows] = np.where(found.number > 0, found.number + len(objects), 0)
         quats = matrix_to_quat(found.axes)
         for k in range(len(found.sizes)):
-            objects.append(SemanticObject(
-                prompt=prompts[p], label=p + 1, instance=len(objects) + 1, score=float(found.scores[k]),
-                center=found.centers[k], quat=quats[k], size=found.extents[k],
-                num_gaussians=int(found.sizes[k]), views=int(found.views[k])))
+            objects.append(
+                SemanticObject(
+                    prompt=prompts[p],
+                    label=p + 1,
+                    instance=len(objects) + 1,
+                    score=float(found.scores[k]),
+                    center=found.centers[k],
+                    quat=quats[k],
+                    size=found.extents[k],
+                    num_gaussians=int(found.sizes[k]),
+                    views=int(found.views[k]),
+                )
+            )
     return objects, instances
 
 
-def _clusters(rows: np.ndarray, points: np.ndarray, scores: np.ndarray, views: np.ndarray, config: QueryConfig,
-              limit: int) -> _Clusters:
+def _clusters(
+    rows: np.ndarray,
+    points: np.ndarray,
+    scores: np.ndarray,
+    views: np.ndarray,
+    config: QueryConfig,
+    limit: int,
+) -> _Clusters:
     """Instances among Gaussians `rows` [M] of one label, at `points` [M, 3]; at most `limit`, 0 = all."""
     component, count = connected_components(points, config.instance_gap)
     order, starts = grouped(component, count)
@@ -88,9 +110,17 @@ def _clusters(rows: np.ndarray, points: np.ndarray, scores: np.ndarray, views: n
     totals = np.add.reduceat(scores[order], starts[:-1], dtype=float)
     seen = np.maximum.reduceat(views[order], starts[:-1])
     ranked = np.argsort(-totals / np.sqrt(sizes), kind="stable")
-    chosen = ranked[sizes[ranked] >= config.min_instance][:limit or None]
+    chosen = ranked[sizes[ranked] >= config.min_instance][: limit or None]
     centers, axes, extents = oriented_boxes(points[order], np.stack([starts[:-1], starts[1:]], 1)[chosen])
     number = np.zeros(count, np.int64)
     number[chosen] = np.arange(1, len(chosen) + 1)
-    return _Clusters(rows, number[component], totals[chosen] / sizes[chosen], sizes[chosen], seen[chosen], centers, axes,
-                     extents)
+    return _Clusters(
+        rows,
+        number[component],
+        totals[chosen] / sizes[chosen],
+        sizes[chosen],
+        seen[chosen],
+        centers,
+        axes,
+        extents,
+    )

@@ -77,5 +77,7 @@ def query_grid(points: np.ndarray, scores: np.ndarray, resolution: float) -> Gri
     columns, rows = (np.floor((high - low) / resolution).astype(int) + 1).tolist()
     x, y = np.floor((points[inside, :2] - low) / resolution).astype(int).T
     cells = np.full((rows, columns), UNKNOWN, np.int8)
-    np.maximum.at(cells, (y.clip(0, rows - 1), x.clip(0, columns - 1)), np.round(100 * scores[inside]).astype(np.int8))
+    np.maximum.at(
+        cells, (y.clip(0, rows - 1), x.clip(0, columns - 1)), np.round(100 * scores[inside]).astype(np.int8)
+    )
     return Grid(low, resolution, cells)

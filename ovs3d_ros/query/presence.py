@@ -63,16 +63,22 @@ def load_calibration(path: str, encoder: str) -> Calibration:
         calibration, fitted_for = Calibration(**document["query"]), document["name"]
         sizes = {len(calibration.presence_weights), len(calibration.general_weights)}
     except OSError as error:
-        raise UserError(f"{where}: cannot read it ({error.strerror}); leave the parameter empty for the encoder's own "
-                        "calibration") from None
+        raise UserError(
+            f"{where}: cannot read it ({error.strerror}); leave the parameter empty for the encoder's own "
+            "calibration"
+        ) from None
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{where}: not a calibration ({error!r}); make one with `ovs3d calibrate`") from None
     if fitted_for != encoder:
-        raise UserError(f"{where}: was fitted for the encoder {fitted_for}, but {encoder} is loaded; make one for it with "
-                        "`ovs3d calibrate`, or leave the parameter empty")
+        raise UserError(
+            f"{where}: was fitted for the encoder {fitted_for}, but {encoder} is loaded; make one for it with "
+            "`ovs3d calibrate`, or leave the parameter empty"
+        )
     if sizes != {_COLUMNS}:
-        raise UserError(f"{where}: weighs {sizes} kinds of evidence, this version has {_COLUMNS}; make it again with "
-                        "`ovs3d calibrate`")
+        raise UserError(
+            f"{where}: weighs {sizes} kinds of evidence, this version has {_COLUMNS}; make it again with "
+            "`ovs3d calibrate`"
+        )
     return calibration
 
 
@@ -100,8 +106,9 @@ class Evidence:
         return np.stack([self.peak, self.cosine, self.margin, self.zscore], axis=1)
 
 
-def presence_evidence(found: Scan, codes: torch.Tensor, weight: torch.Tensor, distractors: torch.Tensor,
-                      competing: torch.Tensor) -> Evidence:
+def presence_evidence(
+    found: Scan, codes: torch.Tensor, weight: torch.Tensor, distractors: torch.Tensor, competing: torch.Tensor
+) -> Evidence:
     """Collects the evidence that each prompt's thing is in the map.
 
     Args:
@@ -131,7 +138,9 @@ def is_general(prompts: list[str], distractors: tuple[str, ...]) -> np.ndarray:
 
 def verdicts(presence: np.ndarray, config: QueryConfig) -> list[str]:
     """One of `VERDICTS` for each probability."""
-    return [VERDICTS[int(p >= min(config.absent, config.presence)) + int(p >= config.presence)] for p in presence]
+    return [
+        VERDICTS[int(p >= min(config.absent, config.presence)) + int(p >= config.presence)] for p in presence
+    ]
 
 
 def presence_probability(evidence: Evidence, general: np.ndarray, calibration: Calibration) -> np.ndarray:

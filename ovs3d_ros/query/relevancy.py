@@ -17,19 +17,21 @@ def check_prompts(prompts: list[str], what: str = "prompt") -> list[str]:
         UserError: none or too many prompts, or an empty or overlong one, or one that is no text.
     """
     if not prompts:
-        raise UserError(f"no {what}: name at least one object, for example \"red mug\"")
+        raise UserError(f'no {what}: name at least one object, for example "red mug"')
     if len(prompts) > MAX_PROMPTS:
         raise UserError(f"{len(prompts)} {what}s: at most {MAX_PROMPTS} per query; split the list")
     stripped = [" ".join(p.split()) for p in prompts]
     for index, prompt in enumerate(stripped):
         if not prompt:
-            raise UserError(f"{what} {index + 1} is empty: name an object, for example \"red mug\"")
+            raise UserError(f'{what} {index + 1} is empty: name an object, for example "red mug"')
         if len(prompt) > MAX_PROMPT_LENGTH:
             raise UserError(f"{what} {index + 1} has {len(prompt)} characters: at most {MAX_PROMPT_LENGTH}")
         try:
             prompt.encode("utf-8")
         except UnicodeEncodeError:
-            raise UserError(f"{what} {index + 1} is not valid UTF-8: set the terminal to UTF-8 and type it again") from None
+            raise UserError(
+                f"{what} {index + 1} is not valid UTF-8: set the terminal to UTF-8 and type it again"
+            ) from None
     return stripped
 
 
@@ -40,8 +42,10 @@ def check_semantics(snapshot: MapSnapshot, encoder: str | None) -> None:
     if encoder is None:
         raise UserError("no text encoder is loaded: create the pipeline with encode=True")
     if snapshot.meta["clip"] != encoder:
-        raise UserError(f"the map was made with the encoder {snapshot.meta['clip']}, but {encoder} is loaded: set "
-                        "clip.model and clip.pretrained to match")
+        raise UserError(
+            f"the map was made with the encoder {snapshot.meta['clip']}, but {encoder} is loaded: set "
+            "clip.model and clip.pretrained to match"
+        )
 
 
 def relevancy(positive: torch.Tensor, negative: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -70,14 +74,21 @@ def assign_labels(scores: torch.Tensor, found: np.ndarray, threshold: float) -> 
     return labels
 
 
-def choose_labels(mode: str, scores: torch.Tensor, ranking: torch.Tensor, found: np.ndarray,
-                  threshold: float) -> torch.Tensor:
+def choose_labels(
+    mode: str, scores: torch.Tensor, ranking: torch.Tensor, found: np.ndarray, threshold: float
+) -> torch.Tensor:
     """Labels [...] in 1..P by the best of ranking [..., P] in mode "argmax", else those of `assign_labels`."""
     return ranking.argmax(-1) + 1 if mode == "argmax" else assign_labels(scores, found, threshold)
 
 
-def restore_taken(labels: torch.Tensor, scores: torch.Tensor, found: np.ndarray, threshold: float,
-                  strongest: torch.Tensor, enough: int) -> torch.Tensor:
+def restore_taken(
+    labels: torch.Tensor,
+    scores: torch.Tensor,
+    found: np.ndarray,
+    threshold: float,
+    strongest: torch.Tensor,
+    enough: int,
+) -> torch.Tensor:
     """Gives found prompts that were left without Gaussians the strongest of their own back.
 
     A Gaussian carries one label, and beside a like thing ("yellow keyboard") a small one ("yellow phone") may lose all
@@ -96,7 +107,9 @@ def restore_taken(labels: torch.Tensor, scores: torch.Tensor, found: np.ndarray,
     for p in np.flatnonzero(found):
         if carried[p + 1] < enough:
             own = strongest[p][scores[strongest[p], p] >= threshold]
-            for owner in labels[own].unique().tolist():  # two words for one thing: the second must not empty the first
+            for owner in (
+                labels[own].unique().tolist()
+            ):  # two words for one thing: the second must not empty the first
                 held, spare = own[labels[own] == owner], int(carried[owner]) - enough
                 labels[held if owner == 0 else held[: max(spare, 0)]] = int(p) + 1
             carried = torch.bincount(labels, minlength=len(found) + 1)
@@ -106,7 +119,9 @@ def restore_taken(labels: torch.Tensor, scores: torch.Tensor, found: np.ndarray,
 def check_box(roi: np.ndarray | None) -> None:
     """Raises UserError unless a region of interest is two corners in metres, or None."""
     if roi is not None and (np.shape(roi) != (2, 3) or not np.isfinite(np.asarray(roi, np.float64)).all()):
-        raise UserError(f"roi: give two corners in metres, [[x, y, z], [x, y, z]], not {np.asarray(roi).tolist()}")
+        raise UserError(
+            f"roi: give two corners in metres, [[x, y, z], [x, y, z]], not {np.asarray(roi).tolist()}"
+        )
 
 
 def inside(means: torch.Tensor, roi: np.ndarray | None) -> torch.Tensor:

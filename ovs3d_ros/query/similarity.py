@@ -44,8 +44,14 @@ class Scan:
     deviation: np.ndarray
 
 
-def scan(codes: torch.Tensor, counts: torch.Tensor, prompts: torch.Tensor, rivals: torch.Tensor, temperature: float,
-         strongest: int) -> Scan:
+def scan(
+    codes: torch.Tensor,
+    counts: torch.Tensor,
+    prompts: torch.Tensor,
+    rivals: torch.Tensor,
+    temperature: float,
+    strongest: int,
+) -> Scan:
     """Scores every Gaussian against prompts.
 
     Args:
@@ -60,40 +66,72 @@ def scan(codes: torch.Tensor, counts: torch.Tensor, prompts: torch.Tensor, rival
     return run(codes, counts, prompts, rivals, temperature, strongest)
 
 
-def scan_tensors(codes: torch.Tensor, counts: torch.Tensor, prompts: torch.Tensor, rivals: torch.Tensor,
-                 temperature: float, strongest: int) -> Scan:
+def scan_tensors(
+    codes: torch.Tensor,
+    counts: torch.Tensor,
+    prompts: torch.Tensor,
+    rivals: torch.Tensor,
+    temperature: float,
+    strongest: int,
+) -> Scan:
     """`scan` on any device, one operation after the other."""
     # One row per text: all that follows runs along rows, several times as fast as across them with a million Gaussians.
     cosines = torch.cat([prompts, rivals], dim=1).T.contiguous() @ codes.T  # [P + M, N]
-    positive, negative = cosines[: prompts.shape[1]], cosines[prompts.shape[1]:]
+    positive, negative = cosines[: prompts.shape[1]], cosines[prompts.shape[1] :]
     known = counts & (codes[:, -1] != 0)
     scores = relevancy(positive.T, negative.T, temperature).mul_(known[:, None])
     count = int(known.sum())
     best = torch.where(known, positive, -torch.inf).topk(min(count, strongest))
     counted = torch.where(known, positive, 0.0)
     sums, squares = counted.sum(1).double(), counted.square().sum(1).double()
-    return Scan(known, scores, best.indices.cpu().numpy(), best.values.double().cpu().numpy(),
-                *_moments(sums.cpu().numpy(), squares.cpu().numpy(), count))
+    return Scan(
+        known,
+        scores,
+        best.indices.cpu().numpy(),
+        best.values.double().cpu().numpy(),
+        *_moments(sums.cpu().numpy(), squares.cpu().numpy(), count),
+    )
 
 
-def scan_blocks(codes: torch.Tensor, counts: torch.Tensor, prompts: torch.Tensor, rivals: torch.Tensor,
-                temperature: float, strongest: int) -> Scan:
+def scan_blocks(
+    codes: torch.Tensor,
+    counts: torch.Tensor,
+    prompts: torch.Tensor,
+    rivals: torch.Tensor,
+    temperature: float,
+    strongest: int,
+) -> Scan:
     """`scan` on the CPU, block by block, on as many threads as torch has and the map is worth."""
     count, threads = prompts.shape[1], max(1, min(torch.get_num_threads(), len(codes) // _SHARE))
     known, scores = counts.clone(), torch.empty(count, len(codes))
     bounds = np.linspace(0, len(codes), threads + 1).astype(np.int64)
-    arrays = np.ascontiguousarray(codes.numpy()), known.numpy(), _groups(torch.cat([prompts, rivals], dim=1).numpy())
+    arrays = (
+        np.ascontiguousarray(codes.numpy()),
+        known.numpy(),
+        _groups(torch.cat([prompts, rivals], dim=1).numpy()),
+    )
     sizes = np.float32(temperature), count + rivals.shape[1]
     with ThreadPoolExecutor(threads) as pool:
-        parts = list(pool.map(lambda start, stop: _scan(*arrays, *sizes, start, stop, strongest, scores.numpy()),
-                              bounds[:-1], bounds[1:]))
-    values, rows, sums, squares = map(np.concatenate, zip(*((v[None], r[None], s, q) for v, r, s, q in parts)))
+        parts = list(
+            pool.map(
+                lambda start, stop: _scan(*arrays, *sizes, start, stop, strongest, scores.numpy()),
+                bounds[:-1],
+                bounds[1:],
+            )
+        )
+    values, rows, sums, squares = map(
+        np.concatenate, zip(*((v[None], r[None], s, q) for v, r, s, q in parts))
+    )
     total = int(known.sum())
     values, rows = (np.moveaxis(a, 0, 1).reshape(count, -1) for a in (values, rows))  # [P, threads K]
     order = np.lexsort((rows, -values))[:, : min(total, strongest)]
-    return Scan(known, scores.sigmoid_().T, np.take_along_axis(rows, order, 1),
-                np.take_along_axis(values, order, 1).astype(float),
-                *_moments(sums.reshape(threads, count).sum(0), squares.reshape(threads, count).sum(0), total))
+    return Scan(
+        known,
+        scores.sigmoid_().T,
+        np.take_along_axis(rows, order, 1),
+        np.take_along_axis(values, order, 1).astype(float),
+        *_moments(sums.reshape(threads, count).sum(0), squares.reshape(threads, count).sum(0), total),
+    )
 
 
 def _groups(texts: np.ndarray) -> np.ndarray:
@@ -114,7 +152,10 @@ def _scan(codes, known, texts, temperature, count, start, stop, strongest, logit
     then rivals. Returns the best cosines and their rows [P, K], sums and sums of squares [P]."""
     prompts = len(logits)
     rival, counted = np.empty((2, _BLOCK), np.float32)
-    products, cosines = np.zeros((_BLOCK, len(_TEXTS)), np.float32), np.empty((len(texts) * len(_TEXTS), _BLOCK), np.float32)
+    products, cosines = (
+        np.zeros((_BLOCK, len(_TEXTS)), np.float32),
+        np.empty((len(texts) * len(_TEXTS), _BLOCK), np.float32),
+    )
     best, rows = np.full((prompts, strongest), _UNKNOWN), np.zeros((prompts, strongest), np.int64)
     weakest = np.zeros(prompts, np.int64)  # place of the smallest in `best`
     sums, squares = np.zeros(prompts), np.zeros(prompts)
@@ -123,7 +164,7 @@ def _scan(codes, known, texts, temperature, count, start, stop, strongest, logit
         _cosines(codes, first, size, texts, products, cosines)
         _rivals(codes, known, first, size, cosines[prompts:count], rival, counted)
         for p in range(prompts):
-            row, out, least = cosines[p], logits[p, first:first + size], best[p, weakest[p]]
+            row, out, least = cosines[p], logits[p, first : first + size], best[p, weakest[p]]
             for j in range(size):
                 out[j] = temperature * (row[j] - rival[j])
             total, square, better = np.float32(0), np.float32(0), 0

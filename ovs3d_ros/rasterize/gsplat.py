@@ -38,9 +38,13 @@ class GsplatRasterizer:
                 "the gsplat rasterizer needs an NVIDIA GPU that torch can use, and there is none: "
                 "choose the rasterizer 'cpu'"
             )
-        log.info("loading gsplat's kernels; the first start on a machine compiles them, which takes some minutes")
+        log.info(
+            "loading gsplat's kernels; the first start on a machine compiles them, which takes some minutes"
+        )
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # it reports there what it compiles; ours is for answers
+            with contextlib.redirect_stdout(
+                sys.stderr
+            ):  # it reports there what it compiles; ours is for answers
                 import gsplat
                 from gsplat.cuda._backend import _C
         except ImportError as error:
@@ -74,7 +78,15 @@ class GsplatRasterizer:
         if not means.is_cuda:
             raise UserError(f"the gsplat rasterizer got tensors on {means.device}: move them to the GPU")
         if not len(means):
-            inputs = (means, quats, scales, opacities, colors, viewmats.to(means), *(() if sh is None else (sh,)))
+            inputs = (
+                means,
+                quats,
+                scales,
+                opacities,
+                colors,
+                viewmats.to(means),
+                *(() if sh is None else (sh,)),
+            )
             depth = colors.shape[1] + (0 if sh is None else sh.shape[2])
             return _nothing(inputs, (len(viewmats), height, width, depth))
         if sh is not None:  # [C, N, D]: gsplat's own harmonics cannot stand beside other channels

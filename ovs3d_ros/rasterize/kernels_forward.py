@@ -186,7 +186,9 @@ def _store_tile(window, scratch, buffer, first_channel, depth, image, transmitta
         for i in range(columns):
             transmittance[top + r, left + i] = scratch[TRANSMITTANCE + np.uintp(r * TILE + i)]
             for c in range(stored):
-                image[top + r, left + i, first_channel + c] = buffer[(r * TILE + i) * per_pixel + c * per_channel]
+                image[top + r, left + i, first_channel + c] = buffer[
+                    (r * TILE + i) * per_pixel + c * per_channel
+                ]
 
 
 @njit(**KERNEL)
@@ -235,7 +237,9 @@ def _load_targets(window, targets, pixel_weights, first_channel, depth, scratch,
         for i in range(columns):
             scratch[PIXEL_WEIGHT + np.uintp(r * TILE + i)] = pixel_weights[top + r, left + i]
             for c in range(loaded):
-                buffer[(r * TILE + i) * per_pixel + c * per_channel] = targets[top + r, left + i, first_channel + c]
+                buffer[(r * TILE + i) * per_pixel + c * per_channel] = targets[
+                    top + r, left + i, first_channel + c
+                ]
 
 
 @njit(**HELPER)

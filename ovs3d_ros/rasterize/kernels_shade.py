@@ -63,7 +63,9 @@ def _basis_backward(x, y, z, count, v):
         v_x += -6.0 * e * xy * v[9] + f * y * z * v[10] + 2.0 * g * xy * v[11] - 6.0 * h * x * z * v[12]
         v_x += g * (3.0 * xx + yy - 4.0 * zz) * v[13] + 2.0 * k * x * z * v[14] + 3.0 * e * (yy - xx) * v[15]
         v_y += 3.0 * e * (yy - xx) * v[9] + f * x * z * v[10] + g * (xx + 3.0 * yy - 4.0 * zz) * v[11]
-        v_y += -6.0 * h * y * z * v[12] + 2.0 * g * xy * v[13] - 2.0 * k * y * z * v[14] + 6.0 * e * xy * v[15]
+        v_y += (
+            -6.0 * h * y * z * v[12] + 2.0 * g * xy * v[13] - 2.0 * k * y * z * v[14] + 6.0 * e * xy * v[15]
+        )
         v_z += f * xy * v[10] - 8.0 * g * z * (y * v[11] + x * v[13]) + k * (xx - yy) * v[14]
         v_z += h * (6.0 * zz - 3.0 * xx - 3.0 * yy) * v[12]
     return v_x, v_y, v_z

@@ -36,7 +36,9 @@ def _splat(builder, value):
     """A vector of one value."""
     undefined = ir.Constant(_VECTOR, ir.Undefined)
     one = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), [0] * WIDTH))
+    return builder.shuffle_vector(
+        one, undefined, ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), [0] * WIDTH)
+    )
 
 
 @intrinsic
@@ -68,12 +70,18 @@ def set_products(typing_context, target, target_index, factors, factor_index, so
     def generate(context, builder, signature, arguments):
         target_, i, factors_, j, source_, count_, _, _ = arguments
         target_type, factors_type, source_type = signature.args[0], signature.args[2], signature.args[4]
-        sums = [[cgutils.alloca_once_value(builder, ir.Constant(_VECTOR, [0.0] * WIDTH)) for _ in blocks] for _ in rows]
+        sums = [
+            [cgutils.alloca_once_value(builder, ir.Constant(_VECTOR, [0.0] * WIDTH)) for _ in blocks]
+            for _ in rows
+        ]
         data = context.make_array(factors_type)(context, builder, factors_).data
         starts = [builder.add(j, builder.mul(count_, ir.Constant(count_.type, r))) for r in range(len(rows))]
         with cgutils.for_range(builder, count_) as loop:
             row = builder.mul(loop.index, ir.Constant(loop.index.type, len(lanes)))
-            values = [builder.load(_pointer(context, builder, source_type, source_, row, offset), align=4) for offset in blocks]
+            values = [
+                builder.load(_pointer(context, builder, source_type, source_, row, offset), align=4)
+                for offset in blocks
+            ]
             for start, totals in zip(starts, sums):
                 factor = _splat(builder, builder.load(builder.gep(data, [builder.add(start, loop.index)])))
                 for total, value in zip(totals, values):

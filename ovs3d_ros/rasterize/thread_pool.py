@@ -114,6 +114,7 @@ def in_turn(*calls: tuple[Any, ...]) -> Callable[[int, int], None]:
 
     To wake a thread takes as long as the lightest kernels. No kernel may need what another thread leaves in it.
     """
+
     def all_calls(thread: int, size: int) -> None:
         for kernel, *arguments in calls:
             kernel(thread, size, *arguments)

@@ -163,8 +163,14 @@ def to_detections(objects: list[SemanticObject], header: Header) -> Any:
         pose, size = to_box(item.center, item.quat, item.size)
         hypothesis = vision.ObjectHypothesis(class_id=item.prompt, score=float(item.score))
         result = vision.ObjectHypothesisWithPose(hypothesis=hypothesis, pose=PoseWithCovariance(pose=pose))
-        detections.append(vision.Detection3D(
-            header=header, id=str(item.instance), results=[result], bbox=vision.BoundingBox3D(center=pose, size=size)))
+        detections.append(
+            vision.Detection3D(
+                header=header,
+                id=str(item.instance),
+                results=[result],
+                bbox=vision.BoundingBox3D(center=pose, size=size),
+            )
+        )
     return vision.Detection3DArray(header=header, detections=detections)
 
 
@@ -264,10 +270,14 @@ def to_markers(objects: list[SemanticObject], colors: np.ndarray, header: Header
     for item in objects:
         pose, size = to_box(item.center, item.quat, item.size)
         red, green, blue = (float(v) / 255 for v in colors[item.label])
-        box = Marker(header=header, ns="boxes", id=item.instance, type=Marker.CUBE, action=Marker.ADD, pose=pose)
+        box = Marker(
+            header=header, ns="boxes", id=item.instance, type=Marker.CUBE, action=Marker.ADD, pose=pose
+        )
         box.scale = Vector3(**{axis: max(getattr(size, axis), MIN_MARKER) for axis in "xyz"})
         box.color = ColorRGBA(r=red, g=green, b=blue, a=0.35)
-        text = Marker(header=header, ns="labels", id=item.instance, type=Marker.TEXT_VIEW_FACING, action=Marker.ADD)
+        text = Marker(
+            header=header, ns="labels", id=item.instance, type=Marker.TEXT_VIEW_FACING, action=Marker.ADD
+        )
         top = float(item.center[2] + np.linalg.norm(item.size) / 2)
         text.pose.position = Point(x=pose.position.x, y=pose.position.y, z=top)
         text.scale.z, text.color = TEXT_HEIGHT, ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0)

@@ -163,8 +163,14 @@ def run(client: DemoClient, request: Request, out: Path) -> None:
     answers = []
     for prompt in request.prompts:
         response, latency_ms = client.ask([prompt])
-        answers.append(dict(prompt=prompt, found=bool(response.found[0]), presence=float(response.presence[0]),
-                            latency_ms=latency_ms))
+        answers.append(
+            dict(
+                prompt=prompt,
+                found=bool(response.found[0]),
+                presence=float(response.presence[0]),
+                latency_ms=latency_ms,
+            )
+        )
     found = [answer["prompt"] for answer in answers if answer["found"]]
     if found:
         client.latest.clear()

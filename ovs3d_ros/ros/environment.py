@@ -67,11 +67,13 @@ def child_environment(domain_id: int, base: dict[str, str] | None = None) -> dic
     if environment.pop(BOOTSTRAP_MARK, None):  # the library path is the wheels' too, then
         environment.pop("LD_LIBRARY_PATH", None)
     old = environment.get("ROS_DISTRO") in FASTRTPS_DISTROS
-    environment.update({
-        "ROS_DOMAIN_ID": str(domain_id),
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": "SYSTEM_DEFAULT",
-        f"{'FASTRTPS' if old else 'FASTDDS'}_DEFAULT_PROFILES_FILE": str(find_config("fastdds_shm.xml")),
-        "PYTHONUNBUFFERED": "1",
-    })
+    environment.update(
+        {
+            "ROS_DOMAIN_ID": str(domain_id),
+            "ROS_AUTOMATIC_DISCOVERY_RANGE": "SYSTEM_DEFAULT",
+            f"{'FASTRTPS' if old else 'FASTDDS'}_DEFAULT_PROFILES_FILE": str(find_config("fastdds_shm.xml")),
+            "PYTHONUNBUFFERED": "1",
+        }
+    )
     environment.setdefault("HOME", str(Path.cwd()))  # rclpy refuses to log without one
     return environment

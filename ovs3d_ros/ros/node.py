@@ -137,7 +137,9 @@ class MappingNode(LifecycleNode):
 
     def _activate(self) -> None:
         if self.mapping.closed:
-            raise UserError("nothing is mapped before the last map could be saved; mend that and clean up again")
+            raise UserError(
+                "nothing is mapped before the last map could be saved; mend that and clean up again"
+            )
         with self._inputs.collecting():
             try:
                 inputs = Inputs(self, self.config, self.mapping.take, self.mapping.loop_closure.take)

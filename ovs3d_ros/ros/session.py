@@ -129,7 +129,9 @@ class Mapping:
                 path = target if target is self._target else folder.target(target, MAP_SUFFIX, overwrite=True)
                 self.pipeline.save(path)
             except Exception as error:  # noqa: BLE001 - whatever broke the mapping may break this too: said and done
-                failures.append(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
+                failures.append(
+                    str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+                )
                 self._log.error(f"the map could not be saved: {failures[-1]}")
             else:
                 self._log.info(f"map written to {path}")
@@ -139,7 +141,9 @@ class Mapping:
     def _end_thread(self) -> None:
         """Waits as long as it takes: in the middle of a frame the map is not fit to be saved."""
         while not self.worker.stop(STOP_NOTICE):
-            self._log.warning("the map is saved once the mapping thread has ended what it is at; waiting for it")
+            self._log.warning(
+                "the map is saved once the mapping thread has ended what it is at; waiting for it"
+            )
 
 
 def exit_target(config: Config) -> Path | None:

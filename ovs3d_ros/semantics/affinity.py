@@ -55,8 +55,11 @@ def affinities(means: torch.Tensor, colors: torch.Tensor, config: RefineConfig) 
     rows = torch.arange(count)[:, None].expand(-1, k)[known]
     columns, values = index[known], weight[known]
     pairs = torch.stack([torch.cat([rows, columns]), torch.cat([columns, rows])])
-    return torch.sparse_coo_tensor(pairs, torch.cat([values, values]), (count, count),
-                                   check_invariants=False).coalesce().to(device)
+    return (
+        torch.sparse_coo_tensor(pairs, torch.cat([values, values]), (count, count), check_invariants=False)
+        .coalesce()
+        .to(device)
+    )
 
 
 def _normals(means: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

@@ -28,8 +28,12 @@ def distribution(cosines: torch.Tensor, temperature: float) -> torch.Tensor:
     return (cosines / temperature).softmax(-1)
 
 
-def make_field(names: list[str], config: RefineConfig, encode_text: Callable[[list[str]], torch.Tensor],
-               snapshot: MapSnapshot) -> RefinedField:
+def make_field(
+    names: list[str],
+    config: RefineConfig,
+    encode_text: Callable[[list[str]], torch.Tensor],
+    snapshot: MapSnapshot,
+) -> RefinedField:
     """The field of a map before refinement: the distributions of the lifted cosines.
 
     Args:
@@ -60,8 +64,9 @@ def completed(field: RefinedField, codes: torch.Tensor, codec: FeatureCodec) -> 
     return replace(field, probabilities=torch.where(new[:, None], lifted, field.probabilities))
 
 
-def vocabulary_indices(field: RefinedField | None, prompts: list[str], negatives: list[str] | None,
-                       mode: str) -> np.ndarray:
+def vocabulary_indices(
+    field: RefinedField | None, prompts: list[str], negatives: list[str] | None, mode: str
+) -> np.ndarray:
     """Index [P] of each prompt in the field's names; -1 where the lifted codes answer.
 
     Refined names compete among themselves and with the field's background, so a user's own negatives take the lifted
@@ -72,8 +77,13 @@ def vocabulary_indices(field: RefinedField | None, prompts: list[str], negatives
     return np.full_like(columns, -1) if mode == "argmax" and (columns < 0).any() else columns
 
 
-def refined_answer(probabilities: torch.Tensor, columns: np.ndarray, cosines: torch.Tensor, scores: torch.Tensor,
-                   threshold: float) -> tuple[torch.Tensor, torch.Tensor]:
+def refined_answer(
+    probabilities: torch.Tensor,
+    columns: np.ndarray,
+    cosines: torch.Tensor,
+    scores: torch.Tensor,
+    threshold: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Puts refined names over the lifted answer.
 
     Args:
@@ -104,10 +114,19 @@ def refined_answer(probabilities: torch.Tensor, columns: np.ndarray, cosines: to
 
 
 @torch.no_grad()
-def render_channels(gaussians: dict[str, torch.Tensor], channels: torch.Tensor, camera: Camera, camtoworld: np.ndarray,
-                    rasterizer: Rasterizer) -> tuple[torch.Tensor, torch.Tensor]:
+def render_channels(
+    gaussians: dict[str, torch.Tensor],
+    channels: torch.Tensor,
+    camera: Camera,
+    camtoworld: np.ndarray,
+    rasterizer: Rasterizer,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Blended channels [H, W, C] of activated Gaussians' [N, C], and alpha [H, W, 1], without gradients."""
     out, alphas, _ = rasterizer(
-        *(gaussians[name] for name in ("means", "quats", "scales", "opacities")), channels.contiguous(),
-        *camera_tensors(camera, camtoworld, channels.device), camera.width, camera.height)
+        *(gaussians[name] for name in ("means", "quats", "scales", "opacities")),
+        channels.contiguous(),
+        *camera_tensors(camera, camtoworld, channels.device),
+        camera.width,
+        camera.height,
+    )
     return out[0], alphas[0]

@@ -37,9 +37,12 @@ def pixel_codes(table: CropTable, codec: FeatureCodec, width: int, height: int) 
         maps = z.T.reshape(1, -1, rows, columns)
         dense = F.interpolate(maps, size=(height, width), mode="bilinear", align_corners=False)
         return codec.normalize(dense.permute(0, 2, 3, 1))
-    return torch.stack([
-        codec.normalize(_box_means(boxes[scales == s], z[scales == s], width, height))
-        for s in range(table.num_scales)])
+    return torch.stack(
+        [
+            codec.normalize(_box_means(boxes[scales == s], z[scales == s], width, height))
+            for s in range(table.num_scales)
+        ]
+    )
 
 
 def _box_means(boxes: torch.Tensor, values: torch.Tensor, width: int, height: int) -> torch.Tensor:
@@ -81,8 +84,10 @@ def check_levels(table: CropTable, gaussians: Gaussians) -> None:
     """Raises UserError unless features of as many levels as these were lifted before."""
     held = gaussians.stats.get("numerators")
     if held is not None and held.shape[1] != table.num_scales:
-        raise UserError(f"images have features of {table.num_scales} levels here, and those of the map {held.shape[1]}: "
-                        "set clip.mode and its crops as where the map was made, or begin a new map")
+        raise UserError(
+            f"images have features of {table.num_scales} levels here, and those of the map {held.shape[1]}: "
+            "set clip.mode and its crops as where the map was made, or begin a new map"
+        )
 
 
 EVIDENCE = ("numerators", "weight", "max_weight", "views")
@@ -113,7 +118,9 @@ class Lifter:
             self._clear(gaussians, keyframe.crops.num_scales, self.codec, prefix="")
         self._accumulate(keyframe, gaussians, rasterizer, self.codec, prefix="")
 
-    def relift(self, keyframes: list[Keyframe], gaussians: Gaussians, rasterizer: Rasterizer) -> Iterator[None]:
+    def relift(
+        self, keyframes: list[Keyframe], gaussians: Gaussians, rasterizer: Rasterizer
+    ) -> Iterator[None]:
         """Lifts keyframes anew, into the Gaussians as they are by now, with a codec fitted on all that was seen.
 
         Yields after each keyframe. Queries keep the old evidence until the last one is in. Gaussians may come and go in
@@ -128,23 +135,38 @@ class Lifter:
         for name in EVIDENCE:
             gaussians.stats[name] = gaussians.stats.pop(FRESH + name)
 
-    def _accumulate(self, keyframe: Keyframe, gaussians: Gaussians, rasterizer: Rasterizer, codec: FeatureCodec,
-                    prefix: str) -> None:
+    def _accumulate(
+        self,
+        keyframe: Keyframe,
+        gaussians: Gaussians,
+        rasterizer: Rasterizer,
+        codec: FeatureCodec,
+        prefix: str,
+    ) -> None:
         camera = keyframe.camera.fitted(self.config.image_size)
         codes = pixel_codes(keyframe.crops, codec, camera.width, camera.height)  # [S, H, W, C]
         targets = codes.permute(1, 2, 0, 3).flatten(2)[None].to(gaussians.device)
         with torch.no_grad():
             g = gaussians.activated()
             numerator, weight, peak = rasterizer.lift(
-                g["means"], g["quats"], g["scales"], g["opacities"], targets.contiguous(),
-                *camera_tensors(camera, keyframe.camtoworld, gaussians.device), camera.width, camera.height)
+                g["means"],
+                g["quats"],
+                g["scales"],
+                g["opacities"],
+                targets.contiguous(),
+                *camera_tensors(camera, keyframe.camtoworld, gaussians.device),
+                camera.width,
+                camera.height,
+            )
         seen = weight > 1e-3
         decay = 1 - (1 - self.config.decay) * seen.float()
         old = {name: gaussians.stats[prefix + name] for name in EVIDENCE}
         new = dict(
             numerators=old["numerators"] * decay[:, None, None] + numerator.view_as(old["numerators"]),
-            weight=old["weight"] * decay + weight, max_weight=torch.maximum(old["max_weight"], peak),
-            views=old["views"] + seen)
+            weight=old["weight"] * decay + weight,
+            max_weight=torch.maximum(old["max_weight"], peak),
+            views=old["views"] + seen,
+        )
         gaussians.stats.update({prefix + name: value for name, value in new.items()})
 
     def _clear(self, gaussians: Gaussians, scales: int, codec: FeatureCodec, prefix: str) -> None:

@@ -56,15 +56,20 @@ def _search(points, cells, order, occupied, starts, size, result):
                 for y in range(-ring, ring + 1):
                     edge = abs(x) == ring or abs(y) == ring
                     for z in range(-ring, ring + 1, 1 if edge or ring == 0 else 2 * ring):
-                        key = (((cells[i, 0] + x) << 2 * _BITS) + ((cells[i, 1] + y) << _BITS) + cells[i, 2] + z)
+                        key = (
+                            ((cells[i, 0] + x) << 2 * _BITS) + ((cells[i, 1] + y) << _BITS) + cells[i, 2] + z
+                        )
                         row = np.searchsorted(occupied, key)
                         if row == len(occupied) or occupied[row] != key:
                             continue
                         for position in range(starts[row], starts[row + 1]):
                             j = order[position]
                             if j != i:
-                                distance = ((points[i, 0] - points[j, 0]) ** 2 + (points[i, 1] - points[j, 1]) ** 2
-                                            + (points[i, 2] - points[j, 2]) ** 2)
+                                distance = (
+                                    (points[i, 0] - points[j, 0]) ** 2
+                                    + (points[i, 1] - points[j, 1]) ** 2
+                                    + (points[i, 2] - points[j, 2]) ** 2
+                                )
                                 found = _insert(distance, j, found, distances, result[i])
 
 

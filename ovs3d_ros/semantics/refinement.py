@@ -34,12 +34,21 @@ from ovs3d_ros.semantics.refinement_check import check_views, objective, spread
 from ovs3d_ros.types import Frame, MapSnapshot, RefinedField, RefineStep
 
 _LEAST_WEIGHT = 0.5  # pixels: what was lost to blur is known where this much was lifted
-_REFINED, _ROW = "refined", "refined_row"  # statistics: refined distributions; 1 + row when a refinement began
+_REFINED, _ROW = (
+    "refined",
+    "refined_row",
+)  # statistics: refined distributions; 1 + row when a refinement began
 
 
-def refine_names(names: list[str], snapshot: MapSnapshot, rasterizer: Rasterizer, config: RefineConfig,
-                 encode_text: Callable[[list[str]], torch.Tensor], frames: Sequence[Frame] = (),
-                 encoders: tuple[ImageTextEncoder, PatchEncoder | None] | None = None) -> Iterator[RefineStep]:
+def refine_names(
+    names: list[str],
+    snapshot: MapSnapshot,
+    rasterizer: Rasterizer,
+    config: RefineConfig,
+    encode_text: Callable[[list[str]], torch.Tensor],
+    frames: Sequence[Frame] = (),
+    encoders: tuple[ImageTextEncoder, PatchEncoder | None] | None = None,
+) -> Iterator[RefineStep]:
     """Refines a map for names and checks the result; yields its progress.
 
     Args:
@@ -61,20 +70,25 @@ def refine_names(names: list[str], snapshot: MapSnapshot, rasterizer: Rasterizer
     refined = yield from refine_field(field, snapshot, rasterizer, config)
     changed = f"{refined.summary['labels_changed']:.0%} of the Gaussians changed their label"
     if not frames:
-        yield RefineStep("done", 1, 1, f"{changed}; not checked, for no images were given", True, refined.summary)
+        yield RefineStep(
+            "done", 1, 1, f"{changed}; not checked, for no images were given", True, refined.summary
+        )
         return refined
     views = yield from check_views(frames, field, snapshot.codec, encoders, config)
     before, after = (objective(f, snapshot.gaussians, views, rasterizer, config) for f in (field, refined))
     better = after["objective"] < before["objective"]
-    said = f"on {len(views)} views the objective went from {before['objective']:.4f} to {after['objective']:.4f}"
+    said = (
+        f"on {len(views)} views the objective went from {before['objective']:.4f} to {after['objective']:.4f}"
+    )
     summary = refined.summary | dict(before=before, after=after, checked=len(views))
     message = f"{said}; {changed}" if better else f"{said}, no better: nothing was changed"
     yield RefineStep("done", 1, 1, message, better, summary)
     return replace(refined, summary=summary) if better else None
 
 
-def refine_field(field: RefinedField, snapshot: MapSnapshot, rasterizer: Rasterizer,
-                 config: RefineConfig) -> Iterator[RefineStep]:
+def refine_field(
+    field: RefinedField, snapshot: MapSnapshot, rasterizer: Rasterizer, config: RefineConfig
+) -> Iterator[RefineStep]:
     """Refines a field; yields its progress and returns (as a generator does) the refined field, not checked yet.
 
     Args:
@@ -90,10 +104,14 @@ def refine_field(field: RefinedField, snapshot: MapSnapshot, rasterizer: Rasteri
     for turn in range(config.sharpen_steps):
         lost, weight = torch.zeros_like(cosines), cosines.new_zeros(len(cosines))
         for done, index in enumerate(chosen, start=turn * len(chosen) + 1):
-            for sum_, part in zip((lost, weight), _lost_to_blur(cosines, snapshot, index, rasterizer, config)):
+            for sum_, part in zip(
+                (lost, weight), _lost_to_blur(cosines, snapshot, index, rasterizer, config)
+            ):
                 sum_ += part
             yield RefineStep("sharpening", done, total)
-        cosines = cosines + lost / weight.clamp_min(_LEAST_WEIGHT)[:, None] * (weight > _LEAST_WEIGHT)[:, None]
+        cosines = (
+            cosines + lost / weight.clamp_min(_LEAST_WEIGHT)[:, None] * (weight > _LEAST_WEIGHT)[:, None]
+        )
     yield RefineStep("aligning", 0, 1)
     prior = distribution(cosines, field.temperature)
     if config.strength > 0:
@@ -104,8 +122,9 @@ def refine_field(field: RefinedField, snapshot: MapSnapshot, rasterizer: Rasteri
     return replace(field, probabilities=prior, summary=dict(labels_changed=changed, views=len(chosen)))
 
 
-def _lost_to_blur(cosines: torch.Tensor, snapshot: MapSnapshot, index: int, rasterizer: Rasterizer,
-                  config: RefineConfig) -> tuple[torch.Tensor, torch.Tensor]:
+def _lost_to_blur(
+    cosines: torch.Tensor, snapshot: MapSnapshot, index: int, rasterizer: Rasterizer, config: RefineConfig
+) -> tuple[torch.Tensor, torch.Tensor]:
     """What a blur takes from the rendered cosines of keyframe `index`, lifted: sums [N, V] and their weights [N]."""
     g, camera = snapshot.gaussians, snapshot.cameras[index].fitted(config.image_size)
     geometry = [g[name] for name in ("means", "quats", "scales", "opacities")]
@@ -136,8 +155,14 @@ class Refinement:
         field: names, background and texts of the field; None before the first refinement.
     """
 
-    def __init__(self, config: Config, rasterizer: Rasterizer, clip: ImageTextEncoder | None,
-                 encode_text: Callable[[list[str]], torch.Tensor], device: str) -> None:
+    def __init__(
+        self,
+        config: Config,
+        rasterizer: Rasterizer,
+        clip: ImageTextEncoder | None,
+        encode_text: Callable[[list[str]], torch.Tensor],
+        device: str,
+    ) -> None:
         self.field: RefinedField | None = None
         self._config, self._rasterizer, self._device = config, rasterizer, device
         self._clip, self._encode_text = clip, encode_text
@@ -148,28 +173,43 @@ class Refinement:
         if self._dino is None:
             self._dino = make_dino(self._config.dino, self._device)
 
-    def run(self, names: list[str], snapshot: MapSnapshot, gaussians: Gaussians,
-            frames: Sequence[Frame]) -> Iterator[RefineStep]:
+    def run(
+        self, names: list[str], snapshot: MapSnapshot, gaussians: Gaussians, frames: Sequence[Frame]
+    ) -> Iterator[RefineStep]:
         """Refines as `refine_names` does; returns the field for the Gaussians there are at the end, or None."""
         if frames:
             self.prepare()
         gaussians.stats[_ROW] = torch.arange(1, len(gaussians) + 1, device=gaussians.device)
         try:
-            refined = yield from refine_names(list(dict.fromkeys(names)), snapshot, self._rasterizer, self._config.refine,
-                                              self._encode_text, frames, (self._clip, self._dino))
+            refined = yield from refine_names(
+                list(dict.fromkeys(names)),
+                snapshot,
+                self._rasterizer,
+                self._config.refine,
+                self._encode_text,
+                frames,
+                (self._clip, self._dino),
+            )
         finally:
             rows = gaussians.stats.pop(_ROW)
         if refined is None:
             return None
-        return replace(refined, probabilities=F.pad(refined.probabilities, (0, 0, 1, 0))[rows])  # newer rows: zeros
+        return replace(
+            refined, probabilities=F.pad(refined.probabilities, (0, 0, 1, 0))[rows]
+        )  # newer rows: zeros
 
     def now(self, prompts: list[str], snapshot: MapSnapshot) -> RefinedField:
         """The snapshot's refined field, or one made for these prompts beside the names of that."""
         held = snapshot.refined.names if snapshot.refined is not None else ()
         if set(prompts) <= set(held):
             return snapshot.refined
-        steps = refine_names(list(dict.fromkeys([*prompts, *held])), snapshot, self._rasterizer, self._config.refine,
-                             self._encode_text)
+        steps = refine_names(
+            list(dict.fromkeys([*prompts, *held])),
+            snapshot,
+            self._rasterizer,
+            self._config.refine,
+            self._encode_text,
+        )
         while True:
             try:
                 next(steps)
@@ -179,9 +219,13 @@ class Refinement:
     def install(self, field: RefinedField, gaussians: Gaussians) -> None:
         """Makes a field that of the map."""
         gaussians.stats[_REFINED] = field.probabilities.to(gaussians.device)
-        self.field = replace(field, texts=field.texts.to(gaussians.device), probabilities=field.probabilities[:0])
+        self.field = replace(
+            field, texts=field.texts.to(gaussians.device), probabilities=field.probabilities[:0]
+        )
 
-    def held(self, gaussians: Gaussians, codes: torch.Tensor, codec: FeatureCodec | None) -> RefinedField | None:
+    def held(
+        self, gaussians: Gaussians, codes: torch.Tensor, codec: FeatureCodec | None
+    ) -> RefinedField | None:
         """The field as it is now, for a snapshot of fused codes [N, d + 1]."""
         if self.field is None or codec is None:
             return None

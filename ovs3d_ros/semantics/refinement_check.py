@@ -35,8 +35,13 @@ class CheckView:
     grid: tuple[int, int]
 
 
-def check_views(frames: Sequence[Frame], field: RefinedField, codec: FeatureCodec,
-                encoders: tuple[ImageTextEncoder, PatchEncoder], config: RefineConfig) -> Iterator[RefineStep]:
+def check_views(
+    frames: Sequence[Frame],
+    field: RefinedField,
+    codec: FeatureCodec,
+    encoders: tuple[ImageTextEncoder, PatchEncoder],
+    config: RefineConfig,
+) -> Iterator[RefineStep]:
     """Encodes frames for the check; yields after each and returns (as a generator does) the views.
 
     Args:
@@ -50,21 +55,37 @@ def check_views(frames: Sequence[Frame], field: RefinedField, codec: FeatureCode
     views, device = [], field.texts.device
     for done, frame in enumerate(frames, start=1):
         camera = frame.camera.fitted(config.image_size)
-        codes = codec.normalize(pixel_codes(encode_frame(clip, frame), codec, camera.width, camera.height).sum(0))
+        codes = codec.normalize(
+            pixel_codes(encode_frame(clip, frame), codec, camera.width, camera.height).sum(0)
+        )
         target = codes @ codec.directions(field.texts) / field.temperature
         tokens = dino.encode_image(frame.image).to(device)
-        views.append(CheckView(camera, frame.camtoworld, target.log_softmax(-1),
-                               F.normalize(tokens.flatten(0, 1), dim=-1), tuple(tokens.shape[:2])))
+        views.append(
+            CheckView(
+                camera,
+                frame.camtoworld,
+                target.log_softmax(-1),
+                F.normalize(tokens.flatten(0, 1), dim=-1),
+                tuple(tokens.shape[:2]),
+            )
+        )
         yield RefineStep("checking", done, len(frames))
     return views
 
 
-def objective(field: RefinedField, gaussians: dict[str, torch.Tensor], views: list[CheckView], rasterizer: Rasterizer,
-              config: RefineConfig) -> dict[str, float]:
+def objective(
+    field: RefinedField,
+    gaussians: dict[str, torch.Tensor],
+    views: list[CheckView],
+    rasterizer: Rasterizer,
+    config: RefineConfig,
+) -> dict[str, float]:
     """RDA and both sides of FDA of a field at views, and their weighted sum as `objective`; lower is better."""
     rng, terms, divergence = np.random.default_rng(0), [], _DIVERGENCES[config.divergence]
     for view in views:
-        blended, alpha = render_channels(gaussians, field.probabilities, view.camera, view.camtoworld, rasterizer)
+        blended, alpha = render_channels(
+            gaussians, field.probabilities, view.camera, view.camtoworld, rasterizer
+        )
         solid, p = alpha[..., 0] > SOLID, blended.clamp_min(_LEAST)
         p = p / p.sum(-1, keepdim=True)
         patches = F.adaptive_avg_pool2d(p.permute(2, 0, 1)[None], view.grid)[0].flatten(1).T
@@ -76,13 +97,19 @@ def objective(field: RefinedField, gaussians: dict[str, torch.Tensor], views: li
         match = rda(p[solid].log(), view.log_target[solid]) if bool(solid.any()) else attract * 0.0
         terms.append((float(match), float(attract), float(repel)))
     match, attract, repel = (float(term) for term in np.mean(terms, axis=0))
-    return dict(rda=match, attract=attract, repel=repel,
-                objective=match + config.attract * attract + config.repel * repel)
+    return dict(
+        rda=match,
+        attract=attract,
+        repel=repel,
+        objective=match + config.attract * attract + config.repel * repel,
+    )
 
 
 def spread(count: int, limit: int) -> list[int]:
     """At most `limit` of the indices below `count`, evenly spread."""
-    return np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype(int)).tolist() if count else []
+    return (
+        np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype(int)).tolist() if count else []
+    )
 
 
 def choose_check_views(camtoworlds: np.ndarray, keyframes: np.ndarray, limit: int) -> list[int]:
@@ -94,8 +121,12 @@ def choose_check_views(camtoworlds: np.ndarray, keyframes: np.ndarray, limit: in
     Raises:
         UserError: no pose is near any keyframe: it is another scene.
     """
-    same = np.array([(np.abs(keyframes - pose).max(axis=(1, 2)) < _SAME_POSE).any() for pose in camtoworlds], bool)
+    same = np.array(
+        [(np.abs(keyframes - pose).max(axis=(1, 2)) < _SAME_POSE).any() for pose in camtoworlds], bool
+    )
     if not same.any():
-        raise UserError("none of its poses is that of a keyframe of the map: give the data the map was made from")
+        raise UserError(
+            "none of its poses is that of a keyframe of the map: give the data the map was made from"
+        )
     chosen = np.flatnonzero(~same) if (~same).sum() >= 2 else np.arange(len(camtoworlds))
     return chosen[spread(len(chosen), limit)].tolist()

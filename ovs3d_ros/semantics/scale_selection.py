@@ -18,17 +18,65 @@ TEMPERATURES = {
 }
 
 COMMON_NAMES = (
-    "wall", "floor", "ceiling", "window", "door", "curtain", "carpet", "table", "desk", "chair", "sofa", "bed", "shelf",
-    "cabinet", "drawer", "lamp", "picture", "mirror", "plant", "vase", "book", "box", "bag", "basket", "bottle", "mug",
-    "glass", "bowl", "plate", "pan", "kettle", "sink", "oven", "fridge", "towel", "pillow", "blanket", "clothes", "shoe",
-    "toy", "ball", "screen", "keyboard", "mouse", "phone", "cable", "tool", "fruit", "person", "bin",
+    "wall",
+    "floor",
+    "ceiling",
+    "window",
+    "door",
+    "curtain",
+    "carpet",
+    "table",
+    "desk",
+    "chair",
+    "sofa",
+    "bed",
+    "shelf",
+    "cabinet",
+    "drawer",
+    "lamp",
+    "picture",
+    "mirror",
+    "plant",
+    "vase",
+    "book",
+    "box",
+    "bag",
+    "basket",
+    "bottle",
+    "mug",
+    "glass",
+    "bowl",
+    "plate",
+    "pan",
+    "kettle",
+    "sink",
+    "oven",
+    "fridge",
+    "towel",
+    "pillow",
+    "blanket",
+    "clothes",
+    "shoe",
+    "toy",
+    "ball",
+    "screen",
+    "keyboard",
+    "mouse",
+    "phone",
+    "cable",
+    "tool",
+    "fruit",
+    "person",
+    "bin",
 )
 """For encoders whose calibration names nothing."""
 
 _ROWS = 1 << 14  # Gaussians at a time
 
 
-def select_levels(level_codes: torch.Tensor, names: torch.Tensor, codec: FeatureCodec, mode: str) -> torch.Tensor:
+def select_levels(
+    level_codes: torch.Tensor, names: torch.Tensor, codec: FeatureCodec, mode: str
+) -> torch.Tensor:
     """Selection logits [N, S], whose softmax weighs the levels.
 
     Args:

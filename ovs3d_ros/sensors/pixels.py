@@ -134,7 +134,9 @@ def _decompress(data: np.ndarray, flags: int, topic: str) -> np.ndarray | None:
     try:
         return cv2.imdecode(data, flags) if len(data) else None
     except cv2.error as error:
-        raise UserError(f"{topic}: {len(data)} bytes of a broken image ({error.err}); fix the publisher") from None
+        raise UserError(
+            f"{topic}: {len(data)} bytes of a broken image ({error.err}); fix the publisher"
+        ) from None
 
 
 def decompress_color(data: bytes, topic: str) -> np.ndarray:

@@ -19,7 +19,9 @@ _MAX_FRAMES = 5000  # a publisher that makes up names must not fill the memory
 class TransformTree:
     """Every frame with its parent, and where it was in it; poses between two stamps are interpolated."""
 
-    def __init__(self, slop: float, max_gap: float, capacity: int = sys.maxsize, clock_jump: float = math.inf):
+    def __init__(
+        self, slop: float, max_gap: float, capacity: int = sys.maxsize, clock_jump: float = math.inf
+    ):
         """Takes the tolerances.
 
         Args:
@@ -45,7 +47,9 @@ class TransformTree:
         """
         parent, child = parent.lstrip("/"), child.lstrip("/")
         if len(self._parents) >= _MAX_FRAMES and child not in self._parents:
-            raise UserError(f"/tf: more than {_MAX_FRAMES} frames, '{child}' is ignored; who publishes all these?")
+            raise UserError(
+                f"/tf: more than {_MAX_FRAMES} frames, '{child}' is ignored; who publishes all these?"
+            )
         known = self._parents.setdefault(child, parent)
         if known != parent:
             raise UserError(
@@ -114,7 +118,9 @@ class TransformTree:
             if child in self._static or self._moving[child].at(stamp, final=True) is not None:
                 continue
             stamps = self._moving[child].poses.stamps
-            known = f"is known from {stamps[0]:.3f} to {stamps[-1]:.3f} s" if stamps else "is not known any more"
+            known = (
+                f"is known from {stamps[0]:.3f} to {stamps[-1]:.3f} s" if stamps else "is not known any more"
+            )
             reason = f"'{child}' in '{self._parents[child]}' {known}, the image is of {stamp:.3f} s"
             if stamps and stamps[0] < stamp < stamps[-1]:
                 reason += f" in a gap of more than {self._max_gap} s; raise input.pose_gap"
@@ -136,7 +142,9 @@ class TransformTree:
         while path[-1] in self._parents:
             path.append(self._parents[path[-1]])
             if len(path) > _MAX_DEPTH:
-                raise UserError(f"/tf: the parents of '{frame}' form a loop; only one source may publish each frame")
+                raise UserError(
+                    f"/tf: the parents of '{frame}' form a loop; only one source may publish each frame"
+                )
         return path
 
     def _climb(self, path: list[str], stamp: float, final: bool) -> np.ndarray | None:

@@ -14,8 +14,18 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-_PALETTE = ((228, 87, 46), (23, 163, 152), (243, 167, 18), (108, 99, 255), (118, 176, 65), (225, 92, 168),
-            (63, 167, 214), (161, 94, 73), (155, 93, 229), (198, 214, 61))  # told apart at a glance, and in print
+_PALETTE = (
+    (228, 87, 46),
+    (23, 163, 152),
+    (243, 167, 18),
+    (108, 99, 255),
+    (118, 176, 65),
+    (225, 92, 168),
+    (63, 167, 214),
+    (161, 94, 73),
+    (155, 93, 229),
+    (198, 214, 61),
+)  # told apart at a glance, and in print
 _GOLDEN_RATIO = 0.6180339887498949  # beyond the palette successive hues stay far apart
 _NONE = (128, 128, 128)
 _PAPER, _INK, _FAINT = (250, 250, 248), (34, 36, 40), (120, 124, 130)
@@ -25,8 +35,10 @@ _DIM = 0.7  # brightness of what carries no label
 
 def label_colors(count: int) -> np.ndarray:
     """RGB uint8 [count + 1, 3] of labels 0..count; 0 (none) is grey. Colours do not depend on `count`."""
-    more = [tuple(round(255 * c) for c in colorsys.hsv_to_rgb((0.02 + i * _GOLDEN_RATIO) % 1.0, 0.65, 0.92))
-            for i in range(max(0, count - len(_PALETTE)))]
+    more = [
+        tuple(round(255 * c) for c in colorsys.hsv_to_rgb((0.02 + i * _GOLDEN_RATIO) % 1.0, 0.65, 0.92))
+        for i in range(max(0, count - len(_PALETTE)))
+    ]
     return np.array([_NONE, *_PALETTE[:count], *more], dtype=np.uint8)
 
 
@@ -38,8 +50,10 @@ def to_uint8(rgb: np.ndarray) -> np.ndarray:
 def resize_labels(labels: np.ndarray, width: int, height: int) -> np.ndarray:
     """Labels [H, W] at another size, with smooth outlines: each pixel takes the label that weighs most there."""
     values = np.unique(labels)
-    shares = [cv2.resize((labels == value).astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-              for value in values]
+    shares = [
+        cv2.resize((labels == value).astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+        for value in values
+    ]
     return values[np.argmax(shares, axis=0)]
 
 
@@ -64,7 +78,9 @@ def overlay(image: np.ndarray, labels: np.ndarray, width: int = 0) -> np.ndarray
     picture = np.clip(mixed, 0, 255).astype(np.uint8)
     thickness = max(1, round(image.shape[1] / 400))
     for label in np.unique(labels[labels > 0]):
-        outlines, _ = cv2.findContours((labels == label).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        outlines, _ = cv2.findContours(
+            (labels == label).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE
+        )
         cv2.drawContours(picture, outlines, -1, colors[label].tolist(), thickness, cv2.LINE_AA)
     return picture
 
@@ -129,7 +145,9 @@ def text_width(text: str, size: int) -> int:
     return int(np.ceil(_font(size).getlength(text)))
 
 
-def add_legend(image: np.ndarray, entries: Sequence[tuple[str, Sequence[int]]], title: str = "") -> np.ndarray:
+def add_legend(
+    image: np.ndarray, entries: Sequence[tuple[str, Sequence[int]]], title: str = ""
+) -> np.ndarray:
     """Puts a strip with a swatch of colour and a text per entry below the image; wraps to its width.
 
     Args:
@@ -140,8 +158,10 @@ def add_legend(image: np.ndarray, entries: Sequence[tuple[str, Sequence[int]]], 
     size = _text_size(image.shape[1])
     pad, row = round(0.8 * size), round(1.75 * size)
     items = [(title, None)] if title else []
-    items += [(_shorten(text, size, image.shape[1] - 4 * pad), tuple(int(c) for c in color))
-              for text, color in entries]
+    items += [
+        (_shorten(text, size, image.shape[1] - 4 * pad), tuple(int(c) for c in color))
+        for text, color in entries
+    ]
     placed, x, y = [], pad, 0
     for text, color in items:
         width = text_width(text, size) + (round(1.5 * size) if color else 0)
@@ -154,7 +174,9 @@ def add_legend(image: np.ndarray, entries: Sequence[tuple[str, Sequence[int]]], 
     for x, y, text, color in placed:
         middle = pad // 2 + y + row // 2
         if color:
-            draw.rounded_rectangle((x, middle - size // 2, x + size, middle + size // 2), size // 4, fill=color)
+            draw.rounded_rectangle(
+                (x, middle - size // 2, x + size, middle + size // 2), size // 4, fill=color
+            )
             x += round(1.5 * size)
         draw.text((x, middle), text, fill=_INK if color else _FAINT, font=font, anchor="lm")
     return np.concatenate([image, np.asarray(strip)], axis=0) if placed else image.copy()
@@ -170,12 +192,20 @@ def add_caption(image: np.ndarray, text: str) -> np.ndarray:
     draw = ImageDraw.Draw(plate)
     box = (pad, pad, 3 * pad + text_width(text, size), 3 * pad + size)
     draw.rounded_rectangle(box, pad, fill=(18, 20, 24, 170))
-    draw.text((2 * pad, (box[1] + box[3]) / 2), text, fill=(255, 255, 255, 255), font=_font(size), anchor="lm")
+    draw.text(
+        (2 * pad, (box[1] + box[3]) / 2), text, fill=(255, 255, 255, 255), font=_font(size), anchor="lm"
+    )
     return np.asarray(Image.alpha_composite(base, plate).convert("RGB"))
 
 
-def contact_sheet(images: Sequence[np.ndarray], captions: Sequence[str] = (), columns: int = 3, width: int = 1600,
-                  headline: str = "", note: str = "") -> np.ndarray:
+def contact_sheet(
+    images: Sequence[np.ndarray],
+    captions: Sequence[str] = (),
+    columns: int = 3,
+    width: int = 1600,
+    headline: str = "",
+    note: str = "",
+) -> np.ndarray:
     """Lays pictures out in a grid on light paper.
 
     Args:
@@ -197,7 +227,7 @@ def contact_sheet(images: Sequence[np.ndarray], captions: Sequence[str] = (), co
     size, big = max(12, width // 85), max(18, width // 42)
     tiles = [_fit_width(image, cell) for image in images]
     head = (round(1.6 * big) if headline else 0) + round(1.5 * size) * len(note.splitlines())
-    rows = [tiles[i:i + columns] for i in range(0, len(tiles), columns)]
+    rows = [tiles[i : i + columns] for i in range(0, len(tiles), columns)]
     foot = round(1.9 * size) if len(captions) else 0
     heights = [max(tile.shape[0] for tile in row) + foot for row in rows]
     top = gap + (head + gap // 2 if head else 0)

@@ -13,8 +13,9 @@ UP = np.array([0.0, 0.0, 1.0])
 
 def assert_rigid(path: np.ndarray) -> None:
     rotations = path[:, :3, :3]
-    np.testing.assert_allclose(rotations @ rotations.transpose(0, 2, 1), np.broadcast_to(np.eye(3), rotations.shape),
-                               atol=1e-9)
+    np.testing.assert_allclose(
+        rotations @ rotations.transpose(0, 2, 1), np.broadcast_to(np.eye(3), rotations.shape), atol=1e-9
+    )
     np.testing.assert_allclose(np.linalg.det(rotations), 1.0, atol=1e-9)
 
 
@@ -26,7 +27,9 @@ def test_cameras_around_a_table_give_a_full_orbit_around_it():
     np.testing.assert_allclose(np.linalg.norm(eyes[:, :2], axis=1), 1.25, atol=0.02)
     np.testing.assert_allclose(eyes[:, 2], 0.95, atol=0.02)
     angles = np.unwrap(np.arctan2(eyes[:, 1], eyes[:, 0]))
-    assert abs(angles[-1] - angles[0]) == pytest.approx(2 * np.pi * 39 / 40, abs=0.01), "closed, without a seam"
+    assert abs(angles[-1] - angles[0]) == pytest.approx(2 * np.pi * 39 / 40, abs=0.01), (
+        "closed, without a seam"
+    )
     assert (path[:, :3, 1] @ UP < -0.5).all(), "image down is world down"
     to_middle = np.array([0, 0, 0.08]) - eyes
     cosine = np.einsum("nk,nk->n", path[:, :3, 2], to_middle) / np.linalg.norm(to_middle, axis=1)

@@ -25,8 +25,14 @@ from ovs3d_ros.map_file import load_map
 
 COUNT, HOLDOUT = 14, 7
 PROMPTS = [box.name for box in BOXES]
-SETTINGS = ["--set", "clip.model=helpers.color_encoder:ColorEncoder", "--set", "map.image_size=0", "--set",
-            "compute.device=cpu"]
+SETTINGS = [
+    "--set",
+    "clip.model=helpers.color_encoder:ColorEncoder",
+    "--set",
+    "map.image_size=0",
+    "--set",
+    "compute.device=cpu",
+]
 
 
 class OtherEncoder(ColorEncoder):
@@ -46,8 +52,23 @@ def scene(tmp_path_factory) -> Path:
 def mapped(scene, tmp_path_factory) -> tuple[Path, dict]:
     """A map of the scene and what `map --json` said about it."""
     folder = tmp_path_factory.mktemp("map")
-    assert ovs3d("map", scene, "-o", folder / "table.ovs3d", "--holdout", HOLDOUT, "--json", folder / "map.json",
-                 "--quiet", "--set", "train.final_steps=120", *SETTINGS) == 0
+    assert (
+        ovs3d(
+            "map",
+            scene,
+            "-o",
+            folder / "table.ovs3d",
+            "--holdout",
+            HOLDOUT,
+            "--json",
+            folder / "map.json",
+            "--quiet",
+            "--set",
+            "train.final_steps=120",
+            *SETTINGS,
+        )
+        == 0
+    )
     return folder / "table.ovs3d", json.loads((folder / "map.json").read_text())
 
 
@@ -75,8 +96,16 @@ def read_ply(path: Path) -> np.ndarray:
 
 def test_map_reports_what_it_did(mapped):
     report = mapped[1]
-    assert set(report) == {"psnr_holdout", "psnr_holdout_aligned", "ssim_holdout", "num_gaussians", "keyframes",
-                           "steps", "seconds", "peak_memory_mib"}
+    assert set(report) == {
+        "psnr_holdout",
+        "psnr_holdout_aligned",
+        "ssim_holdout",
+        "num_gaussians",
+        "keyframes",
+        "steps",
+        "seconds",
+        "peak_memory_mib",
+    }
     assert report["psnr_holdout"] > 18 and report["psnr_holdout_aligned"] >= report["psnr_holdout"] - 0.01
     assert 0.4 < report["ssim_holdout"] < 1
     assert report["keyframes"] == COUNT - COUNT // HOLDOUT and report["steps"] == 120
@@ -98,7 +127,12 @@ def test_query_finds_things_where_they_are(answered):
         np.testing.assert_allclose(np.sort(thing["size"]), np.sort(box.size), atol=0.05)
         assert thing["num_gaussians"] > 20 and 1 <= thing["views"] <= COUNT
     absent = by_prompt["purple box"]
-    assert absent["verdict"] == "no" and not absent["found"] and absent["presence"] < 0.2 and absent["objects"] == []
+    assert (
+        absent["verdict"] == "no"
+        and not absent["found"]
+        and absent["presence"] < 0.2
+        and absent["objects"] == []
+    )
     assert all(by_prompt[box.name]["verdict"] == "yes" for box in BOXES)
 
 
@@ -127,7 +161,9 @@ def test_query_writes_masks_that_match_the_truth_and_overlays(answered):
         hits += [((mask == i) & (truth == i)).sum() for i in (1, 2, 3)]
         unions += [((mask == i) | (truth == i)).sum() for i in (1, 2, 3)]
         overlay = np.asarray(Image.open(answered[0] / "overlays" / path.name))
-        assert overlay.shape[1] == 960 and overlay.shape[0] > 960 * HEIGHT // WIDTH, "a legend below the picture"
+        assert overlay.shape[1] == 960 and overlay.shape[0] > 960 * HEIGHT // WIDTH, (
+            "a legend below the picture"
+        )
     assert (hits / unions > 0.65).all(), hits / unions
     lines = (answered[0] / "masks" / "classes.txt").read_text().splitlines()
     assert lines[0] == "1 red box" and lines[3] == "4 purple box"
@@ -140,7 +176,10 @@ def test_query_prints_a_table_and_json(mapped, capsys):
     assert document["prompts"][0]["found"] and document["latency_ms"] > 0
     assert 0 <= document["observed"] < 0.5, "a table top is all that was seen"
     assert "a red thing" in err and "yes" in err, "the table steps aside for the JSON"
-    assert ovs3d("query", mapped[0], "purple box", "red box", "--mode", "argmax", "--negatives", "grey,green") == 0
+    assert (
+        ovs3d("query", mapped[0], "purple box", "red box", "--mode", "argmax", "--negatives", "grey,green")
+        == 0
+    )
     rows = capsys.readouterr().out.splitlines()
     assert rows[0].startswith("prompt") and rows[1].split()[2] == "no" and rows[2].split()[2] == "yes"
     assert ("of the horizon" in rows[-1]) == (document["observed"] < 0.95), "not here, or not looked at yet"
@@ -149,9 +188,14 @@ def test_query_prints_a_table_and_json(mapped, capsys):
 @pytest.mark.parametrize("protocol", ["dataset", "3dovs-a", "3dovs-d"])
 def test_eval_scores_against_labels(protocol, mapped, scene, tmp_path):
     report = tmp_path / "eval.json"
-    assert ovs3d("eval", mapped[0], scene, "--protocol", protocol, "--holdout", HOLDOUT, "--json", report) == 0
+    assert (
+        ovs3d("eval", mapped[0], scene, "--protocol", protocol, "--holdout", HOLDOUT, "--json", report) == 0
+    )
     score = json.loads(report.read_text())
-    assert set(score) == {"protocol", "miou", "accuracy", "per_class", "views", "refined"} and not score["refined"]
+    assert (
+        set(score) == {"protocol", "miou", "accuracy", "per_class", "views", "refined"}
+        and not score["refined"]
+    )
     assert score["protocol"] == protocol and score["views"] == COUNT // HOLDOUT
     assert set(score["per_class"]) == set(CLASSES)
     assert score["miou"] > 0.65 and score["accuracy"] > 0.9
@@ -162,19 +206,42 @@ def test_eval_scores_against_labels(protocol, mapped, scene, tmp_path):
 def refined(mapped, scene, tmp_path_factory) -> tuple[Path, dict]:
     """The map refined for its classes, and what `refine --json` said about it."""
     folder = tmp_path_factory.mktemp("refined")
-    assert ovs3d("refine", mapped[0], scene, "--names", *CLASSES, "-o", folder / "r.ovs3d", "--json",
-                 folder / "refine.json", "--quiet", *SETTINGS, "--set", "dino.model=helpers.color_encoder:ColorPatches",
-                 "--set", "refine.background=object") == 0
+    assert (
+        ovs3d(
+            "refine",
+            mapped[0],
+            scene,
+            "--names",
+            *CLASSES,
+            "-o",
+            folder / "r.ovs3d",
+            "--json",
+            folder / "refine.json",
+            "--quiet",
+            *SETTINGS,
+            "--set",
+            "dino.model=helpers.color_encoder:ColorPatches",
+            "--set",
+            "refine.background=object",
+        )
+        == 0
+    )
     return folder / "r.ovs3d", json.loads((folder / "refine.json").read_text())
 
 
 def test_refine_checks_itself_on_views_kept_aside_and_stores_the_field(refined, mapped):
     path, report = refined
-    assert report["kept"] is True and report["checked"] == COUNT // HOLDOUT and report["names"] == list(CLASSES)
+    assert (
+        report["kept"] is True and report["checked"] == COUNT // HOLDOUT and report["names"] == list(CLASSES)
+    )
     assert report["after"]["objective"] < report["before"]["objective"]
     assert load_map(mapped[0])[1].refined is None, "-o leaves the map itself alone"
     field = load_map(path)[1].refined
-    assert field.names == CLASSES and field.background == ("object",) and field.summary["checked"] == report["checked"]
+    assert (
+        field.names == CLASSES
+        and field.background == ("object",)
+        and field.summary["checked"] == report["checked"]
+    )
 
 
 @pytest.mark.parametrize("protocol", ["dataset", "3dovs-d"])
@@ -198,8 +265,25 @@ def test_export_is_a_standard_splat_file(mapped, tmp_path):
     assert ovs3d("export", mapped[0], "-o", tmp_path / "splat.ply") == 0
     params, _ = load_map(mapped[0])
     table = read_ply(tmp_path / "splat.ply")
-    expected = ["x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2", "opacity", "scale_0", "scale_1",
-                "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"]
+    expected = [
+        "x",
+        "y",
+        "z",
+        "nx",
+        "ny",
+        "nz",
+        "f_dc_0",
+        "f_dc_1",
+        "f_dc_2",
+        "opacity",
+        "scale_0",
+        "scale_1",
+        "scale_2",
+        "rot_0",
+        "rot_1",
+        "rot_2",
+        "rot_3",
+    ]
     assert list(table.dtype.names) == expected
     np.testing.assert_array_equal(table["y"], params["means"][:, 1].numpy())
     np.testing.assert_array_equal(table["opacity"], params["opacity_logits"].numpy())
@@ -213,7 +297,7 @@ def test_render_makes_a_video(mapped, tmp_path):
     while (read := video.read())[0]:
         frames.append(read[1][..., ::-1].astype(int))
     assert len(frames) == 5 and frames[0].shape[1] == 2 * WIDTH
-    tile = frames[0][HEIGHT // 4:HEIGHT, :WIDTH]
+    tile = frames[0][HEIGHT // 4 : HEIGHT, :WIDTH]
     assert ((tile[..., 0] - tile[..., 1:].max(-1)) > 60).sum() > 50, "the red box is in the colour tile"
     assert np.abs(frames[0] - frames[2]).mean() > 2, "the camera moves"
 
@@ -223,8 +307,21 @@ def test_render_makes_pictures_along_the_keyframes(mapped, tmp_path, monkeypatch
         raise AssertionError("a model was loaded that colours do not need")
 
     monkeypatch.setattr("ovs3d_ros.pipeline.make_clip", load_nothing)
-    assert ovs3d("render", mapped[0], "-o", tmp_path / "v", "--frames", 2, "--path", "keyframes", "--channels",
-                 "rgb") == 0
+    assert (
+        ovs3d(
+            "render",
+            mapped[0],
+            "-o",
+            tmp_path / "v",
+            "--frames",
+            2,
+            "--path",
+            "keyframes",
+            "--channels",
+            "rgb",
+        )
+        == 0
+    )
     pictures = sorted((tmp_path / "v").glob("*.png"))
     assert len(pictures) == 2
     first = np.asarray(Image.open(pictures[0])).astype(float)
@@ -256,8 +353,13 @@ def test_the_bundled_model_says_what_it_is_for(tmp_path, capsys):
 
 
 def test_the_command_runs_as_a_program(repository, tmp_path):
-    done = subprocess.run([sys.executable, "-m", "ovs3d_ros.cli", "export", tmp_path / "no.ovs3d", "-o",
-                           tmp_path / "x.ply"], cwd=repository, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-m", "ovs3d_ros.cli", "export", tmp_path / "no.ovs3d", "-o", tmp_path / "x.ply"],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 2 and done.stdout == ""
     assert_one_line(done.stderr, "no.ovs3d")
 
@@ -269,40 +371,79 @@ def assert_one_line(err: str, *words: str) -> None:
 
 
 BAD = {
-    "unknown parameter before anything else": (["map", "nowhere", "-o", "x", "--set", "map.max_gausians=5"],
-                                               ["map.max_gausians", "no such parameter"]),
+    "unknown parameter before anything else": (
+        ["map", "nowhere", "-o", "x", "--set", "map.max_gausians=5"],
+        ["map.max_gausians", "no such parameter"],
+    ),
     "value out of range": (["map", "nowhere", "-o", "x", "--set", "seed.opacity=7"], ["seed.opacity", "7"]),
     "not an assignment": (["query", "{map}", "red", "--set", "clip.model"], ["key=value"]),
-    "missing configuration": (["map", "{scene}", "-o", "x", "--config", "no.yaml"], ["no.yaml", "ovs3d config"]),
+    "missing configuration": (
+        ["map", "{scene}", "-o", "x", "--config", "no.yaml"],
+        ["no.yaml", "ovs3d config"],
+    ),
     "missing output folder": (["map", "nowhere", "-o", "{tmp}/no/m.ovs3d"], ["no/m.ovs3d", "create it"]),
     "output is a folder": (["map", "nowhere", "-o", "{tmp}"], ["is a folder"]),
     "missing data": (["map", "{tmp}/nowhere", "-o", "{tmp}/m.ovs3d"], ["nowhere", "no such"]),
     "no dataset": (["map", "{tmp}", "-o", "{tmp}/m.ovs3d"], ["no dataset found", "transforms.json"]),
     "hold-out of everything": (["map", "{scene}", "-o", "{tmp}/m", "--holdout", "1"], ["--holdout 1"]),
-    "hold-out of nothing": (["map", "{scene}", "-o", "{tmp}/m", "--holdout", "99"], ["--holdout 99", "14 frames"]),
+    "hold-out of nothing": (
+        ["map", "{scene}", "-o", "{tmp}/m", "--holdout", "99"],
+        ["--holdout 99", "14 frames"],
+    ),
     "missing map": (["query", "{tmp}/no.ovs3d", "red"], ["no.ovs3d", "ovs3d map"]),
     "truncated map": (["query", "{tmp}/half.ovs3d", "red"], ["half.ovs3d", "truncated"]),
-    "not a map": (["export", "{scene}/transforms.json", "-o", "{tmp}/x.ply"],
-                  ["transforms.json", "not a readable map"]),
-    "map from another encoder": (["query", "{map}", "red", "--set", "clip.model=test_cli:OtherEncoder"],
-                                 ["tests/colors", "tests/other"]),
-    "broken import string": (["query", "{map}", "red", "--set", "clip.model=no_such:Encoder"], ["no_such:Encoder"]),
+    "not a map": (
+        ["export", "{scene}/transforms.json", "-o", "{tmp}/x.ply"],
+        ["transforms.json", "not a readable map"],
+    ),
+    "map from another encoder": (
+        ["query", "{map}", "red", "--set", "clip.model=test_cli:OtherEncoder"],
+        ["tests/colors", "tests/other"],
+    ),
+    "broken import string": (
+        ["query", "{map}", "red", "--set", "clip.model=no_such:Encoder"],
+        ["no_such:Encoder"],
+    ),
     "empty prompt": (["query", "{map}", "red box", "  "], ["prompt 2 is empty"]),
     "no prompt": (["query", "{map}"], ["PROMPT", "--help"]),
     "overlong prompt": (["query", "{map}", "x" * 300], ["300 characters"]),
     "threshold": (["query", "{map}", "red", "--threshold", "3"], ["--threshold 3"]),
-    "answer folder is a file": (["query", "{map}", "red", "-o", "{scene}/transforms.json"], ["cannot create"]),
-    "unknown channel": (["render", "{map}", "-o", "{tmp}/v", "--channels", "rgb,ultraviolet"], ["ultraviolet"]),
-    "segmentation of nothing": (["render", "{map}", "-o", "{tmp}/v", "--channels", "segmentation"], ["--prompts"]),
+    "answer folder is a file": (
+        ["query", "{map}", "red", "-o", "{scene}/transforms.json"],
+        ["cannot create"],
+    ),
+    "unknown channel": (
+        ["render", "{map}", "-o", "{tmp}/v", "--channels", "rgb,ultraviolet"],
+        ["ultraviolet"],
+    ),
+    "segmentation of nothing": (
+        ["render", "{map}", "-o", "{tmp}/v", "--channels", "segmentation"],
+        ["--prompts"],
+    ),
     "unknown video": (["render", "{map}", "-o", "{tmp}/v.avi"], [".mp4"]),
     "unknown protocol": (["eval", "{map}", "{scene}", "--protocol", "x"], ["--protocol x", "3dovs-a"]),
     "unlabelled data": (["eval", "{map}", "{tmp}/bare"], ["no labels", "classes.txt"]),
     "refine without names": (["refine", "{map}", "{scene}"], ["--names"]),
     "refine without data": (["refine", "{map}", "{tmp}/nowhere", "--names", "a"], ["nowhere", "no such"]),
     "refine with an empty name": (["refine", "{map}", "{scene}", "--names", "a", " "], ["name 2 is empty"]),
-    "refine one name alone": (["refine", "{map}", "{scene}", "--names", "object", "--set", "refine.background=object",
-                               "--set", "dino.model=helpers.color_encoder:ColorPatches"], ["two at least"]),
-    "refine with another scene": (["refine", "{map}", "{tmp}/moved", "--names", "a"], ["moved", "none of its poses"]),
+    "refine one name alone": (
+        [
+            "refine",
+            "{map}",
+            "{scene}",
+            "--names",
+            "object",
+            "--set",
+            "refine.background=object",
+            "--set",
+            "dino.model=helpers.color_encoder:ColorPatches",
+        ],
+        ["two at least"],
+    ),
+    "refine with another scene": (
+        ["refine", "{map}", "{tmp}/moved", "--names", "a"],
+        ["moved", "none of its poses"],
+    ),
     "unknown command": (["fly"], ["fly", "--help"]),
     "unknown option": (["config", "--colour"], ["--colour"]),
 }
@@ -336,17 +477,24 @@ def test_interrupting_a_long_map_leaves_nothing_behind(scene, tmp_path, capsys):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         threading.Timer(3.0, _thread.interrupt_main).start()
-        assert ovs3d("map", scene, "-o", tmp_path / "m.ovs3d", "--set", "train.final_steps=20000", *SETTINGS) == 130
+        assert (
+            ovs3d("map", scene, "-o", tmp_path / "m.ovs3d", "--set", "train.final_steps=20000", *SETTINGS)
+            == 130
+        )
     finally:
         signal.signal(signal.SIGINT, before)
     assert "interrupted" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 def test_help_and_config_load_nothing_heavy(repository):
-    code = ("import sys; from ovs3d_ros.cli import main; assert main(['config']) == 0\n"
-            "try: main(['--help'])\nexcept SystemExit as e: assert e.code == 0\n"
-            "assert not {'torch', 'cv2', 'numba', 'rclpy'} & set(sys.modules)")
-    done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, timeout=60)
+    code = (
+        "import sys; from ovs3d_ros.cli import main; assert main(['config']) == 0\n"
+        "try: main(['--help'])\nexcept SystemExit as e: assert e.code == 0\n"
+        "assert not {'torch', 'cv2', 'numba', 'rclpy'} & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     for command in ("demo", "map", "query", "refine", "render", "eval", "export", "config", "play"):
         assert f"\n    {command} " in done.stdout
@@ -372,5 +520,7 @@ def test_play_without_ros_names_the_remedy(monkeypatch, capsys):
 
 def test_map_lifts_all_views_into_the_final_gaussians(mapped):
     _, past = load_map(mapped[0])
-    newest = past.views[-len(past.views) // 4:]  # seeded by late keyframes, and seen by earlier ones all the same
+    newest = past.views[
+        -len(past.views) // 4 :
+    ]  # seeded by late keyframes, and seen by earlier ones all the same
     assert newest.mean() > 0.8 * mapped[1]["keyframes"]

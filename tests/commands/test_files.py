@@ -19,8 +19,17 @@ from ovs3d_ros.map_file import load_map
 from ovs3d_ros.types import UserError
 
 COUNT, HELD_OUT = 4, 1
-SETTINGS = ["--quiet", "--set", "clip.model=helpers.color_encoder:ColorEncoder", "--set", "compute.device=cpu", "--set",
-            "train.final_steps=2", "--set", "train.steps_per_keyframe=2"]
+SETTINGS = [
+    "--quiet",
+    "--set",
+    "clip.model=helpers.color_encoder:ColorEncoder",
+    "--set",
+    "compute.device=cpu",
+    "--set",
+    "train.final_steps=2",
+    "--set",
+    "train.steps_per_keyframe=2",
+]
 
 
 def ovs3d(*arguments: object) -> int:
@@ -68,7 +77,12 @@ def test_an_answer_replaces_the_earlier_answer_alone(mapped, tmp_path):
     first = manifest.read_text().splitlines()
     assert sorted(first) == sorted(path.name for path in (tmp_path / "masks").glob("*.png")) and first
     outside = tmp_path / "outside.png"
-    for path in (tmp_path / "masks" / "old.png", tmp_path / "overlays" / "old.png", tmp_path / "masks" / "mine.png", outside):
+    for path in (
+        tmp_path / "masks" / "old.png",
+        tmp_path / "overlays" / "old.png",
+        tmp_path / "masks" / "mine.png",
+        outside,
+    ):
         path.write_text("x")
     manifest.write_text(manifest.read_text() + "old.png\n../outside.png\n")
     assert ovs3d("query", mapped, "green box", "-o", tmp_path) == 0
@@ -102,8 +116,23 @@ def test_a_map_outlives_held_out_views_that_cannot_be_read(own_scene, tmp_path, 
 
 
 def test_views_too_small_for_ssim_have_none(scene, tmp_path, capsys):
-    assert ovs3d("map", scene, "-o", tmp_path / "m.ovs3d", "--no-clip", "--holdout", 3, "--json", tmp_path / "m.json",
-                 *SETTINGS, "--set", "map.image_size=10") == 0
+    assert (
+        ovs3d(
+            "map",
+            scene,
+            "-o",
+            tmp_path / "m.ovs3d",
+            "--no-clip",
+            "--holdout",
+            3,
+            "--json",
+            tmp_path / "m.json",
+            *SETTINGS,
+            "--set",
+            "map.image_size=10",
+        )
+        == 0
+    )
     report = json.loads((tmp_path / "m.json").read_text())
     assert report["ssim_holdout"] is None and report["psnr_holdout"] > 5
     assert "PSNR" in (out := capsys.readouterr().out) and "SSIM" not in out
@@ -118,15 +147,24 @@ def test_depth_in_a_wrong_unit_is_named(own_scene, tmp_path, capsys):
     assert 500 < float(line.partition("median depth is ")[2].split()[0]) < 5000
 
 
-@pytest.mark.parametrize("arguments", [
-    ["export", "{map}", "-o", "{map}"], ["export", "{map}", "-o", "{link}"], ["query", "{map}", "red", "--json", "{map}"],
-    ["map", "{data}", "-o", "{data}"], ["map", "{data}", "-o", "{tmp}/m", "--json", "{tmp}/m"],
-    ["refine", "{map}", "{data}", "--names", "a", "-o", "{tmp}/m", "--json", "{map}"],
-])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["export", "{map}", "-o", "{map}"],
+        ["export", "{map}", "-o", "{link}"],
+        ["query", "{map}", "red", "--json", "{map}"],
+        ["map", "{data}", "-o", "{data}"],
+        ["map", "{data}", "-o", "{tmp}/m", "--json", "{tmp}/m"],
+        ["refine", "{map}", "{data}", "--names", "a", "-o", "{tmp}/m", "--json", "{map}"],
+    ],
+)
 def test_no_output_goes_over_an_input_or_another_output(arguments, mapped, scene, tmp_path, capsys):
     (tmp_path / "link").symlink_to(mapped)
     before, data = mapped.read_bytes(), scene / "transforms.json"
-    assert ovs3d(*(a.format(map=mapped, data=data, tmp=tmp_path, link=tmp_path / "link") for a in arguments)) == 2
+    assert (
+        ovs3d(*(a.format(map=mapped, data=data, tmp=tmp_path, link=tmp_path / "link") for a in arguments))
+        == 2
+    )
     assert "give another name" in error_line(capsys)
     assert mapped.read_bytes() == before and [path.name for path in tmp_path.iterdir()] == ["link"]
 
@@ -140,7 +178,9 @@ def test_settings_of_the_input_reach_the_dataset(command, mapped, scene, monkeyp
         raise Reached(config.bag.image)
 
     monkeypatch.setattr(f"ovs3d_ros.commands.{command[0]}.open_dataset", spy)
-    options = cli.make_parser().parse_args([command[0], str(mapped), str(scene), *command[1:], "--set", "bag.image=/left"])
+    options = cli.make_parser().parse_args(
+        [command[0], str(mapped), str(scene), *command[1:], "--set", "bag.image=/left"]
+    )
     with pytest.raises(Reached, match="^/left$"):
         cli._dispatch(options)
 
@@ -173,5 +213,7 @@ def test_pictures_of_a_longer_flight_go_and_others_stay(mapped, tmp_path, capsys
 
 @pytest.mark.parametrize("size", [WIDTH // 2, 2 * WIDTH])
 def test_pictures_are_as_large_as_asked(size, mapped, tmp_path):
-    assert ovs3d("render", mapped, "-o", tmp_path, "--channels", "rgb", "--frames", 1, "--image-size", size) == 0
+    assert (
+        ovs3d("render", mapped, "-o", tmp_path, "--channels", "rgb", "--frames", 1, "--image-size", size) == 0
+    )
     assert Image.open(tmp_path / "00000.png").size == (size, size * HEIGHT // WIDTH)

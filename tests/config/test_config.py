@@ -32,28 +32,31 @@ def test_override_replaces_one_leaf_and_leaves_the_original() -> None:
     assert different == {"map.max_gaussians", "seed.spacing"}
 
 
-@pytest.mark.parametrize("path, value, words", [
-    ("map.max_gausians", 5, ["map.max_gausians", "no such parameter", "ovs3d config"]),
-    ("mapping.max_gaussians", 5, ["did you mean map.max_gaussians"]),
-    ("map.max_gaussians", 5.5, ["expected int", "5.5"]),
-    ("map.max_gaussians", True, ["expected int"]),
-    ("map.max_gaussians", 1, ["outside"]),
-    ("train.exposure", 1, ["expected bool"]),
-    ("seed.opacity", 1.0, ["outside"]),
-    ("seed.opacity", float("nan"), ["outside"]),
-    ("train.lr_means", float("inf"), ["outside"]),
-    ("train.densify_gradient", float("inf"), ["outside"]),
-    ("seed.opacity", "much", ["expected a number", "much"]),
-    ("clip.mode", "fast", ["none of", "pyramid"]),
-    ("clip.model", 7, ["expected str"]),
-    ("clip.crop_divisors", 5.0, ["expected a list"]),
-    ("clip.crop_divisors", ["wide"], ["clip.crop_divisors", "wide"]),
-    ("clip.crop_divisors", [0.0, 3.0], ["outside"]),
-    ("query.negatives", [7], ["expected str"]),
-    ("compute.seed", 2**64, ["outside"]),
-    ("map.max_gaussians", 10**400, ["outside"]),
-    ("train.lr_means", 10**400, ["expected a number"]),
-])
+@pytest.mark.parametrize(
+    "path, value, words",
+    [
+        ("map.max_gausians", 5, ["map.max_gausians", "no such parameter", "ovs3d config"]),
+        ("mapping.max_gaussians", 5, ["did you mean map.max_gaussians"]),
+        ("map.max_gaussians", 5.5, ["expected int", "5.5"]),
+        ("map.max_gaussians", True, ["expected int"]),
+        ("map.max_gaussians", 1, ["outside"]),
+        ("train.exposure", 1, ["expected bool"]),
+        ("seed.opacity", 1.0, ["outside"]),
+        ("seed.opacity", float("nan"), ["outside"]),
+        ("train.lr_means", float("inf"), ["outside"]),
+        ("train.densify_gradient", float("inf"), ["outside"]),
+        ("seed.opacity", "much", ["expected a number", "much"]),
+        ("clip.mode", "fast", ["none of", "pyramid"]),
+        ("clip.model", 7, ["expected str"]),
+        ("clip.crop_divisors", 5.0, ["expected a list"]),
+        ("clip.crop_divisors", ["wide"], ["clip.crop_divisors", "wide"]),
+        ("clip.crop_divisors", [0.0, 3.0], ["outside"]),
+        ("query.negatives", [7], ["expected str"]),
+        ("compute.seed", 2**64, ["outside"]),
+        ("map.max_gaussians", 10**400, ["outside"]),
+        ("train.lr_means", 10**400, ["expected a number"]),
+    ],
+)
 def test_bad_values_are_refused_by_name(path: str, value, words: list[str]) -> None:
     with pytest.raises(UserError) as caught:
         override(Config(), {path: value})
@@ -63,8 +66,17 @@ def test_bad_values_are_refused_by_name(path: str, value, words: list[str]) -> N
 
 
 def test_assignments_of_the_command_line() -> None:
-    values = parse_assignments(["clip.model=a:b=c", "train.lr_means=1e-4", "clip.crop_divisors=4, 6.5", "clip.dense_sizes=480,960",
-                                "query.negatives=no,wall paint", "train.exposure=false", "map.max_gaussians=700"])
+    values = parse_assignments(
+        [
+            "clip.model=a:b=c",
+            "train.lr_means=1e-4",
+            "clip.crop_divisors=4, 6.5",
+            "clip.dense_sizes=480,960",
+            "query.negatives=no,wall paint",
+            "train.exposure=false",
+            "map.max_gaussians=700",
+        ]
+    )
     config = override(Config(), values)
     assert config.clip.model == "a:b=c"
     assert config.train.lr_means == 1e-4
@@ -74,15 +86,25 @@ def test_assignments_of_the_command_line() -> None:
     assert config.map.max_gaussians == 700
 
 
-@pytest.mark.parametrize("text", ["clip.model", "map.max_gaussians={", "map.max_gaussians=", "train.lr_means=fast"])
+@pytest.mark.parametrize(
+    "text", ["clip.model", "map.max_gaussians={", "map.max_gaussians=", "train.lr_means=fast"]
+)
 def test_bad_assignments_are_refused(text: str) -> None:
     with pytest.raises(UserError, match=text.split("=")[0]):
         override(Config(), parse_assignments([text]))
 
 
 def test_yaml_holds_every_leaf_and_reads_back(tmp_path) -> None:
-    changed = override(Config(), {"train.lr_means": 3e-5, "clip.crop_divisors": (2.5,), "clip.model": "no",
-                                  "query.negatives": ("a: b", "on"), "output.save_on_exit": "~/x # y.ovs3d"})
+    changed = override(
+        Config(),
+        {
+            "train.lr_means": 3e-5,
+            "clip.crop_divisors": (2.5,),
+            "clip.model": "no",
+            "query.negatives": ("a: b", "on"),
+            "output.save_on_exit": "~/x # y.ovs3d",
+        },
+    )
     path = tmp_path / "c.yaml"
     path.write_text(to_yaml(changed), encoding="utf-8")
     assert load(path) == changed
@@ -105,11 +127,16 @@ def test_empty_yaml_changes_nothing(tmp_path, text: str) -> None:
     assert load(path) == Config()
 
 
-@pytest.mark.parametrize("content, word", [
-    (b"map: [", "YAML"), (b"- 1\n- 2\n", "mapping"), (b"map:\n  nothing: 1\n", "map.nothing"),
-    (b"\xff\xfe\x00x", "YAML"),
-    (b"map: 3\n", "map"),
-])
+@pytest.mark.parametrize(
+    "content, word",
+    [
+        (b"map: [", "YAML"),
+        (b"- 1\n- 2\n", "mapping"),
+        (b"map:\n  nothing: 1\n", "map.nothing"),
+        (b"\xff\xfe\x00x", "YAML"),
+        (b"map: 3\n", "map"),
+    ],
+)
 def test_bad_yaml_is_refused(tmp_path, content: bytes, word: str) -> None:
     path = tmp_path / "c.yaml"
     path.write_bytes(content)
@@ -144,11 +171,21 @@ def test_a_rasterizer_that_does_not_work_on_the_device_is_refused(monkeypatch, g
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
 
     def resolved(rasterizer: str, device: str) -> str:
-        return resolve_rasterizer(override(Config(), {"compute.rasterizer": rasterizer, "compute.device": device}).compute)
+        return resolve_rasterizer(
+            override(Config(), {"compute.rasterizer": rasterizer, "compute.device": device}).compute
+        )
 
-    assert resolved("auto", "auto") == resolved("gsplat" if gpu else "cpu", "auto") == ("gsplat" if gpu else "cpu")
-    with pytest.raises(UserError, match="rasterizer is gsplat but compute.device is cpu: set compute.device=cuda too"):
+    assert (
+        resolved("auto", "auto")
+        == resolved("gsplat" if gpu else "cpu", "auto")
+        == ("gsplat" if gpu else "cpu")
+    )
+    with pytest.raises(
+        UserError, match="rasterizer is gsplat but compute.device is cpu: set compute.device=cuda too"
+    ):
         resolved("gsplat", "cpu")
     if gpu:
-        with pytest.raises(UserError, match="rasterizer is cpu but compute.device is cuda: set compute.device=cpu too"):
+        with pytest.raises(
+            UserError, match="rasterizer is cpu but compute.device is cuda: set compute.device=cpu too"
+        ):
             resolved("cpu", "auto")

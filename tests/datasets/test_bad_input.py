@@ -47,13 +47,19 @@ TRANSFORMS = {
     "the root as image": (lambda d: frame(d, file_path="/"), "no such file (named by"),
     "endless image name": (lambda d: frame(d, file_path="x" * 300), "x: no such file (named by"),
     "endless focal": (lambda d: {**d, "fl_x": 10**400}, "fl_x is inf; expected a finite number"),
-    "endless number": (lambda d: json.dumps(d)[:-1] + ', "k1": ' + "9" * 5000 + "}", "transforms.json: not valid JSON"),
+    "endless number": (
+        lambda d: json.dumps(d)[:-1] + ', "k1": ' + "9" * 5000 + "}",
+        "transforms.json: not valid JSON",
+    ),
     "endless pose": (lambda d: pose(d, 0, 3, 10**400), "frame 1 (b.png): transform_matrix is not"),
     "is_fisheye": (lambda d: {**d, "is_fisheye": True}, "camera model is_fisheye is not supported"),
     "no file_path": (lambda d: frame(d, file_path=None), "frame 1: file_path is None"),
     "NaN pose": (lambda d: pose(d, 0, 3, float("nan")), "frame 1 (b.png): pose has NaN"),
     "text in pose": (lambda d: pose(d, 0, 3, "x"), "frame 1 (b.png): transform_matrix is not"),
-    "no pose": (lambda d: {**d, "frames": [{"file_path": "images/a.png"}]}, "frame 0 has no transform_matrix"),
+    "no pose": (
+        lambda d: {**d, "frames": [{"file_path": "images/a.png"}]},
+        "frame 0 has no transform_matrix",
+    ),
     "scaled pose": (lambda d: pose(d, 0, 0, 1.1), "frame 1 (b.png): the upper left 3 x 3 block"),
     "mirrored pose": (lambda d: pose(d, 0, 0, -1), "frame 1 (b.png): the upper left 3 x 3 block"),
     "last row": (lambda d: pose(d, 3, 0, 1), "frame 1 (b.png): the last row"),
@@ -64,10 +70,16 @@ TRANSFORMS = {
     "NaN focal": (lambda d: {**d, "fl_x": float("nan")}, "fl_x is nan"),
     "wide field of view": (lambda d: {"camera_angle_x": 4.0, "frames": d["frames"]}, "camera_angle_x is 4"),
     "centre outside": (lambda d: {**d, "cx": 900}, "principal point (900, 24)"),
-    "other aspect": (lambda d: {**d, "w": 100}, "images/a.png: the image is 64x48 but its camera says 100x48"),
+    "other aspect": (
+        lambda d: {**d, "w": 100},
+        "images/a.png: the image is 64x48 but its camera says 100x48",
+    ),
     "turned": (lambda d: {**d, "w": 48, "h": 64}, "turned by its EXIF orientation"),
     "half a pixel": (lambda d: {**d, "w": 64.5}, "expected whole pixels"),
-    "fisheye": (lambda d: {**d, "camera_model": "OPENCV_FISHEYE"}, "camera model OPENCV_FISHEYE is not supported"),
+    "fisheye": (
+        lambda d: {**d, "camera_model": "OPENCV_FISHEYE"},
+        "camera model OPENCV_FISHEYE is not supported",
+    ),
     "k4": (lambda d: {**d, "k4": 0.1}, "k4 = 0.1 belongs to a fisheye"),
     "some timestamps": (lambda d: frame(d, timestamp=1.0), "only 1 of 2 frames have a timestamp"),
     "text timestamp": (lambda d: frame(d, timestamp="now"), "timestamp is 'now'"),
@@ -100,7 +112,7 @@ def test_truncated_images(tmp_path, suffix, keep):
     disk.write_transforms(root, frame(disk.transforms(), file_path=f"images/b.{suffix}"))
     read_all(root)
     data = path.read_bytes()
-    path.write_bytes(data[:int(keep * len(data)) if isinstance(keep, float) else keep])
+    path.write_bytes(data[: int(keep * len(data)) if isinstance(keep, float) else keep])
     if (suffix, keep) == ("png", -3):
         return  # only the checksum of the empty closing chunk is cut: no pixel is lost
     assert f"images/b.{suffix}: " in refusal(root)
@@ -114,11 +126,14 @@ def test_damaged_png_is_found_by_its_checksum(tmp_path):
     assert "images/b.png: " in refusal(root)
 
 
-@pytest.mark.parametrize("array, reason", [
-    (np.full((48, 64), 100, np.uint8), "depth has dtype uint8"),
-    (np.full((48, 64, 3), 100, np.uint8), "depth has shape (48, 64, 3)"),
-    (np.full((48, 80), 100, np.uint16), "80x48 does not match its image b.png of 64x48"),
-])
+@pytest.mark.parametrize(
+    "array, reason",
+    [
+        (np.full((48, 64), 100, np.uint8), "depth has dtype uint8"),
+        (np.full((48, 64, 3), 100, np.uint8), "depth has shape (48, 64, 3)"),
+        (np.full((48, 80), 100, np.uint16), "80x48 does not match its image b.png of 64x48"),
+    ],
+)
 def test_wrong_depth(tmp_path, array, reason):
     root = disk.write_nerfstudio(tmp_path)
     Image.fromarray(array).save(root / "depth.png")
@@ -127,11 +142,14 @@ def test_wrong_depth(tmp_path, array, reason):
     assert "depth.png: " in message and reason in message
 
 
-@pytest.mark.parametrize("array, reason", [
-    (np.array(["x"] * 4), "depth has shape (4,)"),
-    (np.full((48, 64), 1, np.int64), "depth has dtype int64"),
-    (np.array([None]), "not a readable .npy array"),
-])
+@pytest.mark.parametrize(
+    "array, reason",
+    [
+        (np.array(["x"] * 4), "depth has shape (4,)"),
+        (np.full((48, 64), 1, np.int64), "depth has dtype int64"),
+        (np.array([None]), "not a readable .npy array"),
+    ],
+)
 def test_wrong_npy_depth(tmp_path, array, reason):
     root = disk.write_nerfstudio(tmp_path)
     np.save(root / "depth.npy", array, allow_pickle=True)
@@ -140,17 +158,20 @@ def test_wrong_npy_depth(tmp_path, array, reason):
     assert "depth.npy: " in message and reason in message
 
 
-@pytest.mark.parametrize("classes, label, reason", [
-    ("1 wall\n", 2, "labels/b.png: label 2 has no line in classes.txt"),
-    ("1 wall\n3 door\n", 2, "labels/b.png: label 2 has no line in classes.txt"),
-    ("wall\n", 1, "classes.txt:1: 'wall' is not 'index name'"),
-    ("1 wall\n1 door\n", 1, "classes.txt:2: index 1 or name 'door' occurs twice"),
-    ("1 wall\n2 wall\n", 1, "classes.txt:2: index 2 or name 'wall' occurs twice"),
-    ("0 wall\n1 door\n", 1, "classes.txt: index 0 means unlabelled but is named 'wall'"),
-    ("-1 wall\n", 1, "classes.txt:1: '-1 wall' is not 'index name'"),
-    ("99999999 wall\n", 1, "classes.txt:1: '99999999 wall' is not 'index name'"),
-    ("\n", 1, "classes.txt: lists no classes"),
-])
+@pytest.mark.parametrize(
+    "classes, label, reason",
+    [
+        ("1 wall\n", 2, "labels/b.png: label 2 has no line in classes.txt"),
+        ("1 wall\n3 door\n", 2, "labels/b.png: label 2 has no line in classes.txt"),
+        ("wall\n", 1, "classes.txt:1: 'wall' is not 'index name'"),
+        ("1 wall\n1 door\n", 1, "classes.txt:2: index 1 or name 'door' occurs twice"),
+        ("1 wall\n2 wall\n", 1, "classes.txt:2: index 2 or name 'wall' occurs twice"),
+        ("0 wall\n1 door\n", 1, "classes.txt: index 0 means unlabelled but is named 'wall'"),
+        ("-1 wall\n", 1, "classes.txt:1: '-1 wall' is not 'index name'"),
+        ("99999999 wall\n", 1, "classes.txt:1: '99999999 wall' is not 'index name'"),
+        ("\n", 1, "classes.txt: lists no classes"),
+    ],
+)
 def test_wrong_labels(tmp_path, classes, label, reason):
     root = disk.write_nerfstudio(tmp_path)
     (root / "labels").mkdir()
@@ -190,16 +211,19 @@ def test_wrong_segmentations(tmp_path):
     assert "classes.txt: no such file" in refusal(root)
 
 
-@pytest.mark.parametrize("change, reason", [
-    (lambda t: t[:, :15], "has shape (2, 15)"),
-    (lambda t: t[:0], "has shape (0, 17)"),
-    (lambda t: t[:1], "has 2 images but poses_bounds.npy has 1 poses"),
-    (lambda t: t * np.nan, "row 0 (a.png): has NaN"),
-    (lambda t: t + 0.5, "row 0 (a.png): image size"),
-    (lambda t: t * np.where(np.arange(17) == 5, 2, 1), "row 1 (b.png): the upper left"),
-    (lambda t: t * np.where(np.arange(17) == 14, -1, 1), "row 0 (a.png): focal length"),
-    (lambda t: t.astype(str), "dtype <U"),
-])
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        (lambda t: t[:, :15], "has shape (2, 15)"),
+        (lambda t: t[:0], "has shape (0, 17)"),
+        (lambda t: t[:1], "has 2 images but poses_bounds.npy has 1 poses"),
+        (lambda t: t * np.nan, "row 0 (a.png): has NaN"),
+        (lambda t: t + 0.5, "row 0 (a.png): image size"),
+        (lambda t: t * np.where(np.arange(17) == 5, 2, 1), "row 1 (b.png): the upper left"),
+        (lambda t: t * np.where(np.arange(17) == 14, -1, 1), "row 0 (a.png): focal length"),
+        (lambda t: t.astype(str), "dtype <U"),
+    ],
+)
 def test_wrong_poses_bounds(tmp_path, change, reason):
     root = disk.write_llff(tmp_path)
     np.save(root / "poses_bounds.npy", change(np.load(root / "poses_bounds.npy")))
@@ -243,7 +267,11 @@ def test_colmap_binary_with_flipped_bytes_never_crashes(tmp_path):
 
 
 COLMAP_TEXT = {
-    "unsupported model": ("cameras", "7 FULL_OPENCV 64 48 1 1 1 1 0 0 0 0 0 0 0 0", "camera model FULL_OPENCV is not"),
+    "unsupported model": (
+        "cameras",
+        "7 FULL_OPENCV 64 48 1 1 1 1 0 0 0 0 0 0 0 0",
+        "camera model FULL_OPENCV is not",
+    ),
     "made-up model": ("cameras", "7 TELESCOPE 64 48 100 32 24", "camera model TELESCOPE is not supported"),
     "too few parameters": ("cameras", "7 PINHOLE 64 48 100 32", "PINHOLE needs 4 finite parameters"),
     "NaN focal": ("cameras", "7 SIMPLE_PINHOLE 64 48 nan 32 24", "needs 3 finite parameters"),
@@ -255,8 +283,11 @@ COLMAP_TEXT = {
     "zero quaternion": ("images", "1 0 0 0 0 0 0 0 7 a.png\n", "quaternion (0.0, 0.0, 0.0, 0.0)"),
     "NaN translation": ("images", "1 1 0 0 0 nan 0 0 7 a.png\n", "image a.png: pose has NaN"),
     "missing image": ("images", "1 1 0 0 0 0 0 0 7 z.png\n", "images/z.png: no such file"),
-    "no points lines": ("images", "1 1 0 0 0 0 0 0 7 a.png\n2 1 0 0 0 0 0 0 7 b.png\n",
-                        "no line of 2D points follows image a.png"),
+    "no points lines": (
+        "images",
+        "1 1 0 0 0 0 0 0 7 a.png\n2 1 0 0 0 0 0 0 7 b.png\n",
+        "no line of 2D points follows image a.png",
+    ),
     "endless image name": ("images", f"1 1 0 0 0 0 0 0 7 {'x' * 300}\n", "x: no such file"),
     "short row": ("images", "1 1 0 0 0\n", "images.txt: truncated or not a COLMAP file"),
     "NaN point": ("points3D", "1 nan 0 0 1 2 3 0.5", "points3D.txt: has points that are not finite"),

@@ -75,8 +75,11 @@ def tf_messages(frame: str = "map") -> tuple[list, list]:
     for time in stamps(0.02, 60, -0.11):
         base = geometry.invert_rigid(offset) @ camtoworld(time) @ geometry.invert_rigid(MOUNT)
         stamp = bags.START + time
-        moving.append(bags.tf(bags.transform(stamp, frame, "odom", offset),
-                              bags.transform(stamp, "odom", "/" + BASE, base)))
+        moving.append(
+            bags.tf(
+                bags.transform(stamp, frame, "odom", offset), bags.transform(stamp, "odom", "/" + BASE, base)
+            )
+        )
     return moving, [bags.tf(bags.transform(bags.START - 1.0, BASE, OPTICAL, MOUNT))]
 
 
@@ -90,7 +93,12 @@ def refusal(path: Path, config: Config | None = None) -> str:
 
 def check_scene(path: Path, config: Config, tolerance: float = 1e-6) -> None:
     dataset = open_dataset(path, config=config)
-    assert (dataset.format, len(dataset), dataset.has_depth, dataset.has_labels) == ("bag", COUNT, True, False)
+    assert (dataset.format, len(dataset), dataset.has_depth, dataset.has_labels) == (
+        "bag",
+        COUNT,
+        True,
+        False,
+    )
     np.testing.assert_allclose(dataset.stamps, [bags.START + t for t in stamps()], atol=1e-6)
     for frame, time in zip(dataset, stamps(), strict=True):
         rgb, depth = render(camtoworld(time))
@@ -104,7 +112,9 @@ def test_the_shipped_bag_gives_what_the_dataset_it_was_made_from_gives():
     bag, files = open_dataset(SHIPPED / "bag"), open_dataset(SHIPPED)
     assert bag.format == "bag" and bag.name == "bag"
     assert len(bag) == len(files) == 60 and bag.has_depth
-    np.testing.assert_allclose(bag.camtoworlds, files.camtoworlds, atol=1e-6)  # matrices there, quaternions here
+    np.testing.assert_allclose(
+        bag.camtoworlds, files.camtoworlds, atol=1e-6
+    )  # matrices there, quaternions here
     np.testing.assert_allclose(np.diff(bag.stamps), 0.5, atol=1e-6)
     assert len(set(bag.names)) == 60
     for i in (0, 17, -1):
@@ -131,16 +141,20 @@ def test_a_storage_file_alone_is_a_bag_too(tmp_path, suffix):
     check_scene(tmp_path / "b" / f"b.{suffix}", Config())
 
 
-@pytest.mark.parametrize("storage, compression", [
-    ("sqlite3", "file"), ("sqlite3", "message"), ("mcap", "file"), ("mcap", "message"), ("mcap", "storage")])
+@pytest.mark.parametrize(
+    "storage, compression",
+    [("sqlite3", "file"), ("sqlite3", "message"), ("mcap", "file"), ("mcap", "message"), ("mcap", "storage")],
+)
 def test_compressed_bags(tmp_path, storage, compression):
     check_scene(bags.write(tmp_path / "b", scene(pose=pose_messages()), storage, compression), Config())
 
 
 def test_a_bag_split_over_two_files(tmp_path):
     topics = scene(pose=pose_messages())
-    parts = [bags.write(tmp_path / name, {topic: messages[part] for topic, messages in topics.items()})
-             for name, part in (("b_0", slice(0, 2)), ("b_1", slice(2, None)))]
+    parts = [
+        bags.write(tmp_path / name, {topic: messages[part] for topic, messages in topics.items()})
+        for name, part in (("b_0", slice(0, 2)), ("b_1", slice(2, None)))
+    ]
     check_scene(bags.join(tmp_path / "b", *parts), Config())
 
 
@@ -157,7 +171,8 @@ def test_transforms_are_chained_and_interpolated(tmp_path):
     path = bags.write(tmp_path / "b", scene(tf=moving, tf_static=static))
     check_scene(path, Config(), 2e-4)
     assert "no frame 'world' (there are: base_link, camera_optical, map, odom)" in refusal(
-        path, settings(input__world_frame="world"))
+        path, settings(input__world_frame="world")
+    )
     path = bags.write(tmp_path / "unmounted", scene(tf=moving))
     assert "no frame 'camera_optical'" in refusal(path)
     apart = [bags.tf(bags.transform(bags.START, "elsewhere", OPTICAL, MOUNT))]
@@ -178,9 +193,11 @@ def test_compressed_images_and_millimetres(tmp_path):
         rgb, depth = render(camtoworld(time))
         data = cv2.imencode(".png", rgb[..., ::-1])[1].tobytes()
         topics["/camera/image_raw/compressed"].append(
-            bags.compressed(bags.START + time, OPTICAL, data, "bgr8; png compressed bgr8"))
+            bags.compressed(bags.START + time, OPTICAL, data, "bgr8; png compressed bgr8")
+        )
         topics["/camera/depth/image"].append(
-            bags.image(bags.START + time, OPTICAL, np.round(depth * 1000).astype(np.uint16), "16UC1"))
+            bags.image(bags.START + time, OPTICAL, np.round(depth * 1000).astype(np.uint16), "16UC1")
+        )
     frame = open_dataset(bags.write(tmp_path / "b", topics))[1]
     rgb, depth = render(camtoworld(PERIOD))
     assert (frame.image == rgb).all()
@@ -191,7 +208,8 @@ def test_distorted_images_are_rectified_unless_the_topic_says_they_are(tmp_path)
     topics = scene(pose=pose_messages())
     D = (-0.2, 0.05, 0.0, 0.0, 0.0)
     topics["/camera/camera_info"] = [
-        bags.camera_info(bags.START + t, OPTICAL, K_ROS, (WIDTH, HEIGHT), D) for t in stamps()]
+        bags.camera_info(bags.START + t, OPTICAL, K_ROS, (WIDTH, HEIGHT), D) for t in stamps()
+    ]
     frame = open_dataset(bags.write(tmp_path / "raw", topics))[0]
     target, _ = cv2.getOptimalNewCameraMatrix(K_ROS, np.array(D), (WIDTH, HEIGHT), 0, (WIDTH, HEIGHT))
     expected = cv2.undistort(render(camtoworld(0.0))[0], K_ROS, np.array(D), None, target)
@@ -221,11 +239,17 @@ def test_where_topics_are_ambiguous_they_are_listed_and_can_be_named(tmp_path):
     assert "several colour topics: /camera/image_raw (bgr8), /right/image_raw (bgr8)" in problem
     assert "--set bag.image=/camera/image_raw" in problem
     problem = refusal(path, settings(bag__image="/camera/image_raw"))
-    assert "several sources of poses: /pose (pose), /goal (pose)" in problem and "--set bag.pose=/pose" in problem
+    assert (
+        "several sources of poses: /pose (pose), /goal (pose)" in problem
+        and "--set bag.pose=/pose" in problem
+    )
     check_scene(path, settings(bag__image="/camera/image_raw", bag__pose="/pose"))
     assert "has no messages on /nowhere; topics that fit: /pose, /goal" in refusal(
-        path, settings(bag__image="/camera/image_raw", bag__pose="/nowhere"))
-    assert "bag.image: /pose holds geometry_msgs/msg/PoseStamped" in refusal(path, settings(bag__image="/pose"))
+        path, settings(bag__image="/camera/image_raw", bag__pose="/nowhere")
+    )
+    assert "bag.image: /pose holds geometry_msgs/msg/PoseStamped" in refusal(
+        path, settings(bag__image="/pose")
+    )
 
 
 def test_pose_source_decides_between_kinds_of_poses(tmp_path):
@@ -235,11 +259,14 @@ def test_pose_source_decides_between_kinds_of_poses(tmp_path):
     check_scene(path, settings(pose_source="tf"), 2e-4)
 
 
-@pytest.mark.parametrize("missing, problem", [
-    ("/camera/image_raw", "no colour images"),
-    ("/camera/camera_info", "no camera_info, so /camera/image_raw cannot be used"),
-    ("/pose", "no poses: no PoseStamped, Odometry"),
-])
+@pytest.mark.parametrize(
+    "missing, problem",
+    [
+        ("/camera/image_raw", "no colour images"),
+        ("/camera/camera_info", "no camera_info, so /camera/image_raw cannot be used"),
+        ("/pose", "no poses: no PoseStamped, Odometry"),
+    ],
+)
 def test_what_is_missing_is_named(tmp_path, missing, problem):
     topics = scene(pose=pose_messages())
     del topics[missing]
@@ -252,7 +279,9 @@ def test_frames_without_a_pose_are_left_out_and_counted(tmp_path, caplog):
     assert len(open_dataset(path)) == 2
     assert "2 of 4 images are left out" in caplog.text
     late = [bags.pose_stamped(bags.START + 100 + t, "map", np.eye(4)) for t in stamps()]
-    assert "none of the 4 images has depth and a pose" in refusal(bags.write(tmp_path / "late", scene(pose=late)))
+    assert "none of the 4 images has depth and a pose" in refusal(
+        bags.write(tmp_path / "late", scene(pose=late))
+    )
 
 
 @pytest.mark.parametrize("storage, suffix", [("sqlite3", "db3"), ("mcap", "mcap")])
@@ -263,7 +292,9 @@ def test_damaged_bags_are_refused_in_one_line(tmp_path, storage, suffix):
     for content in (whole[: len(whole) // 2], whole[:10], b"", bytes(len(whole))):
         file.write_bytes(content)
         problem = refusal(path)
-        assert str(path) in problem and ("truncated or damaged" in problem or "no colour images" in problem), problem
+        assert str(path) in problem and (
+            "truncated or damaged" in problem or "no colour images" in problem
+        ), problem
     file.write_bytes(whole)
     (path / "metadata.yaml").write_text("rosbag2_bagfile_information: [1, 2")
     assert "truncated or damaged" in refusal(path)
@@ -301,11 +332,25 @@ def test_without_rosbags_the_remedy_is_named(tmp_path, monkeypatch):
 
 def test_a_map_from_a_bag_shows_the_scene_and_no_ros_is_loaded(tmp_path):
     path = bags.write(tmp_path / "b", scene(pose=pose_messages()))
-    arguments = ["map", str(path), "-o", str(tmp_path / "m.ovs3d"), "--no-clip", "--quiet", "--set",
-                 "train.final_steps=30", "--set", "map.image_size=0"]
-    code = ("import sys; from ovs3d_ros.cli import main; code = main(sys.argv[1:]); "
-            "sys.exit(code or 'rclpy' in sys.modules or 'sensor_msgs' in sys.modules)")
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=300)
+    arguments = [
+        "map",
+        str(path),
+        "-o",
+        str(tmp_path / "m.ovs3d"),
+        "--no-clip",
+        "--quiet",
+        "--set",
+        "train.final_steps=30",
+        "--set",
+        "map.image_size=0",
+    ]
+    code = (
+        "import sys; from ovs3d_ros.cli import main; code = main(sys.argv[1:]); "
+        "sys.exit(code or 'rclpy' in sys.modules or 'sensor_msgs' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     means = Ovs3d.load(tmp_path / "m.ovs3d").snapshot().gaussians["means"].numpy()
     inside = ((means > ROOM[0] - 0.2) & (means < ROOM[1] + 0.2)).all(1)

@@ -17,8 +17,12 @@ from ovs3d_ros.datasets import open_dataset
 from ovs3d_ros.types import UserError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
-needs_office = pytest.mark.skipif(not (SHARED / "office").is_dir(), reason=f"{SHARED / 'office'} is not there")
-needs_bird = pytest.mark.skipif(not (SHARED / "bird_llff").is_dir(), reason=f"{SHARED / 'bird_llff'} is not there")
+needs_office = pytest.mark.skipif(
+    not (SHARED / "office").is_dir(), reason=f"{SHARED / 'office'} is not there"
+)
+needs_bird = pytest.mark.skipif(
+    not (SHARED / "bird_llff").is_dir(), reason=f"{SHARED / 'bird_llff'} is not there"
+)
 
 
 @pytest.mark.parametrize("writer", disk.WRITERS)
@@ -55,7 +59,10 @@ def test_shrinking_keeps_the_projection(tmp_path, writer, max_image_size):
     root = disk.WRITERS[writer](tmp_path)
     full, small = open_dataset(root)[0], open_dataset(root, max_image_size=max_image_size)[0]
     height, width = small.image.shape[:2]
-    assert max(height, width) == max_image_size and (small.camera.width, small.camera.height) == (width, height)
+    assert max(height, width) == max_image_size and (small.camera.width, small.camera.height) == (
+        width,
+        height,
+    )
     pixels, _ = geometry.project(disk.POINT[None], full.camera, full.camtoworld)
     shrunk, _ = geometry.project(disk.POINT[None], small.camera, small.camtoworld)
     np.testing.assert_allclose(shrunk[0], pixels[0] * [width / 64, height / 48], rtol=1e-12)
@@ -72,7 +79,9 @@ def test_shrinking_averages_the_image_and_picks_depth_and_labels(tmp_path):
     document = disk.transforms()
     document["frames"][0]["depth_file_path"] = "d.png"
     disk.write_transforms(root, {**document, "h": 48})
-    Image.fromarray(np.tile(np.uint8([[0], [90], [180]]), (16, 64))).convert("RGB").save(root / "images" / "a.png")
+    Image.fromarray(np.tile(np.uint8([[0], [90], [180]]), (16, 64))).convert("RGB").save(
+        root / "images" / "a.png"
+    )
     with pytest.raises(UserError, match="max_image_size -1"):
         open_dataset(root, max_image_size=-1)
     frame = open_dataset(root, max_image_size=21)[0]  # 21 x 16: three rows to one, 64/21 columns to one
@@ -241,13 +250,22 @@ def test_frames_are_read_when_asked_for(tmp_path):
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_sparse_points_of_nerfstudio(tmp_path, binary, end):
     root = disk.write_nerfstudio(tmp_path)
-    properties = "".join(f"property {kind} {name}\n" for kind, name in
-                         [*(("float", axis) for axis in "xyz"), *(("uchar", c) for c in ("red", "green", "blue"))])
+    properties = "".join(
+        f"property {kind} {name}\n"
+        for kind, name in [
+            *(("float", axis) for axis in "xyz"),
+            *(("uchar", c) for c in ("red", "green", "blue")),
+        ]
+    )
     kind = "binary_little_endian" if binary else "ascii"
     head = f"ply\nformat {kind} 1.0\nelement vertex 2\n{properties}end_header\n".replace("\n", end).encode()
     dtype = [(axis, "<f4") for axis in "xyz"] + [(c, "u1") for c in "rgb"]
     rows = [(5.0, 1.0, 3.5, 250, 20, 30), (0.0, 0.5, 2.0, 1, 2, 3)]
-    body = np.array(rows, dtype=dtype).tobytes() if binary else "\n".join(" ".join(map(str, r)) for r in rows).encode()
+    body = (
+        np.array(rows, dtype=dtype).tobytes()
+        if binary
+        else "\n".join(" ".join(map(str, r)) for r in rows).encode()
+    )
     (root / "sparse_pc.ply").write_bytes(head + body)
     disk.write_transforms(root, {**disk.transforms(), "ply_file_path": "sparse_pc.ply"})
     xyz, rgb = open_dataset(root).points
@@ -265,7 +283,9 @@ def test_office_depth_agrees_between_frames():
         a, b = dataset[first], dataset[second]
         points = geometry.transform_points(geometry.unproject(a.depth, a.camera)[a.depth > 0], a.camtoworld)
         pixels, z = geometry.project(points, b.camera, b.camtoworld)
-        inside = (z > 0.1) & (pixels >= 0).all(axis=1) & (pixels < [b.camera.width, b.camera.height]).all(axis=1)
+        inside = (
+            (z > 0.1) & (pixels >= 0).all(axis=1) & (pixels < [b.camera.width, b.camera.height]).all(axis=1)
+        )
         columns, rows = np.floor(pixels[inside]).astype(int).T
         measured = b.depth[rows, columns]
         errors.append(np.median(np.abs(measured - z[inside])[measured > 0]))
@@ -277,7 +297,9 @@ def test_bird_poses_agree_between_colmap_and_llff():
     colmap, llff = (open_dataset(SHARED / "bird_llff", format=kind) for kind in ("colmap", "llff"))
     assert len(colmap) == len(llff) == 184 and colmap.image_paths == llff.image_paths
     for a, b in zip(colmap.camtoworlds, llff.camtoworlds):
-        chord = np.linalg.norm(a[:3, :3] - b[:3, :3])  # sqrt(2) times the angle when small; arccos loses digits
+        chord = np.linalg.norm(
+            a[:3, :3] - b[:3, :3]
+        )  # sqrt(2) times the angle when small; arccos loses digits
         assert np.degrees(chord) < 1e-5 and np.abs(a[:3, 3] - b[:3, 3]).max() < 1e-12
     np.testing.assert_allclose(llff.cameras[0].K, colmap.cameras[0].K)  # LLFF keeps view 0's focal for all
 

@@ -18,7 +18,7 @@ from ovs3d_ros.types import UserError
 def block(left: int, top: int, right: int, bottom: int) -> np.ndarray:
     """The pixels [48, 64] from one corner to the other, both inside."""
     pixels = np.zeros((disk.HEIGHT, disk.WIDTH), dtype=bool)
-    pixels[top:bottom + 1, left:right + 1] = True
+    pixels[top : bottom + 1, left : right + 1] = True
     return pixels
 
 
@@ -27,7 +27,12 @@ APPLE, OTHER, BOWL = block(8, 8, 15, 15), block(40, 20, 47, 27), block(4, 4, 19,
 
 def test_annotations_are_found_beside_the_scene_and_may_overlap(tmp_path):
     dataset = open_dataset(disk.write_lerf(tmp_path))
-    assert (dataset.format, dataset.name, dataset.annotated, dataset.has_labels) == ("colmap", "table", [0, 1], False)
+    assert (dataset.format, dataset.name, dataset.annotated, dataset.has_labels) == (
+        "colmap",
+        "table",
+        [0, 1],
+        False,
+    )
     annotations = dataset[1].annotations
     assert list(annotations) == ["green apple", "bowl"]
     np.testing.assert_array_equal(annotations["green apple"].mask, APPLE | OTHER)
@@ -47,7 +52,9 @@ def test_another_annotation_size_is_brought_to_the_image(tmp_path):
 
 def test_a_polygon_is_no_box(tmp_path):
     scene = disk.write_lerf(tmp_path)
-    triangle = disk.outlined("wedge", [[10.9, 10.9], [30.2, 10.0], [10.0, 30.7]])  # cut to 10, 10; 30, 10; 10, 30
+    triangle = disk.outlined(
+        "wedge", [[10.9, 10.9], [30.2, 10.0], [10.0, 30.7]]
+    )  # cut to 10, 10; 30, 10; 10, 30
     triangle["bbox"] = [30, 30, 10, 10]  # any two corners
     disk.write_annotation(scene.parent / "label" / "table", "b.jpg", (64, 48), [triangle])
     wedge = open_dataset(scene)[1].annotations["wedge"]
@@ -70,7 +77,9 @@ def test_annotations_inside_the_scene_and_through_any_path(tmp_path, monkeypatch
 def test_distortion_is_undone_in_masks_and_boxes_as_in_the_image(tmp_path):
     scene = disk.write_colmap_text(tmp_path / "table", "SIMPLE_RADIAL 64 48 100 32 24 0.6")
     Image.fromarray(255 * block(2, 2, 61, 45).astype(np.uint8)).save(scene / "images" / "b.png")
-    disk.write_annotation(scene / "label", "b.png", (64, 48), [disk.outlined("frame", disk.square(2, 2, 61, 45))])
+    disk.write_annotation(
+        scene / "label", "b.png", (64, 48), [disk.outlined("frame", disk.square(2, 2, 61, 45))]
+    )
     frame = open_dataset(scene)[1]
     shown = frame.image[..., 0] > 127
     assert (shown != block(2, 2, 61, 45)).mean() > 0.005, "the distortion is to be seen"
@@ -96,18 +105,38 @@ BAD = {
     "half a pixel": (_document(height=47.5), "info.height is 47.5; give the size"),
     "no height": (_document(height=0), "info.height is 0; give the size"),
     "infinite width": (_document(width=float("inf")), "info.width is inf; give the size"),
-    "another shape of image": (_document(_object(), width=48, height=64), "48x64 does not match its image b.png of 64x"),
-    "an image without a pose": (_document(name="c.jpg"), "annotates c.jpg, which is none of the 2 posed images"),
+    "another shape of image": (
+        _document(_object(), width=48, height=64),
+        "48x64 does not match its image b.png of 64x",
+    ),
+    "an image without a pose": (
+        _document(name="c.jpg"),
+        "annotates c.jpg, which is none of the 2 posed images",
+    ),
     "annotated twice": (_document(name="a.jpg"), "annotates a.jpg, and so does a.json; keep one of them"),
     "object of nothing": (_document(None), "object 0 is None; expected category"),
     "no category": (_document(_object(category=" ")), "object 0: category is ' '; give the name"),
-    "two points": (_document(_object(), _object(segmentation=[[1, 1], [5, 5]])),
-                   "object 1 (apple): segmentation has 2 points, and a polygon at least 3"),
+    "two points": (
+        _document(_object(), _object(segmentation=[[1, 1], [5, 5]])),
+        "object 1 (apple): segmentation has 2 points, and a polygon at least 3",
+    ),
     "no polygon": (_document(_object(segmentation=None)), "object 0 (apple): segmentation is not a list"),
-    "flat polygon": (_document(_object(segmentation=[8, 8, 15, 8, 15, 15])), "(apple): segmentation is not a list"),
-    "text in a polygon": (_document(_object(segmentation=[[1, 1], [5, "5"], [5, 1]])), "(apple): segmentation is '5'"),
-    "NaN in a polygon": (_document(_object(segmentation=[[1, 1], [5, float("nan")], [5, 1]])), "segmentation is nan"),
-    "outside": (_document(_object(segmentation=disk.square(64, 2, 70, 9))), "(apple): lies outside of the 64x48 image"),
+    "flat polygon": (
+        _document(_object(segmentation=[8, 8, 15, 8, 15, 15])),
+        "(apple): segmentation is not a list",
+    ),
+    "text in a polygon": (
+        _document(_object(segmentation=[[1, 1], [5, "5"], [5, 1]])),
+        "(apple): segmentation is '5'",
+    ),
+    "NaN in a polygon": (
+        _document(_object(segmentation=[[1, 1], [5, float("nan")], [5, 1]])),
+        "segmentation is nan",
+    ),
+    "outside": (
+        _document(_object(segmentation=disk.square(64, 2, 70, 9))),
+        "(apple): lies outside of the 64x48 image",
+    ),
     "no box": (_document(_object(bbox=None)), "(apple): bbox is None; give [x1, y1, x2, y2]"),
     "half a box": (_document(_object(bbox=[1, 2])), "(apple): bbox is [1, 2]; give"),
     "text in a box": (_document(_object(bbox=[1, 2, 3, "4"])), "(apple): bbox is '4'"),

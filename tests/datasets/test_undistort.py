@@ -18,9 +18,14 @@ def distort(rays: np.ndarray, coefficients: tuple[float, ...]) -> np.ndarray:
     k1, k2, p1, p2, k3 = coefficients
     x, y = rays[..., 0], rays[..., 1]
     r2 = x * x + y * y
-    radial = 1 + k1 * r2 + k2 * r2 ** 2 + k3 * r2 ** 3
-    return np.stack([x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x),
-                     y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y], axis=-1)
+    radial = 1 + k1 * r2 + k2 * r2**2 + k3 * r2**3
+    return np.stack(
+        [
+            x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x),
+            y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y,
+        ],
+        axis=-1,
+    )
 
 
 def pixel_rays(camera_matrix: np.ndarray) -> np.ndarray:
@@ -40,7 +45,9 @@ def photograph(coefficients: tuple[float, ...]) -> np.ndarray:
 
 
 def colour_of(rays: np.ndarray) -> np.ndarray:
-    colour = np.stack([128 + 220 * rays[..., 0], 128 + 220 * rays[..., 1], np.full(rays.shape[:2], 77.0)], axis=-1)
+    colour = np.stack(
+        [128 + 220 * rays[..., 0], 128 + 220 * rays[..., 1], np.full(rays.shape[:2], 77.0)], axis=-1
+    )
     return np.clip(np.rint(colour), 0, 255).astype(np.uint8)
 
 
@@ -54,8 +61,11 @@ def write(root, coefficients: tuple[float, ...]):
     return root
 
 
-LENSES = {"barrel": (-0.3, 0.08, 0.0, 0.0, 0.0), "pincushion": (0.25, 0.1, 0.0, 0.0, -0.05),
-          "tangential": (-0.1, 0.0, 0.01, -0.02, 0.0)}
+LENSES = {
+    "barrel": (-0.3, 0.08, 0.0, 0.0, 0.0),
+    "pincushion": (0.25, 0.1, 0.0, 0.0, -0.05),
+    "tangential": (-0.1, 0.0, 0.01, -0.02, 0.0),
+}
 
 
 @pytest.mark.parametrize("lens", LENSES)
@@ -85,18 +95,22 @@ def test_labels_and_depth_move_with_the_image(tmp_path):
     assert shrunk.labels.shape == (24, 32)
 
 
-@pytest.mark.parametrize("camera, coefficients", [
-    ("SIMPLE_RADIAL 64 48 100 33 22 -0.2", (-0.2, 0, 0, 0, 0)),
-    ("RADIAL 64 48 100 33 22 -0.2 0.05", (-0.2, 0.05, 0, 0, 0)),
-    ("OPENCV 64 48 100 95 33 22 -0.2 0.05 0.01 -0.02", (-0.2, 0.05, 0.01, -0.02, 0)),
-])
+@pytest.mark.parametrize(
+    "camera, coefficients",
+    [
+        ("SIMPLE_RADIAL 64 48 100 33 22 -0.2", (-0.2, 0, 0, 0, 0)),
+        ("RADIAL 64 48 100 33 22 -0.2 0.05", (-0.2, 0.05, 0, 0, 0)),
+        ("OPENCV 64 48 100 95 33 22 -0.2 0.05 0.01 -0.02", (-0.2, 0.05, 0.01, -0.02, 0)),
+    ],
+)
 def test_colmap_models_match_the_same_nerfstudio_camera(tmp_path, camera, coefficients):
     colmap = open_dataset(disk.write_colmap_text(tmp_path / "colmap", camera))
     root = disk.write_nerfstudio(tmp_path / "nerfstudio")
     keys = dict(zip(("k1", "k2", "p1", "p2", "k3"), coefficients))
     fl_y = 95.0 if camera.startswith("OPENCV") else 100.0
-    disk.write_transforms(root, {**disk.transforms(), **keys, "camera_model": "OPENCV", "fl_y": fl_y, "cx": 33,
-                                 "cy": 22})
+    disk.write_transforms(
+        root, {**disk.transforms(), **keys, "camera_model": "OPENCV", "fl_y": fl_y, "cx": 33, "cy": 22}
+    )
     nerfstudio = open_dataset(root)
     np.testing.assert_allclose(colmap.cameras[0].K, nerfstudio.cameras[0].K)
     np.testing.assert_array_equal(colmap[0].image, nerfstudio[0].image)

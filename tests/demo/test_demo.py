@@ -25,8 +25,19 @@ from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.types import UserError
 
 REPORT_KEYS = {
-    "psnr_holdout", "num_gaussians", "frames_sent", "frames_received", "frames_dropped", "keyframes", "queries",
-    "miou_lift", "miou_refined", "query_p50_ms", "query_p95_ms", "frame_to_map_p95_ms", "seconds_total",
+    "psnr_holdout",
+    "num_gaussians",
+    "frames_sent",
+    "frames_received",
+    "frames_dropped",
+    "keyframes",
+    "queries",
+    "miou_lift",
+    "miou_refined",
+    "query_p50_ms",
+    "query_p95_ms",
+    "frame_to_map_p95_ms",
+    "seconds_total",
 }
 QUERY_KEYS = {"prompt", "present_in_scene", "found", "presence", "iou", "latency_ms"}
 MAX_BYTES = 8 * 1024**2
@@ -106,9 +117,13 @@ def test_bag_holds_the_frames_of_the_scene():
     dataset = open_dataset(SHIPPED)
     with rosbags.AnyReader([SHIPPED / "bag"]) as bag:
         counts = {c.topic: c.msgcount for c in bag.connections}
-        assert counts == dict.fromkeys(["/image/compressed", "/depth/compressedDepth", "/camera_info", "/pose"], 60)
-        messages = {t: [bag.deserialize(raw, c.msgtype) for c, _, raw in bag.messages() if c.topic == t]
-                    for t in counts}
+        assert counts == dict.fromkeys(
+            ["/image/compressed", "/depth/compressedDepth", "/camera_info", "/pose"], 60
+        )
+        messages = {
+            t: [bag.deserialize(raw, c.msgtype) for c, _, raw in bag.messages() if c.topic == t]
+            for t in counts
+        }
     stamps = [m.header.stamp.sec + 1e-9 * m.header.stamp.nanosec for m in messages["/image/compressed"]]
     assert np.allclose(np.diff(stamps), 0.5)
     for i in (0, 31, 59):
@@ -118,7 +133,9 @@ def test_bag_holds_the_frames_of_the_scene():
         position = messages["/pose"][i].pose.position
         assert np.allclose([position.x, position.y, position.z], dataset.camtoworlds[i, :3, 3])
         K = messages["/camera_info"][i].k.reshape(3, 3)
-        assert np.allclose(K[:2, 2] + 0.5, dataset.cameras[i].K[:2, 2]) and np.isclose(K[0, 0], dataset.cameras[i].K[0, 0])
+        assert np.allclose(K[:2, 2] + 0.5, dataset.cameras[i].K[:2, 2]) and np.isclose(
+            K[0, 0], dataset.cameras[i].K[0, 0]
+        )
 
 
 def test_demo_in_one_process(part_of_the_scene, tmp_path):
@@ -141,7 +158,9 @@ def test_demo_over_ros(part_of_the_scene, tmp_path):
     label = np.load(tmp_path / "logs" / "label.npy")
     assert label.shape[:2] == (120, 160) and label.max() > 0
     cloud = np.load(tmp_path / "logs" / "query_cloud.npy")
-    assert {"x", "y", "z", "label", "instance", "score"} <= set(cloud.dtype.names) and cloud["label"].max() > 0
+    assert {"x", "y", "z", "label", "instance", "score"} <= set(cloud.dtype.names) and cloud[
+        "label"
+    ].max() > 0
 
 
 def test_only_the_demos_own_logs_are_removed(part_of_the_scene, tmp_path, monkeypatch):
@@ -155,7 +174,9 @@ def test_only_the_demos_own_logs_are_removed(part_of_the_scene, tmp_path, monkey
 
     monkeypatch.setattr(processes, "running", stop)
     with pytest.raises(ProcessFailed, match="stopped"):
-        processes.run_processes(read_scene(part_of_the_scene), Config(), 1.0, tmp_path / "demo.ovs3d", lambda _: None)
+        processes.run_processes(
+            read_scene(part_of_the_scene), Config(), 1.0, tmp_path / "demo.ovs3d", lambda _: None
+        )
     earlier = {path.name for path in logs.iterdir() if path.read_text() == "earlier"}
     assert earlier == {"notes.txt", "flight.log"}
 
@@ -177,6 +198,7 @@ def test_bad_settings_are_bad_input(tmp_path):
 @pytest.fixture
 def module(tmp_path, monkeypatch):
     """Writes a Python module that a child process can run, and returns its environment."""
+
     def write(name: str, source: str) -> dict[str, str]:
         (tmp_path / f"{name}.py").write_text(source, encoding="utf-8")
         return dict(os.environ, PYTHONPATH=os.pathsep.join([str(tmp_path), *filter(None, sys.path)]))
@@ -194,8 +216,11 @@ def test_failed_process_shows_the_end_of_its_log(module, tmp_path):
 
 def test_process_that_will_not_stop_is_killed(module, tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "STOP_TIMEOUT", 1.0)
-    environment = module("stubborn", "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-                                     "print('up', flush=True)\ntime.sleep(600)")
+    environment = module(
+        "stubborn",
+        "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "print('up', flush=True)\ntime.sleep(600)",
+    )
     started = time.monotonic()
     with running("stubborn", [], environment, tmp_path / "stubborn.log") as child:
         while "up" not in child.lines():

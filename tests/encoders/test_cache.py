@@ -56,7 +56,9 @@ def image() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def clip():
-    return make_clip(replace(PYRAMID, precision="float32"), "cpu")  # bfloat16 is exact at half precision already
+    return make_clip(
+        replace(PYRAMID, precision="float32"), "cpu"
+    )  # bfloat16 is exact at half precision already
 
 
 def cached(encoder, folder: Path, config: ClipConfig = PYRAMID) -> CachedClip:
@@ -67,7 +69,7 @@ def assert_close(ours: CropTable, expected: CropTable) -> None:
     assert torch.equal(ours.boxes, expected.boxes) and torch.equal(ours.scales, expected.scales)
     assert (ours.num_scales, ours.grid) == (expected.num_scales, expected.grid)
     assert ours.embeddings.dtype == torch.float32
-    torch.testing.assert_close(ours.embeddings, expected.embeddings, rtol=2 ** -10, atol=1e-6)
+    torch.testing.assert_close(ours.embeddings, expected.embeddings, rtol=2**-10, atol=1e-6)
 
 
 @needs_clip
@@ -95,14 +97,27 @@ def test_make_clip_keeps_what_it_encodes(mode: str, image, tmp_path, monkeypatch
     monkeypatch.setattr("ovs3d_ros.encoders.clip.ClipEncoder.encode_image", None)
     assert_close(again.encode_image(image), table)
     assert (table.grid is not None) == (mode == "dense")
-    assert again.name.startswith("bundled/") and again.calibration and again.encode_text(["mug"]).shape == (1, again.dim)
+    assert (
+        again.name.startswith("bundled/")
+        and again.calibration
+        and again.encode_text(["mug"]).shape == (1, again.dim)
+    )
 
 
 @needs_clip
-@pytest.mark.parametrize("change", [
-    {"mode": "dense"}, {"crop_divisors": (1.0, 3.0)}, {"crop_stride": 0.4}, {"image_size": 100}, {"crop_metres": (1.0,)},
-    {"dense_sizes": (64,)}, {"model": "other"}, {"pretrained": "laion"},
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mode": "dense"},
+        {"crop_divisors": (1.0, 3.0)},
+        {"crop_stride": 0.4},
+        {"image_size": 100},
+        {"crop_metres": (1.0,)},
+        {"dense_sizes": (64,)},
+        {"model": "other"},
+        {"pretrained": "laion"},
+    ],
+)
 def test_other_settings_are_other_entries(change: dict, clip, image, tmp_path) -> None:
     counted = Counted(clip)
     cached(counted, tmp_path).encode_image(image)
@@ -117,8 +132,11 @@ def test_other_settings_are_other_entries(change: dict, clip, image, tmp_path) -
 def test_weights_that_change_in_their_place_are_seen(tmp_path) -> None:
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(b"1")
-    configs = [ClipConfig(model="ViT-B-16", pretrained=str(weights)), ClipConfig(model=f"local-dir:{tmp_path}"),
-               DinoConfig(model=f"local-dir:{tmp_path}")]
+    configs = [
+        ClipConfig(model="ViT-B-16", pretrained=str(weights)),
+        ClipConfig(model=f"local-dir:{tmp_path}"),
+        DinoConfig(model=f"local-dir:{tmp_path}"),
+    ]
     before = [fingerprint(config, "cpu") for config in configs]
     assert before == [fingerprint(config, "cpu") for config in configs]
     weights.write_bytes(b"22")
@@ -146,7 +164,9 @@ def test_metric_tables_depend_on_depth_and_intrinsics(image, tmp_path) -> None:
     assert counted.calls == 1
     nearer = encode_frame(encoder, replace(frame, depth=frame.depth / 2))
     longer = encode_frame(encoder, replace(frame, camera=Camera(K * [[2], [2], [1]], 160, 120)))
-    assert counted.calls == 3 and len(nearer.boxes) < len(table.boxes) and len(longer.boxes) < len(table.boxes)
+    assert (
+        counted.calls == 3 and len(nearer.boxes) < len(table.boxes) and len(longer.boxes) < len(table.boxes)
+    )
     for _ in range(2):
         with pytest.raises(UserError, match="no depth"):
             encode_frame(encoder, replace(frame, depth=None))
@@ -168,11 +188,13 @@ def test_a_damaged_entry_is_made_anew_with_a_warning(damage: str, clip, image, t
     counted = Counted(clip)
     encoder = cached(counted, tmp_path)
     table = encoder.encode_image(image)
-    path, = tmp_path.iterdir()
+    (path,) = tmp_path.iterdir()
     content = bytearray(path.read_bytes())
     if damage == "flipped":
         content[-5] ^= 0x10
-    path.write_bytes({"truncated": content[:-40], "empty": b"", "flipped": content, "foreign": b"not tensors" * 9}[damage])
+    path.write_bytes(
+        {"truncated": content[:-40], "empty": b"", "flipped": content, "foreign": b"not tensors" * 9}[damage]
+    )
     with caplog.at_level(logging.WARNING):
         assert torch.equal(encoder.encode_image(image).embeddings, table.embeddings)
     assert counted.calls == 2 and path.name in caplog.text and "anew" in caplog.text
@@ -184,7 +206,7 @@ def test_a_damaged_entry_is_made_anew_with_a_warning(damage: str, clip, image, t
 def test_a_result_that_cannot_be_kept_is_there_all_the_same(clip, image, tmp_path, caplog) -> None:
     encoder = cached(clip, tmp_path)
     encoder.encode_image(image)
-    path, = tmp_path.iterdir()
+    (path,) = tmp_path.iterdir()
     path.unlink()
     path.mkdir()  # renaming the file to it fails, as on a full disk
     with caplog.at_level(logging.WARNING):
@@ -210,18 +232,26 @@ def test_tokens_are_kept_too_in_the_same_folder(image, tmp_path, monkeypatch) ->
     cache = TensorCache(str(tmp_path), "dino.cache")
     held = CachedPatches(counted, cache, fingerprint(config, "cpu")).encode_image(image)
     assert counted.calls == 0 and held.dtype == torch.float32
-    torch.testing.assert_close(held, tokens, rtol=2 ** -10, atol=1e-6)
-    larger = CachedPatches(counted, cache, fingerprint(replace(config, image_size=128), "cpu")).encode_image(image)
+    torch.testing.assert_close(held, tokens, rtol=2**-10, atol=1e-6)
+    larger = CachedPatches(counted, cache, fingerprint(replace(config, image_size=128), "cpu")).encode_image(
+        image
+    )
     assert counted.calls == 1 and larger.shape == tokens.shape  # Counted encodes at its own size
 
 
 def test_a_map_file_does_not_bring_its_folder_along(image, tmp_path) -> None:
     """On another machine it may not be there, or not be writable."""
-    settings = {"compute.device": "cpu", "clip.cache": str(tmp_path / "c"), "dino.cache": str(tmp_path / "d"),
-                "clip.crop_stride": 0.5}
+    settings = {
+        "compute.device": "cpu",
+        "clip.cache": str(tmp_path / "c"),
+        "dino.cache": str(tmp_path / "d"),
+        "clip.crop_stride": 0.5,
+    }
     pipeline = Ovs3d(override(Config(), settings), encode=False)
     K = np.array([[150.0, 0, 80], [0, 150, 60], [0, 0, 1]])
-    pipeline.add_frame(Frame(0.0, image, Camera(K, 160, 120), np.eye(4), np.full((120, 160), 2.0, np.float32)))
+    pipeline.add_frame(
+        Frame(0.0, image, Camera(K, 160, 120), np.eye(4), np.full((120, 160), 2.0, np.float32))
+    )
     pipeline.save(tmp_path / "map.ovs3d")
     config = Ovs3d.load(tmp_path / "map.ovs3d", encode=False).config
     assert (config.clip.cache, config.dino.cache, config.clip.crop_stride) == ("", "", 0.5)

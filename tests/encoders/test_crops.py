@@ -37,18 +37,26 @@ def flat(metres: float) -> np.ndarray:
 def frame_of(depth: np.ndarray | None) -> Frame:
     squares = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     K = np.array([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1.0]])
-    return Frame(0.0, np.repeat(np.repeat(squares, 40, 0), 40, 1), Camera(K, WIDTH, HEIGHT), np.eye(4), depth,
-                 name="frame 7")
+    return Frame(
+        0.0,
+        np.repeat(np.repeat(squares, 40, 0), 40, 1),
+        Camera(K, WIDTH, HEIGHT),
+        np.eye(4),
+        depth,
+        name="frame 7",
+    )
 
 
 def test_the_near_half_of_a_step_gets_crops_of_twice_the_side() -> None:
     depth = flat(1.0)
-    depth[:, WIDTH // 2:] = 2.0
+    depth[:, WIDTH // 2 :] = 2.0
     boxes, sides = crops_of(metric_cuts(depth, FOCAL, SIDE, [0.2], STRIDE))
     near = sides > 1.5 * sides.min()
     assert sides[near] == pytest.approx(52.0, rel=0.02) and sides[~near] == pytest.approx(26.0, rel=0.02)
     centres = (boxes[:, 0] + boxes[:, 2]) / 2
-    assert (centres[near] < WIDTH / 2 + STRIDE * 52).all() and (centres[~near] > WIDTH / 2 - STRIDE * 26).all()
+    assert (centres[near] < WIDTH / 2 + STRIDE * 52).all() and (
+        centres[~near] > WIDTH / 2 - STRIDE * 26
+    ).all()
 
 
 @pytest.mark.parametrize("metres", [0.2, 0.5])
@@ -62,20 +70,22 @@ def test_a_side_covers_the_same_metres_from_two_distances(metres: float) -> None
     inner = (boxes[:, 0] > 1) & (boxes[:, 2] < WIDTH - 1)
     at_centre = np.interp((boxes[inner, 0] + boxes[inner, 2]) / 2, np.arange(WIDTH) + 0.5, slope[0])
     covered = sides[inner] * at_centre / FOCAL / metres
-    assert covered.min() > 1 / HALF_STEP ** 2 and covered.max() < HALF_STEP ** 2
+    assert covered.min() > 1 / HALF_STEP**2 and covered.max() < HALF_STEP**2
 
 
 def test_every_pixel_lies_in_a_crop_of_its_own_size() -> None:
     """Those at the border as well, and those of a thing smaller than the distance between crops."""
     depth = flat(3.0)
-    depth[HEIGHT - 20:] = 1.0
+    depth[HEIGHT - 20 :] = 1.0
     depth[100:103, 200:203] = 0.7
     cuts = metric_cuts(depth, FOCAL, SIDE, [0.3, 0.6], STRIDE)
     for level, metres in enumerate((0.3, 0.6)):
         boxes, sides = crops_of(cuts, level)
         covered = np.zeros((HEIGHT, WIDTH), bool)
         for distance in (3.0, 1.0, 0.7):
-            for left, top, right, bottom in boxes[np.abs(sides * distance / FOCAL / metres - 1) < 0.03].round().astype(int):
+            for left, top, right, bottom in (
+                boxes[np.abs(sides * distance / FOCAL / metres - 1) < 0.03].round().astype(int)
+            ):
                 covered[top:bottom, left:right] |= depth[top:bottom, left:right] == np.float32(distance)
         assert covered.all()
 
@@ -83,15 +93,24 @@ def test_every_pixel_lies_in_a_crop_of_its_own_size() -> None:
 @pytest.mark.parametrize("kind", ["tiny", "huge", "noise", "mixed"])
 def test_absurd_depth_gives_no_flood_of_crops(kind: str) -> None:
     rng = np.random.default_rng(0)
-    depth = {"tiny": flat(1e-6), "huge": flat(1e6), "mixed": flat(1e-6),
-             "noise": np.exp(rng.uniform(-20, 20, (HEIGHT, WIDTH))).astype(np.float32)}[kind]
+    depth = {
+        "tiny": flat(1e-6),
+        "huge": flat(1e6),
+        "mixed": flat(1e-6),
+        "noise": np.exp(rng.uniform(-20, 20, (HEIGHT, WIDTH))).astype(np.float32),
+    }[kind]
     if kind == "mixed":
         depth[::2] = 1e6
     cuts = metric_cuts(depth, FOCAL, SIDE, [0.1, 0.2, 0.4, 0.8], STRIDE)
     for level in range(4):
         boxes, sides = crops_of(cuts, level)
         assert 0 < len(sides) <= MOST_CROPS
-        assert sides.min() > 15 and sides.max() < HEIGHT + 1 and boxes.min() >= 0 and boxes[:, 2].max() < WIDTH + 1e-6
+        assert (
+            sides.min() > 15
+            and sides.max() < HEIGHT + 1
+            and boxes.min() >= 0
+            and boxes[:, 2].max() < WIDTH + 1e-6
+        )
 
 
 def test_a_usual_room_takes_about_as_many_crops_as_the_relative_pyramid() -> None:
@@ -115,8 +134,10 @@ def test_holes_take_the_depth_beside_them() -> None:
 def test_the_encoder_embeds_what_the_crops_show() -> None:
     """At one depth everywhere, metric crops are those of the relative pyramid with that side, to the bit."""
     metric = make_clip(ClipConfig(mode="pyramid", crop_metres=(0.3, 0.6)), "cpu")
-    relative = make_clip(ClipConfig(mode="pyramid", crop_divisors=(HEIGHT * 2.0 / FOCAL / 0.3,
-                                                                   HEIGHT * 2.0 / FOCAL / 0.6)), "cpu")
+    relative = make_clip(
+        ClipConfig(mode="pyramid", crop_divisors=(HEIGHT * 2.0 / FOCAL / 0.3, HEIGHT * 2.0 / FOCAL / 0.6)),
+        "cpu",
+    )
     frame = frame_of(flat(2.0))
     ours, expected = encode_frame(metric, frame), encode_frame(relative, frame)
     assert ours.num_scales == 2 and ours.grid is None
@@ -129,12 +150,15 @@ def test_depth_of_another_resolution_is_taken_at_the_centres_of_pixels() -> None
     metric = make_clip(ClipConfig(mode="pyramid", crop_metres=(0.3,)), "cpu")
     fine = np.zeros((3 * HEIGHT, 3 * WIDTH), np.float32)
     fine[1::3, 1::3] = 2.0
-    assert torch.equal(encode_frame(metric, frame_of(fine)).boxes, encode_frame(metric, frame_of(flat(2.0))).boxes)
+    assert torch.equal(
+        encode_frame(metric, frame_of(fine)).boxes, encode_frame(metric, frame_of(flat(2.0))).boxes
+    )
 
 
 @needs_clip
 def test_sizes_are_those_of_the_image_that_is_encoded() -> None:
     """The same metres at any resolution, and the least side of 16 px of the smaller image is twice as much of it."""
+
     def widths(side: float, size: int) -> torch.Tensor:
         config = ClipConfig(mode="pyramid", crop_metres=(side,), image_size=size, crop_stride=1.0)
         boxes = encode_frame(make_clip(config, "cpu"), frame_of(flat(2.0))).boxes
@@ -167,7 +191,9 @@ class ImageOnly:
         self.name, self.dim, self.calibration = "image only", 2, None
 
     def encode_image(self, image: np.ndarray) -> CropTable:
-        return CropTable(torch.tensor([[0, 0, 1.0, 1.0]]), torch.zeros(1, dtype=torch.int64), torch.ones(1, 2), 1)
+        return CropTable(
+            torch.tensor([[0, 0, 1.0, 1.0]]), torch.zeros(1, dtype=torch.int64), torch.ones(1, 2), 1
+        )
 
 
 def test_an_encoder_of_images_alone_takes_frames_as_before() -> None:
@@ -177,14 +203,19 @@ def test_an_encoder_of_images_alone_takes_frames_as_before() -> None:
 
 @needs_clip
 def test_a_pipeline_hands_depth_to_the_encoder_and_refuses_frames_without() -> None:
-    settings = {"clip.model": "bundled", "clip.mode": "pyramid", "clip.crop_metres": (0.8, 1.6), "map.codec_dim": 4,
-                "compute.device": "cpu"}
+    settings = {
+        "clip.model": "bundled",
+        "clip.mode": "pyramid",
+        "clip.crop_metres": (0.8, 1.6),
+        "map.codec_dim": 4,
+        "compute.device": "cpu",
+    }
     pipeline = Ovs3d(override(Config(), settings))
     with pytest.raises(UserError, match="frame 7 has no depth"):
         pipeline.add_frame(frame_of(None))
     assert not pipeline.mapper.keyframes and not len(pipeline.mapper.gaussians)
     assert pipeline.add_frame(frame_of(flat(2.0)))
-    keyframe, = pipeline.mapper.keyframes
+    (keyframe,) = pipeline.mapper.keyframes
     assert keyframe.crops.num_scales == 2
     again = encode_frame(pipeline.clip, to_frame(keyframe))  # as a refinement on the robot is checked
     assert torch.allclose(again.boxes, keyframe.crops.boxes, atol=0.01)

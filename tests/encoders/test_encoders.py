@@ -45,18 +45,25 @@ def bundled_pyramid() -> ClipEncoder:
     return make_clip(ClipConfig(model="bundled", mode="pyramid"), "cpu")
 
 
-@pytest.mark.parametrize("length, side, stride", [(64, 64, 0.25), (65, 64, 0.25), (192, 64, 0.25), (341, 64, 0.3),
-                                                  (500, 64, 1.0)])
+@pytest.mark.parametrize(
+    "length, side, stride", [(64, 64, 0.25), (65, 64, 0.25), (192, 64, 0.25), (341, 64, 0.3), (500, 64, 1.0)]
+)
 def test_crops_cover_the_whole_length_evenly(length, side, stride):
     starts = np.array(crop_starts(length, side, stride))
     assert starts[0] == 0 and starts[-1] == length - side
     steps = np.diff(starts)
-    assert (steps > 0).all() and (steps <= np.ceil(stride * side)).all() and np.ptp(steps) <= 1 if len(steps) else True
+    assert (
+        (steps > 0).all() and (steps <= np.ceil(stride * side)).all() and np.ptp(steps) <= 1
+        if len(steps)
+        else True
+    )
 
 
 def test_vit_pyramid_has_one_row_per_crop(vit, image):
     model, tokenizer = vit
-    encoder = ClipEncoder(model, tokenizer, "test", ClipConfig(mode="pyramid", crop_divisors=(1.0, 1.5)), "cpu")
+    encoder = ClipEncoder(
+        model, tokenizer, "test", ClipConfig(mode="pyramid", crop_divisors=(1.0, 1.5)), "cpu"
+    )
     table = encoder.encode_image(image)
     assert table.num_scales == 2 and encoder.dim == 512
     assert table.embeddings.shape == (len(table.boxes), 512) and set(table.scales.tolist()) == {0, 1}
@@ -124,10 +131,16 @@ def test_features_of_several_sizes_are_averaged_as_directions():
 
 def test_dense_sizes_are_the_model_s_own_until_others_are_asked_for(image):
     def grid(**settings) -> tuple[int, int]:
-        return make_clip(ClipConfig(model="bundled", mode="dense", **settings), "cpu").encode_image(image).grid
+        return (
+            make_clip(ClipConfig(model="bundled", mode="dense", **settings), "cpu").encode_image(image).grid
+        )
 
     def table(*sizes: int) -> torch.Tensor:
-        return make_clip(ClipConfig(model="bundled", mode="dense", dense_sizes=sizes), "cpu").encode_image(image).embeddings
+        return (
+            make_clip(ClipConfig(model="bundled", mode="dense", dense_sizes=sizes), "cpu")
+            .encode_image(image)
+            .embeddings
+        )
 
     assert grid() == grid(dense_sizes=(0,)) and max(grid(dense_sizes=(320,))) == 10
     both, small, large = table(320, 640), table(320), table(640)
@@ -147,19 +160,24 @@ def test_vit_dino_tokens_of_the_last_block(image):
     import timm
 
     torch.manual_seed(0)
-    model = timm.create_model("vit_base_patch8_224.dino", pretrained=False, num_classes=0, dynamic_img_size=True).eval()
+    model = timm.create_model(
+        "vit_base_patch8_224.dino", pretrained=False, num_classes=0, dynamic_img_size=True
+    ).eval()
     features = DinoEncoder(model, "test", DinoConfig(image_size=160), "cpu").encode_image(image)
     assert features.shape == (15, 20, 768) and features.dtype == torch.float32
 
 
-@pytest.mark.parametrize("options, remedy", [
-    (dict(model="ViT-B-16", pretrained="openai"), "clip.model=bundled"),
-    (dict(model="ViT-B-16", pretrained="no-such-tag"), "clip.pretrained="),
-    (dict(model="ViT-B-16", pretrained=""), "clip.pretrained="),
-    (dict(model="no-such-model"), "clip.model=bundled"),
-    (dict(model="local-dir:/no/such/folder"), "check the path"),
-    (dict(model="no.such.module:Encoder"), "pkg.module:Class"),
-])
+@pytest.mark.parametrize(
+    "options, remedy",
+    [
+        (dict(model="ViT-B-16", pretrained="openai"), "clip.model=bundled"),
+        (dict(model="ViT-B-16", pretrained="no-such-tag"), "clip.pretrained="),
+        (dict(model="ViT-B-16", pretrained=""), "clip.pretrained="),
+        (dict(model="no-such-model"), "clip.model=bundled"),
+        (dict(model="local-dir:/no/such/folder"), "check the path"),
+        (dict(model="no.such.module:Encoder"), "pkg.module:Class"),
+    ],
+)
 def test_missing_clip_weights_are_an_error_that_names_the_remedy(options, remedy, monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
@@ -168,7 +186,9 @@ def test_missing_clip_weights_are_an_error_that_names_the_remedy(options, remedy
     assert remedy in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("model", ["vit_base_patch8_224.dino", "no_such_model", "local-dir:/no/such/folder", "resnet18"])
+@pytest.mark.parametrize(
+    "model", ["vit_base_patch8_224.dino", "no_such_model", "local-dir:/no/such/folder", "resnet18"]
+)
 def test_missing_dino_weights_are_an_error_that_names_the_remedy(model, monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
@@ -194,7 +214,9 @@ def test_bundled_clip_loads_and_is_deterministic(bundled_pyramid, image):
     assert bundled_pyramid.name.startswith("bundled/") and first.num_scales == len(ClipConfig().crop_divisors)
     assert torch.equal(first.embeddings, second.embeddings) and torch.isfinite(first.embeddings).all()
     counts = torch.zeros(240, 320)
-    for left, top, right, bottom in (first.boxes * torch.tensor([320, 240, 320, 240])).round().long().tolist():
+    for left, top, right, bottom in (
+        (first.boxes * torch.tensor([320, 240, 320, 240])).round().long().tolist()
+    ):
         counts[top:bottom, left:right] += 1
     assert counts.min() >= first.num_scales, "every pixel lies in a crop of every level"
 
@@ -217,7 +239,9 @@ def test_dense_tables_know_their_grid_and_are_interpolated(image):
     fitter.add(table.embeddings)
     codes = pixel_codes(table, fitter.fit(), 320, 240)[0]
     across = (codes[120, 1:] - codes[120, :-1]).norm(dim=-1)
-    assert (across > 0).float().mean() > 0.9, "neighbouring pixels differ everywhere, not at cell borders alone"
+    assert (across > 0).float().mean() > 0.9, (
+        "neighbouring pixels differ everywhere, not at cell borders alone"
+    )
 
 
 @needs_clip
@@ -261,7 +285,7 @@ def test_bundled_dino_groups_patches_of_one_surface(image):
 
 def test_bundled_models_fit_the_package():
     size = sum(path.stat().st_size for folder in (CLIP_FOLDER, DINO_FOLDER) for path in folder.glob("*"))
-    assert size <= 12 * 2 ** 20
+    assert size <= 12 * 2**20
 
 
 def encode(kind: str, precision: str, image: np.ndarray) -> torch.Tensor:
@@ -297,7 +321,11 @@ def test_an_old_torch_that_cannot_tell_takes_float32(monkeypatch):
 
 def test_a_gpu_takes_float32_unless_told_otherwise(monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
-    assert [number_format(p, "cuda:0") for p in ("auto", "float32", "bfloat16")] == ["float32", "float32", "bfloat16"]
+    assert [number_format(p, "cuda:0") for p in ("auto", "float32", "bfloat16")] == [
+        "float32",
+        "float32",
+        "bfloat16",
+    ]
 
 
 def test_auto_leaves_crops_through_a_transformer_alone(vit, image, monkeypatch):
@@ -305,7 +333,9 @@ def test_auto_leaves_crops_through_a_transformer_alone(vit, image, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
 
     def embeddings(mode: str, precision: str) -> torch.Tensor:
-        config = ClipConfig(mode=mode, crop_divisors=(1.0,), crop_stride=1.0, image_size=320, precision=precision)
+        config = ClipConfig(
+            mode=mode, crop_divisors=(1.0,), crop_stride=1.0, image_size=320, precision=precision
+        )
         return ClipEncoder(*vit, "test", config, "cpu").encode_image(image).embeddings
 
     assert torch.equal(embeddings("pyramid", "auto"), embeddings("pyramid", "float32"))

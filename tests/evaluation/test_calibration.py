@@ -18,7 +18,15 @@ from ovs3d_ros.query.presence import load_calibration
 from ovs3d_ros.types import UserError
 
 COUNT = 10
-SETTINGS = ["--quiet", "--set", "map.image_size=0", "--set", "compute.device=cpu", "--set", "train.steps_per_keyframe=3"]
+SETTINGS = [
+    "--quiet",
+    "--set",
+    "map.image_size=0",
+    "--set",
+    "compute.device=cpu",
+    "--set",
+    "train.steps_per_keyframe=3",
+]
 ENCODER = "clip.model=test_calibrate:Uncalibrated"
 ABSENT = "purple box, yellow cup, brown chair"
 
@@ -39,35 +47,72 @@ def ovs3d(*arguments: object) -> int:
 def scenes(tmp_path_factory) -> list[Path]:
     """Two rooms, each with a box that the other has not."""
     folder = tmp_path_factory.mktemp("rooms")
-    return [write_scene(folder / str(missing), COUNT, tuple(box for box in BOXES if box is not missing_box))
-            for missing, missing_box in enumerate(BOXES[1:])]
+    return [
+        write_scene(folder / str(missing), COUNT, tuple(box for box in BOXES if box is not missing_box))
+        for missing, missing_box in enumerate(BOXES[1:])
+    ]
 
 
 @pytest.fixture(scope="module")
 def calibrated(scenes, tmp_path_factory) -> tuple[Path, dict]:
     folder = tmp_path_factory.mktemp("calibration")
-    assert ovs3d("calibrate", *scenes, "-o", folder / "c.json", "--absent", ABSENT, "--json", folder / "r.json", "--set",
-                 ENCODER, *SETTINGS) == 0
+    assert (
+        ovs3d(
+            "calibrate",
+            *scenes,
+            "-o",
+            folder / "c.json",
+            "--absent",
+            ABSENT,
+            "--json",
+            folder / "r.json",
+            "--set",
+            ENCODER,
+            *SETTINGS,
+        )
+        == 0
+    )
     return folder / "c.json", json.loads((folder / "r.json").read_text())
 
 
 def test_a_scene_is_asked_for_what_it_shows_and_for_what_others_show(scenes):
-    asked = questions(open_dataset(scenes[0]), ["red box", "green box", "blue box", "grey floor", "brown chair"])
-    assert asked == Questions(["red box", "blue box", "grey floor", "box", "floor"], ["green box", "brown chair", "chair"])
+    asked = questions(
+        open_dataset(scenes[0]), ["red box", "green box", "blue box", "grey floor", "brown chair"]
+    )
+    assert asked == Questions(
+        ["red box", "blue box", "grey floor", "box", "floor"], ["green box", "brown chair", "chair"]
+    )
 
 
 def test_calibration_tells_present_from_absent(calibrated):
     figures = calibrated[1]
-    assert figures["scenes"] == 2 and figures["all"]["prompts"] == 2 * 11 and figures["all"]["present"] == 2 * 5
+    assert (
+        figures["scenes"] == 2 and figures["all"]["prompts"] == 2 * 11 and figures["all"]["present"] == 2 * 5
+    )
     assert figures["specific"]["auroc"] == 1.0 and figures["mean_iou"] > 0.6
 
 
 def test_a_calibration_file_changes_what_is_found(calibrated, scenes, tmp_path):
     room = tmp_path / "room.ovs3d"
-    assert ovs3d("map", scenes[0], "-o", room, "--set", ENCODER, "--set", "train.final_steps=20", *SETTINGS) == 0
+    assert (
+        ovs3d("map", scenes[0], "-o", room, "--set", ENCODER, "--set", "train.final_steps=20", *SETTINGS) == 0
+    )
     found, presence = {}, {}
     for name, extra in (("before", []), ("after", ["--set", f"query.calibration={calibrated[0]}"])):
-        assert ovs3d("query", room, "red box", "blue box", "green box", "purple box", "--json", tmp_path / name, *extra) == 0
+        assert (
+            ovs3d(
+                "query",
+                room,
+                "red box",
+                "blue box",
+                "green box",
+                "purple box",
+                "--json",
+                tmp_path / name,
+                *extra,
+            )
+            == 0
+        )
         entries = json.loads((tmp_path / name).read_text())["prompts"]
         found[name], presence[name] = [e["found"] for e in entries], [e["presence"] for e in entries]
     assert found["after"] == [True, True, False, False]
@@ -75,17 +120,35 @@ def test_a_calibration_file_changes_what_is_found(calibrated, scenes, tmp_path):
 
 
 def test_a_calibration_of_another_encoder_is_refused(calibrated, scenes, tmp_path, capsys):
-    assert ovs3d("map", scenes[0], "-o", tmp_path / "m", "--set", "clip.model=test_calibrate:Another", "--set",
-                 f"query.calibration={calibrated[0]}", *SETTINGS) == 2
+    assert (
+        ovs3d(
+            "map",
+            scenes[0],
+            "-o",
+            tmp_path / "m",
+            "--set",
+            "clip.model=test_calibrate:Another",
+            "--set",
+            f"query.calibration={calibrated[0]}",
+            *SETTINGS,
+        )
+        == 2
+    )
     err = capsys.readouterr().err
     assert "tests/uncalibrated" in err and "tests/another" in err and "ovs3d calibrate" in err
 
 
-@pytest.mark.parametrize("text, words", [
-    (None, "No such file"), ("{", "not a calibration"), ("[]", "not a calibration"), ('{"name": "e"}', "query"),
-    ('{"name": "e", "query": {"tresholt": 1}}', "tresholt"),
-    ('{"name": "e", "query": {"presence_weights": [1.0]}}', "weighs"),
-])
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        (None, "No such file"),
+        ("{", "not a calibration"),
+        ("[]", "not a calibration"),
+        ('{"name": "e"}', "query"),
+        ('{"name": "e", "query": {"tresholt": 1}}', "tresholt"),
+        ('{"name": "e", "query": {"presence_weights": [1.0]}}', "weighs"),
+    ],
+)
 def test_a_broken_calibration_says_what_is_wrong(text, words, tmp_path):
     path = tmp_path / "c.json"
     if text is not None:
@@ -96,7 +159,10 @@ def test_a_broken_calibration_says_what_is_wrong(text, words, tmp_path):
 
 def test_bad_calls_are_one_line(scenes, tmp_path, capsys):
     (tmp_path / "bare").mkdir()
-    for arguments, words in ((scenes[:1], "two labelled datasets"), ([*scenes, tmp_path / "bare"], "no dataset found")):
+    for arguments, words in (
+        (scenes[:1], "two labelled datasets"),
+        ([*scenes, tmp_path / "bare"], "no dataset found"),
+    ):
         assert ovs3d("calibrate", *arguments, "-o", tmp_path / "c.json", "--set", ENCODER, *SETTINGS) == 2
         assert words in capsys.readouterr().err and not (tmp_path / "c.json").exists()
 
@@ -121,14 +187,18 @@ def test_a_full_disk_leaves_the_earlier_calibration(scenes, tmp_path, capsys, mo
     monkeypatch.setattr("os.replace", full)
     assert ovs3d("calibrate", *scenes, "-o", tmp_path / "c.json", "--set", ENCODER, *SETTINGS) == 2
     told = capsys.readouterr()
-    assert "AUROC" in told.out and "No space left" in told.err and (tmp_path / "c.json").read_text() == "earlier"
+    assert (
+        "AUROC" in told.out and "No space left" in told.err and (tmp_path / "c.json").read_text() == "earlier"
+    )
 
 
 def asked(rng: np.random.Generator, count: int = 60, noise: float = 0.05) -> Asked:
     """Evidence of which the third column alone says what is present, in general prompts by a smaller margin."""
     present, general = rng.random(count) < 0.4, rng.random(count) < 0.5
     evidence = rng.normal(size=(count, 4))
-    evidence[:, 2] = np.where(present, 0.3, -0.1) + np.where(general, 0.5, 0.0) + noise * rng.normal(size=count)
+    evidence[:, 2] = (
+        np.where(present, 0.3, -0.1) + np.where(general, 0.5, 0.0) + noise * rng.normal(size=count)
+    )
     iou = np.zeros((3, 25))
     iou[:, 7] = 0.8
     return Asked([""] * count, evidence, general, present, iou)

@@ -14,10 +14,8 @@ from ovs3d_ros.types import UserError
 RNG = np.random.default_rng(11)
 CLASSES = ["", "wall", "mug"]
 # unlabelled top left; 'wall' left, 'mug' right
-TARGET = np.array([[0, 1, 2, 2],
-                   [1, 1, 2, 2]])
-PRED = np.array([[2, 1, 2, 0],
-                 [1, 2, 2, 2]])
+TARGET = np.array([[0, 1, 2, 2], [1, 1, 2, 2]])
+PRED = np.array([[2, 1, 2, 0], [1, 2, 2, 2]])
 
 
 def test_psnr_by_hand():
@@ -54,22 +52,23 @@ def test_ssim_against_brute_force():
     x = RNG.uniform(size=(15, 14, 3))
     y = np.clip(x + RNG.normal(0, 0.1, x.shape), 0, 1)
     offsets = np.arange(11) - 5
-    window = np.exp(-(offsets[:, None] ** 2 + offsets[None] ** 2) / (2 * 1.5 ** 2))
+    window = np.exp(-(offsets[:, None] ** 2 + offsets[None] ** 2) / (2 * 1.5**2))
     window /= window.sum()
     values = []
     for row in range(5):
         for column in range(4):
             for channel in range(3):
-                a, b = (image[row:row + 11, column:column + 11, channel] for image in (x, y))
+                a, b = (image[row : row + 11, column : column + 11, channel] for image in (x, y))
                 ma, mb = (window * a).sum(), (window * b).sum()
                 va, vb = (window * (a - ma) ** 2).sum(), (window * (b - mb) ** 2).sum()
                 cov = (window * (a - ma) * (b - mb)).sum()
-                values.append((2 * ma * mb + 1e-4) * (2 * cov + 9e-4)
-                              / ((ma ** 2 + mb ** 2 + 1e-4) * (va + vb + 9e-4)))
+                values.append(
+                    (2 * ma * mb + 1e-4) * (2 * cov + 9e-4) / ((ma**2 + mb**2 + 1e-4) * (va + vb + 9e-4))
+                )
     assert metrics.ssim(x, y) == pytest.approx(np.mean(values), abs=1e-10)
     assert metrics.ssim(x, x) == pytest.approx(1.0)
     constant = metrics.ssim(np.full((12, 12, 3), 0.25), np.full((12, 12, 3), 0.75))
-    assert constant == pytest.approx((2 * 0.25 * 0.75 + 1e-4) / (0.25 ** 2 + 0.75 ** 2 + 1e-4))
+    assert constant == pytest.approx((2 * 0.25 * 0.75 + 1e-4) / (0.25**2 + 0.75**2 + 1e-4))
 
 
 @pytest.mark.parametrize("measure", [metrics.psnr, metrics.psnr_aligned, metrics.ssim])
@@ -142,8 +141,13 @@ def test_unnamed_indices_are_left_out_and_nan_becomes_null():
     score = metrics.score_segmentation("dataset", [labels], [labels], ["", "wall", "", "mug", "lamp"])
     assert score.miou == 1.0 and list(score.per_class) == ["wall", "mug", "lamp"]
     values = json.loads(json.dumps(score.as_json(), allow_nan=False))
-    assert values == {"protocol": "dataset", "miou": 1.0, "accuracy": 1.0, "views": 1,
-                      "per_class": {"wall": 1.0, "mug": 1.0, "lamp": None}}
+    assert values == {
+        "protocol": "dataset",
+        "miou": 1.0,
+        "accuracy": 1.0,
+        "views": 1,
+        "per_class": {"wall": 1.0, "mug": 1.0, "lamp": None},
+    }
     score = metrics.score_segmentation("3dovs-a", [labels], [labels], ["", "wall", "", "mug"])
     assert score.miou == 1.0
 

@@ -21,8 +21,14 @@ from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.types import Annotation, Camera, Frame, UserError
 
 VIEWS, ANNOTATED = 14, (3, 10)
-SETTINGS = ["--set", "clip.model=helpers.color_encoder:ColorEncoder", "--set", "map.image_size=0", "--set",
-            "compute.device=cpu"]
+SETTINGS = [
+    "--set",
+    "clip.model=helpers.color_encoder:ColorEncoder",
+    "--set",
+    "map.image_size=0",
+    "--set",
+    "compute.device=cpu",
+]
 NAMES = ["red box", "green box", "blue box", "red thing"]
 
 
@@ -74,8 +80,12 @@ def test_the_peak_is_that_of_the_smoothed_map():
 
 
 def test_pairs_of_view_and_name_weigh_alike():
-    asked = [Asked("a", "mug", 0.2, True), Asked("a", "sofa", 0.9, True), Asked("b", "mug", 0.4, False),
-             Asked("b", "lamp", 0.7, True)]
+    asked = [
+        Asked("a", "mug", 0.2, True),
+        Asked("a", "sofa", 0.9, True),
+        Asked("b", "mug", 0.4, False),
+        Asked("b", "lamp", 0.7, True),
+    ]
     score = score_queries(asked)
     assert (score.protocol, score.views) == ("lerf", 2)
     assert score.miou == pytest.approx(2.2 / 4) and score.accuracy == pytest.approx(3 / 4)
@@ -88,18 +98,30 @@ def test_pairs_of_view_and_name_weigh_alike():
 
 def test_every_name_of_a_frame_is_asked_for_by_itself():
     """Of two names that mean the same pixels both are found."""
+
     class Rendered:
         """Stands for a pipeline: relevancy of each name as it is told."""
 
         def render_relevancy(self, prompts, camera, camtoworld, snapshot):
             highest = {"mug": 0.9, "cup": 0.8, "sofa": 0.3}
-            return None, torch.tensor(np.stack([np.where(MUG.mask, highest[name], 0.1) for name in prompts], axis=-1))
+            return None, torch.tensor(
+                np.stack([np.where(MUG.mask, highest[name], 0.1) for name in prompts], axis=-1)
+            )
 
     camera = Camera(np.diag([60.0, 60.0, 1.0]), 60, 40)
-    frame = Frame(0.0, np.zeros((40, 60, 3), np.uint8), camera, np.eye(4), name="a",
-                  annotations={name: MUG for name in ("mug", "cup", "sofa")})
+    frame = Frame(
+        0.0,
+        np.zeros((40, 60, 3), np.uint8),
+        camera,
+        np.eye(4),
+        name="a",
+        annotations={name: MUG for name in ("mug", "cup", "sofa")},
+    )
     assert ask_frame(Rendered(), None, frame, 0.5) == [
-        Asked("a", "mug", 1.0, True), Asked("a", "cup", 1.0, True), Asked("a", "sofa", 0.0, True)]
+        Asked("a", "mug", 1.0, True),
+        Asked("a", "cup", 1.0, True),
+        Asked("a", "sofa", 0.0, True),
+    ]
     assert ask_frame(Rendered(), None, Frame(0.0, frame.image, camera, np.eye(4)), 0.5) == []
 
 
@@ -126,8 +148,12 @@ def write_lerf_ovs(root: Path) -> Path:
         if i in ANNOTATED:
             large = cv2.resize(labels, (2 * WIDTH, 2 * HEIGHT), interpolation=cv2.INTER_NEAREST)
             shapes = {name: corners(large == 1 + NAMES.index(name) % 3) for name in NAMES}
-            disk.write_annotation(root / "lerf_ovs" / "label" / "table", name, (2 * WIDTH, 2 * HEIGHT),
-                                  [disk.outlined(name, shape) for name, shape in shapes.items()])
+            disk.write_annotation(
+                root / "lerf_ovs" / "label" / "table",
+                name,
+                (2 * WIDTH, 2 * HEIGHT),
+                [disk.outlined(name, shape) for name, shape in shapes.items()],
+            )
     disk.write_binaries(scene / "sparse" / "0", (WIDTH, HEIGHT, FOCAL, WIDTH / 2, HEIGHT / 2), images, points)
     return scene
 
@@ -137,49 +163,106 @@ def mapped(tmp_path_factory) -> tuple[Path, Path]:
     """A scene of lerf_ovs, and its map."""
     root = tmp_path_factory.mktemp("lerf")
     scene = write_lerf_ovs(root)
-    assert cli.main(["map", str(scene), "-o", str(root / "table.ovs3d"), "--quiet", "--set", "train.final_steps=60",
-                     *SETTINGS]) == 0
+    assert (
+        cli.main(
+            [
+                "map",
+                str(scene),
+                "-o",
+                str(root / "table.ovs3d"),
+                "--quiet",
+                "--set",
+                "train.final_steps=60",
+                *SETTINGS,
+            ]
+        )
+        == 0
+    )
     return scene, root / "table.ovs3d"
 
 
 def test_a_lerf_ovs_folder_gives_the_table_with_one_command(mapped, tmp_path, capsys):
     scene, path = mapped
-    assert cli.main(["eval", str(path), str(scene), "--protocol", "lerf", "--json", str(tmp_path / "e.json")]) == 0
+    assert (
+        cli.main(["eval", str(path), str(scene), "--protocol", "lerf", "--json", str(tmp_path / "e.json")])
+        == 0
+    )
     score = json.loads((tmp_path / "e.json").read_text())
-    assert set(score) == {"protocol", "miou", "accuracy", "per_class", "views", "refined", "threshold", "queries"}
+    assert set(score) == {
+        "protocol",
+        "miou",
+        "accuracy",
+        "per_class",
+        "views",
+        "refined",
+        "threshold",
+        "queries",
+    }
     assert (score["protocol"], score["views"], score["queries"], score["refined"]) == ("lerf", 2, 8, False)
     assert score["threshold"] == 0.9, "the encoder's own"
     assert set(score["per_class"]) == set(NAMES) and score["accuracy"] == 1.0
     assert min(score["per_class"].values()) > 0.3 and score["miou"] > 0.6, score
     assert score["per_class"]["red thing"] == score["per_class"]["red box"], "names do not compete"
-    assert f"lerf: mIoU {score['miou']:.3f}, localisation accuracy 1.000, 2 views, lifted" in capsys.readouterr().out
+    assert (
+        f"lerf: mIoU {score['miou']:.3f}, localisation accuracy 1.000, 2 views, lifted"
+        in capsys.readouterr().out
+    )
 
 
 def test_figures_are_those_of_the_rendered_relevancy(mapped, tmp_path):
     """Against masks from the ray caster, and another threshold."""
     scene, path = mapped
-    assert cli.main(["eval", str(path), str(scene), "--protocol", "lerf", "--threshold", "0.7", "--json",
-                     str(tmp_path / "e.json")]) == 0
+    assert (
+        cli.main(
+            [
+                "eval",
+                str(path),
+                str(scene),
+                "--protocol",
+                "lerf",
+                "--threshold",
+                "0.7",
+                "--json",
+                str(tmp_path / "e.json"),
+            ]
+        )
+        == 0
+    )
     score = json.loads((tmp_path / "e.json").read_text())
     pipeline, dataset, ious = Ovs3d.load(path), open_dataset(scene), []
     for index in ANNOTATED:
         truth = ray_cast(camera_ring(VIEWS)[index])[2]
         for name in NAMES:
-            scores = pipeline.render_relevancy([name], dataset.cameras[index], dataset.camtoworlds[index],
-                                               pipeline.snapshot())[1][..., 0].numpy()
+            scores = pipeline.render_relevancy(
+                [name], dataset.cameras[index], dataset.camtoworlds[index], pipeline.snapshot()
+            )[1][..., 0].numpy()
             mask = truth == 1 + NAMES.index(name) % 3
             ious.append(((scores >= 0.7) & mask).sum() / ((scores >= 0.7) | mask).sum())
     assert score["threshold"] == 0.7 and score["miou"] == pytest.approx(np.mean(ious), abs=0.02)
 
 
 BAD = {
-    "not annotated": (["{map}", "{bare}", "--protocol", "lerf"], "has no annotations; put the JSON files of lerf_ovs"),
-    "annotated only": (["{map}", "{scene}"], "has no labels; put index PNGs into labels/ and their names into "
-                                             "classes.txt, or score its annotations with --protocol lerf"),
-    "annotated elsewhere": (["{map}", "{scene}", "--protocol", "lerf", "--holdout", "8"],
-                            "none of the views to evaluate is annotated; leave out --holdout"),
-    "threshold": (["{map}", "{scene}", "--protocol", "lerf", "--threshold", "2"], "--threshold 2.0: give a relevancy"),
-    "threshold of an argmax": (["{map}", "{scene}", "--threshold", "0.5"], "protocol dataset has no threshold"),
+    "not annotated": (
+        ["{map}", "{bare}", "--protocol", "lerf"],
+        "has no annotations; put the JSON files of lerf_ovs",
+    ),
+    "annotated only": (
+        ["{map}", "{scene}"],
+        "has no labels; put index PNGs into labels/ and their names into "
+        "classes.txt, or score its annotations with --protocol lerf",
+    ),
+    "annotated elsewhere": (
+        ["{map}", "{scene}", "--protocol", "lerf", "--holdout", "8"],
+        "none of the views to evaluate is annotated; leave out --holdout",
+    ),
+    "threshold": (
+        ["{map}", "{scene}", "--protocol", "lerf", "--threshold", "2"],
+        "--threshold 2.0: give a relevancy",
+    ),
+    "threshold of an argmax": (
+        ["{map}", "{scene}", "--threshold", "0.5"],
+        "protocol dataset has no threshold",
+    ),
     "unknown protocol": (["{map}", "{scene}", "--protocol", "3dovs-b"], "3dovs-c, 3dovs-d, dataset, lerf"),
 }
 
@@ -188,6 +271,9 @@ BAD = {
 def test_what_cannot_be_evaluated_is_one_line(name, mapped, tmp_path, capsys):
     arguments, message = BAD[name]
     bare = disk.write_nerfstudio(tmp_path / "bare")
-    assert cli.main(["eval", *(word.format(map=mapped[1], scene=mapped[0], bare=bare) for word in arguments)]) == 2
+    assert (
+        cli.main(["eval", *(word.format(map=mapped[1], scene=mapped[0], bare=bare) for word in arguments)])
+        == 2
+    )
     err = capsys.readouterr().err
     assert message in err and err.count("\n") == 1

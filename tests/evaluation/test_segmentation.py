@@ -33,7 +33,11 @@ def test_unseen_views_are_segmented(room: Ovs3d, way, refine: bool) -> None:
 
 def test_a_field_covers_the_names_it_holds_and_no_others(room: Ovs3d) -> None:
     field = room.query(NAMES, mode="argmax", refine=True).field
-    assert covering(field, NAMES[:2]) is field and covering(field, [*NAMES, "chair"]) is None and covering(None, NAMES) is None
+    assert (
+        covering(field, NAMES[:2]) is field
+        and covering(field, [*NAMES, "chair"]) is None
+        and covering(None, NAMES) is None
+    )
 
 
 @pytest.mark.parametrize("way", [by_pixels, by_gaussians])

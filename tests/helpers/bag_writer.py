@@ -30,23 +30,45 @@ def header(stamp: float, frame: str):
 
 def image(stamp: float, frame: str, array: np.ndarray, encoding: str):
     array = np.ascontiguousarray(array)
-    return make("sensor_msgs/Image", header=header(stamp, frame), height=array.shape[0], width=array.shape[1],
-                encoding=encoding, is_bigendian=0, step=array.nbytes // array.shape[0],
-                data=array.reshape(-1).view(np.uint8))
+    return make(
+        "sensor_msgs/Image",
+        header=header(stamp, frame),
+        height=array.shape[0],
+        width=array.shape[1],
+        encoding=encoding,
+        is_bigendian=0,
+        step=array.nbytes // array.shape[0],
+        data=array.reshape(-1).view(np.uint8),
+    )
 
 
 def compressed(stamp: float, frame: str, data: bytes, format: str):
-    return make("sensor_msgs/CompressedImage", header=header(stamp, frame), format=format,
-                data=np.frombuffer(data, np.uint8))
+    return make(
+        "sensor_msgs/CompressedImage",
+        header=header(stamp, frame),
+        format=format,
+        data=np.frombuffer(data, np.uint8),
+    )
 
 
 def camera_info(stamp: float, frame: str, K: np.ndarray, size: tuple[int, int], D=(0.0,) * 5):
     """`K` with pixel centres at integers, as ROS has them; `size` is width, height."""
     K = np.asarray(K, np.float64)
     region = make("sensor_msgs/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
-    return make("sensor_msgs/CameraInfo", header=header(stamp, frame), height=size[1], width=size[0],
-                distortion_model="plumb_bob", d=np.array(D), k=K.ravel(), r=np.eye(3).ravel(),
-                p=np.hstack([K, np.zeros((3, 1))]).ravel(), binning_x=0, binning_y=0, roi=region)
+    return make(
+        "sensor_msgs/CameraInfo",
+        header=header(stamp, frame),
+        height=size[1],
+        width=size[0],
+        distortion_model="plumb_bob",
+        d=np.array(D),
+        k=K.ravel(),
+        r=np.eye(3).ravel(),
+        p=np.hstack([K, np.zeros((3, 1))]).ravel(),
+        binning_x=0,
+        binning_y=0,
+        roi=region,
+    )
 
 
 def _quaternion(matrix: np.ndarray):
@@ -59,7 +81,9 @@ def _vector(kind: str, matrix: np.ndarray):
 
 
 def pose(matrix: np.ndarray):
-    return make("geometry_msgs/Pose", position=_vector("geometry_msgs/Point", matrix), orientation=_quaternion(matrix))
+    return make(
+        "geometry_msgs/Pose", position=_vector("geometry_msgs/Point", matrix), orientation=_quaternion(matrix)
+    )
 
 
 def pose_stamped(stamp: float, frame: str, matrix: np.ndarray):
@@ -68,16 +92,29 @@ def pose_stamped(stamp: float, frame: str, matrix: np.ndarray):
 
 def odometry(stamp: float, frame: str, child: str, matrix: np.ndarray):
     zero = make("geometry_msgs/Vector3", x=0.0, y=0.0, z=0.0)
-    twist = make("geometry_msgs/TwistWithCovariance", covariance=np.zeros(36),
-                 twist=make("geometry_msgs/Twist", linear=zero, angular=zero))
-    return make("nav_msgs/Odometry", header=header(stamp, frame), child_frame_id=child, twist=twist,
-                pose=make("geometry_msgs/PoseWithCovariance", pose=pose(matrix), covariance=np.zeros(36)))
+    twist = make(
+        "geometry_msgs/TwistWithCovariance",
+        covariance=np.zeros(36),
+        twist=make("geometry_msgs/Twist", linear=zero, angular=zero),
+    )
+    return make(
+        "nav_msgs/Odometry",
+        header=header(stamp, frame),
+        child_frame_id=child,
+        twist=twist,
+        pose=make("geometry_msgs/PoseWithCovariance", pose=pose(matrix), covariance=np.zeros(36)),
+    )
 
 
 def transform(stamp: float, parent: str, child: str, matrix: np.ndarray):
-    inner = make("geometry_msgs/Transform", translation=_vector("geometry_msgs/Vector3", matrix),
-                 rotation=_quaternion(matrix))
-    return make("geometry_msgs/TransformStamped", header=header(stamp, parent), child_frame_id=child, transform=inner)
+    inner = make(
+        "geometry_msgs/Transform",
+        translation=_vector("geometry_msgs/Vector3", matrix),
+        rotation=_quaternion(matrix),
+    )
+    return make(
+        "geometry_msgs/TransformStamped", header=header(stamp, parent), child_frame_id=child, transform=inner
+    )
 
 
 def tf(*transforms):
@@ -118,7 +155,9 @@ def join(path: Path, first: Path, second: Path) -> Path:
     whole["relative_file_paths"] += other["relative_file_paths"]
     whole["files"] += other["files"]
     whole["message_count"] += other["message_count"]
-    for mine, theirs in zip(whole["topics_with_message_count"], other["topics_with_message_count"], strict=True):
+    for mine, theirs in zip(
+        whole["topics_with_message_count"], other["topics_with_message_count"], strict=True
+    ):
         mine["message_count"] += theirs["message_count"]
     (path / "metadata.yaml").write_text(yaml.safe_dump(documents[0]))
     return path

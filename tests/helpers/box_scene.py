@@ -60,7 +60,9 @@ def camera_ring(count: int) -> np.ndarray:
 
 def ray_cast(pose: np.ndarray, boxes: Boxes = BOXES) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """RGB uint8 [H, W, 3], z-depth in metres [H, W] and labels uint8 [H, W] at pixel centres."""
-    x, y = np.meshgrid((np.arange(WIDTH) + 0.5 - WIDTH / 2) / FOCAL, (np.arange(HEIGHT) + 0.5 - HEIGHT / 2) / FOCAL)
+    x, y = np.meshgrid(
+        (np.arange(WIDTH) + 0.5 - WIDTH / 2) / FOCAL, (np.arange(HEIGHT) + 0.5 - HEIGHT / 2) / FOCAL
+    )
     rays = np.stack([x, y, np.ones_like(x)], axis=-1) @ pose[:3, :3].T  # z component 1 in camera axes
     eye = pose[:3, 3]
     depth = -eye[2] / np.minimum(rays[..., 2], -1e-9)
@@ -93,11 +95,27 @@ def write_scene(root: Path, count: int, boxes: Boxes = BOXES) -> Path:
         Image.fromarray(rgb).save(root / "images" / f"{i:03d}.png")
         Image.fromarray((depth * 1000).round().astype(np.uint16)).save(root / "depth" / f"{i:03d}.png")
         Image.fromarray(labels).save(root / "labels" / f"{i:03d}.png")
-        frames.append({"file_path": f"images/{i:03d}.png", "depth_file_path": f"depth/{i:03d}.png",
-                       "transform_matrix": (pose @ np.diag([1.0, -1.0, -1.0, 1.0])).tolist()})
+        frames.append(
+            {
+                "file_path": f"images/{i:03d}.png",
+                "depth_file_path": f"depth/{i:03d}.png",
+                "transform_matrix": (pose @ np.diag([1.0, -1.0, -1.0, 1.0])).tolist(),
+            }
+        )
     names = (*(box.name for box in boxes), FLOOR_CLASS)
     (root / "classes.txt").write_text("".join(f"{i} {name}\n" for i, name in enumerate(names, start=1)))
-    (root / "transforms.json").write_text(json.dumps({
-        "camera_model": "PINHOLE", "w": WIDTH, "h": HEIGHT, "fl_x": FOCAL, "fl_y": FOCAL, "cx": WIDTH / 2,
-        "cy": HEIGHT / 2, "frames": frames}))
+    (root / "transforms.json").write_text(
+        json.dumps(
+            {
+                "camera_model": "PINHOLE",
+                "w": WIDTH,
+                "h": HEIGHT,
+                "fl_x": FOCAL,
+                "fl_y": FOCAL,
+                "cx": WIDTH / 2,
+                "cy": HEIGHT / 2,
+                "frames": frames,
+            }
+        )
+    )
     return root

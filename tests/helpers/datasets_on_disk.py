@@ -15,10 +15,13 @@ from PIL import Image
 
 WIDTH, HEIGHT, FOCAL = 64, 48, 100.0
 # columns right, down, forward, position
-CAMTOWORLDS = np.array([
-    [[0, 0, 1, 1], [-1, 0, 0, 2], [0, -1, 0, 3], [0, 0, 0, 1]],
-    [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]],
-], dtype=np.float64)
+CAMTOWORLDS = np.array(
+    [
+        [[0, 0, 1, 1], [-1, 0, 0, 2], [0, -1, 0, 3], [0, 0, 0, 1]],
+        [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]],
+    ],
+    dtype=np.float64,
+)
 # (5, 1, 3.5) is 4 in front of camera 0, 1 to its right and 0.5 above: 32 + 100/4, 24 - 50/4
 POINT = np.array([5.0, 1.0, 3.5])
 POINT_PIXEL = np.array([57.0, 11.5])
@@ -47,9 +50,19 @@ def write_images(root: Path) -> None:
 
 def transforms() -> dict:
     """The content of a plain `transforms.json`."""
-    frames = [{"file_path": f"images/{name}.png", "transform_matrix": matrix} for name, matrix in zip("ab", OPENGL)]
-    return {"camera_model": "PINHOLE", "w": WIDTH, "h": HEIGHT, "fl_x": FOCAL, "fl_y": FOCAL, "cx": WIDTH / 2,
-            "cy": HEIGHT / 2, "frames": frames}
+    frames = [
+        {"file_path": f"images/{name}.png", "transform_matrix": matrix} for name, matrix in zip("ab", OPENGL)
+    ]
+    return {
+        "camera_model": "PINHOLE",
+        "w": WIDTH,
+        "h": HEIGHT,
+        "fl_x": FOCAL,
+        "fl_y": FOCAL,
+        "cx": WIDTH / 2,
+        "cy": HEIGHT / 2,
+        "frames": frames,
+    }
 
 
 def write_transforms(root: Path, document: dict) -> Path:
@@ -82,8 +95,10 @@ def write_colmap_text(root: Path, camera: str = f"PINHOLE {WIDTH} {HEIGHT} 100 1
     model = root / "sparse" / "0"
     model.mkdir(parents=True)
     (model / "cameras.txt").write_text(f"# comment\n7 {camera}\n")
-    rows = [" ".join(map(str, (i + 1, *quat, *translation, 7, f"{name}.png")))
-            for i, (name, (quat, translation)) in enumerate(zip("ab", COLMAP_POSES))]
+    rows = [
+        " ".join(map(str, (i + 1, *quat, *translation, 7, f"{name}.png")))
+        for i, (name, (quat, translation)) in enumerate(zip("ab", COLMAP_POSES))
+    ]
     (model / "images.txt").write_text(f"# comment\n{rows[1]}\n\n{rows[0]}\n57 11.5 1 3 3 -1\n")
     (model / "points3D.txt").write_text("# comment\n1 5 1 3.5 250 20 30 0.4 1 0\n")
     return root
@@ -91,9 +106,13 @@ def write_colmap_text(root: Path, camera: str = f"PINHOLE {WIDTH} {HEIGHT} 100 1
 
 def write_colmap_binary(root: Path) -> Path:
     write_images(root)
-    rows = [(i + 1, *pose, f"{name}.png", [(57, 11.5, 1)] * i)
-            for i, (name, pose) in enumerate(zip("ab", COLMAP_POSES))]
-    write_binaries(root / "sparse", (WIDTH, HEIGHT, FOCAL, WIDTH / 2, HEIGHT / 2), rows[::-1], [(*POINT, *POINT_COLOR)])
+    rows = [
+        (i + 1, *pose, f"{name}.png", [(57, 11.5, 1)] * i)
+        for i, (name, pose) in enumerate(zip("ab", COLMAP_POSES))
+    ]
+    write_binaries(
+        root / "sparse", (WIDTH, HEIGHT, FOCAL, WIDTH / 2, HEIGHT / 2), rows[::-1], [(*POINT, *POINT_COLOR)]
+    )
     return root
 
 
@@ -110,8 +129,12 @@ def write_binaries(model: Path, camera: tuple, images: list[tuple], points: list
     (model / "cameras.bin").write_bytes(struct.pack("<QiiQQ3d", 1, 7, 0, *camera))
     data = [struct.pack("<Q", len(images))]
     for id_, quat, translation, name, seen in images:
-        data += [struct.pack("<i7di", id_, *quat, *translation, 7), name.encode() + b"\0", struct.pack("<Q", len(seen)),
-                 *(struct.pack("<ddq", *row) for row in seen)]
+        data += [
+            struct.pack("<i7di", id_, *quat, *translation, 7),
+            name.encode() + b"\0",
+            struct.pack("<Q", len(seen)),
+            *(struct.pack("<ddq", *row) for row in seen),
+        ]
     (model / "images.bin").write_bytes(b"".join(data))
     rows = (struct.pack("<Q3d3BdQii", id_, *row, 0.4, 1, 1, 0) for id_, row in enumerate(points, start=1))
     (model / "points3D.bin").write_bytes(b"".join([struct.pack("<Q", len(points)), *rows]))
@@ -127,8 +150,12 @@ def write_lerf(root: Path) -> Path:
     apple, other, bowl = square(8, 8, 15, 15), square(40, 20, 47, 27), square(4, 4, 19, 19)
     objects = [outlined("green apple", apple), outlined("bowl", bowl), outlined("green apple", other)]
     write_annotation(scene.parent / "label" / "table", "b.jpg", (WIDTH, HEIGHT), objects)
-    write_annotation(scene.parent / "label" / "table", "a.jpg", (2 * WIDTH, 2 * HEIGHT),
-                     [outlined("green apple", square(16, 16, 31, 31))])
+    write_annotation(
+        scene.parent / "label" / "table",
+        "a.jpg",
+        (2 * WIDTH, 2 * HEIGHT),
+        [outlined("green apple", square(16, 16, 31, 31))],
+    )
     return scene
 
 
@@ -140,8 +167,16 @@ def square(left: float, top: float, right: float, bottom: float) -> list[list[fl
 def outlined(category: str, polygon: list[list[float]]) -> dict:
     """An object of lerf_ovs, with the keys that the reader has no use for as well."""
     x, y = zip(*polygon)
-    return {"category": category, "group": 1, "segmentation": polygon, "area": 1.0, "layer": 1.0,
-            "bbox": [min(x), min(y), max(x), max(y)], "iscrowd": 0, "note": ""}
+    return {
+        "category": category,
+        "group": 1,
+        "segmentation": polygon,
+        "area": 1.0,
+        "layer": 1.0,
+        "bbox": [min(x), min(y), max(x), max(y)],
+        "iscrowd": 0,
+        "note": "",
+    }
 
 
 def write_annotation(folder: Path, image: str, size: tuple[int, int], objects: list) -> Path:
@@ -165,12 +200,16 @@ def write_segmentations(root: Path) -> None:
     folder.mkdir(parents=True)
     (root / "segmentations" / "classes.txt").write_text("wall\napple\n")
     wall, apple = (np.zeros((HEIGHT, WIDTH), dtype=np.uint8) for _ in range(2))
-    wall[:, :WIDTH // 2] = 255
+    wall[:, : WIDTH // 2] = 255
     wall[:, WIDTH // 2] = 254
     apple[5, 60] = 255
     Image.fromarray(wall).save(folder / "wall.png")
     Image.fromarray(apple).save(folder / "apple.png")
 
 
-WRITERS = {"nerfstudio": write_nerfstudio, "colmap_text": write_colmap_text, "colmap_binary": write_colmap_binary,
-           "llff": write_llff}
+WRITERS = {
+    "nerfstudio": write_nerfstudio,
+    "colmap_text": write_colmap_text,
+    "colmap_binary": write_colmap_binary,
+    "llff": write_llff,
+}

@@ -127,7 +127,11 @@ class Session:
         self.data = write_dataset(folder / "tiny", FRAMES)
         self.maps = folder / "maps"
         self.settings = {
-            **SETTINGS, "output.save_on_exit": self.saved, "map.directory": self.maps, **(settings or {})}
+            **SETTINGS,
+            "output.save_on_exit": self.saved,
+            "map.directory": self.maps,
+            **(settings or {}),
+        }
         self.node = start_node(self.settings, self.domain_id, folder / "node.log")
         self.client = Client(self.domain_id)
         self.early_answer: QueryText.Response | None = None
@@ -192,14 +196,20 @@ class Goal:
         self.feedback: list[Refine.Feedback] = []
         self.client = ActionClient(session.client.node, Refine, "/ovs3d/refine")
         assert self.client.wait_for_server(GOAL_WAIT)
-        sent = self.client.send_goal_async(Refine.Goal(names=names), lambda m: self.feedback.append(m.feedback))
+        sent = self.client.send_goal_async(
+            Refine.Goal(names=names), lambda m: self.feedback.append(m.feedback)
+        )
         wait_until(sent.done, GOAL_WAIT)
         self.handle = sent.result()
         assert self.handle.accepted
         self.done = self.handle.get_result_async()
 
     def wait_for_stage(self, stage: str) -> None:
-        wait_until(lambda: any(f.stage == stage and f.step for f in self.feedback), GOAL_WAIT, lambda: str(self.feedback))
+        wait_until(
+            lambda: any(f.stage == stage and f.step for f in self.feedback),
+            GOAL_WAIT,
+            lambda: str(self.feedback),
+        )
 
     def cancel(self) -> int:
         """How many goals the node agrees to cancel."""

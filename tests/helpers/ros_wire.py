@@ -23,10 +23,12 @@ from ovs3d_ros.ros.inputs.cameras import Inputs
 from ovs3d_ros.types import Camera, Frame
 
 needs_tf = pytest.mark.skipif(
-    importlib.util.find_spec("tf2_msgs") is None, reason="tf2_msgs not installed; pip install ./tests/tf2_msgs"
+    importlib.util.find_spec("tf2_msgs") is None,
+    reason="tf2_msgs not installed; pip install ./tests/tf2_msgs",
 )
 own_tf = pytest.mark.skipif(
-    importlib.util.find_spec("tf2_ros") is not None, reason="tf2_ros is installed: it has rules and words of its own"
+    importlib.util.find_spec("tf2_ros") is not None,
+    reason="tf2_ros is installed: it has rules and words of its own",
 )
 CAMERA = Camera(np.array([[130.0, 0, WIDTH / 2], [0, 130.0, HEIGHT / 2], [0, 0, 1]]), WIDTH, HEIGHT)
 
@@ -54,9 +56,13 @@ class Wire:
         config = override(
             Config(), {"qos.input": "reliable", **{k.replace("__", "."): v for k, v in changes.items()}}
         )
-        return Inputs(node, config, lambda frame, header: self.frames.append(frame), lambda path, stream: None)
+        return Inputs(
+            node, config, lambda frame, header: self.frames.append(frame), lambda path, stream: None
+        )
 
-    def spin_until(self, condition, seconds: float = 30.0, explain=lambda: "it did not happen in time") -> None:
+    def spin_until(
+        self, condition, seconds: float = 30.0, explain=lambda: "it did not happen in time"
+    ) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, explain()
@@ -85,8 +91,15 @@ def wire(monkeypatch) -> Iterator[Wire]:
 class Robot:
     """Publishes single messages on the input topics, or those of a camera; `without` leaves topics out."""
 
-    def __init__(self, wire: Wire, image_type=conversions.Image, image_topic="image", reliable: bool = True,
-                 camera: str = "", without: str = ""):
+    def __init__(
+        self,
+        wire: Wire,
+        image_type=conversions.Image,
+        image_topic="image",
+        reliable: bool = True,
+        camera: str = "",
+        without: str = "",
+    ):
         self.node = wire.node(f"robot_{camera}")
         self.frame_id = camera or "camera"
         profile = QoSProfile(
@@ -135,7 +148,9 @@ class Transforms:
 
     def send(self, stamp: float, parent: str, child: str, matrix: np.ndarray, topic: str = "/tf") -> None:
         header = conversions.to_header(stamp, parent)
-        self.publishers[topic].publish(self.kind(transforms=[conversions.to_transform(matrix, header, child)]))
+        self.publishers[topic].publish(
+            self.kind(transforms=[conversions.to_transform(matrix, header, child)])
+        )
 
 
 def at(x: float) -> np.ndarray:

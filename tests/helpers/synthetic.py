@@ -66,7 +66,9 @@ def orbit(count: int, radius: float = 1.8, height: float = 0.9, arc: float = np.
 def cast(camera: Camera, camtoworld: np.ndarray, scene=SCENE) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """RGB uint8 [H, W, 3], z-depth float32 [H, W] in metres and labels [H, W] through the pixel centres."""
     u, v = np.meshgrid(np.arange(camera.width) + 0.5, np.arange(camera.height) + 0.5)
-    rays = np.stack([(u - camera.K[0, 2]) / camera.K[0, 0], (v - camera.K[1, 2]) / camera.K[1, 1], np.ones_like(u)], -1)
+    rays = np.stack(
+        [(u - camera.K[0, 2]) / camera.K[0, 0], (v - camera.K[1, 2]) / camera.K[1, 1], np.ones_like(u)], -1
+    )
     rays = rays @ camtoworld[:3, :3].T  # length along z is 1: t is the z-depth
     depth = np.full(u.shape, np.inf)
     rgb, labels = np.zeros((*u.shape, 3)), np.zeros(u.shape, np.int64)
@@ -86,13 +88,26 @@ def cast(camera: Camera, camtoworld: np.ndarray, scene=SCENE) -> tuple[np.ndarra
     return rgb.round().astype(np.uint8), depth.astype(np.float32), labels
 
 
-def make_frame(camtoworld: np.ndarray, stamp: float = 0.0, *, depth: bool = True, camera: Camera | None = None,
-               scene=SCENE) -> Frame:
+def make_frame(
+    camtoworld: np.ndarray,
+    stamp: float = 0.0,
+    *,
+    depth: bool = True,
+    camera: Camera | None = None,
+    scene=SCENE,
+) -> Frame:
     """A frame of the scene."""
     camera = camera or make_camera()
     rgb, z, labels = cast(camera, camtoworld, scene)
-    return Frame(stamp=stamp, image=rgb, camera=camera, camtoworld=camtoworld, depth=z if depth else None,
-                 labels=labels, name=f"frame_{stamp:g}")
+    return Frame(
+        stamp=stamp,
+        image=rgb,
+        camera=camera,
+        camtoworld=camtoworld,
+        depth=z if depth else None,
+        labels=labels,
+        name=f"frame_{stamp:g}",
+    )
 
 
 def make_frames(count: int, **options) -> list[Frame]:
@@ -102,16 +117,28 @@ def make_frames(count: int, **options) -> list[Frame]:
 
 def make_config(**values) -> Config:
     """Settings for tiny scenes on a CPU; `map__sh_degree=1` sets `map.sh_degree`."""
-    base = {"compute.device": "cpu", "compute.threads": 1, "clip.model": ENCODER, "map.image_size": 0,
-            "lift.image_size": 64, "seed.spacing": 1.5, "train.steps_per_keyframe": 5, "query.min_instance": 5,
-            "query.instance_gap": 0.12, "keyframe.translation": 0.02, "keyframe.rotation": 1.0}
+    base = {
+        "compute.device": "cpu",
+        "compute.threads": 1,
+        "clip.model": ENCODER,
+        "map.image_size": 0,
+        "lift.image_size": 64,
+        "seed.spacing": 1.5,
+        "train.steps_per_keyframe": 5,
+        "query.min_instance": 5,
+        "query.instance_gap": 0.12,
+        "keyframe.translation": 0.02,
+        "keyframe.rotation": 1.0,
+    }
     return override(Config(), base | {key.replace("__", "."): value for key, value in values.items()})
 
 
 def textured_plane(camera: Camera, camtoworld: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """RGB and z-depth of the plane z = 0 covered with smooth random blobs, seen from above or below."""
     u, v = np.meshgrid(np.arange(camera.width) + 0.5, np.arange(camera.height) + 0.5)
-    rays = np.stack([(u - camera.K[0, 2]) / camera.K[0, 0], (v - camera.K[1, 2]) / camera.K[1, 1], np.ones_like(u)], -1)
+    rays = np.stack(
+        [(u - camera.K[0, 2]) / camera.K[0, 0], (v - camera.K[1, 2]) / camera.K[1, 1], np.ones_like(u)], -1
+    )
     rays = rays @ camtoworld[:3, :3].T
     depth = -camtoworld[2, 3] / rays[..., 2]
     points = camtoworld[:3, 3] + depth[..., None] * rays

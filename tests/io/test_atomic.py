@@ -26,9 +26,13 @@ def write_points(path: Path) -> None:
     ply.write_cloud(path, np.zeros((2, 3)), np.zeros((2, 3), np.uint8))
 
 
-WRITERS = {"splats": write_splats, "points": write_points, "text": lambda path: write_text(path, "words"),
-           "JSON": lambda path: common.write_json(str(path), [1]),
-           "tensors": lambda path: write_tensors(path, {"a": torch.zeros(1)}, "{}")}
+WRITERS = {
+    "splats": write_splats,
+    "points": write_points,
+    "text": lambda path: write_text(path, "words"),
+    "JSON": lambda path: common.write_json(str(path), [1]),
+    "tensors": lambda path: write_tensors(path, {"a": torch.zeros(1)}, "{}"),
+}
 
 
 @pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)

@@ -19,15 +19,21 @@ TRAIN = Config().train
 def make(count: int = 6, sh_degree: int = 1) -> Gaussians:
     g = Gaussians(TRAIN, sh_degree, "cpu")
     generator = torch.Generator().manual_seed(0)
-    g.insert(torch.randn(count, 3, generator=generator), torch.rand(count, 3, generator=generator),
-             torch.rand(count, generator=generator) * 0.05 + 0.01, 0.6)
+    g.insert(
+        torch.randn(count, 3, generator=generator),
+        torch.rand(count, 3, generator=generator),
+        torch.rand(count, generator=generator) * 0.05 + 0.01,
+        0.6,
+    )
     return g
 
 
 def loss_of(g: Gaussians) -> torch.Tensor:
     """A loss that pulls every row of every parameter differently."""
-    return sum(((i + 1) * torch.arange(1, len(g) + 1).view(-1, *[1] * (p.dim() - 1)) * p.sin()).sum()
-               for i, p in enumerate(g.params.values()))
+    return sum(
+        ((i + 1) * torch.arange(1, len(g) + 1).view(-1, *[1] * (p.dim() - 1)) * p.sin()).sum()
+        for i, p in enumerate(g.params.values())
+    )
 
 
 def train(g: Gaussians, steps: int = 3) -> None:
@@ -61,10 +67,18 @@ def test_step_follows_adam_with_the_rate_of_each_parameter() -> None:
     loss_of(g).backward()
     signs = {name: p.grad.sign() for name, p in g.params.items()}
     g.step(decay=0.5)
-    rates = dict(means=TRAIN.lr_means * 2.5 * 0.5, log_scales=TRAIN.lr_scales, quats=TRAIN.lr_quats,
-                 opacity_logits=TRAIN.lr_opacities, sh_dc=TRAIN.lr_colors, sh_rest=TRAIN.lr_colors / 20)
+    rates = dict(
+        means=TRAIN.lr_means * 2.5 * 0.5,
+        log_scales=TRAIN.lr_scales,
+        quats=TRAIN.lr_quats,
+        opacity_logits=TRAIN.lr_opacities,
+        sh_dc=TRAIN.lr_colors,
+        sh_rest=TRAIN.lr_colors / 20,
+    )
     for name, p in g.params.items():  # the first step of Adam is the learning rate times the sign
-        torch.testing.assert_close(p.detach() - before[name], -rates[name] * signs[name], atol=1e-6, rtol=1e-3)
+        torch.testing.assert_close(
+            p.detach() - before[name], -rates[name] * signs[name], atol=1e-6, rtol=1e-3
+        )
         assert p.grad is None
 
 
@@ -77,7 +91,9 @@ def test_moments_and_statistics_follow_insertion_and_removal() -> None:
     g.keep(mask)
     assert len(g) == 4 and g.stats["tag"][:, 0].tolist() == [0, 2, 3, 5]
     for name in PARAMETERS:
-        assert torch.equal(g.params[name], rows[name][mask]) and torch.equal(moments(g)[name], old[name][mask])
+        assert torch.equal(g.params[name], rows[name][mask]) and torch.equal(
+            moments(g)[name], old[name][mask]
+        )
     g.insert(torch.zeros(3, 3), torch.rand(3, 3), torch.ones(3), 0.5)
     assert g.stats["tag"].shape == (7, 2) and (g.stats["tag"][4:] == 0).all()
     for name in PARAMETERS:
@@ -200,7 +216,9 @@ def associated_legendre_sh(degree: int, directions: np.ndarray) -> np.ndarray:
     for band in range(degree + 1):
         for m in range(-band, band + 1):
             k = abs(m)
-            factor = sqrt((2 * band + 1) / (4 * pi) * factorial(band - k) / factorial(band + k)) * (sqrt(2) if m else 1)
+            factor = sqrt((2 * band + 1) / (4 * pi) * factorial(band - k) / factorial(band + k)) * (
+                sqrt(2) if m else 1
+            )
             columns.append(factor * legendre(band, k) * (np.cos(k * phi) if m >= 0 else np.sin(k * phi)))
     return np.stack(columns, 1)
 
@@ -222,7 +240,9 @@ def test_colours_are_those_of_gsplat(degree: int) -> None:
     reference = pytest.importorskip("gsplat.cuda._torch_impl")
     means, sh = torch.randn(30, 3), 0.1 * torch.randn(30, (degree + 1) ** 2, 3)
     expected = reference._spherical_harmonics(degree, means, sh) + 0.5
-    torch.testing.assert_close(sh_to_colors(sh, means, torch.zeros(3)), expected.clamp_min(0), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        sh_to_colors(sh, means, torch.zeros(3)), expected.clamp_min(0), atol=1e-5, rtol=0
+    )
 
 
 def test_colours_are_never_negative() -> None:
@@ -255,8 +275,25 @@ def test_ply_reads_back_as_viewers_read_it(tmp_path, degree: int) -> None:
     table = read_ply(tmp_path / "s.ply")
     rest = num_sh_rest(degree)
     assert list(table.dtype.names) == [
-        "x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2", *(f"f_rest_{i}" for i in range(3 * rest)),
-        "opacity", "scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"]
+        "x",
+        "y",
+        "z",
+        "nx",
+        "ny",
+        "nz",
+        "f_dc_0",
+        "f_dc_1",
+        "f_dc_2",
+        *(f"f_rest_{i}" for i in range(3 * rest)),
+        "opacity",
+        "scale_0",
+        "scale_1",
+        "scale_2",
+        "rot_0",
+        "rot_1",
+        "rot_2",
+        "rot_3",
+    ]
 
     def columns(*names: str) -> np.ndarray:
         return np.stack([table[name] for name in names], 1)
@@ -264,14 +301,20 @@ def test_ply_reads_back_as_viewers_read_it(tmp_path, degree: int) -> None:
     a = g.activated()
     np.testing.assert_array_equal(columns("x", "y", "z"), a["means"].detach())
     np.testing.assert_allclose(1 / (1 + np.exp(-table["opacity"])), a["opacities"].detach(), rtol=1e-5)
-    np.testing.assert_allclose(np.exp(columns("scale_0", "scale_1", "scale_2")), a["scales"].detach(), rtol=1e-5)
-    np.testing.assert_allclose(np.linalg.norm(columns("rot_0", "rot_1", "rot_2", "rot_3"), axis=1), 1, rtol=1e-5)
-    np.testing.assert_array_equal(0.5 + SH_C0 * columns("f_dc_0", "f_dc_1", "f_dc_2"),
-                                  0.5 + SH_C0 * g.params["sh_dc"].detach().numpy())
+    np.testing.assert_allclose(
+        np.exp(columns("scale_0", "scale_1", "scale_2")), a["scales"].detach(), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        np.linalg.norm(columns("rot_0", "rot_1", "rot_2", "rot_3"), axis=1), 1, rtol=1e-5
+    )
+    np.testing.assert_array_equal(
+        0.5 + SH_C0 * columns("f_dc_0", "f_dc_1", "f_dc_2"), 0.5 + SH_C0 * g.params["sh_dc"].detach().numpy()
+    )
     for channel in range(3):  # all coefficients of red, then green, then blue
         for k in range(rest):
-            np.testing.assert_array_equal(table[f"f_rest_{channel * rest + k}"],
-                                          g.params["sh_rest"][:, k, channel].detach())
+            np.testing.assert_array_equal(
+                table[f"f_rest_{channel * rest + k}"], g.params["sh_rest"][:, k, channel].detach()
+            )
 
 
 def test_ply_of_an_empty_map_is_a_valid_ply(tmp_path) -> None:

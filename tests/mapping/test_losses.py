@@ -13,17 +13,24 @@ from ovs3d_ros.mapping.losses import box_ssim, depth_l1, photometric
 
 @pytest.fixture(scope="module")
 def image() -> torch.Tensor:
-    rgb, _ = synthetic.textured_plane(synthetic.make_camera(96, 72), synthetic.look_at([0, -1, 1.5], [0, 0, 0]))
+    rgb, _ = synthetic.textured_plane(
+        synthetic.make_camera(96, 72), synthetic.look_at([0, -1, 1.5], [0, 0, 0])
+    )
     return torch.from_numpy(rgb).float() / 255
 
 
 def distorted(image: torch.Tensor) -> dict[str, list[torch.Tensor]]:
     """Kinds of distortion, each in growing strength."""
     noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
-    blur = [torch.nn.functional.avg_pool2d(image.permute(2, 0, 1)[None], k, 1, k // 2)[0].permute(1, 2, 0)
-            for k in (3, 5, 9)]
-    return dict(noise=[(image + s * noise).clamp(0, 1) for s in (0.02, 0.06, 0.2)], blur=blur,
-                contrast=[0.5 + (image - 0.5) * s for s in (0.9, 0.6, 0.2)])
+    blur = [
+        torch.nn.functional.avg_pool2d(image.permute(2, 0, 1)[None], k, 1, k // 2)[0].permute(1, 2, 0)
+        for k in (3, 5, 9)
+    ]
+    return dict(
+        noise=[(image + s * noise).clamp(0, 1) for s in (0.02, 0.06, 0.2)],
+        blur=blur,
+        contrast=[0.5 + (image - 0.5) * s for s in (0.9, 0.6, 0.2)],
+    )
 
 
 def test_equal_images_cost_nothing(image: torch.Tensor) -> None:
@@ -61,7 +68,9 @@ def test_ssim_sees_structure_where_l1_does_not() -> None:
 def test_every_pixel_reaches_the_loss(image: torch.Tensor) -> None:
     render = (image * 0.9).clone().requires_grad_()
     (1 - box_ssim(render, image)).backward()
-    inner = render.grad[:69, :93].abs().sum(-1)  # windows of 7 at every third pixel end within 3 pixels of the border
+    inner = (
+        render.grad[:69, :93].abs().sum(-1)
+    )  # windows of 7 at every third pixel end within 3 pixels of the border
     assert (inner > 0).float().mean() > 0.999 and torch.isfinite(render.grad).all()
 
 

@@ -21,8 +21,9 @@ RASTERIZER = make_rasterizer("cpu", 1)
 
 def keyframe(frame: Frame, index: int = 0) -> Keyframe:
     depth = None if frame.depth is None else torch.from_numpy(frame.depth)
-    return Keyframe(index, frame.stamp, frame.name, torch.from_numpy(frame.image), frame.camera,
-                    frame.camtoworld, depth)
+    return Keyframe(
+        index, frame.stamp, frame.name, torch.from_numpy(frame.image), frame.camera, frame.camtoworld, depth
+    )
 
 
 def make_mapper(frames: list[Frame], **settings) -> Mapper:
@@ -46,21 +47,39 @@ def moved(frame: Frame, shift: float = 0.0, degrees: float = 0.0, seconds: float
     return dataclasses.replace(frame, camtoworld=pose, stamp=frame.stamp + seconds)
 
 
-@pytest.mark.parametrize("move, expected", [
-    (dict(), False), (dict(shift=0.09), False), (dict(shift=0.11), True), (dict(degrees=4.9), False),
-    (dict(degrees=5.2), True), (dict(degrees=-5.2), True), (dict(seconds=100.0), False),
-    (dict(shift=0.03, seconds=2.1), True), (dict(shift=0.03, seconds=1.9), False), (dict(degrees=1.2, seconds=2.1), True),
-    (dict(shift=0.01, degrees=0.5, seconds=100.0), False),  # localisation of a robot that stands still
-])
+@pytest.mark.parametrize(
+    "move, expected",
+    [
+        (dict(), False),
+        (dict(shift=0.09), False),
+        (dict(shift=0.11), True),
+        (dict(degrees=4.9), False),
+        (dict(degrees=5.2), True),
+        (dict(degrees=-5.2), True),
+        (dict(seconds=100.0), False),
+        (dict(shift=0.03, seconds=2.1), True),
+        (dict(shift=0.03, seconds=1.9), False),
+        (dict(degrees=1.2, seconds=2.1), True),
+        (dict(shift=0.01, degrees=0.5, seconds=100.0), False),  # localisation of a robot that stands still
+    ],
+)
 def test_keyframes_come_with_motion_not_with_time_alone(move: dict, expected: bool) -> None:
-    config = synthetic.make_config(keyframe__translation=0.05, keyframe__rotation=5.0, keyframe__max_interval=2.0)
+    config = synthetic.make_config(
+        keyframe__translation=0.05, keyframe__rotation=5.0, keyframe__max_interval=2.0
+    )
     frame = synthetic.make_frame(synthetic.orbit(1)[0])
     assert is_new_view(config.keyframe, moved(frame, **move), keyframe(frame), median_depth=2.0) is expected
 
 
 def test_translation_is_judged_by_the_distance_of_the_scene() -> None:
-    near, far = (make_mapper([synthetic.make_frame(synthetic.orbit(1)[0])], keyframe__translation=0.05,
-                             keyframe__rotation=180.0) for _ in range(2))
+    near, far = (
+        make_mapper(
+            [synthetic.make_frame(synthetic.orbit(1)[0])],
+            keyframe__translation=0.05,
+            keyframe__rotation=180.0,
+        )
+        for _ in range(2)
+    )
     frame = moved(synthetic.make_frame(synthetic.orbit(1)[0]), shift=0.15)
     depth = synthetic.make_frame(synthetic.orbit(1)[0]).depth
     far._median_depths = [4 * near._median_depth()]
@@ -116,8 +135,9 @@ def test_depth_stays_true_while_optimising() -> None:
 
 
 def test_densification_adds_where_the_image_pulls_and_statistics_follow() -> None:
-    mapper = make_mapper(synthetic.make_frames(3), seed__spacing=4.0, train__densify_every=40,
-                         train__densify_gradient=1e-4)
+    mapper = make_mapper(
+        synthetic.make_frames(3), seed__spacing=4.0, train__densify_every=40, train__densify_gradient=1e-4
+    )
     before = len(mapper.gaussians)
     for _ in range(40):
         last = mapper.step()
@@ -129,8 +149,12 @@ def test_densification_adds_where_the_image_pulls_and_statistics_follow() -> Non
 
 
 def test_densification_ends_towards_the_horizon() -> None:
-    mapper = make_mapper(synthetic.make_frames(2), train__densify_every=5, train__densify_gradient=0.0,
-                         train__prune_opacity=0.0)
+    mapper = make_mapper(
+        synthetic.make_frames(2),
+        train__densify_every=5,
+        train__densify_gradient=0.0,
+        train__prune_opacity=0.0,
+    )
     mapper.steps = 79
     count = len(mapper.gaussians)
     mapper.step(horizon=100)
@@ -144,8 +168,13 @@ def test_learning_rates_settle_towards_the_horizon() -> None:
         mapper.step(horizon)
         rates[mapper.steps, horizon] = {g["name"]: g["lr"] for g in mapper.gaussians._optimizer.param_groups}
     config, extent = mapper.config.train, mapper.gaussians.extent
-    full = dict(log_scales=config.lr_scales, quats=config.lr_quats, opacity_logits=config.lr_opacities,
-                sh_dc=config.lr_colors, sh_rest=config.lr_colors / 20)
+    full = dict(
+        log_scales=config.lr_scales,
+        quats=config.lr_quats,
+        opacity_logits=config.lr_opacities,
+        sh_dc=config.lr_colors,
+        sh_rest=config.lr_colors / 20,
+    )
     for key, factor in (((81, 100), 1.0), ((101, 100), 0.1), ((101, None), 1.0)):
         means = rates[key].pop("means")
         assert rates[key] == pytest.approx({name: factor * rate for name, rate in full.items()})
@@ -161,7 +190,11 @@ class HostReads(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = function.overloadpacket.__name__
-        masks = [t for t in args[1] if t is not None and t.dtype == torch.bool] if name.startswith("index") else []
+        masks = (
+            [t for t in args[1] if t is not None and t.dtype == torch.bool]
+            if name.startswith("index")
+            else []
+        )
         if masks or name in ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal"):
             self.found.append(name)
         return function(*args, **(kwargs or {}))
@@ -193,6 +226,7 @@ def test_a_step_reads_no_value() -> None:
     mapper = make_mapper(synthetic.make_frames(3), train__densify_every=0)
     mapper.step()
     with HostReads() as reads:
+
         def rasterize(*arguments):
             before = list(reads.found)
             result = RASTERIZER(*arguments)
@@ -208,7 +242,9 @@ def test_a_step_reads_no_value() -> None:
 @pytest.mark.parametrize("term", ["ssim_weight", "depth_weight"])
 def test_every_term_of_the_loss_counts(term: str) -> None:
     frames = synthetic.make_frames(1)
-    with_it, without = (make_mapper(frames, **{f"train__{term}": weight}).step().loss for weight in (0.5, 0.0))
+    with_it, without = (
+        make_mapper(frames, **{f"train__{term}": weight}).step().loss for weight in (0.5, 0.0)
+    )
     assert with_it > without + 0.01
 
 
@@ -233,7 +269,9 @@ def test_what_a_loaded_map_holds_is_no_fog() -> None:
 
 def test_the_cap_holds_through_seeding_and_densification() -> None:
     frames = synthetic.make_frames(5)
-    mapper = make_mapper(frames[:1], map__max_gaussians=600, train__densify_every=3, train__densify_gradient=0.0)
+    mapper = make_mapper(
+        frames[:1], map__max_gaussians=600, train__densify_every=3, train__densify_gradient=0.0
+    )
     assert len(mapper.gaussians) == 600
     for index, frame in enumerate(frames[1:], start=1):
         mapper.insert(keyframe(frame, index))
@@ -274,8 +312,10 @@ def test_points_seed_the_map_too() -> None:
 def test_exposure_is_told_from_the_scene() -> None:
     """Half of the views are darker: each learns its gain, and the map keeps the mean of the exposures."""
     frames = synthetic.make_frames(4, camera=synthetic.make_camera(40, 30))
-    dark = [f if i % 2 == 0 else dataclasses.replace(f, image=(f.image * 0.7).astype(np.uint8))
-            for i, f in enumerate(frames)]
+    dark = [
+        f if i % 2 == 0 else dataclasses.replace(f, image=(f.image * 0.7).astype(np.uint8))
+        for i, f in enumerate(frames)
+    ]
     errors = {}
     for exposure in (True, False):
         mapper = make_mapper(dark, train__densify_every=0, train__exposure=exposure)
@@ -321,7 +361,9 @@ def test_a_map_of_images_alone_grows_from_matches() -> None:
     frames = []
     for index, eye in enumerate(eyes):
         pose = synthetic.look_at(eye, (0, 0.1, 0))
-        frames.append(Frame(float(index), synthetic.textured_plane(camera, pose)[0], camera, pose, name=f"f{index}"))
+        frames.append(
+            Frame(float(index), synthetic.textured_plane(camera, pose)[0], camera, pose, name=f"f{index}")
+        )
     mapper = make_mapper(frames, seed__spacing=4.0)
     assert mapper._median_depth() == pytest.approx(1.57, rel=0.15)
     before = psnr_of(mapper, frames[1])
@@ -334,7 +376,9 @@ def test_a_map_of_images_alone_grows_from_matches() -> None:
 
 
 def test_views_without_matches_or_depth_start_from_random_depth() -> None:
-    frames = [dataclasses.replace(f, depth=None, image=np.full_like(f.image, 128)) for f in synthetic.make_frames(4)]
+    frames = [
+        dataclasses.replace(f, depth=None, image=np.full_like(f.image, 128)) for f in synthetic.make_frames(4)
+    ]
     mapper = make_mapper(frames)
     assert len(mapper.gaussians) > 0
     mapper.step()
@@ -370,7 +414,9 @@ def test_the_same_seed_and_threads_give_the_same_map_to_the_bit() -> None:
 def test_corrected_poses_move_the_gaussians_that_the_keyframes_spawned(degree: int) -> None:
     """A rigid correction of all keyframes leaves every view as it was; that of one leaves the others' Gaussians."""
     frames = synthetic.make_frames(4)
-    mapper = make_mapper(frames[:3], map__sh_degree=degree, train__densify_every=4, train__densify_gradient=1e-4)
+    mapper = make_mapper(
+        frames[:3], map__sh_degree=degree, train__densify_every=4, train__densify_gradient=1e-4
+    )
     for _ in range(8):
         mapper.step()
     with torch.no_grad():
@@ -382,7 +428,10 @@ def test_corrected_poses_move_the_gaussians_that_the_keyframes_spawned(degree: i
     assert mapper.move_keyframes(corrected) == len(mapper.gaussians)
     for frame, old in zip(frames, before):
         new = render_view(mapper.gaussians.activated(), frame.camera, motion @ frame.camtoworld, RASTERIZER)
-        assert float((new.rgb - old.rgb).abs().mean()) < 1e-3 and float((new.alpha - old.alpha).abs().max()) < 2e-2
+        assert (
+            float((new.rgb - old.rgb).abs().mean()) < 1e-3
+            and float((new.alpha - old.alpha).abs().max()) < 2e-2
+        )
 
     means = mapper.gaussians.params["means"].detach().clone()
     own = mapper.gaussians.stats["keyframe"] == 2
@@ -394,8 +443,14 @@ def test_corrected_poses_move_the_gaussians_that_the_keyframes_spawned(degree: i
 
 
 def test_a_robot_that_turns_to_a_wall_keeps_the_hall() -> None:
-    hall = (synthetic.Box((0, 0, 2), (20, 20, 8), (125, 125, 125)), synthetic.Box((0, -0.55, 0.9), (3, 0.1, 3), (200, 40, 40)))
-    far, near = (synthetic.make_frame(synthetic.look_at([0, 0, 0.9], [0, y, 0.9]), float(y < 0), scene=hall) for y in (9, -9))
+    hall = (
+        synthetic.Box((0, 0, 2), (20, 20, 8), (125, 125, 125)),
+        synthetic.Box((0, -0.55, 0.9), (3, 0.1, 3), (200, 40, 40)),
+    )
+    far, near = (
+        synthetic.make_frame(synthetic.look_at([0, 0, 0.9], [0, y, 0.9]), float(y < 0), scene=hall)
+        for y in (9, -9)
+    )
     mapper = make_mapper([far], train__densify_every=10)
     extent = mapper.gaussians.extent
     for _ in range(3):
@@ -410,7 +465,9 @@ def test_a_robot_that_turns_to_a_wall_keeps_the_hall() -> None:
     loaded.insert(keyframe(near))
     for _ in range(20):
         loaded.step()
-    assert render_view(loaded.gaussians.activated(), far.camera, far.camtoworld, RASTERIZER).alpha.mean() > 0.9
+    assert (
+        render_view(loaded.gaussians.activated(), far.camera, far.camtoworld, RASTERIZER).alpha.mean() > 0.9
+    )
 
 
 def test_one_wild_pose_does_not_raise_the_learning_rates() -> None:
@@ -441,7 +498,11 @@ def test_the_extent_follows_corrected_poses() -> None:
     mapper.move_keyframes({1: moved(frames[1], 10.0).camtoworld})
     centers = np.stack([frames[0].camtoworld[:3, 3], moved(frames[1], 10.0).camtoworld[:3, 3]])
     spread = np.linalg.norm(centers[0] - centers[1]) / 2
-    assert mapper.gaussians.extent == pytest.approx(spread + np.median(mapper._median_depths), rel=1e-5) != before
+    assert (
+        mapper.gaussians.extent
+        == pytest.approx(spread + np.median(mapper._median_depths), rel=1e-5)
+        != before
+    )
     assert make_mapper([]).move_keyframes({}) == 0
 
 

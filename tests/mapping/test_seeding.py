@@ -26,8 +26,9 @@ CONFIG = SeedConfig(spacing=2.0)
 def make_keyframe(pose: np.ndarray, index: int = 0, camera=None, picture=synthetic.cast) -> Keyframe:
     camera = camera or synthetic.make_camera()
     rgb, depth = picture(camera, pose)[:2]
-    return Keyframe(index, float(index), f"k{index}", torch.from_numpy(rgb), camera, pose,
-                    torch.from_numpy(depth))
+    return Keyframe(
+        index, float(index), f"k{index}", torch.from_numpy(rgb), camera, pose, torch.from_numpy(depth)
+    )
 
 
 def nearest_surface(points: np.ndarray) -> np.ndarray:
@@ -113,7 +114,9 @@ def test_points_become_gaussians_as_large_as_their_spacing() -> None:
     means, colors, scales = seed_from_points(grid, rgb)
     np.testing.assert_allclose(means, grid, atol=1e-6)
     np.testing.assert_allclose(colors * 255, rgb, atol=1e-3)
-    assert np.median(scales) == pytest.approx(0.2, abs=1e-4) and scales.max() < 0.3  # the search is approximate
+    assert (
+        np.median(scales) == pytest.approx(0.2, abs=1e-4) and scales.max() < 0.3
+    )  # the search is approximate
 
 
 def test_few_and_repeated_points_do_not_break() -> None:
@@ -126,8 +129,10 @@ def test_few_and_repeated_points_do_not_break() -> None:
 def plane_views() -> list[Keyframe]:
     camera = synthetic.make_camera(160, 120)
     eyes = [(-0.3, -0.2, 1.5), (0.0, -0.25, 1.5), (0.3, -0.2, 1.4)]
-    return [make_keyframe(synthetic.look_at(eye, (0, 0.1, 0)), i, camera, synthetic.textured_plane)
-            for i, eye in enumerate(eyes)]
+    return [
+        make_keyframe(synthetic.look_at(eye, (0, 0.1, 0)), i, camera, synthetic.textured_plane)
+        for i, eye in enumerate(eyes)
+    ]
 
 
 def test_matches_between_images_find_the_plane(plane_views) -> None:
@@ -146,12 +151,15 @@ def test_triangulated_points_have_no_bias(plane_views) -> None:
     """A quarter of a pixel of bias in the keypoints would move the plane by a centimetre."""
     matcher = ImageMatcher()
     camera = plane_views[0].camera
-    tilted = [make_keyframe(synthetic.look_at((x, -0.6, 1.5), (0, 0.1, 0)), i, camera, synthetic.textured_plane)
-              for i, x in enumerate((-0.3, 0.0, 0.3))]
+    tilted = [
+        make_keyframe(synthetic.look_at((x, -0.6, 1.5), (0, 0.1, 0)), i, camera, synthetic.textured_plane)
+        for i, x in enumerate((-0.3, 0.0, 0.3))
+    ]
     for frame in tilted:
         matcher.seed(frame, torch.zeros(120, 160), CONFIG)
-    points = np.concatenate([_triangulate(*matcher._history[a], *matcher._history[b])
-                             for a, b in ((1, 0), (2, 1), (2, 0))])
+    points = np.concatenate(
+        [_triangulate(*matcher._history[a], *matcher._history[b]) for a, b in ((1, 0), (2, 1), (2, 0))]
+    )
     assert len(points) > 40
     assert abs(np.median(points[:, 2])) < 0.004 and np.median(np.abs(points[:, 2])) < 0.008  # metres
 
@@ -170,8 +178,12 @@ def test_matches_seed_only_transparent_pixels(plane_views) -> None:
 def test_without_parallax_there_is_no_depth(plane_views) -> None:
     matcher = ImageMatcher()
     still = plane_views[0]
-    turned = make_keyframe(still.camtoworld @ np.block([[np.eye(3), np.zeros((3, 1))], [np.zeros((1, 3)), 1]]), 1,
-                           still.camera, synthetic.textured_plane)
+    turned = make_keyframe(
+        still.camtoworld @ np.block([[np.eye(3), np.zeros((3, 1))], [np.zeros((1, 3)), 1]]),
+        1,
+        still.camera,
+        synthetic.textured_plane,
+    )
     matcher.seed(still, torch.zeros(120, 160), CONFIG)
     assert matcher.seed(turned, torch.zeros(120, 160), CONFIG) is None
 

@@ -13,7 +13,9 @@ from ovs3d_ros.types import MapSnapshot
 TURN = synthetic.look_at([0, 0, 0], [0.3, -0.8, 0.9])[:3, :3]  # a world whose up is no axis
 
 
-def snapshot_of(points: np.ndarray, cameras: np.ndarray, opacity: float = 0.9, weight: float = 5.0) -> MapSnapshot:
+def snapshot_of(
+    points: np.ndarray, cameras: np.ndarray, opacity: float = 0.9, weight: float = 5.0
+) -> MapSnapshot:
     """A map of points [N, 3] seen by upright cameras at [F, 3], all of it turned by TURN."""
     count = len(points)
     poses = np.stack([synthetic.look_at(position, position + [1.0, 0.2, 0.0]) for position in cameras])
@@ -21,9 +23,19 @@ def snapshot_of(points: np.ndarray, cameras: np.ndarray, opacity: float = 0.9, w
     gaussians = dict(means=torch.from_numpy(points @ TURN.T).float(), opacities=torch.full((count,), opacity))
     nothing = torch.zeros(count, 1)
     return MapSnapshot(
-        version=1, gaussians=gaussians, codes=nothing, scale_codes=nothing[:, None], weight=torch.full((count,), weight),
-        views=nothing[:, 0], selection=nothing, codec=None, camtoworlds=poses, stamps=np.zeros(len(poses)), cameras=[],
-        names=[])
+        version=1,
+        gaussians=gaussians,
+        codes=nothing,
+        scale_codes=nothing[:, None],
+        weight=torch.full((count,), weight),
+        views=nothing[:, 0],
+        selection=nothing,
+        codec=None,
+        camtoworlds=poses,
+        stamps=np.zeros(len(poses)),
+        cameras=[],
+        names=[],
+    )
 
 
 def wall(degrees: float, count: int = 4000) -> np.ndarray:

@@ -90,7 +90,9 @@ def test_the_box_of_a_rotated_cuboid() -> None:
         assert abs(axes[:, k] @ box.rotation[:, k]) > np.cos(np.radians(2))
 
 
-@pytest.mark.parametrize("size, yaw", [((0.8, 0.8, 0.3), 0.6), ((0.4, 0.4, 1.0), 0.3), ((0.5, 0.45, 0.5), 0.8)])
+@pytest.mark.parametrize(
+    "size, yaw", [((0.8, 0.8, 0.3), 0.6), ((0.4, 0.4, 1.0), 0.3), ((0.5, 0.45, 0.5), 0.8)]
+)
 def test_the_box_of_a_thing_with_a_square_side_is_tight(size, yaw: float) -> None:
     """Its principal axes point anywhere: a box along them would be up to 1.4 times too wide."""
     box = synthetic.Box((1.0, -2.0, 0.5), size, (0, 0, 0), yaw=yaw)
@@ -114,8 +116,10 @@ def test_flat_and_tiny_things_have_a_box(points: np.ndarray) -> None:
 
 
 def two_mugs_and_a_sofa():
-    mugs = [surface(synthetic.Box((x, 0.0, 0.5), (0.1, 0.1, 0.12), (0, 0, 0)), count, seed=count)
-            for x, count in ((0.0, 120), (1.0, 60))]
+    mugs = [
+        surface(synthetic.Box((x, 0.0, 0.5), (0.1, 0.1, 0.12), (0, 0, 0)), count, seed=count)
+        for x, count in ((0.0, 120), (1.0, 60))
+    ]
     sofa = surface(synthetic.Box((0.0, 2.0, 0.4), (1.8, 0.9, 0.6), (0, 0, 0)), 3000)
     speck = np.array([[5.0, 5.0, 5.0], [5.01, 5.0, 5.0]])  # labelled mug, but too small to be one
     means = np.concatenate([*mugs, sofa, speck])
@@ -130,7 +134,10 @@ def test_instances_are_found_counted_and_placed() -> None:
     config = QueryConfig(instance_gap=0.15, min_instance=12)
     objects, instances = find_objects(means, labels, scores, views, ["mug", "sofa"], config, 0)
     assert [(o.prompt, o.label, o.instance, o.num_gaussians) for o in objects] == [
-        ("mug", 1, 1, 120), ("mug", 1, 2, 60), ("sofa", 2, 3, 3000)]
+        ("mug", 1, 1, 120),
+        ("mug", 1, 2, 60),
+        ("sofa", 2, 3, 3000),
+    ]
     for thing, x in zip(objects[:2], (0.0, 1.0)):
         np.testing.assert_allclose(thing.center, [x, 0, 0.5], atol=0.01)
     np.testing.assert_allclose(sorted(objects[2].size), [0.6, 0.9, 1.8], atol=0.05)
@@ -141,7 +148,9 @@ def test_instances_are_found_counted_and_placed() -> None:
 
 def test_the_best_instances_come_first_and_no_more_than_asked() -> None:
     means, labels, scores, views = two_mugs_and_a_sofa()
-    scores[120:180, 0] = 1.3  # the smaller mug is so much better that half the Gaussians do: score by root of number
+    scores[120:180, 0] = (
+        1.3  # the smaller mug is so much better that half the Gaussians do: score by root of number
+    )
     config = QueryConfig(instance_gap=0.15, min_instance=12)
     objects, instances = find_objects(means, labels, scores, views, ["mug", "sofa"], config, 1)
     assert [(o.prompt, o.num_gaussians) for o in objects] == [("mug", 60), ("sofa", 3000)]
@@ -157,7 +166,9 @@ def test_nothing_labelled_gives_no_objects() -> None:
 
 def test_single_gaussian_instances_are_allowed() -> None:
     config = QueryConfig(min_instance=1)
-    objects, _ = find_objects(np.zeros((1, 3)), np.ones(1, int), np.ones((1, 1)), np.ones(1), ["mug"], config, 0)
+    objects, _ = find_objects(
+        np.zeros((1, 3)), np.ones(1, int), np.ones((1, 1)), np.ones(1), ["mug"], config, 0
+    )
     assert len(objects) == 1 and (objects[0].size == 0).all()
 
 
@@ -165,9 +176,12 @@ def test_things_of_two_names_that_touch_are_two_things() -> None:
     rng = np.random.default_rng(5)
     points, labels = rng.uniform(-1, 1, (3000, 3)) * [1, 1, 0.2], rng.integers(0, 4, 3000)
     config = QueryConfig(min_instance=1, instance_gap=0.12)
-    objects, instances = find_objects(points, labels, np.ones((3000, 3)), np.ones(3000), ["a", "b", "c"], config, 0)
+    objects, instances = find_objects(
+        points, labels, np.ones((3000, 3)), np.ones(3000), ["a", "b", "c"], config, 0
+    )
     assert set(instances) == set(range(len(objects) + 1)) and set(np.flatnonzero(instances == 0)) == set(
-        np.flatnonzero(labels == 0))
+        np.flatnonzero(labels == 0)
+    )
     for label in (1, 2, 3):
         got = {frozenset(np.flatnonzero(instances == o.instance)) for o in objects if o.label == label}
         rows = np.flatnonzero(labels == label)
@@ -189,8 +203,10 @@ def test_far_from_the_origin_things_are_told_apart_as_near_it() -> None:
 
 
 def test_boxes_of_several_sets_are_those_of_each() -> None:
-    sets = [surface(synthetic.Box((i, -i, 0.5), (0.2 + 0.3 * i, 0.4, 0.3), (0, 0, 0), yaw=0.4 * i), 300 + i)
-            for i in range(4)]
+    sets = [
+        surface(synthetic.Box((i, -i, 0.5), (0.2 + 0.3 * i, 0.4, 0.3), (0, 0, 0), yaw=0.4 * i), 300 + i)
+        for i in range(4)
+    ]
     stops = np.cumsum([len(points) for points in sets])
     segments = np.stack([np.append(0, stops[:-1]), stops], 1)[[0, 2, 3]]  # one is left out
     centers, axes, sizes = oriented_boxes(np.concatenate(sets), segments)

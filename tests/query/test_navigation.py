@@ -10,7 +10,9 @@ from ovs3d_ros.types import SemanticObject
 
 
 def thing(size=(0.4, 0.2, 0.3), quat=(1.0, 0.0, 0.0, 0.0)) -> SemanticObject:
-    return SemanticObject("thing", 1, 1, 0.9, np.array([2.0, 1.0, 0.5]), np.array(quat), np.array(size), 99, 3)
+    return SemanticObject(
+        "thing", 1, 1, 0.9, np.array([2.0, 1.0, 0.5]), np.array(quat), np.array(size), 99, 3
+    )
 
 
 def cameras(*places) -> np.ndarray:

@@ -55,7 +55,9 @@ def evidence_table(*columns: list[float]) -> Evidence:
 def test_evidence_grows_with_the_likeness_of_the_thing() -> None:
     tables = np.stack([evidence_of(s).table[0] for s in (0.0, 0.3, 0.5, 0.7, 0.9)])
     assert (np.diff(tables[:, :3], axis=0) > 0).all() and tables[-1, 3] > tables[0, 3]
-    probabilities = [presence_probability(evidence_of(s), SPECIFIC, Calibration())[0] for s in (0.0, 0.3, 0.5, 0.7, 0.9)]
+    probabilities = [
+        presence_probability(evidence_of(s), SPECIFIC, Calibration())[0] for s in (0.0, 0.3, 0.5, 0.7, 0.9)
+    ]
     assert probabilities == sorted(probabilities) and probabilities[0] < 0.3 < 0.9 < probabilities[-1]
 
 
@@ -65,7 +67,9 @@ def test_evidence_by_hand() -> None:
     scores, weight = torch.tensor([[0.8], [0.5], [0.6], [0.1]]), torch.tensor([3.0, 1.0, 0.0, 0.0])
     distractors = torch.tensor([[0.2, 0.7], [0.4, 0.0], [0.0, 0.0], [0.0, 0.0]])
     order = np.argsort(-cosines)[None]
-    found = Scan(torch.ones(4, dtype=torch.bool), scores, order, cosines[order], np.array([0.3]), np.array([0.2]))
+    found = Scan(
+        torch.ones(4, dtype=torch.bool), scores, order, cosines[order], np.array([0.3]), np.array([0.2])
+    )
     got = presence_evidence(found, codes, weight, distractors, torch.tensor([[True, False]]))
     assert got.peak[0] == pytest.approx(0.75 * 0.8 + 0.25 * 0.5)
     assert got.cosine[0] == pytest.approx(0.75 * 0.9 + 0.25 * 0.1)
@@ -98,7 +102,9 @@ def test_what_does_not_count_is_no_evidence() -> None:
 def test_evidence_of_next_to_nothing_is_finite(count: int) -> None:
     codes, prompt, distractors = codes_and_directions(0.9)
     got = collect(codes[:count], prompt, distractors)
-    assert np.isfinite(got.table).all() and np.isfinite(presence_probability(got, SPECIFIC, Calibration())).all()
+    assert (
+        np.isfinite(got.table).all() and np.isfinite(presence_probability(got, SPECIFIC, Calibration())).all()
+    )
 
 
 def test_evidence_without_weight_is_no_evidence() -> None:
@@ -118,15 +124,18 @@ def test_presence_is_the_logistic_of_the_weighted_table() -> None:
     evidence = evidence_table([0.8, 0.0], [0.3, 0.1], [0.2, -0.1], [4.0, 1.0])
     calibration = Calibration(presence_weights=(2.0, 1.0, 3.0, 0.5), presence_bias=-1.0)
     expected = 1 / (1 + np.exp(-(np.array([1.6 + 0.3 + 0.6 + 2.0, 0.1 - 0.3 + 0.5]) - 1.0)))
-    np.testing.assert_allclose(presence_probability(evidence, np.zeros(len(expected), bool), calibration), expected)
+    np.testing.assert_allclose(
+        presence_probability(evidence, np.zeros(len(expected), bool), calibration), expected
+    )
     extreme = evidence_table([1e9], [0.0], [0.0], [0.0])
     assert presence_probability(extreme, SPECIFIC, calibration)[0] == pytest.approx(1.0)
 
 
 def test_bare_nouns_are_judged_by_a_calibration_of_their_own() -> None:
     distractors = ("red mug", "blue toy car", "floor")
-    assert is_general(["mug", "Toy car", "car", "red mug", "floor", "dog", "mug red big"], distractors).tolist() == [
-        True, True, True, False, False, False, False]
+    assert is_general(
+        ["mug", "Toy car", "car", "red mug", "floor", "dog", "mug red big"], distractors
+    ).tolist() == [True, True, True, False, False, False, False]
     calibration = Calibration(general_weights=(0.0, 0.0, 0.0, 0.0), general_bias=-3.0)
     evidence = evidence_table(*([v] * 2 for v in (0.9, 0.9, 0.3, 5.0)))
     specific, general = presence_probability(evidence, np.array([False, True]), calibration)

@@ -12,8 +12,13 @@ from ovs3d_ros.types import UserError
 
 def test_prompts_are_stripped_and_checked() -> None:
     assert check_prompts([" red mug ", "so\n fa"]) == ["red mug", "so fa"]
-    for prompts, word in (([], "no prompt"), (["a", "  "], "prompt 2 is empty"), (["x" * 257], "257 characters"), (["caf\udce9"], "prompt 1 is not valid UTF-8"),
-                          (["a"] * (MAX_PROMPTS + 1), "at most")):
+    for prompts, word in (
+        ([], "no prompt"),
+        (["a", "  "], "prompt 2 is empty"),
+        (["x" * 257], "257 characters"),
+        (["caf\udce9"], "prompt 1 is not valid UTF-8"),
+        (["a"] * (MAX_PROMPTS + 1), "at most"),
+    ):
         with pytest.raises(UserError, match=word):
             check_prompts(prompts)
     with pytest.raises(UserError, match="negative 1 is empty"):
@@ -26,14 +31,19 @@ def test_relevancy_is_the_formula_of_lerf() -> None:
     scores = relevancy(positive, negative, 10.0)
     for i in range(50):
         for p in range(3):
-            literal = min(np.exp(10 * positive[i, p].item())
-                          / (np.exp(10 * positive[i, p].item()) + np.exp(10 * negative[i, m].item())) for m in range(4))
+            literal = min(
+                np.exp(10 * positive[i, p].item())
+                / (np.exp(10 * positive[i, p].item()) + np.exp(10 * negative[i, m].item()))
+                for m in range(4)
+            )
             assert scores[i, p].item() == pytest.approx(literal, abs=1e-5)
     assert relevancy(torch.tensor([[0.3]]), torch.tensor([[0.3, 0.1]]), 10.0).item() == pytest.approx(0.5)
 
 
 def test_labels_are_the_best_found_prompt_above_the_threshold() -> None:
-    scores = torch.tensor([[0.9, 0.8, 0.1], [0.2, 0.7, 0.3], [0.5, 0.55, 0.9], [0.1, 0.1, 0.1], [0.6, 0.2, 0.0]])
+    scores = torch.tensor(
+        [[0.9, 0.8, 0.1], [0.2, 0.7, 0.3], [0.5, 0.55, 0.9], [0.1, 0.1, 0.1], [0.6, 0.2, 0.0]]
+    )
     assert assign_labels(scores, np.array([True, True, True]), 0.6).tolist() == [1, 2, 3, 0, 1]
     assert assign_labels(scores, np.array([True, True, False]), 0.6).tolist() == [1, 2, 0, 0, 1]
     assert assign_labels(scores, np.array([False, True, True]), 0.6).tolist() == [2, 2, 3, 0, 0]
@@ -49,11 +59,22 @@ def test_what_is_found_keeps_gaussians_of_its_own() -> None:
     assert labels.tolist() == [1, 1, 1, 1, 1]
     strongest = torch.tensor([[0, 1, 3], [1, 0, 2]])
     three = torch.cat([scores[:3], torch.full((2, 2), 0.55)])
-    kept = restore_taken(assign_labels(three, np.array([True, True]), 0.5), three, np.array([True, True]), 0.5,
-                         torch.tensor([[0, 1, 2, 3, 4], [1, 0, 3, 4, 2]]), 3)
+    kept = restore_taken(
+        assign_labels(three, np.array([True, True]), 0.5),
+        three,
+        np.array([True, True]),
+        0.5,
+        torch.tensor([[0, 1, 2, 3, 4], [1, 0, 3, 4, 2]]),
+        3,
+    )
     assert kept.tolist().count(1) == 3, "who held them keeps as many as make an instance"
     both = restore_taken(labels, scores, np.array([True, True]), 0.5, strongest, 2)
     assert both.tolist() == [2, 2, 1, 1, 1], "but not what lies below the threshold"
     assert labels.tolist() == [1, 1, 1, 1, 1], "the argument is left alone"
-    assert restore_taken(labels, scores, np.array([True, False]), 0.5, strongest, 2).tolist() == labels.tolist()
-    assert restore_taken(both, scores, np.array([True, True]), 0.5, strongest.flip(1), 2).tolist() == both.tolist()
+    assert (
+        restore_taken(labels, scores, np.array([True, False]), 0.5, strongest, 2).tolist() == labels.tolist()
+    )
+    assert (
+        restore_taken(both, scores, np.array([True, True]), 0.5, strongest.flip(1), 2).tolist()
+        == both.tolist()
+    )

@@ -31,8 +31,10 @@ def same(a, b) -> None:
         np.testing.assert_allclose(getattr(a, name), getattr(b, name), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("count, dims, prompts, rivals", [
-    (1, 2, 1, 1), (63, 30, 3, 4), (64, 62, 10, 4), (65, 17, 1, 64), (5000, 126, 64, 1)])
+@pytest.mark.parametrize(
+    "count, dims, prompts, rivals",
+    [(1, 2, 1, 1), (63, 30, 3, 4), (64, 62, 10, 4), (65, 17, 1, 64), (5000, 126, 64, 1)],
+)
 def test_blocks_give_what_tensors_give(count, dims, prompts, rivals) -> None:
     inputs = world(count, dims, prompts, rivals)
     same(scan_blocks(*inputs, TEMPERATURE, 60), scan_tensors(*inputs, TEMPERATURE, 60))
@@ -50,14 +52,18 @@ def test_any_number_of_threads_gives_the_same(threads, monkeypatch) -> None:
 def test_a_scan_by_hand(run) -> None:
     codes = torch.tensor([[0.0, 1.0], [1.0, 1e-9], [0.8, 0.6], [0.0, -1.0], [1.0, 0.0]])
     known = torch.tensor([True, True, True, False, True])
-    got = run(codes, known, torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0, 0.0], [0.0, 0.5]]), TEMPERATURE, 2)
+    got = run(
+        codes, known, torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0, 0.0], [0.0, 0.5]]), TEMPERATURE, 2
+    )
     rival = np.array([0.5, 1.0, 0.8])  # the nearer of both
     expected = 1 / (1 + np.exp(-TEMPERATURE * (np.array([1.0, 0.0, 0.6]) - rival)))
     np.testing.assert_allclose(got.scores[:3, 0], expected, rtol=1e-5)
     assert got.known.tolist() == [True, True, True, False, False]
     assert got.scores[3, 0] == 0 and got.scores[4, 0] == 0, "one does not count, one has no code"
     assert got.strongest.tolist() == [[0, 2]] and got.cosines[0] == pytest.approx([1.0, 0.6])
-    assert got.mean[0] == pytest.approx(1.6 / 3) and got.deviation[0] == pytest.approx(np.std([1.0, 0.0, 0.6]), rel=1e-5)
+    assert got.mean[0] == pytest.approx(1.6 / 3) and got.deviation[0] == pytest.approx(
+        np.std([1.0, 0.0, 0.6]), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("run", [scan_blocks, scan_tensors])
@@ -68,7 +74,11 @@ def test_no_more_are_listed_than_are_known(run, known) -> None:
     mask = torch.arange(200) >= 200 - known
     got = run(codes, mask, prompts, rivals, TEMPERATURE, 60)
     assert got.strongest.shape == got.cosines.shape == (4, known) and (got.strongest >= 200 - known).all()
-    assert bool((got.scores[~mask] == 0).all()) and np.isfinite(got.mean).all() and np.isfinite(got.deviation).all()
+    assert (
+        bool((got.scores[~mask] == 0).all())
+        and np.isfinite(got.mean).all()
+        and np.isfinite(got.deviation).all()
+    )
 
 
 def test_the_scan_of_a_cpu_map_leaves_its_codes_alone() -> None:

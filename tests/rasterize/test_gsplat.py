@@ -60,12 +60,20 @@ def test_without_a_gpu_it_is_refused_and_nothing_takes_its_place() -> None:
         make_rasterizer("gsplat")
 
 
-@pytest.mark.parametrize("backend, message", [
-    ("print('gsplat will be disabled'); _C = None", "no CUDA toolkit .* install nvcc .* or choose the rasterizer 'cpu'"),
-    ("raise OSError('nvcc said no')", "cannot compile its kernels: nvcc said no"),
-    ("import jaxtyping_of_no_machine", "cannot be imported .*: pip install gsplat"),
-])
-def test_without_compiled_kernels_it_says_what_to_do(tmp_path, monkeypatch, capsys, backend: str, message: str) -> None:
+@pytest.mark.parametrize(
+    "backend, message",
+    [
+        (
+            "print('gsplat will be disabled'); _C = None",
+            "no CUDA toolkit .* install nvcc .* or choose the rasterizer 'cpu'",
+        ),
+        ("raise OSError('nvcc said no')", "cannot compile its kernels: nvcc said no"),
+        ("import jaxtyping_of_no_machine", "cannot be imported .*: pip install gsplat"),
+    ],
+)
+def test_without_compiled_kernels_it_says_what_to_do(
+    tmp_path, monkeypatch, capsys, backend: str, message: str
+) -> None:
     """As gsplat is on a machine with a GPU's driver, and with no CUDA toolkit or one that fails."""
     (tmp_path / "gsplat" / "cuda").mkdir(parents=True)
     for folder in ("gsplat", "gsplat/cuda"):
@@ -143,4 +151,6 @@ def test_screen_gradients_arrive_where_only_they_are_kept(gsplat: Rasterizer) ->
     del meta
     image.sum().backward()
     assert (absgrad > 0).any()
-    gsplat(*leaves, scene.viewmats, scene.Ks, scene.width, scene.height)[0].sum().backward()  # nobody asks for them
+    gsplat(*leaves, scene.viewmats, scene.Ks, scene.width, scene.height)[
+        0
+    ].sum().backward()  # nobody asks for them

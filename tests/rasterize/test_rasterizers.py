@@ -205,7 +205,9 @@ def test_what_is_said_of_each_camera_is_its_own() -> None:
     scene = make_scene(eyes=EYES)
     meta = CPU(*scene.gaussians, scene.viewmats, scene.Ks, scene.width, scene.height)[2]
     for c in range(len(EYES)):
-        alone = CPU(*scene.gaussians, scene.viewmats[c : c + 1], scene.Ks[c : c + 1], scene.width, scene.height)[2]
+        alone = CPU(
+            *scene.gaussians, scene.viewmats[c : c + 1], scene.Ks[c : c + 1], scene.width, scene.height
+        )[2]
         for name, tensor in alone.items():
             assert torch.equal(meta[name][c], tensor[0]), name
 

@@ -44,7 +44,9 @@ def test_all_shares_are_done_here_as_they_would_be_elsewhere() -> None:
         return thread, size, number
 
     team, threads = ThreadTeam(3), []
-    assert team.run_here(kernel, 7) == [(0, 3, 7), (1, 3, 7), (2, 3, 7)] and set(threads) == {threading.get_ident()}
+    assert team.run_here(kernel, 7) == [(0, 3, 7), (1, 3, 7), (2, 3, 7)] and set(threads) == {
+        threading.get_ident()
+    }
     assert team.run(kernel, 7) == [(0, 3, 7), (1, 3, 7), (2, 3, 7)] and len(set(threads)) > 1
 
 
@@ -84,7 +86,9 @@ def test_a_team_keeps_nothing_it_was_given_and_its_threads_end_with_it() -> None
 def test_several_callers_share_a_team() -> None:
     def caller(number: int) -> None:
         for _ in range(200):
-            if team.run(lambda thread, size, x: (thread, x), number) != [(thread, number) for thread in range(3)]:
+            if team.run(lambda thread, size, x: (thread, x), number) != [
+                (thread, number) for thread in range(3)
+            ]:
                 mixed_up.append(number)
 
     team, mixed_up = ThreadTeam(3), []
@@ -98,7 +102,9 @@ def test_several_callers_share_a_team() -> None:
 
 def test_every_thread_makes_all_calls_in_turn() -> None:
     team, made = ThreadTeam(3), []
-    team.run(in_turn(*((lambda thread, size, call: made.append((thread, size, call)), call) for call in "ab")))
+    team.run(
+        in_turn(*((lambda thread, size, call: made.append((thread, size, call)), call) for call in "ab"))
+    )
     assert sorted(made) == [(thread, 3, call) for thread in range(3) for call in "ab"]
     assert all(made.index((thread, 3, "a")) < made.index((thread, 3, "b")) for thread in range(3))
 

@@ -41,8 +41,14 @@ def session(tmp_path_factory) -> Iterator[Session]:
         use_child_environment(patch)
         folder = tmp_path_factory.mktemp("node")
         patch.setenv("WEIGHTS", str(folder / "weights"))
-        session = Session(folder, {"autostart": "false", "clip.model": "helpers.color_encoder:LateEncoder",
-                                   "output.vocabulary": "[blue ball, red ball]"})
+        session = Session(
+            folder,
+            {
+                "autostart": "false",
+                "clip.model": "helpers.color_encoder:LateEncoder",
+                "output.vocabulary": "[blue ball, red ball]",
+            },
+        )
         try:
             session.node.wait_for("waiting to be configured", 120)
             yield session
@@ -55,7 +61,9 @@ def state(session) -> str:
 
 
 def change(session, transition: int) -> bool:
-    return session.client.call(ChangeState, "change_state", 180.0, transition=Transition(id=transition)).success
+    return session.client.call(
+        ChangeState, "change_state", 180.0, transition=Transition(id=transition)
+    ).success
 
 
 def listened_to(session) -> list[str]:
@@ -64,12 +72,17 @@ def listened_to(session) -> list[str]:
 
 def services(session) -> set[str]:
     offered = dict(session.client.node.get_service_names_and_types_by_node("ovs3d", "/"))
-    return {name.rpartition("/")[2] for name, kinds in offered.items()
-            if kinds[0].startswith(("ovs3d", "std_srvs")) and "/_action/" not in name}
+    return {
+        name.rpartition("/")[2]
+        for name, kinds in offered.items()
+        if kinds[0].startswith(("ovs3d", "std_srvs")) and "/_action/" not in name
+    }
 
 
 def set_parameters(session, **values) -> list:
-    parameters = [Parameter(name.replace("__", "."), value=value).to_parameter_msg() for name, value in values.items()]
+    parameters = [
+        Parameter(name.replace("__", "."), value=value).to_parameter_msg() for name, value in values.items()
+    ]
     return session.client.call(SetParameters, "set_parameters", parameters=parameters).results
 
 
@@ -86,7 +99,9 @@ def test_without_autostart_the_node_waits_and_says_so(session):
 def test_a_configure_that_fails_says_why_and_can_be_tried_again(session):
     assert not change(session, Transition.TRANSITION_CONFIGURE)
     assert state(session) == "unconfigured"
-    wait_until(lambda: "the weights are not there; fetch them" in session.client.diagnostic(": mapping")[0], 20)
+    wait_until(
+        lambda: "the weights are not there; fetch them" in session.client.diagnostic(": mapping")[0], 20
+    )
     assert "Traceback" not in session.node.output()
     (session.folder / "weights").touch()
     assert change(session, Transition.TRANSITION_CONFIGURE)
@@ -133,23 +148,29 @@ def test_runtime_parameters_act_at_once(session):
     (result,) = set_parameters(session, query__negatives=["wall", "floor"])
     assert result.successful, result.reason
     stored = session.client.call(GetParameters, "get_parameters", names=["query.negatives"]).values[0]
-    assert stored.type == ParameterType.PARAMETER_STRING_ARRAY and stored.string_array_value == ["wall", "floor"]
+    assert stored.type == ParameterType.PARAMETER_STRING_ARRAY and stored.string_array_value == [
+        "wall",
+        "floor",
+    ]
 
 
-@pytest.mark.parametrize("name, value, reason", [
-    ("query.presence", 1.5, "query.presence out of range"),
-    ("query.presence", float("nan"), "query.presence"),
-    ("query.presence", "high", "type"),
-    ("query.min_instance", 0, "query.min_instance out of range"),
-    ("query.negatives", [""], "negative 1 is empty"),
-    ("query.negatives", ["x" * 10_000], "10000 characters"),
-    ("query.negatives", [], "Wrong parameter type"),
-    ("map.max_gaussians", 5, "map.max_gaussians out of range"),
-    ("map.directory", "/", "read-only parameter: map.directory"),
-    ("output.save_on_exit", "/etc/passwd", "read-only"),
-    ("clip.model", "os:system", "read-only"),
-    ("pose_source", "gps", "read-only"),
-])
+@pytest.mark.parametrize(
+    "name, value, reason",
+    [
+        ("query.presence", 1.5, "query.presence out of range"),
+        ("query.presence", float("nan"), "query.presence"),
+        ("query.presence", "high", "type"),
+        ("query.min_instance", 0, "query.min_instance out of range"),
+        ("query.negatives", [""], "negative 1 is empty"),
+        ("query.negatives", ["x" * 10_000], "10000 characters"),
+        ("query.negatives", [], "Wrong parameter type"),
+        ("map.max_gaussians", 5, "map.max_gaussians out of range"),
+        ("map.directory", "/", "read-only parameter: map.directory"),
+        ("output.save_on_exit", "/etc/passwd", "read-only"),
+        ("clip.model", "os:system", "read-only"),
+        ("pose_source", "gps", "read-only"),
+    ],
+)
 def test_wrong_values_are_refused_with_the_reason(session, name, value, reason):
     before = session.client.call(GetParameters, "get_parameters", names=[name]).values[0]
     (result,) = set_parameters(session, **{name: value})
@@ -188,14 +209,24 @@ def test_shutdown_ends_the_process(session):
 
 def test_a_failing_mapping_thread_ends_the_node_and_the_map_is_saved(tmp_path):
     domain_id = free_domain_id()
-    settings = {**SETTINGS, "clip.model": "helpers.color_encoder:FragileEncoder", "map.directory": tmp_path / "maps"}
+    settings = {
+        **SETTINGS,
+        "clip.model": "helpers.color_encoder:FragileEncoder",
+        "map.directory": tmp_path / "maps",
+    }
     node = start_node(settings, domain_id, tmp_path / "node.log")
-    player = Process("ovs3d_ros.ros.play", [str(write_dataset(tmp_path / "tiny", 8)), "--wait", "120", "--loop"],
-                     domain_id, tmp_path / "play.log")
+    player = Process(
+        "ovs3d_ros.ros.play",
+        [str(write_dataset(tmp_path / "tiny", 8)), "--wait", "120", "--loop"],
+        domain_id,
+        tmp_path / "play.log",
+    )
     try:
         assert node.wait(180) == 1
         assert "the mapping thread failed: the encoder wore out" in node.output()
-        rescued = Ovs3d.load(tmp_path / "maps" / "rescued.ovs3d", {"clip.model": "helpers.color_encoder:ColorEncoder"})
+        rescued = Ovs3d.load(
+            tmp_path / "maps" / "rescued.ovs3d", {"clip.model": "helpers.color_encoder:ColorEncoder"}
+        )
         assert rescued.stats["num_gaussians"] > 500 and len(rescued.snapshot().stamps) == 3
     finally:
         player.stop(signal.SIGKILL)

@@ -17,8 +17,10 @@ pytest.importorskip("ovs3d_interfaces")
 pytestmark = [
     pytest.mark.ros,
     pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("tf2_msgs") is None,
-                       reason="tf2_msgs not installed; pip install ./tests/tf2_msgs"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("tf2_msgs") is None,
+        reason="tf2_msgs not installed; pip install ./tests/tf2_msgs",
+    ),
 ]
 
 from helpers.ros_env import FOCAL, HEIGHT, SPHERES, WIDTH, look_at, render, use_child_environment, wait_until  # noqa: E402
@@ -64,16 +66,28 @@ class Robot:
         self.start = float(int(time.time()))
         self.correction = np.eye(4)  # odom in map
         profile = QoSProfile(depth=30)
-        kinds = {"image": conversions.Image, "camera_info": conversions.CameraInfo, "depth": conversions.Image}
-        self.publishers = {f"{camera}/{name}": self.node.create_publisher(kind, f"/{camera}/{name}", profile)
-                           for camera in MOUNTS for name, kind in kinds.items()}
+        kinds = {
+            "image": conversions.Image,
+            "camera_info": conversions.CameraInfo,
+            "depth": conversions.Image,
+        }
+        self.publishers = {
+            f"{camera}/{name}": self.node.create_publisher(kind, f"/{camera}/{name}", profile)
+            for camera in MOUNTS
+            for name, kind in kinds.items()
+        }
         self.tf_message = conversions.tf_message_type()
         self.tf = self.node.create_publisher(self.tf_message, "/tf", profile)
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         static = self.node.create_publisher(self.tf_message, "/tf_static", latched)
-        static.publish(self.tf_message(transforms=[
-            conversions.to_transform(mount, conversions.to_header(0.0, "base"), f"{camera}_optical")
-            for camera, mount in MOUNTS.items()]))
+        static.publish(
+            self.tf_message(
+                transforms=[
+                    conversions.to_transform(mount, conversions.to_header(0.0, "base"), f"{camera}_optical")
+                    for camera, mount in MOUNTS.items()
+                ]
+            )
+        )
         self.path = self.node.create_publisher(conversions.Path, "/keyframe_path", 1)
         self.publishers |= {"tf": self.tf, "tf_static": static, "path": self.path}
 
@@ -85,9 +99,14 @@ class Robot:
         angle, stamp = 0.2 * stop, self.stamp(stop)
         for moment in (-0.02, 0.02):
             world, odom = (conversions.to_header(stamp + moment, frame) for frame in ("map", "odom"))
-            self.tf.publish(self.tf_message(transforms=[
-                conversions.to_transform(self.correction, world, "odom"),
-                conversions.to_transform(base_pose(angle + moment), odom, "base")]))
+            self.tf.publish(
+                self.tf_message(
+                    transforms=[
+                        conversions.to_transform(self.correction, world, "odom"),
+                        conversions.to_transform(base_pose(angle + moment), odom, "base"),
+                    ]
+                )
+            )
         for camera in cameras:
             rgb, depth = render(base_pose(angle) @ MOUNTS[camera])
             header = conversions.to_header(stamp, f"{camera}_optical")
@@ -102,9 +121,18 @@ class Drive:
     def __init__(self, folder):
         domain_id = free_domain_id()
         extrinsics = [v for mount in MOUNTS.values() for v in numbers(mount)]
-        self.node = start_node({
-            **SETTINGS, "pose_source": "tf", "input.cameras": "[front, rear]", "input.extrinsics": extrinsics,
-            "tf.timeout_s": 20.0, "map.directory": folder}, domain_id, folder / "node.log")
+        self.node = start_node(
+            {
+                **SETTINGS,
+                "pose_source": "tf",
+                "input.cameras": "[front, rear]",
+                "input.extrinsics": extrinsics,
+                "tf.timeout_s": 20.0,
+                "map.directory": folder,
+            },
+            domain_id,
+            folder / "node.log",
+        )
         self.client = Client(domain_id)
         self.robot = Robot(self.client)
         self.frames = 0
@@ -120,15 +148,22 @@ class Drive:
     def settle(self, frames: int) -> None:
         """Returns when so many more frames were mapped and the mapping thread rests."""
         self.frames += frames
-        wait_until(lambda: self.client.value(": mapping", "frames_received") == self.frames
-                   and self.client.diagnostic(": mapping")[1].get("idle") == "True", 90,
-                   lambda: f"{self.client.diagnostic(': input')}\n{self.node.output()}")
+        wait_until(
+            lambda: (
+                self.client.value(": mapping", "frames_received") == self.frames
+                and self.client.diagnostic(": mapping")[1].get("idle") == "True"
+            ),
+            90,
+            lambda: f"{self.client.diagnostic(': input')}\n{self.node.output()}",
+        )
 
     def keyframes(self) -> tuple[np.ndarray, np.ndarray]:
         """Stamps and poses as published."""
         path = self.client.receive("/ovs3d/keyframes", conversions.Path, LATCHED)
-        return (np.array([conversions.to_seconds(p.header.stamp) for p in path.poses]),
-                np.array([conversions.from_pose(p.pose, "path") for p in path.poses]))
+        return (
+            np.array([conversions.to_seconds(p.header.stamp) for p in path.poses]),
+            np.array([conversions.from_pose(p.pose, "path") for p in path.poses]),
+        )
 
     def red_ball(self) -> np.ndarray:
         answer = self.client.query("red ball")
@@ -169,7 +204,10 @@ def test_two_cameras_fill_one_map_with_poses_from_tf_alone(drive):
 
 def test_a_camera_that_falls_silent_is_named(drive):
     sent, deadline = 0, time.monotonic() + 30
-    while "rear: nothing on /rear/image (0 Hz" not in (said := drive.client.diagnostic(": input")[0]) or "front" in said:
+    while (
+        "rear: nothing on /rear/image (0 Hz" not in (said := drive.client.diagnostic(": input")[0])
+        or "front" in said
+    ):
         drive.robot.look(STOPS, cameras=["front"])
         sent += 1
         assert time.monotonic() < deadline, said
@@ -183,10 +221,16 @@ def test_a_loop_closure_moves_keyframes_and_what_they_saw(drive):
     correction[:2, :2] = [[np.cos(0.1), -np.sin(0.1)], [np.sin(0.1), np.cos(0.1)]]
     correction[:3, 3] = 0.5, -0.2, 0.0
     header = conversions.to_header(drive.robot.stamp(STOPS), "map")
-    path = conversions.Path(header=header, poses=[  # every other stop: SLAM has keyframes of its own
-        conversions.PoseStamped(header=conversions.to_header(drive.robot.stamp(stop), "map"),
-                                pose=conversions.to_pose(correction @ base_pose(0.2 * stop)))
-        for stop in range(0, STOPS + 1, 2)])
+    path = conversions.Path(
+        header=header,
+        poses=[  # every other stop: SLAM has keyframes of its own
+            conversions.PoseStamped(
+                header=conversions.to_header(drive.robot.stamp(stop), "map"),
+                pose=conversions.to_pose(correction @ base_pose(0.2 * stop)),
+            )
+            for stop in range(0, STOPS + 1, 2)
+        ],
+    )
     drive.robot.path.publish(path)
     wait_until(lambda: "keyframes moved" in drive.node.output(), 30, drive.node.output)
     wait_until(lambda: np.abs(drive.keyframes()[1][: len(old)] - old).max() > 0.1, 20)
@@ -206,8 +250,9 @@ def test_bad_paths_are_rejected(drive):
     pose.position.x = float("nan")
     header = conversions.to_header(drive.robot.stamp(0), "map")
     for path, problem in (
-            (conversions.Path(header=header, poses=[conversions.PoseStamped(header=header, pose=pose)]), "NaN"),
-            (conversions.Path(header=conversions.to_header(1.0, "odom")), "the path is in frame 'odom'")):
+        (conversions.Path(header=header, poses=[conversions.PoseStamped(header=header, pose=pose)]), "NaN"),
+        (conversions.Path(header=conversions.to_header(1.0, "odom")), "the path is in frame 'odom'"),
+    ):
         deadline = time.monotonic() + 20
         while problem not in drive.node.output():  # rejections are logged at the rate of silence
             drive.robot.path.publish(path)

@@ -20,9 +20,17 @@ from helpers.ros_env import BOOTSTRAP_MARK  # noqa: E402
 
 
 def test_every_image_of_a_stream_is_accounted_for_and_queries_are_answered(repository):
-    environment = {k: v for k, v in os.environ.items() if k != BOOTSTRAP_MARK} | {"PYTHONPATH": str(repository)}
-    run = subprocess.run([sys.executable, "benchmarks/streaming.py", "--seconds", "8", "--views", "10"],
-                         cwd=repository, env=environment, capture_output=True, text=True, timeout=500)
+    environment = {k: v for k, v in os.environ.items() if k != BOOTSTRAP_MARK} | {
+        "PYTHONPATH": str(repository)
+    }
+    run = subprocess.run(
+        [sys.executable, "benchmarks/streaming.py", "--seconds", "8", "--views", "10"],
+        cwd=repository,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
     assert run.returncode == 0, run.stderr
     result = json.loads(run.stdout)
     assert result["unaccounted"] == 0, result

@@ -42,7 +42,9 @@ def corner() -> tuple[torch.Tensor, torch.Tensor]:
     grid = torch.cartesian_prod(torch.arange(20.0), torch.arange(20.0)) / 20
     noise = 1e-3 * torch.randn(800, 3, generator=torch.Generator().manual_seed(0))
     zero = torch.zeros(400, 1)
-    points = torch.cat([torch.cat([grid, zero], 1), torch.cat([grid[:, :1], zero - 0.02, grid[:, 1:] + 0.02], 1)])
+    points = torch.cat(
+        [torch.cat([grid, zero], 1), torch.cat([grid[:, :1], zero - 0.02, grid[:, 1:] + 0.02], 1)]
+    )
     return points + noise, torch.arange(800) // 400
 
 
@@ -81,10 +83,16 @@ def test_alignment_is_the_minimum_of_its_objective() -> None:
     result = aligned(prior, mass, affinity, 3.0).requires_grad_()
     dense = affinity.to_dense()
     pairs = (result[:, None] - result[None]).square().sum(-1)
-    objective = (result - prior).square().sum() + 3.0 * 0.5 * (dense * pairs).sum()  # masses are in units of the median
-    gradient, = torch.autograd.grad(objective, result)
-    start, = torch.autograd.grad((lambda p: 3.0 * 0.5 * (dense * (p[:, None] - p[None]).square().sum(-1)).sum())(
-        x := prior.clone().requires_grad_()), x)
+    objective = (result - prior).square().sum() + 3.0 * 0.5 * (
+        dense * pairs
+    ).sum()  # masses are in units of the median
+    (gradient,) = torch.autograd.grad(objective, result)
+    (start,) = torch.autograd.grad(
+        (lambda p: 3.0 * 0.5 * (dense * (p[:, None] - p[None]).square().sum(-1)).sum())(
+            x := prior.clone().requires_grad_()
+        ),
+        x,
+    )
     assert gradient.abs().max() < 1e-2 * start.abs().max()
     torch.testing.assert_close(result.sum(-1), torch.ones(800))
 
@@ -115,6 +123,10 @@ def test_who_was_seen_more_has_more_say_but_not_without_bound() -> None:
     def first(*mass: float) -> float:
         return float(aligned(prior, torch.tensor(mass), pair, 5.0)[0, 0])
 
-    assert first(5.0, 5.0) == pytest.approx(1 - float(aligned(prior, torch.tensor([5.0, 5.0]), pair, 5.0)[1, 0]), abs=1e-3)
+    assert first(5.0, 5.0) == pytest.approx(
+        1 - float(aligned(prior, torch.tensor([5.0, 5.0]), pair, 5.0)[1, 0]), abs=1e-3
+    )
     assert first(10.0, 1.0) > first(5.0, 5.0) + 0.1 > first(1.0, 10.0) + 0.2, "seen more, it yields less"
-    assert first(1e6, 1.0) == pytest.approx(first(1e3, 1.0), abs=1e-3), "a wall before the camera is no truer for that"
+    assert first(1e6, 1.0) == pytest.approx(first(1e3, 1.0), abs=1e-3), (
+        "a wall before the camera is no truer for that"
+    )

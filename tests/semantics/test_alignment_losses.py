@@ -11,7 +11,9 @@ from ovs3d_ros.semantics.alignment_losses import fda, pairwise_js, pairwise_kl, 
 
 
 def _distributions(count: int, classes: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(count, classes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).mul(2)
+    return torch.randn(
+        count, classes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    ).mul(2)
 
 
 def test_rda_is_the_jensen_shannon_divergence() -> None:

@@ -77,7 +77,9 @@ def test_length_survives_and_zero_stays_zero() -> None:
     torch.testing.assert_close(codec.norm(codec.encode(features)), features.norm(dim=-1), rtol=1e-4, atol=0)
     zero = torch.zeros(3, codec.dim)
     assert (codec.normalize(zero) == 0).all() and (codec.cosine(zero, random_texts(2)) == 0).all()
-    torch.testing.assert_close(codec.norm(codec.normalize(codec.encode(features))), torch.ones(5), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        codec.norm(codec.normalize(codec.encode(features))), torch.ones(5), atol=1e-4, rtol=0
+    )
 
 
 def test_residual_falls_with_the_dimension_and_flags_new_things() -> None:
@@ -138,7 +140,9 @@ def test_translation_between_codes_of_different_length() -> None:
     features = cone(300, 5)
     short, long = fit(features, 8), fit(torch.cat([features, cone(300, 5, seed=2)]), 20)
     z = short.encode(features)
-    torch.testing.assert_close(long.decode(z @ short.translation_to(long).T), short.decode(z), atol=2e-3, rtol=1e-4)
+    torch.testing.assert_close(
+        long.decode(z @ short.translation_to(long).T), short.decode(z), atol=2e-3, rtol=1e-4
+    )
 
 
 def test_code_dimension_is_cut_to_the_features() -> None:

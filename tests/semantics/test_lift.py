@@ -29,19 +29,28 @@ def random_codec(seed: int = 0) -> FeatureCodec:
 def crop_table(boxes, scales=None, num_scales: int = 1, seed: int = 0) -> CropTable:
     boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
     embeddings = torch.randn(len(boxes), DIM, generator=torch.Generator().manual_seed(seed)) + 1
-    return CropTable(boxes, torch.zeros(len(boxes), dtype=torch.int64) if scales is None else scales, embeddings,
-                     num_scales)
+    return CropTable(
+        boxes,
+        torch.zeros(len(boxes), dtype=torch.int64) if scales is None else scales,
+        embeddings,
+        num_scales,
+    )
 
 
-def naive_pixel_features(table: CropTable, codec: FeatureCodec, width: int, height: int, scale: int) -> torch.Tensor:
+def naive_pixel_features(
+    table: CropTable, codec: FeatureCodec, width: int, height: int, scale: int
+) -> torch.Tensor:
     """Unit mean of the unit embeddings of the crops that contain the pixel's centre, one pixel at a time."""
     unit = codec.decode(codec.encode(F.normalize(table.embeddings, dim=-1)))
     features = torch.zeros(height, width, DIM)
     for v in range(height):
         for u in range(width):
             x, y = (u + 0.5) / width, (v + 0.5) / height
-            inside = [i for i, (left, top, right, bottom) in enumerate(table.boxes.tolist())
-                      if left <= x < right and top <= y < bottom and table.scales[i] == scale]
+            inside = [
+                i
+                for i, (left, top, right, bottom) in enumerate(table.boxes.tolist())
+                if left <= x < right and top <= y < bottom and table.scales[i] == scale
+            ]
             if inside:
                 features[v, u] = F.normalize(unit[inside].mean(0), dim=0)
     return features
@@ -51,7 +60,9 @@ def test_crops_are_averaged_over_the_pixels_they_cover() -> None:
     rng = np.random.default_rng(0)
     low, size = rng.uniform(-0.1, 0.9, (60, 2)), rng.uniform(0.02, 0.5, (60, 2))
     boxes = np.concatenate([low, low + size], 1).clip(0, 1)
-    boxes = np.concatenate([boxes, [[0, 0, 1, 0.3], [0.7, 0, 1, 1], [0.5, 0.5, 0.5, 0.9]]])  # borders; an empty one
+    boxes = np.concatenate(
+        [boxes, [[0, 0, 1, 0.3], [0.7, 0, 1, 1], [0.5, 0.5, 0.5, 0.9]]]
+    )  # borders; an empty one
     scales = torch.from_numpy(rng.integers(0, 3, len(boxes)))
     table, codec = crop_table(boxes, scales, 3), random_codec()
     codes = pixel_codes(table, codec, 17, 13)
@@ -93,8 +104,9 @@ def test_a_dense_map_is_interpolated_between_cell_centres() -> None:
             y = np.clip((v + 0.5) / height * rows - 0.5, 0, rows - 1)
             c, r = min(int(x), columns - 2), min(int(y), rows - 2)
             fx, fy = x - c, y - r
-            feature = ((1 - fy) * ((1 - fx) * unit[r, c] + fx * unit[r, c + 1])
-                       + fy * ((1 - fx) * unit[r + 1, c] + fx * unit[r + 1, c + 1]))
+            feature = (1 - fy) * ((1 - fx) * unit[r, c] + fx * unit[r, c + 1]) + fy * (
+                (1 - fx) * unit[r + 1, c] + fx * unit[r + 1, c + 1]
+            )
             feature /= np.linalg.norm(feature)
             np.testing.assert_allclose(codec.decode(codes[0, v, u]).numpy(), feature, atol=1e-5)
 
@@ -103,7 +115,9 @@ def scene_gaussians(count: int = 40, seed: int = 0) -> Gaussians:
     """Random Gaussians in front of the test camera at the origin, which looks along +z."""
     generator = torch.Generator().manual_seed(seed)
     g = Gaussians(Config().train, 0, "cpu")
-    means = torch.rand(count, 3, generator=generator) * torch.tensor([2.0, 1.5, 1.0]) + torch.tensor([-1.0, -0.75, 2.0])
+    means = torch.rand(count, 3, generator=generator) * torch.tensor([2.0, 1.5, 1.0]) + torch.tensor(
+        [-1.0, -0.75, 2.0]
+    )
     g.insert(means, torch.rand(count, 3, generator=generator), torch.full((count,), 0.12), 0.7)
     return g
 
@@ -112,7 +126,16 @@ def keyframe(index: int, table: CropTable, x: float = 0.0, size: tuple[int, int]
     pose = np.eye(4)
     pose[0, 3] = x
     camera = synthetic.make_camera(*size)
-    return Keyframe(index, float(index), f"k{index}", torch.zeros(size[1], size[0], 3, dtype=torch.uint8), camera, pose, None, table)
+    return Keyframe(
+        index,
+        float(index),
+        f"k{index}",
+        torch.zeros(size[1], size[0], 3, dtype=torch.uint8),
+        camera,
+        pose,
+        None,
+        table,
+    )
 
 
 def crops_of_two_kinds(rank: int) -> tuple[CropTable, CropTable]:
@@ -120,7 +143,7 @@ def crops_of_two_kinds(rank: int) -> tuple[CropTable, CropTable]:
     basis = torch.linalg.qr(torch.randn(DIM, DIM, generator=torch.Generator().manual_seed(0)))[0]
     tables = random_crops(0), random_crops(1)
     for table, first in zip(tables, (0, 5)):
-        table.embeddings = table.embeddings[:, :rank] @ basis[first:first + rank] + basis[4]
+        table.embeddings = table.embeddings[:, :rank] @ basis[first : first + rank] + basis[4]
     return tables
 
 
@@ -137,13 +160,25 @@ def weights_by_one_hot_colors(g: Gaussians, frame: Keyframe) -> torch.Tensor:
     """w_i(p) of every Gaussian and pixel [H, W, N]: each Gaussian is rendered in a colour of its own."""
     a = {name: t.detach().double() for name, t in g.activated().items()}
     viewmats, Ks = camera_tensors(frame.camera, frame.camtoworld, "cpu")
-    image, _ = reference.rasterize(a["means"], a["quats"], a["scales"], a["opacities"], torch.eye(len(g)).double(),
-                                   viewmats.double(), Ks.double(), frame.camera.width, frame.camera.height)
+    image, _ = reference.rasterize(
+        a["means"],
+        a["quats"],
+        a["scales"],
+        a["opacities"],
+        torch.eye(len(g)).double(),
+        viewmats.double(),
+        Ks.double(),
+        frame.camera.width,
+        frame.camera.height,
+    )
     return image[0]
 
 
 def test_lift_is_the_weighted_sum_written_out() -> None:
-    g, lifter = scene_gaussians(), Lifter(LiftConfig(image_size=64, residual=1.0), CODE)  # one codec throughout
+    g, lifter = (
+        scene_gaussians(),
+        Lifter(LiftConfig(image_size=64, residual=1.0), CODE),
+    )  # one codec throughout
     frames = [keyframe(0, random_crops(0)), keyframe(1, random_crops(1), x=0.3)]
     for frame in frames:
         lifter.lift(frame, g, RASTERIZER)
@@ -159,7 +194,9 @@ def test_lift_is_the_weighted_sum_written_out() -> None:
         views += w.sum((0, 1)) > 1e-3
     stats = g.stats
     assert weight.max() > 5 and (weight > 0).sum() > 30
-    torch.testing.assert_close(lifter.codec.decode(stats["numerators"]).double(), numerators, atol=2e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        lifter.codec.decode(stats["numerators"]).double(), numerators, atol=2e-3, rtol=1e-3
+    )
     torch.testing.assert_close(stats["weight"].double(), weight, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(stats["max_weight"].double(), peak, atol=1e-4, rtol=1e-3)
     assert torch.equal(stats["views"], views)
@@ -175,8 +212,9 @@ def test_constant_features_are_recovered_and_agree_fully() -> None:
     seen = g.stats["weight"] > 0.01
     fused = fuse_scales(g.stats["numerators"], torch.zeros(len(g), 1), lifter.codec)
     expected = F.normalize(table.embeddings[:1], dim=-1)
-    torch.testing.assert_close(lifter.codec.decode(fused[seen]), expected.expand(int(seen.sum()), -1),
-                               atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        lifter.codec.decode(fused[seen]), expected.expand(int(seen.sum()), -1), atol=1e-3, rtol=0
+    )
     agreed = agreement(g.stats["numerators"], g.stats["weight"], lifter.codec)
     torch.testing.assert_close(agreed[seen], torch.ones(int(seen.sum())), atol=2e-3, rtol=0)
     assert (fused[g.stats["weight"] == 0] == 0).all()
@@ -185,7 +223,10 @@ def test_constant_features_are_recovered_and_agree_fully() -> None:
 def test_disagreeing_views_lower_the_agreement() -> None:
     g, lifter = scene_gaussians(), Lifter(LiftConfig(image_size=64), CODE)
     a, b = (crop_table([[0, 0, 1, 1], [0, 0, 1, 1]]) for _ in range(2))
-    a.embeddings[:], b.embeddings[:] = F.one_hot(torch.tensor(0), DIM).float(), F.one_hot(torch.tensor(1), DIM).float()
+    a.embeddings[:], b.embeddings[:] = (
+        F.one_hot(torch.tensor(0), DIM).float(),
+        F.one_hot(torch.tensor(1), DIM).float(),
+    )
     b.embeddings[1] = F.one_hot(torch.tensor(2), DIM).float()
     lifter.lift(keyframe(0, a), g, RASTERIZER)
     seen = g.stats["weight"] > 0.01
@@ -202,7 +243,9 @@ def test_fused_scales_are_the_softmax_blend_of_unit_features() -> None:
     selection = torch.randn(6, 3)
     unit = F.normalize(codec.decode(numerators), dim=-1)
     expected = F.normalize((torch.softmax(selection, -1)[..., None] * unit).sum(1), dim=-1)
-    torch.testing.assert_close(codec.decode(fuse_scales(numerators, selection, codec)), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        codec.decode(fuse_scales(numerators, selection, codec)), expected, atol=1e-5, rtol=0
+    )
     sharp = fuse_scales(numerators, torch.tensor([0.0, 50.0, 0.0]).expand(6, 3), codec)
     torch.testing.assert_close(codec.decode(sharp), unit[:, 1], atol=1e-5, rtol=0)
 
@@ -283,7 +326,9 @@ def test_relifting_replaces_the_evidence_only_when_it_is_complete() -> None:
         fresh.lift(frame, g, RASTERIZER)
     # All but the first keyframe, which was lifted before Gaussian 3 went, see the same scene.
     assert (expected["weight"] - g.stats["weight"]).abs().max() < 0.2 * g.stats["weight"].max()
-    assert not torch.allclose(expected["weight"], old["weight"][torch.arange(len(old["weight"])) != 3], atol=0.5)
+    assert not torch.allclose(
+        expected["weight"], old["weight"][torch.arange(len(old["weight"])) != 3], atol=0.5
+    )
 
 
 def test_relifting_fits_the_codec_on_all_keyframes() -> None:

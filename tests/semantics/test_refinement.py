@@ -46,8 +46,11 @@ def accuracy(pipeline: Ovs3d) -> float:
     snapshot = pipeline.snapshot()
     result = pipeline.query(NAMES, mode="argmax", snapshot=snapshot)
     numbers = np.array([-1] + [CLASS_OF_COLOR[name] for name in NAMES])
-    right = [numbers[pipeline.render_labels(result, f.camera, f.camtoworld, snapshot, mode="argmax")[0]] == f.labels
-             for f in FRAMES[1::2]]
+    right = [
+        numbers[pipeline.render_labels(result, f.camera, f.camtoworld, snapshot, mode="argmax")[0]]
+        == f.labels
+        for f in FRAMES[1::2]
+    ]
     return float(np.mean(right))
 
 
@@ -64,14 +67,18 @@ def test_corrupted_labels_are_repaired_and_the_check_agrees() -> None:
     assert steps[-1].kept and steps[-1].figures["checked"] == 4
     old, new = steps[-1].figures["before"], steps[-1].figures["after"]
     assert new["objective"] < old["objective"] and new["attract"] < 0.3 * old["attract"]
-    assert new["rda"] < 1.05 * old["rda"], "the wrong labels are of single Gaussians, which a view hardly shows"
+    assert new["rda"] < 1.05 * old["rda"], (
+        "the wrong labels are of single Gaussians, which a view hardly shows"
+    )
     weights = pipeline.config.refine
     for figures in (old, new):
         parts = figures["rda"] + weights.attract * figures["attract"] + weights.repel * figures["repel"]
         assert figures["objective"] == pytest.approx(parts) and figures["repel"] < 0 < figures["attract"]
     corrupt(pipeline, 0.4)
     pipeline.config = override(pipeline.config, {"refine.divergence": "kl"})
-    pipeline.refinement = Refinement(pipeline.config, pipeline.rasterizer, pipeline.clip, pipeline.encode_text, "cpu")
+    pipeline.refinement = Refinement(
+        pipeline.config, pipeline.rasterizer, pipeline.clip, pipeline.encode_text, "cpu"
+    )
     *_, last = pipeline.refine(NAMES, FRAMES[1::2])
     assert last.kept and last.figures["before"]["attract"] > 2 * old["attract"], "KL has no upper bound"
 
@@ -175,7 +182,9 @@ def test_a_relevancy_answer_puts_the_draw_at_the_threshold() -> None:
     assert (relevancy[:, 1] == 0.3).all() and (ranking[:, 0] == probabilities[:, 0]).all()
     assert (refined_answer(probabilities, np.array([0, -1]), cosines, scores * 0, 0.6)[1] == 0).all()
     flat = torch.full((3, 8), 1 / 8)
-    assert (refined_answer(flat, np.array([0, -1]), cosines, scores, 0.6)[1][:, 0] < 0.4).all(), "nothing fits"
+    assert (refined_answer(flat, np.array([0, -1]), cosines, scores, 0.6)[1][:, 0] < 0.4).all(), (
+        "nothing fits"
+    )
 
 
 def test_which_names_the_field_answers() -> None:

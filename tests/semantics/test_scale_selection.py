@@ -12,7 +12,9 @@ from ovs3d_ros.semantics.scale_selection import TEMPERATURES, select_levels
 
 DIM = 8
 NAMES = torch.eye(DIM)[:3]  # mug, table, wall
-CODEC = make_codec(torch.linalg.qr(torch.randn(DIM, DIM, generator=torch.Generator().manual_seed(0)))[0], torch.zeros(DIM))
+CODEC = make_codec(
+    torch.linalg.qr(torch.randn(DIM, DIM, generator=torch.Generator().manual_seed(0)))[0], torch.zeros(DIM)
+)
 
 
 def levels() -> torch.Tensor:

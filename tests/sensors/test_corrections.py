@@ -19,7 +19,9 @@ def test_matched_keyframes_take_their_pose_and_the_others_move_along():
     old = np.array([at(x) for x in range(5)])
     path = np.array([at(1.0, 1.0), at(3.0, 3.0)])  # drift in y grew from keyframe 1 to 3
     new = correct_poses(STAMPS, old, np.array([11.001, 13.0]), path, slop=0.01)
-    np.testing.assert_allclose([new[k][:2, 3] for k in range(5)], [[0, 1], [1, 1], [2, 2], [3, 3], [4, 3]], atol=1e-9)
+    np.testing.assert_allclose(
+        [new[k][:2, 3] for k in range(5)], [[0, 1], [1, 1], [2, 2], [3, 3], [4, 3]], atol=1e-9
+    )
 
 
 def test_what_does_not_move_is_left_alone():

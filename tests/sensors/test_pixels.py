@@ -248,7 +248,9 @@ def test_depth_is_resized_without_mixing_near_and_far():
     depth = rectifier.depth(small, TOPIC)
     assert depth.shape == (120, 160)
     assert set(np.unique(depth)) == {1.0, 5.0}
-    columns = np.arange(480, dtype=np.float32)[None].repeat(360, axis=0)  # three for every pixel: the middle one counts
+    columns = np.arange(480, dtype=np.float32)[None].repeat(
+        360, axis=0
+    )  # three for every pixel: the middle one counts
     np.testing.assert_array_equal(rectifier.depth(columns, TOPIC)[7], np.arange(1, 480, 3))
     with pytest.raises(UserError, match="register depth"):
         rectifier.depth(np.ones((120, 120), np.float32), TOPIC)

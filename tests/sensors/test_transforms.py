@@ -45,7 +45,8 @@ def test_a_pose_ahead_is_waited_for_and_settled_for_in_tolerance(tree):
     assert tree.at("map", "camera", 10.41, final=True) is not None
     assert tree.at("map", "camera", 10.45, final=True) is None
     assert tree.why_not("map", "camera", 10.45) == (
-        "'base' in 'odom' is known from 10.000 to 10.400 s, the image is of 10.450 s")
+        "'base' in 'odom' is known from 10.000 to 10.400 s, the image is of 10.450 s"
+    )
     assert tree.why_not("map", "camera", 10.2) == ""
 
 
@@ -95,5 +96,7 @@ def test_two_parents_and_loops_are_refused(tree):
 
 def test_separate_trees_are_named(tree):
     tree.add("elsewhere", "thing", 0.0, turn(0.0), static=True)
-    with pytest.raises(UserError, match="'thing' and 'map' hang in trees of their own.*what localises the robot"):
+    with pytest.raises(
+        UserError, match="'thing' and 'map' hang in trees of their own.*what localises the robot"
+    ):
         tree.at("map", "thing", 10.0)

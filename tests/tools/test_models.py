@@ -47,7 +47,9 @@ def test_every_named_colour_can_be_painted_over_every_other_but_black():
     for source in [name for name in HSV_RANGES if name != "black"]:
         hue, saturation, value = (np.mean(limits) for limits in HSV_RANGES[source])
         for target in HSV_RANGES:
-            image = np.full((8, 8, 3), np.round(255 * np.array(colorsys.hsv_to_rgb(hue / 360 % 1, saturation, value))))
+            image = np.full(
+                (8, 8, 3), np.round(255 * np.array(colorsys.hsv_to_rgb(hue / 360 % 1, saturation, value)))
+            )
             image = image.astype(np.uint8)
             wanted = recolour.sample(target, rng)
             recolour.recolour(image, np.ones((8, 8), np.uint8), 1, source, wanted)
@@ -65,7 +67,11 @@ def test_a_held_out_pair_is_neither_painted_nor_named():
         (low, high), (pale, full), (dark, light) = HSV_RANGES[colour]
         for _ in range(200):
             hue, saturation, value = colorsys.rgb_to_hsv(*_srgb(recolour.between(noun, rng)))
-            assert not ((hue * 360 - low) % 360 <= high - low and pale <= saturation <= full and dark <= value <= light)
+            assert not (
+                (hue * 360 - low) % 360 <= high - low
+                and pale <= saturation <= full
+                and dark <= value <= light
+            )
 
 
 def test_a_colour_without_a_name_is_never_in_a_caption():
@@ -88,9 +94,15 @@ def test_training_never_denies_a_held_out_pair():
     noun, colour = (lambda name: captions.NOUNS.index(name)), (lambda name: captions.COLOURS.index(name))
     ceramic = captions.MATERIALS.index("ceramic")
     things = np.array([(noun("bowl"), colour("red"), ceramic), (noun("mug"), colour("blue"), ceramic)])
-    drawn = [captions.Caption(text, (claim,)) for text, claim in (
-        ("mug", captions.Claim(nouns=(noun("mug"),))), ("red", captions.Claim(colours=(colour("red"),))),
-        ("plate", captions.Claim(nouns=(noun("plate"),))), ("blue", captions.Claim(colours=(colour("blue"),))))]
+    drawn = [
+        captions.Caption(text, (claim,))
+        for text, claim in (
+            ("mug", captions.Claim(nouns=(noun("mug"),))),
+            ("red", captions.Claim(colours=(colour("red"),))),
+            ("plate", captions.Claim(nouns=(noun("plate"),))),
+            ("blue", captions.Claim(colours=(colour("blue"),))),
+        )
+    ]
     shares = np.eye(2)
     truth = captions.targets(drawn, things, shares)
     asked = captions.denials(drawn, truth, *captions.open_questions(things, shares))
@@ -115,8 +127,12 @@ def store(tmp_path):
     import frames
 
     scene = tmp_path / "scene_00000"
-    things = {"1": ("wall", "grey", "brick", (0, 0, 320, 240)), "2": ("book", "red", "paper", (40, 60, 120, 150)),
-              "3": ("mug", "blue", "ceramic", (150, 70, 210, 140)), "4": ("chair", "green", "wood", (60, 170, 250, 235))}
+    things = {
+        "1": ("wall", "grey", "brick", (0, 0, 320, 240)),
+        "2": ("book", "red", "paper", (40, 60, 120, 150)),
+        "3": ("mug", "blue", "ceramic", (150, 70, 210, 140)),
+        "4": ("chair", "green", "wood", (60, 170, 250, 235)),
+    }
     (scene / "images").mkdir(parents=True)
     image, instances = np.zeros((240, 320, 3), np.uint8), np.zeros((240, 320), np.uint8)
     for key, (*_, (left, top, right, bottom)) in things.items():
@@ -124,11 +140,19 @@ def store(tmp_path):
         image[top:bottom, left:right] = 60 * int(key)
     cv2.imwrite(str(scene / "images/0.png"), image)
     cv2.imwrite(str(scene / "images/instances.png"), instances)
-    (scene / "objects.json").write_text(json.dumps({
-        key: dict(noun=noun, colour=colour, material=material, mesh_variant=0)
-        for key, (noun, colour, material, _) in things.items()}))
-    (scene / "transforms.json").write_text(json.dumps(dict(frames=[
-        dict(file_path="images/0.png", instance_file_path="images/instances.png")] * 3)))
+    (scene / "objects.json").write_text(
+        json.dumps(
+            {
+                key: dict(noun=noun, colour=colour, material=material, mesh_variant=0)
+                for key, (noun, colour, material, _) in things.items()
+            }
+        )
+    )
+    (scene / "transforms.json").write_text(
+        json.dumps(
+            dict(frames=[dict(file_path="images/0.png", instance_file_path="images/instances.png")] * 3)
+        )
+    )
     found = frames.FrameStore(tmp_path)
     assert found.refresh() == 3
     return found
@@ -175,8 +199,13 @@ def test_regions_of_windows_are_averages_over_whole_cells(store):
     side = crops.WINDOW_CELLS
     for _ in range(20):
         image, regions, shares = crops.sample_window(store, rng)
-        assert image.shape == (side * crops.CELL_PX,) * 2 + (3,) and regions.shape == (crops.REGIONS, side * side)
-        assert np.allclose(regions.sum(axis=1), 1, atol=1e-5) and np.allclose(shares.sum(axis=1), 1, atol=1e-5)
+        assert image.shape == (side * crops.CELL_PX,) * 2 + (3,) and regions.shape == (
+            crops.REGIONS,
+            side * side,
+        )
+        assert np.allclose(regions.sum(axis=1), 1, atol=1e-5) and np.allclose(
+            shares.sum(axis=1), 1, atol=1e-5
+        )
         for region in regions.reshape(-1, side, side) > 0:
             assert region[np.ix_(region.any(axis=1), region.any(axis=0))].all(), "a rectangle"
 
@@ -189,8 +218,18 @@ def test_the_average_of_two_models_is_that_of_their_weights(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "open_clip_config.json").write_text("{}")
         save_file({"weight": torch.full((2, 3), float(number)).half()}, tmp_path / name / "model.safetensors")
-    subprocess.run([sys.executable, str(TOOLS / "models" / "average.py"), "--clip", str(tmp_path / "first"),
-                    str(tmp_path / "second"), "--out", str(tmp_path / "mean")], check=True)
+    subprocess.run(
+        [
+            sys.executable,
+            str(TOOLS / "models" / "average.py"),
+            "--clip",
+            str(tmp_path / "first"),
+            str(tmp_path / "second"),
+            "--out",
+            str(tmp_path / "mean"),
+        ],
+        check=True,
+    )
     weight = load_file(tmp_path / "mean" / "model.safetensors")["weight"]
     assert weight.dtype == torch.float16 and bool((weight == 1.5).all())
     assert (tmp_path / "mean" / "open_clip_config.json").is_file()

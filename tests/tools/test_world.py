@@ -58,7 +58,10 @@ def test_only_varied_scenes_draw_the_further_variants(world):
     rng = np.random.default_rng(0)
     for noun, count in vocabulary.FURTHER_VARIANTS.items():
         own = vocabulary.NOUNS[noun].variants
-        drawn = {split: {vocabulary.sample_variant(rng, noun, split) for _ in range(300)} for split in ("train", "varied", "test")}
+        drawn = {
+            split: {vocabulary.sample_variant(rng, noun, split) for _ in range(300)}
+            for split in ("train", "varied", "test")
+        }
         assert drawn["varied"] == drawn["train"] | set(range(own, own + count))
         assert max(drawn["train"] | drawn["test"]) < own
 
@@ -72,8 +75,13 @@ def test_further_variants_are_families_of_meshes(world):
         for variant, seed in np.ndindex(count, 5):
             parts = meshes.build(noun, np.random.default_rng(seed), vocabulary.NOUNS[noun].variants + variant)
             low, high = shapes.bounds(parts)
-            assert all(np.isfinite(part.vertices).all() for part in parts) and (high - low > 1e-3).all(), (noun, variant)
-            assert all(0 <= min(face) and max(face) < len(part.vertices) for part in parts for face in part.faces)
+            assert all(np.isfinite(part.vertices).all() for part in parts) and (high - low > 1e-3).all(), (
+                noun,
+                variant,
+            )
+            assert all(
+                0 <= min(face) and max(face) < len(part.vertices) for part in parts for face in part.faces
+            )
             assert sum(len(part.faces) for part in parts) < 6000, (noun, variant)
             shapes_seen.add(tuple(np.round((high - low) / (high - low).max(), 3)))
         assert len(shapes_seen) > 3 * count, f"{noun}: draws look alike"

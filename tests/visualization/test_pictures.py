@@ -52,7 +52,9 @@ def test_depth_is_bright_when_near_and_black_when_missing():
     assert 0.5 <= near < 0.7 and 3.8 < far <= 4.0, "percentiles of measured depth only"
     brightness = pictures.color_depth(depth, near, far).sum(-1)
     assert (brightness[:, 10] == 0).all()
-    assert (np.diff(np.delete(brightness[0].astype(int), 10)) <= 6).all() and brightness[0, 1] > 500 > brightness[0, -2]
+    assert (np.diff(np.delete(brightness[0].astype(int), 10)) <= 6).all() and brightness[
+        0, 1
+    ] > 500 > brightness[0, -2]
     assert pictures.depth_range([np.zeros((2, 2))]) == (0.0, 1.0)
 
 
@@ -98,8 +100,14 @@ def test_a_text_of_any_length_stays_inside():
 def test_contact_sheet_holds_every_picture():
     colors = pictures.label_colors(5)[1:]
     images = [np.full((30 + 10 * i, 40, 3), color, np.uint8) for i, color in enumerate(colors)]
-    sheet = pictures.contact_sheet(images, [f"picture {i}" for i in range(5)], columns=2, width=400,
-                                    headline="ovs3d", note="one line\nanother")
+    sheet = pictures.contact_sheet(
+        images,
+        [f"picture {i}" for i in range(5)],
+        columns=2,
+        width=400,
+        headline="ovs3d",
+        note="one line\nanother",
+    )
     assert sheet.shape[1] == 400
     pixels = sheet.reshape(-1, 3)
     cell = (400 - 3 * 8) // 2

@@ -32,7 +32,7 @@ def learn_merges(weights: dict[str, int], count: int) -> list[tuple[str, str]]:
 def _merge(pieces: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
     merged, i = [], 0
     while i < len(pieces):
-        joined = pieces[i:i + 2] == pair
+        joined = pieces[i : i + 2] == pair
         merged.append("".join(pair) if joined else pieces[i])
         i += 2 if joined else 1
     return tuple(merged)

@@ -31,8 +31,13 @@ from ovs3d_ros.query.presence import Calibration
 log = logging.getLogger("calibrate")
 
 CALIBRATION = Path(__file__).resolve().parents[2] / "ovs3d_ros" / "models" / "tiny_clip" / "calibration.json"
-SETTINGS = {"clip.model": "bundled", "keyframe.translation": 0.02, "keyframe.rotation": 2.0, "map.image_size": 320,
-            "train.steps_per_keyframe": 15}
+SETTINGS = {
+    "clip.model": "bundled",
+    "keyframe.translation": 0.02,
+    "keyframe.rotation": 2.0,
+    "map.image_size": 320,
+    "train.steps_per_keyframe": 15,
+}
 ABSENT_PAIRS, ABSENT_WORDS = 20, 20  # asked for per scene, beside all absent nouns
 
 
@@ -54,8 +59,11 @@ def questions(dataset: Dataset, rng: np.random.Generator) -> calibration.Questio
     pairs = [f"{colour} {noun}" for noun, about in vocabulary.NOUNS.items() for colour in about.colours]
     # Natural wood is named "wooden table" in the world, and "brown table" is no less true of it.
     pairs = [pair for pair in pairs if pair not in named and pair.replace("brown", "wooden") not in named]
-    absent = [*nouns, *rng.choice(pairs, ABSENT_PAIRS, replace=False),
-              *rng.choice(words.DISTRACTORS, ABSENT_WORDS, replace=False)]
+    absent = [
+        *nouns,
+        *rng.choice(pairs, ABSENT_PAIRS, replace=False),
+        *rng.choice(words.DISTRACTORS, ABSENT_WORDS, replace=False),
+    ]
     return calibration.Questions(present, [str(name) for name in absent])
 
 
@@ -70,16 +78,27 @@ def answers(folders: Sequence[Path]) -> tuple[list[calibration.Asked], Calibrati
             pass
         asked = questions(dataset, np.random.default_rng(len(scenes)))
         scenes.append(calibration.ask(pipeline, dataset, asked))
-        log.info("%s: %d prompts, best mean IoU %.3f", folder, len(scenes[-1].prompts), scenes[-1].iou.mean(0).max())
+        log.info(
+            "%s: %d prompts, best mean IoU %.3f",
+            folder,
+            len(scenes[-1].prompts),
+            scenes[-1].iou.mean(0).max(),
+        )
     return scenes, pipeline.calibration
 
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--scenes", type=Path, nargs="+", required=True, help="labelled scene folders")
-    parser.add_argument("--judge", action="store_true", help="measure the calibration that is there, and fit none")
-    parser.add_argument("--json", type=Path, help="where the report goes; leave-one-scene-out where one is fitted")
+    parser.add_argument(
+        "--judge", action="store_true", help="measure the calibration that is there, and fit none"
+    )
+    parser.add_argument(
+        "--json", type=Path, help="where the report goes; leave-one-scene-out where one is fitted"
+    )
     args = parser.parse_args()
     scenes, known = answers(args.scenes)
     if args.judge:
@@ -87,7 +106,9 @@ def main() -> None:
         figures = calibration.figures(scenes, [calibration.judge(scene, *weights) for scene in scenes])
     else:
         fitted, figures = calibration.fit(scenes), calibration.leave_one_out(scenes)
-        source = f"{len(scenes)} rendered scenes, {figures['all']['prompts']} prompts (tools/models/calibrate.py)"
+        source = (
+            f"{len(scenes)} rendered scenes, {figures['all']['prompts']} prompts (tools/models/calibrate.py)"
+        )
         document = json.loads(CALIBRATION.read_text())
         document["query"] = dict(fitted, distractors=distractors(), source=source)
         CALIBRATION.write_text(json.dumps(document, indent=1) + "\n")

@@ -17,7 +17,9 @@ COLOURS = vocabulary.COLOURS
 MATERIALS = tuple(sorted({m for noun in vocabulary.NOUNS.values() for m in noun.materials}))
 UNNAMED = len(COLOURS)
 """Code of a colour between those with a name, which only ever teaches shapes (`recolour.between`)."""
-HELD_OUT = np.array([[(colour, noun) in vocabulary.HELD_OUT_PAIRS for noun in NOUNS] for colour in (*COLOURS, "")])
+HELD_OUT = np.array(
+    [[(colour, noun) in vocabulary.HELD_OUT_PAIRS for noun in NOUNS] for colour in (*COLOURS, "")]
+)
 """[colours + 1, nouns] whether a pair is held out of training."""
 OPEN_SHARE = 0.15  # of a region, from which on a thing in it counts
 GENERIC_TARGET = 0.3
@@ -34,8 +36,12 @@ class Claim:
 
     def masks(self) -> np.ndarray:
         parts = ((self.nouns, len(NOUNS)), (self.colours, len(COLOURS) + 1), (self.materials, len(MATERIALS)))
-        return np.concatenate([np.isin(np.arange(count), codes) if codes is not None else np.ones(count, bool)
-                               for codes, count in parts])
+        return np.concatenate(
+            [
+                np.isin(np.arange(count), codes) if codes is not None else np.ones(count, bool)
+                for codes, count in parts
+            ]
+        )
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,9 @@ def targets(captions: list[Caption], things: np.ndarray, shares: np.ndarray) -> 
         if not caption.claims:
             result[:, column] = caption.constant
             continue
-        held = np.stack([shares @ claim.masks()[offsets].all(axis=1) for claim in caption.claims])  # [claims, R]
+        held = np.stack(
+            [shares @ claim.masks()[offsets].all(axis=1) for claim in caption.claims]
+        )  # [claims, R]
         result[:, column] = np.clip(len(held) * held.min(axis=0) / 0.8, 0, 1)
     return result
 
@@ -144,7 +152,7 @@ def denials(captions: list[Caption], truth: np.ndarray, nouns: np.ndarray, colou
         for claim in caption.claims:
             for kind, codes in enumerate((claim.nouns, claim.colours)):
                 claimed[kind, row, list(codes or ())] = 1
-    touched = nouns @ claimed[0, :, :len(NOUNS)].T + colours @ claimed[1, :, :len(COLOURS)].T > 0
+    touched = nouns @ claimed[0, :, : len(NOUNS)].T + colours @ claimed[1, :, : len(COLOURS)].T > 0
     return ~touched | (truth > 0.05)
 
 
@@ -185,7 +193,9 @@ def _attribute(code: int, names: tuple[str, ...], synonyms: dict, rng) -> str:
     word = choices[rng.integers(len(choices))]
     if word.startswith("made of"):
         return ("{}", "something {}", "a thing {}")[rng.integers(3)].format(word)
-    return ("{}", "{}", "something {}", "a {} thing", "a {} object", "anything {}")[rng.integers(6)].format(word)
+    return ("{}", "{}", "something {}", "a {} thing", "a {} object", "anything {}")[rng.integers(6)].format(
+        word
+    )
 
 
 def _synonym(name: str, synonyms: dict[str, tuple[str, ...]], rng) -> str:
@@ -196,5 +206,7 @@ def _synonym(name: str, synonyms: dict[str, tuple[str, ...]], rng) -> str:
 
 def _pseudo_word(rng) -> str:
     consonants, vowels = "bcdfghjklmnprstvwz", "aeiou"
-    return "".join(consonants[rng.integers(18)] + vowels[rng.integers(5)] + ("", "n", "r", "st")[rng.integers(4)]
-                   for _ in range(rng.integers(1, 4)))
+    return "".join(
+        consonants[rng.integers(18)] + vowels[rng.integers(5)] + ("", "n", "r", "st")[rng.integers(4)]
+        for _ in range(rng.integers(1, 4))
+    )

@@ -45,12 +45,17 @@ def sample_object(store: FrameStore, rng) -> tuple[np.ndarray, np.ndarray] | Non
     extent = max(right - left, bottom - top)
     if SALIENT[store.things[view.things[instance]][0]] or rng.random() < 0.5:
         side = extent * np.exp(rng.uniform(np.log(0.85), np.log(1.7)))
-        x, y = (left + right) / 2 + rng.normal(0, 0.06) * side, (top + bottom) / 2 + rng.normal(0, 0.06) * side
+        x, y = (
+            (left + right) / 2 + rng.normal(0, 0.06) * side,
+            (top + bottom) / 2 + rng.normal(0, 0.06) * side,
+        )
     else:
         side = np.exp(rng.uniform(np.log(20), np.log(140)))
         x, y = _inside(view, instance, rng)
     side = float(np.clip(side, 14, 240))
-    image, ids = _cut(store, view, (x, y, side, side * rng.uniform(0.8, 1.25)), rng.normal(0, 7), CROP_PX, rng)
+    image, ids = _cut(
+        store, view, (x, y, side, side * rng.uniform(0.8, 1.25)), rng.normal(0, 7), CROP_PX, rng
+    )
     nouns = np.where(ids >= 0, store.things[ids, 0], -1)
     noun = store.things[view.things[instance]][0]
     if (nouns == noun).mean() < MIN_SHARE:
@@ -69,7 +74,9 @@ def sample_crop(store: FrameStore, rng) -> tuple[np.ndarray, np.ndarray]:
         view, x, y, side = _square(store, rng)
         if alone and _largest_share(store, view, x, y, side) > ALONE_SHARE:
             break
-    image, ids = _cut(store, view, (x, y, side, side * rng.uniform(0.8, 1.25)), rng.normal(0, 7), CROP_PX, rng)
+    image, ids = _cut(
+        store, view, (x, y, side, side * rng.uniform(0.8, 1.25)), rng.normal(0, 7), CROP_PX, rng
+    )
     if rng.random() < 0.2:
         image, ids = _paste(image, ids, store, rng)
     counts = _extents(ids, store) * CROP_SALIENCE[store.things[:, 0]]
@@ -86,13 +93,15 @@ def sample_window(store: FrameStore, rng) -> tuple[np.ndarray, np.ndarray, np.nd
     view, x, y, _ = _square(store, rng)
     side = px / np.exp(rng.uniform(np.log(0.9), np.log(3.4)))
     image, ids = _cut(store, view, (x, y, side, side), 0.0, px, rng)
-    cells = ids.reshape(WINDOW_CELLS, 8, WINDOW_CELLS, 8).transpose(0, 2, 1, 3).reshape(WINDOW_CELLS ** 2, 64)
-    per_cell = np.stack([_pixels(cell, store) for cell in cells]) * WINDOW_SALIENCE[store.things[:, 0]]  # [25, K]
+    cells = ids.reshape(WINDOW_CELLS, 8, WINDOW_CELLS, 8).transpose(0, 2, 1, 3).reshape(WINDOW_CELLS**2, 64)
+    per_cell = (
+        np.stack([_pixels(cell, store) for cell in cells]) * WINDOW_SALIENCE[store.things[:, 0]]
+    )  # [25, K]
     regions = np.zeros((REGIONS, WINDOW_CELLS, WINDOW_CELLS), np.float32)
     for region in regions:
         height, width = np.minimum(WINDOW_CELLS, 1 + rng.geometric(0.45, 2) - (rng.random(2) < 0.6))
         top, left = rng.integers(WINDOW_CELLS - height + 1), rng.integers(WINDOW_CELLS - width + 1)
-        region[top:top + height, left:left + width] = 1 / (height * width)
+        region[top : top + height, left : left + width] = 1 / (height * width)
     regions = regions.reshape(REGIONS, -1)
     counts = regions @ per_cell
     return image, regions, counts / np.maximum(counts.sum(axis=1, keepdims=True), 1e-6)
@@ -109,7 +118,9 @@ def augment(images: np.ndarray, rng) -> torch.Tensor:
     """
     for index in np.flatnonzero(rng.random(len(images)) < 0.12):
         quality = int(rng.integers(25, 80))
-        images[index] = cv2.imdecode(cv2.imencode(".jpg", images[index], [cv2.IMWRITE_JPEG_QUALITY, quality])[1], 1)
+        images[index] = cv2.imdecode(
+            cv2.imencode(".jpg", images[index], [cv2.IMWRITE_JPEG_QUALITY, quality])[1], 1
+        )
     for index in np.flatnonzero(rng.random(len(images)) < 0.15):
         images[index] = cv2.GaussianBlur(images[index], (0, 0), rng.uniform(0.4, 1.3))
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(255)
@@ -120,7 +131,9 @@ def augment(images: np.ndarray, rng) -> torch.Tensor:
     pixels = (pixels * gain - 0.5) * contrast + 0.5
     noisy = np.flatnonzero(rng.random(count) < 0.3)
     noise = rng.standard_normal((len(noisy), *pixels.shape[1:]), dtype=np.float32)
-    pixels[noisy] += torch.from_numpy(noise * rng.uniform(0.005, 0.04, (len(noisy), 1, 1, 1)).astype(np.float32))
+    pixels[noisy] += torch.from_numpy(
+        noise * rng.uniform(0.005, 0.04, (len(noisy), 1, 1, 1)).astype(np.float32)
+    )
     return pixels.clamp_(0, 1)
 
 
@@ -136,7 +149,10 @@ def _square(store: FrameStore, rng) -> tuple[View, float, float, float]:
     extent = max(right - left, bottom - top)
     if kind < 0.85:
         side = extent * np.exp(rng.uniform(np.log(0.95), np.log(1.8)))
-        x, y = (left + right) / 2 + rng.normal(0, 0.08) * side, (top + bottom) / 2 + rng.normal(0, 0.08) * side
+        x, y = (
+            (left + right) / 2 + rng.normal(0, 0.08) * side,
+            (top + bottom) / 2 + rng.normal(0, 0.08) * side,
+        )
     else:
         side = extent * rng.uniform(0.45, 1.0)
         x, y = _inside(view, instance, rng) + rng.normal(0, 0.1, 2) * side
@@ -146,7 +162,7 @@ def _square(store: FrameStore, rng) -> tuple[View, float, float, float]:
 def _largest_share(store: FrameStore, view: View, x: float, y: float, side: float) -> float:
     """Share of the most salient instance in a square of a view."""
     top, left = max(0, int(y - side / 2)), max(0, int(x - side / 2))
-    instances = view.instances[top:int(y + side / 2) + 1:2, left:int(x + side / 2) + 1:2]
+    instances = view.instances[top : int(y + side / 2) + 1 : 2, left : int(x + side / 2) + 1 : 2]
     counts = np.bincount(instances.ravel(), minlength=256) * (view.things >= 0)
     weighted = counts * CROP_SALIENCE[store.things[view.things, 0]]
     return weighted.max() / max(weighted.sum(), 1e-6)
@@ -168,8 +184,9 @@ def _inside(view: View, instance: int, rng) -> np.ndarray:
     return np.array([columns[pick], rows[pick]])
 
 
-def _cut(store: FrameStore, view: View, square: tuple[float, float, float, float], degrees: float, px: int,
-         rng) -> tuple[np.ndarray, np.ndarray]:
+def _cut(
+    store: FrameStore, view: View, square: tuple[float, float, float, float], degrees: float, px: int, rng
+) -> tuple[np.ndarray, np.ndarray]:
     """Part of a view at (x, y, width, height), moved inside it, with some of its things in other colours.
 
     Returns:
@@ -227,8 +244,11 @@ def _coarser(image: np.ndarray, side: float, rng) -> np.ndarray:
     px = int(np.exp(rng.uniform(np.log(18), np.log(CROP_PX))))
     if rng.random() > COARSE or px > side:
         return image
-    return cv2.resize(cv2.resize(image, (px, px), interpolation=cv2.INTER_AREA), (CROP_PX, CROP_PX),
-                      interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(
+        cv2.resize(image, (px, px), interpolation=cv2.INTER_AREA),
+        (CROP_PX, CROP_PX),
+        interpolation=cv2.INTER_LINEAR,
+    )
 
 
 def _paste(image: np.ndarray, ids: np.ndarray, store: FrameStore, rng) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-sys.path[:0] = [str(Path(__file__).resolve().parent.parent / "world"), str(Path(__file__).resolve().parents[2])]
+sys.path[:0] = [
+    str(Path(__file__).resolve().parent.parent / "world"),
+    str(Path(__file__).resolve().parents[2]),
+]
 
 import captions
 import vocabulary
@@ -40,18 +43,31 @@ def object_crops(store: FrameStore, nouns: tuple[str, ...]) -> list[dict]:
         height, width = view.instances.shape
         for instance, (left, top, right, bottom, pixels) in view.boxes.items():
             noun, colour, _ = store.things[view.things[instance]]
-            if captions.NOUNS[noun] not in nouns or pixels < 400 or left < 2 or top < 2 or right > width - 2 \
-                    or bottom > height - 2:
+            if (
+                captions.NOUNS[noun] not in nouns
+                or pixels < 400
+                or left < 2
+                or top < 2
+                or right > width - 2
+                or bottom > height - 2
+            ):
                 continue
             side = CONTEXT * max(right - left, bottom - top)
             box = _square((left + right) / 2, (top + bottom) / 2, side, width, height)
-            ids = view.instances[box[1]:box[3], box[0]:box[2]]
+            ids = view.instances[box[1] : box[3], box[0] : box[2]]
             others = (ids != instance) & np.isin(ids, _objects(view, store))
             if others.mean() > 0.1 or (ids == instance).mean() < 0.1:
                 continue
-            found.append({"image": view.image[box[1]:box[3], box[0]:box[2]], "mask": ids == instance, "view": view,
-                          "noun": captions.NOUNS[noun], "colour": captions.COLOURS[colour],
-                          "variant": int(view.variants[instance])})
+            found.append(
+                {
+                    "image": view.image[box[1] : box[3], box[0] : box[2]],
+                    "mask": ids == instance,
+                    "view": view,
+                    "noun": captions.NOUNS[noun],
+                    "colour": captions.COLOURS[colour],
+                    "variant": int(view.variants[instance]),
+                }
+            )
     return found
 
 
@@ -86,18 +102,31 @@ def classification(encoder, crops: list[dict]) -> dict:
         return (image @ encoder.encode_text(prompts).T).argmax(dim=1).tolist()
 
     by_pair = predicted([f"a {c} {n}" for c, n in pairs])
-    by_noun, by_colour = predicted([f"a {n}" for n in nouns]), predicted([f"a {c} object" for c in captions.COLOURS])
-    right = {"pair": np.array([pairs[k] == (crop["colour"], crop["noun"]) for k, crop in zip(by_pair, crops)]),
-             "noun": np.array([nouns[k] == crop["noun"] for k, crop in zip(by_noun, crops)]),
-             "noun_of_pair": np.array([pairs[k][1] == crop["noun"] for k, crop in zip(by_pair, crops)]),
-             "colour": np.array([captions.COLOURS[k] == crop["colour"] for k, crop in zip(by_colour, crops)]),
-             "colour_of_pair": np.array([pairs[k][0] == crop["colour"] for k, crop in zip(by_pair, crops)])}
+    by_noun, by_colour = (
+        predicted([f"a {n}" for n in nouns]),
+        predicted([f"a {c} object" for c in captions.COLOURS]),
+    )
+    right = {
+        "pair": np.array([pairs[k] == (crop["colour"], crop["noun"]) for k, crop in zip(by_pair, crops)]),
+        "noun": np.array([nouns[k] == crop["noun"] for k, crop in zip(by_noun, crops)]),
+        "noun_of_pair": np.array([pairs[k][1] == crop["noun"] for k, crop in zip(by_pair, crops)]),
+        "colour": np.array([captions.COLOURS[k] == crop["colour"] for k, crop in zip(by_colour, crops)]),
+        "colour_of_pair": np.array([pairs[k][0] == crop["colour"] for k, crop in zip(by_pair, crops)]),
+    }
     new_pair = np.array([(crop["colour"], crop["noun"]) in vocabulary.HELD_OUT_PAIRS for crop in crops])
     new_mesh = np.array([crop["variant"] == vocabulary.HELD_OUT_VARIANTS.get(crop["noun"]) for crop in crops])
-    groups = {"all": np.ones(len(crops), bool), "seen": ~new_pair & ~new_mesh, "unseen_pair": new_pair & ~new_mesh,
-              "unseen_mesh": new_mesh & ~new_pair, "unseen_both": new_pair & new_mesh}
-    report = {name: {"crops": int(mask.sum()), **{k: round(float(v[mask].mean()), 4) for k, v in right.items()}}
-              for name, mask in groups.items() if mask.any()}
+    groups = {
+        "all": np.ones(len(crops), bool),
+        "seen": ~new_pair & ~new_mesh,
+        "unseen_pair": new_pair & ~new_mesh,
+        "unseen_mesh": new_mesh & ~new_pair,
+        "unseen_both": new_pair & new_mesh,
+    }
+    report = {
+        name: {"crops": int(mask.sum()), **{k: round(float(v[mask].mean()), 4) for k, v in right.items()}}
+        for name, mask in groups.items()
+        if mask.any()
+    }
     report["names"] = len(pairs)
     per_noun = {n: right["noun"][[crop["noun"] == n for crop in crops]] for n in nouns}
     report["noun_by_class"] = {n: round(float(hits.mean()), 3) for n, hits in per_noun.items() if len(hits)}
@@ -134,10 +163,13 @@ def grading(encoder, crops: list[dict], store: FrameStore, rng) -> dict:
     score = [relevancy(embed(encoder, images), texts, negatives) for images in (absent, half, whole)]
     between = (score[0] < score[1]) & (score[1] < score[2])
     kinds = ("absent", "half", "whole")
-    return {"triples": len(prompts), "mean": dict(zip(kinds, (round(float(s.mean()), 3) for s in score))),
-            "median": dict(zip(kinds, (round(float(s.median()), 3) for s in score))),
-            "half_between": round(float(between.float().mean()), 3),
-            "whole_over_absent": round(float((score[2] > score[0]).float().mean()), 3)}
+    return {
+        "triples": len(prompts),
+        "mean": dict(zip(kinds, (round(float(s.mean()), 3) for s in score))),
+        "median": dict(zip(kinds, (round(float(s.median()), 3) for s in score))),
+        "half_between": round(float(between.float().mean()), 3),
+        "whole_over_absent": round(float((score[2] > score[0]).float().mean()), 3),
+    }
 
 
 def _plain(view: View, store: FrameStore, width: int, height: int, rng) -> np.ndarray | None:
@@ -146,8 +178,8 @@ def _plain(view: View, store: FrameStore, width: int, height: int, rng) -> np.nd
     for _ in range(30):
         y = rng.integers(0, view.instances.shape[0] - height + 1)
         x = rng.integers(0, view.instances.shape[1] - width + 1)
-        if not busy[y:y + height, x:x + width].any():
-            return view.image[y:y + height, x:x + width]
+        if not busy[y : y + height, x : x + width].any():
+            return view.image[y : y + height, x : x + width]
     return None
 
 
@@ -180,8 +212,12 @@ def same_object(encoder, store: FrameStore, rng, patch: int = 8, pairs: int = 40
         unit = raw / np.linalg.norm(raw, axis=1, keepdims=True).clip(1e-6)
         cosine.append(auroc((unit[a] * unit[b]).sum(axis=1), same))
         distance.append(auroc(-np.linalg.norm(raw[a] - raw[b], axis=1), same))
-    return {"views": len(ours), "auroc": round(float(np.mean(ours)), 4),
-            "rgb_cosine": round(float(np.mean(cosine)), 4), "rgb_distance": round(float(np.mean(distance)), 4)}
+    return {
+        "views": len(ours),
+        "auroc": round(float(np.mean(ours)), 4),
+        "rgb_cosine": round(float(np.mean(cosine)), 4),
+        "rgb_distance": round(float(np.mean(distance)), 4),
+    }
 
 
 def _pairs(owner: np.ndarray, rng, count: int) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -192,12 +228,17 @@ def _pairs(owner: np.ndarray, rng, count: int) -> tuple[np.ndarray | None, np.nd
         return None, None
     members = [np.flatnonzero(inverse == name) for name in names]
     first = rng.integers(len(members), size=count)
-    second = np.where(np.arange(count) % 2, first, (first + rng.integers(1, len(members), size=count)) % len(members))
-    return tuple(np.array([members[k][rng.integers(len(members[k]))] for k in side]) for side in (first, second))
+    second = np.where(
+        np.arange(count) % 2, first, (first + rng.integers(1, len(members), size=count)) % len(members)
+    )
+    return tuple(
+        np.array([members[k][rng.integers(len(members[k]))] for k in side]) for side in (first, second)
+    )
 
 
 def speed(clip, dino, image: np.ndarray) -> dict:
     """Medians of five; CPU seconds stand beside wall-clock ones, which also measure who else uses the machine."""
+
     def seconds(call) -> tuple[float, float]:
         wall, cpu = [], []
         for _ in range(6):
@@ -209,8 +250,15 @@ def speed(clip, dino, image: np.ndarray) -> dict:
 
     count = len(clip["pyramid"].encode_image(image).embeddings)
     wall, cpu = seconds(lambda: clip["pyramid"].encode_image(image))
-    report = {"threads": torch.get_num_threads(), "load": [round(v, 1) for v in os.getloadavg()],
-              "pyramid": {"crops": count, "crops_per_s": round(count / wall), "crops_per_cpu_s": round(count / cpu)}}
+    report = {
+        "threads": torch.get_num_threads(),
+        "load": [round(v, 1) for v in os.getloadavg()],
+        "pyramid": {
+            "crops": count,
+            "crops_per_s": round(count / wall),
+            "crops_per_cpu_s": round(count / cpu),
+        },
+    }
     for name, encoder in (("dense", clip["dense"]), ("dino", dino)):
         if encoder is not None:
             wall, cpu = seconds(lambda: encoder.encode_image(image))
@@ -233,17 +281,29 @@ def main() -> None:
     store = FrameStore(args.data)
     store.refresh()
     kinds = (("pyramid", (1.0,)), ("pyramid", (2.0, 3.0, 5.0)), ("dense", (1.0,)))
-    whole, pyramid, dense = (make_clip(ClipConfig(model=args.clip, mode=mode, crop_divisors=divisors,
-                                                  dense_sizes=tuple(args.dense_sizes)), "cpu") for mode, divisors in kinds)
+    whole, pyramid, dense = (
+        make_clip(
+            ClipConfig(
+                model=args.clip, mode=mode, crop_divisors=divisors, dense_sizes=tuple(args.dense_sizes)
+            ),
+            "cpu",
+        )
+        for mode, divisors in kinds
+    )
     dino = make_dino(DinoConfig(model=args.dino), "cpu") if args.dino else None
     crops = object_crops(store, tuple(n for n in vocabulary.NOUNS if n not in ("floor", "wall")))
     small = object_crops(store, vocabulary.SMALL_NOUNS)
-    report = {"data": {"scenes": len({view.scene for view in store.views}), "views": len(store.views)},
-              "clip": whole.name, "zero_shot": classification(whole, crops),
-              "grading": grading(whole, small, store, rng)}
+    report = {
+        "data": {"scenes": len({view.scene for view in store.views}), "views": len(store.views)},
+        "clip": whole.name,
+        "zero_shot": classification(whole, crops),
+        "grading": grading(whole, small, store, rng),
+    }
     if not args.skip_maps:
-        report["segmentation"] = {mode: segmentation(encoder, args.data) for mode, encoder in
-                                  (("pyramid", pyramid), ("dense", dense))}
+        report["segmentation"] = {
+            mode: segmentation(encoder, args.data)
+            for mode, encoder in (("pyramid", pyramid), ("dense", dense))
+        }
         report["presence"] = presence(dense, args.data, words.distractors(held_out=True))
     if dino is not None:
         report["same_object"] = {"dino": dino.name, **same_object(dino, store, rng)}

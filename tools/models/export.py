@@ -31,9 +31,13 @@ def calibrate(target: Path, name: str, mode: str, dense_sizes: list[int]) -> Non
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clip", type=Path, help="folder written by train_clip.py")
-    parser.add_argument("--name", default="ovs3d-tiny-clip-v1", help="recorded in maps; change it with the weights")
+    parser.add_argument(
+        "--name", default="ovs3d-tiny-clip-v1", help="recorded in maps; change it with the weights"
+    )
     parser.add_argument("--mode", choices=("dense", "pyramid"), default="dense")
-    parser.add_argument("--dense-sizes", type=int, nargs="+", default=[960], help="longer image sides in dense mode, px")
+    parser.add_argument(
+        "--dense-sizes", type=int, nargs="+", default=[960], help="longer image sides in dense mode, px"
+    )
     parser.add_argument("--dino", type=Path, help="folder written by train_dino.py")
     args = parser.parse_args()
     if args.clip is not None:

@@ -44,9 +44,14 @@ class FrameStore:
 
     def __init__(self, folder: Path) -> None:
         self.views: list[View] = []
-        self.things = np.array([(captions.NOUNS.index(noun), colour, captions.MATERIALS.index(material))
-                                for noun, spec in vocabulary.NOUNS.items() for material in spec.materials
-                                for colour in range(len(captions.COLOURS) + 1)])
+        self.things = np.array(
+            [
+                (captions.NOUNS.index(noun), colour, captions.MATERIALS.index(material))
+                for noun, spec in vocabulary.NOUNS.items()
+                for material in spec.materials
+                for colour in range(len(captions.COLOURS) + 1)
+            ]
+        )
         self.by_mesh: dict[int, dict[int, list[tuple[int, int]]]] = {}
         self._folder, self._known = folder, set()
         self._rows = {tuple(codes): row for row, codes in enumerate(self.things.tolist())}
@@ -66,8 +71,11 @@ class FrameStore:
     def _read(self, scene: Path) -> None:
         things, variants = np.full(256, -1), np.full(256, -1)
         for key, thing in json.loads((scene / "objects.json").read_text()).items():
-            codes = (captions.NOUNS.index(thing["noun"]), captions.COLOURS.index(thing["colour"]),
-                     captions.MATERIALS.index(thing["material"]))
+            codes = (
+                captions.NOUNS.index(thing["noun"]),
+                captions.COLOURS.index(thing["colour"]),
+                captions.MATERIALS.index(thing["material"]),
+            )
             things[int(key)] = self._rows[codes]
             variants[int(key)] = thing["mesh_variant"]
         for frame in json.loads((scene / "transforms.json").read_text())["frames"]:
@@ -86,6 +94,11 @@ def _boxes(instances: np.ndarray) -> dict[int, tuple[int, int, int, int, int]]:
     for instance in np.unique(instances):
         rows, columns = np.nonzero(instances == instance)
         if instance and len(rows) >= 150:
-            boxes[int(instance)] = (int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1,
-                                    len(rows))
+            boxes[int(instance)] = (
+                int(columns.min()),
+                int(rows.min()),
+                int(columns.max()) + 1,
+                int(rows.max()) + 1,
+                len(rows),
+            )
     return boxes

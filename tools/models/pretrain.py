@@ -41,13 +41,19 @@ def draw(store: FrameStore, count: int, rng) -> tuple[torch.Tensor, torch.Tensor
         if (found := crops.sample_object(store, rng)) is not None:
             images.append(found[0])
             codes.append(found[1])
-    return train_clip.normalised(crops.augment(np.stack(images), rng)), torch.from_numpy(np.stack(codes)).long()
+    return train_clip.normalised(crops.augment(np.stack(images), rng)), torch.from_numpy(
+        np.stack(codes)
+    ).long()
 
 
 def allowed(codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """What may be denied of crops with these codes [B, 3]: all nouns, colours and materials but held-out pairs."""
     held_out = torch.from_numpy(captions.HELD_OUT)
-    return ~held_out[codes[:, 1]], ~held_out[:-1, codes[:, 0]].T, torch.ones(len(codes), NUM_CLASSES[2], dtype=torch.bool)
+    return (
+        ~held_out[codes[:, 1]],
+        ~held_out[:-1, codes[:, 0]].T,
+        torch.ones(len(codes), NUM_CLASSES[2], dtype=torch.bool),
+    )
 
 
 def naming_loss(logits: torch.Tensor, codes: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
@@ -69,7 +75,9 @@ def naming_loss(logits: torch.Tensor, codes: torch.Tensor, candidates: torch.Ten
 def pretrain(model: torch.nn.Module, store: FrameStore, args: argparse.Namespace) -> None:
     """Trains `model.visual.trunk` with three linear heads that are thrown away afterwards; keeps averaged weights."""
     trunk = model.visual.trunk
-    learner = torch.nn.ModuleDict({"trunk": trunk, "heads": torch.nn.Linear(trunk.num_features, sum(NUM_CLASSES))})
+    learner = torch.nn.ModuleDict(
+        {"trunk": trunk, "heads": torch.nn.Linear(trunk.num_features, sum(NUM_CLASSES))}
+    )
     rank = parallel.join(learner)
     rng = np.random.default_rng([args.seed, rank])
     average = copy.deepcopy(trunk)
@@ -79,12 +87,17 @@ def pretrain(model: torch.nn.Module, store: FrameStore, args: argparse.Namespace
     start, step, right, progress = time.monotonic(), 0, 0.0, 0.0
     while progress < 1:
         for group in optimizer.param_groups:
-            group["lr"] = args.lr * min(1.0, (step + 1) / 50) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+            group["lr"] = (
+                args.lr * min(1.0, (step + 1) / 50) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+            )
         (batch, codes), pending = pending.result(), loader.submit(draw, store, args.batch, rng)
         with torch.autocast("cpu", torch.bfloat16):
             features = trunk.train()(batch)
         logits = learner["heads"](features.float()).split(NUM_CLASSES, dim=1)
-        losses = [naming_loss(logit, code, candidates) for logit, code, candidates in zip(logits, codes.T, allowed(codes))]
+        losses = [
+            naming_loss(logit, code, candidates)
+            for logit, code, candidates in zip(logits, codes.T, allowed(codes))
+        ]
         optimizer.zero_grad()
         sum(weight * loss for weight, loss in zip(WEIGHTS, losses)).backward()
         progress = parallel.share_gradients(learner, (time.monotonic() - start) / (60 * args.minutes))
@@ -93,8 +106,13 @@ def pretrain(model: torch.nn.Module, store: FrameStore, args: argparse.Namespace
         train_clip.average_weights(average, trunk, min(0.995, (step + 1) / (step + 10)))
         right = 0.97 * right + 0.03 * float((logits[0].argmax(1) == codes[:, 0]).float().mean())
         if step % 50 == 0 and rank == 0:
-            log.info("step %d, %.1f min, losses %s, nouns right %.2f", step, progress * args.minutes,
-                     " ".join(f"{loss.item():.2f}" for loss in losses), right / (1 - 0.97**step))
+            log.info(
+                "step %d, %.1f min, losses %s, nouns right %.2f",
+                step,
+                progress * args.minutes,
+                " ".join(f"{loss.item():.2f}" for loss in losses),
+                right / (1 - 0.97**step),
+            )
         if step % 500 == 0 and rank == 0:
             keep(model, average, args.out)
     loader.shutdown()
@@ -128,8 +146,11 @@ def main() -> None:
     if not (args.out / "open_clip_config.json").is_file():
         train_clip.create(args.out)
     model, _ = train_clip.load(args.out, weights=False)
-    text = {name: value for name, value in train_clip.load(args.init)[0].state_dict().items()
-            if not name.startswith("visual.")}
+    text = {
+        name: value
+        for name, value in train_clip.load(args.init)[0].state_dict().items()
+        if not name.startswith("visual.")
+    }
     model.load_state_dict(text, strict=False)
     if args.trunk is not None:
         model.visual.load_state_dict(train_clip.load(args.trunk)[0].visual.state_dict())

@@ -16,16 +16,24 @@ import numpy as np
 from vocabulary import HELD_OUT_PAIRS, HSV_RANGES, NOUNS
 
 NEUTRAL = ("white", "grey")
-_LINEAR = np.where(np.arange(256) <= 10.31, np.arange(256) / 255 / 12.92, ((np.arange(256) / 255 + 0.055) / 1.055) ** 2.4)
+_LINEAR = np.where(
+    np.arange(256) <= 10.31, np.arange(256) / 255 / 12.92, ((np.arange(256) / 255 + 0.055) / 1.055) ** 2.4
+)
 _STEPS = 4096
-_ENCODED = np.round(255 * np.where((v := np.linspace(0, 1, _STEPS + 1)) <= 0.0031308, 12.92 * v,
-                                   1.055 * v ** (1 / 2.4) - 0.055)).astype(np.uint8)
+_ENCODED = np.round(
+    255
+    * np.where((v := np.linspace(0, 1, _STEPS + 1)) <= 0.0031308, 12.92 * v, 1.055 * v ** (1 / 2.4) - 0.055)
+).astype(np.uint8)
 
 
 @functools.cache
 def allowed(noun: str) -> list[int]:
     """Codes of the colours a thing of that name may be given: its own but for the pairs held out of training."""
-    return [captions.COLOURS.index(colour) for colour in NOUNS[noun].colours if (colour, noun) not in HELD_OUT_PAIRS]
+    return [
+        captions.COLOURS.index(colour)
+        for colour in NOUNS[noun].colours
+        if (colour, noun) not in HELD_OUT_PAIRS
+    ]
 
 
 def sample(colour: str, rng) -> np.ndarray:
@@ -53,7 +61,9 @@ def _within(hue: float, saturation: float, value: float, ranges: tuple) -> bool:
     return turned and pale - 0.1 <= saturation <= full + 0.1 and dark - 0.08 <= value <= light + 0.08
 
 
-def recolour(image: np.ndarray, instances: np.ndarray, instance: int, source: str, colour: np.ndarray) -> None:
+def recolour(
+    image: np.ndarray, instances: np.ndarray, instance: int, source: str, colour: np.ndarray
+) -> None:
     """Changes the colour of one thing in place.
 
     Args:
@@ -84,7 +94,9 @@ def _paint(image, instances, instance, own_hue, colour, linear, encoded):
                 alpha, beta = red - 0.5 * (green + blue), 0.8660254 * (green - blue)
                 chroma = max(np.sqrt(alpha * alpha + beta * beta), 1e-5)
                 aligned = (alpha * np.cos(own_hue) + beta * np.sin(own_hue)) / chroma
-                own = min(max((saturation - 0.15) / 0.2, 0.0), 1.0) * min(max((aligned - 0.6) / 0.2, 0.0), 1.0)
+                own = min(max((saturation - 0.15) / 0.2, 0.0), 1.0) * min(
+                    max((aligned - 0.6) / 0.2, 0.0), 1.0
+                )
             if own == 0:
                 continue
             for c, old in enumerate((red, green, blue)):
@@ -96,5 +108,7 @@ def _to_linear(srgb) -> np.ndarray:
     return np.interp(np.asarray(srgb) * 255, np.arange(256), _LINEAR)
 
 
-_OLD = {name: (np.nan if name in NEUTRAL else np.radians(np.mean(hue)), _to_linear(np.mean(value)))
-        for name, (hue, _, value) in HSV_RANGES.items()}
+_OLD = {
+    name: (np.nan if name in NEUTRAL else np.radians(np.mean(hue)), _to_linear(np.mean(value)))
+    for name, (hue, _, value) in HSV_RANGES.items()
+}

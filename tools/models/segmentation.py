@@ -26,8 +26,12 @@ def scenes(folder: Path, every: int = 1) -> Iterator[tuple[list[str], list[tuple
         frames = []
         for frame in json.loads((scene / "transforms.json").read_text())["frames"][::every]:
             labels = cv2.imread(str(scene / frame["label_file_path"]), cv2.IMREAD_UNCHANGED)
-            frames.append((cv2.imread(str(scene / frame["file_path"]))[..., ::-1],
-                           cv2.resize(labels, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST)))
+            frames.append(
+                (
+                    cv2.imread(str(scene / frame["file_path"]))[..., ::-1],
+                    cv2.resize(labels, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST),
+                )
+            )
         yield names, frames
 
 
@@ -50,7 +54,9 @@ def pixel_scores(encoder, image: np.ndarray, texts: torch.Tensor) -> torch.Tenso
     if encoder.mode == "dense":
         columns = int((table.boxes[:, 1] == 0).sum())
         grid = table.embeddings.view(-1, columns, table.embeddings.shape[1]).permute(2, 0, 1)[None]
-        grid = F.interpolate(grid, size=(HEIGHT, WIDTH), mode="bilinear", align_corners=False)[0].permute(1, 2, 0)
+        grid = F.interpolate(grid, size=(HEIGHT, WIDTH), mode="bilinear", align_corners=False)[0].permute(
+            1, 2, 0
+        )
         return F.normalize(grid, dim=-1) @ texts.T
     return torch.stack([level @ texts.T for level in pixel_features(table)]).mean(dim=0)
 
@@ -71,8 +77,11 @@ def segmentation(encoder, folder: Path, every: int = 2) -> dict:
         seen = hits.sum(axis=1)[1:] > 0
         scores.append(float((correct / np.maximum(union, 1))[seen].mean()))
         right, total = right + int(correct.sum()), total + int(hits.sum())
-    return {"scenes": len(scores), "miou": round(float(np.mean(scores)), 4),
-            "accuracy": round(right / max(1, total), 4)}
+    return {
+        "scenes": len(scores),
+        "miou": round(float(np.mean(scores)), 4),
+        "accuracy": round(right / max(1, total), 4),
+    }
 
 
 def presence(encoder, folder: Path, unknown: list[str], every: int = 2) -> dict:
@@ -85,17 +94,21 @@ def presence(encoder, folder: Path, unknown: list[str], every: int = 2) -> dict:
     for names, frames in scenes(folder, every):
         for image, labels in frames:
             cosine = pixel_scores(encoder, image, torch.cat([texts, negatives]))  # [H, W, P + 4]
-            rivals = cosine[..., len(texts):].amax(dim=-1, keepdim=True)
-            relevancy = torch.sigmoid(10 * (cosine[..., :len(texts)] - rivals)).view(HEIGHT * WIDTH, -1)
+            rivals = cosine[..., len(texts) :].amax(dim=-1, keepdim=True)
+            relevancy = torch.sigmoid(10 * (cosine[..., : len(texts)] - rivals)).view(HEIGHT * WIDTH, -1)
             peaks.append(relevancy.quantile(0.995, dim=0).numpy())
-            visible = {names[k] for k, n in enumerate(np.bincount(labels.ravel(), minlength=len(names))) if n >= 80}
+            visible = {
+                names[k] for k, n in enumerate(np.bincount(labels.ravel(), minlength=len(names))) if n >= 80
+            }
             shown.append(np.isin(known, list(visible)))
     peaks, shown = np.stack(peaks), np.stack(shown)
-    present = peaks[:, :len(known)][shown]
-    absent, strange = peaks[:, :len(known)][~shown], peaks[:, len(known):].ravel()
-    return {"present_median": round(float(np.median(present)), 3),
-            "absent_known": {"auroc": _against(present, absent), "median": round(float(np.median(absent)), 3)},
-            "unknown_words": {"auroc": _against(present, strange), "median": round(float(np.median(strange)), 3)}}
+    present = peaks[:, : len(known)][shown]
+    absent, strange = peaks[:, : len(known)][~shown], peaks[:, len(known) :].ravel()
+    return {
+        "present_median": round(float(np.median(present)), 3),
+        "absent_known": {"auroc": _against(present, absent), "median": round(float(np.median(absent)), 3)},
+        "unknown_words": {"auroc": _against(present, strange), "median": round(float(np.median(strange)), 3)},
+    }
 
 
 def _against(positive: np.ndarray, negative: np.ndarray) -> float:

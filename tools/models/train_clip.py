@@ -43,14 +43,33 @@ COLOUR_NAMES = [f"a {colour} object" for colour in captions.COLOURS]
 DIM = 128
 CONFIG = {
     "model_cfg": {
-        "embed_dim": DIM, "custom_text": True, "init_logit_scale": math.log(10.0), "init_logit_bias": -5.0,
-        "vision_cfg": {"timm_model_name": "cs3darknet_focus_s", "timm_model_pretrained": False, "timm_pool": "avg",
-                       "timm_proj": "linear", "timm_proj_bias": True, "image_size": crops.CROP_PX},
-        "text_cfg": {"context_length": CONTEXT, "vocab_size": 0, "width": 128, "heads": 4, "layers": 3,
-                     "mlp_ratio": 2.0},
+        "embed_dim": DIM,
+        "custom_text": True,
+        "init_logit_scale": math.log(10.0),
+        "init_logit_bias": -5.0,
+        "vision_cfg": {
+            "timm_model_name": "cs3darknet_focus_s",
+            "timm_model_pretrained": False,
+            "timm_pool": "avg",
+            "timm_proj": "linear",
+            "timm_proj_bias": True,
+            "image_size": crops.CROP_PX,
+        },
+        "text_cfg": {
+            "context_length": CONTEXT,
+            "vocab_size": 0,
+            "width": 128,
+            "heads": 4,
+            "layers": 3,
+            "mlp_ratio": 2.0,
+        },
     },
-    "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "interpolation": "bicubic",
-                       "resize_mode": "squash"},
+    "preprocess_cfg": {
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.25, 0.25, 0.25],
+        "interpolation": "bicubic",
+        "resize_mode": "squash",
+    },
 }
 
 
@@ -58,8 +77,9 @@ def create(folder: Path) -> None:
     """Writes the tokenizer and the model configuration of a new model."""
     folder.mkdir(parents=True, exist_ok=True)
     config = copy.deepcopy(CONFIG)
-    config["model_cfg"]["text_cfg"]["vocab_size"] = bpe.write_merges(folder / "bpe_merges.txt.gz", words.corpus(),
-                                                                     words.distractors(held_out=False))
+    config["model_cfg"]["text_cfg"]["vocab_size"] = bpe.write_merges(
+        folder / "bpe_merges.txt.gz", words.corpus(), words.distractors(held_out=False)
+    )
     (folder / "open_clip_config.json").write_text(json.dumps(config, indent=1))
 
 
@@ -77,8 +97,10 @@ def save(model: torch.nn.Module, folder: Path) -> None:
     """Writes the weights in half precision."""
     from safetensors.torch import save_file
 
-    state = {name: value.half().contiguous() if value.is_floating_point() else value
-             for name, value in model.state_dict().items()}
+    state = {
+        name: value.half().contiguous() if value.is_floating_point() else value
+        for name, value in model.state_dict().items()
+    }
     save_file(state, folder / "model.partial")
     (folder / "model.partial").replace(folder / "model.safetensors")
 
@@ -95,8 +117,10 @@ class Batch:
         drawn = draw_captions(shares, things, rng)
         self.texts = [caption.text for caption in drawn]
         self.targets = torch.from_numpy(captions.targets(drawn, things, shares))  # [R, T]
-        self.nouns, self.colours = (torch.from_numpy(_summed(shares, things[:, column], len(names)))
-                                    for column, names in enumerate((captions.NOUNS, captions.COLOURS)))
+        self.nouns, self.colours = (
+            torch.from_numpy(_summed(shares, things[:, column], len(names)))
+            for column, names in enumerate((captions.NOUNS, captions.COLOURS))
+        )
         nouns, colours = captions.open_questions(things, shares)
         self.asked = torch.from_numpy(captions.denials(drawn, self.targets.numpy(), nouns, colours))  # [R, T]
         self.open = [torch.from_numpy(asked) for asked in (nouns, colours)]  # [R, nouns], [R, colours]
@@ -138,15 +162,24 @@ def embed_regions(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     return F.normalize(torch.cat([whole, pooled]).float(), dim=-1)
 
 
-def loss_of(model: torch.nn.Module, regions: torch.Tensor, texts: torch.Tensor, targets: torch.Tensor,
-            asked: torch.Tensor) -> torch.Tensor:
+def loss_of(
+    model: torch.nn.Module,
+    regions: torch.Tensor,
+    texts: torch.Tensor,
+    targets: torch.Tensor,
+    asked: torch.Tensor,
+) -> torch.Tensor:
     """Mean over regions of the binary cross-entropies with all captions that are `asked` of them."""
     logits = model.logit_scale.exp().clamp(5.0, 20.0) * regions @ texts.T + model.logit_bias
-    return F.binary_cross_entropy_with_logits(logits, targets, weight=asked.float(), reduction="sum") / len(regions)
+    return F.binary_cross_entropy_with_logits(logits, targets, weight=asked.float(), reduction="sum") / len(
+        regions
+    )
 
 
 @torch.no_grad()
-def fit_head(model: torch.nn.Module, batch: Batch, noun_texts: torch.Tensor, colour_texts: torch.Tensor) -> None:
+def fit_head(
+    model: torch.nn.Module, batch: Batch, noun_texts: torch.Tensor, colour_texts: torch.Tensor
+) -> None:
     """Starts the projection at the ridge regression from pooled features to the texts of what the crops show.
 
     Pooled activations are all positive: with a random projection every image starts at almost the same embedding, and
@@ -164,8 +197,13 @@ def fit_head(model: torch.nn.Module, batch: Batch, noun_texts: torch.Tensor, col
     model.visual.head.proj.bias.copy_(centre - weight @ mean)
 
 
-def naming_loss(model: torch.nn.Module, regions: torch.Tensor, texts: torch.Tensor, shares: torch.Tensor,
-                left_open: torch.Tensor) -> torch.Tensor:
+def naming_loss(
+    model: torch.nn.Module,
+    regions: torch.Tensor,
+    texts: torch.Tensor,
+    shares: torch.Tensor,
+    left_open: torch.Tensor,
+) -> torch.Tensor:
     """Cross-entropy of a softmax over names with the share of each, [R, names]: early on it teaches shape faster."""
     logits = model.logit_scale.exp().clamp(5.0, 20.0) * regions @ texts.T
     log_share = logits.masked_fill(left_open & (shares == 0), -math.inf).log_softmax(dim=-1)
@@ -185,7 +223,9 @@ class TextBank:
         missing = [text for text in texts if text not in self._rows]
         if missing:
             with torch.no_grad():
-                self._rows.update(zip(missing, self._model.encode_text(self._tokenizer(missing), normalize=True)))
+                self._rows.update(
+                    zip(missing, self._model.encode_text(self._tokenizer(missing), normalize=True))
+                )
         return torch.stack([self._rows[text] for text in texts])
 
 
@@ -201,16 +241,24 @@ class AttributeTable(torch.nn.Module):
         self.tables = torch.nn.ModuleList(torch.nn.Embedding(size, DIM) for size in sizes)
 
     def forward(self, things: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-        vectors = F.normalize(sum(table(codes) for table, codes in zip(self.tables, things.T)), dim=-1)  # [K, D]
+        vectors = F.normalize(
+            sum(table(codes) for table, codes in zip(self.tables, things.T)), dim=-1
+        )  # [K, D]
         return F.normalize(shares @ vectors, dim=-1)
 
 
 def train_text(model: torch.nn.Module, tokenizer, steps: int, rng) -> None:
     """Text tower, logit scale and bias against an `AttributeTable`, on random regions of what training may show."""
     table = AttributeTable()
-    things = np.array([(captions.NOUNS.index(n), captions.COLOURS.index(c), captions.MATERIALS.index(m))
-                       for n, spec in vocabulary.NOUNS.items() for c in spec.colours for m in spec.materials
-                       if (c, n) not in vocabulary.HELD_OUT_PAIRS])
+    things = np.array(
+        [
+            (captions.NOUNS.index(n), captions.COLOURS.index(c), captions.MATERIALS.index(m))
+            for n, spec in vocabulary.NOUNS.items()
+            for c in spec.colours
+            for m in spec.materials
+            if (c, n) not in vocabulary.HELD_OUT_PAIRS
+        ]
+    )
     parameters = [*table.parameters(), *model.text.parameters(), model.logit_scale, model.logit_bias]
     optimizer = torch.optim.AdamW(parameters, lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.1)
@@ -277,7 +325,10 @@ def train(args: argparse.Namespace) -> None:
         regions = embed_regions(model.train(), batch)
         names = bank(NOUN_NAMES + COLOUR_NAMES).split([len(NOUN_NAMES), len(COLOUR_NAMES)])
         matching = loss_of(model, regions, bank(batch.texts), batch.targets, batch.asked)
-        naming = [naming_loss(model, regions, *kind) for kind in zip(names, (batch.nouns, batch.colours), batch.open)]
+        naming = [
+            naming_loss(model, regions, *kind)
+            for kind in zip(names, (batch.nouns, batch.colours), batch.open)
+        ]
         loss = matching + 2 * args.naming * (naming[0] + args.colour * naming[1])
         optimizer.zero_grad()
         loss.backward()
@@ -287,9 +338,16 @@ def train(args: argparse.Namespace) -> None:
         step, running = step + 1, 0.95 * running + 0.05 * matching.item()
         average_weights(average, model, min(0.998, (step + 1) / (step + 10)))
         if step % 25 == 0 and rank == 0:
-            log.info("step %d, %.1f min, %d frames, loss %.3f, naming %.2f %.2f, scale %.1f, bias %.2f", step,
-                     (time.monotonic() - start) / 60, len(store.views), running / (1 - 0.95 ** step),
-                     *(value.item() for value in naming), model.logit_scale.exp().item(), model.logit_bias.item())
+            log.info(
+                "step %d, %.1f min, %d frames, loss %.3f, naming %.2f %.2f, scale %.1f, bias %.2f",
+                step,
+                (time.monotonic() - start) / 60,
+                len(store.views),
+                running / (1 - 0.95**step),
+                *(value.item() for value in naming),
+                model.logit_scale.exp().item(),
+                model.logit_bias.item(),
+            )
     loader.shutdown()
     if rank == 0:
         save(average, args.out)
@@ -297,8 +355,10 @@ def train(args: argparse.Namespace) -> None:
 
 def _optimizer(model: torch.nn.Module, rate: float) -> torch.optim.Optimizer:
     learning = [p for p in model.parameters() if p.requires_grad]
-    groups = [{"params": [p for p in learning if p.ndim > 1], "weight_decay": 0.05},
-              {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0}]
+    groups = [
+        {"params": [p for p in learning if p.ndim > 1], "weight_decay": 0.05},
+        {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), fused=True)
 
 
@@ -315,12 +375,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="model folder, written every two minutes")
     parser.add_argument("--init", type=Path, help="model folder to start from")
     parser.add_argument("--text-steps", type=int, default=0, help="steps of the text tower alone, first")
-    parser.add_argument("--minutes", type=float, default=60.0, help="length of the image run and its schedule")
+    parser.add_argument(
+        "--minutes", type=float, default=60.0, help="length of the image run and its schedule"
+    )
     parser.add_argument("--fit-head", action="store_true", help="start the projection at a regression")
-    parser.add_argument("--joint", action="store_true", help="train the text tower along with the image tower")
+    parser.add_argument(
+        "--joint", action="store_true", help="train the text tower along with the image tower"
+    )
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--naming", type=float, default=4.0, help="weight of the softmax over names")
-    parser.add_argument("--colour", type=float, default=1.0, help="weight of naming colours, where that of nouns is 1")
+    parser.add_argument(
+        "--colour", type=float, default=1.0, help="weight of naming colours, where that of nouns is 1"
+    )
     parser.add_argument("--crops", type=int, default=128, help="crops per step")
     parser.add_argument("--windows", type=int, default=16, help="windows per step")
     parser.add_argument("--threads", type=int, default=2)

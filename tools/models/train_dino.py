@@ -35,11 +35,25 @@ PATCH = 8
 SIDE_PX = 96
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 CONFIG = {
-    "architecture": "vit_tiny_patch16_224", "num_classes": 0,
-    "model_args": {"patch_size": PATCH, "embed_dim": 128, "depth": 4, "num_heads": 4, "img_size": SIDE_PX,
-                   "num_classes": 0},
-    "pretrained_cfg": {"input_size": [3, SIDE_PX, SIDE_PX], "fixed_input_size": False, "mean": MEAN, "std": STD,
-                       "num_classes": 0, "first_conv": "patch_embed.proj", "classifier": "head"},
+    "architecture": "vit_tiny_patch16_224",
+    "num_classes": 0,
+    "model_args": {
+        "patch_size": PATCH,
+        "embed_dim": 128,
+        "depth": 4,
+        "num_heads": 4,
+        "img_size": SIDE_PX,
+        "num_classes": 0,
+    },
+    "pretrained_cfg": {
+        "input_size": [3, SIDE_PX, SIDE_PX],
+        "fixed_input_size": False,
+        "mean": MEAN,
+        "std": STD,
+        "num_classes": 0,
+        "first_conv": "patch_embed.proj",
+        "classifier": "head",
+    },
 }
 
 
@@ -52,12 +66,15 @@ class Student(torch.nn.Module):
         super().__init__()
         width = CONFIG["model_args"]["embed_dim"]
         self.trunk = timm.create_model(CONFIG["architecture"], dynamic_img_size=True, **CONFIG["model_args"])
-        self.head = torch.nn.Sequential(torch.nn.Linear(width, 256), torch.nn.GELU(), torch.nn.Linear(256, 64))
+        self.head = torch.nn.Sequential(
+            torch.nn.Linear(width, 256), torch.nn.GELU(), torch.nn.Linear(256, 64)
+        )
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Unit patch features before the head [B, N, D] and behind it [B, N, 64]."""
-        tokens, = self.trunk.forward_intermediates(pixels, indices=1, norm=False, intermediates_only=True,
-                                                   output_fmt="NLC")
+        (tokens,) = self.trunk.forward_intermediates(
+            pixels, indices=1, norm=False, intermediates_only=True, output_fmt="NLC"
+        )
         return F.normalize(tokens.float(), dim=-1), F.normalize(self.head(tokens).float(), dim=-1)
 
 
@@ -87,7 +104,9 @@ def two_crops(image: np.ndarray, rng) -> tuple[list[np.ndarray], list[np.ndarray
         corner = centre - side / 2 + rng.normal(0, 0.12 * base, 2)
         left, top = np.clip(corner, 0, [width - side, height - side]).astype(int)
         flags = cv2.INTER_AREA if side > SIDE_PX else cv2.INTER_LINEAR
-        crops.append(cv2.resize(image[top:top + side, left:left + side], (SIDE_PX, SIDE_PX), interpolation=flags))
+        crops.append(
+            cv2.resize(image[top : top + side, left : left + side], (SIDE_PX, SIDE_PX), interpolation=flags)
+        )
         axis = (np.arange(SIDE_PX // PATCH) + 0.5) * PATCH * side / SIDE_PX
         y, x = np.meshgrid(top + axis, left + axis, indexing="ij")
         places.append(np.stack([x.ravel(), y.ravel()], axis=1))
@@ -118,7 +137,9 @@ def train(args: argparse.Namespace) -> None:
 
         student.trunk.load_state_dict(load_file(args.init / "model.safetensors"))
     teacher = copy.deepcopy(student).eval()
-    optimizer = torch.optim.AdamW(student.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.04, fused=True)
+    optimizer = torch.optim.AdamW(
+        student.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.04, fused=True
+    )
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))
     frames.refresh()
     rank = parallel.join(student)
@@ -129,7 +150,9 @@ def train(args: argparse.Namespace) -> None:
             saved = time.monotonic()
             save(teacher.trunk, args.out)
         for group in optimizer.param_groups:
-            group["lr"] = args.lr * min(1.0, (step + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+            group["lr"] = (
+                args.lr * min(1.0, (step + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+            )
         drawn = rng.integers(len(frames.images), size=args.batch)
         crops, places = zip(*[two_crops(frames.images[index], rng) for index in drawn])
         views = [((augment(np.stack(side), rng) - mean) / std) for side in zip(*crops)]
@@ -150,14 +173,24 @@ def train(args: argparse.Namespace) -> None:
         step, running = step + 1, 0.95 * running + 0.05 * loss.item()
         average_weights(teacher, student, min(0.99, (step + 1) / (step + 10)))
         if step % 50 == 0 and rank == 0:
-            log.info("step %d, %.1f min, %d frames, loss %.3f", step, (time.monotonic() - start) / 60,
-                     len(frames.images), running / (1 - 0.95 ** step))
+            log.info(
+                "step %d, %.1f min, %d frames, loss %.3f",
+                step,
+                (time.monotonic() - start) / 60,
+                len(frames.images),
+                running / (1 - 0.95**step),
+            )
     if rank == 0:
         save(teacher.trunk, args.out)
 
 
-def _batch_loss(queries: torch.Tensor, keys: torch.Tensor, places: torch.Tensor, radii: tuple[float, float],
-                others: torch.Tensor) -> torch.Tensor:
+def _batch_loss(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    places: torch.Tensor,
+    radii: tuple[float, float],
+    others: torch.Tensor,
+) -> torch.Tensor:
     """`loss_of` for all patches of every image: near patches against far ones of the same image and some of others.
 
     Args:
@@ -175,7 +208,9 @@ def _batch_loss(queries: torch.Tensor, keys: torch.Tensor, places: torch.Tensor,
     between = ~near & (distance < radii[1])
     elsewhere = queries @ keys.reshape(-1, width)[others].T  # [B, N, M]
     own = others.div(count, rounding_mode="floor")[None, :] == torch.arange(batch)[:, None]  # [B, M]
-    logits = torch.cat([logits.masked_fill(between, -math.inf), elsewhere.masked_fill(own[:, None], -math.inf)], dim=2)
+    logits = torch.cat(
+        [logits.masked_fill(between, -math.inf), elsewhere.masked_fill(own[:, None], -math.inf)], dim=2
+    )
     near = torch.cat([near, torch.zeros_like(elsewhere, dtype=torch.bool)], dim=2)
     return loss_of(logits.flatten(0, 1), near.flatten(0, 1))
 
@@ -186,7 +221,10 @@ def save(trunk: torch.nn.Module, folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(CONFIG, indent=1))
-    save_file({name: value.half().contiguous() for name, value in trunk.state_dict().items()}, folder / "model.partial")
+    save_file(
+        {name: value.half().contiguous() for name, value in trunk.state_dict().items()},
+        folder / "model.partial",
+    )
     (folder / "model.partial").replace(folder / "model.safetensors")
 
 
@@ -198,9 +236,15 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--batch", type=int, default=48)
-    parser.add_argument("--near", type=float, default=1.6, help="up to here a patch lies beside another, in patches")
-    parser.add_argument("--far", type=float, default=3.5, help="from here on it is taken for another thing, in patches")
-    parser.add_argument("--others", type=int, default=96, help="patches of other images that queries are compared with")
+    parser.add_argument(
+        "--near", type=float, default=1.6, help="up to here a patch lies beside another, in patches"
+    )
+    parser.add_argument(
+        "--far", type=float, default=3.5, help="from here on it is taken for another thing, in patches"
+    )
+    parser.add_argument(
+        "--others", type=int, default=96, help="patches of other images that queries are compared with"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

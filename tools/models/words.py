@@ -6,40 +6,113 @@ import functools
 import zlib
 
 SYNONYMS = {
-    "mug": ("cup",), "sofa": ("couch",), "carpet": ("rug",), "cushion": ("pillow",), "bucket": ("pail",),
-    "phone": ("smartphone", "mobile phone"), "laptop": ("notebook computer", "computer"), "clock": ("alarm clock",),
-    "plant": ("potted plant", "houseplant"), "teddy bear": ("teddy", "stuffed toy"), "toy car": ("car", "toy"),
-    "shelf": ("bookshelf", "bookcase"), "pan": ("frying pan", "skillet"), "box": ("carton",), "hat": ("cap",),
-    "table": ("desk",), "plate": ("dish",), "basket": ("wicker basket",), "lamp": ("table lamp", "light"),
+    "mug": ("cup",),
+    "sofa": ("couch",),
+    "carpet": ("rug",),
+    "cushion": ("pillow",),
+    "bucket": ("pail",),
+    "phone": ("smartphone", "mobile phone"),
+    "laptop": ("notebook computer", "computer"),
+    "clock": ("alarm clock",),
+    "plant": ("potted plant", "houseplant"),
+    "teddy bear": ("teddy", "stuffed toy"),
+    "toy car": ("car", "toy"),
+    "shelf": ("bookshelf", "bookcase"),
+    "pan": ("frying pan", "skillet"),
+    "box": ("carton",),
+    "hat": ("cap",),
+    "table": ("desk",),
+    "plate": ("dish",),
+    "basket": ("wicker basket",),
+    "lamp": ("table lamp", "light"),
     "floor": ("ground",),
 }
 HYPERNYMS = {
-    "fruit": ("apple", "banana"), "food": ("apple", "banana"),
-    "furniture": ("chair", "sofa", "table", "stool", "shelf"), "a seat": ("chair", "sofa", "stool"),
-    "tableware": ("plate", "bowl", "mug", "teapot"), "a toy": ("teddy bear", "toy car", "ball"),
-    "an electronic device": ("laptop", "phone", "keyboard"), "a container": ("box", "basket", "bucket"),
-    "a room": ("wall", "floor"), "background": ("wall", "floor"),
+    "fruit": ("apple", "banana"),
+    "food": ("apple", "banana"),
+    "furniture": ("chair", "sofa", "table", "stool", "shelf"),
+    "a seat": ("chair", "sofa", "stool"),
+    "tableware": ("plate", "bowl", "mug", "teapot"),
+    "a toy": ("teddy bear", "toy car", "ball"),
+    "an electronic device": ("laptop", "phone", "keyboard"),
+    "a container": ("box", "basket", "bucket"),
+    "a room": ("wall", "floor"),
+    "background": ("wall", "floor"),
 }
 COLOUR_SYNONYMS = {"grey": ("gray",), "purple": ("violet",)}
 MATERIAL_WORDS = {
-    "wood": ("wooden", "made of wood"), "metal": ("metal", "made of metal", "metallic"),
-    "plastic": ("plastic", "made of plastic"), "ceramic": ("ceramic", "made of ceramic", "porcelain"),
-    "glass": ("glass", "made of glass"), "fabric": ("fabric", "made of fabric", "cloth"),
-    "wicker": ("wicker", "woven"), "cardboard": ("cardboard", "made of cardboard"), "paper": ("paper", "made of paper"),
-    "leather": ("leather", "made of leather"), "rubber": ("rubber", "made of rubber"), "wax": ("wax", "made of wax"),
-    "plush": ("plush", "fluffy"), "brick": ("brick", "made of bricks"), "tile": ("tiled", "made of tiles"),
-    "concrete": ("concrete", "made of concrete"), "paint": ("painted",), "wallpaper": ("wallpapered",),
-    "organic": ("fresh",), "leaf": ("leafy",),
+    "wood": ("wooden", "made of wood"),
+    "metal": ("metal", "made of metal", "metallic"),
+    "plastic": ("plastic", "made of plastic"),
+    "ceramic": ("ceramic", "made of ceramic", "porcelain"),
+    "glass": ("glass", "made of glass"),
+    "fabric": ("fabric", "made of fabric", "cloth"),
+    "wicker": ("wicker", "woven"),
+    "cardboard": ("cardboard", "made of cardboard"),
+    "paper": ("paper", "made of paper"),
+    "leather": ("leather", "made of leather"),
+    "rubber": ("rubber", "made of rubber"),
+    "wax": ("wax", "made of wax"),
+    "plush": ("plush", "fluffy"),
+    "brick": ("brick", "made of bricks"),
+    "tile": ("tiled", "made of tiles"),
+    "concrete": ("concrete", "made of concrete"),
+    "paint": ("painted",),
+    "wallpaper": ("wallpapered",),
+    "organic": ("fresh",),
+    "leaf": ("leafy",),
 }
-GENERIC = ("object", "things", "stuff", "texture", "an object", "something", "a thing", "an image", "a photo",
-           "anything")
-FRAMES = (
-    "{}", "{}", "{}", "{}", "a {}", "a {}", "a {}", "the {}", "one {}", "my {}", "a photo of a {}", "a photo of the {}",
-    "a picture of a {}", "an image of a {}", "a close-up of a {}", "a rendering of a {}", "there is a {}",
-    "find the {}",
-    "a {} in a room", "a blurry photo of a {}", "where is the {}", "a cropped photo of a {}", "this is a {}",
+GENERIC = (
+    "object",
+    "things",
+    "stuff",
+    "texture",
+    "an object",
+    "something",
+    "a thing",
+    "an image",
+    "a photo",
+    "anything",
 )
-NEUTRAL = ("big", "small", "large", "little", "nice", "shiny", "old", "new", "round", "clean", "single", "modern")
+FRAMES = (
+    "{}",
+    "{}",
+    "{}",
+    "{}",
+    "a {}",
+    "a {}",
+    "a {}",
+    "the {}",
+    "one {}",
+    "my {}",
+    "a photo of a {}",
+    "a photo of the {}",
+    "a picture of a {}",
+    "an image of a {}",
+    "a close-up of a {}",
+    "a rendering of a {}",
+    "there is a {}",
+    "find the {}",
+    "a {} in a room",
+    "a blurry photo of a {}",
+    "where is the {}",
+    "a cropped photo of a {}",
+    "this is a {}",
+)
+NEUTRAL = (
+    "big",
+    "small",
+    "large",
+    "little",
+    "nice",
+    "shiny",
+    "old",
+    "new",
+    "round",
+    "clean",
+    "single",
+    "modern",
+)
 
 DISTRACTORS = """
 helicopter airplane train bus truck bicycle motorcycle boat ship tractor ambulance scooter skateboard rocket
@@ -77,7 +150,15 @@ def corpus() -> list[str]:
     """Phrases the byte-pair merges are learnt from, the words of the world first."""
     import vocabulary
 
-    phrases = [*vocabulary.NOUNS, *vocabulary.COLOURS, *MATERIAL_WORDS, *GENERIC, *HYPERNYMS, *NEUTRAL, "wooden"]
+    phrases = [
+        *vocabulary.NOUNS,
+        *vocabulary.COLOURS,
+        *MATERIAL_WORDS,
+        *GENERIC,
+        *HYPERNYMS,
+        *NEUTRAL,
+        "wooden",
+    ]
     for words in (*SYNONYMS.values(), *COLOUR_SYNONYMS.values(), *MATERIAL_WORDS.values()):
         phrases += words
     return phrases + [frame.replace("{}", "") for frame in FRAMES] + ["next to and with on an of"]

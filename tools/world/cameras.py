@@ -64,8 +64,11 @@ def room_poses(scene: Scene, rng, focus: np.ndarray, count: int) -> list[Matrix]
         azimuth, distance = np.radians(rng.uniform(-160, -20)), rng.uniform(1.1, 2.6)
         eye = focus + [distance * np.cos(azimuth), distance * np.sin(azimuth), 0]
         eye[2] = rng.uniform(0.3, 1.6)
-        inside = any((instance.low < eye).all() and (eye < instance.high).all()
-                     for instance in scene.instances if instance.noun not in BACKGROUND)
+        inside = any(
+            (instance.low < eye).all() and (eye < instance.high).all()
+            for instance in scene.instances
+            if instance.noun not in BACKGROUND
+        )
         if (np.abs(eye[:2]) < limit).all() and not inside:
             poses.append(look_at(eye, focus + rng.normal(0, [0.5, 0.3, 0.25]), rng.normal(0, 0.04)))
     return poses

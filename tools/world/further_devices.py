@@ -42,7 +42,11 @@ CORNERS = ((-1, -1), (1, -1), (-1, 1), (1, 1))
 
 def _key_field(make, rows, left: float, back: float) -> list[Part]:
     """Rows of keys, `make(width)` each, from the back left corner."""
-    spots = [(w, left + sum(row[:i]) + w / 2, back - r - 0.5) for r, row in enumerate(rows) for i, w in enumerate(row)]
+    spots = [
+        (w, left + sum(row[:i]) + w / 2, back - r - 0.5)
+        for r, row in enumerate(rows)
+        for i, w in enumerate(row)
+    ]
     return [make(w).at(x, y) for w, x, y in spots]
 
 
@@ -51,7 +55,10 @@ def keyboard(rng, variant: int) -> list[Part]:
     height = rng.uniform(0.35, 0.6) if variant == 1 else rng.uniform(0.7, 1.3)
     gap = rng.uniform(0.18, 0.3) if variant != 3 else rng.uniform(0.06, 0.14)
     slot = pick(rng, "light", "dark", "main") if variant != 3 else "main"
-    special, tall = pick(rng, slot, "accent", "light", "dark"), rng.uniform(0.4, 0.75) if variant == 3 else 0.22
+    special, tall = (
+        pick(rng, slot, "accent", "light", "dark"),
+        rng.uniform(0.4, 0.75) if variant == 3 else 0.22,
+    )
 
     def key(w: float) -> Part:
         colour, x, y = slot if w < 1.2 or w > 5 else special, w - gap, 1 - gap
@@ -80,7 +87,11 @@ def keyboard(rng, variant: int) -> list[Part]:
     parts = [loft(levels).at(y=strip / 2), *group(keys, offset=(0, 0, height))]
     if variant == 2:
         rest, y = rng.uniform(1.6, 3.0), back + edge + strip * 0.4
-        pad = [(width, rest, 0.5, 0), (width, rest, 0.5, height * 0.6), (width * 0.97, rest * 0.8, 0.4, height)]
+        pad = [
+            (width, rest, 0.5, 0),
+            (width, rest, 0.5, height * 0.6),
+            (width * 0.97, rest * 0.8, 0.4, height),
+        ]
         parts.append(loft(pad).at(y=-back - edge - rest / 2 + 0.05))
         parts.append(disc(strip * 0.38, 0.6, 16, special).at(pick(rng, -1, 1) * width * 0.42, y, height))
         parts.append(box(width * 0.3, strip * 0.3, 0.08, slot="dark").at(0, y, height))
@@ -89,17 +100,26 @@ def keyboard(rng, variant: int) -> list[Part]:
 
 def laptop(rng, variant: int) -> list[Part]:
     """Rugged with a handle and bumpers, tapered with a narrow bezel, cut corners and stripes, tablet with a prop."""
-    d, t = rng.uniform(0.58, 0.8), rng.uniform(*((0.08, 0.14), (0.03, 0.06), (0.05, 0.09), (0.02, 0.035))[variant])
+    d, t = (
+        rng.uniform(0.58, 0.8),
+        rng.uniform(*((0.08, 0.14), (0.03, 0.06), (0.05, 0.09), (0.02, 0.035))[variant]),
+    )
     corner, slot = rng.uniform(0.02, 0.09), pick(rng, "dark", "dark", "light")
     outline = rounded_rectangle(1.0, d, corner, 2 if variant == 2 else 4)
     edge = rng.uniform(0.02, 0.045) + corner * 0.4 + (0.06 if variant == 0 else 0.0)
     deck, slope = prism(outline, t), 0.7 * t / d if variant == 1 else 0.0
     v = deck.vertices
     v[:, 2] += (v[:, 2] > 0) * slope * (v[:, 1] - d / 2)
-    keys = _key_field(lambda k: loft([(k - 0.2, 0.8, 0, 0), (k - 0.3, 0.7, 0, 0.25)], slot, 1), KEY_ROWS, -7.5, 2.5)
+    keys = _key_field(
+        lambda k: loft([(k - 0.2, 0.8, 0, 0), (k - 0.3, 0.7, 0, 0.25)], slot, 1), KEY_ROWS, -7.5, 2.5
+    )
     pitch, rise = rng.uniform(0.78, 0.92) / 15, d * rng.uniform(0.075, 0.09)
     keys = [key.scaled(pitch, rise, 0.03).at(y=d * 0.17) for key in keys]
-    wide, deep, colour = rng.uniform(0.2, 0.42), d * rng.uniform(0.2, 0.28), pick(rng, "accent", slot, "steel")
+    wide, deep, colour = (
+        rng.uniform(0.2, 0.42),
+        d * rng.uniform(0.2, 0.28),
+        pick(rng, "accent", slot, "steel"),
+    )
     top = [*keys, box(wide, deep, 0.012, slot=colour).at(y=-d * 0.3)]
     parts = [deck, *group(top, ("x", np.degrees(np.arctan(slope))), (0, 0, t - slope * d / 2))]
     thin = t * (0.5 if variant != 3 else 1.2)
@@ -108,7 +128,10 @@ def laptop(rng, variant: int) -> list[Part]:
     opening = rng.uniform(*((90, 125), (85, 140), (75, 130), (100, 120))[variant])
     hinge = d / 2 - (rng.uniform(0.05, 0.12) if variant == 2 else 0.0)
     if variant == 0:
-        parts += [box(0.12, 0.12, t * 1.15, 0.02, "dark").at(x * 0.47, y * (d / 2 - 0.03), -0.01) for x, y in CORNERS]
+        parts += [
+            box(0.12, 0.12, t * 1.15, 0.02, "dark").at(x * 0.47, y * (d / 2 - 0.03), -0.01)
+            for x, y in CORNERS
+        ]
         lid += [box(0.1, 0.1, thin * 1.2, slot="dark").at(x * 0.46, d / 2 - 0.04, -0.004) for x in SIDES]
         grip = np.array([(-0.24, 0, 0), (-0.22, -0.12, 0), (0.22, -0.12, 0), (0.24, 0, 0)])
         parts.append(tube(grip + (0, -d / 2, t / 2), t * 0.25, 8))
@@ -151,7 +174,10 @@ def phone(rng, variant: int) -> list[Part]:
         w, t = rng.uniform(0.28, 0.4), rng.uniform(0.1, 0.18)
         r, deep = w * rng.uniform(0.2, 0.42), rng.uniform(0.4, 0.6)
         sizes = ((0.85, 0.95, 0.8, 0), (1, 1, 1, 0.4), (0.96, 0.98, 0.95, 0.8), (0.86, 0.94, 0.8, 1))
-        parts = [loft([(w * a, b, r * c, t * z) for a, b, c, z in sizes]), *_keypad(rng, w * 0.76, 0.36, -0.16, t)]
+        parts = [
+            loft([(w * a, b, r * c, t * z) for a, b, c, z in sizes]),
+            *_keypad(rng, w * 0.76, 0.36, -0.16, t),
+        ]
         parts += [
             box(w * 0.62, 0.22, 0.01, slot="screen").at(0, 0.25, t),
             disc(w * 0.17, 0.02, 14, "steel").at(0, 0.08, t),
@@ -159,14 +185,22 @@ def phone(rng, variant: int) -> list[Part]:
         dock = [(w * 1.7, deep, 0.12, 0), (w * 1.6, deep * 0.9, 0.1, 0.1), (w * 1.25, deep * 0.6, 0.1, 0.24)]
         return [loft(dock), *group(parts, ("x", rng.uniform(65, 82)), (0, 0, 0.56))]
     w, t, r, lean = rng.uniform(0.44, 0.54), 0.06, rng.uniform(0.04, 0.11), rng.uniform(58, 78)
-    parts = [loft([(w, 1, r, 0), (w, 1, r, t)]), prism(rounded_rectangle(w * 0.86, 0.92, r), 0.006, "screen").at(z=t)]
+    parts = [
+        loft([(w, 1, r, 0), (w, 1, r, t)]),
+        prism(rounded_rectangle(w * 0.86, 0.92, r), 0.006, "screen").at(z=t),
+    ]
     count, gap = pick(rng, (1, (0, 0)), (2, (0, 0.11)), (3, (0, 0.1)), (3, (0.11, 0)))
     island = rounded_rectangle(0.15 + count * gap[0], 0.15 + count * gap[1], 0.06)
     rear = [prism(island, 0.03, pick(rng, "main", "dark", "accent"))]
-    rear += [disc(0.045, 0.055, 12, "dark").at(k * gap[0], k * gap[1]) for k in np.arange(count) - (count - 1) / 2]
+    rear += [
+        disc(0.045, 0.055, 12, "dark").at(k * gap[0], k * gap[1]) for k in np.arange(count) - (count - 1) / 2
+    ]
     parts += group(group(rear, offset=(pick(rng, 0, w / 2 - 0.25), 0.27, 0)), ("y", 180))
     parts = group(parts, ("y", pick(rng, 0, 180, 180)))
-    stand = [box(w * 0.7, 0.4, 0.03, 0.01, "dark").at(y=0.12), box(w * 0.9, 0.06, 0.1, slot="dark").at(y=-0.1)]
+    stand = [
+        box(w * 0.7, 0.4, 0.03, 0.01, "dark").at(y=0.12),
+        box(w * 0.9, 0.06, 0.1, slot="dark").at(y=-0.1),
+    ]
     stand.append(sheet([(0.3, 0.02), (0.24 * np.cos(np.radians(lean)) + 0.12, 0.45)], w * 0.3, 0.03, "dark"))
     return [*stand, *group([part.at(y=0.5) for part in parts], ("x", lean), (0, -0.02, 0.04))]
 
@@ -176,7 +210,12 @@ def _rotary(rng) -> list[Part]:
     w, d, h = rng.uniform(0.8, 1.05), rng.uniform(0.7, 0.9), rng.uniform(0.4, 0.58)
     r, top, y = rng.uniform(0.06, 0.14), rng.uniform(0.45, 0.7), d * 0.16
     body = loft(
-        [(w, d, r, 0), (w, d, r, 0.08), (w * top, d * 0.42, r, h * 0.92, 0, y), (w * top, d * 0.34, r, h, 0, y)]
+        [
+            (w, d, r, 0),
+            (w, d, r, 0.08),
+            (w * top, d * 0.42, r, h * 0.92, 0, y),
+            (w * top, d * 0.34, r, h, 0, y),
+        ]
     )
     slope = np.degrees(np.arctan2(h * 0.92 - 0.08, d * 0.45))
     q = min(w * top * 0.5, 0.5 * np.hypot(h, d * 0.4)) * rng.uniform(0.8, 0.95)
@@ -215,7 +254,11 @@ def _digital_clock(rng) -> list[Part]:
     values, w, tall = (pick(rng, 0, 1), *rng.integers((10, 6, 10))), pw * 0.13, ph * 0.66
     for value, place in zip(values, (-0.37, -0.15, 0.15, 0.37)):
         for x, z, upright in (SEGMENTS[name] for name in DIGITS[value]):
-            bar = box(w * 0.22, 0.02, tall * 0.46, slot=slot) if upright else box(w * 0.9, 0.02, w * 0.22, slot=slot)
+            bar = (
+                box(w * 0.22, 0.02, tall * 0.46, slot=slot)
+                if upright
+                else box(w * 0.9, 0.02, w * 0.22, slot=slot)
+            )
             shift = tall * 0.23 if upright else w * 0.11
             parts.append(bar.at(place * pw + x * w * 0.45, -d / 2 - 0.01, h / 2 + z * tall * 0.45 - shift))
     parts += [box(0.03, 0.02, 0.03, slot=slot).at(0, -d / 2 - 0.01, h / 2 + z * ph) for z in (-0.18, 0.12)]
@@ -239,7 +282,9 @@ def clock(rng, variant: int) -> list[Part]:
         rays = [ray.rotated("z", 360 / (n + 4) * k) for k in range(n + 4) if kind == 2]
         legs = [tube([(x * 0.2, 0, -0.3), (x * 0.3, -0.06, -low)], 0.03, 8) for x in SIDES]
         legs.append(tube([(0, 0.02, 0.1), (0, 0.42, -low + 0.07)], 0.03, 8))
-        return group(group([rim, *rays], ("x", 90)) + _dial(rng, 0.36, -t * 0.7, 0) + legs, ("x", -rng.uniform(3, 10)))
+        return group(
+            group([rim, *rays], ("x", 90)) + _dial(rng, 0.36, -t * 0.7, 0) + legs, ("x", -rng.uniform(3, 10))
+        )
     if variant == 2:
         w, d, h, roof = (
             rng.uniform(0.3, 0.46),
@@ -249,19 +294,36 @@ def clock(rng, variant: int) -> list[Part]:
         )
         hood, low = w * rng.uniform(1.1, 1.4), rng.uniform(0.08, 0.22)
         window, rise = h - hood - low - 0.08, max(roof * hood, 0.05)
-        parts = [box(w, d, h - hood), box(hood, d * 1.15, low, 0.02), box(hood, d * 1.15, hood, 0.01).at(z=h - hood)]
+        parts = [
+            box(w, d, h - hood),
+            box(hood, d * 1.15, low, 0.02),
+            box(hood, d * 1.15, hood, 0.01).at(z=h - hood),
+        ]
         parts.append(box(w * 0.6, 0.02, window, slot="dark").at(0, -d / 2, low + 0.04))
         parts.append(box(0.02, 0.02, window - 0.1, slot="steel").at(0, -d / 2 - 0.01, low + 0.1))
         parts.append(disc(w * 0.2, 0.03, 16, "accent").rotated("x", 90).at(0, -d / 2 - 0.01, low + 0.14))
         ridge = hood * (0.55 if roof < 0.1 else 0.02)
         gable = prism([(-hood * 0.63, 0), (hood * 0.63, 0), (ridge, rise), (-ridge, rise)], d * 1.35)
-        return [*parts, gable.rotated("x", 90).at(0, d * 0.675, h), *_dial(rng, hood * 0.4, -d * 0.58, h - hood / 2)]
-    d, q, tall, rise = rng.uniform(0.3, 0.7), rng.uniform(0.34, 0.4), rng.uniform(0.85, 1.2), rng.uniform(0.1, 0.35)
-    profile = smooth_outline([(0.02, 0), (0.32, d * 0.1), (0.5, d * rng.uniform(0.35, 0.6)), (q + 0.04, d)], 10)
+        return [
+            *parts,
+            gable.rotated("x", 90).at(0, d * 0.675, h),
+            *_dial(rng, hood * 0.4, -d * 0.58, h - hood / 2),
+        ]
+    d, q, tall, rise = (
+        rng.uniform(0.3, 0.7),
+        rng.uniform(0.34, 0.4),
+        rng.uniform(0.85, 1.2),
+        rng.uniform(0.1, 0.35),
+    )
+    profile = smooth_outline(
+        [(0.02, 0), (0.32, d * 0.1), (0.5, d * rng.uniform(0.35, 0.6)), (q + 0.04, d)], 10
+    )
     shell = lathe([(0, 0), *profile, (q, d), (q, d - 0.05), (0, d - 0.05)], 28).rotated("x", 90).at(y=d / 2)
     parts, low = [part.scaled(1, 1, tall) for part in [shell, *_dial(rng, q, 0.05 - d / 2, 0)]], -0.5 * tall
     spots = ((-1, -0.1), (1, -0.1), (0, 0.16))
-    legs = [tube([(x * 0.22, y, low * 0.7), (x * 0.36, y * 1.5, low - rise)], [0.05, 0.025], 8) for x, y in spots]
+    legs = [
+        tube([(x * 0.22, y, low * 0.7), (x * 0.36, y * 1.5, low - rise)], [0.05, 0.025], 8) for x, y in spots
+    ]
     neck = [(0, 0), (0.3, 0), (0.28, 0.05), (0.06, 0.1), (0.05, rise + 0.1), (0, rise + 0.1)]
     parts += pick(rng, legs, [lathe(neck).at(z=low - rise)])
     ring = tube(arc(0.15, 0, 180, 9) + (0, 0, -low - 0.02), 0.03, 6, pick(rng, "main", "steel"))
@@ -286,7 +348,9 @@ def toy_car(rng, variant: int) -> list[Part]:
     hub, size = pick(rng, "main", "steel", "light", "accent"), r * rng.uniform(0.5, 0.65)
     spots = [(x, y) for x in (-rng.uniform(0.26, 0.33), rng.uniform(0.26, 0.33)) for y in SIDES]
     wheel = [disc(r, thick, 18, "dark"), disc(size, thick + 0.01, 12, hub)]
-    parts = [part for x, y in spots for part in group(wheel, ("x", 90 * y), (x, -y * (w / 2 - thick * 0.55), r))]
+    parts = [
+        part for x, y in spots for part in group(wheel, ("x", 90 * y), (x, -y * (w / 2 - thick * 0.55), r))
+    ]
     lamp = disc(r * 0.35, 0.025, 12, "light").rotated("y", 90)
     parts += [lamp.at(0.49, y * w * 0.3, (z + belt) / 2) for y in SIDES]
     body = loft([(0.96, w * 0.94, 0.05, z), (1.0, w, 0.08, z + 0.05), (0.98, w * 0.96, 0.07, belt)])
@@ -303,12 +367,15 @@ def toy_car(rng, variant: int) -> list[Part]:
         parts += [ellipsoid(0.5, w * 0.46, 0.15, (rng.uniform(0.75, 1.0), 0.8)).at(z=z + 0.13)]
         parts += group([dome, *glass], offset=(x, 0, z + 0.2))
         return parts + [
-            ellipsoid(r * 1.5, thick * 0.8, r * 1.2).at(x, y * (w / 2 - thick * 0.4), r * 1.3) for x, y in spots
+            ellipsoid(r * 1.5, thick * 0.8, r * 1.2).at(x, y * (w / 2 - thick * 0.4), r * 1.3)
+            for x, y in spots
         ]
     if variant == 2:
         long, top = rng.uniform(0.62, 0.78), belt + high
         parts += [body, *_cabin(long / 2 - 0.48, belt, long, w * 0.94, high, rng.uniform(0.8, 0.92))]
-        parts += [box(long - 0.22, 0.025, 0.04, slot="steel").at(long / 2 - 0.5, y * w * 0.3, top) for y in SIDES]
+        parts += [
+            box(long - 0.22, 0.025, 0.04, slot="steel").at(long / 2 - 0.5, y * w * 0.3, top) for y in SIDES
+        ]
         spare = disc(r * 0.9, 0.06, 16, "dark").rotated("y", -90).at(-0.48, 0, belt)
         load = box(0.3, w * 0.5, 0.09, 0.02, pick(rng, "accent", "wood")).at(-0.22, 0, top + 0.03)
         return [*parts, pick(rng, spare, load)]
@@ -322,4 +389,6 @@ def toy_car(rng, variant: int) -> list[Part]:
     closed = _cabin(-nose / 2 - 0.02, deck - 0.01, 0.9 - nose, w * 0.78, high, rng.uniform(0.85, 1.0))
     screen = box(0.02, w * 0.7, high * 0.7, slot="dark").rotated("y", -20).at(0.48 - nose, 0, deck)
     seats = box(0.8 - nose, w * 0.6, 0.02, slot="dark").at(-nose / 2, 0, deck - 0.01)
-    return parts + pick(rng, closed, [screen, seats, box(0.08, w * 0.56, 0.12, 0.02).at(-nose / 2 - 0.05, 0, deck)])
+    return parts + pick(
+        rng, closed, [screen, seats, box(0.08, w * 0.56, 0.12, 0.02).at(-nose / 2 - 0.05, 0, deck)]
+    )

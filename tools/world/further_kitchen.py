@@ -52,13 +52,20 @@ def _wall_loop(rng, outline, low: float, high: float, reach: float, slot: str = 
 def _knob(rng, z: float, size: float, slot: str) -> Part:
     """Lid knob at height z, from a cone to a mushroom."""
     top, high = size * rng.uniform(0.5, 1.3), size * rng.uniform(0.9, 1.6)
-    return lathe([(size * 0.5, z - 0.02), (size * 0.5, z + high * 0.3), (top, z + high * 0.7), (0, z + high)], 16, slot)
+    return lathe(
+        [(size * 0.5, z - 0.02), (size * 0.5, z + high * 0.3), (top, z + high * 0.7), (0, z + high)], 16, slot
+    )
 
 
 def mug(rng, variant: int) -> list[Part]:
     """Footed latte mug, travel mug with a lid, faceted or fluted tankard, wide cup with a rolled rim."""
     u = rng.uniform
-    r, h, reach, trim = u(0.36, 0.5), u(0.95, 1.4), u(0.22, 0.36), pick(rng, "dark", "accent", "steel", "light")
+    r, h, reach, trim = (
+        u(0.36, 0.5),
+        u(0.95, 1.4),
+        u(0.22, 0.36),
+        pick(rng, "dark", "accent", "steel", "light"),
+    )
     if variant == 0:
         foot, base = u(0.1, 0.24) * h, r * u(0.7, 0.95)
         cup = [(r * 0.4, foot), (r * 0.95, foot + 0.25 * (h - foot)), (r * 0.95, 0.75 * h), (r * 1.05, h)]
@@ -68,15 +75,25 @@ def mug(rng, variant: int) -> list[Part]:
     if variant == 1:
         r, h, low, span = r * 0.92, h * u(1.0, 1.25), u(0.02, 0.5), u(0.25, 0.4)
         wall = [(r * u(0.7, 1.0), 0), (r * u(0.78, 1.0), h * 0.3), (r, h * 0.7), (r, h)]
-        lid = [(r * 1.06, h - 0.03), (r * 1.06, h + 0.06), (r * 0.85, h + 0.08), (r * 0.8, h + 0.05), (0, h + 0.05)]
+        lid = [
+            (r * 1.06, h - 0.03),
+            (r * 1.06, h + 0.06),
+            (r * 0.85, h + 0.08),
+            (r * 0.8, h + 0.05),
+            (0, h + 0.05),
+        ]
         flap = box(0.14, 0.3, 0.08, 0.02, trim).at(-r * 0.5, 0, h + 0.05)
-        handle = _wall_loop(rng, wall, (0.53 - span) * h, (0.5 + span) * h, reach, pick(rng, "main", "main", trim))
+        handle = _wall_loop(
+            rng, wall, (0.53 - span) * h, (0.5 + span) * h, reach, pick(rng, "main", "main", trim)
+        )
         stripe = _band(wall, low * h, (low + u(0.06, 0.2)) * h, pick(rng, "dark", "accent", "steel"))
         return [lathe([(0, 0), *wall]), lathe(lid, slot=trim), flap, handle, *[stripe][: pick(rng, 0, 1)]]
     if variant == 2:
         r, sides = r * 1.05, int(rng.integers(6, 16))
         wall = smooth_outline([(r * u(0.8, 0.98), 0), (r * u(0.92, 1.18), h * 0.5), (r, h)], 9)
-        body = vessel(wall, 0.07, sides) if sides < 10 else _lobed(vessel(wall, 0.07, 60), sides, u(0.02, 0.045))
+        body = (
+            vessel(wall, 0.07, sides) if sides < 10 else _lobed(vessel(wall, 0.07, 60), sides, u(0.02, 0.045))
+        )
         hoops = [hoop(_radius(wall, z * h), z * h, 0.04, trim, sides) for z in (0.15, 0.85)]
         return [body, _wall_loop(rng, wall, h * u(0.15, 0.3), h * 0.78, reach), *hoops[: pick(rng, 0, 2)]]
     r, h = u(0.5, 0.72), u(0.52, 0.85)
@@ -91,8 +108,12 @@ def _cap(rng, radius: float, z: float) -> list[Part]:
     """Bottle top with a carrying loop, a nozzle, a pump or a narrower button."""
     slot, high = pick(rng, "dark", "accent", "light", "steel"), rng.uniform(0.08, 0.14)
     loop = tube(arc(radius * 0.8, 0, 180, 10, stretch=rng.uniform(0.8, 1.4)), 0.02, 6, slot)
-    nozzle = lathe([(radius * 0.7, 0), (radius * 0.35, 0.05), (0.018, rng.uniform(0.1, 0.17)), (0, 0.17)], 14, slot)
-    nose = tube([(0, 0, 0.06), (0.02, 0, 0.1), (rng.uniform(0.13, 0.2), 0, 0.085)], [0.03, 0.035, 0.022], 8, slot)
+    nozzle = lathe(
+        [(radius * 0.7, 0), (radius * 0.35, 0.05), (0.018, rng.uniform(0.1, 0.17)), (0, 0.17)], 14, slot
+    )
+    nose = tube(
+        [(0, 0, 0.06), (0.02, 0, 0.1), (rng.uniform(0.13, 0.2), 0, 0.085)], [0.03, 0.035, 0.022], 8, slot
+    )
     tops = [loop], [nozzle], [disc(0.022, 0.1, 10, slot), nose], [disc(radius * 0.6, high * 0.6, 16, slot)]
     return [disc(radius, high, 20, slot).at(z=z), *group(pick(rng, *tops), offset=(0, 0, z + high))]
 
@@ -123,7 +144,13 @@ def bottle(rng, variant: int) -> list[Part]:
         parts = [lathe([(0, 0), *body, (0, 0.96)]), hoop(lip, 0.94, 0.018, segments=16), stopper]
         return [*parts, label] if labelled else parts
     r, shoulder = u(0.24, 0.34), u(0.45, 0.62)
-    body = [(r, 0.02), (r * 1.02, shoulder * 0.5), (r * 0.95, shoulder), (0.13, shoulder + 0.2), (0.085, 0.85)]
+    body = [
+        (r, 0.02),
+        (r * 1.02, shoulder * 0.5),
+        (r * 0.95, shoulder),
+        (0.13, shoulder + 0.2),
+        (0.085, 0.85),
+    ]
     body = [(r * 0.92, 0), *_wobbly(rng, body), (0.085, 0.88)]
     parts = [lathe([(0, 0), *body, (0, 0.88)], 28), _wall_loop(rng, body, 0.55, 0.82, 0.1)]
     stopper = disc(0.1, 0.09, 16, pick(rng, "dark", "accent", "wood")).at(z=0.86)
@@ -154,14 +181,21 @@ def bowl(rng, variant: int) -> list[Part]:
     h, rise, base = u(0.3, 0.6), u(0.15, 0.5), u(0.4, 0.65)
     cup = [(0.16, 0), *_wobbly(rng, [(0.2, 0.0), (0.7, h * 0.3), (0.95, h * 0.7), (1, h)])]
     leg = tube([(0.72, 0, 0), (0.62, 0, rise * 0.6), (0.55, 0, rise + 0.18 * h)], [0.05, 0.07, 0.09], 8)
-    stem = lathe([(0, 0), (base, 0), (base, 0.04), (0.16, rise * 0.5), (0.15, rise * 0.8), (0.3, rise + 0.06)])
+    stem = lathe(
+        [(0, 0), (base, 0), (base, 0.04), (0.16, rise * 0.5), (0.15, rise * 0.8), (0.3, rise + 0.06)]
+    )
     stand = pick(rng, [stem], [stem], [leg.rotated("z", turn) for turn in (0, 120, 240)])
     return [*stand, vessel(cup, 0.05, 32).at(z=rise)]
 
 
 def plate(rng, variant: int) -> list[Part]:
     """Scalloped, six- to twelve-sided, oval platter with or without lugs, stack or ringed deep plate."""
-    u, h, well, lobes = rng.uniform, rng.uniform(0.09, 0.17), rng.uniform(0.55, 0.75), int(rng.integers(6, 21))
+    u, h, well, lobes = (
+        rng.uniform,
+        rng.uniform(0.09, 0.17),
+        rng.uniform(0.55, 0.75),
+        int(rng.integers(6, 21)),
+    )
     profile = [(well - 0.1, 0), (well - 0.04, 0.02), (well + 0.03, h * 0.6), (1, h)]
     if variant == 0:
         rim = [(well - 0.1, 0), (well, 0.02), (well + 0.06, h * 0.5), (0.9, h * 0.8), (1, h)]
@@ -180,8 +214,14 @@ def plate(rng, variant: int) -> list[Part]:
         stack = [vessel(profile, 0.035, 32).scaled(shrink**k, shrink**k, 1).at(z=step * k) for k in range(5)]
         return [part.at(*u(-0.02, 0.02, 2)) for part in stack[: int(rng.integers(2, 6))]]
     deep = [(well * 0.9 - 0.1, 0), (well * 0.9, 0.03), (well * 0.9 + 0.04, h), (1, h + 0.03)]
-    radii, slot = np.linspace(well + 0.05, 0.97, int(rng.integers(1, 4))), pick(rng, "main", "main", "accent", "dark")
-    return [vessel(deep, 0.035, 36), *(hoop(r, h + 0.03 * (r - well) / (1 - well), 0.02, slot) for r in radii)]
+    radii, slot = (
+        np.linspace(well + 0.05, 0.97, int(rng.integers(1, 4))),
+        pick(rng, "main", "main", "accent", "dark"),
+    )
+    return [
+        vessel(deep, 0.035, 36),
+        *(hoop(r, h + 0.03 * (r - well) / (1 - well), 0.02, slot) for r in radii),
+    ]
 
 
 def vase(rng, variant: int) -> list[Part]:
@@ -189,7 +229,14 @@ def vase(rng, variant: int) -> list[Part]:
     u = rng.uniform
     if variant == 0:
         w, neck, collar = u(0.28, 0.45), u(0.07, 0.17), u(0.03, 0.25)
-        globe = [(w * 0.5, 0), (w * 0.95, 0.2), (w, 0.42), (w * 0.8, 0.62), (neck, 0.76), (neck, 0.77 + collar)]
+        globe = [
+            (w * 0.5, 0),
+            (w * 0.95, 0.2),
+            (w, 0.42),
+            (w * 0.8, 0.62),
+            (neck, 0.76),
+            (neck, 0.77 + collar),
+        ]
         outline = [*_wobbly(rng, globe, 0.05, 18), (neck * u(1.1, 1.5), 0.8 + collar)]
         return [vessel(outline, 0.025, 28).scaled(1, u(0.4, 1.0), 1)]
     if variant == 1:
@@ -202,13 +249,21 @@ def vase(rng, variant: int) -> list[Part]:
         z = np.linspace(0, 1, 6 * count + 1)
         wave = 1 - ripple + ripple * np.abs(np.sin(np.pi * count * np.clip(z, 0.04, None)))
         bulges = wave * np.interp(z, [0, 0.5, 1], u(0.16, 0.34, 3))
-        return [vessel([*zip(bulges, z), (bulges[-1] * 0.95, 1.05), (bulges[-1] * u(1, 1.6), 1.1)], 0.025, 24)]
+        return [
+            vessel([*zip(bulges, z), (bulges[-1] * 0.95, 1.05), (bulges[-1] * u(1, 1.6), 1.1)], 0.025, 24)
+        ]
     foot, flare, neck, rise = u(0.14, 0.24), u(0.22, 0.4), u(0.07, 0.13), u(0.06, 0.18)
-    cup = smooth_outline([(neck, rise), (neck * u(1.2, 1.7), 0.45), (flare * u(0.45, 0.9), 0.75), (flare, 1.0)])
-    body = _lobed(vessel(cup, 0.02, 48), int(rng.integers(5, 10)), pick(rng, 0, u(0.03, 0.09)), pick(rng, 0, 0.05))
+    cup = smooth_outline(
+        [(neck, rise), (neck * u(1.2, 1.7), 0.45), (flare * u(0.45, 0.9), 0.75), (flare, 1.0)]
+    )
+    body = _lobed(
+        vessel(cup, 0.02, 48), int(rng.integers(5, 10)), pick(rng, 0, u(0.03, 0.09)), pick(rng, 0, 0.05)
+    )
     stand = lathe([(0, 0), (foot, 0), (foot, 0.03), (neck * 1.2, rise * 0.6), (neck, rise + 0.04)])
     twigs = [
-        tube([(0, 0, 0.5), (0.08, 0, 1.0), (u(0.12, 0.35), 0, u(1.2, 1.5))], 0.01, 5, "wood").rotated("z", turn)
+        tube([(0, 0, 0.5), (0.08, 0, 1.0), (u(0.12, 0.35), 0, u(1.2, 1.5))], 0.01, 5, "wood").rotated(
+            "z", turn
+        )
         for turn in u(0, 360, pick(rng, 0, 0, 0, 3, 5))
     ]
     return [body, stand, *twigs]
@@ -234,20 +289,35 @@ def teapot(rng, variant: int) -> list[Part]:
     dx, dz = tip[0] - x, tip[1] - low
     path = [(x - 0.12, low - 0.02), (x + 0.5 * dx, low + 0.5 * dz), tip]
     if variant == 0 or (variant == 1 and rng.random() < 0.5):
-        path = smooth_outline([(x - 0.1, low), (x + dx * 0.45, low + dz * 0.1), (x + dx * 0.6, low + dz * 0.6), tip], 9)
+        path = smooth_outline(
+            [(x - 0.1, low), (x + dx * 0.45, low + dz * 0.1), (x + dx * 0.6, low + dz * 0.6), tip], 9
+        )
     spout = tube([(px, 0, pz) for px, pz in path], np.linspace(u(0.11, 0.15), u(0.04, 0.065), len(path)), 10)
-    lid = lathe([(top, h - 0.03), *smooth_outline([(top, h), (top * 0.75, h + rise * 0.7), (0, h + rise)], 7)])
+    lid = lathe(
+        [(top, h - 0.03), *smooth_outline([(top, h), (top * 0.75, h + rise * 0.7), (0, h + rise)], 7)]
+    )
     parts = [body, lid, _knob(rng, h + rise, u(0.07, 0.11), pick(rng, "main", "main", "dark")), spout]
     if variant == 2:
-        path = [(r * 0.85, 0, h * 0.55), (r + 0.15, 0, h * 0.6), (r + u(0.5, 0.75), 0, h * 0.6 + u(0.05, 0.3))]
+        path = [
+            (r * 0.85, 0, h * 0.55),
+            (r + 0.15, 0, h * 0.6),
+            (r + u(0.5, 0.75), 0, h * 0.6 + u(0.05, 0.3)),
+        ]
         return [*parts, tube(path, [0.06, 0.065, u(0.08, 0.11)], 10).rotated("z", -u(70, 115))]
     slot = pick(rng, "main", "main", pick(rng, "dark", "wood", "steel") if variant else "main")
-    return [*parts, _wall_loop(rng, wall, h * u(0.18, 0.3), h * u(0.8, 0.9), u(0.25, 0.4), slot).rotated("z", 180)]
+    return [
+        *parts,
+        _wall_loop(rng, wall, h * u(0.18, 0.3), h * u(0.8, 0.9), u(0.25, 0.4), slot).rotated("z", 180),
+    ]
 
 
 def _stick(rng, x: float, z: float) -> list[Part]:
     """Long pan handle along +x: tapered grip, flat strap, or a neck of steel and a grip; maybe with a hanging ring."""
-    length, rise, slot = rng.uniform(0.9, 1.5), rng.uniform(0.0, 0.4), pick(rng, "dark", "wood", "main", "steel")
+    length, rise, slot = (
+        rng.uniform(0.9, 1.5),
+        rng.uniform(0.0, 0.4),
+        pick(rng, "dark", "wood", "main", "steel"),
+    )
     path = np.array([(x - 0.06, 0, z), (x + 0.3 * length, 0, z + 0.55 * rise), (x + length, 0, z + rise)])
     grip = tube(path, [0.06, 0.08, rng.uniform(0.07, 0.11)], 8, slot)
     strap = tube(path - [0, 0, 0.02], [0.05, 0.04, 0.05], 8, slot).scaled(1, rng.uniform(1.6, 2.4), 1)
@@ -272,7 +342,11 @@ def pan(rng, variant: int) -> list[Part]:
     if variant == 0:
         wall = _wobbly(rng, [(0.3, 0), (0.62, h * 0.2), (0.9, h * 0.65), (1.02, h)], 0.03)
         x = wall[-1][0]
-        return [vessel(wall, 0.04, 32), *_stick(rng, x, h * 0.93), *_grips(rng, x, h * 0.92, slot)[pick(rng, 1, 2) :]]
+        return [
+            vessel(wall, 0.04, 32),
+            *_stick(rng, x, h * 0.93),
+            *_grips(rng, x, h * 0.92, slot)[pick(rng, 1, 2) :],
+        ]
     if variant == 1:
         rise = u(0.06, 0.3)
         lid = [(1.04, h - 0.05), *smooth_outline([(1.04, h), (0.8, h + rise * 0.6), (0, h + rise)], 8)]
@@ -281,8 +355,13 @@ def pan(rng, variant: int) -> list[Part]:
         return [body, lathe(lid, 32), _knob(rng, h + rise, u(0.12, 0.17), slot), *handles]
     if variant == 2:
         deep = u(0.75, 1.0)
-        body = _lobed(vessel([(0.88, 0), (0.93, 0.03), (1, h)], 0.05, 48), 4, -u(0.05, 0.085)).scaled(1, deep, 1)
-        ribs = [box(0.05, 1.2 * deep, 0.04).at(x, 0, 0.045) for x in np.linspace(-0.6, 0.6, int(rng.integers(5, 9)))]
+        body = _lobed(vessel([(0.88, 0), (0.93, 0.03), (1, h)], 0.05, 48), 4, -u(0.05, 0.085)).scaled(
+            1, deep, 1
+        )
+        ribs = [
+            box(0.05, 1.2 * deep, 0.04).at(x, 0, 0.045)
+            for x in np.linspace(-0.6, 0.6, int(rng.integers(5, 9)))
+        ]
         return [body, *pick(rng, ribs, ribs, []), *_stick(rng, 0.92, h * 0.8)]
     wall = [(u(0.75, 0.92), 0), (0.95, h * 0.4), (1, h), (u(1.0, 1.08), h + 0.02)]
     body = vessel(wall, 0.04, 36).scaled(1, pick(rng, 1.0, u(0.6, 0.85)), 1)
@@ -312,11 +391,19 @@ def candle(rng, variant: int) -> list[Part]:
         wall = [(r * u(0.8, 1), 0), (r, 0.06), (r * u(0.9, 1.1), h)]
         label = _band(wall, h * u(0.15, 0.3), h * u(0.5, 0.7), pick(rng, "paper", "accent"))
         parts = [vessel(wall, 0.03, 28), disc(r * 0.92, 0.02).at(z=h * 0.84), *[label][: pick(rng, 0, 1)]]
-        spots = pick(rng, [(0, 0)], [(0, 0)], [(0.12, 0), (-0.12, 0)], [(0.12, 0), (-0.07, 0.1), (-0.07, -0.1)])
+        spots = pick(
+            rng, [(0, 0)], [(0, 0)], [(0.12, 0), (-0.12, 0)], [(0.12, 0), (-0.07, 0.1), (-0.07, -0.1)]
+        )
         return parts + [part.at(x, y) for x, y in spots for part in _lit(rng, h * 0.84 + 0.03)]
     if variant == 1:
         r, rise, base = u(0.08, 0.13), u(0.18, 0.5), u(0.15, 0.2)
-        holder = [(base, 0), (base, 0.04), (base * 0.35, rise * 0.4), (r * 0.7, rise * 0.8), (r * 1.3, rise + 0.05)]
+        holder = [
+            (base, 0),
+            (base, 0.04),
+            (base * 0.35, rise * 0.4),
+            (r * 0.7, rise * 0.8),
+            (r * 1.3, rise + 0.05),
+        ]
         return [lathe([(0, 0), *holder, (0, rise + 0.05)], slot=slot), *_taper(rng, r, u(0.7, 1.1), 0, rise)]
     if variant == 2:
         step, height, r, rise = u(0.24, 0.32), u(0.4, 0.65), u(0.08, 0.105), u(0.3, 0.5)
@@ -329,8 +416,13 @@ def candle(rng, variant: int) -> list[Part]:
         return parts
     r, h, z = u(0.26, 0.4), u(0.5, 0.9), np.linspace(0, 1, 25)
     bulges = r * (0.75 + 0.25 * np.abs(np.sin(np.pi * int(rng.integers(3, 6)) * z)))
-    drops = [(turn, u(0.1, 0.24), u(0.03, 0.055)) for turn in np.arange(0, 360, 360 / int(rng.integers(6, 11)))]
-    beads = [ellipsoid(w, w, d, (1, 1), 6, 8).at(r * 0.7, 0, h - d * 0.9).rotated("z", turn) for turn, d, w in drops]
+    drops = [
+        (turn, u(0.1, 0.24), u(0.03, 0.055)) for turn in np.arange(0, 360, 360 / int(rng.integers(6, 11)))
+    ]
+    beads = [
+        ellipsoid(w, w, d, (1, 1), 6, 8).at(r * 0.7, 0, h - d * 0.9).rotated("z", turn)
+        for turn, d, w in drops
+    ]
     solids = [
         [ellipsoid(r, r, h * 0.5, (0.8, 1)).at(z=h * 0.5)],
         [lathe([(0, 0), (r, 0), (r * 0.12, h), (0, h)], pick(rng, 4, 5, 6, 24))],

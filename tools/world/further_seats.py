@@ -38,14 +38,22 @@ def _upholstered(rng, w: float, d: float, z: float, top: float, lean: float) -> 
         (w * 1.02, thick, 0.03, z + 0.1, 0, lean * 0.3),
         (w * 0.94, thick, 0.03, top, 0, lean),
     ]
-    turn, high = np.radians(np.linspace(*pick(rng, (-20, 200), (0, 180), (20, 160)), 17)), min(top, z + 0.38) - low
+    turn, high = (
+        np.radians(np.linspace(*pick(rng, (-20, 200), (0, 180), (20, 160)), 17)),
+        min(top, z + 0.38) - low,
+    )
     tub = sheet(np.c_[d * 0.52 * np.sin(turn), w * 0.53 * np.cos(turn)], high, thick * 0.7).rotated("y", 90)
     return [*parts, pick(rng, loft(tall).at(y=d / 2), tub.at(z=low + high / 2))]
 
 
 def chair(rng, variant: int) -> list[Part]:
     """Spindles in a hoop or under a rail, swivel chair on a foot, bent sheet on a tube frame, upholstered or tub."""
-    w, d, z, top = rng.uniform(0.4, 0.5), rng.uniform(0.4, 0.48), rng.uniform(0.42, 0.47), rng.uniform(0.8, 0.98)
+    w, d, z, top = (
+        rng.uniform(0.4, 0.5),
+        rng.uniform(0.4, 0.48),
+        rng.uniform(0.42, 0.47),
+        rng.uniform(0.8, 0.98),
+    )
     lean, r, high = rng.uniform(0.04, 0.12), rng.uniform(0.05, 0.18), top - z
     seat = loft([(w * 0.9, d * 0.9, r, z - 0.05), (w, d, r, z - 0.02), (w * 0.96, d * 0.96, r, z)])
     if variant == 0:
@@ -55,13 +63,17 @@ def chair(rng, variant: int) -> list[Part]:
             pick(rng, 0, 1),
         )
         parts += [
-            tube([(-w * 0.38, y * d * 0.38, z * 0.4), (w * 0.38, y * d * 0.38, z * 0.4)], 0.012, 6) for y in SIDES
+            tube([(-w * 0.38, y * d * 0.38, z * 0.4), (w * 0.38, y * d * 0.38, z * 0.4)], 0.012, 6)
+            for y in SIDES
         ]
         rail = (
-            tube(arc(a, 0, 180, 17, high / a), 0.016, 8) if hoop else box(2.1 * a, 0.025, 0.08, 0.01).at(z=high - 0.06)
+            tube(arc(a, 0, 180, 17, high / a), 0.016, 8)
+            if hoop
+            else box(2.1 * a, 0.025, 0.08, 0.01).at(z=high - 0.06)
         )
         ends = [
-            (x * a, high * (np.sqrt(1 - x * x) if hoop else 0.95)) for x in np.linspace(-0.82, 0.82, rng.integers(4, 8))
+            (x * a, high * (np.sqrt(1 - x * x) if hoop else 0.95))
+            for x in np.linspace(-0.82, 0.82, rng.integers(4, 8))
         ]
         back = [rail, *[tube([(x * 0.85, 0, -0.01), (x, 0, end)], 0.01, 6) for x, end in ends]]
         return [seat, *parts, *group(back, ("x", -np.degrees(lean / high)), (0, d * 0.4, z))]
@@ -72,12 +84,18 @@ def chair(rng, variant: int) -> list[Part]:
         path = [(0, 0.05, z - 0.04), (0, d * 0.5 + 0.06, z - 0.03), (0, d * 0.5 + 0.08, low + 0.12)]
         parts += [tube(path, 0.022, 8, "dark"), *_column(rng, rng.uniform(0.24, 0.32), z - 0.03)]
         arms = [box(0.05, 0.26, 0.03, 0.01, "dark").at(x * w * 0.56, 0.02, z + 0.19) for x in SIDES]
-        arms += [tube([(x * w * 0.4, 0, z - 0.03), (x * w * 0.56, 0, z + 0.2)], 0.016, 6, "dark") for x in SIDES]
+        arms += [
+            tube([(x * w * 0.4, 0, z - 0.03), (x * w * 0.56, 0, z + 0.2)], 0.016, 6, "dark") for x in SIDES
+        ]
         return parts + pick(rng, [], arms)
     if variant == 2:
         ends = [(0.5, -0.02), (0.6, 0), (1.2, -0.01), (1.42, 0.03), (1.5, 0.12), (1.5 + lean / d, high)]
         path = [(y * d - d, z + q) for y, q in smooth_outline(ends, 16)]
-        slot, r, back = pick(rng, "steel", "main", "dark"), rng.uniform(0.012, 0.018), rng.uniform(0.25, 0.45) * d
+        slot, r, back = (
+            pick(rng, "steel", "main", "dark"),
+            rng.uniform(0.012, 0.018),
+            rng.uniform(0.25, 0.45) * d,
+        )
         sled = [(0, back, z - 0.02), (0, d * 0.5, r), (0, -d * 0.5, r), (0, -back, z - 0.02)]
         sprung = [(0, d * 0.3, z - 0.03), (0, -d * 0.46, z - 0.03), (0, -d * 0.46, r), (0, d * 0.5, r)]
         rail, bar = (
@@ -100,8 +118,13 @@ def _bar_stool(rng, h: float, w: float, t: float) -> list[Part]:
     slot, foot, splay = pick(rng, "main", "main", "steel"), h * rng.uniform(0.25, 0.4), rng.uniform(0.1, 0.5)
     side = w * 0.33 * (1 + splay * (1 - foot / (h - t)))
     bar = tube([(-side, side, foot), (side, side, foot)], 0.009, 6, slot)
-    legs = [*_legs(w * 0.66, w * 0.66, h - t, 0.013, splay, slot), *[bar.rotated("z", 90 * k) for k in range(4)]]
-    ring = lathe([(w * 0.32, 0), (w * 0.37, 0), (w * 0.37, 0.018), (w * 0.32, 0.018), (w * 0.32, 0)], slot="steel")
+    legs = [
+        *_legs(w * 0.66, w * 0.66, h - t, 0.013, splay, slot),
+        *[bar.rotated("z", 90 * k) for k in range(4)],
+    ]
+    ring = lathe(
+        [(w * 0.32, 0), (w * 0.37, 0), (w * 0.37, 0.018), (w * 0.32, 0.018), (w * 0.32, 0)], slot="steel"
+    )
     spoke = box(w * 0.66, 0.02, 0.014, slot="steel")
     post = [*_column(rng, w * 0.6, h - t), *group([ring, spoke], offset=(0, 0, foot))]
     return [seat.at(z=h - t), *pick(rng, legs, legs, post)]
@@ -147,7 +170,12 @@ def _saddle_stool(rng, h: float, w: float, t: float, d: float) -> list[Part]:
 
 def stool(rng, variant: int) -> list[Part]:
     """Three legs and a dished seat, plank sides, bar stool with a foot ring, saddle seat on crossed legs."""
-    h, w, t, d = rng.uniform(0.42, 0.52), rng.uniform(0.3, 0.4), rng.uniform(0.03, 0.06), rng.uniform(0.6, 0.95)
+    h, w, t, d = (
+        rng.uniform(0.42, 0.52),
+        rng.uniform(0.3, 0.4),
+        rng.uniform(0.03, 0.06),
+        rng.uniform(0.6, 0.95),
+    )
     if variant == 0:
         r, thick, splay = w / 2, rng.uniform(0.016, 0.028), rng.uniform(1.2, 1.7)
         seat = lathe([(0, 0), (r * 0.85, 0), (r, t * 0.4), (r, t), (r * 0.85, t * 1.1), (0, t * 0.7)], 28)

@@ -33,7 +33,9 @@ def sheet(path, width: float, thickness: float, slot: str = "main") -> Part:
     """Bent board: a path [M, 2] of (y, z) with a thickness, `width` along x."""
     path = np.asarray(path, dtype=float)
     tangent = np.gradient(path, axis=0)
-    normal = np.stack([-tangent[:, 1], tangent[:, 0]], axis=1) / np.linalg.norm(tangent, axis=1, keepdims=True)
+    normal = np.stack([-tangent[:, 1], tangent[:, 0]], axis=1) / np.linalg.norm(
+        tangent, axis=1, keepdims=True
+    )
     section, rings = ((-1, -1), (1, -1), (1, 1), (-1, 1)), []
     for point, n in zip(path, normal * thickness / 2):
         rings.append(np.array([(x * width / 2, *(point + s * n)) for x, s in section]))

@@ -104,12 +104,20 @@ def furnished_scene(rng, split: str) -> tuple[Scene, np.ndarray]:
     add_room(scene, rng, split)
     back = scene.half[1]
     if rng.random() < 0.85:
-        furnish(scene, rng, split, "carpet", (rng.uniform(-0.7, 0.7), rng.uniform(-0.9, 0.4), rng.choice([0, 90])))
+        furnish(
+            scene, rng, split, "carpet", (rng.uniform(-0.7, 0.7), rng.uniform(-0.9, 0.4), rng.choice([0, 90]))
+        )
     slots = [float(x) for x in rng.permutation([-1.35, 0.0, 1.35]) + rng.uniform(-0.1, 0.1, 3)]
     for x, kind in zip(slots, rng.permutation(["table", "shelf", "sofa", "table", "shelf"])):
         if kind == "table":
             size = (rng.uniform(0.9, 1.2), rng.uniform(0.6, 0.8), rng.uniform(0.4, 0.74))
-            fill(scene, rng, split, _table(scene, rng, split, (x, back - rng.uniform(0.5, 1.0)), size), rng.integers(0, 6))
+            fill(
+                scene,
+                rng,
+                split,
+                _table(scene, rng, split, (x, back - rng.uniform(0.5, 1.0)), size),
+                rng.integers(0, 6),
+            )
         elif kind == "shelf":
             for support in _shelf(scene, rng, split, x, back):
                 fill(scene, rng, split, support, rng.integers(0, 3))

@@ -47,33 +47,54 @@ def compressed(path: Path, format: str, prefix: bytes, head: object) -> object:
 def camera_info(scene: dict, head: object) -> object:
     """The pinhole camera; camera_info puts pixel centres at integers."""
     fx, fy, cx, cy = scene["fl_x"], scene["fl_y"], scene["cx"] - 0.5, scene["cy"] - 0.5
-    region = make("sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
+    region = make(
+        "sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False
+    )
     return make(
-        "sensor_msgs/msg/CameraInfo", header=head, height=scene["h"], width=scene["w"],
-        distortion_model="plumb_bob", d=np.zeros(5), k=np.array([fx, 0, cx, 0, fy, cy, 0, 0, 1.0]),
-        r=np.eye(3).ravel(), p=np.array([fx, 0, cx, 0, 0, fy, cy, 0, 0, 0, 1.0, 0]), binning_x=0, binning_y=0,
-        roi=region)
+        "sensor_msgs/msg/CameraInfo",
+        header=head,
+        height=scene["h"],
+        width=scene["w"],
+        distortion_model="plumb_bob",
+        d=np.zeros(5),
+        k=np.array([fx, 0, cx, 0, fy, cy, 0, 0, 1.0]),
+        r=np.eye(3).ravel(),
+        p=np.array([fx, 0, cx, 0, 0, fy, cy, 0, 0, 0, 1.0, 0]),
+        binning_x=0,
+        binning_y=0,
+        roi=region,
+    )
 
 
 def pose(transform: list, head: object) -> object:
     """Pose of the optical frame from an OpenGL camera-to-world matrix."""
     matrix = np.array(transform) @ OPENGL_TO_OPENCV
     x, y, z, w = quaternion(matrix[:3, :3])
-    return make("geometry_msgs/msg/PoseStamped", header=head, pose=make(
-        "geometry_msgs/msg/Pose",
-        position=make("geometry_msgs/msg/Point", **dict(zip("xyz", map(float, matrix[:3, 3])))),
-        orientation=make("geometry_msgs/msg/Quaternion", x=x, y=y, z=z, w=w)))
+    return make(
+        "geometry_msgs/msg/PoseStamped",
+        header=head,
+        pose=make(
+            "geometry_msgs/msg/Pose",
+            position=make("geometry_msgs/msg/Point", **dict(zip("xyz", map(float, matrix[:3, 3])))),
+            orientation=make("geometry_msgs/msg/Quaternion", x=x, y=y, z=z, w=w),
+        ),
+    )
 
 
 def quaternion(rotation: np.ndarray) -> tuple[float, float, float, float]:
     """x y z w of a rotation matrix: the eigenvector of Bar-Itzhack's symmetric matrix (2000)."""
     m = rotation
-    symmetric = np.array([
-        [m[0, 0] - m[1, 1] - m[2, 2], m[1, 0] + m[0, 1], m[2, 0] + m[0, 2], m[2, 1] - m[1, 2]],
-        [m[1, 0] + m[0, 1], m[1, 1] - m[0, 0] - m[2, 2], m[2, 1] + m[1, 2], m[0, 2] - m[2, 0]],
-        [m[2, 0] + m[0, 2], m[2, 1] + m[1, 2], m[2, 2] - m[0, 0] - m[1, 1], m[1, 0] - m[0, 1]],
-        [m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1], m[0, 0] + m[1, 1] + m[2, 2]],
-    ]) / 3
+    symmetric = (
+        np.array(
+            [
+                [m[0, 0] - m[1, 1] - m[2, 2], m[1, 0] + m[0, 1], m[2, 0] + m[0, 2], m[2, 1] - m[1, 2]],
+                [m[1, 0] + m[0, 1], m[1, 1] - m[0, 0] - m[2, 2], m[2, 1] + m[1, 2], m[0, 2] - m[2, 0]],
+                [m[2, 0] + m[0, 2], m[2, 1] + m[1, 2], m[2, 2] - m[0, 0] - m[1, 1], m[1, 0] - m[0, 1]],
+                [m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1], m[0, 0] + m[1, 1] + m[2, 2]],
+            ]
+        )
+        / 3
+    )
     q = np.linalg.eigh(symmetric)[1][:, -1]
     return tuple(float(v) for v in q * (1 if q[3] >= 0 else -1))
 
@@ -90,9 +111,12 @@ def write_bag(folder: Path, out: Path) -> None:
             messages = {
                 "/pose": pose(frame["transform_matrix"], in_world),
                 "/camera_info": camera_info(scene, in_camera),
-                "/depth/compressedDepth": compressed(depth, "16UC1; compressedDepth png", DEPTH_HEADER, in_camera),
-                "/image/compressed": compressed(folder / frame["file_path"], "rgb8; jpeg compressed bgr8", b"",
-                                                in_camera),
+                "/depth/compressedDepth": compressed(
+                    depth, "16UC1; compressedDepth png", DEPTH_HEADER, in_camera
+                ),
+                "/image/compressed": compressed(
+                    folder / frame["file_path"], "rgb8; jpeg compressed bgr8", b"", in_camera
+                ),
             }
             for topic, message in messages.items():
                 bag.write(connections[topic], stamp, STORE.serialize_cdr(message, TOPICS[topic]))

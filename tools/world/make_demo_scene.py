@@ -53,7 +53,9 @@ def absent_names(objects: list[dict], seed: int = 0) -> list[str]:
     missing = rng.sample(sorted(set(vocabulary.NOUNS) - nouns), NUM_NOUNS)
     pairs = []
     for noun in rng.sample(sorted(nouns), len(nouns)):
-        colours = [c for c in vocabulary.NOUNS[noun].colours if c in vocabulary.VIVID and (noun, c) not in here]
+        colours = [
+            c for c in vocabulary.NOUNS[noun].colours if c in vocabulary.VIVID and (noun, c) not in here
+        ]
         if colours:
             pairs.append(f"{rng.choice(colours)} {noun}")
     return [*missing, *pairs[:NUM_PAIRS], *OUTSIDE]
@@ -61,7 +63,9 @@ def absent_names(objects: list[dict], seed: int = 0) -> list[str]:
 
 def main() -> None:
     """Command line entry."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("walk", type=Path, help="rendered scene")
     parser.add_argument("out", type=Path, help="folder to write; must not exist")
     args = parser.parse_args()
@@ -75,7 +79,9 @@ def main() -> None:
         frame.pop("instance_file_path", None)
     (args.out / "transforms.json").write_text(json.dumps(transforms, indent=1) + "\n", encoding="utf-8")
     objects = json.loads((args.walk / "objects.json").read_text(encoding="utf-8"))
-    (args.out / "absent.txt").write_text("\n".join(absent_names(list(objects.values()))) + "\n", encoding="utf-8")
+    (args.out / "absent.txt").write_text(
+        "\n".join(absent_names(list(objects.values()))) + "\n", encoding="utf-8"
+    )
     (args.out / "ORIGIN.txt").write_text(ORIGIN, encoding="utf-8")
 
 

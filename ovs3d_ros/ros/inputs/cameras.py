@@ -67,14 +67,23 @@ class Inputs:
             for role, stream in camera.streams.items()
         }
         self._path = make_stream(
-            node, "keyframe_path", conversions.Path, "keyframe_path", QoSProfile(depth=1), group, on_path, self._reject
+            node,
+            "keyframe_path",
+            conversions.Path,
+            "keyframe_path",
+            QoSProfile(depth=1),
+            group,
+            on_path,
+            self._reject,
         )
         self._measured_at = time.monotonic()
         for source in filter(None, (transforms, *self.cameras, self._path)):
             source.listen()
         # Steady: with use_sim_time, the time of the node stands still until /clock comes.
         node.create_timer(
-            POLL_PERIOD, guarded(self._poll, "inputs"), callback_group=group,
+            POLL_PERIOD,
+            guarded(self._poll, "inputs"),
+            callback_group=group,
             clock=Clock(clock_type=ClockType.STEADY_TIME),
         )
 
@@ -143,7 +152,11 @@ def check_cameras(names: tuple[str, ...]) -> tuple[str, ...]:
     Raises:
         UserError: none, one twice, an empty one beside others, or one that cannot be part of a topic.
     """
-    usable = all(name.replace("_", "a").isalnum() and not name[0].isdigit() and name.isascii() for name in names if name)
+    usable = all(
+        name.replace("_", "a").isalnum() and not name[0].isdigit() and name.isascii()
+        for name in names
+        if name
+    )
     if not names or not usable or len(set(names)) < len(names) or (len(names) > 1 and "" in names):
         raise UserError(
             f"input.cameras: {list(names)} cannot be topic prefixes; give different names of letters, digits and "
@@ -162,8 +175,9 @@ def split_extrinsics(config: Config, count: int) -> list[np.ndarray]:
     if config.pose_source != "odom" and len(values) == 7:
         values *= count  # poses are of the cameras themselves
     if count > 1 and len(values) != 7 * count:
-        raise UserError(f"{name}: expected 7 numbers x y z qx qy qz qw for each of the {count} cameras, "
-                        f"got {len(values)}")
+        raise UserError(
+            f"{name}: expected 7 numbers x y z qx qy qz qw for each of the {count} cameras, got {len(values)}"
+        )
     if count == 1:
         return [conversions.extrinsics_matrix(values, name)]
     return [conversions.extrinsics_matrix(values[7 * i : 7 * i + 7], name) for i in range(count)]

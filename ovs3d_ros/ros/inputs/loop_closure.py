@@ -48,7 +48,8 @@ class LoopClosure:
         stamps = np.array([conversions.to_seconds(item.header.stamp) for item in message.poses])
         if len(stamps) and not stamps.any():
             raise UserError(
-                f"{stream.topic}: no pose of the path has a stamp; the publisher must stamp each with the time it is of")
+                f"{stream.topic}: no pose of the path has a stamp; the publisher must stamp each with the time it is of"
+            )
         poses = [conversions.from_pose(item.pose, stream.topic) for item in message.poses]
         with self._lock:
             waiting, self._newest = self._newest is not None, (stamps, np.array(poses).reshape(-1, 4, 4))
@@ -74,13 +75,19 @@ class LoopClosure:
     def _check_stamps(self, stamps: np.ndarray) -> None:
         """Warns once of a path that belongs to no keyframe: it would correct nothing, and nobody would know."""
         times, slop = [k.stamp for k in self._pipeline.mapper.keyframes], self._config.input.sync_slop
-        if self._warned or not times or not len(stamps) or any(np.abs(stamps - t).min() <= slop for t in times):
+        if (
+            self._warned
+            or not times
+            or not len(stamps)
+            or any(np.abs(stamps - t).min() <= slop for t in times)
+        ):
             return
         self._warned = True
         self._log.warning(
             f"keyframe_path corrects nothing: none of its stamps ({stamps.min():.3f} to {stamps.max():.3f} s) is "
             f"within {slop} s of a keyframe ({min(times):.3f} to {max(times):.3f} s); are both on one clock? else "
-            "raise input.sync_slop")
+            "raise input.sync_slop"
+        )
 
     def _report(self, future: Future) -> None:
         if future.cancelled():

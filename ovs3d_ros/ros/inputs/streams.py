@@ -182,7 +182,6 @@ def explain_mute(stream: Stream, publishers: list[Any]) -> str:
     offers = sorted({p.qos_profile.reliability.name.lower().replace("_", " ") for p in publishers})
     if stream.incompatible:
         return (
-            f"{about}: the publisher offers another quality of service ({', '.join(offers)}); "
-            f"{stream.remedy}"
+            f"{about}: the publisher offers another quality of service ({', '.join(offers)}); {stream.remedy}"
         )
     return f"{about} though {len(publishers)} publisher(s) offer {', '.join(offers)}"

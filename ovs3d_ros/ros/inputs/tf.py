@@ -82,7 +82,9 @@ class TfPoses:
 class OwnBuffer:
     """Listens to /tf and /tf_static itself."""
 
-    def __init__(self, node: Node, config: InputConfig, group: CallbackGroup, reject: Callable[[UserError], None]):
+    def __init__(
+        self, node: Node, config: InputConfig, group: CallbackGroup, reject: Callable[[UserError], None]
+    ):
         """Prepares the streams.
 
         Args:

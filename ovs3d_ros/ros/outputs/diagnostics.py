@@ -88,7 +88,11 @@ class Diagnostics:
             return "error", f"the mapping thread failed: {type(error).__name__}: {error}", stats
         dropped, self._dropped = stats["frames_dropped"] - self._dropped, stats["frames_dropped"]
         if dropped > 0:
-            return "warn", f"{dropped} frames dropped since the last report: mapping is slower than the camera", stats
+            return (
+                "warn",
+                f"{dropped} frames dropped since the last report: mapping is slower than the camera",
+                stats,
+            )
         paused = [f"{name} off" for name in ("ingest", "training") if not stats[name]]
         what = [f"{stats['keyframes']} keyframes, {stats['num_gaussians']} Gaussians", *paused]
         return "ok", ", ".join(what), stats

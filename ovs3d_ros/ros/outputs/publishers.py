@@ -30,9 +30,7 @@ LATCHED = QoSProfile(
 )
 
 
-NO_ANSWER = dict(
-    label=np.zeros(0, np.uint32), instance=np.zeros(0, np.uint32), score=np.zeros(0, np.float32)
-)
+NO_ANSWER = dict(label=np.zeros(0, np.uint32), instance=np.zeros(0, np.uint32), score=np.zeros(0, np.float32))
 
 
 @dataclass(frozen=True, slots=True)

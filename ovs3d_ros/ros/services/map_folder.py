@@ -51,8 +51,10 @@ class MapFolder:
         if not name.endswith(suffix) or name == suffix:
             raise UserError(f"name {name[:_MAX_NAME]!r}: give a file name that ends in {suffix}")
         if any(c in "/\\" or not c.isprintable() for c in name) or name.startswith("."):
-            raise UserError(f"name {name[:_MAX_NAME]!r}: give a plain file name; paths and hidden files are refused, "
-                            f"all files lie in {self.path}")
+            raise UserError(
+                f"name {name[:_MAX_NAME]!r}: give a plain file name; paths and hidden files are refused, "
+                f"all files lie in {self.path}"
+            )
         if len(name.encode("utf-8", "replace")) > _MAX_NAME:
             raise UserError(f"name {name[:20]!r}...: longer than {_MAX_NAME} bytes")
         path = self.path / name

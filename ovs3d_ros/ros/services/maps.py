@@ -39,10 +39,16 @@ class MapServices:
         self._outputs = outputs
         self._folder = MapFolder(config.map.directory)
         group = MutuallyExclusiveCallbackGroup()
-        filled = {"save_map": (SaveMap, self._save), "load_map": (LoadMap, self._load),
-                  "export_ply": (ExportPly, self._export)}
-        steering = {"set_ingest": (SetBool, self._set_ingest), "set_training": (SetBool, self._set_training),
-                    "reset": (Trigger, self._reset)}
+        filled = {
+            "save_map": (SaveMap, self._save),
+            "load_map": (LoadMap, self._load),
+            "export_ply": (ExportPly, self._export),
+        }
+        steering = {
+            "set_ingest": (SetBool, self._set_ingest),
+            "set_training": (SetBool, self._set_training),
+            "reset": (Trigger, self._reset),
+        }
         for name, (kind, fill) in filled.items():
             node.create_service(kind, f"~/{name}", _answering(fill), callback_group=group)
         for name, (kind, callback) in steering.items():
@@ -71,7 +77,9 @@ class MapServices:
         _write(write)
         self._report(response, path, snapshot.version, snapshot.num_gaussians)
 
-    def _report(self, response: SaveMap.Response | ExportPly.Response, path: Path, version: int, count: int) -> None:
+    def _report(
+        self, response: SaveMap.Response | ExportPly.Response, path: Path, version: int, count: int
+    ) -> None:
         response.path, response.num_bytes = str(path), path.stat().st_size
         response.map_version, response.num_gaussians = version, count
         self._node.get_logger().info(f"wrote {path}: {count} Gaussians")
@@ -81,8 +89,10 @@ class MapServices:
         params, past = load_map(path)
         frame = past.meta.get("config", {}).get("input.world_frame", self._config.input.world_frame)
         if frame.lstrip("/") != self._config.input.world_frame:
-            raise UserError(f"{path}: was made in frame '{frame}', this node maps in "
-                            f"'{self._config.input.world_frame}'; start it with input.world_frame={frame}")
+            raise UserError(
+                f"{path}: was made in frame '{frame}', this node maps in "
+                f"'{self._config.input.world_frame}'; start it with input.world_frame={frame}"
+            )
         snapshot = self._replace(lambda: self._pipeline.restore(params, past, str(path)))
         response.map_version = snapshot.version if snapshot else 0
         response.num_gaussians = snapshot.num_gaussians if snapshot else 0
@@ -99,9 +109,12 @@ class MapServices:
 
     def _replace(self, change: Callable[[], None]) -> MapSnapshot | None:
         """Has `change` put another map in the place of this one; nothing of this one is shown any more."""
+
         def job() -> None:
             change()
-            self._outputs.retire(self._worker.snapshot)  # the last one of the old map: this is the mapping thread
+            self._outputs.retire(
+                self._worker.snapshot
+            )  # the last one of the old map: this is the mapping thread
 
         return self._worker.replace_map(job, TIMEOUT)
 

@@ -148,7 +148,9 @@ def _tell_presence(result: QueryResult, response: QueryText.Response | GetObject
     """Fills in what is there and what is not."""
     response.found = [bool(f) for f in result.found]
     response.presence = [float(p) for p in result.presence]
-    response.verdict = [VERDICTS.index(verdict) for verdict in result.verdicts]  # NO, UNSURE and YES count up likewise
+    response.verdict = [
+        VERDICTS.index(verdict) for verdict in result.verdicts
+    ]  # NO, UNSURE and YES count up likewise
     response.observed = result.observed
 
 

@@ -35,8 +35,13 @@ class RefineAction:
         self._running = threading.Lock()
         self._closing = False
         self._server = ActionServer(
-            node, Refine, "~/refine", self._execute, callback_group=MutuallyExclusiveCallbackGroup(),
-            cancel_callback=lambda _: CancelResponse.ACCEPT)
+            node,
+            Refine,
+            "~/refine",
+            self._execute,
+            callback_group=MutuallyExclusiveCallbackGroup(),
+            cancel_callback=lambda _: CancelResponse.ACCEPT,
+        )
 
     def attach(self, worker: MappingWorker) -> None:
         """From now on this worker's map is refined."""
@@ -56,7 +61,9 @@ class RefineAction:
             busy = "another refinement runs; wait for its result or cancel it"
             return Refine.Result(error_code=Refine.Result.BUSY, error_msg=busy, before=NAN, after=NAN)
         try:
-            result = responses.answer(lambda _, response: self._refine(goal, response), goal.request, Refine.Result())
+            result = responses.answer(
+                lambda _, response: self._refine(goal, response), goal.request, Refine.Result()
+            )
             if result.error_code != Refine.Result.OK:
                 result.before = result.after = NAN
             self._end(goal, result)
@@ -92,8 +99,11 @@ class RefineAction:
         step, snapshot = worker.refine(names, on_step, TIMEOUT)
         if step.stage != "done" or self._closing or (goal.is_cancel_requested and snapshot is None):
             response.error_code = Refine.Result.CANCELLED
-            response.error_msg = "the node is shutting the map down" if self._closing else (
-                "cancelled; the map keeps the labels it had")
+            response.error_msg = (
+                "the node is shutting the map down"
+                if self._closing
+                else ("cancelled; the map keeps the labels it had")
+            )
             return
         if step.kept and snapshot is None:
             raise UserError("the map was replaced meanwhile (reset or load_map); refine the new one")
@@ -101,7 +111,8 @@ class RefineAction:
         response.map_version = snapshot.version if snapshot is not None else 0
         response.checked_views = step.figures.get("checked", 0)
         response.before, response.after = (
-            step.figures[name]["objective"] if response.checked_views else NAN for name in ("before", "after"))
+            step.figures[name]["objective"] if response.checked_views else NAN for name in ("before", "after")
+        )
         response.labels_changed = step.figures["labels_changed"]
 
 
@@ -119,10 +130,21 @@ class Progress:
         """Publishes where the refinement is."""
         now = time.monotonic()
         if step.stage != self._stage:
-            self._stage, self._stage_started = step.stage, self._last  # its first step is told of when it is taken
+            self._stage, self._stage_started = (
+                step.stage,
+                self._last,
+            )  # its first step is told of when it is taken
         self._last = now
         eta = (now - self._stage_started) / step.step * (step.total - step.step) if step.step else NAN
         after = step.figures.get("after")
-        self._goal.publish_feedback(Refine.Feedback(
-            stage=step.stage, step=step.step, steps=step.total, elapsed=now - self._started, eta=eta,
-            loss=after["objective"] if after else NAN, psnr=self._worker.pipeline.stats["psnr"]))
+        self._goal.publish_feedback(
+            Refine.Feedback(
+                stage=step.stage,
+                step=step.step,
+                steps=step.total,
+                elapsed=now - self._started,
+                eta=eta,
+                loss=after["objective"] if after else NAN,
+                psnr=self._worker.pipeline.stats["psnr"],
+            )
+        )

@@ -47,7 +47,11 @@ class Vocabulary:
         self._shown = 0  # version of the map that was asked last
         group = MutuallyExclusiveCallbackGroup()
         node.create_service(
-            SetVocabulary, "~/set_vocabulary", functools.partial(responses.answer, self._set), callback_group=group)
+            SetVocabulary,
+            "~/set_vocabulary",
+            functools.partial(responses.answer, self._set),
+            callback_group=group,
+        )
         # Steady: with use_sim_time, the time of the node stands still until /clock comes.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         update = guarded(self.update, "vocabulary")
@@ -77,4 +81,6 @@ class Vocabulary:
         if self._question is None or nothing or snapshot.version == self._shown or not self._outputs.wanted:
             return
         self._shown, (names, settings) = snapshot.version, self._question
-        self._outputs.show(Answer(self._pipeline.query(names, snapshot=snapshot, **settings), snapshot, settings))
+        self._outputs.show(
+            Answer(self._pipeline.query(names, snapshot=snapshot, **settings), snapshot, settings)
+        )

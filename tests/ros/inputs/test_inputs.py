@@ -146,7 +146,9 @@ def test_compressed_depth_is_taken(wire):
     connect(wire, [*robot.publishers.values(), depth])
     millimetres = np.random.default_rng(0).integers(500, 5000, (HEIGHT, WIDTH)).astype(np.uint16)
     header = conversions.to_header(10.0, "camera")
-    data = bytes(12) + cv2.imencode(".png", millimetres)[1].tobytes()  # after the header of compressed_depth_image_transport
+    data = (
+        bytes(12) + cv2.imencode(".png", millimetres)[1].tobytes()
+    )  # after the header of compressed_depth_image_transport
     depth.publish(conversions.CompressedImage(header=header, format="16UC1; compressedDepth png", data=data))
     robot.send(10.0)
     wire.spin_until(lambda: wire.frames)
@@ -226,7 +228,9 @@ def test_messages_that_come_while_the_node_still_subscribes_are_taken(wire, monk
 
     monkeypatch.setattr(Node, "create_subscription", called_back_at_once)
     inputs = wire.inputs(pose_source=pose_source)
-    assert {name: stream.received for name, stream in inputs.streams.items()} == dict.fromkeys(inputs.streams, 1)
+    assert {name: stream.received for name, stream in inputs.streams.items()} == dict.fromkeys(
+        inputs.streams, 1
+    )
     if pose_source == "tf":
         assert "/tf: 'camera': pose has NaN" in inputs.problem and inputs.rejected == 1
     else:
@@ -243,7 +247,10 @@ def test_an_exception_nobody_foresaw_is_a_rejection_and_the_next_frame_is_taken(
             robot.send(stamp, image=None)
         wire.spin_until(lambda: inputs.rejected == 2)
     assert "/pose: IndexError: list index out of range" in inputs.problem
-    assert [record.exc_info is not None for record in caplog.records if "IndexError" in record.message] == [True, False]
+    assert [record.exc_info is not None for record in caplog.records if "IndexError" in record.message] == [
+        True,
+        False,
+    ]
     with monkeypatch.context() as patch:
         patch.setattr(conversions, "from_image", lambda *_: 1 / 0)
         robot.send(11.0)
@@ -329,7 +336,9 @@ def test_two_cameras_have_topics_and_frames_of_their_own(wire):  # noqa: F811
     assert len(wire.frames) == 2
 
 
-@pytest.mark.parametrize("names", [["front", ""], ["a", "a"], ["a b"], ["/front"], ["1st"], ["a/b"], ["größe"]])
+@pytest.mark.parametrize(
+    "names", [["front", ""], ["a", "a"], ["a b"], ["/front"], ["1st"], ["a/b"], ["größe"]]
+)
 def test_names_of_cameras_must_be_parts_of_topics(names):
     with pytest.raises(UserError, match="input.cameras"):
         check_cameras(tuple(names))

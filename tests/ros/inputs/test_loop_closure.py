@@ -30,10 +30,16 @@ STAMPS = (10.0, 11.0)
 def path(*stamps: float) -> conversions.Path:
     """The poses of the keyframes in turn, half a metre aside."""
     frames = synthetic.make_frames(len(STAMPS))
-    return conversions.Path(header=conversions.to_header(1.0, "map"), poses=[
-        conversions.PoseStamped(header=conversions.to_header(stamp, "map"),
-                                pose=conversions.to_pose(SHIFT @ frames[i % len(STAMPS)].camtoworld))
-        for i, stamp in enumerate(stamps)])
+    return conversions.Path(
+        header=conversions.to_header(1.0, "map"),
+        poses=[
+            conversions.PoseStamped(
+                header=conversions.to_header(stamp, "map"),
+                pose=conversions.to_pose(SHIFT @ frames[i % len(STAMPS)].camtoworld),
+            )
+            for i, stamp in enumerate(stamps)
+        ],
+    )
 
 
 @pytest.fixture
@@ -42,7 +48,9 @@ def worker() -> Iterator[MappingWorker]:
     config = synthetic.make_config()
     pipeline = Ovs3d(config)
     for frame in 2 * synthetic.make_frames(len(STAMPS)):
-        pipeline.add_frame(dataclasses.replace(frame, stamp=STAMPS[len(pipeline.mapper.keyframes) % len(STAMPS)]))
+        pipeline.add_frame(
+            dataclasses.replace(frame, stamp=STAMPS[len(pipeline.mapper.keyframes) % len(STAMPS)])
+        )
     worker = MappingWorker(pipeline, config)
     worker.start()
     yield worker
@@ -77,13 +85,22 @@ def test_each_of_two_cameras_takes_its_own_place():
     pipeline = Ovs3d(config)
     for frame, stamp in zip(synthetic.make_frames(len(STAMPS)), STAMPS):
         for sensor, extrinsic in extrinsics.items():
-            pipeline.add_frame(dataclasses.replace(frame, stamp=stamp, sensor=sensor, camtoworld=frame.camtoworld @ extrinsic))
+            pipeline.add_frame(
+                dataclasses.replace(
+                    frame, stamp=stamp, sensor=sensor, camtoworld=frame.camtoworld @ extrinsic
+                )
+            )
     before = [(k.sensor, k.stamp, k.camtoworld) for k in pipeline.mapper.keyframes]
     assert [row[0] for row in before] == ["front", "rear"] * 2
     worker = MappingWorker(pipeline, config)
     worker.start()
-    closure = LoopClosure(SimpleNamespace(get_logger=lambda: logging.getLogger("loop_closure")), config, pipeline, worker,
-                          extrinsics)
+    closure = LoopClosure(
+        SimpleNamespace(get_logger=lambda: logging.getLogger("loop_closure")),
+        config,
+        pipeline,
+        worker,
+        extrinsics,
+    )
     closure.take(path(*STAMPS), STREAM)
     settle(worker)
     assert worker.stop(30.0)
@@ -93,7 +110,9 @@ def test_each_of_two_cameras_takes_its_own_place():
 
 
 def test_a_path_without_stamps_is_refused(closure, worker, caplog):
-    with pytest.raises(UserError, match="/keyframe_path: no pose of the path has a stamp; the publisher must"):
+    with pytest.raises(
+        UserError, match="/keyframe_path: no pose of the path has a stamp; the publisher must"
+    ):
         closure.take(path(0.0, 0.0), STREAM)
     closure.take(path(), STREAM)  # SLAM that has just started
     settle(worker)

@@ -30,8 +30,10 @@ def test_a_topic_nobody_publishes_is_named(wire, missing):  # noqa: F811
     robot.send(10.0)
     arrived(wire, inputs, *robot.publishers)
     silence = inputs.report_silence()
-    assert silence == (f"no publisher on /{missing} (0 Hz, reliable); remap the inputs, for example "
-                       f"--ros-args -r {missing}:=/camera/{missing}")
+    assert silence == (
+        f"no publisher on /{missing} (0 Hz, reliable); remap the inputs, for example "
+        f"--ros-args -r {missing}:=/camera/{missing}"
+    )
     assert not wire.frames
 
 
@@ -64,10 +66,15 @@ def test_stamps_apart_are_shown_side_by_side(wire, late):  # noqa: F811
     robot = Robot(wire)
     connect(wire, robot.publishers.values())
     header = conversions.to_header(5000.0, "map" if late == "pose" else "camera")
-    robot.send(10.0, **{late: {
-        "pose": conversions.PoseStamped(header=header, pose=conversions.to_pose(np.eye(4))),
-        "depth": conversions.to_image(np.ones((12, 16), np.float32), "32FC1", header),
-    }[late]})
+    robot.send(
+        10.0,
+        **{
+            late: {
+                "pose": conversions.PoseStamped(header=header, pose=conversions.to_pose(np.eye(4))),
+                "depth": conversions.to_image(np.ones((12, 16), np.float32), "32FC1", header),
+            }[late]
+        },
+    )
     wire.spin_until(lambda: inputs.values()[f"lost_{late}"])
     arrived(wire, inputs, *robot.publishers)
     silence = inputs.report_silence()
@@ -83,7 +90,8 @@ def test_poses_that_are_later_than_the_timeout_are_named_with_it(wire):  # noqa:
     wire.spin_until(lambda: inputs.values()["lost_pose"])
     assert inputs.report_silence() == (
         "1 images without a pose at their stamp (newest image stamp 11.500, newest pose stamp 10.000, 1.500 s behind); "
-        "raise tf.timeout_s, which is 0.1 s, or make them come sooner")
+        "raise tf.timeout_s, which is 0.1 s, or make them come sooner"
+    )
 
 
 def test_more_images_than_may_wait_are_named_with_what_they_wait_for(wire):  # noqa: F811
@@ -96,11 +104,16 @@ def test_more_images_than_may_wait_are_named_with_what_they_wait_for(wire):  # n
     inputs.report_silence()
     for k in range(1, 6):
         robot.send(10.0 + k, pose=at_stamp(10.0))
-        wire.spin_until(lambda stamp=10.0 + k: all(
-            inputs.streams[role].newest_stamp == stamp for role in ("image", "depth", "camera_info")))
+        wire.spin_until(
+            lambda stamp=10.0 + k: all(
+                inputs.streams[role].newest_stamp == stamp for role in ("image", "depth", "camera_info")
+            )
+        )
     assert inputs.values()["lost_overflow"] == 3
     silence = inputs.report_silence()
-    assert silence.startswith("3 images had to go before all that belongs to them came, for at most 2 may wait ")
+    assert silence.startswith(
+        "3 images had to go before all that belongs to them came, for at most 2 may wait "
+    )
     assert "newest pose stamp 10.000, 5.000 s behind" in silence
 
 
@@ -139,14 +152,20 @@ def test_quality_of_service_that_does_not_fit_is_named_with_both_sides(wire):  #
 
 @needs_tf
 @own_tf
-@pytest.mark.parametrize("cause, reason", [
-    ("nothing", "no publisher on /tf and /tf_static"),
-    ("best effort", "nothing on /tf (0 Hz, reliable): the publisher offers another quality of service (best effort); "
-                    "transforms must be published reliably"),
-    ("other camera", "there is no frame 'camera' (there are: base, map)"),
-    ("two trees", "'camera' and 'map' hang in trees of their own, under 'robot' and 'map'"),
-    ("old", "'camera' in 'map' is known from 5.000 to 5.000 s, the image is of 10.000 s"),
-])
+@pytest.mark.parametrize(
+    "cause, reason",
+    [
+        ("nothing", "no publisher on /tf and /tf_static"),
+        (
+            "best effort",
+            "nothing on /tf (0 Hz, reliable): the publisher offers another quality of service (best effort); "
+            "transforms must be published reliably",
+        ),
+        ("other camera", "there is no frame 'camera' (there are: base, map)"),
+        ("two trees", "'camera' and 'map' hang in trees of their own, under 'robot' and 'map'"),
+        ("old", "'camera' in 'map' is known from 5.000 to 5.000 s, the image is of 10.000 s"),
+    ],
+)
 def test_a_missing_transform_is_named_with_its_reason(wire, cause, reason):  # noqa: F811
     inputs = wire.inputs(pose_source="tf", tf__timeout_s=0.1)
     if cause == "best effort":
@@ -222,5 +241,6 @@ def test_a_simulation_without_a_clock_is_reported_like_any_other_silence(wire): 
     diagnostics.inputs, diagnostics.worker = inputs, Idle()
     statuses = []
     wire.node("listener").create_subscription(
-        conversions.DiagnosticArray, "/diagnostics", lambda m: statuses.extend(m.status), 10)
+        conversions.DiagnosticArray, "/diagnostics", lambda m: statuses.extend(m.status), 10
+    )
     wire.spin_until(lambda: any("no usable frame: no publisher on /image" in s.message for s in statuses))

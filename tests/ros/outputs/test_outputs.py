@@ -55,13 +55,21 @@ def test_the_readme_lists_the_outputs_of_the_running_node(session):
     node = session.client.node
     rows = [row for row in documented("output") if VISION or "vision_msgs" not in row[1]]
     offered = dict(node.get_publisher_names_and_types_by_node("ovs3d", "/"))
-    ours = {name: kinds[0] for name, kinds in offered.items()
-            if "rcl_interfaces" not in kinds[0] and "lifecycle_msgs" not in kinds[0] and "/_action/" not in name}
-    package_type = {row[0].strip("`").replace("~", "/ovs3d"): row[1].strip("`").replace("/", "/msg/") for row in rows}
+    ours = {
+        name: kinds[0]
+        for name, kinds in offered.items()
+        if "rcl_interfaces" not in kinds[0] and "lifecycle_msgs" not in kinds[0] and "/_action/" not in name
+    }
+    package_type = {
+        row[0].strip("`").replace("~", "/ovs3d"): row[1].strip("`").replace("/", "/msg/") for row in rows
+    }
     assert package_type == ours
     for row in rows:
-        (info,) = [i for i in node.get_publishers_info_by_topic(row[0].strip("`").replace("~", "/ovs3d"))
-                   if i.node_name == "ovs3d"]
+        (info,) = [
+            i
+            for i in node.get_publishers_info_by_topic(row[0].strip("`").replace("~", "/ovs3d"))
+            if i.node_name == "ovs3d"
+        ]
         latched = info.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
         assert info.qos_profile.reliability == ReliabilityPolicy.RELIABLE
         assert row[2] == ("reliable, latched" if latched else "reliable"), row[0]
@@ -72,15 +80,23 @@ def test_the_readme_lists_the_inputs_of_the_running_node(session):
     for row in documented("input"):
         names, types = (re.findall(r"`([\w/]+)`", cell) for cell in row[:2])
         package = types[0].partition("/")[0]
-        kinds |= {name: f"{package}/msg/{kind.rpartition('/')[2]}" for name, kind in zip(names, types, strict=False)}
+        kinds |= {
+            name: f"{package}/msg/{kind.rpartition('/')[2]}" for name, kind in zip(names, types, strict=False)
+        }
     taken = dict(session.client.node.get_subscriber_names_and_types_by_node("ovs3d", "/"))
-    ours = {name: types[0] for name, types in taken.items() if not name.startswith(("/parameter_events", "/clock"))}
+    ours = {
+        name: types[0]
+        for name, types in taken.items()
+        if not name.startswith(("/parameter_events", "/clock"))
+    }
     assert {name: kinds[name.lstrip("/")] for name in ours} == ours
     assert {"/image", "/camera_info", "/depth", "/pose"} <= set(ours)
 
 
 def test_rviz_shows_what_the_node_publishes(session):
-    tree = yaml.safe_load((REPOSITORY / "config/ovs3d.rviz").read_text(encoding="utf-8"))["Visualization Manager"]
+    tree = yaml.safe_load((REPOSITORY / "config/ovs3d.rviz").read_text(encoding="utf-8"))[
+        "Visualization Manager"
+    ]
     assert tree["Global Options"]["Fixed Frame"] == Config().input.world_frame
     shown = set()
     for display in tree["Displays"]:
@@ -95,8 +111,17 @@ def test_rviz_shows_what_the_node_publishes(session):
         assert topic["Durability Policy"] == ("Transient Local" if latched else "Volatile")
         assert topic["Reliability Policy"] == "Reliable"
         shown.add(topic["Value"].removeprefix("ovs3d/"))
-    assert shown == {"map_cloud", "query_cloud", "markers", "object_poses", "goal_pose", "query_grid", "keyframes",
-                     "segmentation/overlay", "segmentation/label"}
+    assert shown == {
+        "map_cloud",
+        "query_cloud",
+        "markers",
+        "object_poses",
+        "goal_pose",
+        "query_grid",
+        "keyframes",
+        "segmentation/overlay",
+        "segmentation/label",
+    }
 
 
 def test_late_subscribers_get_markers_poses_grid_and_keyframes(session):
@@ -135,12 +160,17 @@ def test_detections_are_the_objects_with_their_oriented_boxes(session):
         assert (found.bbox.center, found.bbox.size, result.pose.pose) == (item.pose, item.size, item.pose)
     info = session.client.receive("/ovs3d/label_info", LabelInfo, LATCHED)
     assert [(c.class_id, c.class_name) for c in info.class_map] == [
-        (1, "red ball"), (2, "blue ball"), (3, "purple elephant")]
+        (1, "red ball"),
+        (2, "blue ball"),
+        (3, "purple elephant"),
+    ]
 
 
 def test_the_grid_is_high_where_the_thing_is(session):
     session.client.query("red ball")
-    wait_until(lambda: session.client.receive("/ovs3d/query_grid", conversions.OccupancyGrid, LATCHED).data, 20)
+    wait_until(
+        lambda: session.client.receive("/ovs3d/query_grid", conversions.OccupancyGrid, LATCHED).data, 20
+    )
     grid = session.client.newest["/ovs3d/query_grid"]
     cells = np.array(grid.data, np.int8).reshape(grid.info.height, grid.info.width)
     assert set(np.sign(np.unique(cells))) == {-1, 0, 1} and cells.max() <= 100
@@ -155,7 +185,10 @@ def test_the_grid_is_high_where_the_thing_is(session):
 def test_the_goal_is_in_front_of_the_thing_and_only_for_who_listens_now(session):
     topic = "/ovs3d/goal_pose"
     session.client.query("green ball")
-    wait_until(lambda: "green ball" in session.client.receive("/ovs3d/label_map", conversions.String, LATCHED).data, 20)
+    wait_until(
+        lambda: "green ball" in session.client.receive("/ovs3d/label_map", conversions.String, LATCHED).data,
+        20,
+    )
     time.sleep(0.5)  # the goal follows within milliseconds
     session.client.listen(topic, conversions.PoseStamped, 1)
     wait_until(lambda: session.client.node.count_publishers(topic), 20)
@@ -190,16 +223,24 @@ def test_a_vocabulary_is_kept_labelled_as_the_map_grows(session):
     before, received = shown(session)[1], int(session.client.value(": mapping", "frames_received"))
     session.play("--rate", "4")
     session.settle(received + FRAMES)
-    newest = session.client.query("green ball").map_version  # answers who asks, and the topics stay as they are
+    newest = session.client.query(
+        "green ball"
+    ).map_version  # answers who asks, and the topics stay as they are
     wait_until(lambda: shown(session) == (names, newest), 20, lambda: str(shown(session)))
     assert newest > before
     markers = session.client.newest["/ovs3d/markers"].markers
     assert {m.text.rpartition(" ")[0] for m in markers if m.text} == set(names)
 
 
-@pytest.mark.parametrize("fields, problem", [
-    ({"names": ["a"] * 65}, "65 names"), ({"names": [""]}, "name 1 is empty"),
-    ({"names": ["x" * 10_000]}, "10000 characters"), ({"names": ["a"], "mode": 9}, "mode 9")])
+@pytest.mark.parametrize(
+    "fields, problem",
+    [
+        ({"names": ["a"] * 65}, "65 names"),
+        ({"names": [""]}, "name 1 is empty"),
+        ({"names": ["x" * 10_000]}, "10000 characters"),
+        ({"names": ["a"], "mode": 9}, "mode 9"),
+    ],
+)
 def test_a_bad_vocabulary_is_refused_and_the_old_one_stays(session, fields, problem):
     before = shown(session)
     answer = session.client.call(SetVocabulary, "set_vocabulary", **fields)
@@ -208,7 +249,10 @@ def test_a_bad_vocabulary_is_refused_and_the_old_one_stays(session, fields, prob
 
 
 def test_without_a_vocabulary_the_topics_show_what_was_asked_again(session):
-    assert session.client.call(SetVocabulary, "set_vocabulary", mode=SetVocabulary.Request.ARGMAX).error_code == 0
+    assert (
+        session.client.call(SetVocabulary, "set_vocabulary", mode=SetVocabulary.Request.ARGMAX).error_code
+        == 0
+    )
     wait_until(lambda: shown(session)[0] == [], 20, lambda: str(shown(session)))
     session.client.query("green ball")
     wait_until(lambda: shown(session)[0] == ["green ball"], 20, lambda: str(shown(session)))

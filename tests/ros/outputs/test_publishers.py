@@ -42,7 +42,11 @@ class Shown:
         topics = {"label_map": conversions.String, "map_cloud": conversions.PointCloud2}
         for topic, kind in topics.items():
             listener.create_subscription(
-                kind, f"/shown/{topic}", lambda message, topic=topic: self.newest.__setitem__(topic, message), LATCHED)
+                kind,
+                f"/shown/{topic}",
+                lambda message, topic=topic: self.newest.__setitem__(topic, message),
+                LATCHED,
+            )
 
     def answer(self, prompt: str) -> Answer:
         settings = dict(mode="relevancy", negatives=None, threshold=None)

@@ -22,12 +22,26 @@ def test_plain_names_are_files_in_the_folder(folder):
     assert folder.source("küche.ovs3d", ".ovs3d").is_file()
 
 
-@pytest.mark.parametrize("name, problem", [
-    ("", "ends in .ovs3d"), (".ovs3d", "ends in .ovs3d"), ("room", "ends in"), ("room.ply", "ends in"),
-    ("../room.ovs3d", "plain file name"), ("a/../../room.ovs3d", "plain"), ("/etc/room.ovs3d", "plain"),
-    ("a/room.ovs3d", "plain"), ("..\\room.ovs3d", "plain"), ("a\0.ovs3d", "plain"), ("a\n.ovs3d", "plain"),
-    (".room.ovs3d", "hidden"), ("..ovs3d", "hidden"), ("~/room.ovs3d", "plain"), ("x" * 300 + ".ovs3d", "longer than"),
-])
+@pytest.mark.parametrize(
+    "name, problem",
+    [
+        ("", "ends in .ovs3d"),
+        (".ovs3d", "ends in .ovs3d"),
+        ("room", "ends in"),
+        ("room.ply", "ends in"),
+        ("../room.ovs3d", "plain file name"),
+        ("a/../../room.ovs3d", "plain"),
+        ("/etc/room.ovs3d", "plain"),
+        ("a/room.ovs3d", "plain"),
+        ("..\\room.ovs3d", "plain"),
+        ("a\0.ovs3d", "plain"),
+        ("a\n.ovs3d", "plain"),
+        (".room.ovs3d", "hidden"),
+        ("..ovs3d", "hidden"),
+        ("~/room.ovs3d", "plain"),
+        ("x" * 300 + ".ovs3d", "longer than"),
+    ],
+)
 def test_what_is_no_plain_name_is_refused(folder, name, problem):
     folder.path.mkdir()
     for ask in (lambda: folder.source(name, ".ovs3d"), lambda: folder.target(name, ".ovs3d", True)):

@@ -39,12 +39,25 @@ def gate(session):
 
 def test_the_readme_lists_the_actions_of_the_running_node(session):
     offered = dict(get_action_server_names_and_types_by_node(session.client.node, "ovs3d", "/"))
-    assert offered == {row[0].strip("`").replace("~", "/ovs3d"): [row[1].strip("`").replace("/", "/action/")]
-                       for row in documented("action")} != {}
+    assert (
+        offered
+        == {
+            row[0].strip("`").replace("~", "/ovs3d"): [row[1].strip("`").replace("/", "/action/")]
+            for row in documented("action")
+        }
+        != {}
+    )
 
 
-@pytest.mark.parametrize("names, problem", [
-    ([], "no name"), ([""], "name 1 is empty"), (["a"] * 65, "65 names"), (["x" * 10_000], "10000 characters")])
+@pytest.mark.parametrize(
+    "names, problem",
+    [
+        ([], "no name"),
+        ([""], "name 1 is empty"),
+        (["a"] * 65, "65 names"),
+        (["x" * 10_000], "10000 characters"),
+    ],
+)
 def test_bad_names_abort_with_the_reason_and_the_node_survives(session, names, problem):
     status, result = Goal(session, names).end()
     assert (status, result.error_code) == (GoalStatus.STATUS_ABORTED, Refine.Result.BAD_REQUEST)
@@ -79,7 +92,11 @@ def test_a_refinement_tells_how_far_it_is_and_its_labels_answer_from_then_on(ses
     before = session.client.query(*NAMES)
     goal = Goal(session, NAMES)
     status, result = goal.end()
-    assert (status, result.error_code, result.error_msg) == (GoalStatus.STATUS_SUCCEEDED, Refine.Result.OK, "")
+    assert (status, result.error_code, result.error_msg) == (
+        GoalStatus.STATUS_SUCCEEDED,
+        Refine.Result.OK,
+        "",
+    )
     stages = list(dict.fromkeys(f.stage for f in goal.feedback))
     assert stages == ["sharpening", "aligning", "checking", "done"]
     for told in goal.feedback:
@@ -124,7 +141,11 @@ def test_refined_answers_are_drawn_and_kept_while_the_map_grows(session):
 
 def test_a_map_without_images_is_refined_without_a_check_and_says_so(session):
     status, result = Goal(session, NAMES).end()
-    assert (status, result.error_code, result.accepted) == (GoalStatus.STATUS_SUCCEEDED, Refine.Result.OK, True)
+    assert (status, result.error_code, result.accepted) == (
+        GoalStatus.STATUS_SUCCEEDED,
+        Refine.Result.OK,
+        True,
+    )
     assert result.checked_views == 0 and np.isnan([result.before, result.after]).all()
     assert "not checked" in result.message
 

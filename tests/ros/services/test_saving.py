@@ -49,7 +49,9 @@ def feed(mapping: Mapping) -> None:
 def make_node(wire, monkeypatch):
     def make(folder: Path, save_on_exit: str) -> MappingNode:
         config = settings(folder, save_on_exit)
-        overrides = [Parameter(leaf.path, value=list(v) if isinstance(v, tuple) else v) for leaf, v in leaves(config)]
+        overrides = [
+            Parameter(leaf.path, value=list(v) if isinstance(v, tuple) else v) for leaf, v in leaves(config)
+        ]
         node = MappingNode(context=wire.context, parameter_overrides=overrides)
         wire.nodes.append(node)
         return node
@@ -61,9 +63,16 @@ def keyframes(path: Path) -> int:
     return len(Ovs3d.load(path).snapshot().stamps)
 
 
-@pytest.mark.parametrize("place, problem", [
-    ("nowhere/room.ovs3d", "the folder .*nowhere does not exist; create it"), ("", "is a folder; give a file name")])
-def test_a_place_the_map_cannot_be_written_to_is_refused_before_there_is_a_map(wire, tmp_path, place, problem):
+@pytest.mark.parametrize(
+    "place, problem",
+    [
+        ("nowhere/room.ovs3d", "the folder .*nowhere does not exist; create it"),
+        ("", "is a folder; give a file name"),
+    ],
+)
+def test_a_place_the_map_cannot_be_written_to_is_refused_before_there_is_a_map(
+    wire, tmp_path, place, problem
+):
     with pytest.raises(UserError, match=f"output.save_on_exit: .*{problem}"):
         Mapping(wire.node("mapper"), settings(tmp_path, f"{tmp_path}/{place}"))
 
@@ -113,7 +122,9 @@ def test_a_cleanup_that_cannot_save_keeps_the_map_and_can_be_tried_again(make_no
 
 
 @pytest.mark.parametrize("save_on_exit", ["room.ovs3d", ""])
-def test_a_callback_that_breaks_ends_the_node_but_not_without_its_map(wire, make_node, tmp_path, save_on_exit):
+def test_a_callback_that_breaks_ends_the_node_but_not_without_its_map(
+    wire, make_node, tmp_path, save_on_exit
+):
     node = make_node(tmp_path, save_on_exit and f"{tmp_path}/{save_on_exit}")
     assert node.trigger_configure() == SUCCESS
     feed(node.mapping)

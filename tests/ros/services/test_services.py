@@ -17,7 +17,9 @@ pytest.importorskip("rclpy")
 pytest.importorskip("std_srvs")
 interfaces = pytest.importorskip("ovs3d_interfaces.srv")
 if not hasattr(interfaces, "SaveMap"):
-    pytest.skip("the installed ovs3d_interfaces are older; pip install ./ovs3d_interfaces", allow_module_level=True)
+    pytest.skip(
+        "the installed ovs3d_interfaces are older; pip install ./ovs3d_interfaces", allow_module_level=True
+    )
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 from helpers.ros_env import SPHERES, use_child_environment, wait_until  # noqa: E402
@@ -65,8 +67,11 @@ def test_the_readme_lists_the_services_of_the_running_node(session):
             written[f"/ovs3d/{name}"] = f"{package}/srv/{kind.rpartition('/')[2]}"
     offered = dict(session.client.node.get_service_names_and_types_by_node("ovs3d", "/"))
     others = ("rcl_interfaces/", "type_description_interfaces/", "lifecycle_msgs/")
-    assert written == {name: kinds[0] for name, kinds in offered.items()
-                       if not kinds[0].startswith(others) and "/_action/" not in name}
+    assert written == {
+        name: kinds[0]
+        for name, kinds in offered.items()
+        if not kinds[0].startswith(others) and "/_action/" not in name
+    }
 
 
 def test_objects_can_be_asked_for_without_the_cloud(session):
@@ -85,8 +90,11 @@ def test_objects_can_be_asked_for_without_the_cloud(session):
     assert np.linalg.norm(center(item) - SPHERES[0][0]) < SPHERES[0][1]
     strict = session.client.call(GetObjects, "get_objects", min_score=min(1.0, item.score + 0.01))
     assert (strict.error_code, len(strict.objects), strict.found) == (OK, 0, answer.found)
-    for fields, problem in (({"min_score": float("nan")}, "min_score"), ({"prompts": ["a"] * 65}, "65 prompts"),
-                            ({"prompts": ["x" * 10_000]}, "10000 characters")):
+    for fields, problem in (
+        ({"min_score": float("nan")}, "min_score"),
+        ({"prompts": ["a"] * 65}, "65 prompts"),
+        ({"prompts": ["x" * 10_000]}, "10000 characters"),
+    ):
         answer = session.client.call(GetObjects, "get_objects", **fields)
         assert answer.error_code == BAD_REQUEST and problem in answer.error_msg
 
@@ -129,33 +137,61 @@ def test_the_ply_has_the_gaussians_of_the_map(session):
     answer = session.client.call(ExportPly, "export_ply", name="room.ply")
     assert (answer.error_code, answer.error_msg) == (OK, "")
     head = (session.maps / "room.ply").read_bytes()[:200]
-    assert head.startswith(b"ply\nformat binary_little_endian") and b"vertex %d\n" % answer.num_gaussians in head
+    assert (
+        head.startswith(b"ply\nformat binary_little_endian") and b"vertex %d\n" % answer.num_gaussians in head
+    )
     again = session.client.call(ExportPly, "export_ply", name="room.ply")
     assert again.error_code == BAD_REQUEST and "exists" in again.error_msg
     assert sorted(p.name for p in session.maps.iterdir()) == ["room.ovs3d", "room.ply"]
 
 
-@pytest.mark.parametrize("name", [
-    "../out{s}", "{folder}/out{s}", "a/../../out{s}", "link{s}", "", "out", "~/out{s}", "../outside{s}",
-    "{folder}/outside{s}", "maps/../../outside{s}", "..", "/", "a\\..\\out{s}", ".hidden{s}", "x" * 300 + "{s}"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../out{s}",
+        "{folder}/out{s}",
+        "a/../../out{s}",
+        "link{s}",
+        "",
+        "out",
+        "~/out{s}",
+        "../outside{s}",
+        "{folder}/outside{s}",
+        "maps/../../outside{s}",
+        "..",
+        "/",
+        "a\\..\\out{s}",
+        ".hidden{s}",
+        "x" * 300 + "{s}",
+    ],
+)
 def test_no_file_outside_of_the_folder_is_read_or_written(session, name):
     opened = session.folder / f"audit.{session.node.child.pid}"
-    for kind, service, suffix in ((SaveMap, "save_map", ".ovs3d"), (ExportPly, "export_ply", ".ply"),
-                                  (LoadMap, "load_map", ".ovs3d")):
+    for kind, service, suffix in (
+        (SaveMap, "save_map", ".ovs3d"),
+        (ExportPly, "export_ply", ".ply"),
+        (LoadMap, "load_map", ".ovs3d"),
+    ):
         outside = session.folder / f"outside{suffix}"
         outside.write_text("not yours")
         link = session.maps / f"link{suffix}"
         if not link.is_symlink():
             os.symlink(outside, link)
         fields = {} if kind is LoadMap else {"overwrite": True}
-        answer = session.client.call(kind, service, name=name.format(s=suffix, folder=session.folder), **fields)
+        answer = session.client.call(
+            kind, service, name=name.format(s=suffix, folder=session.folder), **fields
+        )
         assert answer.error_code == BAD_REQUEST and answer.error_msg and "\n" not in answer.error_msg
         assert outside.read_text() == "not yours"
         link.unlink()
     touched = [line.partition(" ")[2] for line in opened.read_text().splitlines()]
     assert str(session.maps) in "".join(touched), "the audit sees what the node opens"
-    strange = [t for t in touched if ("out" in Path(t).name or "link" in Path(t).name or "hidden" in Path(t).name)
-               and Path(t).suffix in (".ovs3d", ".ply")]
+    strange = [
+        t
+        for t in touched
+        if ("out" in Path(t).name or "link" in Path(t).name or "hidden" in Path(t).name)
+        and Path(t).suffix in (".ovs3d", ".ply")
+    ]
     assert not strange and not list(session.folder.glob("out.*")) and "Traceback" not in session.node.output()
 
 
@@ -166,8 +202,12 @@ def test_maps_that_cannot_be_used_are_refused_and_the_old_one_stays(session):
     other.clip.name = "tests/another"
     object.__setattr__(other, "config", Ovs3d.load(session.maps / "room.ovs3d").config)
     other.save(session.maps / "another.ovs3d")
-    for name, problem in (("nothing.ovs3d", "no such file"), ("broken.ovs3d", "truncated or damaged"),
-                          ("elsewhere.ovs3d", "frame 'elsewhere'"), ("another.ovs3d", "encoder tests/another")):
+    for name, problem in (
+        ("nothing.ovs3d", "no such file"),
+        ("broken.ovs3d", "truncated or damaged"),
+        ("elsewhere.ovs3d", "frame 'elsewhere'"),
+        ("another.ovs3d", "encoder tests/another"),
+    ):
         answer = session.client.call(LoadMap, "load_map", name=name)
         assert answer.error_code == BAD_REQUEST and problem in answer.error_msg
         (session.maps / name).unlink(missing_ok=True)
@@ -210,7 +250,9 @@ def test_reset_empties_the_map_and_the_topics_and_a_saved_one_can_be_loaded(sess
         assert session.client.receive(f"/ovs3d/{topic}", conversions.PointCloud2, LATCHED).width == 0
     answer = session.client.call(LoadMap, "load_map", name="room.ovs3d")
     assert (answer.error_code, answer.error_msg) == (OK, "")
-    assert answer.num_gaussians > 500 and answer.num_keyframes >= 4 and answer.map_version > before.map_version
+    assert (
+        answer.num_gaussians > 500 and answer.num_keyframes >= 4 and answer.map_version > before.map_version
+    )
     after = session.client.query("red ball", "purple elephant")
     assert list(after.found) == [True, False] and after.map_version >= answer.map_version
     wait_until(lambda: session.client.newest["/ovs3d/map_cloud"].width > 500, 20)
@@ -243,7 +285,9 @@ def test_a_node_that_was_killed_answers_from_its_saved_map_as_before(session):
 def test_a_folder_that_cannot_be_written_to_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     domain_id = free_domain_id()
-    node = start_node({**SETTINGS, "map.directory": tmp_path / "file" / "maps"}, domain_id, tmp_path / "node.log")
+    node = start_node(
+        {**SETTINGS, "map.directory": tmp_path / "file" / "maps"}, domain_id, tmp_path / "node.log"
+    )
     client = Client(domain_id)
     try:
         node.wait_for("ready", 120)
