@@ -1,7 +1,41 @@
 """Online, open-vocabulary 3D Gaussian maps for robots: posed frames in, text queries out.
 
-Importing this package loads nothing heavy. The façade is :class:`ovs3d_ros.pipeline.Ovs3d`, the command
-is ``ovs3d`` (:mod:`ovs3d_ros.cli`), and everything that touches ROS lives in :mod:`ovs3d_ros.ros`.
+    from ovs3d_ros import Camera, Config, Frame, Ovs3d
+
+    room = Ovs3d.load("room.ovs3d")
+    for item in room.query(["red mug"]).objects:
+        print(item.prompt, item.center)
+
+Importing the package loads neither torch nor numpy; each name above loads what it needs at its first use. The command
+line is `ovs3d` (`ovs3d_ros.cli`), and everything that touches ROS lives in `ovs3d_ros.ros`.
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ovs3d_ros.config import Config
+    from ovs3d_ros.pipeline import Ovs3d
+    from ovs3d_ros.types import Camera, Frame
+
 __version__ = "0.1.0"
+__all__ = ["Camera", "Config", "Frame", "Ovs3d"]
+
+_MODULE_OF = {
+    "Camera": "ovs3d_ros.types",
+    "Config": "ovs3d_ros.config",
+    "Frame": "ovs3d_ros.types",
+    "Ovs3d": "ovs3d_ros.pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULE_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -78,6 +78,12 @@ def imported_modules(tree: ast.AST, path: Path) -> Iterator[tuple[int, str]]:
             yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
 
 
+def for_type_checkers(tree: ast.Module) -> ast.Module:
+    """What stands below `if TYPE_CHECKING:`, which no interpreter runs."""
+    blocks = [n for n in ast.walk(tree) if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
+    return ast.Module([statement for block in blocks for statement in block.body], [])
+
+
 def docstrings(tree: ast.Module) -> set[int]:
     """The ids of the constant nodes that are documentation: strings that stand as statements."""
     return {
@@ -92,7 +98,10 @@ def docstrings(tree: ast.Module) -> set[int]:
 def upward_violations(path: Path, tree: ast.Module) -> list[str]:
     unit = unit_of(path)
     found = []
+    face = set(imported_modules(for_type_checkers(tree), path)) if unit == "__init__" else set()
     for line, name in imported_modules(tree, path):
+        if (line, name) in face:
+            continue
         parts = name.split(".")
         if parts[0] != "ovs3d_ros" or len(parts) < 2 or parts[1] == unit or parts[1] not in ORDER:
             continue
@@ -246,10 +255,17 @@ def test_relative_imports_are_seen() -> None:
     assert upward_violations(path, ast.parse("from .. import cli"))
 
 
+def test_package_itself_imports_modules_for_type_checkers_only() -> None:
+    face = PACKAGE / "__init__.py"
+    assert not upward_violations(face, ast.parse("if TYPE_CHECKING:\n    from ovs3d_ros.types import Frame"))
+    assert upward_violations(face, ast.parse("from ovs3d_ros.types import Frame"))
+
+
 @pytest.mark.parametrize(
     "module, heavy",
     [
         ("ovs3d_ros", "numpy"),
+        ("ovs3d_ros", "torch"),
         ("ovs3d_ros.config", "torch"),
         ("ovs3d_ros.datasets", "torch"),
         ("ovs3d_ros.sensors.messages", "torch"),
