@@ -1,4 +1,4 @@
-"""Lets short work on other threads go before long work, where both would compete for the same cores."""
+"""Gives short work that a client waits for priority over background work on the same processor cores."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import threading
 from collections.abc import Iterator
 
 
-class RightOfWay:
-    """Who answers somebody claims it; who works in the background gives way between two pieces of work.
+class PriorityGate:
+    """A client claims priority; background work pauses between steps until the claim ends.
 
-    Claims that come while somebody gives way do not prolong that: a piece of work is done in between, so that the
-    background work goes on, more slowly, however much is asked.
+    A pause only covers the claims that exist when it begins. Background work takes a step before it pauses for later
+    claims, so it slows down under many requests but never stops.
     """
 
     def __init__(self) -> None:
@@ -19,7 +19,7 @@ class RightOfWay:
         self._claims: set[object] = set()
 
     @contextlib.contextmanager
-    def claimed(self) -> Iterator[None]:
+    def claim(self) -> Iterator[None]:
         """Holds a claim within the block."""
         claim = object()
         with self._changed:
@@ -31,9 +31,9 @@ class RightOfWay:
                 self._claims.discard(claim)
                 self._changed.notify_all()
 
-    def give(self, seconds: float) -> None:
-        """Returns when the claims there are now have ended, or after so many seconds."""
+    def pause(self, timeout: float) -> None:
+        """Blocks until the current claims have ended, at most `timeout` seconds."""
         with self._changed:
-            now = set(self._claims)
-            if now:
-                self._changed.wait_for(lambda: not now & self._claims, seconds)
+            current = set(self._claims)
+            if current:
+                self._changed.wait_for(lambda: not current & self._claims, timeout)

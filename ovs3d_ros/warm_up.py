@@ -1,7 +1,7 @@
-"""Compiles the kernels of mapping and queries before the first frame comes.
+"""Compiles the kernels of mapping and queries before the first frame arrives.
 
-Numba keeps them on disk; a fresh machine takes half a minute. What refinement renders is as wide as its list of names:
-such widths are compiled when they first come up.
+Compilation takes half a minute on a fresh machine; Numba caches the kernels on disk. Refinement renders one channel per
+name, and kernels for a new number of channels are compiled when it first occurs.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _PROMPT = "thing"
 
 
 def warm_up(pipeline: Ovs3d) -> None:
-    """Takes an empty pipeline through a frame, its training, a query and the renders, and empties it again.
+    """Maps one frame, trains, queries and renders with an empty pipeline, then empties it again.
 
     Raises:
-        ValueError: the pipeline holds a map, which would be lost.
+        ValueError: the pipeline holds a map, which the warm-up would delete.
     """
     if len(pipeline.mapper.gaussians):
-        raise ValueError("only an empty pipeline can be warmed up")
+        raise ValueError("the pipeline holds a map; warm up an empty pipeline")
     frame = _frame()
     pipeline.add_frame(frame)
     pipeline.optimize(_STEPS)
@@ -35,7 +35,7 @@ def warm_up(pipeline: Ovs3d) -> None:
     if pipeline.clip is not None:
         result = pipeline.query([_PROMPT], snapshot=snapshot)
         pipeline.render_labels(result, frame.camera, frame.camtoworld, snapshot)
-        nearest(np.eye(3), 1)  # neighbourhoods, which refinement takes
+        nearest(np.eye(3), 1)  # nearest neighbours, for refinement
     pipeline.reset()
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from ovs3d_ros.config import Config
 from ovs3d_ros.mapping.keyframes import to_frame
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.priority import RightOfWay
+from ovs3d_ros.priority import PriorityGate
 from ovs3d_ros.semantics.refinement_check import spread
 from ovs3d_ros.types import Frame, MapSnapshot, RefineStep, UserError
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 _SLICE = 5  # optimisation steps between looks into the inbox
-_PATIENCE = 0.5  # seconds a step waits for those who have the right of way
+_MAX_PAUSE = 0.5  # seconds a training step waits for clients with priority
 _DONE = object()
 _LATENCIES = 500  # frame-to-map times kept for the percentiles
 
@@ -49,14 +49,14 @@ class MappingWorker:
 
     Attributes:
         error: the exception that ended the thread, or None.
-        right_of_way: claimed by who answers somebody; the thread gives way between two steps.
+        priority: a client claims it while it waits for an answer; the thread pauses between two steps.
     """
 
     def __init__(self, pipeline: Ovs3d, config: Config) -> None:
         self.pipeline = pipeline
         self.config = config
         self.error: BaseException | None = None
-        self.right_of_way = RightOfWay()
+        self.priority = PriorityGate()
         self._inbox: deque[tuple[float, Frame]] = deque()
         self._jobs: deque[tuple[Callable[[], object], concurrent.futures.Future]] = deque()
         self._changed = threading.Condition()
@@ -336,7 +336,7 @@ class MappingWorker:
         """A slice of optimisation, or one keyframe of lifting once the Gaussians have settled."""
         if self._credit:
             steps = min(_SLICE, self._credit)
-            self.pipeline.optimize(steps, lambda _: self.right_of_way.give(_PATIENCE))
+            self.pipeline.optimize(steps, lambda _: self.priority.pause(_MAX_PAUSE))
             with self._changed:
                 self._credit -= steps
                 self._relift = self.pipeline.relift() if self._credit == 0 else None

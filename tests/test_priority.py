@@ -1,44 +1,44 @@
-"""Who answers somebody goes before who works in the background, and never stops that for good."""
+"""Work that a client waits for goes before background work, but never stops it."""
 
 from __future__ import annotations
 
 import threading
 import time
 
-from ovs3d_ros.priority import RightOfWay
+from ovs3d_ros.priority import PriorityGate
 
 WAIT = 60.0  # seconds; generous, for machines under load
 
 
-def test_without_claims_nobody_waits() -> None:
+def test_pause_without_claims_returns_at_once() -> None:
     started = time.perf_counter()
-    RightOfWay().give(WAIT)
+    PriorityGate().pause(WAIT)
     assert time.perf_counter() - started < WAIT / 2
 
 
-def test_background_work_waits_for_the_claims_there_are_and_not_for_later_ones() -> None:
-    way, order = RightOfWay(), []
+def test_pause_covers_current_claims_but_not_later_ones() -> None:
+    gate, order = PriorityGate(), []
 
-    def give() -> None:
-        way.give(WAIT)
+    def work() -> None:
+        gate.pause(WAIT)
         order.append("worked")
 
-    with way.claimed():
-        thread = threading.Thread(target=give)
+    with gate.claim():
+        thread = threading.Thread(target=work)
         thread.start()
-        while not way._changed._waiters:  # it gives way now
+        while not gate._changed._waiters:  # until the thread pauses
             assert thread.is_alive()
             time.sleep(0.001)
         order.append("answered")
-    with way.claimed():  # the next one asks at once: it must not be waited for
+    with gate.claim():  # a second client follows at once: the thread must not wait for it
         thread.join(WAIT / 2)
         assert not thread.is_alive()
     assert order == ["answered", "worked"]
 
 
-def test_a_claim_that_does_not_end_is_not_waited_for_for_ever() -> None:
-    way = RightOfWay()
-    with way.claimed():
+def test_pause_times_out_when_a_claim_does_not_end() -> None:
+    gate = PriorityGate()
+    with gate.claim():
         started = time.perf_counter()
-        way.give(0.05)
+        gate.pause(0.05)
         assert 0.04 < time.perf_counter() - started < WAIT

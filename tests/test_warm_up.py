@@ -1,4 +1,4 @@
-"""Warming up compiles everything a session needs and leaves no trace."""
+"""The warm-up compiles every kernel a session needs and leaves the pipeline empty."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ovs3d_ros.warm_up import warm_up
 
 
 def compiled() -> dict[str, int]:
-    """How many signatures each Numba kernel has been compiled or loaded for."""
+    """Number of compiled or loaded signatures of each Numba kernel."""
     modules = (cpu, kernels_backward, kernels_forward, kernels_project, kernels_tiles, neighbours)
     return {
         f"{m.__name__}.{n}": len(k.signatures)
@@ -23,7 +23,7 @@ def compiled() -> dict[str, int]:
     }
 
 
-def test_a_session_compiles_nothing_after_warming_up_and_starts_empty():
+def test_session_compiles_nothing_after_warm_up():
     pipeline = Ovs3d(synthetic.make_config())
     warm_up(pipeline)
     assert pipeline.stats["num_gaussians"] == pipeline.stats["keyframes"] == pipeline.stats["steps"] == 0
@@ -45,7 +45,7 @@ def test_a_session_compiles_nothing_after_warming_up_and_starts_empty():
         warm_up(pipeline)
 
 
-def test_a_map_without_language_is_warmed_up_too():
+def test_warm_up_without_encoder():
     pipeline = Ovs3d(synthetic.make_config(), encode=False)
     warm_up(pipeline)
     assert pipeline.stats["num_gaussians"] == 0

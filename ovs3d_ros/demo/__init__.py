@@ -26,6 +26,7 @@ from ovs3d_ros.demo.session import Progress, Session
 from ovs3d_ros.io.atomic import check_target, write_text
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.types import UserError
+from ovs3d_ros.warm_up import warm_up
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,6 @@ DEFAULTS = {
     "tf.timeout_s": 10.0,
 }
 MAP_NAME = "demo.ovs3d"
-WARM_UP_STEPS = 2
 
 
 def run(
@@ -125,7 +125,7 @@ def make_demo(
         ) from None
     with tqdm(total=len(scene.training), unit="frame", disable=quiet, dynamic_ncols=True) as bar:
         bar.set_description("getting ready")
-        _warm_up(scene, config)
+        warm_up(Ovs3d(config))  # compiled kernels are cached on disk: no frame waits for them
         bar.set_description("mapping")
         run_session = run_processes if ros else run_one_process
         session = run_session(scene, config, rate, (out / MAP_NAME).resolve(), _show_on(bar))
@@ -142,22 +142,6 @@ def _evaluate(out: Path, session: Session, scene: Scene, config: Config, started
     report = make_report(session, evaluation, scene, snapshot.num_gaussians, time.monotonic() - started)
     write_pictures(out, report, session, evaluation, scene, snapshot, config)
     return report
-
-
-def _warm_up(scene: Scene, config: Config) -> None:
-    """Compiles every kernel (Numba keeps them on disk), so that no frame waits for that.
-
-    The first run after installation takes half a minute here, later ones seconds.
-    """
-    pipeline = Ovs3d(config)
-    frame = scene.dataset[scene.training[0]]
-    pipeline.add_frame(frame)
-    pipeline.optimize(WARM_UP_STEPS)
-    for _ in pipeline.relift():
-        pass
-    snapshot = pipeline.snapshot()
-    result = pipeline.query(scene.present[:1], snapshot=snapshot)
-    pipeline.render_labels(result, frame.camera, frame.camtoworld, snapshot)
 
 
 def _show_on(bar: tqdm) -> Progress:

@@ -53,7 +53,7 @@ class QueryServices:
     def _query(self, request: QueryText.Request, response: QueryText.Response) -> QueryText.Response:
         started = time.perf_counter()
         # A refinement takes seconds: mapping need not wait for that.
-        with contextlib.nullcontext() if request.refine else self._worker.right_of_way.claimed():
+        with contextlib.nullcontext() if request.refine else self._worker.priority.claim():
             response = responses.answer(self._fill, request, response)
         response.latency_ms = 1e3 * (time.perf_counter() - started)
         return response
