@@ -181,7 +181,7 @@ class Ovs3d:
             yield from self.lifter.relift(encoded, self.mapper.gaussians, self.rasterizer)
 
     def refine(self, names: list[str], frames: Sequence[Frame] = ()) -> Iterator[RefineStep]:
-        """Refines class distributions for names (METHOD §12); yields its progress.
+        """Refines class distributions for names (docs/method.md, "Refinement"); yields its progress.
 
         Exhaust it for the result to take effect; closing it early cancels. The map may grow meanwhile.
 

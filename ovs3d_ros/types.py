@@ -90,7 +90,7 @@ class Frame:
 class CropTable:
     """CLIP embeddings of the crops of one image, or of the cells of a dense feature map.
 
-    The table is about a thousand times smaller than the per-pixel features it stands for (METHOD §1).
+    The table is about a thousand times smaller than the per-pixel features it replaces.
 
     Attributes:
         boxes: [M, 4] float32 left, top, right, bottom, as fractions of the image's width and height.
@@ -142,7 +142,7 @@ class Keyframe:
 
 @dataclass(frozen=True, slots=True)
 class RefinedField:
-    """Class distributions per Gaussian, refined for one vocabulary (METHOD §12 and 13).
+    """Class distributions per Gaussian, refined for one vocabulary (docs/method.md, "Refinement").
 
     Attributes:
         names: the user's names.

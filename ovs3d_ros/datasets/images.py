@@ -108,7 +108,7 @@ def label_dtype(classes: list[str]) -> type[np.unsignedinteger]:
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """Reads a mask as [H, W] bool; only grey value 255 counts (METHOD §8).
+    """Reads a mask as [H, W] bool; only grey value 255 counts (as in the code of 3D-OVS).
 
     Raises:
         UserError: missing or truncated file.

@@ -138,7 +138,7 @@ def read_classes(root: Path) -> list[str]:
 
 
 def _attach_segmentations(folder: Path, views: list[View]) -> tuple[list[View], list[str]]:
-    """The 3D-OVS layout: class i + 1 is the i-th name in sorted order (METHOD §8)."""
+    """The 3D-OVS layout: class i + 1 is the i-th name in sorted order (as in the code of 3D-OVS)."""
     path = folder / "classes.txt"
     names = sorted(line.strip() for line in read_text(path).splitlines() if line.strip())
     if not names or len(set(names)) != len(names) or len(names) > MAX_LABEL:

@@ -18,8 +18,8 @@ def read(root: Path) -> list[View]:
     """Reads an LLFF scene: `poses_bounds.npy` and an image folder whose sorted names match its rows.
 
     A row holds 3 x 5 numbers [down, right, backward, position, (H, W, f)] camera-to-world and the near and far
-    bounds (unused). In OpenCV axes R = [right, down, forward] = [column 1, column 0, -column 2] (METHOD §8). The
-    focal length is that of the view's own row, scaled to the image file; the principal point is the image centre.
+    bounds (unused). In OpenCV axes R = [right, down, forward] = [column 1, column 0, -column 2].
+    The focal length is that of the view's own row, scaled to the image file; the principal point is the image centre.
     The world frame is kept: no recentring, no NDC.
 
     Args:

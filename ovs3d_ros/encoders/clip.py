@@ -96,7 +96,7 @@ class ClipEncoder:
 
     @torch.inference_mode()
     def encode_text(self, prompts: Sequence[str]) -> torch.Tensor:
-        """[P, D] float32 unit-norm embeddings on the CPU, of the prompts as they are written (METHOD §4).
+        """[P, D] float32 unit-norm embeddings on the CPU, of the prompts as they are written: no templates.
 
         Raises:
             UserError: no prompt, or an empty one.

@@ -1,8 +1,8 @@
 """Where a crop pyramid cuts its crops: sizes and corners in numbers, nothing here sees a colour.
 
-A crop is exactly as large as the model's input, for the image is resized once per `Cut`. Relative crops (3D-OVS, METHOD
-§1) have one side per level; metric ones (METHOD §12) have side metres * f / z at a pixel of depth z, so a level means
-the same from near and far.
+A crop is exactly as large as the model's input, for the image is resized once per `Cut`. Relative crops (3D-OVS)
+have one side per level; metric ones have side metres * f / z at a pixel of depth z, so a level means the same from near
+and far (docs/method.md, "Language features").
 """
 
 from __future__ import annotations

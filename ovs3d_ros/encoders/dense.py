@@ -1,4 +1,4 @@
-"""One forward pass over a whole image that yields text-comparable features per cell (METHOD §15).
+"""Text-comparable features per cell from one forward pass (docs/method.md, "Language features").
 
 Vision transformers: the last block keeps only its value path, mixed by key-key attention with a Gaussian over the
 grid, without residual and MLP (Hajimiri et al., NACLIP, WACV 2025; the value path is MaskCLIP's, Zhou et al., ECCV

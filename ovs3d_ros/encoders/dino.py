@@ -1,4 +1,4 @@
-"""DINO and other self-supervised vision transformers through timm: patch tokens of the last block (METHOD §6)."""
+"""DINO and other self-supervised vision transformers through timm: patch tokens of the last block."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CLIP whose crops have sides in metres, where depth is measured (METHOD §12)."""
+"""CLIP whose crops have sides in metres, where depth is measured (docs/method.md, "Language features")."""
 
 from __future__ import annotations
 

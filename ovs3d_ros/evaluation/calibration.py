@@ -1,4 +1,4 @@
-"""Fits how an encoder's cosines read, on labelled scenes: the presence decision and the label threshold (METHOD §14).
+"""Fits the presence decision and the label threshold of an encoder (docs/method.md, "Presence").
 
 Every scene is mapped as a robot would map it and asked for what is there and for what is not. A logistic regression on
 the evidence gives the presence decision; the label threshold is the one with the best mean IoU of single-prompt masks.

@@ -18,8 +18,8 @@ from ovs3d_ros.types import UserError
 SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
 
-# METHOD §9, of label maps; "lerf" stands in evaluate_queries. B, LangSplat's per-query threshold, is left out: its
-# code was never released.
+# Protocols for label maps (docs/method.md, "Evaluation protocols"); "lerf" is in `evaluation.queries`. Protocol B,
+# LangSplat's per-query threshold, is left out: its code was never released.
 PROTOCOLS = {
     "3dovs-a": "3D-OVS: argmax over the full class list, Jaccard averaged over views x classes; all scenes",
     "3dovs-c": "as 3dovs-a, over the scenes other than 'room'",
@@ -156,7 +156,7 @@ def miou(confusion: np.ndarray) -> float:
 
 
 def jaccard_per_class(pred: np.ndarray, target: np.ndarray, num_classes: int) -> np.ndarray:
-    """Jaccard index [C] of each class of one view over *all* pixels, as 3D-OVS computes it (METHOD §8).
+    """Jaccard index [C] of each class of one view over *all* pixels, as the 3D-OVS code computes it.
 
     Predictions on unlabelled pixels count against their class; a class that is in neither map scores 0, as
     scikit-learn's `jaccard_score` does in the reference.

@@ -5,7 +5,8 @@ pose. Segmentation: IoU of where it reaches the threshold with the mask, mean ov
 Localisation: the share of pairs whose smoothed relevancy is greatest inside one of the name's boxes (Kerr et al. 2023,
 §4.2; the smoothing is that of LERF's and LangSplat's evaluations). There is one threshold for all names and scenes;
 LangSplat's published IoU stretches every map to its own range first, which finds everything that is asked for, and does
-not compare (METHOD §9). Names are asked of the lifted features, whether or not the map was refined for some of them.
+not compare (docs/method.md, "Evaluation protocols"). Names are asked of the lifted features, whether or not the map was
+refined for some of them.
 """
 
 from __future__ import annotations

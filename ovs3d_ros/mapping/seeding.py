@@ -1,4 +1,4 @@
-"""Where new Gaussians come from: measured depth, a point cloud, or matches between posed images (METHOD §16)."""
+"""Seeds of new Gaussians from depth, point clouds or image matches (docs/method.md, "Online mapping")."""
 
 from __future__ import annotations
 

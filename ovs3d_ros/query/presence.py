@@ -1,4 +1,4 @@
-"""The presence decision: whether a thing is in the map at all (METHOD §14). Pure functions on a snapshot's codes."""
+"""Decides whether a thing is in the map at all (docs/method.md, "Presence"). Pure functions on codes."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def load_calibration(path: str, encoder: str) -> Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What the presence decision rests on, [P] each. Nothing is rescaled per query (METHOD §14).
+    """What the presence decision rests on, [P] each. Nothing is rescaled per query.
 
     Attributes:
         peak: relevancy 0..1 of the strongest Gaussians.

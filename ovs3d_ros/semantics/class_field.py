@@ -1,4 +1,4 @@
-"""The refined field: class distributions per Gaussian for one vocabulary, and answers from it (METHOD §12 and 13)."""
+"""The refined field: class distributions per Gaussian for one vocabulary (docs/method.md, "Refinement")."""
 
 from __future__ import annotations
 

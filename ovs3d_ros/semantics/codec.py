@@ -1,6 +1,6 @@
 """A linear code for CLIP features: D dimensions in d, exact cosines without ever forming D numbers per pixel.
 
-A feature is F = B a + A mu with orthonormal B [D, d], mean mu [D] and alpha sum A (METHOD §10). Written with the
+A feature is F = B a + A mu with orthonormal B [D, d], mean mu [D] and alpha sum A (docs/method.md, "Feature codec"). Written with the
 extended basis B^ = [B, mu] [D, d + 1] and z = [a; A] this is F = B^ z, linear in z: sums and blends of z are sums and
 blends of features. The only non-linearity, normalisation, needs the Gram matrix G = B^T B^ alone:
 cos(F, t) = z . (B^T t) / sqrt(z^T G z).

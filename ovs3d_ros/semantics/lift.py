@@ -1,4 +1,4 @@
-"""Closed-form lifting of 2D features into Gaussians (METHOD §11).
+"""Closed-form lifting of 2D features into Gaussians (docs/method.md, "Lifting features").
 
 With unit features phi_k(p) of pyramid level k at pixel p and blending weights w_i(p) = alpha_i T_i:
 N_ik += sum_p w_i(p) phi_k(p) and D_i += sum_p w_i(p), all in code space, where sums stay linear. The direction of
@@ -23,8 +23,8 @@ from ovs3d_ros.types import CropTable, Keyframe, UserError
 def pixel_codes(table: CropTable, codec: FeatureCodec, width: int, height: int) -> torch.Tensor:
     """Per-pixel codes of unit features, formed on the fly from a crop table.
 
-    A pixel's feature is the mean of the embeddings of all crops that cover its centre (3D-OVS, METHOD §1), or, for a
-    dense map, their bilinear interpolation.
+    A pixel's feature is the mean of the embeddings of all crops that cover its centre (3D-OVS), or, for a dense
+    map, their bilinear interpolation.
 
     Returns:
         [S, H, W, d + 1] codes on the codec's device; zero where no crop covers the pixel.
@@ -62,7 +62,7 @@ def _box_means(boxes: torch.Tensor, values: torch.Tensor, width: int, height: in
 
 
 def fuse_scales(numerators: torch.Tensor, selection: torch.Tensor, codec: FeatureCodec) -> torch.Tensor:
-    """One unit code per Gaussian: norm(sum_k softmax(selection)_k f_k) with f_k = N_k / |N_k| (METHOD §2).
+    """One unit code per Gaussian: norm(sum_k softmax(selection)_k f_k) with f_k = N_k / |N_k|.
 
     Args:
         numerators: [N, S, d + 1] lifted sums.

@@ -1,4 +1,4 @@
-"""Refinement of class distributions for one vocabulary (METHOD §4 to 6, 12 and 13), from a map alone.
+"""Refinement of class distributions for one vocabulary (docs/method.md, "Refinement").
 
 1. Sharpening: an image encoder's cell sees its surroundings, so a mug's feature is half table. What a blur would take
    from the rendered cosines is added to them (van Cittert's first steps of deconvolution), and small things come out.

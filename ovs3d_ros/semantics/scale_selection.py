@@ -1,4 +1,4 @@
-"""Which level of the crop pyramid speaks for a Gaussian (METHOD §2 and §12), in closed form.
+"""Which level of the crop pyramid speaks for a Gaussian (docs/method.md, "Scale selection"), in closed form.
 
 3D-OVS trains selection logits with its feature loss and with RDA. The feature loss alone rewards agreement between views,
 and crops agree the more the wider they are; RDA rewards the level at which a thing has a clear name. So does this: the

@@ -36,7 +36,7 @@ def scenes(folder: Path, every: int = 1) -> Iterator[tuple[list[str], list[tuple
 
 
 def pixel_features(table: CropTable) -> list[torch.Tensor]:
-    """Per level [H, W, D] unit features: the mean of the embeddings of all crops over a pixel (METHOD §1)."""
+    """Per level [H, W, D] unit features: the mean of the embeddings of all crops over a pixel."""
     features = []
     edges = (table.boxes * table.boxes.new_tensor([WIDTH, HEIGHT, WIDTH, HEIGHT])).round().long()
     for level in range(table.num_scales):
