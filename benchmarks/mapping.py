@@ -161,7 +161,12 @@ def picture(runs: list[dict]) -> str:
         scale = (high - low) or 1.0
 
         def place(
-            seconds: float, value: float, left: float = left, low: float = low, scale: float = scale
+            seconds: float,
+            value: float,
+            left: float = left,
+            top: int = top,
+            low: float = low,
+            scale: float = scale,
         ) -> str:
             return f"{left + width * seconds / last:.1f},{top + height * (1 - (value - low) / scale):.1f}"
 
@@ -172,10 +177,10 @@ def picture(runs: list[dict]) -> str:
             parts.append(f'<text x="{left - 6}" y="{float(at) + 4}" text-anchor="end">{value:.3g}</text>')
         end = f'x="{left + width}" y="{top + height + 16}" text-anchor="end"'
         parts.append(f"<text {end}>{last:.0f} processor s</text>")
-        for line, color in zip(points, COLORS):
+        for line, color in zip(points, COLORS, strict=False):
             path = " ".join(place(*point) for point in line)
             parts.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2"/>')
-    for row, (run, color) in enumerate(zip(runs, COLORS)):
+    for row, (run, color) in enumerate(zip(runs, COLORS, strict=False)):
         parts.append(f'<text x="{50 + 150 * row}" y="{34 + height + 36}" fill="{color}">{run["mode"]}</text>')
     total = 3 * (width + gap) + 20
     return (

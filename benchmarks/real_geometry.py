@@ -136,10 +136,10 @@ def main() -> None:
     document = dict(texts=len(texts), image_text_cosine=[float(pairs.mean()), float(pairs.std())], ranks={})
     for rank in args.ranks:
         codecs = [fit_codec(room, rank) for room in rooms]
-        exact = [exactness(room, codec, texts) for room, codec in zip(rooms, codecs)]
-        decided = leave_one_out([ask(room, codec, texts, names, rng) for room, codec in zip(rooms, codecs)])[
-            "all"
-        ]
+        exact = [exactness(room, codec, texts) for room, codec in zip(rooms, codecs, strict=True)]
+        decided = leave_one_out(
+            [ask(room, codec, texts, names, rng) for room, codec in zip(rooms, codecs, strict=True)]
+        )["all"]
         document["ranks"][rank] = {
             key: float(np.mean([row[key] for row in exact])) for key in exact[0]
         } | decided

@@ -79,7 +79,7 @@ def load_map(path: str | Path) -> tuple[dict[str, torch.Tensor], MapSnapshot]:
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("ovs3d", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, ValueError, OSError, RecursionError) as error:
         raise UserError(f"{path}: not a readable map, truncated or damaged ({' '.join(str(error).split())})") from None
     if not isinstance(header, dict):

@@ -280,7 +280,7 @@ class Ovs3d:
         known = self._texts if len(self._texts) < _TEXTS_KEPT else {}  # a robot is asked for months
         unknown = [p for p in dict.fromkeys(prompts) if p not in known]
         if unknown:
-            known.update(zip(unknown, self.clip.encode_text(unknown)))
+            known.update(zip(unknown, self.clip.encode_text(unknown), strict=True))
         self._texts = known
         return torch.stack([known[p] for p in prompts]) if prompts else torch.zeros(0, self.clip.dim)
 

@@ -277,7 +277,7 @@ class MappingWorker:
                     self._busy = False
                     self._changed.notify_all()
                 work = self._next()
-        except BaseException as error:  # noqa: BLE001 - handed to the owner of the worker, who ends the process
+        except BaseException as error:  # handed to the owner of the worker, who ends the process
             log.exception("the mapping thread failed")
             with self._changed:
                 self.error = error
@@ -309,7 +309,7 @@ class MappingWorker:
             return
         try:
             future.set_result(job())
-        except Exception as error:  # noqa: BLE001 - raised again where the job came from
+        except Exception as error:  # raised again where the job came from
             future.set_exception(error)
 
     def _map(self, arrived: float, frame: Frame) -> None:

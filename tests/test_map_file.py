@@ -130,7 +130,7 @@ def test_wrong_refined_fields_are_refused(tmp_path, tensors, entry, word: str) -
     save_map(path, params, with_field(snapshot))
     with safe_open(path, framework="pt") as file:
         header = json.loads(file.metadata()["ovs3d"])
-        held = {name: file.get_tensor(name) for name in file.keys()} | tensors
+        held = {name: file.get_tensor(name) for name in file.keys()} | tensors  # noqa: SIM118 - not a mapping
     header["refined"] |= entry
     save_file(
         {name: t for name, t in held.items() if t is not None}, path, metadata={"ovs3d": json.dumps(header)}
@@ -173,7 +173,7 @@ def test_the_file_is_safetensors_with_a_json_header(tmp_path) -> None:
 def damaged(path, tensors=None, header=None) -> None:
     """Rewrites a map with changed tensors or header entries; None drops one."""
     with safe_open(path, framework="pt") as file:
-        held = {name: file.get_tensor(name) for name in file.keys()} | (tensors or {})
+        held = {name: file.get_tensor(name) for name in file.keys()} | (tensors or {})  # noqa: SIM118 - not a mapping
         told = json.loads(file.metadata()["ovs3d"]) | (header or {})
     save_file(
         {n: t for n, t in held.items() if t is not None},
@@ -233,7 +233,7 @@ def test_truncated_files_are_refused_at_any_length(tmp_path) -> None:
     whole = path.read_bytes()
     for length in [0, 1, 7, 8, 9, 100, len(whole) // 3, len(whole) // 2, len(whole) - 1]:
         path.write_bytes(whole[:length])
-        with pytest.raises(UserError, match="room.ovs3d"):
+        with pytest.raises(UserError, match=r"room\.ovs3d"):
             load_map(path)
 
 
@@ -262,7 +262,7 @@ def test_foreign_files_are_refused_and_never_unpickled(tmp_path) -> None:
     path = tmp_path / "m.ovs3d"
     for content in (pickle.dumps(Trap()), b"ply\nformat ascii 1.0\n", os.urandom(500), b"{" * 200_000):
         path.write_bytes(content)
-        with pytest.raises(UserError, match="m.ovs3d"):
+        with pytest.raises(UserError, match=r"m\.ovs3d"):
             load_map(path)
     save_file(dict(weights=torch.zeros(3)), path)
     with pytest.raises(UserError, match="not an ovs3d map"):

@@ -378,7 +378,7 @@ def test_versions_never_go_back(room: Ovs3d, tmp_path) -> None:
 def test_a_loaded_map_refuses_another_encoder_and_another_degree(room: Ovs3d, tmp_path) -> None:
     path = tmp_path / "room.ovs3d"
     room.save(path)
-    with pytest.raises(UserError, match="tests/colors.*tests/other"):
+    with pytest.raises(UserError, match=r"tests/colors.*tests/other"):
         Ovs3d.load(path, {"clip.model": f"{__name__}:OtherEncoder"})
     with pytest.raises(UserError, match="sh_degree"):
         Ovs3d.load(path, {"map.sh_degree": 2})
@@ -401,7 +401,7 @@ def test_a_map_of_other_levels_answers_but_does_not_grow(room: Ovs3d, tmp_path) 
         return dataclasses.replace(table, scales=torch.arange(len(table.boxes)) % 2, num_scales=2, grid=None)
 
     loaded.clip.encode_image = pyramid
-    with pytest.raises(UserError, match="2 levels here, and those of the map 1: set clip.mode"):
+    with pytest.raises(UserError, match=r"2 levels here, and those of the map 1: set clip\.mode"):
         loaded.add_frame(synthetic.make_frames(12)[5])
     assert not loaded.mapper.keyframes and loaded.query(["red box"]).found.all()
 
@@ -430,7 +430,7 @@ def test_a_loaded_map_grows_without_forgetting(room: Ovs3d, tmp_path) -> None:
     centers = [
         next(o.center for o in after.objects if o.prompt == name) for name in ("green box", "blue box")
     ]
-    for center, box in zip(centers, (synthetic.GREEN, synthetic.BLUE)):
+    for center, box in zip(centers, (synthetic.GREEN, synthetic.BLUE), strict=True):
         assert np.linalg.norm(center - box.center) < 0.2
     assert any(
         np.linalg.norm(o.center - [0, -2.2, 0.3]) < 0.35 for o in after.objects if o.prompt == "red box"

@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     distractors = tuple(dict.fromkeys([*names, *map(calibration.bare, names)]))
     pipeline.calibration = dataclasses.replace(pipeline.calibration, distractors=distractors)
     scenes = []
-    for dataset, questions in zip(datasets, asked):
+    for dataset, questions in zip(datasets, asked, strict=True):
         with common.progress(options, len(dataset), f"mapping {dataset.name}", "frame") as bar:
             for _ in calibration.map_scene(pipeline, dataset):
                 bar.update()
@@ -57,7 +57,7 @@ def _names(datasets: list[Dataset], paths: list[Path], absent: list[str]) -> lis
         raise UserError(
             "calibration needs two labelled datasets at least: each is judged by what the others taught"
         )
-    for dataset, path in zip(datasets, paths):
+    for dataset, path in zip(datasets, paths, strict=True):
         if not dataset.has_labels:
             raise UserError(
                 f"{path}: has no labels; put index PNGs into labels/ and their names into classes.txt"

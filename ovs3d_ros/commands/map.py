@@ -138,7 +138,9 @@ def _hold_out_quality(
         frame = dataset[index]
         rgb = pipeline.render(frame.camera, frame.camtoworld, snapshot).rgb.cpu().numpy()
         rows.append([measure(rgb, frame.image) for measure in measures.values()])
-    return unknown | {name: round(float(value), 4) for name, value in zip(measures, np.mean(rows, axis=0))}
+    return unknown | {
+        name: round(float(value), 4) for name, value in zip(measures, np.mean(rows, axis=0), strict=True)
+    }
 
 
 def _summary(report: dict, held_out: int) -> str:

@@ -107,7 +107,7 @@ class BagFile:
             yield
         except UserError:
             raise
-        except Exception as error:  # noqa: BLE001 - parsers of two formats and two compressions; the cause is kept
+        except Exception as error:  # parsers of two formats and two compressions; the cause is kept
             about = " ".join(str(error).split()) or type(error).__name__
             raise UserError(
                 f"{self.path}: the bag cannot be read, it is truncated or damaged ({about}); {_REMEDY}"
@@ -142,7 +142,7 @@ class BagFile:
             raise UserError(f"{self.path}: {topic} has the message type {kind}, which is not read here")
         try:
             return self._types.deserialize_cdr(data, kind)
-        except Exception as error:  # noqa: BLE001 - the library raises many kinds on damaged bytes
+        except Exception as error:  # the library raises many kinds on damaged bytes
             raise UserError(
                 f"{self.path}: a message on {topic} is not a {kind} ({type(error).__name__}); {_REMEDY}"
             ) from error

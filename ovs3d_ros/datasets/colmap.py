@@ -140,7 +140,7 @@ def _camera(row: _CameraRow, path: Path) -> tuple[Camera, Distortion]:
             f"{where}: camera model {row.model} is not supported ({', '.join(_SUPPORTED)} are); run "
             "colmap image_undistorter and give its output"
         )
-    counts = {name: count for name, count in _MODELS.values()}
+    counts = dict(_MODELS.values())
     if len(row.params) != counts[row.model] or not np.isfinite(row.params).all():
         raise UserError(f"{where}: {row.model} needs {counts[row.model]} finite parameters, got {row.params}")
     focal_count = 2 if row.model in ("PINHOLE", "OPENCV") else 1

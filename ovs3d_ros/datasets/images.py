@@ -65,10 +65,7 @@ def read_depth(path: Path, unit_m: float) -> np.ndarray:
     Raises:
         UserError: missing or truncated file; 8-bit or multi-channel depth.
     """
-    if path.suffix.lower() == ".npy":
-        raw = load_npy(path)
-    else:
-        raw = np.array(_decode(path))
+    raw = load_npy(path) if path.suffix.lower() == ".npy" else np.array(_decode(path))
     raw = raw[:, :, 0] if raw.ndim == 3 and raw.shape[2] == 1 else raw
     if raw.ndim != 2:
         raise UserError(f"{path}: depth has shape {raw.shape}; {DEPTH_REMEDY}")

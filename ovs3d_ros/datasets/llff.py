@@ -41,7 +41,7 @@ def read(root: Path) -> list[View]:
     rows = table[:, :15].astype(np.float64).reshape(-1, 3, 5)
     return [
         _view(row, i, image_path, f"{path}: row {i} ({image_path.name})")
-        for i, (row, image_path) in enumerate(zip(rows, paths))
+        for i, (row, image_path) in enumerate(zip(rows, paths, strict=True))
     ]
 
 

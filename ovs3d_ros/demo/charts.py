@@ -57,7 +57,7 @@ def draw_room(
     radii = g["scales"].cpu().numpy()[shown].max(axis=1)
     plan = _Plan(points, width, height)
     picture = np.full((height, width, 3), GROUND, np.uint8)
-    for center, radius, color in zip(plan(points).round().astype(int), radii, rgb):
+    for center, radius, color in zip(plan(points).round().astype(int), radii, rgb, strict=True):
         size = int(np.clip(round(1.2 * radius * plan.scale), 1, 12))
         cv2.circle(picture, tuple(int(v) for v in center), size, color.tolist(), -1)
     path = plan(snapshot.camtoworlds[:, :3, 3])
@@ -96,7 +96,9 @@ def _write_names(
         wide = font.getlength(text) + 12
         x = float(np.clip(place[0] - wide / 2, 2, width - wide - 2))
         y = float(np.clip(place[1] - 11, 2, height - 24))
-        while any(x < r and x + wide > l and y < b and y + 22 > t for l, t, r, b in taken):
+        while any(
+            x < right and x + wide > left and y < low and y + 22 > top for left, top, right, low in taken
+        ):
             y += 4
         taken.append((x, y, x + wide, y + 22))
         draw.rounded_rectangle((x, y, x + wide, y + 22), 5, fill=tuple(int(0.55 * c) for c in color))

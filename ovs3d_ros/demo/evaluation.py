@@ -73,7 +73,7 @@ def evaluate_map(pipeline: Ovs3d, snapshot: MapSnapshot, scene: Scene, named: li
     lifted, refined = (
         _segmented(by_pixels(pipeline, snapshot, names, f), frames, names, classes) for f in (None, field)
     )
-    views = [_view(pipeline, snapshot, frame, labels) for frame, labels in zip(frames, lifted)]
+    views = [_view(pipeline, snapshot, frame, labels) for frame, labels in zip(frames, lifted, strict=True)]
     truth = [frame.labels for frame in frames]
     masks = {prompt: _masks(pipeline, snapshot, frames, prompt) for prompt in scene.present}
     ious = {
@@ -122,5 +122,7 @@ def _masks(pipeline: Ovs3d, snapshot: MapSnapshot, frames: list[Frame], prompt: 
 
 def _pooled_iou(masks: list[np.ndarray], truth: list[np.ndarray]) -> float:
     """Intersection over union, pixels of all views together; NaN where neither shows anything."""
-    union = sum(int((m | t).sum()) for m, t in zip(masks, truth))
-    return sum(int((m & t).sum()) for m, t in zip(masks, truth)) / union if union else float("nan")
+    union = sum(int((m | t).sum()) for m, t in zip(masks, truth, strict=True))
+    return (
+        sum(int((m & t).sum()) for m, t in zip(masks, truth, strict=True)) / union if union else float("nan")
+    )

@@ -63,7 +63,7 @@ class TensorCache:
         try:
             with safe_open(path, framework="pt") as file:
                 header = json.loads((file.metadata() or {})["ovs3d"])
-                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
+                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a mapping
             if header["checksum"] != _checksum(tensors):
                 raise ValueError("its checksum is another")
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:

@@ -121,7 +121,7 @@ def _level_cuts(level: int, sides: np.ndarray, side: int, stride: float) -> list
         starts = [crop_starts(length, side, stride) for length in size]
         cells = [
             _nearest_crop(count, length, crops, side)
-            for count, length, crops in zip(sides.shape, size, starts)
+            for count, length, crops in zip(sides.shape, size, starts, strict=True)
         ]
         used = np.zeros([len(crops) for crops in starts], bool)
         rows, columns = np.nonzero(chosen)

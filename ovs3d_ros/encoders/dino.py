@@ -41,7 +41,7 @@ class DinoEncoder:
         """
         pixels = image_to_tensor(image, self._device, self._mean, self._std)
         size = fitted_size(*pixels.shape[-2:], self._config.image_size, enlarge=True)
-        pixels = resize(pixels, *(max(1, round(s / p)) * p for s, p in zip(size, self._patch)))
+        pixels = resize(pixels, *(max(1, round(s / p)) * p for s, p in zip(size, self._patch, strict=True)))
         with image_precision(self._config.precision, self._device):
             (tokens,) = self._model.forward_intermediates(
                 pixels, indices=1, norm=False, intermediates_only=True

@@ -66,7 +66,7 @@ def visible_classes(dataset: Dataset, indices: Sequence[int] | None = None) -> l
         labels = dataset[index].labels
         if labels is not None:
             views += np.bincount(labels.ravel(), minlength=len(views)) >= MIN_SHARE * labels.size
-    return [name for name, count in zip(dataset.classes, views) if name and count >= MIN_VIEWS]
+    return [name for name, count in zip(dataset.classes, views, strict=True) if name and count >= MIN_VIEWS]
 
 
 def bare(name: str) -> str:

@@ -198,16 +198,20 @@ def score_segmentation(
     rows = np.array(named) - 1
     count = len(classes) - 1
     if protocol == "dataset":
-        confusion = sum(confusion_matrix(p, t, count) for p, t in zip(preds, targets))
+        confusion = sum(confusion_matrix(p, t, count) for p, t in zip(preds, targets, strict=True))
         ious = iou_per_class(confusion)[rows]
         mean = miou(confusion)
         labelled = int(confusion[1:].sum())
         accuracy = float(np.diagonal(confusion)[1:].sum() / labelled) if labelled else float("nan")
     else:
-        by_view = np.stack([jaccard_per_class(p, t, count)[rows] for p, t in zip(preds, targets)])  # [V, C]
+        by_view = np.stack(
+            [jaccard_per_class(p, t, count)[rows] for p, t in zip(preds, targets, strict=True)]
+        )  # [V, C]
         ious, mean = by_view.mean(axis=0), float(by_view.mean())
-        accuracy = float(np.mean([np.mean(np.asarray(p) == np.asarray(t)) for p, t in zip(preds, targets)]))
-    per_class = {classes[index]: float(iou) for index, iou in zip(named, ious)}
+        accuracy = float(
+            np.mean([np.mean(np.asarray(p) == np.asarray(t)) for p, t in zip(preds, targets, strict=True)])
+        )
+    per_class = {classes[index]: float(iou) for index, iou in zip(named, ious, strict=True)}
     return SegmentationScore(protocol, mean, accuracy, per_class, len(targets))
 
 
@@ -316,7 +320,7 @@ def _label_pair(pred: object, target: object, num_classes: int) -> tuple[np.ndar
     if pred.shape != target.shape:
         raise ValueError(f"prediction {pred.shape} and target {target.shape} differ in shape")
     for labels in (pred, target):
-        if labels.size and not (0 <= labels.min() and labels.max() <= num_classes):
+        if labels.size and (labels.min() < 0 or labels.max() > num_classes):
             raise ValueError(f"labels must lie in 0..{num_classes}, got {labels.min()}..{labels.max()}")
     return pred, target
 

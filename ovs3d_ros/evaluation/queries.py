@@ -63,7 +63,7 @@ def ask_frame(pipeline: Ovs3d, snapshot: MapSnapshot, frame: Frame, threshold: f
             mask_iou(scores, frame.annotations[name], threshold),
             is_located(scores, frame.annotations[name]),
         )
-        for name, scores in zip(names, maps)
+        for name, scores in zip(names, maps, strict=True)
     ]
 
 

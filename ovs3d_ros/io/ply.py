@@ -74,9 +74,9 @@ def write_cloud(path: str | Path, points: np.ndarray, rgb: np.ndarray, **columns
     fields = [("x", "f4"), ("y", "f4"), ("z", "f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1")]
     fields += [(name, values.dtype.str[1:]) for name, values in columns.items()]
     table = np.zeros(len(points), dtype=[(name, "<" + kind) for name, kind in fields])
-    for name, values in zip("xyz", points.T):
+    for name, values in zip("xyz", points.T, strict=True):
         table[name] = values
-    for name, values in zip(("red", "green", "blue"), rgb.T):
+    for name, values in zip(("red", "green", "blue"), rgb.T, strict=True):
         table[name] = values
     for name, values in columns.items():
         table[name] = values

@@ -73,7 +73,7 @@ def find_objects(
 
     largest_first = [int(p) for p in np.argsort(-counts, kind="stable") if counts[p]]
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        clusters = dict(zip(largest_first, pool.map(clusters_of, largest_first)))
+        clusters = dict(zip(largest_first, pool.map(clusters_of, largest_first), strict=True))
     objects, instances = [], np.zeros(len(labels), np.int64)
     for p, found in sorted(clusters.items()):
         instances[found.rows] = np.where(found.number > 0, found.number + len(objects), 0)

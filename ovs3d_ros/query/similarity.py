@@ -120,7 +120,7 @@ def scan_blocks(
             )
         )
     values, rows, sums, squares = map(
-        np.concatenate, zip(*((v[None], r[None], s, q) for v, r, s, q in parts))
+        np.concatenate, zip(*((v[None], r[None], s, q) for v, r, s, q in parts), strict=True)
     )
     total = int(known.sum())
     values, rows = (np.moveaxis(a, 0, 1).reshape(count, -1) for a in (values, rows))  # [P, threads K]

@@ -82,13 +82,13 @@ def set_products(typing_context, target, target_index, factors, factor_index, so
                 builder.load(_pointer(context, builder, source_type, source_, row, offset), align=4)
                 for offset in blocks
             ]
-            for start, totals in zip(starts, sums):
+            for start, totals in zip(starts, sums, strict=True):
                 factor = _splat(builder, builder.load(builder.gep(data, [builder.add(start, loop.index)])))
-                for total, value in zip(totals, values):
+                for total, value in zip(totals, values, strict=True):
                     scaled = builder.fmul(factor, value, flags=_FAST)
                     builder.store(builder.fadd(builder.load(total), scaled, flags=_FAST), total)
         for r, totals in enumerate(sums):
-            for total, offset in zip(totals, blocks):
+            for total, offset in zip(totals, blocks, strict=True):
                 to = _pointer(context, builder, target_type, target_, i, r * len(lanes) + offset)
                 builder.store(builder.load(total), to, align=4)
         return context.get_dummy_value()

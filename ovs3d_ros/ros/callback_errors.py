@@ -44,7 +44,7 @@ def guarded(callback: Callable[[], None], place: str) -> Callable[[], None]:
     def call() -> None:
         try:
             callback()
-        except Exception as error:  # noqa: BLE001 - logged: a topic that stands still is no reason to lose the map
+        except Exception as error:  # logged: a topic that stands still is no reason to lose the map
             unforeseen.report(error)
 
     return call

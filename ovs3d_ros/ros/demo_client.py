@@ -63,7 +63,7 @@ class DemoClient(Node):
         outputs = {
             "query_cloud": (conversions.PointCloud2, LATCHED),
             "label_map": (conversions.String, LATCHED),
-            **{name: (conversions.Image, 1) for name in SEGMENTATION},
+            **dict.fromkeys(SEGMENTATION, (conversions.Image, 1)),
         }
         for topic, (kind, profile) in outputs.items():
             self.create_subscription(kind, f"{SERVER}/{topic}", self._keep(topic), profile)

@@ -218,7 +218,7 @@ def serve(node: MappingNode, executor: Executor, stopping: threading.Event) -> i
     try:
         while not (stopping.is_set() or node.finished or node.error):
             spin_once(executor)
-    except Exception as error:  # noqa: BLE001 - of whatever callback: the process ends, but not without its map
+    except Exception as error:  # of whatever callback: the process ends, but not without its map
         log.exception("a callback failed")
         failure = f"a callback failed: {type(error).__name__}: {error}"
     if node.error is not None:

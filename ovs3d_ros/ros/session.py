@@ -128,7 +128,7 @@ class Mapping:
             try:
                 path = target if target is self._target else folder.target(target, MAP_SUFFIX, overwrite=True)
                 self.pipeline.save(path)
-            except Exception as error:  # noqa: BLE001 - whatever broke the mapping may break this too: said and done
+            except Exception as error:  # whatever broke the mapping may break this too: said and done
                 failures.append(
                     str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
                 )

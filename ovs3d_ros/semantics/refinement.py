@@ -105,7 +105,7 @@ def refine_field(
         lost, weight = torch.zeros_like(cosines), cosines.new_zeros(len(cosines))
         for done, index in enumerate(chosen, start=turn * len(chosen) + 1):
             for sum_, part in zip(
-                (lost, weight), _lost_to_blur(cosines, snapshot, index, rasterizer, config)
+                (lost, weight), _lost_to_blur(cosines, snapshot, index, rasterizer, config), strict=True
             ):
                 sum_ += part
             yield RefineStep("sharpening", done, total)

@@ -48,7 +48,9 @@ def test_cameras_on_an_arc_give_a_swing_within_it():
 def test_a_camera_turning_on_the_spot_keeps_its_place_and_looks_outwards():
     angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     eyes = np.stack([0.1 * np.cos(angles), 0.1 * np.sin(angles), np.full(24, 1.4)], axis=1)
-    spin = np.stack([look_at(eye, eye + [np.cos(a), np.sin(a), -0.2], UP) for eye, a in zip(eyes, angles)])
+    spin = np.stack(
+        [look_at(eye, eye + [np.cos(a), np.sin(a), -0.2], UP) for eye, a in zip(eyes, angles, strict=True)]
+    )
     path = orbit_path(spin, distance=2.0, count=30)
     assert_rigid(path)
     assert np.ptp(path[:, :3, 3], axis=0).max() < 1e-9 and np.linalg.norm(path[0, :3, 3] - [0, 0, 1.4]) < 0.05

@@ -94,7 +94,7 @@ def test_names_of_several_cameras_become_file_names(mapped, tmp_path):
     path = tmp_path / "two.ovs3d"
     with safe_open(mapped, framework="pt") as file:
         header = json.loads(file.metadata()["ovs3d"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     header["names"] = ["../front/1.5", ".._front_1.5", "", "n" * 300]
     save_file(tensors, path, metadata={"ovs3d": json.dumps(header)})
     assert ovs3d("query", path, "red box", "-o", tmp_path / "out") == 0
@@ -181,7 +181,7 @@ def test_settings_of_the_input_reach_the_dataset(command, mapped, scene, monkeyp
     options = cli.make_parser().parse_args(
         [command[0], str(mapped), str(scene), *command[1:], "--set", "bag.image=/left"]
     )
-    with pytest.raises(Reached, match="^/left$"):
+    with pytest.raises(Reached, match=r"^/left$"):
         cli._dispatch(options)
 
 

@@ -160,7 +160,7 @@ def test_device_and_rasterizer_follow_the_machine() -> None:
         assert resolve_device(wanted) == "cuda" and resolve_rasterizer(wanted) == "gsplat"
     else:
         assert resolve_device(Config().compute) == "cpu"
-        with pytest.raises(UserError, match="compute.device=cpu"):
+        with pytest.raises(UserError, match=r"compute\.device=cpu"):
             resolve_device(wanted)
 
 
@@ -181,11 +181,11 @@ def test_a_rasterizer_that_does_not_work_on_the_device_is_refused(monkeypatch, g
         == ("gsplat" if gpu else "cpu")
     )
     with pytest.raises(
-        UserError, match="rasterizer is gsplat but compute.device is cpu: set compute.device=cuda too"
+        UserError, match=r"rasterizer is gsplat but compute\.device is cpu: set compute\.device=cuda too"
     ):
         resolved("gsplat", "cpu")
     if gpu:
         with pytest.raises(
-            UserError, match="rasterizer is cpu but compute.device is cuda: set compute.device=cpu too"
+            UserError, match=r"rasterizer is cpu but compute\.device is cuda: set compute\.device=cpu too"
         ):
             resolved("cpu", "auto")

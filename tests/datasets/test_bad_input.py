@@ -340,7 +340,7 @@ def test_a_label_image_is_its_own_images_and_nobody_elses(tmp_path):
     root = disk.write_two_cameras(tmp_path)
     (root / "images" / "left" / "a.png").rename(root / "images" / "a.png")
     document = disk.transforms()
-    for entry, name in zip(document["frames"], ("a.png", "right/a.png")):
+    for entry, name in zip(document["frames"], ("a.png", "right/a.png"), strict=True):
         entry["file_path"] = f"images/{name}"
     disk.write_transforms(root, document)
     (root / "labels" / "right").mkdir(parents=True)

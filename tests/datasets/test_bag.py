@@ -13,14 +13,14 @@ import pytest
 
 pytest.importorskip("rosbags")
 
-from helpers import bag_writer as bags  # noqa: E402
-from helpers.ros_env import FOCAL, HEIGHT, ROOM, WIDTH, look_at, render  # noqa: E402
+from helpers import bag_writer as bags
+from helpers.ros_env import FOCAL, HEIGHT, ROOM, WIDTH, look_at, render
 
-from ovs3d_ros import geometry  # noqa: E402
-from ovs3d_ros.config import Config, override  # noqa: E402
-from ovs3d_ros.datasets import open_dataset  # noqa: E402
-from ovs3d_ros.pipeline import Ovs3d  # noqa: E402
-from ovs3d_ros.types import UserError  # noqa: E402
+from ovs3d_ros import geometry
+from ovs3d_ros.config import Config, override
+from ovs3d_ros.datasets import open_dataset
+from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.types import UserError
 
 SHIPPED = Path(__file__).resolve().parents[2] / "ovs3d_ros" / "demo_scene"
 OPTICAL, BASE = "camera_optical", "base_link"

@@ -202,7 +202,7 @@ def test_llff_scales_focal_and_centre_to_shrunk_images(tmp_path):
 
 def test_ambiguous_folders_ask_for_the_format(tmp_path):
     disk.write_llff(disk.write_colmap_binary(tmp_path))
-    with pytest.raises(UserError, match="colmap and llff.*--format"):
+    with pytest.raises(UserError, match=r"colmap and llff.*--format"):
         open_dataset(tmp_path)
     assert open_dataset(tmp_path, format="llff").format == "llff"
     assert open_dataset(tmp_path, format="colmap").format == "colmap"
@@ -229,7 +229,7 @@ def test_blender_scene(tmp_path):
     frames = [{"file_path": "./train/r_0", "transform_matrix": disk.OPENGL[0]}]
     path = tmp_path / "transforms_train.json"
     path.write_text(json.dumps({"camera_angle_x": np.pi / 2, "frames": frames}))
-    with pytest.raises(UserError, match="transforms_train.json"):
+    with pytest.raises(UserError, match=r"transforms_train\.json"):
         open_dataset(tmp_path)
     frame = open_dataset(path)[0]
     np.testing.assert_allclose(frame.camera.K, [[40, 0, 40], [0, 40, 20], [0, 0, 1]])
@@ -240,7 +240,7 @@ def test_frames_are_read_when_asked_for(tmp_path):
     dataset = open_dataset(disk.write_nerfstudio(tmp_path))
     (tmp_path / "images" / "b.png").unlink()
     assert dataset[0].name == "a" and dataset[-2].name == "a"
-    with pytest.raises(UserError, match="b.png: no such file"):
+    with pytest.raises(UserError, match=r"b\.png: no such file"):
         dataset[1]
     with pytest.raises(IndexError):
         dataset[2]
@@ -296,7 +296,7 @@ def test_office_depth_agrees_between_frames():
 def test_bird_poses_agree_between_colmap_and_llff():
     colmap, llff = (open_dataset(SHARED / "bird_llff", format=kind) for kind in ("colmap", "llff"))
     assert len(colmap) == len(llff) == 184 and colmap.image_paths == llff.image_paths
-    for a, b in zip(colmap.camtoworlds, llff.camtoworlds):
+    for a, b in zip(colmap.camtoworlds, llff.camtoworlds, strict=True):
         chord = np.linalg.norm(
             a[:3, :3] - b[:3, :3]
         )  # sqrt(2) times the angle when small; arccos loses digits

@@ -182,7 +182,7 @@ def test_only_the_demos_own_logs_are_removed(part_of_the_scene, tmp_path, monkey
 
 
 def test_a_report_that_cannot_be_written_is_refused_at_the_start(tmp_path):
-    with pytest.raises(UserError, match="no: .*create it|does not exist"):
+    with pytest.raises(UserError, match=r"no: .*create it|does not exist"):
         demo.run(tmp_path / "out", False, {}, json_path=str(tmp_path / "no" / "r.json"))
     assert not (tmp_path / "out").exists()
 
@@ -210,7 +210,7 @@ def test_failed_process_shows_the_end_of_its_log(module, tmp_path):
     environment = module("broken", "raise ValueError('the camera fell off')")
     with running("broken", [], environment, tmp_path / "broken.log") as child:
         child.process.wait(30)
-        with pytest.raises(ProcessFailed, match="(?s)broken ended with exit status 1.*the camera fell off"):
+        with pytest.raises(ProcessFailed, match=r"(?s)broken ended with exit status 1.*the camera fell off"):
             child.ended_well()
 
 

@@ -147,7 +147,9 @@ def test_weights_that_change_in_their_place_are_seen(tmp_path) -> None:
 def test_what_another_processor_encoded_in_another_format_is_not_taken(monkeypatch):
     seen = []
     for native in (True, False):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native}, raising=False)
+        monkeypatch.setattr(
+            torch.cpu, "get_capabilities", lambda native=native: {"avx512_bf16": native}, raising=False
+        )
         seen.append(fingerprint(PYRAMID, "cpu"))
     assert seen[0] != seen[1] == fingerprint(replace(PYRAMID, precision="float32"), "cpu")
 

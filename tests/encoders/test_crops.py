@@ -173,12 +173,12 @@ def test_sizes_are_those_of_the_image_that_is_encoded() -> None:
 def test_missing_depth_and_crops_that_cannot_be_are_refused() -> None:
     encoder = make_clip(ClipConfig(mode="pyramid", crop_metres=(0.3,)), "cpu")
     for depth in (None, flat(0.0)):
-        with pytest.raises(UserError, match="frame 7 has no depth.*clip.crop_metres.*use_depth") as caught:
+        with pytest.raises(UserError, match=r"frame 7 has no depth.*clip\.crop_metres.*use_depth") as caught:
             encode_frame(encoder, frame_of(depth))
         assert "\n" not in str(caught.value)
-    with pytest.raises(UserError, match="clip.crop_metres"):
+    with pytest.raises(UserError, match=r"clip\.crop_metres"):
         encoder.encode_image(frame_of(None).image)
-    with pytest.raises(UserError, match="clip.mode=pyramid"):
+    with pytest.raises(UserError, match=r"clip\.mode=pyramid"):
         make_clip(ClipConfig(mode="auto", crop_metres=(0.3,)), "cpu")
     with pytest.raises(UserError, match="encode_frame"):
         make_clip(ClipConfig(model=f"{__name__}:ImageOnly", crop_metres=(0.3,)), "cpu")

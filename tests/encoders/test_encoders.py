@@ -192,7 +192,7 @@ def test_missing_clip_weights_are_an_error_that_names_the_remedy(options, remedy
 def test_missing_dino_weights_are_an_error_that_names_the_remedy(model, monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(UserError, match="dino.model=bundled"):
+    with pytest.raises(UserError, match=r"dino\.model=bundled"):
         make_dino(DinoConfig(model=model), "cpu")
 
 

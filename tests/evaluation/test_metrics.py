@@ -97,7 +97,7 @@ def test_iou_of_classes_that_are_absent():
 
 
 def test_confusion_matrix_refuses_labels_without_a_class():
-    with pytest.raises(ValueError, match="0..2"):
+    with pytest.raises(ValueError, match=r"0\.\.2"):
         metrics.confusion_matrix(np.array([[3]]), np.array([[1]]), 2)
     with pytest.raises(ValueError, match="shape"):
         metrics.confusion_matrix(np.zeros((2, 2)), np.zeros((2, 3)), 2)
@@ -119,10 +119,10 @@ def test_3dovs_protocol_counts_all_pixels_by_hand():
 def test_3dovs_protocol_against_one_hot_brute_force():
     preds, targets = RNG.integers(1, 5, (3, 9, 7)), RNG.integers(0, 5, (3, 9, 7))
     ious, accuracies = [], []
-    for pred, target in zip(preds, targets):
+    for pred, target in zip(preds, targets, strict=True):
         one_hot = [np.stack([labels.ravel() == c for c in range(1, 5)], axis=1) for labels in (pred, target)]
         accuracies.append((one_hot[0] == one_hot[1]).all(axis=1).mean())
-        ious.append([(a & b).sum() / (a | b).sum() for a, b in zip(one_hot[0].T, one_hot[1].T)])
+        ious.append([(a & b).sum() / (a | b).sum() for a, b in zip(one_hot[0].T, one_hot[1].T, strict=True)])
     score = metrics.score_segmentation("3dovs-d", list(preds), list(targets), ["", "a", "b", "c", "d"])
     assert score.protocol == "3dovs-d"
     assert score.miou == pytest.approx(np.mean(ious)) and score.accuracy == pytest.approx(np.mean(accuracies))
@@ -213,7 +213,7 @@ def test_presence_measures_refuse_nonsense():
             measure([0.1, np.nan], [0, 1])
     with pytest.raises(ValueError, match="tpr"):
         metrics.fpr_at_tpr([0.1, 0.2], [0, 1], 0.0)
-    with pytest.raises(ValueError, match="0..1"):
+    with pytest.raises(ValueError, match=r"0\.\.1"):
         metrics.ece([1.2], [1])
     with pytest.raises(ValueError, match="non-empty"):
         metrics.ece([], [])

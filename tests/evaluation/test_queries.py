@@ -115,7 +115,7 @@ def test_every_name_of_a_frame_is_asked_for_by_itself():
         camera,
         np.eye(4),
         name="a",
-        annotations={name: MUG for name in ("mug", "cup", "sofa")},
+        annotations=dict.fromkeys(("mug", "cup", "sofa"), MUG),
     )
     assert ask_frame(Rendered(), None, frame, 0.5) == [
         Asked("a", "mug", 1.0, True),
@@ -144,7 +144,7 @@ def write_lerf_ovs(root: Path) -> Path:
         images.append((i + 1, geometry.matrix_to_quat(toworld[:3, :3]), toworld[:3, 3], name, []))
         camera = Camera(np.array([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]]), WIDTH, HEIGHT)
         xyz = geometry.transform_points(geometry.unproject(depth, camera)[depth > 0], pose)[::9]
-        points += [(*p, *c) for p, c in zip(xyz, rgb[depth > 0][::9].tolist())]
+        points += [(*p, *c) for p, c in zip(xyz, rgb[depth > 0][::9].tolist(), strict=True)]
         if i in ANNOTATED:
             large = cv2.resize(labels, (2 * WIDTH, 2 * HEIGHT), interpolation=cv2.INTER_NEAREST)
             shapes = {name: corners(large == 1 + NAMES.index(name) % 3) for name in NAMES}

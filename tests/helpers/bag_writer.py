@@ -77,7 +77,7 @@ def _quaternion(matrix: np.ndarray):
 
 
 def _vector(kind: str, matrix: np.ndarray):
-    return make(kind, **dict(zip("xyz", map(float, matrix[:3, 3]))))
+    return make(kind, **dict(zip("xyz", map(float, matrix[:3, 3]), strict=True)))
 
 
 def pose(matrix: np.ndarray):

@@ -9,6 +9,7 @@ import os
 import re
 import time
 import zlib
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -27,7 +28,7 @@ class ColorEncoder:
     name = "tests/colors"
     dim = 16
     # Relevancy is sigmoid(4 cos), as the negatives name no colour: labels need cos > 0.55, presence 0.4.
-    calibration = {
+    calibration: ClassVar = {
         "query": {
             "temperature": 4.0,
             "threshold": 0.9,
@@ -60,7 +61,7 @@ class ColorEncoder:
         return torch.stack([self._text(prompt) for prompt in prompts])
 
     def _text(self, prompt: str) -> torch.Tensor:
-        for color, vector in zip(COLORS, self.basis):
+        for color, vector in zip(COLORS, self.basis, strict=False):
             if re.search(rf"\b{color}\b", prompt):
                 return vector
         return self.basis[4 + zlib.crc32(prompt.encode()) % (self.dim - 4)]  # a direction no image has

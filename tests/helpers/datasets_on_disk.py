@@ -51,7 +51,8 @@ def write_images(root: Path) -> None:
 def transforms() -> dict:
     """The content of a plain `transforms.json`."""
     frames = [
-        {"file_path": f"images/{name}.png", "transform_matrix": matrix} for name, matrix in zip("ab", OPENGL)
+        {"file_path": f"images/{name}.png", "transform_matrix": matrix}
+        for name, matrix in zip("ab", OPENGL, strict=True)
     ]
     return {
         "camera_model": "PINHOLE",
@@ -81,7 +82,7 @@ def write_two_cameras(root: Path) -> Path:
     """The nerfstudio scene with its images as `images/left/a.png` and `images/right/a.png`."""
     document = transforms()
     write_images(root)
-    for frame, camera, name in zip(document["frames"], ("left", "right"), "ab"):
+    for frame, camera, name in zip(document["frames"], ("left", "right"), "ab", strict=True):
         (root / "images" / camera).mkdir()
         (root / "images" / f"{name}.png").rename(root / "images" / camera / "a.png")
         frame["file_path"] = f"images/{camera}/a.png"
@@ -97,7 +98,7 @@ def write_colmap_text(root: Path, camera: str = f"PINHOLE {WIDTH} {HEIGHT} 100 1
     (model / "cameras.txt").write_text(f"# comment\n7 {camera}\n")
     rows = [
         " ".join(map(str, (i + 1, *quat, *translation, 7, f"{name}.png")))
-        for i, (name, (quat, translation)) in enumerate(zip("ab", COLMAP_POSES))
+        for i, (name, (quat, translation)) in enumerate(zip("ab", COLMAP_POSES, strict=True))
     ]
     (model / "images.txt").write_text(f"# comment\n{rows[1]}\n\n{rows[0]}\n57 11.5 1 3 3 -1\n")
     (model / "points3D.txt").write_text("# comment\n1 5 1 3.5 250 20 30 0.4 1 0\n")
@@ -108,7 +109,7 @@ def write_colmap_binary(root: Path) -> Path:
     write_images(root)
     rows = [
         (i + 1, *pose, f"{name}.png", [(57, 11.5, 1)] * i)
-        for i, (name, pose) in enumerate(zip("ab", COLMAP_POSES))
+        for i, (name, pose) in enumerate(zip("ab", COLMAP_POSES, strict=True))
     ]
     write_binaries(
         root / "sparse", (WIDTH, HEIGHT, FOCAL, WIDTH / 2, HEIGHT / 2), rows[::-1], [(*POINT, *POINT_COLOR)]
@@ -166,7 +167,7 @@ def square(left: float, top: float, right: float, bottom: float) -> list[list[fl
 
 def outlined(category: str, polygon: list[list[float]]) -> dict:
     """An object of lerf_ovs, with the keys that the reader has no use for as well."""
-    x, y = zip(*polygon)
+    x, y = zip(*polygon, strict=True)
     return {
         "category": category,
         "group": 1,

@@ -146,7 +146,7 @@ def textured_plane(camera: Camera, camtoworld: np.ndarray, seed: int = 0) -> tup
     centers, widths = rng.uniform(-1.5, 1.5, (300, 2)), rng.uniform(0.03, 0.12, 300)
     colors = rng.uniform(-1, 1, (300, 3))
     rgb = np.full((*u.shape, 3), 0.5)
-    for center, width, color in zip(centers, widths, colors):
+    for center, width, color in zip(centers, widths, colors, strict=True):
         distance = ((points[..., :2] - center) ** 2).sum(-1) / width**2
         rgb += np.exp(-0.5 * distance)[..., None] * color
     return (rgb.clip(0, 1) * 255).astype(np.uint8), depth.astype(np.float32)

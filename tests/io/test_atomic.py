@@ -18,7 +18,7 @@ from ovs3d_ros.types import UserError
 
 
 def write_splats(path: Path) -> None:
-    shapes = dict(zip(PARAMETERS, [(2, 3), (2, 3), (2, 4), (2,), (2, 3), (2, 0, 3)]))
+    shapes = dict(zip(PARAMETERS, [(2, 3), (2, 3), (2, 4), (2,), (2, 3), (2, 0, 3)], strict=True))
     ply.write_ply(path, {name: torch.ones(shape) for name, shape in shapes.items()})
 
 

@@ -173,7 +173,7 @@ def test_rotate_is_the_rotation_of_the_geometry_module() -> None:
     from ovs3d_ros.geometry import quat_to_matrix
 
     quats, vectors = torch.randn(20, 4).double(), torch.randn(20, 3).double()
-    expected = np.stack([quat_to_matrix(q.numpy()) @ v.numpy() for q, v in zip(quats, vectors)])
+    expected = np.stack([quat_to_matrix(q.numpy()) @ v.numpy() for q, v in zip(quats, vectors, strict=True)])
     np.testing.assert_allclose(rotate(quats, vectors).numpy(), expected, atol=1e-12)
 
 

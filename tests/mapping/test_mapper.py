@@ -50,7 +50,7 @@ def moved(frame: Frame, shift: float = 0.0, degrees: float = 0.0, seconds: float
 @pytest.mark.parametrize(
     "move, expected",
     [
-        (dict(), False),
+        ({}, False),
         (dict(shift=0.09), False),
         (dict(shift=0.11), True),
         (dict(degrees=4.9), False),
@@ -426,7 +426,7 @@ def test_corrected_poses_move_the_gaussians_that_the_keyframes_spawned(degree: i
     motion = moved(frames[0], 0.3, 25.0).camtoworld @ np.linalg.inv(frames[0].camtoworld)
     corrected = {index: motion @ f.camtoworld for index, f in enumerate(frames[:3])}
     assert mapper.move_keyframes(corrected) == len(mapper.gaussians)
-    for frame, old in zip(frames, before):
+    for frame, old in zip(frames, before, strict=True):
         new = render_view(mapper.gaussians.activated(), frame.camera, motion @ frame.camtoworld, RASTERIZER)
         assert (
             float((new.rgb - old.rgb).abs().mean()) < 1e-3

@@ -138,7 +138,7 @@ def test_instances_are_found_counted_and_placed() -> None:
         ("mug", 1, 2, 60),
         ("sofa", 2, 3, 3000),
     ]
-    for thing, x in zip(objects[:2], (0.0, 1.0)):
+    for thing, x in zip(objects[:2], (0.0, 1.0), strict=True):
         np.testing.assert_allclose(thing.center, [x, 0, 0.5], atol=0.01)
     np.testing.assert_allclose(sorted(objects[2].size), [0.6, 0.9, 1.8], atol=0.05)
     assert [o.score for o in objects] == pytest.approx([0.8, 0.7, 0.9]) and all(o.views == 6 for o in objects)

@@ -85,4 +85,4 @@ def test_the_scan_of_a_cpu_map_leaves_its_codes_alone() -> None:
     inputs = world(300, 8, 4, 2)
     before = [tensor.clone() for tensor in inputs]
     scan(*inputs, TEMPERATURE, 60)
-    assert all(torch.equal(a, b) for a, b in zip(inputs, before))
+    assert all(torch.equal(a, b) for a, b in zip(inputs, before, strict=True))

@@ -294,5 +294,5 @@ def test_tf_without_its_messages_says_what_to_install(make_node, monkeypatch):
     from ovs3d_ros.ros.inputs.tf import make_buffer
 
     monkeypatch.setitem(sys.modules, "tf2_msgs.msg", None)  # as if it were not installed
-    with pytest.raises(UserError, match="apt install .*tf2-msgs.*pip install ./tests/tf2_msgs"):
+    with pytest.raises(UserError, match=r"apt install .*tf2-msgs.*pip install \./tests/tf2_msgs"):
         make_buffer(make_node(), Config().input, None, None)

@@ -40,7 +40,7 @@ def test_before_the_first_frame_there_is_no_map_and_the_reason_is_told(session):
 
 def test_every_frame_arrives(session):
     assert session.sent == FRAMES
-    message, values = session.client.diagnostic(": input")
+    _message, values = session.client.diagnostic(": input")
     assert int(values["frames"]) == FRAMES
     assert int(values["rejected"]) == 0
     _, mapping = session.client.diagnostic(": mapping")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -85,7 +87,7 @@ def test_length_survives_and_zero_stays_zero() -> None:
 def test_residual_falls_with_the_dimension_and_flags_new_things() -> None:
     features = cone(500, 30)
     residuals = [fit(features, d).residual(features) for d in (2, 8, 20, 30)]
-    assert all(a > b for a, b in zip(residuals, residuals[1:])) and residuals[-1] < 0.01
+    assert all(a > b for a, b in itertools.pairwise(residuals)) and residuals[-1] < 0.01
     assert fit(features, 8).residual(cone(100, 30, seed=7)) > 0.5
 
 

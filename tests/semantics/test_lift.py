@@ -142,7 +142,7 @@ def crops_of_two_kinds(rank: int) -> tuple[CropTable, CropTable]:
     """Tables whose embeddings vary in `rank` directions each, none of the one in those of the other."""
     basis = torch.linalg.qr(torch.randn(DIM, DIM, generator=torch.Generator().manual_seed(0)))[0]
     tables = random_crops(0), random_crops(1)
-    for table, first in zip(tables, (0, 5)):
+    for table, first in zip(tables, (0, 5), strict=True):
         table.embeddings = table.embeddings[:, :rank] @ basis[first : first + rank] + basis[4]
     return tables
 

@@ -39,7 +39,7 @@ def test_the_level_with_the_clearest_name_speaks() -> None:
 def test_faithful_is_a_mild_blend_and_uniform_none() -> None:
     """Softmax of three numbers in 0..1, as in 3D-OVS: 0.155 to 0.576."""
     faithful = weights("faithful")
-    assert 0.155 < faithful.min() and faithful.max() < 0.576 and faithful[0].argmax() == 2
+    assert faithful.min() > 0.155 and faithful.max() < 0.576 and faithful[0].argmax() == 2
     assert torch.equal(weights("uniform"), torch.full((2, 3), 1 / 3))
 
 

@@ -97,6 +97,6 @@ def test_two_parents_and_loops_are_refused(tree):
 def test_separate_trees_are_named(tree):
     tree.add("elsewhere", "thing", 0.0, turn(0.0), static=True)
     with pytest.raises(
-        UserError, match="'thing' and 'map' hang in trees of their own.*what localises the robot"
+        UserError, match=r"'thing' and 'map' hang in trees of their own.*what localises the robot"
     ):
         tree.at("map", "thing", 10.0)

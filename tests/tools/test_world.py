@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections import Counter
 from pathlib import Path
@@ -28,7 +29,7 @@ def _volume(part) -> float:
     total = 0.0
     for face in part.faces:
         a = part.vertices[face[0]]
-        for second, third in zip(face[1:-1], face[2:]):
+        for second, third in itertools.pairwise(face):
             total += a @ np.cross(part.vertices[second], part.vertices[third]) / 6
     return total
 
@@ -80,7 +81,7 @@ def test_further_variants_are_families_of_meshes(world):
                 variant,
             )
             assert all(
-                0 <= min(face) and max(face) < len(part.vertices) for part in parts for face in part.faces
+                min(face) >= 0 and max(face) < len(part.vertices) for part in parts for face in part.faces
             )
             assert sum(len(part.faces) for part in parts) < 6000, (noun, variant)
             shapes_seen.add(tuple(np.round((high - low) / (high - low).max(), 3)))

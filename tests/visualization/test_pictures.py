@@ -111,7 +111,7 @@ def test_contact_sheet_holds_every_picture():
     assert sheet.shape[1] == 400
     pixels = sheet.reshape(-1, 3)
     cell = (400 - 3 * 8) // 2
-    for image, color in zip(images, colors):
+    for image, color in zip(images, colors, strict=True):
         count = (pixels == color).all(-1).sum()
         assert count == pytest.approx(cell * round(image.shape[0] * cell / 40), rel=0.01)
     with pytest.raises(ValueError, match="5 pictures with 2 captions"):

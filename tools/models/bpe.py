@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 from collections import Counter
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def learn_merges(weights: dict[str, int], count: int) -> list[tuple[str, str]]:
     while len(merges) < count:
         pairs = Counter()
         for word, pieces in words.items():
-            for pair in zip(pieces, pieces[1:]):
+            for pair in itertools.pairwise(pieces):
                 pairs[pair] += weights[word]
         if not pairs:
             break
@@ -58,7 +59,6 @@ def write_merges(path: Path, core: list[str], other: list[str]) -> int:
             parts = _merge(parts, parts[:2])
     merges = list(dict.fromkeys(merges))
     text = "\n".join(["#version: 0.2", *(" ".join(pair) for pair in merges)])
-    with open(path, "wb") as file:
-        with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as stream:
-            stream.write(text.encode())
+    with open(path, "wb") as file, gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as stream:
+        stream.write(text.encode())
     return 512 + len(merges) + 2

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -73,8 +74,8 @@ def object_crops(store: FrameStore, nouns: tuple[str, ...]) -> list[dict]:
 
 def _square(x: float, y: float, side: float, width: int, height: int) -> tuple[int, int, int, int]:
     side = min(side, width, height)
-    left = int(round(np.clip(x - side / 2, 0, width - side)))
-    top = int(round(np.clip(y - side / 2, 0, height - side)))
+    left = round(np.clip(x - side / 2, 0, width - side))
+    top = round(np.clip(y - side / 2, 0, height - side))
     return left, top, int(left + side), int(top + side)
 
 
@@ -107,11 +108,19 @@ def classification(encoder, crops: list[dict]) -> dict:
         predicted([f"a {c} object" for c in captions.COLOURS]),
     )
     right = {
-        "pair": np.array([pairs[k] == (crop["colour"], crop["noun"]) for k, crop in zip(by_pair, crops)]),
-        "noun": np.array([nouns[k] == crop["noun"] for k, crop in zip(by_noun, crops)]),
-        "noun_of_pair": np.array([pairs[k][1] == crop["noun"] for k, crop in zip(by_pair, crops)]),
-        "colour": np.array([captions.COLOURS[k] == crop["colour"] for k, crop in zip(by_colour, crops)]),
-        "colour_of_pair": np.array([pairs[k][0] == crop["colour"] for k, crop in zip(by_pair, crops)]),
+        "pair": np.array(
+            [pairs[k] == (crop["colour"], crop["noun"]) for k, crop in zip(by_pair, crops, strict=True)]
+        ),
+        "noun": np.array([nouns[k] == crop["noun"] for k, crop in zip(by_noun, crops, strict=True)]),
+        "noun_of_pair": np.array(
+            [pairs[k][1] == crop["noun"] for k, crop in zip(by_pair, crops, strict=True)]
+        ),
+        "colour": np.array(
+            [captions.COLOURS[k] == crop["colour"] for k, crop in zip(by_colour, crops, strict=True)]
+        ),
+        "colour_of_pair": np.array(
+            [pairs[k][0] == crop["colour"] for k, crop in zip(by_pair, crops, strict=True)]
+        ),
     }
     new_pair = np.array([(crop["colour"], crop["noun"]) in vocabulary.HELD_OUT_PAIRS for crop in crops])
     new_mesh = np.array([crop["variant"] == vocabulary.HELD_OUT_VARIANTS.get(crop["noun"]) for crop in crops])
@@ -165,8 +174,8 @@ def grading(encoder, crops: list[dict], store: FrameStore, rng) -> dict:
     kinds = ("absent", "half", "whole")
     return {
         "triples": len(prompts),
-        "mean": dict(zip(kinds, (round(float(s.mean()), 3) for s in score))),
-        "median": dict(zip(kinds, (round(float(s.median()), 3) for s in score))),
+        "mean": dict(zip(kinds, (round(float(s.mean()), 3) for s in score), strict=True)),
+        "median": dict(zip(kinds, (round(float(s.median()), 3) for s in score), strict=True)),
         "half_between": round(float(between.float().mean()), 3),
         "whole_over_absent": round(float((score[2] > score[0]).float().mean()), 3),
     }
@@ -261,7 +270,7 @@ def speed(clip, dino, image: np.ndarray) -> dict:
     }
     for name, encoder in (("dense", clip["dense"]), ("dino", dino)):
         if encoder is not None:
-            wall, cpu = seconds(lambda: encoder.encode_image(image))
+            wall, cpu = seconds(partial(encoder.encode_image, image))
             report[name] = {"ms": round(1000 * wall, 1), "cpu_ms": round(1000 * cpu, 1)}
     return report
 

@@ -23,6 +23,6 @@ def share_gradients(model: torch.nn.Module, progress: float) -> float:
     flat = torch.cat([*(g.flatten() for g in gradients), torch.tensor([progress])])
     torch.distributed.all_reduce(flat)
     flat /= torch.distributed.get_world_size()
-    for gradient, mean in zip(gradients, flat[:-1].split([g.numel() for g in gradients])):
+    for gradient, mean in zip(gradients, flat[:-1].split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(mean.view(gradient.shape))
     return flat[-1].item()

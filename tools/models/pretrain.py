@@ -96,10 +96,10 @@ def pretrain(model: torch.nn.Module, store: FrameStore, args: argparse.Namespace
         logits = learner["heads"](features.float()).split(NUM_CLASSES, dim=1)
         losses = [
             naming_loss(logit, code, candidates)
-            for logit, code, candidates in zip(logits, codes.T, allowed(codes))
+            for logit, code, candidates in zip(logits, codes.T, allowed(codes), strict=True)
         ]
         optimizer.zero_grad()
-        sum(weight * loss for weight, loss in zip(WEIGHTS, losses)).backward()
+        sum(weight * loss for weight, loss in zip(WEIGHTS, losses, strict=True)).backward()
         progress = parallel.share_gradients(learner, (time.monotonic() - start) / (60 * args.minutes))
         optimizer.step()
         step += 1
@@ -151,7 +151,7 @@ def main() -> None:
         for name, value in train_clip.load(args.init)[0].state_dict().items()
         if not name.startswith("visual.")
     }
-    model.load_state_dict(text, strict=False)
+    model.load_state_dict(text, strict=True)
     if args.trunk is not None:
         model.visual.load_state_dict(train_clip.load(args.trunk)[0].visual.state_dict())
     store = FrameStore(args.data)

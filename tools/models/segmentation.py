@@ -42,7 +42,9 @@ def pixel_features(table: CropTable) -> list[torch.Tensor]:
     for level in range(table.num_scales):
         inside = table.scales == level
         total = torch.zeros(HEIGHT, WIDTH, table.embeddings.shape[1])
-        for (left, top, right, bottom), embedding in zip(edges[inside].tolist(), table.embeddings[inside]):
+        for (left, top, right, bottom), embedding in zip(
+            edges[inside].tolist(), table.embeddings[inside], strict=True
+        ):
             total[top:bottom, left:right] += embedding
         features.append(F.normalize(total, dim=-1))
     return features

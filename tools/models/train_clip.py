@@ -109,8 +109,10 @@ class Batch:
     """One batch of crops, windows, captions and targets, drawn by one generator."""
 
     def __init__(self, store: FrameStore, num_crops: int, num_windows: int, rng) -> None:
-        images, shares = zip(*[crops.sample_crop(store, rng) for _ in range(num_crops)])
-        windows, regions, inside = zip(*[crops.sample_window(store, rng) for _ in range(num_windows)])
+        images, shares = zip(*[crops.sample_crop(store, rng) for _ in range(num_crops)], strict=True)
+        windows, regions, inside = zip(
+            *[crops.sample_window(store, rng) for _ in range(num_windows)], strict=True
+        )
         shares = np.concatenate([np.stack(shares), *inside])  # [R, all things]
         shown = shares.any(axis=0)
         shares, things = shares[:, shown], store.things[shown]  # [R, K]
@@ -224,7 +226,11 @@ class TextBank:
         if missing:
             with torch.no_grad():
                 self._rows.update(
-                    zip(missing, self._model.encode_text(self._tokenizer(missing), normalize=True))
+                    zip(
+                        missing,
+                        self._model.encode_text(self._tokenizer(missing), normalize=True),
+                        strict=True,
+                    )
                 )
         return torch.stack([self._rows[text] for text in texts])
 
@@ -242,7 +248,7 @@ class AttributeTable(torch.nn.Module):
 
     def forward(self, things: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
         vectors = F.normalize(
-            sum(table(codes) for table, codes in zip(self.tables, things.T)), dim=-1
+            sum(table(codes) for table, codes in zip(self.tables, things.T, strict=True)), dim=-1
         )  # [K, D]
         return F.normalize(shares @ vectors, dim=-1)
 
@@ -327,7 +333,7 @@ def train(args: argparse.Namespace) -> None:
         matching = loss_of(model, regions, bank(batch.texts), batch.targets, batch.asked)
         naming = [
             naming_loss(model, regions, *kind)
-            for kind in zip(names, (batch.nouns, batch.colours), batch.open)
+            for kind in zip(names, (batch.nouns, batch.colours), batch.open, strict=True)
         ]
         loss = matching + 2 * args.naming * (naming[0] + args.colour * naming[1])
         optimizer.zero_grad()
@@ -365,7 +371,7 @@ def _optimizer(model: torch.nn.Module, rate: float) -> torch.optim.Optimizer:
 @torch.no_grad()
 def average_weights(average: torch.nn.Module, model: torch.nn.Module, keep: float) -> None:
     """Exponential moving average of the weights; counters are copied."""
-    for ours, theirs in zip(average.state_dict().values(), model.state_dict().values()):
+    for ours, theirs in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
         ours.lerp_(theirs, 1 - keep) if ours.is_floating_point() else ours.copy_(theirs)
 
 

@@ -154,8 +154,8 @@ def train(args: argparse.Namespace) -> None:
                 args.lr * min(1.0, (step + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
             )
         drawn = rng.integers(len(frames.images), size=args.batch)
-        crops, places = zip(*[two_crops(frames.images[index], rng) for index in drawn])
-        views = [((augment(np.stack(side), rng) - mean) / std) for side in zip(*crops)]
+        crops, places = zip(*[two_crops(frames.images[index], rng) for index in drawn], strict=True)
+        views = [((augment(np.stack(side), rng) - mean) / std) for side in zip(*crops, strict=True)]
         with torch.autocast("cpu", torch.bfloat16):
             features, projected = student(views[0])
             with torch.no_grad():

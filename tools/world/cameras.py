@@ -33,7 +33,7 @@ def view_poses(scene: Scene, rng, focus: np.ndarray, count: int, field_of_view: 
     weights = np.array([1.0 if NOUNS[instance.noun].places else 0.3 for instance in subjects])
     limit = np.array(scene.half) - 0.15
     poses = []
-    for attempt in range(count * 60):
+    for _attempt in range(count * 60):
         if len(poses) == count:
             break
         subject = subjects[int(rng.choice(len(subjects), p=weights / weights.sum()))]

@@ -31,7 +31,11 @@ KEY_ROWS = (
 """Key widths of a keyboard's main block from the back row to the front one, in key pitches."""
 
 SEGMENTS = dict(
-    zip("abcdefg", ((0, 1, 0), (1, 0.5, 1), (1, -0.5, 1), (0, -1, 0), (-1, -0.5, 1), (-1, 0.5, 1), (0, 0, 0)))
+    zip(
+        "abcdefg",
+        ((0, 1, 0), (1, 0.5, 1), (1, -0.5, 1), (0, -1, 0), (-1, -0.5, 1), (-1, 0.5, 1), (0, 0, 0)),
+        strict=True,
+    )
 )
 """Centre x, centre z and uprightness of the segments of a digit."""
 
@@ -252,7 +256,7 @@ def _digital_clock(rng) -> list[Part]:
     pw, ph, slot = rng.uniform(0.66, 0.82), h * rng.uniform(0.5, 0.68), pick(rng, "light", "accent", "light")
     parts = [body, box(pw, 0.02, ph, slot="dark").at(0, -d / 2, (h - ph) / 2)]
     values, w, tall = (pick(rng, 0, 1), *rng.integers((10, 6, 10))), pw * 0.13, ph * 0.66
-    for value, place in zip(values, (-0.37, -0.15, 0.15, 0.37)):
+    for value, place in zip(values, (-0.37, -0.15, 0.15, 0.37), strict=True):
         for x, z, upright in (SEGMENTS[name] for name in DIGITS[value]):
             bar = (
                 box(w * 0.22, 0.02, tall * 0.46, slot=slot)

@@ -282,7 +282,10 @@ def bucket(rng, variant: int) -> list[Part]:
     beads[rng.choice(np.arange(2, 19), size=int(rng.integers(2, 5)), replace=False)] = (
         0.025 if variant == 0 else 0
     )
-    outline = [*zip(np.linspace(low, high, 21) + beads, np.linspace(0, h, 21)), (high + 0.04, h + 0.03)]
+    outline = [
+        *zip(np.linspace(low, high, 21) + beads, np.linspace(0, h, 21), strict=True),
+        (high + 0.04, h + 0.03),
+    ]
     tub, bail = vessel(outline, 0.03), _bail(rng, high + 0.03, h)
     if variant == 0:
         return [
@@ -314,7 +317,7 @@ def _lattice(rng, low: float, high: float, h: float) -> list[Part]:
     )
     radii = low + (high - low) * levels ** rng.uniform(0.4, 1.2)
     foot = lathe([(0, 0), (low, 0), (low, 0.03), (0, 0.03)])
-    parts = [foot, *[hoop(r, h * k, 0.028) for r, k in zip(radii[1::2], levels[1::2])]]
+    parts = [foot, *[hoop(r, h * k, 0.028) for r, k in zip(radii[1::2], levels[1::2], strict=True)]]
     for angle in np.unique([-turn, turn])[:, None] * levels:
         stake = tube(np.c_[radii * np.cos(angle), radii * np.sin(angle), h * levels], 0.024, 4)
         parts += [stake.rotated("z", 360 * k / count) for k in range(count)]
@@ -330,7 +333,7 @@ def basket(rng, variant: int) -> list[Part]:
         rng.uniform(0.025, 0.05),
     )
     rise, apart = (
-        rng.uniform(0.6, 1.7) * (variant == 0 or variant == 2 and thick > 0.035),
+        rng.uniform(0.6, 1.7) * (variant == 0 or (variant == 2 and thick > 0.035)),
         max(0, rng.uniform(-25, 25)),
     )
     if variant == 2:

@@ -15,7 +15,7 @@ def _wobbly(rng, points, spread: float = 0.05, count: int = 12) -> list[tuple[fl
 
 def _radius(outline, z: float) -> float:
     """Radius of an outline with rising z at height z."""
-    return float(np.interp(z, *zip(*((height, radius) for radius, height in outline))))
+    return float(np.interp(z, *zip(*((height, radius) for radius, height in outline), strict=True)))
 
 
 def _band(outline, low: float, high: float, slot: str) -> Part:
@@ -242,7 +242,11 @@ def vase(rng, variant: int) -> list[Part]:
     if variant == 1:
         levels = np.linspace(0, 1, int(rng.integers(5, 9)))
         shape = np.interp(levels, [0, u(0.3, 0.6), u(0.75, 0.9), 1], [0.18, 0.32, 0.2, 0.25])
-        body = vessel([(r * u(0.85, 1.15), z) for r, z in zip(shape, levels)], 0.03, int(rng.integers(4, 10)))
+        body = vessel(
+            [(r * u(0.85, 1.15), z) for r, z in zip(shape, levels, strict=True)],
+            0.03,
+            int(rng.integers(4, 10)),
+        )
         return [_lobed(body, 0, 0.0, twist=pick(rng, 0, u(-110, 110)))]
     if variant == 2:
         count, ripple = int(rng.integers(2, 7)), u(0.12, 0.4)
@@ -250,7 +254,11 @@ def vase(rng, variant: int) -> list[Part]:
         wave = 1 - ripple + ripple * np.abs(np.sin(np.pi * count * np.clip(z, 0.04, None)))
         bulges = wave * np.interp(z, [0, 0.5, 1], u(0.16, 0.34, 3))
         return [
-            vessel([*zip(bulges, z), (bulges[-1] * 0.95, 1.05), (bulges[-1] * u(1, 1.6), 1.1)], 0.025, 24)
+            vessel(
+                [*zip(bulges, z, strict=True), (bulges[-1] * 0.95, 1.05), (bulges[-1] * u(1, 1.6), 1.1)],
+                0.025,
+                24,
+            )
         ]
     foot, flare, neck, rise = u(0.14, 0.24), u(0.22, 0.4), u(0.07, 0.13), u(0.06, 0.18)
     cup = smooth_outline(
@@ -378,7 +386,7 @@ def _lit(rng, z: float) -> list[Part]:
 def _taper(rng, radius: float, height: float, x: float, z: float) -> list[Part]:
     """Candle at (x, 0, z): smooth, ribbed or twisted, slimmer towards the top."""
     radii, heights = np.linspace(radius, radius * rng.uniform(0.6, 1), 14), np.linspace(0, height, 14)
-    wax = lathe([(0, 0), *zip(radii, heights), (0, height)])
+    wax = lathe([(0, 0), *zip(radii, heights, strict=True), (0, height)])
     ribbed, twisted = _lobed(wax, 4, 0.16), _lobed(wax, 4, 0.16, twist=rng.uniform(200, 420) / height)
     return group([pick(rng, wax, ribbed, twisted), *_lit(rng, height)], offset=(x, 0, z))
 
@@ -427,7 +435,7 @@ def candle(rng, variant: int) -> list[Part]:
         [ellipsoid(r, r, h * 0.5, (0.8, 1)).at(z=h * 0.5)],
         [lathe([(0, 0), (r, 0), (r * 0.12, h), (0, h)], pick(rng, 4, 5, 6, 24))],
         [box(r * 1.5, r * 1.5, h, 0.03)],
-        [lathe([(0, 0), *zip(bulges, z * h), (0, h)])],
+        [lathe([(0, 0), *zip(bulges, z * h, strict=True), (0, h)])],
         [*beads, lathe([(0, 0), (r * 0.8, 0), (r * 0.7, 0.08), (r * 0.7, h - 0.03), (r * 0.5, h), (0, h)])],
     ]
     return [*pick(rng, *solids), *_lit(rng, h)]

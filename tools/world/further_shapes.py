@@ -37,7 +37,7 @@ def sheet(path, width: float, thickness: float, slot: str = "main") -> Part:
         tangent, axis=1, keepdims=True
     )
     section, rings = ((-1, -1), (1, -1), (1, 1), (-1, 1)), []
-    for point, n in zip(path, normal * thickness / 2):
+    for point, n in zip(path, normal * thickness / 2, strict=True):
         rings.append(np.array([(x * width / 2, *(point + s * n)) for x, s in section]))
     return stacked(rings, slot)
 

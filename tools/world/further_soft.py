@@ -278,7 +278,7 @@ def _frond(length: float, arch: float, leaflet: float) -> list[Part]:
     t = np.linspace(0, 1, 9)
     spine = np.stack([length * t, 0 * t, length * arch * (1.2 * t - 1.3 * t**2)], axis=1)
     parts = [tube(spine, 0.012 - 0.008 * t, 5, "leaf")]
-    for point, share in zip(spine[1:], t[1:]):
+    for point, share in zip(spine[1:], t[1:], strict=True):
         size = leaflet * np.sin(np.pi * (0.15 + 0.75 * share))
         parts += [
             leaf(size, 0.3 * leaflet, 0.02, 0.3 * size).rotated("z", turn).at(*point) for turn in (55, -55)
@@ -369,7 +369,13 @@ def _stand(rng, high: float) -> list[Part]:
     slot, r = str(rng.choice(["main", "main", "accent", "steel", "wood", "light"])), rng.uniform(0.1, 0.2)
     radii, count = np.r_[r, rng.uniform(0.04, 0.2, 5), 0.03], rng.integers(2, 5)
     kinds = [
-        [lathe([(0, 0), *smooth_outline(list(zip(radii, np.linspace(0, high, 7))), 26)], 20, slot)],
+        [
+            lathe(
+                [(0, 0), *smooth_outline(list(zip(radii, np.linspace(0, high, 7), strict=True)), 26)],
+                20,
+                slot,
+            )
+        ],
         [
             _ball(0.5 * high / count, (0, 0, (k + 0.5) * high / count), (1.1, 1.1, 1), slot)
             for k in range(count)

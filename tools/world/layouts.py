@@ -27,7 +27,7 @@ def _shelf(scene: Scene, rng, split: str, x: float, back: float) -> list[Support
     gap = levels[1] - levels[0] - 0.05
     supports = [
         Support("table", (x, y), (width / 2 - 0.05, depth / 2), z, clearance)
-        for z, clearance in zip(levels, (gap, gap, 1.0))
+        for z, clearance in zip(levels, (gap, gap, 1.0), strict=True)
     ]
     scene.supports += supports
     return supports
@@ -108,7 +108,7 @@ def furnished_scene(rng, split: str) -> tuple[Scene, np.ndarray]:
             scene, rng, split, "carpet", (rng.uniform(-0.7, 0.7), rng.uniform(-0.9, 0.4), rng.choice([0, 90]))
         )
     slots = [float(x) for x in rng.permutation([-1.35, 0.0, 1.35]) + rng.uniform(-0.1, 0.1, 3)]
-    for x, kind in zip(slots, rng.permutation(["table", "shelf", "sofa", "table", "shelf"])):
+    for x, kind in zip(slots, rng.permutation(["table", "shelf", "sofa", "table", "shelf"]), strict=False):
         if kind == "table":
             size = (rng.uniform(0.9, 1.2), rng.uniform(0.6, 0.8), rng.uniform(0.4, 0.74))
             fill(
@@ -144,7 +144,7 @@ def walk_scene(rng, split: str) -> tuple[Scene, np.ndarray]:
     shelf = _shelf(scene, rng, split, 1.05, scene.half[1])
     furnish(scene, rng, split, "chair", (-1.35, y + 0.1, rng.uniform(40, 75)))
     fill(scene, rng, split, support, 7, repeat=False)
-    for board, count in zip(shelf[1:], (1, 2)):
+    for board, count in zip(shelf[1:], (1, 2), strict=True):
         fill(scene, rng, split, board, count, repeat=False)
     floor = _floor_support(scene, (0.0, 0.35), (0.95, 0.25))
     fill(scene, rng, split, floor, 3, repeat=False)

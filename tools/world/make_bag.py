@@ -75,7 +75,9 @@ def pose(transform: list, head: object) -> object:
         header=head,
         pose=make(
             "geometry_msgs/msg/Pose",
-            position=make("geometry_msgs/msg/Point", **dict(zip("xyz", map(float, matrix[:3, 3])))),
+            position=make(
+                "geometry_msgs/msg/Point", **dict(zip("xyz", map(float, matrix[:3, 3]), strict=True))
+            ),
             orientation=make("geometry_msgs/msg/Quaternion", x=x, y=y, z=z, w=w),
         ),
     )

@@ -152,6 +152,6 @@ def clock(rng, variant: int) -> list[Part]:
     if variant == 2:
         return [box(0.95, depth, 0.95, 0.03), *group(_dial(0.4), offset=(0, -depth / 2, 0.475))]
     a = np.radians(np.linspace(0, 180, 14))
-    outline = [(-0.5, 0.0), (0.5, 0.0), *zip(0.5 * np.cos(a), 0.45 + 0.5 * np.sin(a))]
+    outline = [(-0.5, 0.0), (0.5, 0.0), *zip(0.5 * np.cos(a), 0.45 + 0.5 * np.sin(a), strict=True)]
     body = prism(outline, depth).rotated("x", 90).at(y=depth / 2)
     return [body, box(1.2, depth * 1.3, 0.1, 0.02), *group(_dial(0.36), offset=(0, -depth / 2, 0.5))]

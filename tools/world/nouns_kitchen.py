@@ -215,6 +215,10 @@ def candle(rng, variant: int) -> list[Part]:
     if variant == 2:
         heights = rng.permutation([0.5, 0.75, 1.0])
         spots = [(0, 0.2, 0), (0.24, -0.16, 0), (-0.24, -0.16, 0)]
-        return [part for h, spot in zip(heights, spots) for part in group(stick(0.19, h), offset=spot)]
+        return [
+            part
+            for h, spot in zip(heights, spots, strict=True)
+            for part in group(stick(0.19, h), offset=spot)
+        ]
     dish = vessel([(0.3, 0), (0.32, 0.02), (0.48, 0.1)], 0.03, slot="light")
     return [dish, *group(stick(0.22, rng.uniform(0.45, 0.6)), offset=(0, 0, 0.03))]

@@ -110,7 +110,7 @@ def tube(path, radii, segments: int = 10, slot: str = "main") -> Part:
     side = np.cross(tangents[0], np.eye(3)[np.argmin(np.abs(tangents[0]))])
     angles = np.linspace(0, 2 * np.pi, segments, endpoint=False)
     vertices = []
-    for point, tangent, radius in zip(path, tangents, radii):
+    for point, tangent, radius in zip(path, tangents, radii, strict=True):
         side = side - tangent * (side @ tangent)
         side /= np.linalg.norm(side)
         up = np.cross(tangent, side)

@@ -221,7 +221,7 @@ class CameraInput:
             except UserError as error:
                 self.reject(error)
                 continue
-            except Exception as error:  # noqa: BLE001 - logged and counted: one image must not end the process
+            except Exception as error:  # logged and counted: one image must not end the process
                 self.reject(self.streams["image"].unforeseen.report(error))
                 continue
             self.frames += 1

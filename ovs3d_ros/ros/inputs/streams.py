@@ -133,7 +133,7 @@ def make_stream(
             callback(message, stream)
         except UserError as error:
             reject(error)
-        except Exception as error:  # noqa: BLE001 - logged and counted: one message must not end the process
+        except Exception as error:  # logged and counted: one message must not end the process
             reject(stream.unforeseen.report(error))
         stream.slowest_ms = max(stream.slowest_ms, 1e3 * (time.perf_counter() - started))
 

@@ -41,7 +41,7 @@ def answer(fill: Callable[[Any, Any], None], request: Any, response: Any) -> Any
         return _failure(kind, "TIMEOUT", f"{error}; try again later")
     except Failed as error:
         return _failure(kind, "FAILED", str(error))
-    except Exception as error:  # noqa: BLE001 - reported to the client and logged: the map must survive
+    except Exception as error:  # reported to the client and logged: the map must survive
         return _fault(kind, error)
 
 

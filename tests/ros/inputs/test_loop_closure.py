@@ -83,7 +83,7 @@ def test_each_of_two_cameras_takes_its_own_place():
     turned = np.diag([-1.0, 1.0, -1.0, 1.0])  # the rear camera looks back
     extrinsics, config = {"front": np.eye(4), "rear": turned}, synthetic.make_config()
     pipeline = Ovs3d(config)
-    for frame, stamp in zip(synthetic.make_frames(len(STAMPS)), STAMPS):
+    for frame, stamp in zip(synthetic.make_frames(len(STAMPS)), STAMPS, strict=True):
         for sensor, extrinsic in extrinsics.items():
             pipeline.add_frame(
                 dataclasses.replace(

@@ -18,12 +18,12 @@ from ovs3d_ros.ros import conversions  # noqa: E402
 from ovs3d_ros.ros.outputs.diagnostics import Diagnostics  # noqa: E402
 
 
-def arrived(wire, inputs, *roles: str) -> None:  # noqa: F811
+def arrived(wire, inputs, *roles: str) -> None:
     wire.spin_until(lambda: all(inputs.streams[role].received for role in roles))
 
 
 @pytest.mark.parametrize("missing", ["image", "camera_info", "depth", "pose"])
-def test_a_topic_nobody_publishes_is_named(wire, missing):  # noqa: F811
+def test_a_topic_nobody_publishes_is_named(wire, missing):
     inputs = wire.inputs()
     robot = Robot(wire, without=missing)
     connect(wire, robot.publishers.values())
@@ -37,7 +37,7 @@ def test_a_topic_nobody_publishes_is_named(wire, missing):  # noqa: F811
     assert not wire.frames
 
 
-def test_all_missing_topics_stand_in_one_line_and_it_ends_when_they_come(wire):  # noqa: F811
+def test_all_missing_topics_stand_in_one_line_and_it_ends_when_they_come(wire):
     inputs = wire.inputs()
     assert "no publisher on /image, /camera_info, /depth, /pose (0 Hz, reliable)" in inputs.report_silence()
     assert inputs.silence
@@ -50,7 +50,7 @@ def test_all_missing_topics_stand_in_one_line_and_it_ends_when_they_come(wire): 
     assert "/image" in inputs.report_silence()  # and again, had nothing come since
 
 
-def test_a_publisher_that_stopped_is_not_one_that_was_never_there(wire):  # noqa: F811
+def test_a_publisher_that_stopped_is_not_one_that_was_never_there(wire):
     inputs = wire.inputs()
     robot = Robot(wire)
     connect(wire, robot.publishers.values())
@@ -61,7 +61,7 @@ def test_a_publisher_that_stopped_is_not_one_that_was_never_there(wire):  # noqa
 
 
 @pytest.mark.parametrize("late", ["pose", "depth"])
-def test_stamps_apart_are_shown_side_by_side(wire, late):  # noqa: F811
+def test_stamps_apart_are_shown_side_by_side(wire, late):
     inputs = wire.inputs(tf__timeout_s=0.1)
     robot = Robot(wire)
     connect(wire, robot.publishers.values())
@@ -82,7 +82,7 @@ def test_stamps_apart_are_shown_side_by_side(wire, late):  # noqa: F811
     assert "input.sync_slop" in silence
 
 
-def test_poses_that_are_later_than_the_timeout_are_named_with_it(wire):  # noqa: F811
+def test_poses_that_are_later_than_the_timeout_are_named_with_it(wire):
     inputs = wire.inputs(tf__timeout_s=0.1)
     robot = Robot(wire)
     connect(wire, robot.publishers.values())
@@ -94,7 +94,7 @@ def test_poses_that_are_later_than_the_timeout_are_named_with_it(wire):  # noqa:
     )
 
 
-def test_more_images_than_may_wait_are_named_with_what_they_wait_for(wire):  # noqa: F811
+def test_more_images_than_may_wait_are_named_with_what_they_wait_for(wire):
     inputs = wire.inputs(tf__timeout_s=30.0)
     inputs.cameras[0]._sync.capacity = 2
     robot = Robot(wire)
@@ -122,7 +122,7 @@ def at_stamp(stamp: float) -> conversions.PoseStamped:
     return conversions.PoseStamped(header=header, pose=conversions.to_pose(np.eye(4)))
 
 
-def test_a_camera_that_is_not_calibrated_is_named_whatever_else_is_wrong(wire):  # noqa: F811
+def test_a_camera_that_is_not_calibrated_is_named_whatever_else_is_wrong(wire):
     inputs = wire.inputs()
     robot = Robot(wire)
     connect(wire, robot.publishers.values())
@@ -140,7 +140,7 @@ def test_a_camera_that_is_not_calibrated_is_named_whatever_else_is_wrong(wire): 
     assert inputs.problem == ""
 
 
-def test_quality_of_service_that_does_not_fit_is_named_with_both_sides(wire):  # noqa: F811
+def test_quality_of_service_that_does_not_fit_is_named_with_both_sides(wire):
     inputs = wire.inputs()
     Robot(wire, reliable=False)
     wire.spin_until(lambda: all(stream.incompatible for stream in inputs.streams.values()))
@@ -166,7 +166,7 @@ def test_quality_of_service_that_does_not_fit_is_named_with_both_sides(wire):  #
         ("old", "'camera' in 'map' is known from 5.000 to 5.000 s, the image is of 10.000 s"),
     ],
 )
-def test_a_missing_transform_is_named_with_its_reason(wire, cause, reason):  # noqa: F811
+def test_a_missing_transform_is_named_with_its_reason(wire, cause, reason):
     inputs = wire.inputs(pose_source="tf", tf__timeout_s=0.1)
     if cause == "best effort":
         profile = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -188,7 +188,7 @@ def test_a_missing_transform_is_named_with_its_reason(wire, cause, reason):  # n
 
 @needs_tf
 @own_tf
-def test_the_graph_is_not_asked_at_every_look_at_a_waiting_image(wire, monkeypatch):  # noqa: F811
+def test_the_graph_is_not_asked_at_every_look_at_a_waiting_image(wire, monkeypatch):
     inputs = wire.inputs(pose_source="tf", tf__timeout_s=20.0)
     node, asked = wire.nodes[0], []
     ask = node.get_publishers_info_by_topic
@@ -205,7 +205,7 @@ def test_the_graph_is_not_asked_at_every_look_at_a_waiting_image(wire, monkeypat
 
 
 @needs_tf
-def test_images_without_a_frame_need_one_for_tf(wire):  # noqa: F811
+def test_images_without_a_frame_need_one_for_tf(wire):
     inputs = wire.inputs(tf__timeout_s=0.1, pose_source="tf")
     robot = Robot(wire, without="pose")
     robot.frame_id = ""
@@ -224,7 +224,7 @@ class Idle:
         return dict(frames_dropped=0, ingest=True, training=True, keyframes=0, num_gaussians=0)
 
 
-def test_dropped_frames_are_news_once(wire):  # noqa: F811
+def test_dropped_frames_are_news_once(wire):
     worker, statuses = Idle(), []
     diagnostics = Diagnostics(wire.node("mapper"), Config())
     for dropped in (0, 3, 3, 5):
@@ -234,7 +234,7 @@ def test_dropped_frames_are_news_once(wire):  # noqa: F811
     assert statuses[1][1].startswith("3 frames dropped") and statuses[3][1].startswith("2 frames dropped")
 
 
-def test_a_simulation_without_a_clock_is_reported_like_any_other_silence(wire):  # noqa: F811
+def test_a_simulation_without_a_clock_is_reported_like_any_other_silence(wire):
     inputs = wire.inputs(use_sim_time=True)
     node = wire.nodes[0]
     diagnostics = Diagnostics(node, override(Config(), {"input.silence": 0.5}))

@@ -81,7 +81,7 @@ def test_the_readme_lists_the_inputs_of_the_running_node(session):
         names, types = (re.findall(r"`([\w/]+)`", cell) for cell in row[:2])
         package = types[0].partition("/")[0]
         kinds |= {
-            name: f"{package}/msg/{kind.rpartition('/')[2]}" for name, kind in zip(names, types, strict=False)
+            name: f"{package}/msg/{kind.rpartition('/')[2]}" for name, kind in zip(names, types, strict=True)
         }
     taken = dict(session.client.node.get_subscriber_names_and_types_by_node("ovs3d", "/"))
     ours = {
@@ -201,7 +201,7 @@ def test_the_goal_is_in_front_of_the_thing_and_only_for_who_listens_now(session)
 
     wait_until(asked, 30)
     goal = session.client.newest[topic].pose
-    (x, y, _), radius, _ = SPHERES[1]
+    (x, y, _), _radius, _ = SPHERES[1]
     away = np.array([goal.position.x - x, goal.position.y - y])
     assert 0.5 < np.linalg.norm(away) < 2.0 and goal.position.z == 0
     facing = conversions.from_pose(goal, topic)[:2, 0]

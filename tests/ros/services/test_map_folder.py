@@ -66,7 +66,7 @@ def test_links_out_of_the_folder_are_refused(folder, tmp_path):
 
 def test_nothing_is_overwritten_unasked(folder):
     folder.target("a.ply", ".ply", False).write_text("x")
-    with pytest.raises(UserError, match="exists in .*set overwrite"):
+    with pytest.raises(UserError, match=r"exists in .*set overwrite"):
         folder.target("a.ply", ".ply", False)
     assert folder.target("a.ply", ".ply", True) == folder.path / "a.ply"
     (folder.path / "b.ply").mkdir()
@@ -75,10 +75,10 @@ def test_nothing_is_overwritten_unasked(folder):
 
 
 def test_a_missing_file_names_what_is_there(folder):
-    with pytest.raises(UserError, match="a.ovs3d: no such file in .*there are: none"):
+    with pytest.raises(UserError, match=r"a\.ovs3d: no such file in .*there are: none"):
         folder.source("a.ovs3d", ".ovs3d")
     folder.target("b.ovs3d", ".ovs3d", False).touch()
-    with pytest.raises(UserError, match="there are: b.ovs3d"):
+    with pytest.raises(UserError, match=r"there are: b\.ovs3d"):
         folder.source("a.ovs3d", ".ovs3d")
 
 
