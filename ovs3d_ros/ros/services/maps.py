@@ -5,7 +5,6 @@ What touches the map runs on the mapping thread and is short there; files are re
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,16 +64,7 @@ class MapServices:
         path = self._folder.target(request.name, PLY_SUFFIX, request.overwrite)
         responses.need_map(self._worker, to_ask=False)
         params, snapshot = self._worker.run(self._pipeline.freeze, TIMEOUT)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-
-        def write() -> None:
-            try:
-                write_ply(temporary, params)
-                os.replace(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
-
-        _write(write)
+        _write(lambda: write_ply(path, params))
         self._report(response, path, snapshot.version, snapshot.num_gaussians)
 
     def _report(
