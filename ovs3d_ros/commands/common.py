@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ovs3d_ros.config import Config, override, yaml_io
-from ovs3d_ros.io.atomic import check_target, check_writable, replacing, write_text
+from ovs3d_ros.io.atomic import check_target, check_writable, atomic_write, write_text
 from ovs3d_ros.types import UserError
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def save_picture(path: Path, image: Image.Image, notes: PngInfo | None = None) -
         UserError: the file cannot be written.
     """
     try:
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             image.save(temporary, format="PNG", pnginfo=notes)
     except OSError as error:
         raise UserError(f"{path}: cannot write this picture ({error.strerror})") from None

@@ -1,4 +1,4 @@
-"""Writing files that are there whole or not at all; tensors among them, as safetensors."""
+"""Atomic file writing: a crash or a full disk leaves the earlier file, never half of the new one."""
 
 from __future__ import annotations
 
@@ -18,46 +18,46 @@ from ovs3d_ros.types import UserError
 
 
 @contextlib.contextmanager
-def replacing(path: Path, suffix: str = ".part") -> Iterator[Path]:
-    """A temporary file in the same folder, renamed to `path` after the block, so a crash never leaves half a file.
+def atomic_write(path: Path, suffix: str = ".part") -> Iterator[Path]:
+    """Opens a temporary file in the folder of `path`, and renames it to `path` when the block ends without an error.
 
-    A symbolic link stays one: the file it points to is replaced. A new file has the permissions that the umask leaves,
-    a replaced one keeps its own.
+    A symbolic link stays a link: the file it points to is replaced. A new file gets its permissions from the umask;
+    a replaced file keeps its own.
 
     Args:
         path: file to write; its folder exists.
-        suffix: how the temporary name ends, for writers that go by it.
+        suffix: ending of the temporary file's name, for writers that choose a format by it.
 
     Yields:
-        The path to write to.
+        The path of the temporary file.
 
     Raises:
-        OSError: the file cannot be written, or is there and no regular file; what was there before stays.
+        OSError: the file cannot be written, or `path` exists and is not a regular file. The earlier file stays.
     """
-    before = path.stat().st_mode if path.exists() else None
-    if before is not None and not stat.S_ISREG(before):
-        raise OSError(errno.EINVAL, "it is no regular file")
+    earlier_mode = path.stat().st_mode if path.exists() else None
+    if earlier_mode is not None and not stat.S_ISREG(earlier_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file")
     target = path.resolve()
-    temporary = (
-        target.parent / f".{secrets.token_hex(8)}{suffix}"
-    )  # short: the name itself may be as long as names get
+    # The temporary name does not contain the name of `path`, which may already have the greatest length allowed.
+    temporary = target.parent / f".{secrets.token_hex(8)}{suffix}"
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-    mode = temporary.stat().st_mode if before is None else before
+    mode = temporary.stat().st_mode if earlier_mode is None else earlier_mode
     try:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        os.chmod(temporary, stat.S_IMODE(mode))  # safetensors makes the file anew, for its owner alone
+        os.chmod(temporary, stat.S_IMODE(mode))  # safetensors recreates the file, readable by its owner only
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def check_target(path: Path) -> Path:
-    """Returns the path, with `~` expanded, if a file can be written there.
+    """Returns the path with `~` expanded, after checking that a file can be written there.
 
     Raises:
-        UserError: it is a folder, a device or a pipe, has an impossible name, or its folder is missing or not writable.
+        UserError: the path is a folder, a device or a pipe, the name is not allowed, or the folder of the file is
+            missing or not writable.
     """
     path = path.expanduser()
     try:
@@ -69,7 +69,7 @@ def check_target(path: Path) -> Path:
     if stat.S_ISDIR(mode):
         raise UserError(f"{path}: is a folder; give a file name, for example {path / 'out'}")
     if not stat.S_ISREG(mode):
-        raise UserError(f"{path}: is a device or a pipe, which this would replace; give the name of a file")
+        raise UserError(f"{path}: is a device or a pipe and would be replaced; give the name of a file")
     folder = path.resolve().parent
     if not folder.is_dir():
         raise UserError(f"{path}: the folder {folder} does not exist; create it first")
@@ -78,7 +78,7 @@ def check_target(path: Path) -> Path:
 
 
 def check_writable(folder: Path) -> None:
-    """Raises UserError unless files can be made in a folder."""
+    """Raises UserError unless files can be created in the folder."""
     try:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
@@ -86,28 +86,28 @@ def check_writable(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a UTF-8 text file, whole or not at all.
+    """Writes a UTF-8 text file atomically.
 
     Raises:
         UserError: the file cannot be written.
     """
     try:
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot write this file ({error.strerror})") from None
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor], header: str) -> None:
-    """Writes tensors to a safetensors file, whole or not at all.
+    """Writes tensors to a safetensors file atomically.
 
     Args:
         path: file to write; its folder exists.
         tensors: contiguous, on the CPU.
-        header: text that goes with them, under `ovs3d` in the file's metadata.
+        header: text stored under the key `ovs3d` of the file's metadata.
 
     Raises:
-        OSError, SafetensorError: the file cannot be written; what was there before stays.
+        OSError, SafetensorError: the file cannot be written. The earlier file stays.
     """
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         save_file(tensors, temporary, metadata={"ovs3d": header})

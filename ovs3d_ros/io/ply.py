@@ -1,4 +1,4 @@
-"""PLY files: labelled point clouds, and Gaussians in the layout of 3DGS."""
+"""Writes PLY files: labelled point clouds, and Gaussians in the layout of 3DGS (Kerbl et al. 2023)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ovs3d_ros.io.atomic import replacing
+from ovs3d_ros.io.atomic import atomic_write
 from ovs3d_ros.types import UserError
 
 _PLY_TYPES = {"f4": "float", "u1": "uchar", "u4": "uint", "i4": "int"}
@@ -19,10 +19,10 @@ def write_ply(path: str | Path, params: dict[str, torch.Tensor]) -> None:
 
     Args:
         path: file to write.
-        params: parameters in the stored form, see `PARAMETERS`.
+        params: parameters in the stored form, see `mapping.gaussians.PARAMETERS`.
 
     Raises:
-        UserError: the file cannot be written; what was there before stays.
+        UserError: the file cannot be written. The earlier file stays.
     """
     count, rest = params["means"].shape[0], params["sh_rest"].shape[1]
     names = (
@@ -52,7 +52,7 @@ def write_ply(path: str | Path, params: dict[str, torch.Tensor]) -> None:
         "",
     ]
     try:
-        with replacing(Path(path)) as temporary, open(temporary, "wb") as file:
+        with atomic_write(Path(path)) as temporary, open(temporary, "wb") as file:
             file.write("\n".join(header).encode("ascii"))
             file.write(np.ascontiguousarray(table).tobytes())
     except OSError as error:
@@ -60,16 +60,16 @@ def write_ply(path: str | Path, params: dict[str, torch.Tensor]) -> None:
 
 
 def write_cloud(path: str | Path, points: np.ndarray, rgb: np.ndarray, **columns: np.ndarray) -> None:
-    """Writes a point cloud as binary PLY: x y z, red green blue, and one property per further column.
+    """Writes a point cloud as a binary PLY with the properties x y z, red green blue, and one for each of `columns`.
 
     Args:
         path: file to write.
         points: [M, 3] metres.
         rgb: [M, 3] uint8.
-        columns: [M] float32, uint8, uint32 or int32 each.
+        columns: arrays [M] by property name, each float32, uint8, uint32 or int32.
 
     Raises:
-        UserError: the file cannot be written; what was there before stays.
+        UserError: the file cannot be written. The earlier file stays.
     """
     fields = [("x", "f4"), ("y", "f4"), ("z", "f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1")]
     fields += [(name, values.dtype.str[1:]) for name, values in columns.items()]
@@ -89,7 +89,7 @@ def write_cloud(path: str | Path, points: np.ndarray, rgb: np.ndarray, **columns
         "",
     ]
     try:
-        with replacing(Path(path)) as temporary, open(temporary, "wb") as file:
+        with atomic_write(Path(path)) as temporary, open(temporary, "wb") as file:
             file.write("\n".join(header).encode("ascii") + table.tobytes())
     except OSError as error:
         raise UserError(f"{path}: cannot write the point cloud ({error.strerror})") from None

@@ -1,4 +1,4 @@
-"""Files are there whole or not at all, and nothing but a file is ever replaced."""
+"""Files are written atomically, and only regular files are replaced."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from ovs3d_ros.commands import common
 from ovs3d_ros.io import ply
-from ovs3d_ros.io.atomic import check_target, replacing, write_tensors, write_text
+from ovs3d_ros.io.atomic import check_target, atomic_write, write_tensors, write_text
 from ovs3d_ros.mapping.gaussians import PARAMETERS
 from ovs3d_ros.types import UserError
 
@@ -36,7 +36,7 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
-def test_a_full_disk_leaves_the_earlier_file_and_no_rest(write, tmp_path, monkeypatch):
+def test_full_disk_leaves_earlier_file_and_no_temporary_file(write, tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_text("earlier")
 
@@ -52,19 +52,19 @@ def test_a_full_disk_leaves_the_earlier_file_and_no_rest(write, tmp_path, monkey
     assert path.read_bytes() != b"earlier" and list(tmp_path.iterdir()) == [path]
 
 
-def test_a_pipe_is_refused_and_stays_one(tmp_path):
+def test_pipe_is_refused_and_stays_a_pipe(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with pytest.raises(UserError, match="device or a pipe"):
         check_target(pipe)
     with pytest.raises(UserError, match="device or a pipe"):
         check_target(Path("/dev/zero"))
-    with pytest.raises(OSError, match="no regular file"):
+    with pytest.raises(OSError, match="not a regular file"):
         write_tensors(pipe, {"a": torch.zeros(1)}, "{}")
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
-def test_a_link_stays_one_and_its_file_is_replaced(tmp_path):
+def test_link_stays_a_link_and_its_file_is_replaced(tmp_path):
     (tmp_path / "store").mkdir()
     real, link = tmp_path / "store" / "real", tmp_path / "link"
     real.write_text("old")
@@ -77,7 +77,7 @@ def test_a_link_stays_one_and_its_file_is_replaced(tmp_path):
         check_target(link)
 
 
-def test_names_are_as_long_as_the_disk_allows_and_no_longer(tmp_path):
+def test_longest_file_name_works_and_a_longer_one_is_refused(tmp_path):
     path = tmp_path / ("n" * 249 + ".ovs3d")
     write_tensors(check_target(path), {"a": torch.zeros(1)}, "{}")
     assert path.is_file()
@@ -85,7 +85,7 @@ def test_names_are_as_long_as_the_disk_allows_and_no_longer(tmp_path):
         check_target(tmp_path / ("n" * 256))
 
 
-def test_a_new_file_follows_the_umask_and_a_replaced_one_keeps_its_mode(tmp_path):
+def test_new_file_follows_umask_and_replaced_file_keeps_mode(tmp_path):
     path = tmp_path / "file"
     before = os.umask(0o027)
     try:
@@ -98,10 +98,10 @@ def test_a_new_file_follows_the_umask_and_a_replaced_one_keeps_its_mode(tmp_path
         os.umask(before)
 
 
-def test_an_interruption_leaves_the_earlier_file(tmp_path):
+def test_interruption_leaves_the_earlier_file(tmp_path):
     path = tmp_path / "file"
     path.write_text("earlier")
-    with pytest.raises(KeyboardInterrupt), replacing(path) as temporary:
+    with pytest.raises(KeyboardInterrupt), atomic_write(path) as temporary:
         temporary.write_text("half")
         raise KeyboardInterrupt
     assert path.read_text() == "earlier" and list(tmp_path.iterdir()) == [path]
