@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ovs3d_ros.config import Config, override, yaml_io
-from ovs3d_ros.io.atomic import check_target, check_writable, atomic_write, write_text
+from ovs3d_ros.io.atomic import atomic_write, check_target, check_writable, write_text
 from ovs3d_ros.types import UserError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import torch
 
 from ovs3d_ros.commands import common
 from ovs3d_ros.io import ply
-from ovs3d_ros.io.atomic import check_target, atomic_write, write_tensors, write_text
+from ovs3d_ros.io.atomic import atomic_write, check_target, write_tensors, write_text
 from ovs3d_ros.mapping.gaussians import PARAMETERS
 from ovs3d_ros.types import UserError
 
