@@ -25,20 +25,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ovs3d_ros.rasterize import make_rasterizer, reference, spherical_harmonics
+from ovs3d_ros.rasterize import Splats, Views, make_rasterizer, reference, spherical_harmonics
 from ovs3d_ros.types import UserError
 
 SIZES = {"small": (10_000, 160, 120), "medium": (50_000, 320, 240), "large": (200_000, 640, 480)}
 REFERENCE_SIZE = (1_000, 80, 60)  # the reference needs memory for every pair of pixel and Gaussian
 
 
-def make_scene(count: int, width: int, height: int, channels: int) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Random Gaussians that fill a box in front of one camera: (gaussians, viewmats, Ks)."""
+def make_scene(count: int, width: int, height: int, channels: int) -> tuple[Splats, Tensor, Views]:
+    """Random Gaussians that fill a box in front of one camera, their colors and the camera."""
     generator = torch.Generator().manual_seed(0)
 
     def uniform(*shape: int) -> Tensor:
@@ -49,17 +50,18 @@ def make_scene(count: int, width: int, height: int, channels: int) -> tuple[list
     scales = torch.exp(torch.randn(count, 3, generator=generator) * 0.4) * 0.3 / count ** (1 / 3)
     opacities, colors = uniform(count) * 0.8 + 0.1, uniform(count, channels)
     K = torch.tensor([[[0.9 * width, 0.0, width / 2], [0.0, 0.9 * width, height / 2], [0.0, 0.0, 1.0]]])
-    return [means, quats, scales, opacities, colors], torch.eye(4)[None], K
+    return Splats(means, quats, scales, opacities), colors, Views(torch.eye(4)[None], K, width, height)
 
 
 def one_round(
-    rasterize: Callable, scene: tuple, size: tuple[int, int, int], device: str = "cpu"
+    rasterize: Callable, scene: tuple[Splats, Tensor, Views], device: str = "cpu"
 ) -> dict[str, float]:
     """Milliseconds of one forward and backward pass: wall-clock, and processor time of the whole process."""
-    gaussians, viewmats, Ks = scene
-    leaves = [tensor.detach().to(device).requires_grad_() for tensor in gaussians]
+    splats, colors, views = scene
+    leaves = [tensor.detach().to(device).requires_grad_() for tensor in (*splats.tensors, colors)]
+    views = replace(views, viewmats=views.viewmats.to(device), Ks=views.Ks.to(device))
     start, cpu = time.perf_counter(), time.process_time()
-    image = rasterize(*leaves, viewmats.to(device), Ks.to(device), size[1], size[2])[0]
+    image = rasterize(Splats(*leaves[:4]), leaves[4], views)[0]
     forward, spent = time.perf_counter() - start, time.process_time() - cpu
     v_image = torch.ones_like(image)
     start, cpu = time.perf_counter(), time.process_time()
@@ -78,7 +80,7 @@ def race(
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in contestants}
     for number in range(1 + repeats):
         for name, (rasterize, device) in contestants.items():
-            times = one_round(rasterize, scene, size, device)
+            times = one_round(rasterize, scene, device)
             if number:  # the first round compiles and warms caches
                 rounds[name].append(times)
     first = next(iter(rounds.values()))
@@ -96,18 +98,16 @@ def race(
 def harmonics(rasterize: Callable, repeats: int) -> dict[str, dict[str, float]]:
     """Spherical harmonics of degree 3 in the rasterizer, against those in torch before it; medium size."""
 
-    def fused(*arguments: Tensor) -> tuple:
-        *geometry, sh, viewmats, Ks, width, height = arguments
-        return rasterize(*geometry, sh[:, :0], viewmats, Ks, width, height, sh=sh.view(-1, 16, 3))
+    def inside(splats: Splats, sh: Tensor, views: Views) -> tuple:
+        return rasterize(splats, sh[:, :0], views, sh=sh.view(-1, 16, 3))
 
-    def before(*arguments: Tensor) -> tuple:
-        *geometry, sh, viewmats, Ks, width, height = arguments
-        colors = spherical_harmonics.sh_to_colors(
-            sh.view(-1, 16, 3), geometry[0], spherical_harmonics.camera_centers(viewmats)[0]
+    def before(splats: Splats, sh: Tensor, views: Views) -> tuple:
+        (center,) = spherical_harmonics.camera_centers(views.viewmats)
+        return rasterize(
+            splats, spherical_harmonics.sh_to_colors(sh.view(-1, 16, 3), splats.means, center), views
         )
-        return rasterize(*geometry, colors, viewmats, Ks, width, height)
 
-    return race({"fused": (fused, "cpu"), "in torch": (before, "cpu")}, SIZES["medium"], 48, repeats)
+    return race({"fused": (inside, "cpu"), "in torch": (before, "cpu")}, SIZES["medium"], 48, repeats)
 
 
 def start(cache: str) -> dict[str, float]:
@@ -118,10 +118,10 @@ def start(cache: str) -> dict[str, float]:
     script = (
         "import json, time, torch; torch.set_num_threads(1); wall, cpu = time.perf_counter(), time.process_time();"
         "from ovs3d_ros.rasterize import make_rasterizer; import raster; render = make_rasterizer('cpu', 1);"
-        "g, v, k = raster.make_scene(50, 32, 32, 32); leaves = [t.requires_grad_() for t in g];"
-        "render(*leaves[:4], g[4][:, :1], v, k, 32, 32, torch.rand(50, 4, 3).requires_grad_())[0].sum().backward();"
-        "g = [t.detach() for t in g]; render(*g, v, k, 32, 32);"
-        "render.lift(*g[:4], torch.rand(1, 32, 32, 32), v, k, 32, 32);"
+        "splats, colors, views = raster.make_scene(50, 32, 32, 32); sh = torch.rand(50, 4, 3).requires_grad_();"
+        "leaves = raster.Splats(*(t.clone().requires_grad_() for t in splats.tensors));"
+        "render(leaves, colors[:, :1].clone().requires_grad_(), views, sh)[0].sum().backward();"
+        "render(splats, colors, views); render.lift(splats, torch.rand(1, 32, 32, 32), views);"
         "print(json.dumps(dict(seconds=time.perf_counter() - wall, processor_s=time.process_time() - cpu)))"
     )
     return _in_a_process(script, NUMBA_CACHE_DIR=cache)
@@ -132,8 +132,8 @@ def memory(size: tuple[int, int, int], channels: int, threads: int) -> dict[str,
     script = (
         "import json, torch, raster; from ovs3d_ros.rasterize import make_rasterizer;"
         f"cpu_rasterizer = make_rasterizer('cpu', {threads}); raster.one_round(cpu_rasterizer,"
-        f"raster.make_scene(50, 32, 32, {channels}), (50, 32, 32)); before = raster.peak_mib();"
-        f"raster.one_round(cpu_rasterizer, raster.make_scene(*{size}, {channels}), {size});"
+        f"raster.make_scene(50, 32, 32, {channels})); before = raster.peak_mib();"
+        f"raster.one_round(cpu_rasterizer, raster.make_scene(*{size}, {channels}));"
         "print(json.dumps(dict(peak_mib=raster.peak_mib(), before_mib=before)))"
     )
     return _in_a_process(script)

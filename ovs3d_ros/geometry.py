@@ -10,14 +10,9 @@ Conventions (the one place they are stated):
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from ovs3d_ros.types import Camera, Frame, UserError
-
-if TYPE_CHECKING:
-    import torch
 
 OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 
@@ -135,17 +130,6 @@ def check_frame(frame: Frame) -> None:
             )
         if not np.isfinite(frame.depth).all() or (frame.depth < 0).any():
             raise UserError(f"{name}: depth has NaN, infinite or negative values; mark missing depth as 0")
-
-
-def camera_tensors(
-    camera: Camera, camtoworld: np.ndarray, device: str | torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """What rasterizers take for one camera: viewmats [1, 4, 4] and Ks [1, 3, 3], float32."""
-    import torch  # here: readers of datasets and the player do without, and start seconds sooner
-
-    viewmat = torch.as_tensor(invert_rigid(camtoworld), dtype=torch.float32, device=device)
-    K = torch.as_tensor(camera.K, dtype=torch.float32, device=device)
-    return viewmat[None], K[None]
 
 
 def project(points: np.ndarray, camera: Camera, camtoworld: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from helpers import synthetic
 
 from ovs3d_ros.geometry import (
     OPENGL_TO_OPENCV,
-    camera_tensors,
     check_camera,
     check_pose,
     invert_rigid,
@@ -114,13 +112,6 @@ def test_scaled_camera_sees_the_same_fraction_of_the_image() -> None:
     assert camera.fitted(0) is camera and camera.fitted(100) is camera
     fitted = camera.fitted(16)
     assert (fitted.width, fitted.height) == (16, 12)
-
-
-def test_camera_tensors_hold_the_inverse_pose() -> None:
-    camera, pose = synthetic.make_camera(), synthetic.orbit(3)[0]
-    viewmats, Ks = camera_tensors(camera, pose, "cpu")
-    assert viewmats.shape == (1, 4, 4) and Ks.shape == (1, 3, 3) and viewmats.dtype == torch.float32
-    np.testing.assert_allclose(viewmats[0].numpy() @ pose, np.eye(4), atol=1e-6)
 
 
 def broken_poses():

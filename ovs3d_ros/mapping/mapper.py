@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 
 from ovs3d_ros.config import Config, KeyframeConfig
-from ovs3d_ros.geometry import camera_tensors, check_pose, invert_rigid, project, rotation_angle
+from ovs3d_ros.geometry import check_pose, invert_rigid, project, rotation_angle
 from ovs3d_ros.mapping.exposure import Exposure
 from ovs3d_ros.mapping.gaussians import Gaussians
 from ovs3d_ros.mapping.losses import depth_l1, photometric
 from ovs3d_ros.mapping.seeding import ImageMatcher, Seeds, seed_from_depth, seed_from_points, seed_random
-from ovs3d_ros.rasterize import Rasterizer
+from ovs3d_ros.rasterize import Rasterizer, Splats, Views
 from ovs3d_ros.types import Camera, Frame, Keyframe
 
 _COARSE_VISITS = (
@@ -83,20 +83,9 @@ def _rasterize(
     g: dict[str, torch.Tensor], camera: Camera, camtoworld: np.ndarray, rasterizer: Rasterizer
 ) -> tuple[torch.Tensor, torch.Tensor, dict]:
     """RGB and blended depth as four channels [H, W, 4], alpha [H, W] and the rasterizer's meta."""
-    viewmats, Ks = camera_tensors(camera, camtoworld, g["means"].device)
-    z = g["means"] @ viewmats[0, 2, :3] + viewmats[0, 2, 3]
-    out, alphas, meta = rasterizer(
-        g["means"],
-        g["quats"],
-        g["scales"],
-        g["opacities"],
-        z[:, None],
-        viewmats,
-        Ks,
-        camera.width,
-        camera.height,
-        g["sh"],
-    )
+    splats, views = Splats.from_dict(g), Views.from_camera(camera, camtoworld, g["means"].device)
+    z = splats.means @ views.viewmats[0, 2, :3] + views.viewmats[0, 2, 3]
+    out, alphas, meta = rasterizer(splats, z[:, None], views, sh=g["sh"])
     return out[0], alphas[0, ..., 0], meta
 
 

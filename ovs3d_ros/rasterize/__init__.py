@@ -11,42 +11,32 @@ from torch import Tensor
 
 from ovs3d_ros.types import UserError
 
-__all__ = ["Rasterizer", "make_rasterizer"]
+from .values import Splats, Views
+
+__all__ = ["Rasterizer", "Splats", "Views", "make_rasterizer"]
 
 
 class Rasterizer(Protocol):
-    """What every rasterizer offers. Tensors are float32 on the rasterizer's device.
+    """Renders N Gaussians from C cameras, and gathers images into them.
 
-    Shared arguments of both methods:
-        means: [N, 3] metres, world axes.
-        quats: [N, 4] wxyz, any non-zero norm.
-        scales: [N, 3] standard deviations in metres, positive.
-        opacities: [N] in (0, 1).
-        viewmats: [C, 4, 4] world to camera, OpenCV axes; any float type.
-        Ks: [C, 3, 3] pixels, pixel centres at +0.5; any float type.
-        width, height: image size in pixels.
+    All tensors are float32 on the rasterizer's device; only `Views` may hold other float types.
     """
 
     def __call__(
-        self,
-        means: Tensor,
-        quats: Tensor,
-        scales: Tensor,
-        opacities: Tensor,
-        colors: Tensor,
-        viewmats: Tensor,
-        Ks: Tensor,
-        width: int,
-        height: int,
-        sh: Tensor | None = None,
+        self, splats: Splats, colors: Tensor, views: Views, sh: Tensor | None = None
     ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-        """Renders `colors` [N, D], any D >= 1, over black.
+        """Renders Gaussians over black.
 
-        With spherical harmonics `sh` [N, K, 3] (K = 1, 4, 9 or 16: degrees 0 to 3, see `spherical`) the RGB that
-        they show to the camera comes first, then `colors`, of which there may be none; D counts both.
+        Gradients reach all tensors of `splats`, colors, sh and viewmats, but not Ks. A view matrix counts as
+        twelve free numbers, its upper three rows; the camera centre is -R^T t.
 
-        Differentiable with respect to means, quats, scales, opacities, colors, sh and viewmats (their upper
-        three rows, as twelve free numbers; the camera centre is taken as -R^T t); not Ks.
+        Args:
+            splats: N Gaussians.
+            colors: [N, D], any D >= 1.
+            views: C cameras.
+            sh: [N, K, 3] spherical harmonics, K = 1, 4, 9 or 16 (degrees 0 to 3, see `spherical_harmonics`).
+                The RGB that each camera sees becomes the first three of D channels, `colors` the others;
+                `colors` may then have no columns.
 
         Returns:
             colors [C, H, W, D], alphas [C, H, W, 1], and a dictionary with
@@ -60,22 +50,14 @@ class Rasterizer(Protocol):
         ...
 
     def lift(
-        self,
-        means: Tensor,
-        quats: Tensor,
-        scales: Tensor,
-        opacities: Tensor,
-        targets: Tensor,
-        viewmats: Tensor,
-        Ks: Tensor,
-        width: int,
-        height: int,
-        pixel_weights: Tensor | None = None,
+        self, splats: Splats, targets: Tensor, views: Views, pixel_weights: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Gathers images into Gaussians with the compositing weights w_i(p) = alpha_i(p) T_i(p).
 
         Args:
+            splats: N Gaussians.
             targets: [C, H, W, D] images phi.
+            views: C cameras.
             pixel_weights: [C, H, W] factors m(p) >= 0, 0 where a pixel is invalid (there phi may be anything
                 finite); None for 1.
 

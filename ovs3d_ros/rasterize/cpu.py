@@ -21,7 +21,8 @@ from .kernels_shade import RGB
 from .kernels_tiles import DIGIT_BITS, SPLAT_COLUMNS, TILE, Tiles
 from .simd import WIDTH
 from .thread_pool import ThreadTeam, clear_slab, in_turn
-from .validation import check_cameras, check_colors, check_gaussians, check_targets
+from .validation import check_colors, check_splats, check_targets, check_views
+from .values import Splats, Views
 
 _LIGHT = 1 << 17  # numbers that one thread has moved in less time than it takes to wake another
 CHANNEL_CHUNK = 32  # channels per pass: more would spill the innermost loops out of registers
@@ -201,9 +202,9 @@ def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().contiguous().numpy()
 
 
-def _camera_arrays(viewmats: Tensor, Ks: Tensor, width: int, height: int) -> list[CameraArrays]:
-    viewmats_, Ks_ = _array(viewmats).astype(np.float64), _array(Ks).astype(np.float64)
-    return [CameraArrays(viewmat, K, width, height) for viewmat, K in zip(viewmats_, Ks_, strict=True)]
+def _camera_arrays(views: Views) -> list[CameraArrays]:
+    viewmats, Ks = (_array(tensor).astype(np.float64) for tensor in (views.viewmats, views.Ks))
+    return [CameraArrays(*matrices, views.width, views.height) for matrices in zip(viewmats, Ks, strict=True)]
 
 
 class _Rasterize(torch.autograd.Function):
@@ -263,56 +264,35 @@ class CpuRasterizer:
         self._team = ThreadTeam(threads)
 
     def __call__(
-        self,
-        means: Tensor,
-        quats: Tensor,
-        scales: Tensor,
-        opacities: Tensor,
-        colors: Tensor,
-        viewmats: Tensor,
-        Ks: Tensor,
-        width: int,
-        height: int,
-        sh: Tensor | None = None,
+        self, splats: Splats, colors: Tensor, views: Views, sh: Tensor | None = None
     ) -> tuple[Tensor, Tensor, dict[str, Any]]:
         """See `Rasterizer.__call__`."""
-        check_gaussians(means, quats, scales, opacities)
-        check_colors(colors, sh, len(means))
-        check_cameras(viewmats, Ks, width, height)
+        check_splats(splats)
+        check_colors(colors, sh, len(splats))
+        check_views(views)
         meta: dict[str, Any] = {}
-        cameras = _camera_arrays(viewmats, Ks, width, height)
-        harmonics = torch.empty(len(means), 0, 3) if sh is None else sh
+        harmonics = torch.empty(len(splats), 0, 3) if sh is None else sh
         image, alphas = _Rasterize.apply(
-            self._team, cameras, meta, means, quats, scales, opacities, colors, harmonics, viewmats
+            self._team, _camera_arrays(views), meta, *splats.tensors, colors, harmonics, views.viewmats
         )
         return image, alphas, meta
 
     @torch.no_grad()
     def lift(
-        self,
-        means: Tensor,
-        quats: Tensor,
-        scales: Tensor,
-        opacities: Tensor,
-        targets: Tensor,
-        viewmats: Tensor,
-        Ks: Tensor,
-        width: int,
-        height: int,
-        pixel_weights: Tensor | None = None,
+        self, splats: Splats, targets: Tensor, views: Views, pixel_weights: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """See `Rasterizer.lift`. One dedicated front-to-back pass per camera, without autograd."""
-        check_gaussians(means, quats, scales, opacities)
-        check_cameras(viewmats, Ks, width, height)
-        check_targets(targets, pixel_weights, (len(viewmats), height, width))
-        gaussians = GaussianArrays(*(_array(t) for t in (means, quats, scales, opacities)))
+        check_splats(splats)
+        check_views(views)
+        check_targets(targets, pixel_weights, views)
+        gaussians = GaussianArrays(*map(_array, splats.tensors))
         if pixel_weights is None:
             pixel_weights = torch.ones(targets.shape[:3])
-        numerator = torch.zeros(len(means), targets.shape[-1])
-        weight, max_weight = np.zeros((2, len(means)), np.float32)
-        no_sh, no_colors = np.empty((len(means), 0, 3), np.float32), np.empty((len(means), 0), np.float32)
+        numerator = torch.zeros(len(splats), targets.shape[-1])
+        weight, max_weight = np.zeros((2, len(splats)), np.float32)
+        no_sh, no_colors = np.empty((len(splats), 0, 3), np.float32), np.empty((len(splats), 0), np.float32)
         for camera, image, pixel_weights_ in zip(
-            _camera_arrays(viewmats, Ks, width, height), _array(targets), _array(pixel_weights), strict=True
+            _camera_arrays(views), _array(targets), _array(pixel_weights), strict=True
         ):
             view = _prepare(self._team, gaussians, no_sh, no_colors, camera)
             sums, maxima = _lift(self._team, view, image, pixel_weights_, numerator.numpy())

@@ -15,7 +15,8 @@ from torch import Tensor
 from ovs3d_ros.types import UserError
 
 from .spherical_harmonics import camera_centers, sh_to_colors
-from .validation import check_cameras, check_colors, check_gaussians, check_targets
+from .validation import check_colors, check_splats, check_targets, check_views
+from .values import Splats, Views
 
 log = logging.getLogger(__name__)
 
@@ -59,49 +60,29 @@ class GsplatRasterizer:
         self._gsplat = gsplat
 
     def __call__(
-        self,
-        means: Tensor,
-        quats: Tensor,
-        scales: Tensor,
-        opacities: Tensor,
-        colors: Tensor,
-        viewmats: Tensor,
-        Ks: Tensor,
-        width: int,
-        height: int,
-        sh: Tensor | None = None,
+        self, splats: Splats, colors: Tensor, views: Views, sh: Tensor | None = None
     ) -> tuple[Tensor, Tensor, dict[str, Any]]:
         """See `Rasterizer.__call__`."""
-        check_gaussians(means, quats, scales, opacities)
-        check_colors(colors, sh, len(means))
-        check_cameras(viewmats, Ks, width, height)
+        check_splats(splats)
+        check_colors(colors, sh, len(splats))
+        check_views(views)
+        means, viewmats = splats.means, views.viewmats.to(splats.means)
         if not means.is_cuda:
             raise UserError(f"the gsplat rasterizer got tensors on {means.device}: move them to the GPU")
-        if not len(means):
-            inputs = (
-                means,
-                quats,
-                scales,
-                opacities,
-                colors,
-                viewmats.to(means),
-                *(() if sh is None else (sh,)),
-            )
+        if not len(splats):
+            inputs = (*splats.tensors, colors, viewmats, *(() if sh is None else (sh,)))
             depth = colors.shape[1] + (0 if sh is None else sh.shape[2])
-            return _nothing(inputs, (len(viewmats), height, width, depth))
-        if sh is not None:  # [C, N, D]: gsplat's own harmonics cannot stand beside other channels
-            seen = [sh_to_colors(sh, means, center) for center in camera_centers(viewmats.to(means))]
-            colors = torch.stack([torch.cat([rgb, colors], dim=-1) for rgb in seen])
+            return _render_empty_map(inputs, (len(views), views.height, views.width, depth))
+        if sh is not None:  # [C, N, D]: gsplat cannot mix its own harmonics with other channels
+            rgb = (sh_to_colors(sh, means, center) for center in camera_centers(viewmats))
+            colors = torch.stack([torch.cat([rgb_of_camera, colors], dim=-1) for rgb_of_camera in rgb])
         image, alphas, meta = self._gsplat.rasterization(
-            means,
-            quats,
-            scales,
-            opacities,
+            *splats.tensors,
             colors,
-            viewmats.to(means),
-            Ks.to(means),
-            width,
-            height,
+            viewmats,
+            views.Ks.to(means),
+            views.width,
+            views.height,
             packed=False,
             absgrad=True,
         )
@@ -109,33 +90,23 @@ class GsplatRasterizer:
         return image, alphas, meta
 
     def lift(
-        self,
-        means: Tensor,
-        quats: Tensor,
-        scales: Tensor,
-        opacities: Tensor,
-        targets: Tensor,
-        viewmats: Tensor,
-        Ks: Tensor,
-        width: int,
-        height: int,
-        pixel_weights: Tensor | None = None,
+        self, splats: Splats, targets: Tensor, views: Views, pixel_weights: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """See `Rasterizer.lift`. The gradient of <image, targets> with respect to the colors is the lift."""
-        check_cameras(viewmats, Ks, width, height)
-        check_targets(targets, pixel_weights, (len(viewmats), height, width))
-        geometry = [tensor.detach() for tensor in (means, quats, scales, opacities)]
+        check_views(views)
+        check_targets(targets, pixel_weights, views)
+        constants = Splats(*(tensor.detach() for tensor in splats.tensors))
         factors = torch.ones_like(targets[..., 0]) if pixel_weights is None else pixel_weights
         phi = torch.cat([targets, torch.ones_like(targets[..., :1])], dim=-1) * factors[..., None]
-        sums = means.new_zeros(len(means), phi.shape[-1])
-        max_weight = means.new_zeros(len(means))
-        for c in range(len(viewmats) if len(means) else 0):
+        sums = targets.new_zeros(len(splats), phi.shape[-1])
+        max_weight = targets.new_zeros(len(splats))
+        for c, view in enumerate(views if len(splats) else ()):
             with torch.enable_grad():
                 colors = torch.zeros_like(sums, requires_grad=True)
-                image, _, meta = self(*geometry, colors, viewmats[c : c + 1], Ks[c : c + 1], width, height)
+                image, _, meta = self(constants, colors, view)
                 (gradient,) = torch.autograd.grad(image, colors, phi[c : c + 1])
             sums += gradient
-            gaussians, pixels, weights = self._weights(meta, width, height)
+            gaussians, pixels, weights = self._weights(meta, view.width, view.height)
             max_weight.scatter_reduce_(0, gaussians, weights * factors[c].flatten()[pixels], "amax")
         return sums[:, :-1], sums[:, -1], max_weight
 
@@ -189,8 +160,10 @@ def _absolute_gradient(means2d: Tensor) -> Tensor:
     return absgrad
 
 
-def _nothing(inputs: Sequence[Tensor], shape: tuple[int, ...]) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """What an empty map looks like, [C, H, W, D], differentiable in all inputs: gsplat would divide by zero."""
+def _render_empty_map(
+    inputs: Sequence[Tensor], shape: tuple[int, ...]
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Renders no Gaussians as black [C, H, W, D], with gradients for all inputs; gsplat would divide by zero."""
     image = inputs[0].new_zeros(shape) + 0.0 * sum(tensor.sum() for tensor in inputs)
     meta = {name: image.new_zeros(shape[0], 0, 2) for name in ("means2d", "means2d_absgrad")}
     meta["radii"] = meta["means2d"].to(torch.int32)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .spherical_harmonics import camera_centers, sh_to_colors
+from .values import Splats, Views
 
 EPS2D = 0.3
 NEAR_PLANE, FAR_PLANE = 0.01, 1e10
@@ -40,19 +41,12 @@ def rotation_matrices(quats: Tensor) -> Tensor:
     return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
 
 
-def project(
-    means: Tensor,
-    quats: Tensor,
-    scales: Tensor,
-    opacities: Tensor,
-    viewmat: Tensor,
-    K: Tensor,
-    width: int,
-    height: int,
-) -> Projection:
-    """EWA projection of Gaussians by one camera (arguments as in `Rasterizer`, without the camera axis)."""
+def project(splats: Splats, view: Views) -> Projection:
+    """EWA projection of Gaussians by one camera."""
+    means, opacities = splats.means, splats.opacities
+    viewmat, K, width, height = view.viewmats[0].to(means), view.Ks[0].to(means), view.width, view.height
     rotation, translation = viewmat[:3, :3], viewmat[:3, 3]
-    factors = rotation @ rotation_matrices(quats) * scales[:, None, :]  # [N, 3, 3], covariance = F F^T
+    factors = rotation @ rotation_matrices(splats.quats) * splats.scales[:, None, :]  # [N, 3, 3]
     points = means @ rotation.T + translation  # [N, 3]
     depths = points[:, 2]
     z = torch.where(depths > NEAR_PLANE, depths, torch.ones_like(depths))  # culled ones must not make NaN
@@ -105,50 +99,31 @@ def compositing_weights(
 
 
 def rasterize(
-    means: Tensor,
-    quats: Tensor,
-    scales: Tensor,
-    opacities: Tensor,
-    colors: Tensor,
-    viewmats: Tensor,
-    Ks: Tensor,
-    width: int,
-    height: int,
-    sh: Tensor | None = None,
+    splats: Splats, colors: Tensor, views: Views, sh: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """colors [C, H, W, D] and alphas [C, H, W, 1]; arguments as in `Rasterizer.__call__`."""
     images, alphas = [], []
-    viewmats = viewmats.to(means)
-    for viewmat, K, center in zip(viewmats, Ks.to(means), camera_centers(viewmats), strict=True):
-        rgb = [] if sh is None else [sh_to_colors(sh, means, center)]
-        projection = project(means, quats, scales, opacities, viewmat, K, width, height)
-        weights, transmittance = compositing_weights(projection, opacities, width, height)
+    width, height = views.width, views.height
+    for view in views:
+        (center,) = camera_centers(view.viewmats.to(splats.means))
+        rgb = [] if sh is None else [sh_to_colors(sh, splats.means, center)]
+        weights, transmittance = compositing_weights(project(splats, view), splats.opacities, width, height)
         images.append((weights @ torch.cat([*rgb, colors], dim=-1)).view(height, width, -1))
         alphas.append(1 - transmittance.view(height, width, 1))
     return torch.stack(images), torch.stack(alphas)
 
 
 def lift(
-    means: Tensor,
-    quats: Tensor,
-    scales: Tensor,
-    opacities: Tensor,
-    targets: Tensor,
-    viewmats: Tensor,
-    Ks: Tensor,
-    width: int,
-    height: int,
-    pixel_weights: Tensor | None = None,
+    splats: Splats, targets: Tensor, views: Views, pixel_weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Numerator [N, D], weight [N] and max_weight [N]; arguments as in `Rasterizer.lift`."""
     factors = torch.ones_like(targets[..., 0]) if pixel_weights is None else pixel_weights
-    numerator, weight = means.new_zeros(len(means), targets.shape[-1]), means.new_zeros(len(means))
+    numerator, weight = targets.new_zeros(len(splats), targets.shape[-1]), targets.new_zeros(len(splats))
     max_weight = torch.zeros_like(weight)
-    for c, (viewmat, K) in enumerate(zip(viewmats.to(means), Ks.to(means), strict=True)):
-        projection = project(means, quats, scales, opacities, viewmat, K, width, height)
-        weights, _ = compositing_weights(projection, opacities, width, height)
+    for c, view in enumerate(views):
+        weights, _ = compositing_weights(project(splats, view), splats.opacities, view.width, view.height)
         weights = weights * factors[c].reshape(-1, 1)
-        numerator += weights.T @ targets[c].reshape(height * width, -1)
+        numerator += weights.T @ targets[c].reshape(view.height * view.width, -1)
         weight += weights.sum(0)
         max_weight = torch.maximum(max_weight, weights.amax(0))
     return numerator, weight, max_weight

@@ -13,15 +13,16 @@ from torch import Tensor
 from ovs3d_ros.types import UserError
 
 from .spherical_harmonics import COEFFICIENTS
+from .values import Splats, Views
 
 
-def check_gaussians(means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor) -> None:
+def check_splats(splats: Splats) -> None:
     """Raises UserError unless the four tensors are finite float32 of [N, 3], [N, 4], [N, 3], [N]."""
-    count = means.shape[0] if means.dim() else 0
-    _check("means", means, (count, 3))
-    _check("quats", quats, (count, 4))
-    _check("scales", scales, (count, 3))
-    _check("opacities", opacities, (count,))
+    count = len(splats) if splats.means.dim() else 0
+    _check("means", splats.means, (count, 3))
+    _check("quats", splats.quats, (count, 4))
+    _check("scales", splats.scales, (count, 3))
+    _check("opacities", splats.opacities, (count,))
 
 
 def check_colors(colors: Tensor, sh: Tensor | None, count: int) -> None:
@@ -36,15 +37,17 @@ def check_colors(colors: Tensor, sh: Tensor | None, count: int) -> None:
         _check("sh", sh, (count, sh.shape[1] if known else COEFFICIENTS[0], 3))
 
 
-def check_targets(targets: Tensor, pixel_weights: Tensor | None, size: tuple[int, int, int]) -> None:
+def check_targets(targets: Tensor, pixel_weights: Tensor | None, views: Views) -> None:
     """Raises UserError unless targets is [C, H, W, D] and pixel_weights [C, H, W], finite float32."""
+    size = (len(views), views.height, views.width)
     _check("targets", targets, (*size, max(1, targets.shape[-1]) if targets.dim() == 4 else 1))
     if pixel_weights is not None:
         _check("pixel_weights", pixel_weights, size)
 
 
-def check_cameras(viewmats: Tensor, Ks: Tensor, width: int, height: int) -> None:
-    """Raises UserError unless viewmats [C, 4, 4] and Ks [C, 3, 3] are finite and fit, C >= 1, and Ks is a constant."""
+def check_views(views: Views) -> None:
+    """Raises UserError unless viewmats [C, 4, 4] and Ks [C, 3, 3] are finite, C >= 1, and Ks needs no gradient."""
+    viewmats, Ks, width, height = views.viewmats, views.Ks, views.width, views.height
     count = max(1, viewmats.shape[0]) if viewmats.dim() else 1
     _check("viewmats", viewmats, (count, 4, 4), dtype=None)
     _check("Ks", Ks, (count, 3, 3), dtype=None)

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 
 from ovs3d_ros.config import RefineConfig
-from ovs3d_ros.geometry import camera_tensors
-from ovs3d_ros.rasterize import Rasterizer
+from ovs3d_ros.rasterize import Rasterizer, Splats, Views
 from ovs3d_ros.semantics.codec import FeatureCodec
 from ovs3d_ros.types import Camera, MapSnapshot, RefinedField, UserError
 
@@ -122,11 +121,6 @@ def render_channels(
     rasterizer: Rasterizer,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Blended channels [H, W, C] of activated Gaussians' [N, C], and alpha [H, W, 1], without gradients."""
-    out, alphas, _ = rasterizer(
-        *(gaussians[name] for name in ("means", "quats", "scales", "opacities")),
-        channels.contiguous(),
-        *camera_tensors(camera, camtoworld, channels.device),
-        camera.width,
-        camera.height,
-    )
+    views = Views.from_camera(camera, camtoworld, channels.device)
+    out, alphas, _ = rasterizer(Splats.from_dict(gaussians), channels.contiguous(), views)
     return out[0], alphas[0]

@@ -13,9 +13,8 @@ import torch
 import torch.nn.functional as F
 
 from ovs3d_ros.config import LiftConfig
-from ovs3d_ros.geometry import camera_tensors
 from ovs3d_ros.mapping.gaussians import Gaussians
-from ovs3d_ros.rasterize import Rasterizer
+from ovs3d_ros.rasterize import Rasterizer, Splats, Views
 from ovs3d_ros.semantics.codec import CodecFitter, FeatureCodec
 from ovs3d_ros.types import CropTable, Keyframe, UserError
 
@@ -147,17 +146,9 @@ class Lifter:
         codes = pixel_codes(keyframe.crops, codec, camera.width, camera.height)  # [S, H, W, C]
         targets = codes.permute(1, 2, 0, 3).flatten(2)[None].to(gaussians.device)
         with torch.no_grad():
-            g = gaussians.activated()
-            numerator, weight, peak = rasterizer.lift(
-                g["means"],
-                g["quats"],
-                g["scales"],
-                g["opacities"],
-                targets.contiguous(),
-                *camera_tensors(camera, keyframe.camtoworld, gaussians.device),
-                camera.width,
-                camera.height,
-            )
+            splats = Splats.from_dict(gaussians.activated())
+            views = Views.from_camera(camera, keyframe.camtoworld, gaussians.device)
+            numerator, weight, peak = rasterizer.lift(splats, targets.contiguous(), views)
         seen = weight > 1e-3
         decay = 1 - (1 - self.config.decay) * seen.float()
         old = {name: gaussians.stats[prefix + name] for name in EVIDENCE}

@@ -17,9 +17,8 @@ import torch.nn.functional as F
 
 from ovs3d_ros.config import Config, RefineConfig
 from ovs3d_ros.encoders import ImageTextEncoder, PatchEncoder, make_dino
-from ovs3d_ros.geometry import camera_tensors
 from ovs3d_ros.mapping.gaussians import Gaussians
-from ovs3d_ros.rasterize import Rasterizer
+from ovs3d_ros.rasterize import Rasterizer, Splats, Views
 from ovs3d_ros.rasterize.spherical_harmonics import base_colors
 from ovs3d_ros.semantics.affinity import affinities, aligned
 from ovs3d_ros.semantics.class_field import (
@@ -126,14 +125,13 @@ def _lost_to_blur(
     cosines: torch.Tensor, snapshot: MapSnapshot, index: int, rasterizer: Rasterizer, config: RefineConfig
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What a blur takes from the rendered cosines of keyframe `index`, lifted: sums [N, V] and their weights [N]."""
-    g, camera = snapshot.gaussians, snapshot.cameras[index].fitted(config.image_size)
-    geometry = [g[name] for name in ("means", "quats", "scales", "opacities")]
-    view = *camera_tensors(camera, snapshot.camtoworlds[index], cosines.device), camera.width, camera.height
+    splats, camera = Splats.from_dict(snapshot.gaussians), snapshot.cameras[index].fitted(config.image_size)
+    views = Views.from_camera(camera, snapshot.camtoworlds[index], cosines.device)
     with torch.no_grad():
-        out, alphas, _ = rasterizer(*geometry, cosines.contiguous(), *view)
+        out, alphas, _ = rasterizer(splats, cosines.contiguous(), views)
         shown = out[0] / alphas[0].clamp_min(SOLID)
         lost = shown - _blurred(shown, config.sharpen_radius * max(camera.width, camera.height))
-        numerator, weight, _ = rasterizer.lift(*geometry, lost[None].contiguous(), *view)
+        numerator, weight, _ = rasterizer.lift(splats, lost[None].contiguous(), views)
     return numerator, weight
 
 

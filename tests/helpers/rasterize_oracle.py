@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ovs3d_ros.rasterize import reference
+from ovs3d_ros.rasterize import Splats, Views, reference
 
 NAMES = ("means", "quats", "scales", "opacities", "colors")
 EYES = ((0.0, 0.0, 0.0), (0.8, -0.2, 0.3))
@@ -17,13 +17,22 @@ EYES = ((0.0, 0.0, 0.0), (0.8, -0.2, 0.3))
 class Scene:
     """Arguments of a rasterizer call, and a loss L = <image, v_image> + <alphas, v_alphas>."""
 
-    gaussians: list[Tensor]  # means, quats, scales, opacities, colors
-    viewmats: Tensor  # [C, 4, 4] float64
-    Ks: Tensor  # [C, 3, 3] float64
-    width: int
-    height: int
+    splats: Splats  # float32
+    colors: Tensor  # [N, D] float32
+    views: Views  # float64
     v_image: Tensor  # [C, H, W, D]
     v_alphas: Tensor  # [C, H, W, 1]
+
+    def leaves(self, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+        """Copies of the tensors called `NAMES`, with gradients."""
+        return [
+            tensor.to(dtype, copy=True).requires_grad_() for tensor in (*self.splats.tensors, self.colors)
+        ]
+
+
+def convert_splats(splats: Splats, target: torch.dtype | str) -> Splats:
+    """The same Gaussians in another float type or on another device."""
+    return Splats(*(tensor.to(target) for tensor in splats.tensors))
 
 
 def look_at(eye: list[float], target: list[float]) -> Tensor:
@@ -66,12 +75,11 @@ def make_scene(
     # An off-centre principal point and unequal focal lengths, so that no two of them can be swapped.
     K = torch.tensor([[0.9 * width, 0, 0.48 * width], [0, 0.95 * width, 0.53 * height], [0, 0, 1]]).double()
     cameras = len(eyes)
+    viewmats = torch.stack([look_at(list(eye), [0.0, 0.0, 3.0]) for eye in eyes])
     return Scene(
-        [means, quats, scales, opacities, colors],
-        torch.stack([look_at(list(eye), [0.0, 0.0, 3.0]) for eye in eyes]),
-        K.expand(cameras, 3, 3).contiguous(),
-        width,
-        height,
+        Splats(means, quats, scales, opacities),
+        colors,
+        Views(viewmats, K.expand(cameras, 3, 3).contiguous(), width, height),
         uniform(cameras, height, width, channels),
         3.0 * uniform(cameras, height, width, 1),
     )
@@ -79,33 +87,26 @@ def make_scene(
 
 def on_an_edge(scene: Scene, tolerance: float = 1e-4) -> Tensor:
     """[C, H, W, 1] true where rounding could turn a decision (alpha at 1/255, T at 1e-4) the other way."""
-    means, quats, scales, opacities = (tensor.double() for tensor in scene.gaussians[:4])
-    masks = []
-    for viewmat, K in zip(scene.viewmats, scene.Ks, strict=True):
-        projection = reference.project(means, quats, scales, opacities, viewmat, K, scene.width, scene.height)
-        alphas = reference.splat_alphas(projection, opacities, scene.width, scene.height)
+    splats, masks = convert_splats(scene.splats, torch.float64), []
+    for view in scene.views:
+        projection = reference.project(splats, view)
+        alphas = reference.splat_alphas(projection, splats.opacities, view.width, view.height)
         edge = ((alphas * 255 - 1).abs() < tolerance).any(1)
         alphas = torch.where(alphas * 255 >= 1, alphas.clamp_max(0.999), torch.zeros_like(alphas))
         alphas = alphas * (projection.radii > 0).all(-1)
         after = torch.cumprod(1 - alphas[:, torch.argsort(projection.depths, stable=True)], dim=1)
         edge |= ((after / 1e-4 - 1).abs() < 10 * tolerance).any(1)
-        masks.append(edge.view(scene.height, scene.width, 1))
+        masks.append(edge.view(view.height, view.width, 1))
     return torch.stack(masks)
 
 
 def render_with_gradients(rasterizer, scene: Scene, dtype: torch.dtype):
     """(image, alphas, gradients by name) of the scene's loss under a rasterizer."""
-    leaves = [tensor.to(dtype, copy=True).requires_grad_() for tensor in scene.gaussians]
-    image, alphas = rasterizer(*leaves, scene.viewmats, scene.Ks, scene.width, scene.height)[:2]
+    leaves = scene.leaves(dtype)
+    image, alphas = rasterizer(Splats(*leaves[:4]), leaves[4], scene.views)[:2]
     loss = (image * scene.v_image.to(dtype)).sum() + (alphas * scene.v_alphas.to(dtype)).sum()
     gradients = torch.autograd.grad(loss, leaves)
     return image.detach(), alphas.detach(), dict(zip(NAMES, gradients, strict=True))
-
-
-def lift_arguments(scene: Scene, dtype: torch.dtype, targets: Tensor) -> tuple:
-    """Of `Rasterizer.lift`."""
-    geometry = [tensor.to(dtype) for tensor in scene.gaussians[:4]]
-    return (*geometry, targets.to(dtype), scene.viewmats, scene.Ks, scene.width, scene.height)
 
 
 def relative_error(value: Tensor, truth: Tensor) -> float:

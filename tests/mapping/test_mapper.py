@@ -227,9 +227,9 @@ def test_a_step_reads_no_value() -> None:
     mapper.step()
     with HostReads() as reads:
 
-        def rasterize(*arguments):
+        def rasterize(*arguments, **options):
             before = list(reads.found)
-            result = RASTERIZER(*arguments)
+            result = RASTERIZER(*arguments, **options)
             reads.found[:] = before  # it is on the CPU, where looking costs nothing
             return result
 

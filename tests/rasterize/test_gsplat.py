@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import weakref
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,13 +12,13 @@ from helpers.rasterize_oracle import (
     EYES,
     NAMES,
     Scene,
-    lift_arguments,
+    convert_splats,
     make_scene,
     on_an_edge,
     relative_error,
 )
 
-from ovs3d_ros.rasterize import Rasterizer, make_rasterizer
+from ovs3d_ros.rasterize import Rasterizer, Splats, make_rasterizer
 from ovs3d_ros.types import UserError
 
 CPU = make_rasterizer("cpu", threads=2)
@@ -29,10 +30,9 @@ def gsplat() -> Rasterizer:
 
 
 def on_gpu(scene: Scene) -> Scene:
-    tensors = (scene.viewmats, scene.Ks, scene.v_image, scene.v_alphas)
-    viewmats, Ks, v_image, v_alphas = (tensor.cuda() for tensor in tensors)
-    gaussians = [tensor.cuda() for tensor in scene.gaussians]
-    return Scene(gaussians, viewmats, Ks, scene.width, scene.height, v_image, v_alphas)
+    views = replace(scene.views, viewmats=scene.views.viewmats.cuda(), Ks=scene.views.Ks.cuda())
+    tensors = (tensor.cuda() for tensor in (scene.v_image, scene.v_alphas))
+    return Scene(convert_splats(scene.splats, "cuda"), scene.colors.cuda(), views, *tensors)
 
 
 def render(rasterizer: Rasterizer, scene: Scene, sh: torch.Tensor | None) -> dict[str, torch.Tensor]:
@@ -40,14 +40,15 @@ def render(rasterizer: Rasterizer, scene: Scene, sh: torch.Tensor | None) -> dic
 
     With harmonics they take the place of the first three channels.
     """
-    leaves = [tensor.clone().requires_grad_() for tensor in (*scene.gaussians, scene.viewmats.float())]
+    leaves = [*scene.leaves(), scene.views.viewmats.float().clone().requires_grad_()]
     names = [*NAMES, "viewmats"]
     if sh is not None:
-        leaves[4] = scene.gaussians[4][:, 3:].clone().requires_grad_()
+        leaves[4] = scene.colors[:, 3:].clone().requires_grad_()
         leaves.append(sh.to(leaves[0].device).clone().requires_grad_())
         names.append("sh")
-    *geometry, viewmats = leaves[:6]
-    image, alphas, meta = rasterizer(*geometry, viewmats, scene.Ks, scene.width, scene.height, *leaves[6:])
+    *geometry, colors, viewmats = leaves[:6]
+    views = replace(scene.views, viewmats=viewmats)
+    image, alphas, meta = rasterizer(Splats(*geometry), colors, views, *leaves[6:])
     ((image * scene.v_image).sum() + (alphas * scene.v_alphas).sum()).backward()
     results = {"image": image, "alphas": alphas, "absgrad": meta["means2d_absgrad"]}
     results.update((name, leaf.grad) for name, leaf in zip(names, leaves, strict=True))
@@ -99,7 +100,7 @@ def test_it_agrees_with_the_cpu(gsplat: Rasterizer, channels: int, coefficients:
     keep = ~on_an_edge(scene)
     assert keep.float().mean() > 0.99
     scene.v_image, scene.v_alphas = scene.v_image * keep, scene.v_alphas * keep
-    sh = torch.randn(len(scene.gaussians[0]), coefficients, 3) * 0.3 if coefficients else None
+    sh = torch.randn(len(scene.splats), coefficients, 3) * 0.3 if coefficients else None
     expected, found = render(CPU, scene, sh), render(gsplat, on_gpu(scene), sh)
     for name in ("image", "alphas"):
         assert ((expected.pop(name) - found[name]) * keep).abs().max() < 1e-4
@@ -112,9 +113,9 @@ def test_it_lifts_as_the_cpu_does(gsplat: Rasterizer) -> None:
     scene = make_scene(channels=16, eyes=EYES)
     factors = (scene.v_alphas * ~on_an_edge(scene))[..., 0]
     factors[:, :5] = 0.0  # invalid pixels
-    expected = CPU.lift(*lift_arguments(scene, torch.float32, scene.v_image), pixel_weights=factors)
-    there = on_gpu(scene)
-    found = gsplat.lift(*lift_arguments(there, torch.float32, there.v_image), pixel_weights=factors.cuda())
+    expected = CPU.lift(scene.splats, scene.v_image, scene.views, factors)
+    moved = on_gpu(scene)
+    found = gsplat.lift(moved.splats, moved.v_image, moved.views, factors.cuda())
     for value, truth in zip(found, expected, strict=True):
         assert relative_error(value.cpu(), truth.double()) < 1e-3
 
@@ -127,15 +128,16 @@ def test_an_empty_map_is_black(gsplat: Rasterizer, coefficients: int) -> None:
     found, expected = render(gsplat, on_gpu(scene), sh), render(CPU, scene, sh)
     for name, tensor in expected.items():
         assert torch.equal(found[name], tensor), name
-    lifted = gsplat.lift(*lift_arguments(on_gpu(scene), torch.float32, scene.v_image.cuda()))
+    moved = on_gpu(scene)
+    lifted = gsplat.lift(moved.splats, moved.v_image, moved.views)
     assert [tuple(tensor.shape) for tensor in lifted] == [(0, 4), (0,), (0,)]
 
 
 @pytest.mark.gpu
 def test_what_a_step_used_is_free_after_it(gsplat: Rasterizer) -> None:
     scene = on_gpu(make_scene())
-    leaves = [tensor.clone().requires_grad_() for tensor in scene.gaussians]
-    image, alphas, meta = gsplat(*leaves, scene.viewmats, scene.Ks, scene.width, scene.height)
+    leaves = scene.leaves()
+    image, alphas, meta = gsplat(Splats(*leaves[:4]), leaves[4], scene.views)
     used = [weakref.ref(meta[name]) for name in ("means2d", "means2d_absgrad")]
     image.sum().backward()
     del image, alphas, meta
@@ -145,12 +147,11 @@ def test_what_a_step_used_is_free_after_it(gsplat: Rasterizer) -> None:
 @pytest.mark.gpu
 def test_screen_gradients_arrive_where_only_they_are_kept(gsplat: Rasterizer) -> None:
     scene = on_gpu(make_scene())
-    leaves = [tensor.clone().requires_grad_() for tensor in scene.gaussians]
-    image, _, meta = gsplat(*leaves, scene.viewmats, scene.Ks, scene.width, scene.height)
+    leaves = scene.leaves()
+    image, _, meta = gsplat(Splats(*leaves[:4]), leaves[4], scene.views)
     absgrad = meta["means2d_absgrad"]
     del meta
     image.sum().backward()
     assert (absgrad > 0).any()
-    gsplat(*leaves, scene.viewmats, scene.Ks, scene.width, scene.height)[
-        0
-    ].sum().backward()  # nobody asks for them
+    image = gsplat(Splats(*leaves[:4]), leaves[4], scene.views)[0]
+    image.sum().backward()  # here nobody keeps them

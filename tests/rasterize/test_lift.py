@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers.rasterize_oracle import EYES, lift_arguments, make_scene, on_an_edge, relative_error
+from helpers.rasterize_oracle import EYES, convert_splats, make_scene, on_an_edge, relative_error
 
 from ovs3d_ros.rasterize import make_rasterizer, reference
 from ovs3d_ros.types import UserError
@@ -18,8 +18,9 @@ def test_lift_matches_brute_force(channels: int) -> None:
     targets = scene.v_image - 0.5
     factors = (~on_an_edge(scene)[..., 0]).float() * scene.v_alphas[..., 0]
     factors[:, :5] = 0.0  # invalid pixels
-    lifted = CPU.lift(*lift_arguments(scene, torch.float32, targets), pixel_weights=factors)
-    expected = reference.lift(*lift_arguments(scene, torch.float64, targets), pixel_weights=factors.double())
+    lifted = CPU.lift(scene.splats, targets, scene.views, factors)
+    splats = convert_splats(scene.splats, torch.float64)
+    expected = reference.lift(splats, targets.double(), scene.views, factors.double())
     assert [tuple(tensor.shape) for tensor in lifted] == [(300, channels), (300,), (300,)]
     for value, truth in zip(lifted, expected, strict=True):
         assert relative_error(value, truth) < 1e-5
@@ -27,17 +28,15 @@ def test_lift_matches_brute_force(channels: int) -> None:
 
 def test_lift_without_pixel_weights_weighs_every_pixel_alike() -> None:
     scene = make_scene(eyes=EYES)
-    ones = torch.ones(2, scene.height, scene.width)
-    plain = CPU.lift(*lift_arguments(scene, torch.float32, scene.v_image))
-    weighted = CPU.lift(*lift_arguments(scene, torch.float32, scene.v_image), pixel_weights=ones)
+    ones = torch.ones(2, scene.views.height, scene.views.width)
+    plain = CPU.lift(scene.splats, scene.v_image, scene.views)
+    weighted = CPU.lift(scene.splats, scene.v_image, scene.views, pixel_weights=ones)
     assert all(torch.equal(a, b) for a, b in zip(plain, weighted, strict=True))
 
 
 def test_lift_of_a_constant_image_is_the_weight_times_it() -> None:
     scene = make_scene(channels=1)
-    numerator, weight, max_weight = CPU.lift(
-        *lift_arguments(scene, torch.float32, torch.full_like(scene.v_image, 3.0))
-    )
+    numerator, weight, max_weight = CPU.lift(scene.splats, torch.full_like(scene.v_image, 3.0), scene.views)
     torch.testing.assert_close(numerator[:, 0], 3.0 * weight)
     assert ((max_weight <= weight) & (max_weight >= 0)).all() and weight.max() > 0
 
@@ -45,4 +44,4 @@ def test_lift_of_a_constant_image_is_the_weight_times_it() -> None:
 def test_lift_refuses_targets_of_another_size() -> None:
     scene = make_scene()
     with pytest.raises(UserError, match="targets has shape"):
-        CPU.lift(*lift_arguments(scene, torch.float32, scene.v_image[:, 1:]))
+        CPU.lift(scene.splats, scene.v_image[:, 1:], scene.views)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,13 +11,14 @@ from helpers.rasterize_oracle import (
     EYES,
     NAMES,
     Scene,
+    convert_splats,
     make_scene,
     on_an_edge,
     relative_error,
     render_with_gradients,
 )
 
-from ovs3d_ros.rasterize import make_rasterizer, reference, validation
+from ovs3d_ros.rasterize import Splats, Views, make_rasterizer, reference, validation
 from ovs3d_ros.types import UserError
 
 CPU = make_rasterizer("cpu", threads=2)
@@ -58,7 +60,7 @@ def test_camera_inside_the_cloud_with_gaussians_behind_it() -> None:
 def test_gaussians_outside_the_field_of_view_keep_the_clamped_gradient() -> None:
     # Wide, flat Gaussians far off-axis: their Jacobian is evaluated at the clamped point.
     scene = make_scene(count=120, size=(40, 30), seed=3, spread=3.0)
-    scene.gaussians[2] *= 4.0
+    scene.splats.scales.mul_(4.0)
     assert_matches_reference(scene)
 
 
@@ -84,18 +86,17 @@ def test_result_does_not_depend_on_the_number_of_threads_nor_on_the_run() -> Non
 def test_gradient_of_colors_alone_equals_that_of_the_full_pass() -> None:
     scene = make_scene(channels=5, eyes=((0.0, 0.0, 0.0), (0.5, 0.0, 0.2)))
     *_, gradients = render_with_gradients(CPU, scene, torch.float32)
-    colors = scene.gaussians[4].clone().requires_grad_()
-    arguments = scene.viewmats, scene.Ks, scene.width, scene.height
-    image, _, meta = CPU(*scene.gaussians[:4], colors, *arguments)
+    colors = scene.colors.clone().requires_grad_()
+    image, _, meta = CPU(scene.splats, colors, scene.views)
     (image * scene.v_image).sum().backward()
     assert relative_error(colors.grad, gradients["colors"].double()) < 1e-6
     assert not meta["means2d_absgrad"].any()
 
 
 def gradient_of_viewmats(rasterizer, scene: Scene, dtype: torch.dtype) -> torch.Tensor:
-    viewmats = scene.viewmats.clone().requires_grad_()
-    gaussians = [tensor.to(dtype) for tensor in scene.gaussians]
-    image, alphas = rasterizer(*gaussians, viewmats, scene.Ks, scene.width, scene.height)[:2]
+    viewmats = scene.views.viewmats.clone().requires_grad_()
+    views = replace(scene.views, viewmats=viewmats)
+    image, alphas = rasterizer(convert_splats(scene.splats, dtype), scene.colors.to(dtype), views)[:2]
     (v_image, v_alphas) = scene.v_image.to(dtype), scene.v_alphas.to(dtype)
     return torch.autograd.grad((image * v_image).sum() + (alphas * v_alphas).sum(), viewmats)[0]
 
@@ -103,7 +104,7 @@ def gradient_of_viewmats(rasterizer, scene: Scene, dtype: torch.dtype) -> torch.
 @pytest.mark.parametrize("channels", [2, 16])
 def test_gradient_of_the_view_matrices_matches_the_reference(channels: int) -> None:
     scene = make_scene(channels=channels, eyes=((0.0, 0.0, 0.0), (1.5, -0.5, 0.5)), spread=1.5)
-    scene.gaussians[2] *= torch.tensor([4.0, 1.0, 0.3])  # needles, some beyond the field of view
+    scene.splats.scales.mul_(torch.tensor([4.0, 1.0, 0.3]))  # needles, some beyond the field of view
     edge = on_an_edge(scene)
     scene.v_image, scene.v_alphas = scene.v_image * ~edge, scene.v_alphas * ~edge
     gradient = gradient_of_viewmats(CPU, scene, torch.float32)
@@ -122,8 +123,8 @@ def test_alphas_alone_reach_the_geometry() -> None:
 
 def test_no_gaussians_and_none_in_view_render_black() -> None:
     for scene in (make_scene(count=0), make_scene(eyes=((0.0, 0.0, 20.0),))):
-        scene.viewmats = make_scene(count=0).viewmats.clone()
-        scene.viewmats[:, 2, 3] -= 20.0
+        scene.views = make_scene(count=0).views
+        scene.views.viewmats[:, 2, 3] -= 20.0
         image, alphas, gradients = render_with_gradients(CPU, scene, torch.float32)
         assert not image.any() and not alphas.any()
         assert all(not gradient.any() for gradient in gradients.values())
@@ -137,17 +138,13 @@ def test_one_pixel() -> None:
 def test_one_gaussian_on_the_axis_against_a_hand_computed_value() -> None:
     # Isotropic, sigma 0.1 m at 2 m, focal 20 px: 1 px, plus 0.3 px^2 of low-pass. Colour 2, opacity 0.5.
     K = torch.tensor([[[20.0, 0, 4.5], [0, 20.0, 4.5], [0, 0, 1]]])
-    image, alphas, meta = CPU(
-        torch.tensor([[0.0, 0.0, 2.0]]),
-        torch.tensor([[2.0, 0.0, 0.0, 0.0]]),
-        torch.full((1, 3), 0.1),
-        torch.tensor([0.5]),
-        torch.tensor([[2.0]]),
-        torch.eye(4)[None],
-        K,
-        9,
-        9,
+    splats = Splats(
+        means=torch.tensor([[0.0, 0.0, 2.0]]),
+        quats=torch.tensor([[2.0, 0.0, 0.0, 0.0]]),
+        scales=torch.full((1, 3), 0.1),
+        opacities=torch.tensor([0.5]),
     )
+    image, alphas, meta = CPU(splats, torch.tensor([[2.0]]), Views(torch.eye(4)[None], K, 9, 9))
     assert image[0, 4, 4, 0] == pytest.approx(1.0, abs=1e-6)  # the centre of pixel 4 lies at 4.5
     assert image[0, 4, 6, 0] == pytest.approx(math.exp(-0.5 * 4 / 1.3), abs=1e-6)
     assert alphas[0, 4, 6, 0] == pytest.approx(0.5 * math.exp(-0.5 * 4 / 1.3), abs=1e-6)
@@ -158,25 +155,25 @@ def test_one_gaussian_on_the_axis_against_a_hand_computed_value() -> None:
 
 def test_absolute_gradient_of_means2d_matches_a_sum_over_pixels() -> None:
     scene = make_scene(count=12, channels=2, size=(20, 16), seed=6)
-    leaves = [tensor.clone().requires_grad_() for tensor in scene.gaussians]
-    image, _, meta = CPU(*leaves, scene.viewmats, scene.Ks, scene.width, scene.height)
+    leaves = scene.leaves()
+    image, _, meta = CPU(Splats(*leaves[:4]), leaves[4], scene.views)
     (image * scene.v_image).sum().backward()
 
-    geometry = [tensor.double() for tensor in scene.gaussians]
-    projection = reference.project(*geometry[:4], scene.viewmats[0], scene.Ks[0], scene.width, scene.height)
+    splats = convert_splats(scene.splats, torch.float64)
+    projection = reference.project(splats, scene.views)
     means2d = projection.means2d.requires_grad_()
     weights, _ = reference.compositing_weights(
-        projection._replace(means2d=means2d), geometry[3], scene.width, scene.height
+        projection._replace(means2d=means2d), splats.opacities, scene.views.width, scene.views.height
     )
-    per_pixel = ((weights @ geometry[4]) * scene.v_image[0].reshape(-1, 2)).sum(1)
+    per_pixel = ((weights @ scene.colors.double()) * scene.v_image[0].reshape(-1, 2)).sum(1)
     expected = sum(torch.autograd.grad(p, means2d, retain_graph=True)[0].abs() for p in per_pixel)
     assert relative_error(meta["means2d_absgrad"][0], expected) < 1e-4
 
 
 def test_changing_the_image_in_place_before_backward_is_an_error_not_a_wrong_gradient() -> None:
     scene = make_scene(count=20)
-    leaves = [tensor.clone().requires_grad_() for tensor in scene.gaussians]
-    image, _, _ = CPU(*leaves, scene.viewmats, scene.Ks, scene.width, scene.height)
+    leaves = scene.leaves()
+    image, _, _ = CPU(Splats(*leaves[:4]), leaves[4], scene.views)
     image.mul_(2.0)
     with pytest.raises(RuntimeError, match="inplace"):
         image.sum().backward()
@@ -185,60 +182,53 @@ def test_changing_the_image_in_place_before_backward_is_an_error_not_a_wrong_gra
 @pytest.mark.parametrize("position", range(5))
 def test_nan_is_named(position: int) -> None:
     scene = make_scene(count=20)
-    scene.gaussians[position].view(-1)[7] = math.nan
+    (*scene.splats.tensors, scene.colors)[position].view(-1)[7] = math.nan
     with pytest.raises(UserError, match=f"{NAMES[position]} has 1 values that are not finite"):
-        CPU(*scene.gaussians, scene.viewmats, scene.Ks, scene.width, scene.height)
+        CPU(scene.splats, scene.colors, scene.views)
 
 
 def test_values_are_looked_at_on_the_cpu_alone() -> None:
     """Elsewhere that would wait for the device; tensors without values stand for one, and refuse to be looked at."""
     scene = make_scene(count=20)
-    *geometry, colors = (tensor.to("meta") for tensor in scene.gaussians)
-    validation.check_gaussians(*geometry)
-    validation.check_colors(colors, None, 20)
-    validation.check_cameras(scene.viewmats.to("meta"), scene.Ks.to("meta"), scene.width, scene.height)
+    splats, views = convert_splats(scene.splats, "meta"), scene.views
+    validation.check_splats(splats)
+    validation.check_colors(scene.colors.to("meta"), None, 20)
+    validation.check_views(replace(views, viewmats=views.viewmats.to("meta"), Ks=views.Ks.to("meta")))
     with pytest.raises(UserError, match=r"opacities has shape \[19\]"):
-        validation.check_gaussians(*geometry[:3], geometry[3][:19])
+        validation.check_splats(replace(splats, opacities=splats.opacities[:19]))
 
 
 def test_what_is_said_of_each_camera_is_its_own() -> None:
     scene = make_scene(eyes=EYES)
-    meta = CPU(*scene.gaussians, scene.viewmats, scene.Ks, scene.width, scene.height)[2]
-    for c in range(len(EYES)):
-        alone = CPU(
-            *scene.gaussians, scene.viewmats[c : c + 1], scene.Ks[c : c + 1], scene.width, scene.height
-        )[2]
-        for name, tensor in alone.items():
+    meta = CPU(scene.splats, scene.colors, scene.views)[2]
+    for c, view in enumerate(scene.views):
+        for name, tensor in CPU(scene.splats, scene.colors, view)[2].items():
             assert torch.equal(meta[name][c], tensor[0]), name
 
 
 def test_bad_cameras_and_shapes_are_named() -> None:
     scene = make_scene(count=20)
-    good = (*scene.gaussians, scene.viewmats, scene.Ks, scene.width, scene.height)
+    splats, colors, views = scene.splats, scene.colors, scene.views
 
-    def call(**changes):
-        names = (*NAMES, "viewmats", "Ks", "width", "height")
-        return CPU(*({**dict(zip(names, good, strict=True)), **changes}[name] for name in names))
+    def assert_refused(message: str, splats=splats, colors=colors, views=views) -> None:
+        with pytest.raises(UserError, match=message):
+            CPU(splats, colors, views)
 
-    with pytest.raises(UserError, match="Ks gets no gradient"):
-        call(Ks=scene.Ks.clone().requires_grad_())
-    with pytest.raises(UserError, match="viewmats has 16 values that are not finite"):
-        call(viewmats=scene.viewmats * math.nan)
-    with pytest.raises(UserError, match=r"viewmats has shape \[0, 4, 4\], expected \[1, 4, 4\]"):
-        call(viewmats=scene.viewmats[:0], Ks=scene.Ks[:0])
-    with pytest.raises(UserError, match=r"colors has shape \[19, 3\], expected \[20, 3\]"):
-        call(colors=scene.gaussians[4][:19])
-    with pytest.raises(UserError, match="got tensors on meta: move them to the CPU"):
-        call(colors=scene.gaussians[4].to("meta"))
-    with pytest.raises(UserError, match=r"opacities is torch\.float64"):
-        call(opacities=scene.gaussians[3].double())
+    assert_refused("Ks gets no gradient", views=replace(views, Ks=views.Ks.clone().requires_grad_()))
+    assert_refused(
+        "viewmats has 16 values that are not finite", views=replace(views, viewmats=views.viewmats * math.nan)
+    )
+    none = replace(views, viewmats=views.viewmats[:0], Ks=views.Ks[:0])
+    assert_refused(r"viewmats has shape \[0, 4, 4\], expected \[1, 4, 4\]", views=none)
+    assert_refused(r"colors has shape \[19, 3\], expected \[20, 3\]", colors=colors[:19])
+    assert_refused("got tensors on meta: move them to the CPU", colors=colors.to("meta"))
+    double = replace(splats, opacities=splats.opacities.double())
+    assert_refused(r"opacities is torch\.float64", splats=double)
     for axis in (0, 1):
-        mirrored = scene.Ks.clone()
+        mirrored = views.Ks.clone()
         mirrored[-1, axis, axis] *= -1
-        with pytest.raises(UserError, match="focal length"):
-            call(Ks=mirrored)
-    with pytest.raises(UserError, match="image size 0x48"):
-        call(width=0)
+        assert_refused("focal length", views=replace(views, Ks=mirrored))
+    assert_refused("image size 0x48", views=replace(views, width=0))
 
 
 def test_unknown_rasterizer_is_named() -> None:

@@ -11,15 +11,15 @@ import pytest
 import torch
 from helpers.rasterize_oracle import NAMES, Scene, make_scene
 
-from ovs3d_ros.rasterize import cpu
+from ovs3d_ros.rasterize import Splats, cpu
 from ovs3d_ros.rasterize.cpu import CpuRasterizer
 from ovs3d_ros.rasterize.thread_pool import ThreadTeam, clear_slab, in_turn
 
 
 def forward(rasterizer: CpuRasterizer, scene: Scene) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """The scene's loss and the leaves that it depends on."""
-    leaves = [tensor.clone().requires_grad_() for tensor in scene.gaussians]
-    image = rasterizer(*leaves, scene.viewmats, scene.Ks, scene.width, scene.height)[0]
+    leaves = scene.leaves()
+    image = rasterizer(Splats(*leaves[:4]), leaves[4], scene.views)[0]
     return (image * scene.v_image).sum(), leaves
 
 

@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from helpers import synthetic
 
 from ovs3d_ros.config import Config, LiftConfig
-from ovs3d_ros.geometry import camera_tensors
 from ovs3d_ros.mapping.gaussians import Gaussians
-from ovs3d_ros.rasterize import make_rasterizer, reference
+from ovs3d_ros.rasterize import Splats, Views, make_rasterizer, reference
 from ovs3d_ros.semantics.codec import CodecFitter, FeatureCodec
 from ovs3d_ros.semantics.lift import Lifter, agreement, fuse_scales, pixel_codes
 from ovs3d_ros.types import CropTable, Keyframe
@@ -158,19 +157,9 @@ def random_crops(seed: int, num_scales: int = 2) -> CropTable:
 
 def weights_by_one_hot_colors(g: Gaussians, frame: Keyframe) -> torch.Tensor:
     """w_i(p) of every Gaussian and pixel [H, W, N]: each Gaussian is rendered in a colour of its own."""
-    a = {name: t.detach().double() for name, t in g.activated().items()}
-    viewmats, Ks = camera_tensors(frame.camera, frame.camtoworld, "cpu")
-    image, _ = reference.rasterize(
-        a["means"],
-        a["quats"],
-        a["scales"],
-        a["opacities"],
-        torch.eye(len(g)).double(),
-        viewmats.double(),
-        Ks.double(),
-        frame.camera.width,
-        frame.camera.height,
-    )
+    splats = Splats.from_dict({name: t.detach().double() for name, t in g.activated().items()})
+    views = Views.from_camera(frame.camera, frame.camtoworld, "cpu")
+    image, _ = reference.rasterize(splats, torch.eye(len(g)).double(), views)
     return image[0]
 
 
