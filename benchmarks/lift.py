@@ -22,7 +22,7 @@ from ovs3d_ros.datasets import open_dataset
 from ovs3d_ros.demo.scene import SHIPPED
 from ovs3d_ros.encoders import encode_frame
 from ovs3d_ros.evaluation.calibration import map_scene
-from ovs3d_ros.mapping.keyframes import compact
+from ovs3d_ros.mapping.keyframes import compress_crop_table
 from ovs3d_ros.pipeline import Ovs3d
 
 
@@ -53,7 +53,7 @@ def main() -> None:
     encoded, lifted = [], []
     for keyframe in pipeline.mapper.keyframes:
         start = time.perf_counter()
-        keyframe.crops = compact(encode_frame(pipeline.clip, frames[keyframe.name]))
+        keyframe.crops = compress_crop_table(encode_frame(pipeline.clip, frames[keyframe.name]))
         middle = time.perf_counter()
         pipeline.lifter.lift(keyframe, pipeline.mapper.gaussians, pipeline.rasterizer)
         encoded.append(1e3 * (middle - start))

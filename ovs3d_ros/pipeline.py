@@ -15,7 +15,7 @@ from ovs3d_ros.encoders import ImageTextEncoder, encode_frame, make_clip
 from ovs3d_ros.geometry import check_frame
 from ovs3d_ros.io.ply import write_ply
 from ovs3d_ros.map_file import load_map, save_map
-from ovs3d_ros.mapping.keyframes import compact, make_keyframe
+from ovs3d_ros.mapping.keyframes import compress_crop_table, make_keyframe
 from ovs3d_ros.mapping.mapper import Mapper, RenderedView, StepStats, render_view
 from ovs3d_ros.query.engine import Question, answer, check_mode
 from ovs3d_ros.query.presence import Calibration, load_calibration
@@ -28,9 +28,14 @@ from ovs3d_ros.query.relevancy import (
     relevancy,
 )
 from ovs3d_ros.rasterize import make_rasterizer
-from ovs3d_ros.semantics.class_field import SOLID, refined_answer, render_channels, vocabulary_indices
+from ovs3d_ros.semantics.class_field import (
+    SURFACE_ALPHA,
+    merge_refined_scores,
+    render_channels,
+    vocabulary_indices,
+)
 from ovs3d_ros.semantics.codec import FeatureCodec
-from ovs3d_ros.semantics.lift import Lifter, check_levels, fuse_scales
+from ovs3d_ros.semantics.lift import Lifter, check_num_levels, fuse_scales
 from ovs3d_ros.semantics.refinement import Refinement
 from ovs3d_ros.semantics.scale_selection import COMMON_NAMES, select_levels
 from ovs3d_ros.types import Camera, Frame, MapSnapshot, QueryResult, RefineStep, UserError
@@ -109,14 +114,14 @@ class Ovs3d:
                             "setting unset")
         self.reset()
         g = self.mapper.gaussians
-        self.mapper.adopt(params)
+        self.mapper.load_params(params)
         if past.codec is not None:
             self.lifter.codec = past.codec.to(g.device)
             g.stats.update(numerators=(past.scale_codes * past.weight[:, None, None]).to(g.device),
                            weight=past.weight.to(g.device), views=past.views.to(g.device),
                            max_weight=torch.zeros_like(past.weight, device=g.device))
             if past.refined is not None:
-                self.refinement.install(past.refined, g)
+                self.refinement.set_field(past.refined, g)
         self._past, self._version = past, max(self._version, past.version)
         self.frames, self.mapper.steps = past.meta.get("frames", 0), past.meta.get("steps", 0)
 
@@ -128,13 +133,13 @@ class Ovs3d:
         """
         check_frame(frame)
         self.frames += 1
-        if not self.mapper.wants(frame):
+        if not self.mapper.needs_keyframe(frame):
             return False
         keyframe = make_keyframe(frame, len(self.mapper.keyframes), self.config.map.image_size,
                                  self.config.seed.max_depth, self.device)
         if self.clip is not None:
-            keyframe.crops = compact(encode_frame(self.clip, frame))
-            check_levels(keyframe.crops, self.mapper.gaussians)
+            keyframe.crops = compress_crop_table(encode_frame(self.clip, frame))
+            check_num_levels(keyframe.crops, self.mapper.gaussians)
         self.mapper.insert(keyframe)
         if self.clip is not None and len(self.mapper.gaussians):
             self.lifter.lift(keyframe, self.mapper.gaussians, self.rasterizer)
@@ -197,7 +202,7 @@ class Ovs3d:
         g = self.mapper.gaussians
         refined = yield from self.refinement.run(check_prompts(names, "class"), snapshot, g, frames)
         if refined is not None and g is self.mapper.gaussians:
-            self.refinement.install(refined, g)
+            self.refinement.set_field(refined, g)
 
     def snapshot(self) -> MapSnapshot:
         """An immutable copy of the map as it is now."""
@@ -223,7 +228,7 @@ class Ovs3d:
             stamps=np.array(stamps, np.float64),
             cameras=[*(past.cameras if past else []), *(k.camera for k in keyframes)],
             names=[*(past.names if past else []), *(k.name for k in keyframes)],
-            refined=self.refinement.held(g, codes, codec),
+            refined=self.refinement.snapshot_field(g, codes, codec),
             meta=dict(clip=self.clip.name if self.clip else past and past.meta["clip"], steps=mapper.steps, frames=self.frames,
                       psnr=None if np.isnan(mapper.psnr) else mapper.psnr,
                       config={leaf.path: value for leaf, value in leaves(self.config)}))
@@ -264,7 +269,7 @@ class Ovs3d:
         question = Question(
             prompts, self.encode_text(prompts), negatives, self.encode_text(against),
             self.encode_text(list(self.calibration.distractors)), mode, self.label_threshold(threshold), max_instances, roi)
-        field = self.refinement.now(prompts, snapshot) if refine else snapshot.refined
+        field = self.refinement.refine_for_query(prompts, snapshot) if refine else snapshot.refined
         result = answer(question, snapshot, field, self.calibration, self.config.query)
         return replace(result, latency_ms=1e3 * (time.perf_counter() - started))
 
@@ -292,7 +297,7 @@ class Ovs3d:
     def render_codes(self, camera: Camera, camtoworld: np.ndarray, snapshot: MapSnapshot) -> torch.Tensor:
         """Renders the codes: [H, W, d + 1] of unit features, zero where the map is more transparent than solid."""
         codes, alpha = render_channels(snapshot.gaussians, snapshot.codes, camera, camtoworld, self.rasterizer)
-        return snapshot.codec.normalize(codes * (alpha > SOLID))
+        return snapshot.codec.normalize(codes * (alpha > SURFACE_ALPHA))
 
     def render_relevancy(self, prompts: list[str], camera: Camera, camtoworld: np.ndarray, snapshot: MapSnapshot,
                          negatives: list[str] | None = None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -321,7 +326,7 @@ class Ovs3d:
         if (columns >= 0).any():
             blended, _ = render_channels(snapshot.gaussians, result.field.probabilities, camera, camtoworld,
                                          self.rasterizer)
-            cosines, scores = refined_answer(blended, columns, cosines, scores, self.calibration.threshold)
+            cosines, scores = merge_refined_scores(blended, columns, cosines, scores, self.calibration.threshold)
         labels = choose_labels(mode, scores, cosines, result.found, self.label_threshold(threshold))
         labels = labels * shown
         best = scores.gather(-1, (labels - 1).clamp_min(0)[..., None])[..., 0] * (labels > 0)

@@ -18,7 +18,7 @@ from ovs3d_ros.config import Config
 from ovs3d_ros.mapping.keyframes import to_frame
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.priority import PriorityGate
-from ovs3d_ros.semantics.refinement_check import spread
+from ovs3d_ros.semantics.refinement_check import evenly_spaced_indices
 from ovs3d_ros.types import Frame, MapSnapshot, RefineStep, UserError
 
 log = logging.getLogger(__name__)
@@ -229,7 +229,7 @@ class MappingWorker:
             nonlocal steps, gaussians
             mapper = self.pipeline.mapper
             gaussians = mapper.gaussians
-            chosen = spread(len(mapper.keyframes), self.config.refine.check_views)
+            chosen = evenly_spaced_indices(len(mapper.keyframes), self.config.refine.check_views)
             steps = self.pipeline.refine(names, [to_frame(mapper.keyframes[index]) for index in chosen])
             return next(steps)
 

@@ -16,7 +16,7 @@ from ovs3d_ros.config import Config, override
 from ovs3d_ros.geometry import check_frame
 from ovs3d_ros.map_file import load_map
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.semantics.class_field import make_field
+from ovs3d_ros.semantics.class_field import make_lifted_field
 from ovs3d_ros.types import Camera, CropTable, Frame, MapSnapshot, RefinedField, UserError
 
 BOXES = {"red box": synthetic.RED, "green box": synthetic.GREEN, "blue box": synthetic.BLUE}
@@ -224,7 +224,7 @@ def test_rendered_labels_segment_views_that_were_never_seen(room: Ovs3d) -> None
 
 def refined(room: Ovs3d, snapshot: MapSnapshot, ruled_out: str) -> RefinedField:
     """A field of the boxes, as lifted, but with one name at 0 wherever it is not the best, or everywhere."""
-    field = make_field(list(BOXES), room.config.refine, room.encode_text, snapshot)
+    field = make_lifted_field(list(BOXES), room.config.refine, room.encode_text, snapshot)
     p, column = field.probabilities.clone(), field.names.index("blue box")
     p[(p.argmax(-1) != column) | (ruled_out == "everywhere"), column] = 0.0
     return dataclasses.replace(field, probabilities=p / p.sum(-1, keepdim=True))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.semantics.class_field import SOLID, render_channels, vocabulary_indices
+from ovs3d_ros.semantics.class_field import SURFACE_ALPHA, render_channels, vocabulary_indices
 from ovs3d_ros.types import Camera, MapSnapshot, RefinedField
 
 _CHANNELS = 32  # one-hot labels rendered at a time
@@ -40,7 +40,7 @@ def by_pixels(
             blended, alpha = render_channels(
                 snapshot.gaussians, probabilities, camera, camtoworld, pipeline.rasterizer
             )
-            return torch.where(alpha[..., 0] > SOLID, blended.argmax(-1) + 1, 0).cpu().numpy()
+            return torch.where(alpha[..., 0] > SURFACE_ALPHA, blended.argmax(-1) + 1, 0).cpu().numpy()
     else:
         directions = snapshot.codec.directions(pipeline.encode_text(names))
 
@@ -74,7 +74,7 @@ def by_gaussians(
             )
             shares.append(out)
         weight, best = torch.cat(shares, dim=-1).max(-1)
-        return torch.where((alpha[..., 0] > SOLID) & (weight > 0), best + 1, 0).cpu().numpy()
+        return torch.where((alpha[..., 0] > SURFACE_ALPHA) & (weight > 0), best + 1, 0).cpu().numpy()
 
     return segment
 

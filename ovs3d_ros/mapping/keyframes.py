@@ -43,7 +43,7 @@ def make_keyframe(frame: Frame, index: int, image_size: int, max_depth: float, d
     )
 
 
-def compact(table: CropTable) -> CropTable:
+def compress_crop_table(table: CropTable) -> CropTable:
     """The table as it is kept for good: unit embeddings at half precision, whose cosines are exact to 0.001."""
     return replace(table, embeddings=F.normalize(table.embeddings.float(), dim=-1).half())
 

@@ -126,7 +126,7 @@ class Mapper:
         """Running mean over the steps of the PSNR of their views, dB; NaN before the first."""
         return float(self._psnr)
 
-    def wants(self, frame: Frame) -> bool:
+    def needs_keyframe(self, frame: Frame) -> bool:
         """Whether this frame should become a keyframe: something new for the camera that took it."""
         last = next((k for k in reversed(self.keyframes) if k.sensor == frame.sensor), None)
         return last is None or is_new_view(self.config.keyframe, frame, last, self._median_depth() or 1.0)
@@ -179,7 +179,7 @@ class Mapper:
         self.gaussians.transform(rows, motion)
         return len(rows)
 
-    def adopt(self, params: dict[str, torch.Tensor]) -> None:
+    def load_params(self, params: dict[str, torch.Tensor]) -> None:
         """Replaces the Gaussians by those of a map file; none was fog there, nor is one here before it is twice the largest."""
         self.gaussians.load_params(params)
         self._largest = 2 * float(params["log_scales"].exp().max()) if len(self.gaussians) else 0.0

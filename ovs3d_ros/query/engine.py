@@ -20,7 +20,7 @@ from ovs3d_ros.query.presence import (
 )
 from ovs3d_ros.query.relevancy import choose_labels, inside, restore_taken
 from ovs3d_ros.query.similarity import scan
-from ovs3d_ros.semantics.class_field import refined_answer, vocabulary_indices
+from ovs3d_ros.semantics.class_field import merge_refined_scores, vocabulary_indices
 from ovs3d_ros.types import MapSnapshot, QueryResult, RefinedField, UserError
 
 MODES = ("relevancy", "argmax")
@@ -84,7 +84,7 @@ def answer(question: Question, snapshot: MapSnapshot, field: RefinedField | None
     # by cosine: relevancy rounds to 1 where the temperature is high, and what is clear would be a tie
     ranking = codes @ texts if question.mode == "argmax" else scores
     if (columns >= 0).any():
-        ranking, scores = refined_answer(field.probabilities, columns, ranking, scores, calibration.threshold)
+        ranking, scores = merge_refined_scores(field.probabilities, columns, ranking, scores, calibration.threshold)
     labels = choose_labels(question.mode, scores, ranking, found, question.threshold)
     if question.mode == "relevancy":
         strongest = torch.from_numpy(evidence.strongest).to(codes.device)

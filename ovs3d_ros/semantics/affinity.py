@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from ovs3d_ros.config import RefineConfig
-from ovs3d_ros.semantics.neighbours import nearest
+from ovs3d_ros.semantics.neighbours import nearest_neighbours
 
 _MAX_MASS = 20.0  # pixels of evidence from which a Gaussian counts in full
 _MIN_MASS = 1e-3  # of the usual mass: what was never seen follows its neighbours
@@ -26,7 +26,7 @@ _REACH = 0.7  # of the distance to the last neighbour, at which one's say in a n
 _TOLERANCE, _MAX_ITERATIONS = 1e-3, 300
 
 
-def affinities(means: torch.Tensor, colors: torch.Tensor, config: RefineConfig) -> torch.Tensor:
+def compute_affinities(means: torch.Tensor, colors: torch.Tensor, config: RefineConfig) -> torch.Tensor:
     """Symmetric affinities of neighbouring Gaussians: exp(-(1 - |n_i n_j|) / s_n^2 - |c_i - c_j|^2 / s_c^2).
 
     The normal n is the direction in which a Gaussian's neighbours spread least. What stands on a table meets it at an
@@ -43,7 +43,7 @@ def affinities(means: torch.Tensor, colors: torch.Tensor, config: RefineConfig) 
     # On the CPU, where the neighbours are found: a GPU's eigenvectors take kilobytes per Gaussian (cupy#7261).
     device, means = means.device, means.cpu()
     count, k = len(means), config.neighbours
-    index = torch.from_numpy(nearest(means.numpy(), k))  # [N, k]
+    index = torch.from_numpy(nearest_neighbours(means.numpy(), k))  # [N, k]
     known = index >= 0
     index = torch.where(known, index, torch.arange(count)[:, None])
     normals = _normals(means, index)
@@ -74,7 +74,9 @@ def _normals(means: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     return torch.linalg.eigh((weight * around).transpose(1, 2) @ around)[1][..., 0]
 
 
-def aligned(prior: torch.Tensor, mass: torch.Tensor, affinity: torch.Tensor, strength: float) -> torch.Tensor:
+def align_distributions(
+    prior: torch.Tensor, mass: torch.Tensor, affinity: torch.Tensor, strength: float
+) -> torch.Tensor:
     """The minimum of the objective above, by conjugate gradients.
 
     Args:

@@ -13,7 +13,7 @@ from ovs3d_ros.rasterize import Rasterizer, Splats, Views
 from ovs3d_ros.semantics.codec import FeatureCodec
 from ovs3d_ros.types import Camera, MapSnapshot, RefinedField, UserError
 
-SOLID = 0.5  # a pixel shows the map, not the void behind it, above this alpha
+SURFACE_ALPHA = 0.5  # a pixel shows the map, not the void behind it, above this alpha
 
 
 def lifted_cosines(codes: torch.Tensor, codec: FeatureCodec, texts: torch.Tensor) -> torch.Tensor:
@@ -22,12 +22,12 @@ def lifted_cosines(codes: torch.Tensor, codec: FeatureCodec, texts: torch.Tensor
     return torch.where(known[:, None], cosines, cosines[known].mean(0)) if bool(known.any()) else cosines
 
 
-def distribution(cosines: torch.Tensor, temperature: float) -> torch.Tensor:
+def class_distribution(cosines: torch.Tensor, temperature: float) -> torch.Tensor:
     """Class distributions [..., V] of cosines [..., V]."""
     return (cosines / temperature).softmax(-1)
 
 
-def make_field(
+def make_lifted_field(
     names: list[str],
     config: RefineConfig,
     encode_text: Callable[[list[str]], torch.Tensor],
@@ -50,16 +50,16 @@ def make_field(
     if not bool((snapshot.codes[:, -1] != 0).any()):
         raise UserError("nothing was lifted into the map yet: feed it posed frames first")
     texts = encode_text(names + background).to(snapshot.codes.device)
-    lifted = distribution(lifted_cosines(snapshot.codes, snapshot.codec, texts), config.temperature)
+    lifted = class_distribution(lifted_cosines(snapshot.codes, snapshot.codec, texts), config.temperature)
     return RefinedField(tuple(names), tuple(background), texts, config.temperature, lifted)
 
 
-def completed(field: RefinedField, codes: torch.Tensor, codec: FeatureCodec) -> RefinedField:
+def fill_missing_rows(field: RefinedField, codes: torch.Tensor, codec: FeatureCodec) -> RefinedField:
     """The field with the lifted distribution for Gaussians that came after the refinement: rows that are all zero."""
     new = field.probabilities.sum(-1) == 0
     if not bool(new.any()):
         return field
-    lifted = distribution(lifted_cosines(codes, codec, field.texts), field.temperature)
+    lifted = class_distribution(lifted_cosines(codes, codec, field.texts), field.temperature)
     return replace(field, probabilities=torch.where(new[:, None], lifted, field.probabilities))
 
 
@@ -76,7 +76,7 @@ def vocabulary_indices(
     return np.full_like(columns, -1) if mode == "argmax" and (columns < 0).any() else columns
 
 
-def refined_answer(
+def merge_refined_scores(
     probabilities: torch.Tensor,
     columns: np.ndarray,
     cosines: torch.Tensor,

@@ -74,12 +74,7 @@ def fuse_scales(numerators: torch.Tensor, selection: torch.Tensor, codec: Featur
     return codec.normalize((weights * codec.normalize(numerators)).sum(1))
 
 
-def agreement(numerators: torch.Tensor, weight: torch.Tensor, codec: FeatureCodec) -> torch.Tensor:
-    """Multi-view agreement R = |N| / D per Gaussian, mean over scales: [N] in 0..1, 0 where nothing was lifted."""
-    return codec.norm(numerators).mean(-1) / weight.clamp_min(1e-6)
-
-
-def check_levels(table: CropTable, gaussians: Gaussians) -> None:
+def check_num_levels(table: CropTable, gaussians: Gaussians) -> None:
     """Raises UserError unless features of as many levels as these were lifted before."""
     held = gaussians.stats.get("numerators")
     if held is not None and held.shape[1] != table.num_scales:

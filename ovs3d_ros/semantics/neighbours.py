@@ -10,7 +10,7 @@ _RINGS = 4  # cells searched around a point: beyond are floaters, which are nobo
 _BITS = 20  # of a cell number along an axis; three of them make a key
 
 
-def nearest(points: np.ndarray, count: int) -> np.ndarray:
+def nearest_neighbours(points: np.ndarray, count: int) -> np.ndarray:
     """The nearest other points of each.
 
     Args:

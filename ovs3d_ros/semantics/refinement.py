@@ -20,16 +20,20 @@ from ovs3d_ros.encoders import ImageTextEncoder, PatchEncoder, make_dino
 from ovs3d_ros.mapping.gaussians import Gaussians
 from ovs3d_ros.rasterize import Rasterizer, Splats, Views
 from ovs3d_ros.rasterize.spherical_harmonics import base_colors
-from ovs3d_ros.semantics.affinity import affinities, aligned
+from ovs3d_ros.semantics.affinity import align_distributions, compute_affinities
 from ovs3d_ros.semantics.class_field import (
-    SOLID,
-    completed,
-    distribution,
+    SURFACE_ALPHA,
+    class_distribution,
+    fill_missing_rows,
     lifted_cosines,
-    make_field,
+    make_lifted_field,
 )
 from ovs3d_ros.semantics.codec import FeatureCodec
-from ovs3d_ros.semantics.refinement_check import check_views, objective, spread
+from ovs3d_ros.semantics.refinement_check import (
+    alignment_objective,
+    encode_check_views,
+    evenly_spaced_indices,
+)
 from ovs3d_ros.types import Frame, MapSnapshot, RefinedField, RefineStep
 
 _LEAST_WEIGHT = 0.5  # pixels: what was lost to blur is known where this much was lifted
@@ -65,7 +69,7 @@ def refine_names(
     Raises:
         UserError: nothing was lifted, or there is but one name and no background.
     """
-    field = make_field(names, config, encode_text, snapshot)
+    field = make_lifted_field(names, config, encode_text, snapshot)
     refined = yield from refine_field(field, snapshot, rasterizer, config)
     changed = f"{refined.summary['labels_changed']:.0%} of the Gaussians changed their label"
     if not frames:
@@ -73,8 +77,10 @@ def refine_names(
             "done", 1, 1, f"{changed}; not checked, for no images were given", True, refined.summary
         )
         return refined
-    views = yield from check_views(frames, field, snapshot.codec, encoders, config)
-    before, after = (objective(f, snapshot.gaussians, views, rasterizer, config) for f in (field, refined))
+    views = yield from encode_check_views(frames, field, snapshot.codec, encoders, config)
+    before, after = (
+        alignment_objective(f, snapshot.gaussians, views, rasterizer, config) for f in (field, refined)
+    )
     better = after["objective"] < before["objective"]
     said = (
         f"on {len(views)} views the objective went from {before['objective']:.4f} to {after['objective']:.4f}"
@@ -91,13 +97,13 @@ def refine_field(
     """Refines a field; yields its progress and returns (as a generator does) the refined field, not checked yet.
 
     Args:
-        field: see `field.make_field`.
+        field: see `field.make_lifted_field`.
         snapshot: the map; the poses of its keyframes are those the cosines are sharpened from.
         rasterizer: renders and lifts cosines.
         config: what to do how much.
     """
     cosines = lifted_cosines(snapshot.codes, snapshot.codec, field.texts)
-    chosen = spread(len(snapshot.cameras), config.views)
+    chosen = evenly_spaced_indices(len(snapshot.cameras), config.views)
     total = config.sharpen_steps * len(chosen)
     yield RefineStep("sharpening", 0, total)
     for turn in range(config.sharpen_steps):
@@ -112,10 +118,12 @@ def refine_field(
             cosines + lost / weight.clamp_min(_LEAST_WEIGHT)[:, None] * (weight > _LEAST_WEIGHT)[:, None]
         )
     yield RefineStep("aligning", 0, 1)
-    prior = distribution(cosines, field.temperature)
+    prior = class_distribution(cosines, field.temperature)
     if config.strength > 0:
-        affinity = affinities(snapshot.gaussians["means"], base_colors(snapshot.gaussians["sh"]), config)
-        prior = aligned(prior, snapshot.weight, affinity, config.strength)
+        affinity = compute_affinities(
+            snapshot.gaussians["means"], base_colors(snapshot.gaussians["sh"]), config
+        )
+        prior = align_distributions(prior, snapshot.weight, affinity, config.strength)
     changed = float((prior.argmax(-1) != field.probabilities.argmax(-1)).float().mean())
     yield RefineStep("aligning", 1, 1)
     return replace(field, probabilities=prior, summary=dict(labels_changed=changed, views=len(chosen)))
@@ -129,7 +137,7 @@ def _lost_to_blur(
     views = Views.from_camera(camera, snapshot.camtoworlds[index], cosines.device)
     with torch.no_grad():
         out, alphas, _ = rasterizer(splats, cosines.contiguous(), views)
-        shown = out[0] / alphas[0].clamp_min(SOLID)
+        shown = out[0] / alphas[0].clamp_min(SURFACE_ALPHA)
         lost = shown - _blurred(shown, config.sharpen_radius * max(camera.width, camera.height))
         numerator, weight, _ = rasterizer.lift(splats, lost[None].contiguous(), views)
     return numerator, weight
@@ -196,7 +204,7 @@ class Refinement:
             refined, probabilities=F.pad(refined.probabilities, (0, 0, 1, 0))[rows]
         )  # newer rows: zeros
 
-    def now(self, prompts: list[str], snapshot: MapSnapshot) -> RefinedField:
+    def refine_for_query(self, prompts: list[str], snapshot: MapSnapshot) -> RefinedField:
         """The snapshot's refined field, or one made for these prompts beside the names of that."""
         held = snapshot.refined.names if snapshot.refined is not None else ()
         if set(prompts) <= set(held):
@@ -214,17 +222,19 @@ class Refinement:
             except StopIteration as end:
                 return end.value
 
-    def install(self, field: RefinedField, gaussians: Gaussians) -> None:
+    def set_field(self, field: RefinedField, gaussians: Gaussians) -> None:
         """Makes a field that of the map."""
         gaussians.stats[_REFINED] = field.probabilities.to(gaussians.device)
         self.field = replace(
             field, texts=field.texts.to(gaussians.device), probabilities=field.probabilities[:0]
         )
 
-    def held(
+    def snapshot_field(
         self, gaussians: Gaussians, codes: torch.Tensor, codec: FeatureCodec | None
     ) -> RefinedField | None:
         """The field as it is now, for a snapshot of fused codes [N, d + 1]."""
         if self.field is None or codec is None:
             return None
-        return completed(replace(self.field, probabilities=gaussians.stats[_REFINED].clone()), codes, codec)
+        return fill_missing_rows(
+            replace(self.field, probabilities=gaussians.stats[_REFINED].clone()), codes, codec
+        )

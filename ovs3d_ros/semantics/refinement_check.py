@@ -13,7 +13,7 @@ from ovs3d_ros.config import RefineConfig
 from ovs3d_ros.encoders import ImageTextEncoder, PatchEncoder, encode_frame
 from ovs3d_ros.rasterize import Rasterizer
 from ovs3d_ros.semantics.alignment_losses import fda, pairwise_js, pairwise_kl, rda
-from ovs3d_ros.semantics.class_field import SOLID, render_channels
+from ovs3d_ros.semantics.class_field import SURFACE_ALPHA, render_channels
 from ovs3d_ros.semantics.codec import FeatureCodec
 from ovs3d_ros.semantics.lift import pixel_codes
 from ovs3d_ros.types import Camera, Frame, RefinedField, RefineStep, UserError
@@ -35,7 +35,7 @@ class CheckView:
     grid: tuple[int, int]
 
 
-def check_views(
+def encode_check_views(
     frames: Sequence[Frame],
     field: RefinedField,
     codec: FeatureCodec,
@@ -73,7 +73,7 @@ def check_views(
     return views
 
 
-def objective(
+def alignment_objective(
     field: RefinedField,
     gaussians: dict[str, torch.Tensor],
     views: list[CheckView],
@@ -86,7 +86,7 @@ def objective(
         blended, alpha = render_channels(
             gaussians, field.probabilities, view.camera, view.camtoworld, rasterizer
         )
-        solid, p = alpha[..., 0] > SOLID, blended.clamp_min(_LEAST)
+        solid, p = alpha[..., 0] > SURFACE_ALPHA, blended.clamp_min(_LEAST)
         p = p / p.sum(-1, keepdim=True)
         patches = F.adaptive_avg_pool2d(p.permute(2, 0, 1)[None], view.grid)[0].flatten(1).T
         shown = F.adaptive_avg_pool2d(solid[None, None].float(), view.grid).flatten() > 0.5
@@ -105,7 +105,7 @@ def objective(
     )
 
 
-def spread(count: int, limit: int) -> list[int]:
+def evenly_spaced_indices(count: int, limit: int) -> list[int]:
     """At most `limit` of the indices below `count`, evenly spread."""
     return (
         np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype(int)).tolist() if count else []
@@ -129,4 +129,4 @@ def choose_check_views(camtoworlds: np.ndarray, keyframes: np.ndarray, limit: in
             "none of its poses is that of a keyframe of the map: give the data the map was made from"
         )
     chosen = np.flatnonzero(~same) if (~same).sum() >= 2 else np.arange(len(camtoworlds))
-    return chosen[spread(len(chosen), limit)].tolist()
+    return chosen[evenly_spaced_indices(len(chosen), limit)].tolist()

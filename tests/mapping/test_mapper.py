@@ -84,11 +84,11 @@ def test_translation_is_judged_by_the_distance_of_the_scene() -> None:
     depth = synthetic.make_frame(synthetic.orbit(1)[0]).depth
     far._median_depths = [4 * near._median_depth()]
     assert near._median_depth() == pytest.approx(float(np.median(depth)), rel=0.01)
-    assert near.wants(frame) and not far.wants(frame)
+    assert near.needs_keyframe(frame) and not far.needs_keyframe(frame)
 
 
 def test_the_first_frame_is_always_wanted() -> None:
-    assert make_mapper([]).wants(synthetic.make_frame(synthetic.orbit(1)[0]))
+    assert make_mapper([]).needs_keyframe(synthetic.make_frame(synthetic.orbit(1)[0]))
 
 
 def test_a_seeded_map_shows_the_scene_before_any_step() -> None:
@@ -262,7 +262,7 @@ def test_what_a_loaded_map_holds_is_no_fog() -> None:
     mapper = make_mapper(synthetic.make_frames(1), train__densify_every=1, train__densify_gradient=1e9)
     params = {name: p.detach().clone() for name, p in mapper.gaussians.params.items()}
     params["log_scales"][:10] = np.log(3 * mapper.gaussians.extent)
-    mapper.adopt(params)
+    mapper.load_params(params)
     mapper.step()
     assert len(mapper.gaussians) == len(params["means"])
 
@@ -461,7 +461,7 @@ def test_a_robot_that_turns_to_a_wall_keeps_the_hall() -> None:
     view = render_view(mapper.gaussians.activated(), far.camera, far.camtoworld, RASTERIZER)
     assert view.alpha.mean() > 0.9
     loaded = make_mapper([])
-    loaded.adopt({name: value.detach() for name, value in mapper.gaussians.params.items()})
+    loaded.load_params({name: value.detach() for name, value in mapper.gaussians.params.items()})
     loaded.insert(keyframe(near))
     for _ in range(20):
         loaded.step()

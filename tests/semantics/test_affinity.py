@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from ovs3d_ros.config import RefineConfig
-from ovs3d_ros.semantics.affinity import affinities, aligned
-from ovs3d_ros.semantics.neighbours import nearest
+from ovs3d_ros.semantics.affinity import align_distributions, compute_affinities
+from ovs3d_ros.semantics.neighbours import nearest_neighbours
 
 CONFIG = RefineConfig()
 
@@ -20,19 +20,19 @@ def test_neighbours_are_the_nearest(flat: float) -> None:
     points = np.random.default_rng(0).random((800, 3)) * [1, 1, flat] * 3 - 1
     distances = np.linalg.norm(points[:, None] - points, axis=-1)
     np.fill_diagonal(distances, np.inf)
-    found = nearest(points, 9)
+    found = nearest_neighbours(points, 9)
     assert (found == np.argsort(distances, axis=1)[:, :9]).mean() > 0.999  # float32 may swap equals
 
 
 def test_who_is_far_from_all_has_no_neighbours() -> None:
     points = np.concatenate([np.random.default_rng(0).random((200, 3)), [[90.0, 0.0, 0.0]]])
-    found = nearest(points, 5)
+    found = nearest_neighbours(points, 5)
     assert (found[-1] == -1).all() and (found[:-1] >= 0).all() and (found[:-1] != 200).all()
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_few_points_and_equal_ones_do_no_harm(count: int) -> None:
-    found = nearest(np.ones((count, 3)), 5)
+    found = nearest_neighbours(np.ones((count, 3)), 5)
     assert found.shape == (count, 5)
     assert all(set(row[row >= 0]) == set(range(count)) - {i} for i, row in enumerate(found))
 
@@ -58,7 +58,7 @@ def between(affinity: torch.Tensor, parts: torch.Tensor) -> tuple[float, float]:
 
 def test_normals_part_surfaces_of_one_colour() -> None:
     points, parts = corner()
-    affinity = affinities(points, torch.full((800, 3), 0.5), CONFIG)
+    affinity = compute_affinities(points, torch.full((800, 3), 0.5), CONFIG)
     within, across = between(affinity, parts)
     assert within > 0.4 and across < 0.1 * within
     dense = affinity.to_dense()
@@ -70,17 +70,17 @@ def test_colours_part_one_surface() -> None:
     points, _ = corner()
     floor, half = points[:400], (points[:400, 0] > 0.49).long()
     colors = torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.1, 0.8]])[half]
-    within, across = between(affinities(floor, colors, CONFIG), half)
+    within, across = between(compute_affinities(floor, colors, CONFIG), half)
     assert within > 0.4 and across < 1e-3
 
 
 def test_alignment_is_the_minimum_of_its_objective() -> None:
     generator = torch.Generator().manual_seed(0)
     points, _ = corner()
-    affinity = affinities(points, torch.rand(800, 3, generator=generator), CONFIG)
+    affinity = compute_affinities(points, torch.rand(800, 3, generator=generator), CONFIG)
     prior = torch.rand(800, 4, generator=generator).softmax(-1)
     mass = torch.full((800,), 5.0)
-    result = aligned(prior, mass, affinity, 3.0).requires_grad_()
+    result = align_distributions(prior, mass, affinity, 3.0).requires_grad_()
     dense = affinity.to_dense()
     pairs = (result[:, None] - result[None]).square().sum(-1)
     objective = (result - prior).square().sum() + 3.0 * 0.5 * (
@@ -105,26 +105,28 @@ def test_alignment_repairs_noise_within_surfaces_and_keeps_them_apart() -> None:
     prior = 0.9 * torch.nn.functional.one_hot(labels, 3).float() + 0.1 / 3
     mass = torch.full((800,), 10.0)
     mass[::7], prior[::7] = 0.0, 1 / 3  # never seen: these follow their neighbours
-    affinity = affinities(points, torch.full((800, 3), 0.5), CONFIG)
-    result = aligned(prior, mass, affinity, CONFIG.strength)
+    affinity = compute_affinities(points, torch.full((800, 3), 0.5), CONFIG)
+    result = align_distributions(prior, mass, affinity, CONFIG.strength)
     assert (prior.argmax(-1) == parts).float().mean() < 0.85
     assert (result.argmax(-1) == parts).float().mean() > 0.99
-    torch.testing.assert_close(aligned(prior, mass, affinity, 0.0), prior, atol=1e-5, rtol=0)
+    torch.testing.assert_close(align_distributions(prior, mass, affinity, 0.0), prior, atol=1e-5, rtol=0)
     blind = dataclasses.replace(CONFIG, normal_scale=10.0)
-    spilled = aligned(prior, mass, affinities(points, torch.full((800, 3), 0.5), blind), 1e4)
+    spilled = align_distributions(
+        prior, mass, compute_affinities(points, torch.full((800, 3), 0.5), blind), 1e4
+    )
     assert (spilled[:, 0] - spilled[:, 1]).abs().max() < 0.5 * (result[:, 0] - result[:, 1]).abs().max()
 
 
 def test_who_was_seen_more_has_more_say_but_not_without_bound() -> None:
     points, colors = torch.tensor([[0.0, 0, 0], [1.0, 0, 0]]), torch.full((2, 3), 0.5)
-    pair = affinities(points, colors, dataclasses.replace(CONFIG, neighbours=3))
+    pair = compute_affinities(points, colors, dataclasses.replace(CONFIG, neighbours=3))
     prior = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
 
     def first(*mass: float) -> float:
-        return float(aligned(prior, torch.tensor(mass), pair, 5.0)[0, 0])
+        return float(align_distributions(prior, torch.tensor(mass), pair, 5.0)[0, 0])
 
     assert first(5.0, 5.0) == pytest.approx(
-        1 - float(aligned(prior, torch.tensor([5.0, 5.0]), pair, 5.0)[1, 0]), abs=1e-3
+        1 - float(align_distributions(prior, torch.tensor([5.0, 5.0]), pair, 5.0)[1, 0]), abs=1e-3
     )
     assert first(10.0, 1.0) > first(5.0, 5.0) + 0.1 > first(1.0, 10.0) + 0.2, "seen more, it yields less"
     assert first(1e6, 1.0) == pytest.approx(first(1e3, 1.0), abs=1e-3), (

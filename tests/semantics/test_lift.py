@@ -12,7 +12,7 @@ from ovs3d_ros.config import Config, LiftConfig
 from ovs3d_ros.mapping.gaussians import Gaussians
 from ovs3d_ros.rasterize import Splats, Views, make_rasterizer, reference
 from ovs3d_ros.semantics.codec import CodecFitter, FeatureCodec
-from ovs3d_ros.semantics.lift import Lifter, agreement, fuse_scales, pixel_codes
+from ovs3d_ros.semantics.lift import Lifter, fuse_scales, pixel_codes
 from ovs3d_ros.types import CropTable, Keyframe
 
 DIM, CODE = 20, 8
@@ -163,6 +163,11 @@ def weights_by_one_hot_colors(g: Gaussians, frame: Keyframe) -> torch.Tensor:
     return image[0]
 
 
+def view_agreement(g: Gaussians, lifter: Lifter) -> torch.Tensor:
+    """Agreement |N| / D of the views of each Gaussian, mean over levels: [N] in 0..1."""
+    return lifter.codec.norm(g.stats["numerators"]).mean(-1) / g.stats["weight"].clamp_min(1e-6)
+
+
 def test_lift_is_the_weighted_sum_written_out() -> None:
     g, lifter = (
         scene_gaussians(),
@@ -204,7 +209,7 @@ def test_constant_features_are_recovered_and_agree_fully() -> None:
     torch.testing.assert_close(
         lifter.codec.decode(fused[seen]), expected.expand(int(seen.sum()), -1), atol=1e-3, rtol=0
     )
-    agreed = agreement(g.stats["numerators"], g.stats["weight"], lifter.codec)
+    agreed = view_agreement(g, lifter)
     torch.testing.assert_close(agreed[seen], torch.ones(int(seen.sum())), atol=2e-3, rtol=0)
     assert (fused[g.stats["weight"] == 0] == 0).all()
 
@@ -219,10 +224,10 @@ def test_disagreeing_views_lower_the_agreement() -> None:
     b.embeddings[1] = F.one_hot(torch.tensor(2), DIM).float()
     lifter.lift(keyframe(0, a), g, RASTERIZER)
     seen = g.stats["weight"] > 0.01
-    assert agreement(g.stats["numerators"], g.stats["weight"], lifter.codec)[seen].min() > 0.99
+    assert view_agreement(g, lifter)[seen].min() > 0.99
     lifter.lift(keyframe(1, b), g, RASTERIZER)
     # Two equal shares of (1, 0, 0) and (0, 1, 1) / sqrt(2) blend to length 1 / sqrt(2).
-    agreed = agreement(g.stats["numerators"], g.stats["weight"], lifter.codec)[seen]
+    agreed = view_agreement(g, lifter)[seen]
     torch.testing.assert_close(agreed, torch.full_like(agreed, 0.5**0.5), atol=5e-3, rtol=0)
 
 

@@ -13,9 +13,14 @@ from helpers.color_encoder import ColorEncoder
 
 from ovs3d_ros.config import override
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.semantics.class_field import completed, make_field, refined_answer, vocabulary_indices
+from ovs3d_ros.semantics.class_field import (
+    fill_missing_rows,
+    make_lifted_field,
+    merge_refined_scores,
+    vocabulary_indices,
+)
 from ovs3d_ros.semantics.refinement import Refinement
-from ovs3d_ros.semantics.refinement_check import choose_check_views, spread
+from ovs3d_ros.semantics.refinement_check import choose_check_views, evenly_spaced_indices
 from ovs3d_ros.types import CropTable, RefinedField, UserError
 
 NAMES = ["red box", "green box", "blue box", "grey wall"]
@@ -176,13 +181,13 @@ def test_a_query_can_refine_for_itself_and_other_names_stay_with_the_lift() -> N
 def test_a_relevancy_answer_puts_the_draw_at_the_threshold() -> None:
     probabilities = torch.tensor([[0.4, 0.4, 0.2], [0.7, 0.2, 0.1], [0.1, 0.8, 0.1]])
     cosines, scores = torch.zeros(3, 2), torch.full((3, 2), 0.3)
-    ranking, relevancy = refined_answer(probabilities, np.array([0, -1]), cosines, scores, 0.6)
+    ranking, relevancy = merge_refined_scores(probabilities, np.array([0, -1]), cosines, scores, 0.6)
     assert relevancy[0, 0] == pytest.approx(0.6)
     assert relevancy[1, 0] > 0.6 > relevancy[2, 0]
     assert (relevancy[:, 1] == 0.3).all() and (ranking[:, 0] == probabilities[:, 0]).all()
-    assert (refined_answer(probabilities, np.array([0, -1]), cosines, scores * 0, 0.6)[1] == 0).all()
+    assert (merge_refined_scores(probabilities, np.array([0, -1]), cosines, scores * 0, 0.6)[1] == 0).all()
     flat = torch.full((3, 8), 1 / 8)
-    assert (refined_answer(flat, np.array([0, -1]), cosines, scores, 0.6)[1][:, 0] < 0.4).all(), (
+    assert (merge_refined_scores(flat, np.array([0, -1]), cosines, scores, 0.6)[1][:, 0] < 0.4).all(), (
         "nothing fits"
     )
 
@@ -201,7 +206,7 @@ def test_new_gaussians_have_the_lifted_distribution() -> None:
     snapshot = build().snapshot()
     field = RefinedField(("a", "b"), (), torch.eye(2, 16), 0.03, torch.zeros(snapshot.num_gaussians, 2))
     field.probabilities[0, 1] = 1.0
-    full = completed(field, snapshot.codes, snapshot.codec).probabilities
+    full = fill_missing_rows(field, snapshot.codes, snapshot.codec).probabilities
     assert full[0].tolist() == [0.0, 1.0]
     torch.testing.assert_close(full.sum(-1), torch.ones(len(full)))
 
@@ -213,7 +218,7 @@ def test_check_views_are_those_the_map_has_not_seen() -> None:
     assert choose_check_views(poses, poses, 3) == [0, 4, 8]
     with pytest.raises(UserError, match="keyframe"):
         choose_check_views(poses, poses + np.eye(4)[3] * 0 + 1.0, 3)
-    assert spread(0, 3) == [] and spread(2, 5) == [0, 1]
+    assert evenly_spaced_indices(0, 3) == [] and evenly_spaced_indices(2, 5) == [0, 1]
 
 
 def test_bad_names_and_empty_maps_are_refused() -> None:
@@ -228,5 +233,5 @@ def test_bad_names_and_empty_maps_are_refused() -> None:
 def test_a_background_word_given_twice_counts_once() -> None:
     pipeline = build()
     config = dataclasses.replace(pipeline.config.refine, background=("object", "stuff", "object"))
-    field = make_field(NAMES, config, pipeline.encode_text, pipeline.snapshot())
+    field = make_lifted_field(NAMES, config, pipeline.encode_text, pipeline.snapshot())
     assert field.background == ("object", "stuff") and field.probabilities.shape[1] == len(NAMES) + 2
