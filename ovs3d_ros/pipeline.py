@@ -160,8 +160,7 @@ class Ovs3d:
         Args:
             steps: how many steps to take.
             on_step: called after each.
-            horizon: total number of steps the learning rate decays over, as far as it is known; default: constant
-                rates, as befits a map that still grows.
+            horizon: number of steps over which the learning rates decay; None while the map still grows.
 
         Raises:
             UserError: there is nothing to optimise yet.
