@@ -35,7 +35,7 @@ from ovs3d_ros.geometry import matrix_to_quat, quat_to_matrix
 from ovs3d_ros.map_file import load_map
 from ovs3d_ros.query.components import connected_components
 from ovs3d_ros.semantics.affinity import affinities, aligned
-from ovs3d_ros.semantics.neighbours import nearest
+from ovs3d_ros.semantics.neighbours import nearest_neighbours
 from ovs3d_ros.sensors.sync import interpolate_pose
 
 NEIGHBOURS = 24  # the default of refine.neighbours
@@ -80,13 +80,13 @@ def race(ours: Callable, theirs: Callable, repeats: int) -> dict[str, Any]:
 
 
 def tree_neighbours(points: np.ndarray, workers: int) -> np.ndarray:
-    """What `nearest` returns, by a k-d tree; points at one place may stand for each other."""
+    """What `nearest_neighbours` returns, by a k-d tree; points at one place may stand for each other."""
     return cKDTree(points).query(points, NEIGHBOURS + 1, workers=workers)[1][:, 1:]
 
 
 def neighbours(points: np.ndarray, threads: int, repeats: int) -> dict[str, Any]:
     """Nearest neighbours; `same_distances` is the share of rows whose distances agree within 1e-5 m."""
-    row = race(lambda: nearest(points, NEIGHBOURS), lambda: tree_neighbours(points, 1), repeats)
+    row = race(lambda: nearest_neighbours(points, NEIGHBOURS), lambda: tree_neighbours(points, 1), repeats)
     results = row.pop("results")
     parallel = race(lambda: None, lambda: tree_neighbours(points, threads), repeats)
     exact = points.astype(np.float64)
@@ -219,7 +219,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     small = room_points(1000)  # compiles the kernels
-    nearest(small, NEIGHBOURS), connected_components(small, GAP)
+    nearest_neighbours(small, NEIGHBOURS), connected_components(small, GAP)
     document: dict[str, Any] = dict(
         scipy=scipy.__version__,
         processors=os.cpu_count(),

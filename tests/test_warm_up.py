@@ -39,7 +39,7 @@ def test_session_compiles_nothing_after_warm_up():
     result = pipeline.query(["red box"], snapshot=snapshot)
     pipeline.render_labels(result, frames[0].camera, frames[0].camtoworld, snapshot)
     pipeline.render(frames[0].camera, frames[0].camtoworld, snapshot)
-    neighbours.nearest(snapshot.gaussians["means"].numpy(), pipeline.config.refine.neighbours)
+    neighbours.nearest_neighbours(snapshot.gaussians["means"].numpy(), pipeline.config.refine.neighbours)
     assert compiled() == before
     with pytest.raises(ValueError, match="empty"):
         warm_up(pipeline)
