@@ -32,7 +32,7 @@ from unittest import mock
 import numpy as np
 import torch
 
-from ovs3d_ros.config import ASKING, Config, leaves, override
+from ovs3d_ros.config import Config, leaves, override, stored_settings
 from ovs3d_ros.config.yaml_io import parse_assignments
 from ovs3d_ros.datasets import Dataset, open_dataset, split_holdout
 from ovs3d_ros.evaluation import queries
@@ -70,8 +70,7 @@ def make_map(dataset: Dataset, views: Sequence[int], settings: dict[str, Any], p
     Without depth the points that the dataset carries come first, as in `ovs3d map`.
     """
     config = override(Config(), settings)
-    wanted = _made({leaf.path: value for leaf, value in leaves(config)})
-    if not path.exists() or _made(load_map(path)[1].meta["config"]) != wanted:
+    if not path.exists() or _as_json(load_map(path)[1].meta["config"]) != _as_json(stored_settings(config)):
         pipeline = Ovs3d(config)
         if dataset.points is not None and not dataset.has_depth:
             pipeline.add_points(*dataset.points)
@@ -84,11 +83,9 @@ def make_map(dataset: Dataset, views: Sequence[int], settings: dict[str, Any], p
     return path
 
 
-def _made(config: dict[str, Any]) -> str:
-    """What of a configuration a map depends on."""
-    return json.dumps(
-        {key: value for key, value in config.items() if not key.startswith(ASKING)}, sort_keys=True
-    )
+def _as_json(settings: dict[str, Any]) -> str:
+    """Settings as text, for comparison: JSON has lists where the configuration has tuples."""
+    return json.dumps(settings, sort_keys=True)
 
 
 class Scene:
@@ -224,7 +221,8 @@ def run(
     label: str,
 ) -> dict[str, Any]:
     """All scenes and seeds under one setting: a row each, and the mean over scenes with its deviation over seeds."""
-    remade = {key: value for key, value in settings.items() if not key.startswith(ASKING)}
+    stored = {leaf.path for leaf, _ in leaves() if leaf.stored}
+    remade = {key: value for key, value in settings.items() if key in stored}
     tag = "".join(f"-{key}={value}" for key, value in remade.items()).replace("/", "_")
     rows, means, new_names = {}, [], []
     for seed in seeds:
@@ -233,7 +231,7 @@ def run(
             views = scene.mapped[::2] if label == HALF else scene.mapped
             path = maps / f"{scene.name}-{seed}{tag}{'-half' if label == HALF else ''}.ovs3d"
             make_map(scene.dataset, views, remade | {"compute.seed": seed}, path)
-            pipeline = Ovs3d.load(path, settings)
+            pipeline = Ovs3d.load(path, settings | {"compute.seed": seed})
             with (
                 mock.patch.object(refinement_check, "fda", unbalanced_fda)
                 if label == UNBALANCED

@@ -10,7 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ovs3d_ros.config import ASKING, Config, leaves, override, resolve_device, resolve_rasterizer
+from ovs3d_ros.config import (
+    Config,
+    override,
+    resolve_device,
+    resolve_rasterizer,
+    restore_config,
+    stored_settings,
+)
 from ovs3d_ros.encoders import ImageTextEncoder, encode_frame, make_clip
 from ovs3d_ros.geometry import check_frame
 from ovs3d_ros.io.ply import write_ply
@@ -83,20 +90,19 @@ class Ovs3d:
 
     @classmethod
     def load(cls, path: str | Path, settings: dict | None = None, *, encode: bool = True) -> Ovs3d:
-        """Opens a map with the configuration it was made with, and asks it with the one of today (`config.ASKING`).
+        """Opens a map with the settings stored in it, see `config.leaf.Policy`, and the defaults of all others.
 
         Args:
             path: a `*.ovs3d` file.
-            settings: dotted parameters that replace the stored ones, e.g. `{"compute.device": "cpu"}`.
+            settings: dotted parameters that go over the stored ones and the defaults, e.g. `{"compute.device": "cpu"}`.
             encode: False loads no models: enough for renders of colour and depth.
 
         Raises:
             UserError: the file cannot be used, or names another encoder than the settings.
         """
         params, past = load_map(path)
-        known = {leaf.path for leaf, _ in leaves() if not leaf.path.startswith(ASKING)}
-        stored = {key: value for key, value in past.meta.get("config", {}).items() if key in known}
-        pipeline = cls(override(override(Config(), stored), settings or {}), encode=encode and past.codec is not None)
+        config = override(restore_config(past.meta.get("config", {})), settings or {})
+        pipeline = cls(config, encode=encode and past.codec is not None)
         pipeline.restore(params, past, str(path))
         return pipeline
 
@@ -230,7 +236,7 @@ class Ovs3d:
             refined=self.refinement.snapshot_field(g, codes, codec),
             meta=dict(clip=self.clip.name if self.clip else past and past.meta["clip"], steps=mapper.steps, frames=self.frames,
                       psnr=None if np.isnan(mapper.psnr) else mapper.psnr,
-                      config={leaf.path: value for leaf, value in leaves(self.config)}))
+                      config=stored_settings(self.config)))
 
     def _selection(self, level_codes: torch.Tensor, codec: FeatureCodec) -> torch.Tensor:
         """Scale-selection logits [N, S]: zeros where there is nothing to select, or no encoder to name things."""

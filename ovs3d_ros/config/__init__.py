@@ -1,21 +1,14 @@
 """Every parameter of the system, declared once: YAML, command line and ROS parameters are generated from here."""
 
-from ovs3d_ros.config.mapping import (
-    KeyframeConfig,
-    LiftConfig,
-    MapConfig,
-    QueryConfig,
-    RefineConfig,
-    SeedConfig,
-    TrainConfig,
-)
+from ovs3d_ros.config.asking import QueryConfig, RefineConfig
+from ovs3d_ros.config.mapping import KeyframeConfig, LiftConfig, MapConfig, SeedConfig, TrainConfig
 from ovs3d_ros.config.models import ClipConfig, ComputeConfig, DinoConfig
 from ovs3d_ros.config.resolve import resolve_device, resolve_rasterizer
 from ovs3d_ros.config.robot import BagConfig, InputConfig, OutputConfig, QosConfig, TfConfig
-from ovs3d_ros.config.schema import ASKING, Config, leaves, override
+from ovs3d_ros.config.schema import Config, group_descriptions, leaves, override
+from ovs3d_ros.config.stored import restore_config, stored_settings
 
 __all__ = [
-    "ASKING",
     "BagConfig",
     "ClipConfig",
     "ComputeConfig",
@@ -32,8 +25,11 @@ __all__ = [
     "SeedConfig",
     "TfConfig",
     "TrainConfig",
+    "group_descriptions",
     "leaves",
     "override",
     "resolve_device",
     "resolve_rasterizer",
+    "restore_config",
+    "stored_settings",
 ]

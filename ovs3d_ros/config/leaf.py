@@ -1,40 +1,42 @@
-"""What a parameter is: its path, type, default, range and description, and which values it takes."""
+"""One parameter: its path, type, default, range, description and policy, and the check of its values."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from enum import Flag, auto
 from typing import Any
 
 from ovs3d_ros.types import UserError
 
-# Paths, or groups that end in a dot, of what may change while a map grows.
-RUNTIME = (
-    "keyframe.",
-    "seed.",
-    "query.negatives",
-    "query.threshold",
-    "query.presence",
-    "query.absent",
-    "query.min_weight",
-    "query.instance_gap",
-    "query.min_instance",
-    "map.max_gaussians",
-    "train.steps_per_keyframe",
-    "output.max_points",
-    "output.min_opacity",
-    "output.stand_off",
-    "output.grid_resolution",
-)
+
+class Policy(Flag):
+    """Where a parameter belongs, and whether it may change while a map grows.
+
+    Every parameter has exactly one of MAP, SESSION and MACHINE, and may have RUNTIME beside it.
+    """
+
+    MAP = auto()
+    """How a map is made. A map file carries the value, and a map is opened with it."""
+    SESSION = auto()
+    """How a map is asked, refined or published. A map file does not carry it; the settings of today hold."""
+    MACHINE = auto()
+    """Devices, threads and folders of this computer. A map file does not carry it; the settings of today hold."""
+    RUNTIME = auto()
+    """May change while a map grows; all others are fixed when the node or the command starts."""
+
+
+MAP, SESSION, MACHINE, RUNTIME = Policy.MAP, Policy.SESSION, Policy.MACHINE, Policy.RUNTIME
 
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """One parameter: dotted path, type, default and what a user needs to know about it."""
+    """One parameter: dotted path, type, default, policy, and the facts a user needs to set it."""
 
     path: str
     type: type
     default: Any
+    policy: Policy
     doc: str
     unit: str
     low: float | None
@@ -43,38 +45,54 @@ class Leaf:
 
     @property
     def runtime(self) -> bool:
-        """Whether it may change while a map grows, see `Ovs3d.configure`; the others are fixed at the start."""
-        return self.path.startswith(RUNTIME)
+        """Whether the value may change while a map grows, see `Ovs3d.configure`."""
+        return Policy.RUNTIME in self.policy
+
+    @property
+    def stored(self) -> bool:
+        """Whether map files carry the value."""
+        return Policy.MAP in self.policy
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values in words, like "0 to 8192" or "auto, cpu or cuda"; empty: any of the type."""
+        if self.choices:
+            return f"{', '.join(self.choices[:-1])} or {self.choices[-1]}"
+        if self.low is None:
+            return "" if self.high is None else f"at most {self.high}"
+        return f"at least {self.low}" if self.high is None else f"{self.low} to {self.high}"
 
 
 def leaf(
     default: Any,
+    policy: Policy,
     doc: str,
     unit: str = "",
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] = (),
 ) -> Any:
-    """A dataclass field with its description, unit and range."""
-    return field(default=default, metadata=dict(doc=doc, unit=unit, low=low, high=high, choices=choices))
+    """A dataclass field with its policy, description, unit and range."""
+    metadata = dict(policy=policy, doc=doc, unit=unit, low=low, high=high, choices=choices)
+    return field(default=default, metadata=metadata)
 
 
-def checked(spec: Leaf, value: Any) -> Any:
+def check_value(spec: Leaf, value: Any) -> Any:
     """The value in the leaf's type.
 
     Raises:
-        UserError: type, choice or range is wrong.
+        UserError: wrong type, not one of the choices, or outside the range.
     """
     if spec.type is tuple:
         if not isinstance(value, (list, tuple)):
             raise UserError(f"{spec.path}: expected a list, got {value!r}")
         if not value:
             raise UserError(f"{spec.path}: must not be empty")
-        return tuple(_checked_scalar(spec, type(spec.default[0]), v) for v in value)
-    return _checked_scalar(spec, spec.type, value)
+        return tuple(_check_scalar(spec, type(spec.default[0]), v) for v in value)
+    return _check_scalar(spec, spec.type, value)
 
 
-def _checked_scalar(spec: Leaf, kind: type, value: Any) -> Any:
+def _check_scalar(spec: Leaf, kind: type, value: Any) -> Any:
     if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
         try:
             value = float(value)  # YAML reads 1 as an integer and 1e-4 as a string
@@ -86,9 +104,7 @@ def _checked_scalar(spec: Leaf, kind: type, value: Any) -> Any:
         raise UserError(f"{spec.path}: {value!r} is none of {', '.join(spec.choices)}")
     if kind in (int, float):
         low, high = -math.inf if spec.low is None else spec.low, math.inf if spec.high is None else spec.high
-        if not low <= value <= high or value in (
-            math.inf,
-            -math.inf,
-        ):  # nor NaN, which no comparison holds for
+        # The first comparison is false for NaN.
+        if not low <= value <= high or value in (math.inf, -math.inf):
             raise UserError(f"{spec.path}: {value!r} is outside [{low}, {high}] {spec.unit}".rstrip())
     return value

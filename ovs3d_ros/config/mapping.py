@@ -1,40 +1,80 @@
-"""Parameters of the map: how it is trained, lifted, refined and asked."""
+"""Parameters of the map: its keyframes, Gaussians, training and language features."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ovs3d_ros.config.leaf import leaf
+from ovs3d_ros.config.leaf import MACHINE, MAP, RUNTIME, leaf
 
 
 @dataclass(frozen=True, slots=True)
 class MapConfig:
+    """Size and resolution of the map, and the folder of map files."""
+
     directory: str = leaf(
         "~/.ros/ovs3d_maps",
-        "Folder of the maps and PLY files that the node's services read and "
-        "write; nothing outside it is touched",
+        MACHINE,
+        "Folder in which the node's services read and write maps and PLY files. They touch nothing outside it.",
     )
     max_gaussians: int = leaf(
-        150_000, "At the cap the least contributing Gaussians go", low=100, high=20_000_000
+        150_000,
+        MAP | RUNTIME,
+        "Largest number of Gaussians. When the map reaches it, the Gaussians that contribute least are removed. "
+        "Raise it for large places; memory and time per step grow with it.",
+        low=100,
+        high=20_000_000,
     )
     image_size: int = leaf(
-        360, "Longer side of the images the map is trained on, 0 = as they come", unit="px", low=0, high=8192
+        360,
+        MAP,
+        "Longer side of the images the map is trained on. Raise it for finer detail at a slower pace. 0: keep the "
+        "size.",
+        unit="px",
+        low=0,
+        high=8192,
     )
-    sh_degree: int = leaf(0, "Degree of the spherical harmonics of the colour", low=0, high=3)
+    sh_degree: int = leaf(
+        0,
+        MAP,
+        "Degree of the spherical harmonics of the colour. 0 gives each Gaussian one colour; higher degrees let it "
+        "change with the viewing direction.",
+        low=0,
+        high=3,
+    )
     codec_dim: int = leaf(
-        61, "Dimensions of the per-Gaussian code; 29 halves its memory and the time of masks", low=2, high=125
+        61,
+        MAP,
+        "Numbers per Gaussian into which the language feature is compressed. 29 halves the memory of features and "
+        "the time of masks, at some loss of accuracy.",
+        low=2,
+        high=125,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class KeyframeConfig:
+    """When a frame becomes a keyframe, which the map is trained on. Lower values make more keyframes."""
+
     translation: float = leaf(
-        0.06, "New keyframe after moving this far", unit="median depths", low=0.0, high=10.0
+        0.06,
+        MAP | RUNTIME,
+        "The camera must move this far since the last keyframe, in multiples of the median depth it saw there.",
+        unit="median depths",
+        low=0.0,
+        high=10.0,
     )
-    rotation: float = leaf(6.0, "New keyframe after turning this far", unit="degrees", low=0.0, high=180.0)
+    rotation: float = leaf(
+        6.0,
+        MAP | RUNTIME,
+        "Or it must turn this far.",
+        unit="degrees",
+        low=0.0,
+        high=180.0,
+    )
     max_interval: float = leaf(
         2.0,
-        "New keyframe after this time if the camera moved by 1 % of the typical depth or 1 degree",
+        MAP | RUNTIME,
+        "Or this time must pass while the camera moves by at least 1 % of the median depth or turns by 1 degree.",
         unit="s",
         low=0.0,
     )
@@ -42,153 +82,141 @@ class KeyframeConfig:
 
 @dataclass(frozen=True, slots=True)
 class SeedConfig:
-    spacing: float = leaf(3.0, "Distance between Gaussians seeded from depth", unit="px", low=1.0, high=64.0)
-    opacity: float = leaf(0.6, "Initial opacity of Gaussians seeded from depth", low=0.01, high=0.99)
-    alpha_below: float = leaf(0.6, "Seed where the render is more transparent than this", low=0.0, high=1.0)
-    depth_margin: float = leaf(
-        0.05,
-        "Seed where measured depth lies in front of the render by more than this part",
+    """Where a new keyframe adds Gaussians."""
+
+    spacing: float = leaf(
+        3.0,
+        MAP | RUNTIME,
+        "Distance in the image between neighbouring new Gaussians. Lower it for a denser map.",
+        unit="px",
+        low=1.0,
+        high=64.0,
+    )
+    opacity: float = leaf(
+        0.6, MAP | RUNTIME, "Initial opacity of Gaussians made from measured depth.", low=0.01, high=0.99
+    )
+    alpha_below: float = leaf(
+        0.6,
+        MAP | RUNTIME,
+        "Add Gaussians at pixels where the opacity of the rendered map is below this.",
         low=0.0,
         high=1.0,
     )
-    max_depth: float = leaf(10.0, "Measured depth beyond this is ignored", unit="m", low=0.1, high=1000.0)
+    depth_margin: float = leaf(
+        0.05,
+        MAP | RUNTIME,
+        "Add Gaussians also where measured depth is smaller than rendered depth by more than this fraction: "
+        "something stands in front of the mapped surface.",
+        low=0.0,
+        high=1.0,
+    )
+    max_depth: float = leaf(
+        10.0,
+        MAP | RUNTIME,
+        "Largest depth that is trusted; measured depth beyond it is ignored. Set it to the range of the depth camera.",
+        unit="m",
+        low=0.1,
+        high=1000.0,
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    steps_per_keyframe: int = leaf(30, "Optimisation steps for each new keyframe", low=0, high=10_000)
-    final_steps: int = leaf(
-        5000, "Optimisation steps of `ovs3d map` after the last frame", low=0, high=1_000_000
+    """Optimisation of the Gaussians."""
+
+    steps_per_keyframe: int = leaf(
+        30,
+        MAP | RUNTIME,
+        "Optimisation steps for each new keyframe. Raise it for better images, lower it to keep up with the camera.",
+        low=0,
+        high=10_000,
     )
-    newest_share: float = leaf(0.2, "Part of the steps spent on the newest keyframe", low=0.0, high=1.0)
-    ssim_weight: float = leaf(0.2, "Weight of (1 - SSIM) against L1", low=0.0, high=1.0)
-    depth_weight: float = leaf(0.1, "Weight of the depth loss where depth is measured", low=0.0, high=10.0)
+    final_steps: int = leaf(
+        5000, MAP, "Optimisation steps of `ovs3d map` after the last frame.", low=0, high=1_000_000
+    )
+    newest_share: float = leaf(
+        0.2,
+        MAP,
+        "Fraction of the steps that train on the newest keyframe; the others take a random one.",
+        low=0.0,
+        high=1.0,
+    )
+    ssim_weight: float = leaf(
+        0.2,
+        MAP,
+        "Weight of the loss 1 - SSIM; the L1 loss of the colours has the rest. 3DGS takes 0.2.",
+        low=0.0,
+        high=1.0,
+    )
+    depth_weight: float = leaf(
+        0.1,
+        MAP,
+        "Weight of the L1 loss between rendered and measured depth. 0: train on colours alone.",
+        low=0.0,
+        high=10.0,
+    )
     exposure: bool = leaf(
         True,
-        "Learn a gain and an offset per keyframe and channel (auto-exposed cameras); "
-        "renders show the mean exposure",
+        MAP,
+        "Learn the exposure of each keyframe, a gain and an offset per colour channel. Leave it on for cameras with "
+        "automatic exposure. Renders show the mean exposure.",
     )
-    lr_means: float = leaf(8e-4, "Learning rate of the means", unit="scene extents", low=0.0, high=1.0)
-    lr_scales: float = leaf(2e-2, "Learning rate of the log scales", low=0.0, high=1.0)
-    lr_quats: float = leaf(4e-3, "Learning rate of the quaternions", low=0.0, high=1.0)
-    lr_opacities: float = leaf(3e-2, "Learning rate of the opacity logits", low=0.0, high=1.0)
+    lr_means: float = leaf(8e-4, MAP, "Learning rate of the means.", unit="scene extents", low=0.0, high=1.0)
+    lr_scales: float = leaf(2e-2, MAP, "Learning rate of the logarithms of the scales.", low=0.0, high=1.0)
+    lr_quats: float = leaf(4e-3, MAP, "Learning rate of the quaternions.", low=0.0, high=1.0)
+    lr_opacities: float = leaf(3e-2, MAP, "Learning rate of the opacity logits.", low=0.0, high=1.0)
     lr_colors: float = leaf(
-        5e-3, "Learning rate of the base colour; higher harmonics take 1/20 of it", low=0.0, high=1.0
+        5e-3,
+        MAP,
+        "Learning rate of the base colour. The higher spherical harmonics learn at 1/20 of it.",
+        low=0.0,
+        high=1.0,
     )
-    densify_every: int = leaf(100, "Steps between densifications, 0 = never", low=0)
+    densify_every: int = leaf(
+        100, MAP, "Optimisation steps between two rounds of densification and pruning. 0: never.", low=0
+    )
     densify_gradient: float = leaf(
         5e-3,
-        "Mean absolute screen-space gradient that splits or clones a Gaussian",
+        MAP,
+        "A Gaussian is split or cloned if its mean absolute screen-space gradient exceeds this. Lower it for more "
+        "and finer Gaussians.",
         unit="loss per half image side",
         low=0.0,
     )
-    prune_opacity: float = leaf(0.01, "Gaussians more transparent than this are removed", low=0.0, high=0.5)
+    prune_opacity: float = leaf(0.01, MAP, "Gaussians of a lower opacity are removed.", low=0.0, high=0.5)
 
 
 @dataclass(frozen=True, slots=True)
 class LiftConfig:
+    """How language features of the images reach the Gaussians."""
+
     image_size: int = leaf(
-        240, "Longer side of the views features are lifted from", unit="px", low=16, high=4096
+        240,
+        MAP,
+        "Longer side of the renders through which features are lifted. Raise it for small things; lifting slows down.",
+        unit="px",
+        low=16,
+        high=4096,
     )
     decay: float = leaf(
         1.0,
-        "Factor on old evidence where a Gaussian is seen again; below 1 the map forgets what was moved",
+        MAP,
+        "Factor on a Gaussian's earlier features each time a keyframe sees it again. Lower it below 1 so that the "
+        "map forgets things that were moved away.",
         low=0.0,
         high=1.0,
     )
     residual: float = leaf(
         0.15,
-        "Refit the codec when new features leave more than this part of their variance unexplained",
+        MAP,
+        "Refit the feature codec if it leaves more than this fraction of the variance of new features unexplained.",
         low=0.0,
         high=1.0,
     )
     selection: str = leaf(
         "sharp",
-        "Which level of the crop pyramid speaks for a Gaussian: the one with the clearest "
-        "name (sharp), a mild blend as in 3D-OVS (faithful), or all alike (uniform)",
+        MAP,
+        "How each Gaussian weighs the levels of the crop pyramid: all alike (uniform), a mild blend as in 3D-OVS "
+        "(faithful), or almost only the level whose feature matches one name most clearly (sharp).",
         choices=("uniform", "faithful", "sharp"),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class RefineConfig:
-    views: int = leaf(
-        24, "Keyframes whose poses cosines are sharpened from, evenly spread", low=1, high=100_000
-    )
-    image_size: int = leaf(240, "Longer side of the views rendered", unit="px", low=16, high=2048)
-    background: tuple[str, ...] = leaf(("object", "things", "stuff", "texture"), "Rivals of the user's names")
-    temperature: float = leaf(
-        0.03, "Of the softmax over cosines with names; calibrated for the bundled CLIP", low=0.001, high=10.0
-    )
-    sharpen_radius: float = leaf(
-        0.02, "Blur of features, sigma", unit="longer image sides", low=0.001, high=0.5
-    )
-    sharpen_steps: int = leaf(
-        3, "Rounds that take the surroundings out of small things' cosines; 0 = none", low=0, high=20
-    )
-    neighbours: int = leaf(24, "Gaussians that each is aligned with", low=3, high=64)
-    normal_scale: float = leaf(
-        0.1,
-        "Square root of the 1 - cosine of normals at which affinity has fallen to 1/e",
-        low=0.001,
-        high=10.0,
-    )
-    color_scale: float = leaf(
-        10.0, "CIELAB distance of colours at which affinity has fallen to 1/e", low=0.1, high=1e4
-    )
-    strength: float = leaf(
-        100.0,
-        "Of the alignment among neighbours against that with the lifted evidence; 0 = none",
-        low=0.0,
-        high=1e6,
-    )
-    check_views: int = leaf(6, "Views kept aside that decide between old and new", low=1, high=1000)
-    attract: float = leaf(
-        210.0, "Weight there of FDA for patches that look alike; RDA has 1", low=0.0, high=1e4
-    )
-    repel: float = leaf(2.5, "Weight there of FDA for patches that look different", low=0.0, high=1e4)
-    divergence: str = leaf(
-        "js",
-        "Of class distributions in FDA there: js has an upper bound, with kl, as in the code of "
-        "3D-OVS, single patches may decide",
-        choices=("js", "kl"),
-    )
-    similarity: float = leaf(
-        0.85,
-        "Cosine of DINO features from which FDA takes two patches for one thing; 0.7 for "
-        "DINO ViT-B/8, as in 3D-OVS",
-        low=-1.0,
-        high=1.0,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class QueryConfig:
-    negatives: tuple[str, ...] = leaf(
-        ("object", "things", "stuff", "texture"), "What a prompt competes against in relevancy mode"
-    )
-    threshold: float = leaf(
-        -1.0,
-        "Relevancy above which a Gaussian carries the label; below 0: the calibrated default of the encoder",
-        low=-1.0,
-        high=1.0,
-    )
-    calibration: str = leaf(
-        "",
-        "File of `ovs3d calibrate` for the encoder in use; empty: the encoder's own, which only "
-        "the bundled one has",
-    )
-    presence: float = leaf(0.6, "Probability from which a prompt counts as found", low=0.0, high=1.0)
-    absent: float = leaf(
-        0.2,
-        "Probability below which it counts as absent; between the two nobody can be sure",
-        low=0.0,
-        high=1.0,
-    )
-    min_weight: float = leaf(
-        1.0, "Gaussians with less blending weight than this take no part", unit="px", low=0.0
-    )
-    instance_gap: float = leaf(
-        0.06, "Gaussians closer than this belong to one instance", unit="m", low=1e-4, high=100.0
-    )
-    min_instance: int = leaf(12, "Smallest instance", unit="Gaussians", low=1)

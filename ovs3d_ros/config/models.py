@@ -4,80 +4,128 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ovs3d_ros.config.leaf import leaf
+from ovs3d_ros.config.leaf import MACHINE, MAP, SESSION, leaf
 
 
 @dataclass(frozen=True, slots=True)
 class ComputeConfig:
+    """Devices and threads of this computer."""
+
     device: str = leaf(
-        "auto", "Where to compute; auto takes the GPU when there is one", choices=("auto", "cpu", "cuda")
+        "auto",
+        MACHINE,
+        "Device to compute on. auto takes the GPU if torch sees one, else the CPU.",
+        choices=("auto", "cpu", "cuda"),
     )
-    threads: int = leaf(0, "CPU threads of the rasterizer, 0 = one per core", low=0, high=256)
+    threads: int = leaf(0, MACHINE, "CPU threads of the rasterizer. 0: one per core.", low=0, high=256)
     torch_threads: int = leaf(
         1,
-        "CPU threads of torch; its spinning threads cost more than they bring when other "
-        "processes share the cores",
+        MACHINE,
+        "CPU threads of torch. Raise it only if no other process shares the cores: torch threads that wait "
+        "keep their cores busy.",
         low=1,
         high=256,
     )
     rasterizer: str = leaf(
-        "auto", "auto: gsplat on a GPU, our own on a CPU", choices=("auto", "cpu", "gsplat")
+        "auto",
+        MACHINE,
+        "Rasterizer that renders and trains the Gaussians. auto takes gsplat on a GPU and the package's own "
+        "rasterizer on a CPU.",
+        choices=("auto", "cpu", "gsplat"),
     )
-    seed: int = leaf(0, "Seed of all random choices", low=0, high=2**32 - 1)
+    seed: int = leaf(
+        0,
+        SESSION,
+        "Seed of all random choices. Change it to see how much a result depends on them.",
+        low=0,
+        high=2**32 - 1,
+    )
 
 
 _FORMATS = "auto", "float32", "bfloat16"
 _PRECISION = (
-    "Number format the image tower computes in; auto takes bfloat16 on a processor that multiplies it natively, where "
-    "large towers are about twice as fast, else float32"
+    "Number format of the image encoder. bfloat16 is about twice as fast for large models on a processor that "
+    "multiplies it natively; auto takes it there, and float32 elsewhere."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class ClipConfig:
+    """Image-text encoder: the model that understands prompts, and how it sees images."""
+
     model: str = leaf(
         "bundled",
-        "open_clip model name such as ViT-B-16 (real scenes), 'bundled' for the small "
-        "offline model that knows the rendered demo world, or an import string "
-        "pkg.module:Class",
+        MAP,
+        "Name of an open_clip model. Take ViT-B-16 for real scenes. 'bundled' is a small offline model that knows "
+        "only the rendered demo world. An import string pkg.module:Class names an encoder of your own.",
     )
     pretrained: str = leaf(
-        "openai", "open_clip pretrained tag or a path to a checkpoint; ignored for bundled"
+        "openai",
+        MAP,
+        "Weights of the open_clip model: a pretrained tag, or the path of a checkpoint. Ignored by bundled.",
     )
     mode: str = leaf(
         "auto",
-        "crop pyramid of 3D-OVS, or one dense forward pass; auto takes what the model was "
-        "calibrated with, else pyramid on a GPU and dense on a CPU",
+        MAP,
+        "How an image is encoded: as many overlapping crops (pyramid, as in 3D-OVS; slower) or in one pass over "
+        "the whole image (dense). auto takes the mode the model was calibrated with, else pyramid on a GPU and "
+        "dense on a CPU.",
         choices=("auto", "pyramid", "dense"),
     )
     crop_divisors: tuple[float, ...] = leaf(
-        (3.0, 5.0, 8.0), "Crop side of each pyramid level is the shorter image side divided by this", low=1.0
+        (3.0, 5.0, 8.0),
+        MAP,
+        "Crop sizes of the pyramid, one per level: the crop side is the shorter image side divided by this number. "
+        "Larger numbers give smaller crops, for smaller things.",
+        low=1.0,
     )
     crop_metres: tuple[float, ...] = leaf(
         (0.0,),
-        "Crop side of each pyramid level in the scene, for images with depth: a "
-        "level means the same from near and far; replaces crop_divisors. 0: "
-        "crops are relative to the image",
+        MAP,
+        "Crop sides of the pyramid in the scene, one per level, for images with depth. A level then means the same "
+        "from near and far. Replaces crop_divisors. 0: crops are sized by crop_divisors.",
         unit="m",
         low=0.0,
         high=100.0,
     )
-    crop_stride: float = leaf(0.25, "Distance between crops", unit="crop sides", low=0.05, high=1.0)
-    batch_size: int = leaf(256, "Crops per forward pass", low=1, high=65536)
-    image_size: int = leaf(
-        640, "Longer side of the image that is encoded, 0 = as it comes", unit="px", low=0, high=8192
+    crop_stride: float = leaf(
+        0.25,
+        MAP,
+        "Distance between neighbouring crops of the pyramid. Smaller is finer and slower.",
+        unit="crop sides",
+        low=0.05,
+        high=1.0,
     )
-    dense_sizes: tuple[int, ...] = leaf(
-        (0,),
-        "Longer side of the image in dense mode, smaller ones are enlarged; features of "
-        "several are averaged. 0: what it was calibrated with, else image_size",
+    batch_size: int = leaf(
+        256,
+        MACHINE,
+        "Crops encoded at once. Lower it if the GPU runs out of memory.",
+        low=1,
+        high=65536,
+    )
+    image_size: int = leaf(
+        640,
+        MAP,
+        "Longer side to which larger images are reduced before encoding. 0: keep the size.",
         unit="px",
         low=0,
         high=8192,
     )
-    precision: str = leaf("auto", _PRECISION, choices=_FORMATS)
+    dense_sizes: tuple[int, ...] = leaf(
+        (0,),
+        MAP,
+        "Longer sides at which dense mode encodes the image; smaller images are enlarged. The features of several "
+        "sizes are averaged. 0: the sizes the model was calibrated with, else image_size.",
+        unit="px",
+        low=0,
+        high=8192,
+    )
+    precision: str = leaf("auto", MACHINE, _PRECISION, choices=_FORMATS)
     cache: str = leaf(
-        "", "Folder where crop tables are kept on disk, so that the same image is encoded once; empty: none"
+        "",
+        MACHINE,
+        "Folder that keeps encoded images on disk, so that the same image is encoded once. Nothing in it is ever "
+        "deleted. Empty: no cache.",
     )
 
     @property
@@ -88,18 +136,25 @@ class ClipConfig:
 
 @dataclass(frozen=True, slots=True)
 class DinoConfig:
+    """Image encoder without text, which checks refinements."""
+
     model: str = leaf(
         "bundled",
-        "timm model name such as vit_base_patch8_224.dino (real scenes), 'bundled' for the "
-        "small offline model that knows the rendered demo world, or an import string "
-        "pkg.module:Class",
+        MAP,
+        "Name of a timm model. Take vit_base_patch8_224.dino for real scenes. 'bundled' is a small offline model "
+        "that knows only the rendered demo world. An import string pkg.module:Class names an encoder of your own.",
     )
     image_size: int = leaf(
         320,
-        "Longer side of the image that is encoded, smaller ones are enlarged",
+        MAP,
+        "Longer side at which images are encoded; smaller images are enlarged.",
         unit="px",
         low=32,
         high=4096,
     )
-    precision: str = leaf("auto", _PRECISION, choices=_FORMATS)
-    cache: str = leaf("", "Folder where tokens are kept on disk, clip.cache or another; empty: none")
+    precision: str = leaf("auto", MACHINE, _PRECISION, choices=_FORMATS)
+    cache: str = leaf(
+        "",
+        MACHINE,
+        "Folder that keeps encoded images on disk; it may be that of clip.cache. Empty: no cache.",
+    )

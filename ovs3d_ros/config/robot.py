@@ -1,64 +1,105 @@
-"""Parameters of what comes in and goes out: topics, bags, transforms, outputs."""
+"""Parameters of inputs and outputs: topics, bags, transforms, clouds."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ovs3d_ros.config.leaf import leaf
+from ovs3d_ros.config.leaf import MACHINE, MAP, RUNTIME, SESSION, leaf
 
 
 @dataclass(frozen=True, slots=True)
 class QosConfig:
+    """Quality of service of the node's input subscriptions."""
+
     input: str = leaf(
-        "sensor_data", "Quality of service of the input subscriptions", choices=("sensor_data", "reliable")
+        "sensor_data",
+        SESSION,
+        "Reliability of the input subscriptions. sensor_data is best effort and receives from every publisher; "
+        "reliable loses no message, but receives nothing from best-effort publishers.",
+        choices=("sensor_data", "reliable"),
     )
-    depth: int = leaf(10, "Queue length of the input subscriptions", low=1, high=1000)
+    depth: int = leaf(
+        10, SESSION, "Queue length of the input subscriptions.", unit="messages", low=1, high=1000
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class InputConfig:
+    """Frames of the camera: images, depth and poses, and how they are put together."""
+
     sync_slop: float = leaf(
-        0.02, "Image, depth and pose within this time belong together", unit="s", low=0.0, high=10.0
+        0.02,
+        MAP,
+        "An image, a depth image and a pose belong together if their stamps differ by at most this.",
+        unit="s",
+        low=0.0,
+        high=10.0,
     )
     inbox: int = leaf(
         8,
-        "Frames waiting for the mapping thread; when full the oldest is dropped and counted",
+        SESSION,
+        "Number of frames that may wait for the mapping thread. When they are more, the oldest is dropped and counted.",
+        unit="frames",
         low=1,
         high=1000,
     )
     silence: float = leaf(
-        5.0, "Report what is missing when no usable frame arrived for this long", unit="s", low=0.5
+        5.0,
+        SESSION,
+        "After this time without a usable frame, the node reports the topic or transform that is missing.",
+        unit="s",
+        low=0.5,
     )
-    world_frame: str = leaf("map", "Frame of the map and of all outputs")
-    use_depth: bool = leaf(True, "Subscribe to depth; without it images alone are mapped")
+    world_frame: str = leaf("map", MAP, "Frame in which the map and all outputs are given.")
+    use_depth: bool = leaf(
+        True,
+        MAP,
+        "Use depth images; an image without its depth image is dropped. Set it to false for cameras without depth.",
+    )
     image_transport: str = leaf(
-        "raw", "Subscribe to image or image/compressed", choices=("raw", "compressed")
+        "raw",
+        SESSION,
+        "Topic of colour images: image (raw) or image/compressed (compressed).",
+        choices=("raw", "compressed"),
     )
     depth_transport: str = leaf(
-        "raw", "Subscribe to depth or depth/compressedDepth", choices=("raw", "compressedDepth")
+        "raw",
+        SESSION,
+        "Topic of depth images: depth (raw) or depth/compressedDepth (compressedDepth).",
+        choices=("raw", "compressedDepth"),
     )
     rectification: str = leaf(
         "auto",
-        "Raw images are undistorted by camera_info; auto: images are rectified if their "
-        "topic's name contains rect",
+        MAP,
+        "Whether images arrive rectified. Images that are raw are undistorted by their camera_info. auto takes "
+        "images for rectified if the name of their topic contains 'rect'.",
         choices=("auto", "raw", "rectified"),
     )
     cameras: tuple[str, ...] = leaf(
         ("",),
-        "Names of several cameras, before their topics: [front, rear] takes "
-        "front/image, rear/image, ...; an empty name: one camera, image",
+        MAP,
+        "Names of several cameras, which stand before their topics: [front, rear] subscribes to front/image, "
+        "rear/image and so on. An empty name: one camera on image.",
     )
     extrinsics: tuple[float, ...] = leaf(
         (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0),
-        "Optical frame in the odometry's child "
-        "frame, for pose_source odom, and in that of keyframe_path: x y z qx qy qz "
-        "qw of each camera",
+        MAP,
+        "Pose of the camera's optical frame in the child frame of the odometry (pose_source odom) or in the frame "
+        "that keyframe_path moves: x y z in metres, then qx qy qz qw. Several cameras: seven numbers for each.",
     )
-    pose_gap: float = leaf(0.5, "Longest gap poses are interpolated over", unit="s", low=0.0, high=60.0)
+    pose_gap: float = leaf(
+        0.5,
+        MAP,
+        "Poses further apart than this are not interpolated; images between them are dropped.",
+        unit="s",
+        low=0.0,
+        high=60.0,
+    )
     clock_jump: float = leaf(
         2.0,
-        "A stamp this much older than the newest: the clock was set back, time buffers are "
-        "emptied, the map is kept",
+        SESSION,
+        "A stamp older than the newest one by more than this means that the clock was set back, as by a bag that "
+        "starts again. The waiting images, depth images and poses are then forgotten; the map stays.",
         unit="s",
         low=0.1,
     )
@@ -66,27 +107,32 @@ class InputConfig:
 
 @dataclass(frozen=True, slots=True)
 class BagConfig:
-    image: str = leaf(
-        "",
-        "Colour topic of a bag that is read offline (the node's topics are remapped); empty: the "
-        "only one there is",
+    """Topics of a bag that a command reads without ROS. The node takes remappings instead."""
+
+    image: str = leaf("", MAP, "Topic of the colour images. Empty: the only one in the bag.")
+    camera_info: str = leaf(
+        "", MAP, "Topic of the colour camera's camera_info. Empty: the one beside the colour topic."
     )
-    camera_info: str = leaf("", "Its camera_info topic in the bag; empty: the one beside the colour topic")
     depth: str = leaf(
-        "", "Depth topic in the bag; empty: the only one, or the one in the colour camera's frame"
+        "", MAP, "Topic of the depth images. Empty: the only one, or the one in the colour camera's frame."
     )
     pose: str = leaf(
         "",
-        "PoseStamped, Odometry, TransformStamped or /tf topic in the bag; empty: the only one, or that "
-        "of pose_source",
+        MAP,
+        "Topic of the poses, of type PoseStamped, Odometry or TransformStamped, or /tf. Empty: the only one, or the "
+        "one that fits pose_source.",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class TfConfig:
+    """Waiting for poses and depth images."""
+
     timeout_s: float = leaf(
         1.0,
-        "Images whose pose or depth does not arrive within this time are dropped and counted",
+        SESSION,
+        "Longest time an image waits for its pose and its depth image. After it the image is dropped and counted. "
+        "Raise it if localisation lags behind the camera.",
         unit="s",
         low=0.0,
         high=60.0,
@@ -95,22 +141,47 @@ class TfConfig:
 
 @dataclass(frozen=True, slots=True)
 class OutputConfig:
+    """Clouds, goals and files that leave the node."""
+
     rate: float = leaf(
         1.0,
-        "How often the map cloud is published while it changes, and the vocabulary's answer",
+        SESSION,
+        "Largest rate at which the node publishes a growing map, and labels output.vocabulary in it anew.",
         unit="Hz",
         low=0.01,
         high=60.0,
     )
     vocabulary: tuple[str, ...] = leaf(
-        ("",), "Names that the node keeps labelled from the start, see ~/set_vocabulary; an empty name: none"
+        ("",),
+        SESSION,
+        "Names the node keeps labelled in the growing map from the start; ~/set_vocabulary changes them later. "
+        "An empty name: none.",
     )
-    max_points: int = leaf(200_000, "Points per published cloud", low=100, high=20_000_000)
+    max_points: int = leaf(
+        200_000,
+        SESSION | RUNTIME,
+        "Largest number of points in a published cloud. Lower it to save bandwidth.",
+        low=100,
+        high=20_000_000,
+    )
     min_opacity: float = leaf(
-        0.1, "Gaussians more transparent than this are left out of clouds", low=0.0, high=1.0
+        0.1,
+        SESSION | RUNTIME,
+        "Clouds leave out Gaussians of a lower opacity. Raise it if haze surrounds the things.",
+        low=0.0,
+        high=1.0,
     )
     stand_off: float = leaf(
-        0.8, "Distance of ~/goal_pose from the box of the object", unit="m", low=0.0, high=100.0
+        0.8,
+        SESSION | RUNTIME,
+        "Distance of ~/goal_pose from the box of the object. Set it to what the robot needs to stop and turn.",
+        unit="m",
+        low=0.0,
+        high=100.0,
     )
-    grid_resolution: float = leaf(0.05, "Side of a cell of ~/query_grid", unit="m", low=0.001, high=10.0)
-    save_on_exit: str = leaf("", "File the map is written to when the node ends; empty: it is not")
+    grid_resolution: float = leaf(
+        0.05, SESSION | RUNTIME, "Side of a cell of ~/query_grid.", unit="m", low=0.001, high=10.0
+    )
+    save_on_exit: str = leaf(
+        "", MACHINE, "File to which the node writes the map when it ends. Empty: it does not write the map."
+    )

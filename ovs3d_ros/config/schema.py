@@ -1,8 +1,7 @@
-"""Every parameter of the system, once.
+"""Every parameter of the system, declared once.
 
-A tree of frozen dataclasses. Each leaf carries its default, unit, range and description; the YAML file, the command
-line (`--set map.max_gaussians=50000`), see `config_io`, and the ROS parameters are all generated from it. This module
-imports no torch.
+`Config` is a tree of frozen dataclasses. Each leaf carries its default, policy, unit, range and description. The YAML
+file and the command line (see `yaml_io`) and the ROS parameters are generated from it. This module imports no torch.
 """
 
 from __future__ import annotations
@@ -13,23 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
-from ovs3d_ros.config.leaf import Leaf, checked, leaf
-from ovs3d_ros.config.mapping import (
-    KeyframeConfig,
-    LiftConfig,
-    MapConfig,
-    QueryConfig,
-    RefineConfig,
-    SeedConfig,
-    TrainConfig,
-)
+from ovs3d_ros.config.asking import QueryConfig, RefineConfig
+from ovs3d_ros.config.leaf import MAP, SESSION, Leaf, check_value, leaf
+from ovs3d_ros.config.mapping import KeyframeConfig, LiftConfig, MapConfig, SeedConfig, TrainConfig
 from ovs3d_ros.config.models import ClipConfig, ComputeConfig, DinoConfig
 from ovs3d_ros.config.robot import BagConfig, InputConfig, OutputConfig, QosConfig, TfConfig
 from ovs3d_ros.types import UserError
-
-# Groups and parameters that say how a map is asked or where copies lie, not how it was made: they are not taken from a map
-# file.
-ASKING = ("query.", "refine.", "clip.cache", "dino.cache")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +25,16 @@ class Config:
     """The whole configuration; see `leaves` for a flat view."""
 
     autostart: bool = leaf(
-        True, "The node configures and activates itself; false leaves that to whoever manages its lifecycle"
+        True,
+        SESSION,
+        "The node configures and activates itself. Set it to false if a lifecycle manager does that.",
     )
     pose_source: str = leaf(
-        "pose", "Where camera poses come from", choices=("pose", "odom", "transform", "tf")
+        "pose",
+        MAP,
+        "Source of the camera poses: topic pose (PoseStamped of the optical frame), odom (Odometry, with "
+        "input.extrinsics) or transform (TransformStamped), or the transforms of /tf.",
+        choices=("pose", "odom", "transform", "tf"),
     )
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)
@@ -72,6 +66,12 @@ def leaves(config: Any = None, prefix: str = "") -> Iterator[tuple[Leaf, Any]]:
             yield Leaf(path=path, type=kind, default=f.default, **f.metadata), value
 
 
+def group_descriptions() -> dict[str, str]:
+    """One line about each group of parameters, by its name."""
+    groups = {f.name: getattr(Config(), f.name) for f in fields(Config)}
+    return {name: type(group).__doc__ for name, group in groups.items() if is_dataclass(group)}
+
+
 def override(config: Config, values: dict[str, Any]) -> Config:
     """A copy of `config` with dotted paths replaced, e.g. `{"clip.model": "bundled"}`.
 
@@ -84,7 +84,7 @@ def override(config: Config, values: dict[str, Any]) -> Config:
             close = [p for p in specs if p.rpartition(".")[2] == path.rpartition(".")[2]]
             hint = f"; did you mean {close[0]}?" if close else "; `ovs3d config` lists all parameters"
             raise UserError(f"{path}: no such parameter{hint}")
-        config = _replace(config, path.split("."), checked(specs[path], value))
+        config = _replace(config, path.split("."), check_value(specs[path], value))
     return config
 
 
