@@ -24,7 +24,7 @@ def read_header(path: Path) -> dict:
 def write_settings(path: Path, settings: dict) -> None:
     """Puts settings into the header of a map file, as an earlier version of the package did."""
     with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     header = read_header(path)
     header["meta"]["config"] |= settings
     save_file(tensors, path, metadata={"ovs3d": json.dumps(header)})
