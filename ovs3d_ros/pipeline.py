@@ -10,14 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ovs3d_ros.config import (
-    Config,
-    override,
-    resolve_device,
-    resolve_rasterizer,
-    restore_config,
-    stored_settings,
-)
+from ovs3d_ros.config import Config, override, resolve_device, resolve_rasterizer
+from ovs3d_ros.config.stored import restore_config, stored_settings
 from ovs3d_ros.encoders import ImageTextEncoder, encode_frame, make_clip
 from ovs3d_ros.geometry import check_frame
 from ovs3d_ros.io.ply import write_ply
