@@ -1,4 +1,4 @@
-"""The mapping node: `ros2 run ovs3d_ros node`. Puts the parts together; each does its own work."""
+"""The mapping node: `ros2 run ovs3d_ros node`."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
-from ovs3d_ros.ros.entity_scope import Scope
+from ovs3d_ros.ros.entities import EntityGroup
 from ovs3d_ros.ros.inputs.cameras import Inputs
 from ovs3d_ros.ros.outputs.diagnostics import Diagnostics
 from ovs3d_ros.ros.params import changed, declare_config
 from ovs3d_ros.ros.services.refine import RefineAction
-from ovs3d_ros.ros.session import Mapping
+from ovs3d_ros.ros.session import MappingSession
 from ovs3d_ros.types import UserError
 
 SPIN_PERIOD = 0.1  # seconds until a signal or a failure is noticed
-# Seconds a thread may hold the interpreter while others wait. A query is a hundred short calls of torch, each of which
-# lets go of the interpreter and has to wait for it again: with Python's 5 ms that is half a second.
+# Seconds a thread may hold the interpreter while others wait. A query makes a hundred short calls of torch. Each call
+# releases the interpreter and waits for it again; with Python's default of 5 ms the waits add up to half a second.
 SWITCH_INTERVAL = 5e-4
 log = logging.getLogger(__name__)
 
 
 class MappingNode(LifecycleNode):
-    """Subscribes to posed images, maps them on a thread of its own, and answers text queries.
+    """A lifecycle node that subscribes to posed images, maps them on a thread of its own, and answers text queries.
 
-    configure loads the models and offers the services; activate subscribes to the inputs; deactivate ends that, the
-    map stays and still answers; cleanup writes the map where `output.save_on_exit` says and frees everything.
+    configure loads the models and offers the services. activate subscribes to the inputs. deactivate unsubscribes; the
+    map stays and still answers queries. cleanup writes the map to `output.save_on_exit` and frees everything.
 
     Attributes:
-        config: as it is now.
-        mapping: from configure to cleanup.
-        failure: why the last transition failed.
-        finished: it was shut down, by whomever.
-        misplaced: a map could not be written where `output.save_on_exit` says, but elsewhere.
+        config: the current configuration.
+        session: the map and its services, from configure to cleanup.
+        failure: why the last transition failed, or None.
+        finished: the node was shut down.
+        misplaced: a map could not be written to `output.save_on_exit` and was written to `map.directory`.
     """
 
     def __init__(self, **options: Any):
@@ -53,32 +53,32 @@ class MappingNode(LifecycleNode):
         """
         super().__init__("ovs3d", automatically_declare_parameters_from_overrides=True, **options)
         self.config = declare_config(self)
-        self.mapping: Mapping | None = None
+        self.session: MappingSession | None = None
         self.failure: UserError | None = None
         self.finished = False
         self.misplaced = False
-        self._inputs = Scope(self)
+        self._inputs = EntityGroup(self)
         self._refinement = RefineAction(self)
         self.diagnostics = Diagnostics(self, self.config)
         self.add_on_set_parameters_callback(self._on_parameters)
 
     @property
     def error(self) -> BaseException | None:
-        """What ended the mapping thread, or None."""
-        return self.mapping.worker.error if self.mapping is not None else None
+        """The exception that ended the mapping thread, or None."""
+        return self.session.worker.error if self.session is not None else None
 
     def start(self) -> None:
         """Configures and activates.
 
         Raises:
-            UserError: a model that cannot be loaded, or inputs that cannot be subscribed to.
+            UserError: a model cannot be loaded, or the inputs cannot be subscribed.
         """
         for trigger in (self.trigger_configure, self.trigger_activate):
             if trigger() != TransitionCallbackReturn.SUCCESS:
                 raise self.failure or UserError("the node did not start; see the log")
 
     def stop(self) -> None:
-        """Shuts down: frees everything, and writes the map where `output.save_on_exit` says.
+        """Shuts down: writes the map to `output.save_on_exit` and frees everything.
 
         Raises:
             UserError: the map cannot be written.
@@ -89,7 +89,7 @@ class MappingNode(LifecycleNode):
             raise self.failure
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Loads the models, warms up and offers the services."""
+        """Loads the models, compiles the kernels and offers the services."""
         return self._transition(self._configure)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -97,7 +97,7 @@ class MappingNode(LifecycleNode):
         return self._transition(self._activate)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Ends the subscriptions; what waits is still mapped."""
+        """Ends the subscriptions; frames that already arrived are still mapped."""
         return self._transition(self._deactivate)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -105,16 +105,16 @@ class MappingNode(LifecycleNode):
         return self._transition(self._cleanup)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """What deactivate and cleanup do; then the process ends."""
+        """Deactivates and cleans up; the process ends afterwards."""
         self.finished = True
         return self._transition(self._deactivate, self._cleanup)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """After a transition that broke: frees everything, so that configure can be tried again."""
+        """Frees everything after a transition raised, so that configure can be tried again."""
         return self._transition(self._deactivate, self._cleanup)
 
     def _transition(self, *steps: Any) -> TransitionCallbackReturn:
-        """Takes the steps; a UserError is kept and logged, and the node stays in the state it was in."""
+        """Runs the steps; after a UserError, which is kept and logged, the node stays in its state."""
         self.failure = None
         try:
             for step in steps:
@@ -125,29 +125,29 @@ class MappingNode(LifecycleNode):
             self.get_logger().error(str(error))
             return TransitionCallbackReturn.FAILURE
         except Exception:
-            log.exception("a transition of the node failed")  # rclpy drops the exception
+            log.exception("a lifecycle transition failed")  # rclpy does not log the exception
             raise
         self.diagnostics.failure = ""
         return TransitionCallbackReturn.SUCCESS
 
     def _configure(self) -> None:
-        self.mapping = Mapping(self, self.config)
-        self.diagnostics.worker = self.mapping.worker
-        self._refinement.attach(self.mapping.worker)
+        self.session = MappingSession(self, self.config)
+        self.diagnostics.worker = self.session.worker
+        self._refinement.attach(self.session.worker)
 
     def _activate(self) -> None:
-        if self.mapping.closed:
+        if self.session.closed:
             raise UserError(
-                "nothing is mapped before the last map could be saved; mend that and clean up again"
+                "the last map could not be saved, so no new one is started; fix the cause and clean up again"
             )
-        with self._inputs.collecting():
+        with self._inputs.collect():
             try:
-                inputs = Inputs(self, self.config, self.mapping.take, self.mapping.loop_closure.take)
+                inputs = Inputs(self, self.config, self.session.submit, self.session.loop_closure.submit)
             except UserError:
-                self._inputs.close()
+                self._inputs.destroy()
                 raise
         self.diagnostics.inputs = inputs
-        pipeline = self.mapping.pipeline
+        pipeline = self.session.pipeline
         self.get_logger().info(
             f"ready: poses from {self.config.pose_source}, device {pipeline.device}, "
             f"text encoder {pipeline.clip.name}"
@@ -155,13 +155,13 @@ class MappingNode(LifecycleNode):
 
     def _deactivate(self) -> None:
         self.diagnostics.inputs = None
-        self._inputs.close()
+        self._inputs.destroy()
 
     def _cleanup(self) -> None:
         self._refinement.detach()
-        if self.mapping is not None:
-            self.misplaced |= not self.mapping.close()
-        self.mapping, self.diagnostics.worker = None, None
+        if self.session is not None:
+            self.misplaced |= not self.session.close()
+        self.session, self.diagnostics.worker = None, None
 
     def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         try:
@@ -169,8 +169,8 @@ class MappingNode(LifecycleNode):
         except UserError as error:
             return SetParametersResult(successful=False, reason=str(error))
         self.config = config
-        if self.mapping is not None:
-            self.mapping.configure(config)
+        if self.session is not None:
+            self.session.configure(config)
         return SetParametersResult(successful=True)
 
 
@@ -178,7 +178,7 @@ def main(args: list[str] | None = None) -> int:
     """Runs the node until SIGINT or SIGTERM.
 
     Returns:
-        0, 1 after a failure or with the map elsewhere than asked for, 2 for bad input.
+        0; 1 after a failure, or if the map was written elsewhere than configured; 2 for bad input.
     """
     logging.basicConfig(level=logging.INFO, format="[%(levelname)s] [%(name)s]: %(message)s")
     stopping = threading.Event()
@@ -196,9 +196,9 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _run(stopping: threading.Event) -> int:
-    """Starts the node and serves it; returns the exit status."""
+    """Starts the node and spins it; returns the exit status."""
     node = MappingNode()
-    # For inputs, queries, services, outputs, vocabulary, refinement, diagnostics, lifecycle and parameters.
+    # Callback groups: inputs, queries, services, outputs, vocabulary, refinement, diagnostics, lifecycle and parameters.
     executor = MultiThreadedExecutor(num_threads=8)
     executor.add_node(node)
     try:
@@ -213,12 +213,12 @@ def _run(stopping: threading.Event) -> int:
 
 
 def serve(node: MappingNode, executor: Executor, stopping: threading.Event) -> int:
-    """Spins until told to stop, or until the mapping thread or a callback fails; saves the map; returns the status."""
+    """Spins until `stopping` is set or the mapping thread or a callback fails; saves the map; returns the status."""
     failure = None
     try:
         while not (stopping.is_set() or node.finished or node.error):
             spin_once(executor)
-    except Exception as error:  # of whatever callback: the process ends, but not without its map
+    except Exception as error:  # of any callback: the map is saved before the process ends
         log.exception("a callback failed")
         failure = f"a callback failed: {type(error).__name__}: {error}"
     if node.error is not None:
@@ -228,21 +228,21 @@ def serve(node: MappingNode, executor: Executor, stopping: threading.Event) -> i
         node.stop()
         return int(node.misplaced)
     node.get_logger().fatal(failure)
-    if node.mapping is not None:
-        node.mapping.rescue()
+    if node.session is not None:
+        node.session.rescue()
     return 1
 
 
 def spin_once(executor: Executor) -> None:
-    """Serves what is ready, or waits up to `SPIN_PERIOD` for it.
+    """Runs one callback that is ready, or waits up to `SPIN_PERIOD` for one.
 
-    A subscription that goes, as on deactivation, while rclpy gathers what to wait for takes its events with it, and rclpy
-    raises where it should pass over them (ros2/rclpy issues 1142 and 1206). The next round does not see them any more.
+    rclpy raises InvalidHandle if a subscription is destroyed, for example on deactivation, while it collects the entities
+    to wait for (ros2/rclpy issues 1142 and 1206). The next call no longer collects that subscription.
     """
     try:
         executor.spin_once(timeout_sec=SPIN_PERIOD)
     except InvalidHandle as error:
-        log.debug("destroyed while it was gathered: %s", error)
+        log.debug("an entity was destroyed while the executor collected it: %s", error)
 
 
 if __name__ == "__main__":

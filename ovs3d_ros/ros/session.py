@@ -1,4 +1,4 @@
-"""What exists of the node between configure and cleanup: models, map, mapping thread, outputs and services."""
+"""The node between configure and cleanup: models, map, mapping thread, outputs and services."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ovs3d_ros.config import Config
 from ovs3d_ros.io.atomic import check_target
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.ros import conversions
-from ovs3d_ros.ros.entity_scope import Scope
+from ovs3d_ros.ros.entities import EntityGroup
 from ovs3d_ros.ros.inputs.cameras import check_cameras, split_extrinsics
 from ovs3d_ros.ros.inputs.loop_closure import LoopClosure
 from ovs3d_ros.ros.outputs.publishers import Outputs
@@ -25,80 +25,80 @@ from ovs3d_ros.warm_up import warm_up
 from ovs3d_ros.worker import MappingWorker
 
 WARM_UP_TIMEOUT = 600.0  # seconds; compiling takes a minute on a slow machine, under load more
-STOP_TIMEOUT = 30.0  # seconds the mapping thread has to end where nothing is to be saved
-STOP_NOTICE = 10.0  # seconds between words about waiting for it where something is
-RESCUED = "rescued"  # name of the map that could not be saved where it should, without suffix
+STOP_TIMEOUT = 30.0  # seconds the mapping thread has to end if no map is to be saved
+STOP_NOTICE = 10.0  # seconds between log lines while the node waits for it to save a map
+RESCUED = "rescued"  # file name, without suffix, of a map that could not be saved to output.save_on_exit
 
 
-class Mapping:
-    """A map that can grow and be asked, with everything around it but the inputs.
+class MappingSession:
+    """A map, the thread that extends it, and its outputs and services; all of the node except the inputs.
 
     Attributes:
         pipeline: the map.
-        worker: its thread.
-        loop_closure: takes `keyframe_path`.
-        closed: services and thread have ended; nothing is mapped any more.
+        worker: the mapping thread.
+        loop_closure: receives `keyframe_path`.
+        closed: the services and the mapping thread have ended.
     """
 
     def __init__(self, node: Node, config: Config):
         """Loads the models, warms up, starts the mapping thread and offers the services.
 
         Raises:
-            UserError: a model that cannot be loaded, bad names of cameras, bad extrinsics, a bad vocabulary, or a place
-                to save to that cannot be written to.
+            UserError: a model cannot be loaded, `output.save_on_exit` cannot be written, or the names of cameras, the
+                extrinsics or the vocabulary are bad.
         """
         self._node = node
         self._config = config
         self._log = node.get_logger()
-        self._scope = Scope(node)
+        self._entities = EntityGroup(node)
         self.closed = False
         self._target = exit_target(config)
         cameras = check_cameras(config.input.cameras)
-        check_vocabulary(config)  # before there is anything to take down again
+        check_vocabulary(config)  # before anything is created that would have to be destroyed
         extrinsics = dict(zip(cameras, split_extrinsics(config, len(cameras)), strict=True))
         self.pipeline = Ovs3d(config)
         self.worker = MappingWorker(self.pipeline, config)
         self.loop_closure = LoopClosure(node, config, self.pipeline, self.worker, extrinsics)
         self.worker.start(prepare=self._warm_up)
         if not self.worker.wait_idle(WARM_UP_TIMEOUT) and self.worker.error is None:
-            self._log.warning("warming up takes long; the first frames will wait")
-        with self._scope.collecting():
+            self._log.warning("the kernels are not compiled yet; the first frames will wait")
+        with self._entities.collect():
             self._outputs = Outputs(node, config, self.pipeline, self.worker)
             self._queries = QueryServices(node, config, self.pipeline, self.worker, self._outputs)
             MapServices(node, config, self.pipeline, self.worker, self._outputs)
             self._vocabulary = Vocabulary(node, config, self.pipeline, self.worker, self._outputs)
 
     def _warm_up(self) -> None:
-        """Compiles the kernels on the mapping thread; nothing is subscribed to before, so no frame waits for it."""
+        """Compiles the kernels on the mapping thread, before the node subscribes to images."""
         self._log.info("warming up: compiling kernels; the first start on a machine takes half a minute")
         started = time.monotonic()
         warm_up(self.pipeline)
         self._log.info(f"warmed up in {time.monotonic() - started:.1f} s")
 
-    def take(self, frame: Frame, header: conversions.Header) -> None:
-        """Takes a frame with its image's header; never blocks."""
+    def submit(self, frame: Frame, header: conversions.Header) -> None:
+        """Queues a frame with its image's header; never blocks."""
         self.worker.submit(frame)
         self._outputs.set_view(frame, header)
 
     def configure(self, config: Config) -> None:
-        """Takes new values of runtime parameters, see `Leaf.runtime`."""
+        """Uses new values of the runtime parameters, see `Leaf.runtime`."""
         self._config = config
         for part in (self.pipeline, self.worker, self._outputs, self._queries, self._vocabulary):
             part.configure(config)
 
     def close(self) -> bool:
-        """Ends the services and the mapping thread and writes the map where `output.save_on_exit` says.
+        """Ends the services and the mapping thread and writes the map to `output.save_on_exit`.
 
-        After an error it may be called again, once the cause is mended.
+        After an error it may be called again, once the cause is fixed.
 
         Returns:
-            False if the map could only be written to `map.directory`, as `rescue` does; the log has the reason.
+            False if the map could only be written to `map.directory`; the log has the reason.
 
         Raises:
-            UserError: the map can be written nowhere.
+            UserError: the map could not be written to either place.
         """
         self.closed = True
-        self._scope.close()
+        self._entities.destroy()
         if self._target is None:
             if not self.worker.stop(STOP_TIMEOUT):
                 self._log.error(f"the mapping thread did not end within {STOP_TIMEOUT:.0f} s")
@@ -106,18 +106,18 @@ class Mapping:
         return self._save()
 
     def rescue(self) -> None:
-        """After a failure: saves the map if that can be done, and logs it in any case."""
-        with contextlib.suppress(UserError):  # `_save` has logged it
+        """Saves the map after a failure, if possible, and logs the outcome."""
+        with contextlib.suppress(UserError):  # already logged by `_save`
             self._save()
 
     def _save(self) -> bool:
-        """Ends the mapping thread and writes the map where it should be, or else to `map.directory`.
+        """Ends the mapping thread and writes the map to `output.save_on_exit`, or else to `map.directory`.
 
         Returns:
-            Whether it is where it should be.
+            False if the map had to be written to `map.directory`.
 
         Raises:
-            UserError: neither could be done; the reasons are logged.
+            UserError: both failed; the reasons are logged.
         """
         self._end_thread()
         if self.worker.snapshot is None:
@@ -128,7 +128,7 @@ class Mapping:
             try:
                 path = target if target is self._target else folder.target(target, MAP_SUFFIX, overwrite=True)
                 self.pipeline.save(path)
-            except Exception as error:  # whatever broke the mapping may break this too: said and done
+            except Exception as error:  # logged; a cause that ended the mapping may also break this
                 failures.append(
                     str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
                 )
@@ -139,18 +139,18 @@ class Mapping:
         raise UserError(f"the map could not be saved: {'; '.join(failures)}")
 
     def _end_thread(self) -> None:
-        """Waits as long as it takes: in the middle of a frame the map is not fit to be saved."""
+        """Waits without limit: the map is inconsistent in the middle of a frame and must not be saved then."""
         while not self.worker.stop(STOP_NOTICE):
             self._log.warning(
-                "the map is saved once the mapping thread has ended what it is at; waiting for it"
+                "waiting for the mapping thread to finish its current step; the map is saved afterwards"
             )
 
 
 def exit_target(config: Config) -> Path | None:
-    """The file `output.save_on_exit` names, None without one.
+    """The file named by `output.save_on_exit`, None if empty.
 
     Raises:
-        UserError: it cannot be written; better said now than when there is a map to lose.
+        UserError: the file cannot be written; checked at the start, before there is a map to lose.
     """
     try:
         return check_target(Path(config.output.save_on_exit)) if config.output.save_on_exit else None

@@ -291,8 +291,8 @@ def test_children_get_a_profile_that_exists_and_bootstrap_for_themselves():
 def test_tf_without_its_messages_says_what_to_install(make_node, monkeypatch):
     if importlib.util.find_spec("tf2_ros") is not None:
         pytest.skip("tf2_ros is installed")
-    from ovs3d_ros.ros.inputs.tf import make_buffer
+    from ovs3d_ros.ros.inputs.tf import make_transform_buffer
 
     monkeypatch.setitem(sys.modules, "tf2_msgs.msg", None)  # as if it were not installed
     with pytest.raises(UserError, match=r"apt install .*tf2-msgs.*pip install \./tests/tf2_msgs"):
-        make_buffer(make_node(), Config().input, None, None)
+        make_transform_buffer(make_node(), Config().input, None, None)

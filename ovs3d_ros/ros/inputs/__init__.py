@@ -1,1 +1,1 @@
-"""Subscriptions: what arrives becomes frames."""
+"""Subscriptions of the node: messages become frames."""

@@ -1,4 +1,4 @@
-"""`keyframe_path`: after a loop closure the keyframes move to their new poses, and the map with them."""
+"""`keyframe_path`: a loop closure moves the keyframes to their new poses, and the Gaussians with them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ovs3d_ros.worker import MappingWorker
 
 
 class LoopClosure:
-    """Takes paths and corrects the map on the mapping thread; of paths that come faster, the newest counts.
+    """Corrects the map by paths, on the mapping thread. A newer path replaces one that still waits.
 
     Attributes:
         corrected: keyframes moved so far.
     """
 
     def __init__(self, node: Node, config: Config, pipeline: Ovs3d, worker: MappingWorker, extrinsics: dict):
-        """Takes what it works on; `extrinsics` has, by camera, the optical frame in the frame of the path [4, 4]."""
+        """Takes the map, its thread and, by camera, the optical frame [4, 4] in the frame of the path."""
         self.corrected = 0
         self._log = node.get_logger()
         self._config = config
@@ -34,13 +34,13 @@ class LoopClosure:
         self._extrinsics = extrinsics
         self._warned = False
         self._lock = threading.Lock()
-        self._newest: tuple[np.ndarray, np.ndarray] | None = None  # stamps and poses that wait for the thread
+        self._newest: tuple[np.ndarray, np.ndarray] | None = None  # stamps and poses that wait
 
-    def take(self, message: conversions.Path, stream: Stream) -> None:
-        """Takes a path; never blocks.
+    def submit(self, message: conversions.Path, stream: Stream) -> None:
+        """Queues a path; never blocks.
 
         Raises:
-            UserError: a pose that cannot be used, no stamps, or another frame than the map's.
+            UserError: a pose that cannot be used, no stamps, or a frame other than the map's.
         """
         frame, world_frame = message.header.frame_id.lstrip("/"), self._config.input.world_frame
         if frame and frame != world_frame:
@@ -48,7 +48,7 @@ class LoopClosure:
         stamps = np.array([conversions.to_seconds(item.header.stamp) for item in message.poses])
         if len(stamps) and not stamps.any():
             raise UserError(
-                f"{stream.topic}: no pose of the path has a stamp; the publisher must stamp each with the time it is of"
+                f"{stream.topic}: no pose of the path has a stamp; the publisher must stamp each pose with its time"
             )
         poses = [conversions.from_pose(item.pose, stream.topic) for item in message.poses]
         with self._lock:
@@ -57,7 +57,7 @@ class LoopClosure:
             self._worker.post(self._correct, self._report)
 
     def _correct(self) -> int:
-        """On the mapping thread: moves what the newest path moves; returns the number of keyframes."""
+        """Applies the newest path, on the mapping thread; returns the number of keyframes that moved."""
         with self._lock:
             (stamps, path), self._newest = self._newest, None
         self._check_stamps(stamps)
@@ -73,27 +73,24 @@ class LoopClosure:
         return count
 
     def _check_stamps(self, stamps: np.ndarray) -> None:
-        """Warns once of a path that belongs to no keyframe: it would correct nothing, and nobody would know."""
+        """Warns once about a path without a pose at any keyframe: it would silently correct nothing."""
         times, slop = [k.stamp for k in self._pipeline.mapper.keyframes], self._config.input.sync_slop
-        if (
-            self._warned
-            or not times
-            or not len(stamps)
-            or any(np.abs(stamps - t).min() <= slop for t in times)
-        ):
+        if self._warned or not times or not len(stamps):
+            return
+        if any(np.abs(stamps - time).min() <= slop for time in times):
             return
         self._warned = True
         self._log.warning(
             f"keyframe_path corrects nothing: none of its stamps ({stamps.min():.3f} to {stamps.max():.3f} s) is "
-            f"within {slop} s of a keyframe ({min(times):.3f} to {max(times):.3f} s); are both on one clock? else "
-            "raise input.sync_slop"
+            f"within {slop} s of a keyframe ({min(times):.3f} to {max(times):.3f} s); check that both use one clock, "
+            "else raise input.sync_slop"
         )
 
     def _report(self, future: Future) -> None:
         if future.cancelled():
             return
         if future.exception() is not None:
-            self._log.error(f"a path could not be applied: {future.exception()}")
+            self._log.error(f"keyframe_path could not be applied: {future.exception()}")
         elif future.result():
             self.corrected += future.result()
             self._log.info(f"loop closure: {future.result()} keyframes moved")

@@ -1,10 +1,9 @@
-"""Input subscriptions that know what came through them, and can say why nothing does."""
+"""Subscriptions of the node's inputs, with statistics of what arrives on each."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from rclpy.callback_groups import CallbackGroup
@@ -17,171 +16,126 @@ try:
 except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
-from ovs3d_ros.ros.callback_errors import Unforeseen
+from ovs3d_ros.ros.callbacks import ErrorReporter
 from ovs3d_ros.types import UserError
 
-MAX_PUBLISHERS = 100  # whose sequence numbers are remembered
+MAX_PUBLISHERS = 100  # publishers whose sequence numbers are remembered
 
 
-@dataclass(slots=True)
 class Stream:
-    """One subscription and what came through it.
+    """One input topic: its subscription and the statistics of its messages.
 
     Attributes:
-        role: what it is for, such as image, or front/image where there are several cameras.
+        role: the input it serves, such as image, or front/image with several cameras.
         topic: the resolved topic.
-        quality: what is asked of publishers: "reliable" or "best effort".
-        remedy: what to do where their quality of service does not fit.
-        listen: subscribes; nothing is received before.
+        reliability: requested of publishers: "reliable" or "best effort".
+        remedy: advice if the publishers' quality of service is incompatible.
         received: messages so far.
-        rate: Hz, see `measure`.
-        newest_stamp: of the headers, seconds.
-        lost: messages that were sent but not taken: lost on the way, or pushed out of a full queue.
-        incompatible: publishers whose quality of service does not fit.
-        unforeseen: where exceptions go that are nobody's fault but ours.
-        slowest_ms: the longest a callback took.
+        lost: messages that were sent but never reached the callback: dropped in transit or pushed out of a full queue.
+        rate: messages per second, see `update_rate`.
+        newest_stamp: newest header stamp, seconds.
+        incompatible: publishers with an incompatible quality of service.
+        slowest_ms: duration of the slowest callback.
+        errors: logs unexpected exceptions of the callback.
     """
 
-    role: str
-    topic: str
-    quality: str
-    remedy: str = "set qos.input=sensor_data"
-    listen: Callable[[], None] | None = None
-    received: int = 0
-    rate: float = 0.0
-    newest_stamp: float = float("nan")
-    lost: int = 0
-    incompatible: int = 0
-    slowest_ms: float = 0.0
-    _received_at_measure: int = 0
-    _received_at_report: int = 0
-    _numbers: dict[object, int] = field(default_factory=dict)
-    unforeseen: Unforeseen = field(init=False)
+    def __init__(
+        self,
+        node: Node,
+        role: str,
+        message_type: type,
+        topic: str,
+        profile: QoSProfile,
+        group: CallbackGroup,
+        callback: Callable[[Any, Stream], None],
+        reject: Callable[[UserError], None],
+        remedy: str = "set qos.input=sensor_data",
+    ):
+        """Prepares the subscription; call `subscribe` to receive messages.
 
-    def __post_init__(self) -> None:
-        self.unforeseen = Unforeseen(self.topic)
+        Args:
+            node: subscribes.
+            role: see the attribute.
+            message_type: type of the topic.
+            topic: relative or absolute name.
+            profile: quality of service.
+            group: callback group.
+            callback: takes a message and this stream. Its UserErrors go to `reject`; any other exception is logged
+                first.
+            reject: takes the reason why a message cannot be used.
+            remedy: see the attribute.
+        """
+        best_effort = profile.reliability == ReliabilityPolicy.BEST_EFFORT
+        self.role = role
+        self.topic = node.resolve_topic_name(topic)
+        self.reliability = "best effort" if best_effort else "reliable"
+        self.remedy = remedy
+        self.received = 0
+        self.lost = 0
+        self.rate = 0.0
+        self.newest_stamp = float("nan")
+        self.incompatible = 0
+        self.slowest_ms = 0.0
+        self.errors = ErrorReporter(self.topic)
+        self._node = node
+        self._name = topic
+        self._message_type = message_type
+        self._profile = profile
+        self._group = group
+        self._callback = callback
+        self._reject = reject
+        self._received_at_update = 0
+        self._sequence_numbers: dict[object, int] = {}
 
-    def count(self, info: dict[str, Any]) -> None:
-        """Counts a message, and those missing before it by the publisher's sequence numbers, where there are any."""
+    def subscribe(self) -> None:
+        """Subscribes. The executor may call back at once, so all callbacks must be ready before."""
+        # rclpy passes information on each message to a callback with two arguments; Humble does not.
+        informed = hasattr(Subscription, "CallbackType")
+        self._node.create_subscription(
+            self._message_type,
+            self._name,
+            self._receive if informed else lambda message: self._receive(message, {}),
+            self._profile,
+            callback_group=self._group,
+            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible),
+        )
+
+    def _receive(self, message: Any, info: dict[str, Any]) -> None:
+        started = time.perf_counter()
+        self._count(info)
+        try:
+            self._callback(message, self)
+        except UserError as error:
+            self._reject(error)
+        except Exception as error:  # logged and counted: one message must not end the process
+            self._reject(self.errors.report(error))
+        self.slowest_ms = max(self.slowest_ms, 1e3 * (time.perf_counter() - started))
+
+    def _count(self, info: dict[str, Any]) -> None:
+        """Counts a message, and the messages lost before it by its publisher's sequence numbers, if it has any."""
         self.received += 1
         number, publisher = info.get("publication_sequence_number"), info.get("publisher_gid")
         if number is None or publisher is None:
             return
         key = bytes(publisher["data"])
-        self.lost += max(0, number - self._numbers.get(key, number - 1) - 1)
-        if len(self._numbers) >= MAX_PUBLISHERS:  # of processes that came and went
-            self._numbers.clear()
-        self._numbers[key] = number
+        self.lost += max(0, number - self._sequence_numbers.get(key, number - 1) - 1)
+        if len(self._sequence_numbers) >= MAX_PUBLISHERS:  # forget processes that have ended
+            self._sequence_numbers.clear()
+        self._sequence_numbers[key] = number
 
-    @property
-    def silent(self) -> bool:
-        """Whether nothing came since `mark`."""
-        return self.received == self._received_at_report
+    def _on_incompatible(self, event: Any) -> None:
+        self.incompatible = event.total_count
 
-    def mark(self) -> None:
-        """Starts the period that `silent` is about."""
-        self._received_at_report = self.received
+    def update_rate(self, period: float) -> None:
+        """Updates `rate`; called every `period` seconds."""
+        self.rate = (self.received - self._received_at_update) / period
+        self._received_at_update = self.received
 
-    def measure(self, period: float) -> None:
-        """Updates the rate; called every `period` seconds."""
-        self.rate = (self.received - self._received_at_measure) / period
-        self._received_at_measure = self.received
-
-    def values(self) -> dict[str, object]:
-        """For the diagnostics."""
+    def diagnostic_values(self) -> dict[str, object]:
+        """Key-value pairs for /diagnostics."""
         return {
             f"{self.role} topic": self.topic,
             f"{self.role} messages": self.received,
             f"{self.role} lost": self.lost,
             f"{self.role} rate (Hz)": round(self.rate, 2),
         }
-
-
-def make_stream(
-    node: Node,
-    role: str,
-    message_type: type,
-    topic: str,
-    profile: QoSProfile,
-    group: CallbackGroup,
-    callback: Callable[[Any, Stream], None],
-    reject: Callable[[UserError], None],
-) -> Stream:
-    """A stream that counts what it receives. It does not subscribe before `Stream.listen`.
-
-    The executor may call back while a constructor is still at work, so whoever makes streams has everything in place
-    before any of them listens.
-
-    Args:
-        node: to subscribe on.
-        role: see `Stream`.
-        message_type: of the topic.
-        topic: its name.
-        profile: quality of service.
-        group: callback group.
-        callback: takes a message and the stream; a UserError goes to `reject`, and so does, once it is logged, any
-            other exception.
-        reject: takes the reason why a message cannot be used.
-    """
-    best_effort = profile.reliability == ReliabilityPolicy.BEST_EFFORT
-    stream = Stream(role, node.resolve_topic_name(topic), "best effort" if best_effort else "reliable")
-
-    def received(message: Any, info: dict[str, Any]) -> None:
-        started = time.perf_counter()
-        stream.count(info)
-        try:
-            callback(message, stream)
-        except UserError as error:
-            reject(error)
-        except Exception as error:  # logged and counted: one message must not end the process
-            reject(stream.unforeseen.report(error))
-        stream.slowest_ms = max(stream.slowest_ms, 1e3 * (time.perf_counter() - started))
-
-    def incompatible(event: Any) -> None:
-        stream.incompatible = event.total_count
-
-    def listen() -> None:
-        # With two arguments rclpy passes what the middleware knows of the message; Humble does not.
-        informed = hasattr(Subscription, "CallbackType")
-        node.create_subscription(
-            message_type,
-            topic,
-            received if informed else lambda message: received(message, {}),
-            profile,
-            callback_group=group,
-            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=incompatible),
-        )
-
-    stream.listen = listen
-    return stream
-
-
-def explain_silence(node: Node, streams: list[Stream], frames: int) -> str:
-    """Why nothing came on these topics; empty if there are none.
-
-    Args:
-        node: knows who publishes.
-        streams: the silent ones.
-        frames: complete frames so far: topics that worked need no advice on their names.
-    """
-    publishers = {stream.role: node.get_publishers_info_by_topic(stream.topic) for stream in streams}
-    reasons = [explain_mute(s, publishers[s.role]) for s in streams if publishers[s.role]]
-    unpublished = [s for s in streams if not publishers[s.role]]
-    if unpublished:
-        topics, first = ", ".join(s.topic for s in unpublished), unpublished[0]
-        role = first.role.rpartition("/")[2]
-        remedy = f"; remap the inputs, for example --ros-args -r {first.role}:=/camera/{role}"
-        gone = f", gone after {frames} frames" if frames else remedy
-        reasons.insert(0, f"no publisher on {topics} (0 Hz, {first.quality}){gone}")
-    return "; ".join(reasons)
-
-
-def explain_mute(stream: Stream, publishers: list[Any]) -> str:
-    """Why nothing came on a topic that has publishers."""
-    about = f"nothing on {stream.topic} (0 Hz, {stream.quality})"
-    offers = sorted({p.qos_profile.reliability.name.lower().replace("_", " ") for p in publishers})
-    if stream.incompatible:
-        return (
-            f"{about}: the publisher offers another quality of service ({', '.join(offers)}); {stream.remedy}"
-        )
-    return f"{about} though {len(publishers)} publisher(s) offer {', '.join(offers)}"

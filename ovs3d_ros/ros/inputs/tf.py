@@ -1,6 +1,6 @@
-"""Camera poses from /tf, for `pose_source: tf`. Polled, never waited for.
+"""Camera poses from /tf, for `pose_source: tf`. A lookup never waits.
 
-tf2_ros is used where it is installed; elsewhere, where only the message package tf2_msgs is, a buffer of our own.
+The buffer of tf2_ros is used if it is installed. Otherwise `TfTopicBuffer` needs only the message package tf2_msgs.
 """
 
 from __future__ import annotations
@@ -18,39 +18,40 @@ from rclpy.time import Time
 
 from ovs3d_ros.config import InputConfig
 from ovs3d_ros.ros import conversions
-from ovs3d_ros.ros.inputs.streams import Stream, explain_mute, make_stream
+from ovs3d_ros.ros.inputs.silence import explain_silent_publishers
+from ovs3d_ros.ros.inputs.streams import Stream
 from ovs3d_ros.sensors.sync import SAME_STAMP
 from ovs3d_ros.sensors.transforms import TransformTree
 from ovs3d_ros.types import UserError
 
 TF_QUEUE = 100  # as in tf2_ros
 CAPACITY = 2000  # transforms kept per frame: 20 s at 100 Hz
-GRAPH_PERIOD = 1.0  # seconds an explanation of silence holds: asking the ROS graph is slow, lookups are many
+GRAPH_PERIOD = 1.0  # seconds an explanation of silence is cached: graph queries are slow, lookups frequent
 
 
 class TransformBuffer(Protocol):
-    """Where frames are in each other."""
+    """Transforms between frames over time."""
 
-    def listen(self) -> None:
-        """Starts to take transforms."""
+    def subscribe(self) -> None:
+        """Starts to receive transforms."""
 
     def lookup(self, target: str, source: str, stamp: float, final: bool) -> np.ndarray:
         """The transform [4, 4] from `source` to `target` at `stamp` (seconds); see `sync.PoseSource.at` for `final`.
 
         Raises:
-            UserError: it is not known; the reason.
+            UserError: the transform is not known, and why.
         """
 
     def clear(self) -> None:
-        """Forgets the transforms of before a clock jump; static ones stay."""
+        """Deletes all transforms but the static ones, after a clock jump."""
 
 
 class TfPoses:
-    """A `sync.PoseSource`: one camera in the world, as the transforms have it.
+    """A `sync.PoseSource` that looks up the pose of one camera in the map frame.
 
     Attributes:
         camera_frame: the optical frame, from the images.
-        problem: why the last pose asked for is not known; empty if it is.
+        problem: why the last lookup failed; empty if it did not.
     """
 
     def __init__(self, buffer: TransformBuffer, world_frame: str):
@@ -79,24 +80,24 @@ class TfPoses:
         self._buffer.clear()
 
 
-class OwnBuffer:
-    """Listens to /tf and /tf_static itself."""
+class TfTopicBuffer:
+    """A transform buffer that subscribes to /tf and /tf_static without tf2_ros."""
 
     def __init__(
         self, node: Node, config: InputConfig, group: CallbackGroup, reject: Callable[[UserError], None]
     ):
-        """Prepares the streams.
+        """Prepares the subscriptions.
 
         Args:
-            node: to subscribe on; its executor receives the transforms.
+            node: subscribes; its executor receives the transforms.
             config: tolerances.
-            group: callback group, the one `lookup` is called from.
-            reject: is told about transforms that cannot be used.
+            group: callback group, the same in which `lookup` is called.
+            reject: takes the reason why a transform cannot be used.
 
         Raises:
             UserError: tf2_msgs is not installed.
         """
-        kind = conversions.tf_message_type()
+        message_type = conversions.tf_message_type()
         self._tree = TransformTree(config.sync_slop, config.pose_gap, CAPACITY, config.clock_jump)
         self._reject = reject
         self._node = node
@@ -105,17 +106,16 @@ class OwnBuffer:
             "/tf": QoSProfile(depth=TF_QUEUE),
             "/tf_static": QoSProfile(depth=TF_QUEUE, durability=DurabilityPolicy.TRANSIENT_LOCAL),
         }
+        remedy = "transforms must be published reliably, static ones transient local"
         self._streams = [
-            make_stream(node, topic[1:], kind, topic, profile, group, self._add, reject)
+            Stream(node, topic[1:], message_type, topic, profile, group, self._add, reject, remedy)
             for topic, profile in profiles.items()
         ]
-        for stream in self._streams:
-            stream.remedy = "transforms must be published reliably, static ones transient local"
 
-    def listen(self) -> None:
-        """See `TransformBuffer.listen`."""
+    def subscribe(self) -> None:
+        """See `TransformBuffer.subscribe`."""
         for stream in self._streams:
-            stream.listen()
+            stream.subscribe()
 
     def _add(self, message: Any, stream: Stream) -> None:
         static = stream.role == "tf_static"
@@ -130,22 +130,24 @@ class OwnBuffer:
     def lookup(self, target: str, source: str, stamp: float, final: bool) -> np.ndarray:
         """See `TransformBuffer.lookup`."""
         if not any(stream.received for stream in self._streams):
-            raise UserError(self._explain_silence())
+            raise UserError(self._recent_explanation())
         pose = self._tree.at(target, source, stamp, final)
         if pose is None:
             raise UserError(self._tree.why_not(target, source, stamp) or f"not known yet at {stamp:.3f} s")
         return pose
 
-    def _explain_silence(self) -> str:
+    def _recent_explanation(self) -> str:
         now = time.monotonic()
         if now - self._explained_at >= GRAPH_PERIOD or not self._silence:
-            self._silence, self._explained_at = self._ask_graph(), now
+            self._silence, self._explained_at = self._explain_silence(), now
         return self._silence
 
-    def _ask_graph(self) -> str:
+    def _explain_silence(self) -> str:
         publishers = {s.role: self._node.get_publishers_info_by_topic(s.topic) for s in self._streams}
-        mute = [explain_mute(s, publishers[s.role]) for s in self._streams if publishers[s.role]]
-        return "; ".join(mute) or "no publisher on /tf and /tf_static"
+        reasons = [
+            explain_silent_publishers(s, publishers[s.role]) for s in self._streams if publishers[s.role]
+        ]
+        return "; ".join(reasons) or "no publisher on /tf and /tf_static"
 
     def clear(self) -> None:
         """See `TransformBuffer.clear`."""
@@ -153,33 +155,34 @@ class OwnBuffer:
 
 
 class Tf2Buffer:
-    """The buffer of tf2_ros, with its own rules of interpolation."""
+    """The buffer of tf2_ros, which interpolates by its own rules."""
 
     def __init__(self, node: Node):
-        """Takes the node to listen on."""
+        """Takes the node that subscribes."""
         import tf2_ros
 
         self._node = node
         self._error = tf2_ros.TransformException
         self._buffer = tf2_ros.Buffer(node=node)
 
-    def listen(self) -> None:
-        """See `TransformBuffer.listen`."""
+    def subscribe(self) -> None:
+        """See `TransformBuffer.subscribe`."""
         from tf2_ros import TransformListener
 
         self._listener = TransformListener(self._buffer, self._node, spin_thread=False)
 
     def lookup(self, target: str, source: str, stamp: float, final: bool) -> np.ndarray:
-        """See `TransformBuffer.lookup`; tf2 settles for nothing, so `final` changes nothing."""
-        # A float64 stamp may lie a rounding error outside of what is known: then the oldest is meant, or the newest (0).
+        """See `TransformBuffer.lookup`. tf2 accepts no nearest transform, so `final` has no effect."""
+        # A float64 stamp may lie outside the known range by a rounding error. Then the oldest transform is tried, which
+        # lies up to SAME_STAMP later, and the newest (0).
         reason, nanoseconds = "", round(stamp * 1e9)
-        for when in (nanoseconds, nanoseconds + round(SAME_STAMP * 1e9), 0):
+        for time_ns in (nanoseconds, nanoseconds + round(SAME_STAMP * 1e9), 0):
             try:
-                found = self._buffer.lookup_transform(target, source, Time(nanoseconds=when))
+                found = self._buffer.lookup_transform(target, source, Time(nanoseconds=time_ns))
             except self._error as error:
                 reason = reason or str(error).strip()
                 continue
-            if when or abs(conversions.to_seconds(found.header.stamp) - stamp) <= SAME_STAMP:
+            if time_ns or abs(conversions.to_seconds(found.header.stamp) - stamp) <= SAME_STAMP:
                 return conversions.from_transform(found.transform, "/tf")
         raise UserError(reason)
 
@@ -188,10 +191,10 @@ class Tf2Buffer:
         self._buffer.clear()
 
 
-def make_buffer(
+def make_transform_buffer(
     node: Node, config: InputConfig, group: CallbackGroup, reject: Callable[[UserError], None]
 ) -> TransformBuffer:
-    """The buffer of tf2_ros where it is installed, else our own; arguments and errors as for `OwnBuffer`."""
+    """The buffer of tf2_ros if it is installed, else a `TfTopicBuffer`, whose arguments and errors apply."""
     if importlib.util.find_spec("tf2_ros") is not None:
         return Tf2Buffer(node)
-    return OwnBuffer(node, config, group, reject)
+    return TfTopicBuffer(node, config, group, reject)

@@ -1,16 +1,15 @@
-"""/diagnostics at 1 Hz: what comes in, what is missing, how the map does."""
+"""Publishes /diagnostics at 1 Hz: one status of the inputs and one of the mapping."""
 
 from __future__ import annotations
 
 import math
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
 from ovs3d_ros.config import Config
 from ovs3d_ros.ros import conversions
-from ovs3d_ros.ros.callback_errors import guarded
+from ovs3d_ros.ros.callbacks import start_timer
 from ovs3d_ros.ros.inputs.cameras import Inputs
 from ovs3d_ros.worker import MappingWorker
 
@@ -18,12 +17,12 @@ PERIOD = 1.0  # seconds
 
 
 class Diagnostics:
-    """Publishes two statuses, inputs and mapping, and logs one line whenever the inputs fall silent.
+    """Publishes the two statuses, and logs one line every `input.silence` seconds while no usable frame arrives.
 
     Attributes:
-        inputs: while the node is active.
-        worker: while it is configured.
-        failure: why the last transition of the lifecycle failed; empty if it did not.
+        inputs: None unless the node is active.
+        worker: None unless the node is configured.
+        failure: why the last lifecycle transition failed; empty if it succeeded.
     """
 
     def __init__(self, node: Node, config: Config):
@@ -32,29 +31,27 @@ class Diagnostics:
         self.worker: MappingWorker | None = None
         self.failure = ""
         self._watched: Inputs | None = None
-        self._dropped = 0  # frames, at the last report
+        self._dropped = 0  # frames dropped until the last status
         self._node = node
         self._publisher = node.create_publisher(conversions.DiagnosticArray, "/diagnostics", 10)
         group = MutuallyExclusiveCallbackGroup()
-        # Steady: with use_sim_time, the time of the node stands still until /clock comes.
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
         for period, report in ((PERIOD, self.publish), (config.input.silence, self._report_silence)):
-            node.create_timer(period, guarded(report, "diagnostics"), callback_group=group, clock=steady)
+            start_timer(node, period, report, "diagnostics", group)
 
     def _report_silence(self) -> None:
-        inputs, known = self.inputs, self._watched
+        inputs, watched = self.inputs, self._watched
         self._watched = inputs
-        if inputs is None or inputs is not known:
-            return  # a whole period has to pass first
+        if inputs is None or inputs is not watched:
+            return  # the first report follows after a whole period
         silence = inputs.report_silence()
         if silence:
             self._node.get_logger().warning(f"no usable frame: {silence}")
 
     def publish(self) -> None:
-        """Publishes the current state."""
+        """Publishes both statuses."""
         inputs, worker = self.inputs, self.worker
         if inputs is not None:
-            inputs.measure()
+            inputs.update_rates()
         name = self._node.get_fully_qualified_name().lstrip("/")
         statuses = [
             conversions.to_diagnostic(f"{name}: input", *self._input_state(inputs)),
@@ -65,23 +62,23 @@ class Diagnostics:
 
     def _input_state(self, inputs: Inputs | None) -> tuple[str, str, dict[str, object]]:
         if inputs is None:
-            return "ok", f"not active, nothing is subscribed to; {self._remedy('activate')}", {}
+            return "ok", f"not active: no inputs are subscribed; {self._remedy('activate')}", {}
         level, message = "ok", f"{inputs.frames} frames"
-        if inputs.lost:
-            message += f", {inputs.lost} images were sent but never taken; raise qos.depth or send fewer"
+        if inputs.lost_images:
+            message += f", {inputs.lost_images} images were sent but lost; raise qos.depth or send fewer"
         if inputs.silence:
             level, message = "warn", f"no usable frame: {inputs.silence}"
         elif inputs.problem:
             level, message = "warn", f"rejected: {inputs.problem}"
         elif inputs.frames == 0:
             message = "waiting for the first frame"
-        return level, message, inputs.values()
+        return level, message, inputs.diagnostic_values()
 
     def _mapping_state(self, worker: MappingWorker | None) -> tuple[str, str, dict[str, object]]:
         if self.failure:
             return "error", self.failure, {}
         if worker is None:
-            return "ok", f"not configured, no models are loaded; {self._remedy('configure')}", {}
+            return "ok", f"not configured: no models are loaded; {self._remedy('configure')}", {}
         stats = {key: _readable(value) for key, value in worker.stats().items()}
         if worker.error is not None:
             error = worker.error
@@ -93,9 +90,9 @@ class Diagnostics:
                 f"{dropped} frames dropped since the last report: mapping is slower than the camera",
                 stats,
             )
-        paused = [f"{name} off" for name in ("ingest", "training") if not stats[name]]
-        what = [f"{stats['keyframes']} keyframes, {stats['num_gaussians']} Gaussians", *paused]
-        return "ok", ", ".join(what), stats
+        switched_off = [f"{name} off" for name in ("ingest", "training") if not stats[name]]
+        size = f"{stats['keyframes']} keyframes, {stats['num_gaussians']} Gaussians"
+        return "ok", ", ".join([size, *switched_off]), stats
 
     def _remedy(self, transition: str) -> str:
         return f"ros2 lifecycle set {self._node.get_fully_qualified_name()} {transition}"

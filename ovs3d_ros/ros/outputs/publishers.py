@@ -11,7 +11,6 @@ from typing import Any
 import cv2
 import numpy as np
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
@@ -19,7 +18,7 @@ from ovs3d_ros.config import Config
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query.navigation import goal_pose, query_grid
 from ovs3d_ros.ros import conversions
-from ovs3d_ros.ros.callback_errors import guarded
+from ovs3d_ros.ros.callbacks import start_timer
 from ovs3d_ros.types import Frame, MapSnapshot, QueryResult
 from ovs3d_ros.visualization import pictures, point_cloud
 from ovs3d_ros.worker import MappingWorker
@@ -123,10 +122,8 @@ class Outputs:
             name: node.create_publisher(kind, f"~/segmentation/{name}", 1) for name, kind in types.items()
         }
         group = MutuallyExclusiveCallbackGroup()
-        # Steady: with use_sim_time, the time of the node stands still until /clock comes.
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
         for period, update in ((1.0 / config.output.rate, self.update), (ANSWER_PERIOD, self._update_answer)):
-            node.create_timer(period, guarded(update, "outputs"), callback_group=group, clock=steady)
+            start_timer(node, period, update, "outputs", group)
 
     def configure(self, config: Config) -> None:
         """Takes new values of runtime parameters."""

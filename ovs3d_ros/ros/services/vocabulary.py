@@ -6,14 +6,13 @@ import functools
 from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
 from ovs3d_interfaces.srv import SetVocabulary
 from ovs3d_ros.config import Config
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query.relevancy import check_prompts
-from ovs3d_ros.ros.callback_errors import guarded
+from ovs3d_ros.ros.callbacks import start_timer
 from ovs3d_ros.ros.outputs.publishers import Answer, Outputs
 from ovs3d_ros.ros.services import responses
 from ovs3d_ros.ros.services.query import mode_name
@@ -52,10 +51,7 @@ class Vocabulary:
             functools.partial(responses.answer, self._set),
             callback_group=group,
         )
-        # Steady: with use_sim_time, the time of the node stands still until /clock comes.
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        update = guarded(self.update, "vocabulary")
-        node.create_timer(1.0 / config.output.rate, update, callback_group=group, clock=steady)
+        start_timer(node, 1.0 / config.output.rate, self.update, "vocabulary", group)
         if names := check_vocabulary(config):
             self._take(names, "relevancy")
 

@@ -21,7 +21,7 @@ from std_msgs.msg import String  # noqa: E402
 from ovs3d_ros.config import Config, override  # noqa: E402
 from ovs3d_ros.datasets import open_dataset  # noqa: E402
 from ovs3d_ros.ros import conversions  # noqa: E402
-from ovs3d_ros.ros.callback_errors import guarded  # noqa: E402
+from ovs3d_ros.ros.callbacks import log_errors  # noqa: E402
 from ovs3d_ros.ros.inputs import tf  # noqa: E402
 from ovs3d_ros.ros.inputs.cameras import check_cameras, split_extrinsics  # noqa: E402
 from ovs3d_ros.ros.node import spin_once  # noqa: E402
@@ -267,7 +267,7 @@ def test_a_timer_that_breaks_goes_on(wire, caplog):
         calls.append(1)
         raise OverflowError("too much")
 
-    wire.node("publisher").create_timer(0.01, guarded(update, "outputs"))
+    wire.node("publisher").create_timer(0.01, log_errors(update, "outputs"))
     wire.spin_until(lambda: len(calls) == 3)
     assert "outputs: OverflowError: too much" in caplog.text and caplog.text.count("Traceback") == 1
 
@@ -322,7 +322,7 @@ def test_messages_that_were_pushed_out_of_a_full_queue_are_counted(wire):
     wire.spin_until(lambda: inputs.streams["image"].newest_stamp == 11.0)
     image = inputs.streams["image"]
     assert image.received + image.lost == 10 and image.lost > 0
-    assert inputs.lost == image.lost == inputs.values()["image lost"]
+    assert inputs.lost_images == image.lost == inputs.diagnostic_values()["image lost"]
 
 
 def test_two_cameras_have_topics_and_frames_of_their_own(wire):
@@ -357,7 +357,7 @@ def test_a_timer_that_meets_the_end_of_what_it_uses_says_nothing(wire, caplog):
     """As it may on shutdown: publishers go while their timer is at work."""
     node = wire.node("publisher")
     publisher = node.create_publisher(String, "talk", 10)
-    going = guarded(lambda: publisher.publish(String(data="late")), "outputs")
+    going = log_errors(lambda: publisher.publish(String(data="late")), "outputs")
     publisher.destroy()
     with pytest.raises(InvalidHandle):
         going()

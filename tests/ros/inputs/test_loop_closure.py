@@ -69,12 +69,12 @@ def settle(worker: MappingWorker) -> None:
 
 
 def test_keyframes_of_one_stamp_move_each_to_its_place(closure, worker):
-    closure.take(path(*STAMPS), STREAM)
+    closure.submit(path(*STAMPS), STREAM)
     settle(worker)
     expected = [SHIFT @ frame.camtoworld for frame in synthetic.make_frames(len(STAMPS))]
     for index, keyframe in enumerate(worker.pipeline.mapper.keyframes):
         assert np.allclose(keyframe.camtoworld, expected[index % len(STAMPS)], atol=1e-6)
-    closure.take(path(*STAMPS), STREAM)
+    closure.submit(path(*STAMPS), STREAM)
     settle(worker)
     assert closure.corrected == 4, "the second time they are there already"
 
@@ -101,7 +101,7 @@ def test_each_of_two_cameras_takes_its_own_place():
         worker,
         extrinsics,
     )
-    closure.take(path(*STAMPS), STREAM)
+    closure.submit(path(*STAMPS), STREAM)
     settle(worker)
     assert worker.stop(30.0)
     for keyframe, (sensor, stamp, pose) in zip(pipeline.mapper.keyframes, before, strict=True):
@@ -113,21 +113,21 @@ def test_a_path_without_stamps_is_refused(closure, worker, caplog):
     with pytest.raises(
         UserError, match="/keyframe_path: no pose of the path has a stamp; the publisher must"
     ):
-        closure.take(path(0.0, 0.0), STREAM)
-    closure.take(path(), STREAM)  # SLAM that has just started
+        closure.submit(path(0.0, 0.0), STREAM)
+    closure.submit(path(), STREAM)  # SLAM that has just started
     settle(worker)
     assert not caplog.records
 
 
 def test_a_path_that_belongs_to_no_keyframe_is_named_once(closure, worker, caplog):
-    closure.take(path(10.01, 500.0), STREAM)
+    closure.submit(path(10.01, 500.0), STREAM)
     settle(worker)
     caplog.clear()
-    closure.take(path(11.01, 501.0), STREAM)
+    closure.submit(path(11.01, 501.0), STREAM)
     settle(worker)
     assert not caplog.records
     for _ in range(2):
-        closure.take(path(500.0, 501.0), STREAM)
+        closure.submit(path(500.0, 501.0), STREAM)
         settle(worker)
     (record,) = caplog.records
     assert "(500.000 to 501.000 s) is within 0.02 s of a keyframe (10.000 to 11.000 s)" in record.message

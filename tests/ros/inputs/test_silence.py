@@ -75,7 +75,7 @@ def test_stamps_apart_are_shown_side_by_side(wire, late):
             }[late]
         },
     )
-    wire.spin_until(lambda: inputs.values()[f"lost_{late}"])
+    wire.spin_until(lambda: inputs.diagnostic_values()[f"lost_{late}"])
     arrived(wire, inputs, *robot.publishers)
     silence = inputs.report_silence()
     assert f"newest image stamp 10.000, newest {late} stamp 5000.000" in silence
@@ -87,10 +87,10 @@ def test_poses_that_are_later_than_the_timeout_are_named_with_it(wire):
     robot = Robot(wire)
     connect(wire, robot.publishers.values())
     robot.send(11.5, pose=at_stamp(10.0))
-    wire.spin_until(lambda: inputs.values()["lost_pose"])
+    wire.spin_until(lambda: inputs.diagnostic_values()["lost_pose"])
     assert inputs.report_silence() == (
         "1 images without a pose at their stamp (newest image stamp 11.500, newest pose stamp 10.000, 1.500 s behind); "
-        "raise tf.timeout_s, which is 0.1 s, or make them come sooner"
+        "raise tf.timeout_s, which is 0.1 s, or publish poses sooner"
     )
 
 
@@ -109,10 +109,10 @@ def test_more_images_than_may_wait_are_named_with_what_they_wait_for(wire):
                 inputs.streams[role].newest_stamp == stamp for role in ("image", "depth", "camera_info")
             )
         )
-    assert inputs.values()["lost_overflow"] == 3
+    assert inputs.diagnostic_values()["lost_overflow"] == 3
     silence = inputs.report_silence()
     assert silence.startswith(
-        "3 images had to go before all that belongs to them came, for at most 2 may wait "
+        "3 images were dropped: at most 2 may wait for their depth and pose (newest image stamp "
     )
     assert "newest pose stamp 10.000, 5.000 s behind" in silence
 
@@ -181,7 +181,7 @@ def test_a_missing_transform_is_named_with_its_reason(wire, cause, reason):
     connect(wire, robot.publishers.values())
     wire.spin(0.5)  # transforms and mismatches come before the image, or the first reason is another one
     robot.send(10.0)
-    wire.spin_until(lambda: inputs.values()["lost_pose"])
+    wire.spin_until(lambda: inputs.diagnostic_values()["lost_pose"])
     silence = inputs.report_silence()
     assert silence.startswith("no transform from camera to map: ") and reason in silence
 
@@ -199,7 +199,10 @@ def test_the_graph_is_not_asked_at_every_look_at_a_waiting_image(wire, monkeypat
     robot.send(10.0)
     arrived(wire, inputs, "image", "camera_info", "depth")
     wire.spin(1.0)  # twenty looks
-    assert inputs.values()["waiting"] == 1 and 1 <= asked.count("/tf") <= 2 + time.monotonic() - started
+    assert (
+        inputs.diagnostic_values()["waiting"] == 1
+        and 1 <= asked.count("/tf") <= 2 + time.monotonic() - started
+    )
     Transforms(wire)
     wire.spin_until(lambda: "though 1 publisher(s)" in inputs.cameras[0]._poses.problem)
 
@@ -211,7 +214,7 @@ def test_images_without_a_frame_need_one_for_tf(wire):
     robot.frame_id = ""
     connect(wire, robot.publishers.values())
     robot.send(10.0)
-    wire.spin_until(lambda: inputs.values()["lost_pose"])
+    wire.spin_until(lambda: inputs.diagnostic_values()["lost_pose"])
     assert "the images have no frame_id" in inputs.report_silence()
 
 

@@ -21,7 +21,7 @@ from ovs3d_ros.config import leaves, override  # noqa: E402
 from ovs3d_ros.pipeline import Ovs3d  # noqa: E402
 from ovs3d_ros.ros import session as session_module  # noqa: E402
 from ovs3d_ros.ros.node import MappingNode, serve  # noqa: E402
-from ovs3d_ros.ros.session import Mapping  # noqa: E402
+from ovs3d_ros.ros.session import MappingSession  # noqa: E402
 from ovs3d_ros.types import UserError  # noqa: E402
 
 WAIT = 60.0  # seconds; generous, for machines under load
@@ -39,7 +39,7 @@ def settings(folder: Path, save_on_exit: str):
     return override(synthetic.make_config(), changes)
 
 
-def feed(mapping: Mapping) -> None:
+def feed(mapping: MappingSession) -> None:
     for frame in synthetic.make_frames(3)[:2]:
         mapping.worker.submit(frame)
     assert mapping.worker.wait_idle(WAIT)
@@ -74,12 +74,12 @@ def test_a_place_the_map_cannot_be_written_to_is_refused_before_there_is_a_map(
     wire, tmp_path, place, problem
 ):
     with pytest.raises(UserError, match=f"output.save_on_exit: .*{problem}"):
-        Mapping(wire.node("mapper"), settings(tmp_path, f"{tmp_path}/{place}"))
+        MappingSession(wire.node("mapper"), settings(tmp_path, f"{tmp_path}/{place}"))
 
 
 def test_a_map_that_cannot_be_written_where_it_should_is_written_elsewhere(wire, tmp_path):
     (tmp_path / "out").mkdir()
-    mapping = Mapping(wire.node("mapper"), settings(tmp_path, f"{tmp_path}/out/room.ovs3d"))
+    mapping = MappingSession(wire.node("mapper"), settings(tmp_path, f"{tmp_path}/out/room.ovs3d"))
     feed(mapping)
     (tmp_path / "out").rmdir()
     assert mapping.close() is False
@@ -89,7 +89,7 @@ def test_a_map_that_cannot_be_written_where_it_should_is_written_elsewhere(wire,
 def test_the_map_waits_for_a_frame_that_takes_longer_than_any_patience(wire, tmp_path, monkeypatch):
     for name in ("STOP_TIMEOUT", "STOP_NOTICE"):
         monkeypatch.setattr(session_module, name, 0.05, raising=False)
-    mapping = Mapping(wire.node("mapper"), settings(tmp_path, f"{tmp_path}/room.ovs3d"))
+    mapping = MappingSession(wire.node("mapper"), settings(tmp_path, f"{tmp_path}/room.ovs3d"))
     feed(mapping)
     entered, opened, add_frame = threading.Event(), threading.Event(), mapping.pipeline.add_frame
 
@@ -110,7 +110,7 @@ def test_a_cleanup_that_cannot_save_keeps_the_map_and_can_be_tried_again(make_no
     (tmp_path / "out").mkdir()
     node = make_node(tmp_path, f"{tmp_path}/out/room.ovs3d")
     assert node.trigger_configure() == SUCCESS
-    feed(node.mapping)
+    feed(node.session)
     (tmp_path / "out").rmdir()
     (tmp_path / "maps").touch()  # no folder either
     assert node.trigger_cleanup() == FAILURE
@@ -118,7 +118,7 @@ def test_a_cleanup_that_cannot_save_keeps_the_map_and_can_be_tried_again(make_no
     assert node.trigger_activate() == FAILURE  # nothing would be mapped
     (tmp_path / "out").mkdir()
     assert node.trigger_cleanup() == SUCCESS
-    assert keyframes(tmp_path / "out" / "room.ovs3d") == 2 and node.mapping is None
+    assert keyframes(tmp_path / "out" / "room.ovs3d") == 2 and node.session is None
 
 
 @pytest.mark.parametrize("save_on_exit", ["room.ovs3d", ""])
@@ -127,7 +127,7 @@ def test_a_callback_that_breaks_ends_the_node_but_not_without_its_map(
 ):
     node = make_node(tmp_path, save_on_exit and f"{tmp_path}/{save_on_exit}")
     assert node.trigger_configure() == SUCCESS
-    feed(node.mapping)
+    feed(node.session)
     executor = MultiThreadedExecutor(num_threads=2, context=wire.context)
     executor.add_node(node)
     node.create_timer(0.01, lambda: [][0])

@@ -1,4 +1,4 @@
-"""What a node holds for one of its lives: made together, destroyed together."""
+"""The ROS entities of one lifecycle state: created together, destroyed together."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from rclpy.node import Node
 KINDS = ("subscriptions", "publishers", "services", "clients", "timers")
 
 
-class Scope:
-    """The subscriptions, publishers, services and timers that came to a node while it was `collecting`."""
+class EntityGroup:
+    """The subscriptions, publishers, services and timers that a node created within `collect`."""
 
     def __init__(self, node: Node):
-        """Takes the node; it owns nothing yet."""
+        """Takes the node; the group is empty."""
         self._node = node
         self._entities: dict[str, list[Any]] = {kind: [] for kind in KINDS}
 
     @contextlib.contextmanager
-    def collecting(self) -> Iterator[None]:
-        """Takes over what is created within the block, also when it fails."""
+    def collect(self) -> Iterator[None]:
+        """Adds all entities that the node creates within the block, also if the block raises."""
         before = {kind: {id(entity) for entity in getattr(self._node, kind)} for kind in KINDS}
         try:
             yield
@@ -29,8 +29,8 @@ class Scope:
             for kind, known in before.items():
                 self._entities[kind] += [e for e in getattr(self._node, kind) if id(e) not in known]
 
-    def close(self) -> None:
-        """Destroys all of it; may be called again."""
+    def destroy(self) -> None:
+        """Destroys all entities of the group; a second call does nothing."""
         for kind, entities in self._entities.items():
             destroy = getattr(self._node, f"destroy_{kind[:-1]}")
             while entities:
