@@ -46,7 +46,7 @@ class SilenceReport:
         self._pose_problem = pose_problem
         self._frames = 0
         self._counts = sync.counts.as_dict()
-        self._received = {role: 0 for role in streams}
+        self._received = dict.fromkeys(streams, 0)
 
     def update(self, frames: int, problem: str) -> str:
         """Ends a period and explains it; returns `text`.
