@@ -31,10 +31,12 @@ EXTRAS := test
 DEMO_FLAGS := --no-ros
 endif
 
-.PHONY: help env demo test clean
+.PHONY: help env demo test lint docs clean
 help:
 	@echo "make demo    map a small scene, query it, write out/demo/"
 	@echo "make test    run the tests"
+	@echo "make lint    check style, spelling and types"
+	@echo "make docs    build the documentation into build/docs/"
 	@echo "make env     only install; make clean removes the environment and build output"
 
 env: $(ENVIRONMENT)
@@ -46,8 +48,18 @@ endif
 demo: env
 	$(BIN)/ovs3d demo $(DEMO_FLAGS)
 
-test: env
+test: env $(VENV)/.docs
 	$(BIN)/python -m pytest tests
+
+lint: env $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+docs: env $(VENV)/.docs
+	$(BIN)/python -m sphinx -b html -W --keep-going -q docs build/docs
+	@echo "build/docs/index.html"
 
 define CHECK_PYTHON
 import os, sys, sysconfig
@@ -86,6 +98,16 @@ $(VENV)/.core: $(VENV)/.created setup.py setup.cfg pyproject.toml package.xml
 	@echo "Installing ovs3d_ros and what it needs (torch is large: several minutes on the first run)"
 	@# setuptools warns of every editable install.
 	PYTHONWARNINGS='ignore:Editable installation' $(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.core
+	@echo "Installing what builds the documentation"
+	PYTHONWARNINGS='ignore:Editable installation' $(BIN)/python -m pip install --quiet --editable '.[docs]'
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.core
+	@echo "Installing the linters"
+	PYTHONWARNINGS='ignore:Editable installation' $(BIN)/python -m pip install --quiet --editable '.[lint]'
 	@touch $@
 
 clean:

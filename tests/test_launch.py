@@ -101,8 +101,9 @@ def test_the_launch_file_starts_the_node_with_its_preset():
 
 
 def test_the_workflow_covers_the_distributions():
-    tree = yaml.safe_load((REPOSITORY / ".github/workflows/ros.yml").read_text(encoding="utf-8"))
+    tree = yaml.safe_load((REPOSITORY / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
     assert tree["jobs"]["distribution"]["strategy"]["matrix"]["distro"] == ["humble", "jazzy", "kilted"]
+    assert tree["jobs"]["arm64"]["runs-on"].endswith("-arm")
     steps = " ".join(step.get("run", "") for job in tree["jobs"].values() for step in job["steps"])
     for word in (
         "rosdep install",
@@ -111,5 +112,7 @@ def test_the_workflow_covers_the_distributions():
         "ros2 launch ovs3d_ros ovs3d.launch.py",
         "ros2 service call",
         ".ci/run",
+        "make lint",
+        "make docs",
     ):
         assert word in steps

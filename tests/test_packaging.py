@@ -14,6 +14,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 import ovs3d_ros
 
@@ -143,6 +144,13 @@ def test_ros_wheels_are_pinned_alike(repository: Path) -> None:
         assert pins((repository / folder / "setup.py").read_text()).items() <= interfaces.items()
 
 
+def test_linters_are_pinned_alike(repository: Path) -> None:
+    hooks = yaml.safe_load((repository / ".pre-commit-config.yaml").read_text())["repos"]
+    hooked = {repo["repo"].rpartition("/")[2].split("-")[0]: repo["rev"].lstrip("v") for repo in hooks}
+    installed = dict(re.findall(r'"([a-z]+)(?:\[\w+\])?==([\d.]+)"', (repository / "setup.py").read_text()))
+    assert hooked == {name: installed[name] for name in ("ruff", "codespell", "pyright")}
+
+
 def test_wheel_holds_package_data_and_ros_files(repository: Path, wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -212,7 +220,7 @@ def test_make_reuses_the_environment(repository: Path, tmp_path: Path) -> None:
         return run.stdout
 
     assert "pip install" in planned("test")
-    for stamp in (".created", ".interfaces", ".core"):
+    for stamp in (".created", ".interfaces", ".core", ".docs"):
         (tmp_path / stamp).touch()
     assert planned("test").split() == [f"{tmp_path}/bin/python", "-m", "pytest", "tests"]
 
