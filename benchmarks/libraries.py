@@ -229,7 +229,7 @@ def main() -> None:
     )
     scenes = {str(count): room_points(count) for count in args.sizes}
     if args.map:
-        scenes[args.map.name] = load_map(args.map)[1].gaussians["means"].numpy()
+        scenes[args.map.name] = load_map(args.map)[0]["means"].numpy()
     for name, points in scenes.items():
         repeats = args.repeats if len(points) <= 200_000 else 1
         document[name] = dict(

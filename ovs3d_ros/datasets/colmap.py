@@ -20,8 +20,8 @@ import numpy as np
 from ovs3d_ros.datasets import images
 from ovs3d_ros.datasets.dataset import View
 from ovs3d_ros.datasets.text import read_text
-from ovs3d_ros.datasets.undistort import Distortion
 from ovs3d_ros.geometry import check_camera, check_pose, invert_rigid, quat_to_matrix
+from ovs3d_ros.sensors.undistortion import Distortion
 from ovs3d_ros.types import Camera, UserError
 
 logger = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ def _camera(row: _CameraRow, path: Path) -> tuple[Camera, Distortion]:
     focal_count = 2 if row.model in ("PINHOLE", "OPENCV") else 1
     fx, fy = row.params[0], row.params[focal_count - 1]
     cx, cy, *coefficients = row.params[focal_count:]
-    distortion = (*coefficients, *([0.0] * (5 - len(coefficients))))
+    distortion = Distortion((*coefficients, *([0.0] * (5 - len(coefficients)))))
     K = np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
     return check_camera(Camera(K, row.width, row.height), where), distortion
 

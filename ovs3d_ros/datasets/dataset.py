@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ovs3d_ros.datasets import images, undistort
+from ovs3d_ros.datasets import images
 from ovs3d_ros.datasets.lerf import AnnotatedImage
+from ovs3d_ros.sensors import undistortion
 from ovs3d_ros.types import Annotation, Camera, Frame, UserError
 
 
@@ -22,7 +23,7 @@ class View:
         image_path: the photograph.
         camera: intrinsics of the photograph at its own resolution.
         camtoworld: [4, 4] float64, OpenCV camera axes.
-        distortion: OpenCV's (k1, k2, p1, p2, k3) of the photograph.
+        distortion: of the photograph.
         depth_path: z-depth image, or None.
         depth_unit_m: metres per stored depth unit.
         label_path: index PNG, or None.
@@ -34,7 +35,7 @@ class View:
     image_path: Path
     camera: Camera
     camtoworld: np.ndarray
-    distortion: undistort.Distortion = undistort.NO_DISTORTION
+    distortion: undistortion.Distortion = undistortion.NO_DISTORTION
     depth_path: Path | None = None
     depth_unit_m: float = 0.001
     label_path: Path | None = None
@@ -159,8 +160,8 @@ class FileDataset(Dataset):
             )
         depth = None if view.depth_path is None else images.read_depth(view.depth_path, view.depth_unit_m)
         labels = self._read_labels(view)
-        if any(view.distortion):
-            photograph = undistort.remap_rgb(photograph, self._undistortion_maps(index))
+        if view.distortion:
+            photograph = undistortion.remap_color(photograph, self._undistortion_maps(index))
         return Frame(
             stamp=view.stamp,
             image=images.resize_rgb(photograph, camera.width, camera.height),
@@ -213,8 +214,8 @@ class FileDataset(Dataset):
                 f"{path}: {size[0]}x{size[1]} does not match its image {view.image_path.name} of "
                 f"{photograph[0]}x{photograph[1]}; give both the same field of view"
             )
-        if any(view.distortion):
-            array = undistort.remap_nearest(
+        if view.distortion:
+            array = undistortion.remap_nearest(
                 images.resize_nearest(array, *photograph), self._undistortion_maps(index)
             )
         return images.resize_nearest(array, camera.width, camera.height)
@@ -224,7 +225,7 @@ class FileDataset(Dataset):
         view = self._views[index]
         key = _calibration_key(view)
         if self._maps is None or key != self._maps_key:
-            self._maps = undistort.undistortion_maps(view.camera, view.distortion, self._pinholes[index])
+            self._maps = undistortion.undistortion_maps(view.camera, view.distortion, self._pinholes[index])
             self._maps_key = key
         return self._maps
 
@@ -257,8 +258,19 @@ def _pinhole_cameras(views: list[View]) -> list[Camera]:
     for view in views:
         key = _calibration_key(view)
         if key not in known:
-            known[key] = undistort.undistorted_camera(view.camera, view.distortion, str(view.image_path))
+            known[key] = _pinhole_camera(view)
     return [known[_calibration_key(view)] for view in views]
+
+
+def _pinhole_camera(view: View) -> Camera:
+    target = undistortion.undistorted_camera(view.camera, view.distortion, str(view.image_path))
+    if view.distortion and not undistortion.is_invertible(view.camera, view.distortion, target):
+        coefficients = [round(k, 4) for k in view.distortion.coefficients]
+        raise UserError(
+            f"{view.image_path}: distortion {coefficients} cannot be undone over the whole image; undistort "
+            "the images first (e.g. colmap image_undistorter)"
+        )
+    return target
 
 
 def _frame_names(paths: list[Path]) -> list[str]:

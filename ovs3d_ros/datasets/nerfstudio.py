@@ -12,8 +12,8 @@ from ovs3d_ros.datasets import images
 from ovs3d_ros.datasets.dataset import View
 from ovs3d_ros.datasets.ply import read_points
 from ovs3d_ros.datasets.text import finite_number, read_json_object
-from ovs3d_ros.datasets.undistort import Distortion
 from ovs3d_ros.geometry import OPENGL_TO_OPENCV, check_camera, check_pose
+from ovs3d_ros.sensors.undistortion import Distortion
 from ovs3d_ros.types import Camera, UserError
 
 DEFAULT_DEPTH_UNIT_M = 0.001  # nerfstudio stores depth in millimetres
@@ -128,7 +128,7 @@ def _distortion(keys: dict, where: str) -> Distortion:
         raise UserError(
             f"{where}: k4 = {k4:g} belongs to a fisheye model; undistort the images to a pinhole first"
         )
-    return (k1, k2, p1, p2, k3)
+    return Distortion((k1, k2, p1, p2, k3))
 
 
 def _file(json_path: Path, value: object, where: str) -> Path:

@@ -12,10 +12,15 @@ import cv2
 import numpy as np
 
 from ovs3d_ros.geometry import check_camera
+from ovs3d_ros.sensors.undistortion import (
+    Distortion,
+    Maps,
+    remap_color,
+    remap_nearest,
+    undistorted_camera,
+    undistortion_maps,
+)
 from ovs3d_ros.types import Camera, UserError
-
-POLYNOMIAL_MODELS = ("plumb_bob", "rational_polynomial", "")
-FISHEYE_MODELS = ("equidistant", "fisheye")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,7 @@ class Rectifier:
     """
 
     camera: Camera
-    maps: tuple[np.ndarray, np.ndarray] | None
+    maps: Maps | None
 
     def color(self, image: np.ndarray, topic: str) -> np.ndarray:
         """The rectified image [H, W, 3] uint8, bilinear.
@@ -71,7 +76,7 @@ class Rectifier:
             )
         if self.maps is None:
             return image
-        return cv2.remap(image, *self.maps, interpolation=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return remap_color(image, self.maps)
 
     def depth(self, depth: np.ndarray, topic: str) -> np.ndarray:
         """The rectified depth [H, W] float32 metres at the camera's size, nearest neighbour.
@@ -93,7 +98,7 @@ class Rectifier:
             depth = cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST_EXACT)
         if self.maps is None:
             return depth
-        return cv2.remap(depth, *self.maps, interpolation=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)
+        return remap_nearest(depth, self.maps)
 
 
 def make_rectifier(calibration: Calibration, rectified: bool, topic: str) -> Rectifier:
@@ -116,9 +121,11 @@ def make_rectifier(calibration: Calibration, rectified: bool, topic: str) -> Rec
             "or give the driver a camera_info_url"
         )
     camera = check_camera(_cropped(K, calibration, topic), topic)
-    if rectified or not any(calibration.D):
+    distortion = Distortion(calibration.D, calibration.model)
+    if rectified or not distortion:
         return Rectifier(camera, None)
-    return _undistorting(camera, calibration, topic)
+    target = check_camera(undistorted_camera(camera, distortion, topic), topic)
+    return Rectifier(target, undistortion_maps(camera, distortion, target))
 
 
 def _cropped(K: np.ndarray, calibration: Calibration, topic: str) -> Camera:
@@ -133,36 +140,3 @@ def _cropped(K: np.ndarray, calibration: Calibration, topic: str) -> Camera:
             "in width and height"
         )
     return Camera(K, width, height).scaled(width // across, height // down)
-
-
-def _undistorting(camera: Camera, calibration: Calibration, topic: str) -> Rectifier:
-    """Undistorts to the largest pinhole image without empty borders."""
-    size, D = (camera.width, camera.height), np.array(calibration.D, dtype=np.float64)
-    source = camera.K.copy()
-    source[:2, 2] -= 0.5
-    if not np.isfinite(D).all():
-        raise UserError(
-            f"{topic}: distortion coefficients {D.tolist()} are not finite; calibrate the camera again"
-        )
-    try:
-        if calibration.model in POLYNOMIAL_MODELS:
-            target, _ = cv2.getOptimalNewCameraMatrix(source, D, size, 0, size)
-            maps = cv2.initUndistortRectifyMap(source, D, None, target, size, cv2.CV_32FC1)
-        elif calibration.model in FISHEYE_MODELS:
-            target = cv2.fisheye.estimateNewCameraMatrixForUndistortRectify(
-                source, D[:4], size, np.eye(3), balance=0.0
-            )
-            maps = cv2.fisheye.initUndistortRectifyMap(source, D[:4], np.eye(3), target, size, cv2.CV_32FC1)
-        else:
-            raise UserError(
-                f"{topic}: distortion model '{calibration.model}' is not known; publish rectified images "
-                "(image_proc) and set input.rectification=rectified"
-            )
-    except cv2.error as error:
-        raise UserError(
-            f"{topic}: distortion {D.tolist()} of model '{calibration.model}' is not usable "
-            f"({error.err}); calibrate the camera again"
-        ) from None
-    K = np.array(target, dtype=np.float64)
-    K[:2, 2] += 0.5
-    return Rectifier(check_camera(Camera(K, *size), topic), maps)
