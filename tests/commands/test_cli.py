@@ -15,7 +15,6 @@ import cv2
 import numpy as np
 import pytest
 from helpers.box_scene import BOXES, CLASSES, HEIGHT, WIDTH, camera_ring, ray_cast, write_scene
-from helpers.color_encoder import ColorEncoder
 from PIL import Image
 
 from ovs3d_ros import cli
@@ -33,10 +32,6 @@ SETTINGS = [
     "--set",
     "compute.device=cpu",
 ]
-
-
-class OtherEncoder(ColorEncoder):
-    name = "tests/other"
 
 
 def ovs3d(*arguments: object) -> int:
@@ -397,7 +392,7 @@ BAD = {
         ["transforms.json", "not a readable map"],
     ),
     "map from another encoder": (
-        ["query", "{map}", "red", "--set", "clip.model=test_cli:OtherEncoder"],
+        ["query", "{map}", "red", "--set", "clip.model=helpers.color_encoder:OtherEncoder"],
         ["tests/colors", "tests/other"],
     ),
     "broken import string": (

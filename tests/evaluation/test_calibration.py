@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.box_scene import BOXES, write_scene
-from helpers.color_encoder import ColorEncoder
 
 from ovs3d_ros import cli
 from ovs3d_ros.datasets import open_dataset
@@ -27,16 +26,8 @@ SETTINGS = [
     "--set",
     "train.steps_per_keyframe=3",
 ]
-ENCODER = "clip.model=test_calibrate:Uncalibrated"
+ENCODER = "clip.model=helpers.color_encoder:UncalibratedEncoder"
 ABSENT = "purple box, yellow cup, brown chair"
-
-
-class Uncalibrated(ColorEncoder):
-    name, calibration = "tests/uncalibrated", None
-
-
-class Another(ColorEncoder):
-    name, calibration = "tests/another", None
 
 
 def ovs3d(*arguments: object) -> int:
@@ -127,7 +118,7 @@ def test_a_calibration_of_another_encoder_is_refused(calibrated, scenes, tmp_pat
             "-o",
             tmp_path / "m",
             "--set",
-            "clip.model=test_calibrate:Another",
+            "clip.model=helpers.color_encoder:OtherUncalibratedEncoder",
             "--set",
             f"query.calibration={calibrated[0]}",
             *SETTINGS,
@@ -135,7 +126,7 @@ def test_a_calibration_of_another_encoder_is_refused(calibrated, scenes, tmp_pat
         == 2
     )
     err = capsys.readouterr().err
-    assert "tests/uncalibrated" in err and "tests/another" in err and "ovs3d calibrate" in err
+    assert "tests/uncalibrated" in err and "tests/other_uncalibrated" in err and "ovs3d calibrate" in err
 
 
 @pytest.mark.parametrize(

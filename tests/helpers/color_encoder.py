@@ -117,3 +117,23 @@ class LateEncoder(ColorEncoder):
         if not os.path.exists(os.environ["WEIGHTS"]):
             raise UserError("clip.model: the weights are not there; fetch them")
         super().__init__(config, device)
+
+
+class OtherEncoder(ColorEncoder):
+    """The same encoder under another name, so that maps of the one are refused by the other."""
+
+    name = "tests/other"
+
+
+class UncalibratedEncoder(ColorEncoder):
+    """An encoder that brings no calibration of its own."""
+
+    name = "tests/uncalibrated"
+    calibration = None
+
+
+class OtherUncalibratedEncoder(ColorEncoder):
+    """A second encoder without calibration."""
+
+    name = "tests/other_uncalibrated"
+    calibration = None
