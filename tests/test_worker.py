@@ -62,7 +62,7 @@ def test_frames_become_a_published_map(worker: MappingWorker) -> None:
     assert result.found[0] and np.linalg.norm(result.objects[0].center - synthetic.RED.center) < 0.2
 
 
-def test_submit_never_blocks_and_the_oldest_go_first(worker: MappingWorker) -> None:
+def test_submit_never_blocks_and_drops_the_oldest_frames(worker: MappingWorker) -> None:
     gate = Gate(worker)
     worker.start()
     frames = synthetic.make_frames(8)
@@ -81,7 +81,7 @@ def test_submit_never_blocks_and_the_oldest_go_first(worker: MappingWorker) -> N
     assert mapped == ["frame_0", "frame_5", "frame_6", "frame_7"]
 
 
-def test_bad_frames_are_counted_and_mapping_goes_on(worker: MappingWorker) -> None:
+def test_bad_frames_are_counted_and_mapping_continues(worker: MappingWorker) -> None:
     worker.start()
     good, other = synthetic.make_frames(2)
     broken = good.camtoworld.copy()
@@ -126,7 +126,7 @@ NAMES = ["red box", "green box", "blue box", "grey wall"]
 @pytest.mark.parametrize(
     "weight, better", [(60.0, True), (0.0, False)]
 )  # of FDA; without it the lifted labels win
-def test_a_refinement_is_checked_on_keyframes_and_published_only_if_it_is_better(
+def test_refinement_is_published_only_if_it_is_better(
     weight: float, better: bool
 ) -> None:
     worker = make_worker(
@@ -148,7 +148,7 @@ def test_a_refinement_is_checked_on_keyframes_and_published_only_if_it_is_better
     assert worker.stop(WAIT)
 
 
-def test_a_refinement_that_is_stopped_changes_nothing(worker: MappingWorker) -> None:
+def test_stopped_refinement_changes_nothing(worker: MappingWorker) -> None:
     worker.start()
     for frame in synthetic.make_frames(2):
         worker.submit(frame)
@@ -162,7 +162,7 @@ def test_a_refinement_that_is_stopped_changes_nothing(worker: MappingWorker) -> 
     assert worker.error is None
 
 
-def test_errors_come_out_and_end_the_thread() -> None:
+def test_error_ends_the_thread_and_is_kept() -> None:
     worker = make_worker(clip__model="helpers.color_encoder:BrokenEncoder")
     worker.start()
     worker.submit(synthetic.make_frames(1)[0])
@@ -186,7 +186,7 @@ def test_stop_joins_in_the_middle_of_work() -> None:
     assert make_worker().stop(WAIT)  # and so is stopping what never started
 
 
-def test_pause_holds_training_but_not_frames(worker: MappingWorker) -> None:
+def test_pause_stops_training_but_not_mapping(worker: MappingWorker) -> None:
     worker.pause()
     worker.start()
     first, second = synthetic.make_frames(2)
@@ -201,7 +201,7 @@ def test_pause_holds_training_but_not_frames(worker: MappingWorker) -> None:
     assert worker.stats()["steps"] == 2 * worker.config.train.steps_per_keyframe
 
 
-def test_a_map_that_was_there_before_is_published_at_once(tmp_path) -> None:
+def test_existing_map_is_published_at_start(tmp_path) -> None:
     pipeline = Ovs3d(synthetic.make_config())
     pipeline.add_frame(synthetic.make_frames(1)[0])
     pipeline.save(tmp_path / "m.ovs3d")
@@ -212,7 +212,7 @@ def test_a_map_that_was_there_before_is_published_at_once(tmp_path) -> None:
     assert worker.stop(WAIT)
 
 
-def test_jobs_run_on_the_mapping_thread_and_their_errors_come_back(worker: MappingWorker) -> None:
+def test_jobs_run_on_the_mapping_thread_and_return_errors(worker: MappingWorker) -> None:
     with pytest.raises(RuntimeError, match="has ended"):
         worker.run(lambda: 1, WAIT)
     worker.start()
@@ -227,7 +227,7 @@ def test_jobs_run_on_the_mapping_thread_and_their_errors_come_back(worker: Mappi
         worker.run(lambda: 1, WAIT)
 
 
-def test_a_job_that_comes_too_late_never_runs(worker: MappingWorker) -> None:
+def test_job_that_times_out_never_runs(worker: MappingWorker) -> None:
     gate, ran = Gate(worker), []
     worker.start()
     worker.submit(synthetic.make_frames(1)[0])
@@ -261,7 +261,7 @@ def test_jobs_end_with_the_thread() -> None:
     assert caught and worker.stop(WAIT)
 
 
-def test_what_is_prepared_comes_first_and_its_error_ends_the_thread(worker: MappingWorker) -> None:
+def test_preparation_runs_first_and_its_error_ends_the_thread(worker: MappingWorker) -> None:
     order = []
     worker.submit(synthetic.make_frames(1)[0])
     worker.start(prepare=lambda: order.append(worker.stats()["keyframes"]))
@@ -272,7 +272,7 @@ def test_what_is_prepared_comes_first_and_its_error_ends_the_thread(worker: Mapp
     assert isinstance(broken.error, IndexError)
 
 
-def test_without_ingest_frames_are_ignored_and_counted(worker: MappingWorker) -> None:
+def test_frames_are_ignored_and_counted_without_ingest(worker: MappingWorker) -> None:
     worker.start()
     worker.set_ingest(False)
     for frame in synthetic.make_frames(2):
@@ -286,7 +286,7 @@ def test_without_ingest_frames_are_ignored_and_counted(worker: MappingWorker) ->
     assert worker.wait_idle(WAIT) and worker.stats()["keyframes"] == 1
 
 
-def test_a_replaced_map_leaves_nothing_of_the_old_one(worker: MappingWorker) -> None:
+def test_replace_map_discards_the_old_map_and_its_frames(worker: MappingWorker) -> None:
     gate = Gate(worker)
     worker.start()
     frames = synthetic.make_frames(3)

@@ -1,4 +1,4 @@
-"""Helpers of the ROS tests: a tiny scene on disk, and child processes that talk ROS."""
+"""Helpers of the ROS tests: a small scene on disk, and child processes."""
 
 from __future__ import annotations
 
@@ -42,8 +42,11 @@ def render(camtoworld: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Ray casts three spheres in a chequered room: RGB uint8 [H, W, 3], z-depth float32 [H, W] metres."""
     columns, rows = np.meshgrid(np.arange(WIDTH) + 0.5, np.arange(HEIGHT) + 0.5)
     local = np.stack([(columns - WIDTH / 2) / FOCAL, (rows - HEIGHT / 2) / FOCAL, np.ones_like(columns)], -1)
-    rays, eye = local @ camtoworld[:3, :3].T, camtoworld[:3, 3]  # z of `local` is 1: ray lengths are z-depths
-    rays = np.where(np.abs(rays) < 1e-9, 1e-9, rays)  # along a wall
+    rays, eye = (
+        local @ camtoworld[:3, :3].T,
+        camtoworld[:3, 3],
+    )  # z of `local` is 1, so ray lengths are z-depths
+    rays = np.where(np.abs(rays) < 1e-9, 1e-9, rays)  # avoids division by zero
     exits = np.where(rays > 0, ROOM[1] - eye, ROOM[0] - eye) / rays  # [H, W, 3] to the walls of each axis
     depth = exits.min(-1)
     hits = eye + depth[..., None] * rays
@@ -94,7 +97,7 @@ def write_dataset(folder: Path, count: int = 8) -> Path:
 
 
 def use_child_environment(patch: pytest.MonkeyPatch) -> None:
-    """Lets this process talk ROS the way its children do; call it before the first `rclpy.init`."""
+    """Gives this process the ROS settings of its children; call it before the first `rclpy.init`."""
     environment = child_environment(0)
     for name in (
         "ROS_AUTOMATIC_DISCOVERY_RANGE",
@@ -106,7 +109,7 @@ def use_child_environment(patch: pytest.MonkeyPatch) -> None:
 
 
 class Process:
-    """A module run as a child process, its output in a file."""
+    """A Python module in a child process with its output in a file."""
 
     def __init__(self, module: str, arguments: list[str], domain_id: int, log: Path):
         self.log = log
@@ -125,11 +128,11 @@ class Process:
         )
 
     def output(self) -> str:
-        """What the process has written so far."""
+        """The output so far."""
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     def wait_for(self, text: str, seconds: float) -> None:
-        """Returns when the output contains `text`; fails when it does not, or when the process ends first."""
+        """Waits until the output contains `text`; fails after a timeout or if the process ends before."""
         wait_until(
             lambda: text in self.output() or self.child.poll() is not None,
             seconds,
@@ -144,7 +147,7 @@ class Process:
         return self.wait(seconds)
 
     def wait(self, seconds: float) -> int:
-        """Waits for the process to end and returns its exit status; kills it when it does not."""
+        """Waits for the process to end and returns its exit status; kills the process after a timeout."""
         try:
             return self.child.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -156,7 +159,7 @@ class Process:
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, explain: Callable[[], str] = str) -> None:
-    """Polls until the condition holds; fails with the explanation when it does not in time."""
+    """Polls until the condition holds; fails with the explanation after a timeout."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, explain()

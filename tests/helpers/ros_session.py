@@ -1,4 +1,4 @@
-"""A mapping node, the player and a client for the ROS tests; imported only where rclpy is installed."""
+"""A mapping node, the player and a client for the ROS tests; imported only if rclpy is installed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def start_node(settings: dict, domain_id: int, log: Path) -> Process:
 
 
 class Client:
-    """A ROS client in this process that keeps the newest message of every topic it listens to."""
+    """A ROS client in this process that keeps the newest message of each subscribed topic."""
 
     def __init__(self, domain_id: int):
         self.context = Context()
@@ -73,7 +73,7 @@ class Client:
         self.executor.wake()
 
     def receive(self, topic: str, message_type: type, profile, seconds: float = 20.0):
-        """Subscribes, unless it did before, and returns the newest message once there is one."""
+        """Subscribes once, and returns the newest message as soon as one has arrived."""
         if topic not in self.topics:
             self.listen(topic, message_type, profile)
         wait_until(lambda: topic in self.newest, seconds, lambda: f"nothing on {topic}")
@@ -118,7 +118,7 @@ class Client:
 
 
 class Session:
-    """A node that has mapped the scene, what it said before, and a client."""
+    """A node that has mapped the scene, and a client."""
 
     def __init__(self, folder: Path, settings: dict | None = None):
         self.domain_id = free_domain_id()
@@ -139,20 +139,20 @@ class Session:
         self.sent = 0
 
     def run(self) -> None:
-        """Asks before there is a map, plays the scene, and returns when it is mapped."""
+        """Queries the empty map, plays the scene, and returns when it is mapped."""
         self.node.wait_for("ready", 120)
         self.early_answer = self.client.query("red ball")
         wait_until(
             lambda: "no publisher" in self.client.diagnostic(": input")[0],
             20,
-            lambda: f"no word about missing inputs: {self.client.diagnostic(': input')}",
+            lambda: f"missing inputs are not reported: {self.client.diagnostic(': input')}",
         )
         self.silence = self.client.diagnostic(": input")[0]
         self.sent = self.play("--rate", "4")
         self.settle(FRAMES)
 
     def settle(self, received: int) -> None:
-        """Returns when so many frames were received and the mapping thread rests."""
+        """Waits until this many frames are received and the mapping thread is idle."""
         wait_until(
             lambda: (
                 self.client.diagnostic(": mapping")[1].get("idle") == "True"
@@ -163,16 +163,16 @@ class Session:
         )
 
     def restart(self) -> None:
-        """Kills the node, no time for goodbyes, and starts it anew with the same settings."""
+        """Kills the node with SIGKILL and starts it again with the same settings."""
         self.node.stop(signal.SIGKILL)
         self.client.close()
         self.node = start_node(self.settings, self.domain_id, self.folder / "node_again.log")
         self.node.wait_for("ready", 120)
-        # The old client would take the dead node's services for alive until its lease ends, and ask nobody.
+        # The old client would call the services of the dead node until its lease ends.
         self.client = Client(self.domain_id)
 
     def close(self) -> None:
-        """Ends the client, and the node if it still runs."""
+        """Ends the client and the node."""
         self.client.close()
         self.node.stop(signal.SIGKILL)
 
@@ -190,7 +190,7 @@ class Session:
 
 
 class Goal:
-    """One goal sent to the node of a session, with all feedback to it."""
+    """A goal sent to the node of a session, and its feedback."""
 
     def __init__(self, session, names: list[str]):
         self.feedback: list[Refine.Feedback] = []
@@ -212,13 +212,13 @@ class Goal:
         )
 
     def cancel(self) -> int:
-        """How many goals the node agrees to cancel."""
+        """Cancels the goal; returns the number of goals the node agrees to cancel."""
         asked = self.handle.cancel_goal_async()
         wait_until(asked.done, GOAL_WAIT)
         return len(asked.result().goals_canceling)
 
     def end(self) -> tuple[int, Refine.Result]:
-        """Status and result."""
+        """Waits for the result; returns status and result."""
         wait_until(self.done.done, GOAL_WAIT, lambda: str(self.feedback))
         self.client.destroy()
         return self.done.result().status, self.done.result().result
@@ -226,7 +226,7 @@ class Goal:
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory) -> Iterator[Session]:
-    """A node that has mapped the scene, for a module that imports this; GATE, where it exists, holds its DINO."""
+    """A node that has mapped the scene, for modules that import this. Its DINO waits while the file GATE exists."""
     with pytest.MonkeyPatch.context() as patch:
         use_child_environment(patch)
         folder = tmp_path_factory.mktemp("node")

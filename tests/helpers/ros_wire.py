@@ -1,4 +1,4 @@
-"""Real publishers and subscriptions in one process, spun by hand; imported only where rclpy is installed."""
+"""Real publishers and subscriptions in one process, spun by the test; imported only if rclpy is installed."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ needs_tf = pytest.mark.skipif(
 )
 own_tf = pytest.mark.skipif(
     importlib.util.find_spec("tf2_ros") is not None,
-    reason="tf2_ros is installed: it has rules and words of its own",
+    reason="tf2_ros is installed, and its rules and messages differ",
 )
 CAMERA = Camera(np.array([[130.0, 0, WIDTH / 2], [0, 130.0, HEIGHT / 2], [0, 0, 1]]), WIDTH, HEIGHT)
 
 
 class Wire:
-    """A subscribing and a publishing node in one context, spun by hand."""
+    """Nodes in one context, spun by the test."""
 
     def __init__(self, context: Context):
         self.context = context
@@ -89,7 +89,7 @@ def wire(monkeypatch) -> Iterator[Wire]:
 
 
 class Robot:
-    """Publishes single messages on the input topics, or those of a camera; `without` leaves topics out."""
+    """Publishes single messages on the input topics, optionally of a named camera; `without` omits a topic."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class Robot:
         }
 
     def send(self, stamp: float, **messages) -> None:
-        """Sends the usual messages of one moment; those given by name replace them, None leaves one out."""
+        """Sends one message per topic; an argument replaces the message of its topic, None omits it."""
         header, world = conversions.to_header(stamp, self.frame_id), conversions.to_header(stamp, "map")
         usual = {
             "pose": conversions.PoseStamped(header=world, pose=conversions.to_pose(np.eye(4))),
@@ -135,7 +135,7 @@ def connect(wire: Wire, publishers) -> None:
 
 
 class Transforms:
-    """Publishes /tf and, latched, /tf_static, as robots do."""
+    """Publishes /tf, and /tf_static latched."""
 
     def __init__(self, wire: Wire):
         self.node, kind = wire.node("transforms"), conversions.tf_message_type()

@@ -1,4 +1,4 @@
-"""Message converters, parameters and shipped ROS files; one process, no discovery."""
+"""Message converters, parameters and shipped ROS files, in one process without discovery."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HEADER = conversions.to_header(1_700_000_000.25, "map")
 
 
 def through_the_wire(message):
-    """The message as a subscriber receives it."""
+    """The message after serialization and deserialization."""
     return deserialize_message(serialize_message(message), type(message))
 
 
@@ -246,11 +246,11 @@ def test_bad_parameters_are_one_clear_error(make_node, override_text, problem):
         params.declare_config(make_node(override_text))
 
 
-def test_parameters_of_others_are_only_warned_about(make_node):
+def test_unknown_parameters_of_other_groups_are_ignored(make_node):
     assert params.declare_config(make_node("robot_name:=anna", "use_sim_time:=true")) == Config()
 
 
-def test_the_world_frame_may_have_the_slash_of_ros_1(make_node):
+def test_world_frame_may_start_with_a_slash(make_node):
     assert params.declare_config(make_node("input.world_frame:=/odom")).input.world_frame == "odom"
 
 
@@ -275,7 +275,7 @@ def test_shipped_yaml_is_read_by_ros():
         rclpy.shutdown(context=context)
 
 
-def test_children_get_a_profile_that_exists_and_bootstrap_for_themselves():
+def test_child_environment_has_profile_and_no_bootstrap_mark():
     base = {"_ROS_WHEELS_BOOTSTRAP_COMPLETE": "1", "LD_LIBRARY_PATH": "/elsewhere", "HOME": "/home/robot"}
     environment = child_environment(7, base)
     assert environment["ROS_DOMAIN_ID"] == "7"
@@ -288,7 +288,7 @@ def test_children_get_a_profile_that_exists_and_bootstrap_for_themselves():
         find_config("none.xml")
 
 
-def test_tf_without_its_messages_says_what_to_install(make_node, monkeypatch):
+def test_missing_tf2_msgs_names_the_packages_to_install(make_node, monkeypatch):
     if importlib.util.find_spec("tf2_ros") is not None:
         pytest.skip("tf2_ros is installed")
     from ovs3d_ros.ros.inputs.tf import make_transform_buffer

@@ -1,4 +1,4 @@
-"""The node's lifecycle over DDS, its runtime parameters, and how it ends when the mapping thread fails.
+"""Lifecycle and runtime parameters of the node over DDS, and its end when the mapping thread fails.
 
 One node serves the module; its tests run in order.
 """
@@ -86,7 +86,7 @@ def set_parameters(session, **values) -> list:
     return session.client.call(SetParameters, "set_parameters", parameters=parameters).results
 
 
-def test_without_autostart_the_node_waits_and_says_so(session):
+def test_without_autostart_node_waits_to_be_configured(session):
     assert state(session) == "unconfigured"
     assert not listened_to(session) and not services(session)
     status, result = Goal(session, ["red ball"]).end()
@@ -96,7 +96,7 @@ def test_without_autostart_the_node_waits_and_says_so(session):
     wait_until(lambda: "ros2 lifecycle set /ovs3d activate" in session.client.diagnostic(": input")[0], 20)
 
 
-def test_a_configure_that_fails_says_why_and_can_be_tried_again(session):
+def test_failed_configure_gives_reason_and_can_be_repeated(session):
     assert not change(session, Transition.TRANSITION_CONFIGURE)
     assert state(session) == "unconfigured"
     wait_until(
@@ -110,7 +110,7 @@ def test_a_configure_that_fails_says_why_and_can_be_tried_again(session):
     assert session.client.query("red ball").error_code == QueryText.Response.NO_MAP
 
 
-def test_an_active_node_maps(session):
+def test_active_node_maps(session):
     assert change(session, Transition.TRANSITION_ACTIVATE)
     assert state(session) == "active"
     wait_until(lambda: len(listened_to(session)) == len(INPUTS), 20)
@@ -119,7 +119,7 @@ def test_an_active_node_maps(session):
     assert session.client.query("red ball").found == [True]
 
 
-def test_a_vocabulary_from_the_start_is_labelled_without_being_asked_for(session):
+def test_configured_vocabulary_is_labelled_without_a_query(session):
     def labels() -> list[tuple[str, bool]]:
         message = session.client.receive("/ovs3d/label_map", conversions.String, LATCHED)
         return [(entry["prompt"], entry["found"]) for entry in json.loads(message.data)["labels"]]
@@ -127,7 +127,7 @@ def test_a_vocabulary_from_the_start_is_labelled_without_being_asked_for(session
     wait_until(lambda: labels() == [("blue ball", True), ("red ball", True)], 30, lambda: str(labels()))
 
 
-def test_every_parameter_has_its_range_and_says_whether_it_may_change(session):
+def test_every_parameter_is_described_and_marked_read_only(session):
     specs = [spec for spec, _ in leaves()]
     answer = session.client.call(DescribeParameters, "describe_parameters", names=[s.path for s in specs])
     for spec, told in zip(specs, answer.descriptors, strict=True):
@@ -171,7 +171,7 @@ def test_runtime_parameters_act_at_once(session):
         ("pose_source", "gps", "read-only"),
     ],
 )
-def test_wrong_values_are_refused_with_the_reason(session, name, value, reason):
+def test_bad_parameter_values_are_refused_with_a_reason(session, name, value, reason):
     before = session.client.call(GetParameters, "get_parameters", names=[name]).values[0]
     (result,) = set_parameters(session, **{name: value})
     assert not result.successful and reason in result.reason
@@ -179,7 +179,7 @@ def test_wrong_values_are_refused_with_the_reason(session, name, value, reason):
     assert session.client.query("red ball").found == [True]
 
 
-def test_an_inactive_node_ignores_images_and_still_answers(session):
+def test_inactive_node_ignores_images_and_still_answers(session):
     assert change(session, Transition.TRANSITION_DEACTIVATE)
     assert state(session) == "inactive"
     wait_until(lambda: not listened_to(session), 20)
@@ -207,7 +207,7 @@ def test_shutdown_ends_the_process(session):
     assert "Traceback" not in session.node.output()
 
 
-def test_a_failing_mapping_thread_ends_the_node_and_the_map_is_saved(tmp_path):
+def test_failing_mapping_thread_ends_node_and_saves_map(tmp_path):
     domain_id = free_domain_id()
     settings = {
         **SETTINGS,

@@ -1,7 +1,7 @@
-"""The node and the player as real processes, seen over DDS by a client in this one.
+"""The node and the player as real processes, observed over DDS by a client in this process.
 
-One node maps a small ray-cast scene for the whole module. Its encoder knows colours only (`color_encoder`),
-so that answers can be checked against the spheres' true positions.
+One node maps a small ray-cast scene for the module. Its encoder knows only colours (helpers/color_encoder.py), so the
+tests compare answers with the true positions of the spheres.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ovs3d_ros.ros.outputs.publishers import LATCHED  # noqa: E402
 COLOR_OF_LABEL = {"red ball": 0, "blue ball": 1}
 
 
-def test_before_the_first_frame_there_is_no_map_and_the_reason_is_told(session):
+def test_query_before_first_frame_explains_missing_map(session):
     assert session.early_answer.error_code == QueryText.Response.NO_MAP
     assert "no map yet" in session.early_answer.error_msg
     assert "no publisher on /image, /camera_info, /depth, /pose (0 Hz, reliable)" in session.silence
@@ -49,7 +49,7 @@ def test_every_frame_arrives(session):
     assert float(mapping["psnr"]) > 15
 
 
-def test_answers_say_what_is_there_where_it_is_and_what_is_not(session):
+def test_query_locates_objects_and_reports_absent_ones(session):
     answer = session.client.query("red ball", "blue ball", "purple elephant")
     assert (answer.error_code, answer.error_msg) == (QueryText.Response.OK, "")
     assert list(answer.found) == [True, True, False]
@@ -67,7 +67,7 @@ def test_answers_say_what_is_there_where_it_is_and_what_is_not(session):
         assert item.observed_views > 0
 
 
-def test_the_cloud_of_an_answer_lies_on_the_things_asked_for(session):
+def test_query_cloud_lies_on_the_objects(session):
     table = conversions.from_cloud(session.client.query("red ball", "blue ball").cloud)
     assert table.dtype.names == ("x", "y", "z", "rgb", "label", "instance", "score")
     for label, (center, radius, _) in enumerate(SPHERES[:2], start=1):
@@ -78,7 +78,7 @@ def test_the_cloud_of_an_answer_lies_on_the_things_asked_for(session):
         assert points["score"].min() > 0.5
 
 
-def test_the_mask_is_that_of_the_newest_view_and_others_can_be_asked_for(session):
+def test_masks_show_the_newest_or_the_requested_views(session):
     frames = open_dataset(session.data)
     answer = session.client.query("red ball")
     assert len(answer.masks) == 1
@@ -95,7 +95,7 @@ def test_the_mask_is_that_of_the_newest_view_and_others_can_be_asked_for(session
 
 
 def red(camtoworld: np.ndarray) -> np.ndarray:
-    """Where the red sphere is seen, [H, W] bool."""
+    """Mask [H, W] of the red sphere."""
     rgb = render(camtoworld)[0].astype(int)
     return rgb[..., 0] - rgb[..., 1:].max(-1) > 60
 
@@ -104,7 +104,7 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
     return float((a & b).sum() / (a | b).sum())
 
 
-def test_argmax_gives_every_point_a_label_and_a_region_limits_it(session):
+def test_argmax_labels_every_point_and_roi_limits_labels(session):
     answer = session.client.query(
         "red ball", "blue ball", "green ball", "grey floor", mode=QueryText.Request.ARGMAX
     )
@@ -116,7 +116,7 @@ def test_argmax_gives_every_point_a_label_and_a_region_limits_it(session):
     assert conversions.from_cloud(answer.cloud)["x"].min() >= 0
 
 
-def test_a_refined_answer_is_there_for_these_prompts_alone(session):
+def test_query_time_refinement_is_not_kept(session):
     plain = session.client.query("red ball", "blue ball", "purple elephant")
     refined = session.client.query("red ball", "blue ball", "purple elephant", refine=True)
     assert refined.error_code == QueryText.Response.OK, refined.error_msg
@@ -126,7 +126,7 @@ def test_a_refined_answer_is_there_for_these_prompts_alone(session):
     mask = np.frombuffer(refined.masks[0].data, np.uint8).reshape(HEIGHT, WIDTH)
     assert iou(mask == 1, red(frames[FRAMES - 1].camtoworld)) > 0.5
     again = session.client.query("red ball", "blue ball", "purple elephant")
-    assert again.cloud.data == plain.cloud.data, "nothing of it was kept"
+    assert again.cloud.data == plain.cloud.data, "the refinement was kept"
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_refined_answer_is_there_for_these_prompts_alone(session):
         (["a"], {"mask_stamps": [conversions.to_time(12.0)] * 65}, "65 mask_stamps"),
     ],
 )
-def test_bad_requests_are_refused_with_a_reason(session, prompts, fields, problem):
+def test_query_refuses_bad_requests_with_a_reason(session, prompts, fields, problem):
     answer = session.client.query(*prompts, **fields)
     assert answer.error_code == QueryText.Response.BAD_REQUEST
     assert problem in answer.error_msg
@@ -161,7 +161,7 @@ def test_bad_requests_are_refused_with_a_reason(session, prompts, fields, proble
     assert not answer.objects and not answer.masks and not answer.cloud.data
 
 
-def test_late_subscribers_get_the_clouds_and_the_label_map(session):
+def test_late_subscribers_get_clouds_and_label_map(session):
     answer = session.client.query("red ball", "purple elephant")
     cloud = session.client.receive("/ovs3d/map_cloud", conversions.PointCloud2, LATCHED)
     assert [f.name for f in cloud.fields] == ["x", "y", "z", "rgb"]
@@ -179,7 +179,7 @@ def test_late_subscribers_get_the_clouds_and_the_label_map(session):
     assert labels["map_version"] == answer.map_version
 
 
-def test_segmentation_topics_fit_the_image_they_belong_to(session):
+def test_segmentation_topics_match_their_image(session):
     session.client.query("red ball")
     kinds = {
         "label": conversions.Image,
@@ -189,7 +189,7 @@ def test_segmentation_topics_fit_the_image_they_belong_to(session):
     }
     for name, kind in kinds.items():
         session.client.listen(f"/ovs3d/segmentation/{name}", kind, 1)
-    time.sleep(1.0)  # let discovery finish, then make the node draw for all four
+    time.sleep(1.0)  # let discovery finish, so that the node renders for all four topics
     session.client.query("red ball")
     wait_until(
         lambda: (
@@ -214,7 +214,7 @@ def test_segmentation_topics_fit_the_image_they_belong_to(session):
     assert np.frombuffer(score.data, np.float32).reshape(HEIGHT, WIDTH)[mask].min() > 0.5
 
 
-def test_queries_are_answered_while_frames_come_in(session):
+def test_queries_are_answered_while_mapping(session):
     received = session.client.value(": mapping", "frames_received")
     player = threading.Thread(target=session.play, args=("--rate", "4"))
     player.start()
@@ -231,7 +231,7 @@ def test_queries_are_answered_while_frames_come_in(session):
     wait_until(lambda: session.client.value(": mapping", "frames_received") == received + FRAMES, 20)
 
 
-def test_garbage_is_counted_and_the_map_survives(session):
+def test_bad_messages_are_counted_and_the_map_survives(session):
     node = session.client.node
     publishers = {
         "image": node.create_publisher(conversions.Image, "/image", 10),
@@ -257,7 +257,7 @@ def test_garbage_is_counted_and_the_map_survives(session):
     assert session.node.child.poll() is None
 
 
-def test_sigint_ends_the_node_cleanly_and_writes_the_map(session):
+def test_sigint_ends_the_node_and_saves_the_map(session):
     found = session.client.query("red ball").found
     assert session.node.stop(signal.SIGINT) == 0, session.node.output()
     assert "Traceback" not in session.node.output()

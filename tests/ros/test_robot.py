@@ -1,4 +1,4 @@
-"""A robot with two cameras and a transform tree, in front of a real node: mapping, loop closure, clock jump.
+"""A robot with two cameras and a transform tree drives a real node: mapping, loop closure and clock jump.
 
 One node serves the module; its tests run in order.
 """
@@ -38,7 +38,7 @@ STOPS = 6
 
 
 def base_pose(angle: float) -> np.ndarray:
-    """On a circle around the spheres, x axis towards them."""
+    """A pose on a circle around the spheres, x axis towards them."""
     pose = np.eye(4)
     pose[:2, :2] = [[-np.cos(angle), np.sin(angle)], [-np.sin(angle), -np.cos(angle)]]
     pose[:2, 3] = 2.6 * np.cos(angle), 2.6 * np.sin(angle)
@@ -59,7 +59,7 @@ def numbers(matrix: np.ndarray) -> list[float]:
 
 
 class Robot:
-    """Publishes what two cameras see, and where they are as map -> odom -> base -> camera."""
+    """Publishes images of two cameras and the transforms map -> odom -> base -> camera."""
 
     def __init__(self, client: Client):
         self.node = client.node
@@ -95,7 +95,7 @@ class Robot:
         return self.start + 0.5 * stop
 
     def look(self, stop: int, cameras=tuple(MOUNTS)) -> None:
-        """Sends the images of a stop, with transforms before and after, none at the stamp itself."""
+        """Sends the images of a stop, with transforms shortly before and after their stamp."""
         angle, stamp = 0.2 * stop, self.stamp(stop)
         for moment in (-0.02, 0.02):
             world, odom = (conversions.to_header(stamp + moment, frame) for frame in ("map", "odom"))
@@ -116,7 +116,7 @@ class Robot:
 
 
 class Drive:
-    """A node that watches the robot, and a client that is the robot."""
+    """A node, and a client that acts as the robot."""
 
     def __init__(self, folder):
         domain_id = free_domain_id()
@@ -146,7 +146,7 @@ class Drive:
         self.settle(2 * STOPS)
 
     def settle(self, frames: int) -> None:
-        """Returns when so many more frames were mapped and the mapping thread rests."""
+        """Waits until this many more frames are mapped and the mapping thread is idle."""
         self.frames += frames
         wait_until(
             lambda: (
@@ -158,7 +158,7 @@ class Drive:
         )
 
     def keyframes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Stamps and poses as published."""
+        """Published stamps and poses."""
         path = self.client.receive("/ovs3d/keyframes", conversions.Path, LATCHED)
         return (
             np.array([conversions.to_seconds(p.header.stamp) for p in path.poses]),
@@ -188,7 +188,7 @@ def drive(tmp_path_factory) -> Iterator[Drive]:
             drive.close()
 
 
-def test_two_cameras_fill_one_map_with_poses_from_tf_alone(drive):
+def test_two_cameras_fill_one_map_with_poses_from_tf(drive):
     wait_until(lambda: len(drive.keyframes()[0]) == 2 * STOPS, 20, lambda: str(drive.keyframes()[0]))
     stamps, poses = drive.keyframes()
     for stop in range(STOPS):
@@ -202,7 +202,7 @@ def test_two_cameras_fill_one_map_with_poses_from_tf_alone(drive):
     assert values["front/image messages"] == values["rear/image messages"] == str(STOPS)
 
 
-def test_a_camera_that_falls_silent_is_named(drive):
+def test_silent_camera_is_named(drive):
     sent, deadline = 0, time.monotonic() + 30
     while (
         "rear: nothing on /rear/image (0 Hz" not in (said := drive.client.diagnostic(": input")[0])
@@ -215,7 +215,7 @@ def test_a_camera_that_falls_silent_is_named(drive):
     drive.settle(sent)
 
 
-def test_a_loop_closure_moves_keyframes_and_what_they_saw(drive):
+def test_loop_closure_moves_keyframes_and_gaussians(drive):
     before, (stamps, old) = drive.red_ball(), drive.keyframes()
     correction = np.eye(4)
     correction[:2, :2] = [[np.cos(0.1), -np.sin(0.1)], [np.sin(0.1), np.cos(0.1)]]
@@ -223,7 +223,7 @@ def test_a_loop_closure_moves_keyframes_and_what_they_saw(drive):
     header = conversions.to_header(drive.robot.stamp(STOPS), "map")
     path = conversions.Path(
         header=header,
-        poses=[  # every other stop: SLAM has keyframes of its own
+        poses=[  # every other stop: the keyframes of SLAM are not ours
             conversions.PoseStamped(
                 header=conversions.to_header(drive.robot.stamp(stop), "map"),
                 pose=conversions.to_pose(correction @ base_pose(0.2 * stop)),
@@ -239,7 +239,7 @@ def test_a_loop_closure_moves_keyframes_and_what_they_saw(drive):
     np.testing.assert_allclose(new, correction @ old, atol=5e-3)
     np.testing.assert_allclose(drive.red_ball(), correction[:3, :3] @ before + correction[:3, 3], atol=0.02)
     version = drive.client.query("red ball").map_version
-    drive.robot.path.publish(path)  # as SLAM does again and again: nothing is left to do
+    drive.robot.path.publish(path)  # SLAM repeats its path; nothing is left to move
     wait_until(lambda: drive.client.value(": input", "keyframe_path messages") == 2, 20)
     assert drive.client.query("red ball").map_version == version
     drive.robot.correction = correction
@@ -254,18 +254,18 @@ def test_bad_paths_are_rejected(drive):
         (conversions.Path(header=conversions.to_header(1.0, "odom")), "the path is in frame 'odom'"),
     ):
         deadline = time.monotonic() + 20
-        while problem not in drive.node.output():  # rejections are logged at the rate of silence
+        while problem not in drive.node.output():  # rejections are logged once per input.silence
             drive.robot.path.publish(path)
             time.sleep(0.2)
             assert time.monotonic() < deadline, drive.node.output()
 
 
-def test_a_clock_set_back_keeps_the_map_and_mapping_goes_on(drive):
+def test_clock_jump_keeps_the_map_and_mapping_continues(drive):
     ball, (stamps, _) = drive.red_ball(), drive.keyframes()
     received = drive.client.value(": mapping", "frames_received")
     drive.robot.start -= 5000.0
 
-    def mapped() -> bool:  # images at the jump may be lost, as the streams jump one after the other: send on
+    def mapped() -> bool:  # images may be lost while the streams jump one after the other
         for stop in range(STOPS, STOPS + 3):
             drive.robot.look(stop)
         time.sleep(0.3)

@@ -1,4 +1,4 @@
-"""How the node and the player end when something is wrong: exit statuses and one line of reason."""
+"""Exit status and one-line reason of node and player when something is wrong."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_bad_settings_end_the_node_with_one_line(tmp_path, settings, problem):
     assert "Traceback" not in node.output()
 
 
-def test_the_node_starts_with_its_defaults_and_sigterm_ends_it_cleanly(tmp_path):
+def test_node_starts_with_defaults_and_sigterm_ends_it(tmp_path):
     node = start_node({}, free_domain_id(), tmp_path / "node.log")
     node.wait_for("ready: poses from pose", 120)
     assert "text encoder bundled/" in node.output()
@@ -39,7 +39,7 @@ def test_the_node_starts_with_its_defaults_and_sigterm_ends_it_cleanly(tmp_path)
     assert "Traceback" not in node.output()
 
 
-def test_a_failing_mapping_thread_ends_the_node_with_a_failure(tmp_path):
+def test_failing_mapping_thread_ends_node_with_status_1(tmp_path):
     domain_id = free_domain_id()
     node = start_node(
         {**SETTINGS, "clip.model": "helpers.color_encoder:BrokenEncoder"}, domain_id, tmp_path / "node.log"
@@ -55,7 +55,7 @@ def test_a_failing_mapping_thread_ends_the_node_with_a_failure(tmp_path):
     player.stop()
 
 
-def test_the_player_says_when_nobody_listens(tmp_path):
+def test_player_reports_missing_subscribers(tmp_path):
     player = Process(
         "ovs3d_ros.ros.play",
         [str(write_dataset(tmp_path / "tiny", 2)), "--wait", "0.5"],

@@ -1,6 +1,6 @@
-"""RGB-D at camera rate into a real node: nothing is lost silently, whatever the machine can take.
+"""RGB-D at camera rate into a real node: every image is counted, even if the machine is too slow.
 
-Times are the benchmark's business (benchmarks/streaming.py); they depend on what else runs here.
+benchmarks/streaming.py measures times; a test asserts none, because they depend on the load of the machine.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.ros, pytest.mark.slow]
 from helpers.ros_env import BOOTSTRAP_MARK  # noqa: E402
 
 
-def test_every_image_of_a_stream_is_accounted_for_and_queries_are_answered(repository):
+def test_every_image_of_a_stream_is_accounted_for(repository):
     environment = {k: v for k, v in os.environ.items() if k != BOOTSTRAP_MARK} | {
         "PYTHONPATH": str(repository)
     }

@@ -1,4 +1,4 @@
-"""Paths that cannot correct anything are refused or named; what good ones do is in test_ros_robot."""
+"""Paths that correct nothing are refused or reported; test_robot.py covers a whole loop closure."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STAMPS = (10.0, 11.0)
 
 
 def path(*stamps: float) -> conversions.Path:
-    """The poses of the keyframes in turn, half a metre aside."""
+    """A path with the keyframes' poses shifted by half a metre."""
     frames = synthetic.make_frames(len(STAMPS))
     return conversions.Path(
         header=conversions.to_header(1.0, "map"),
@@ -44,7 +44,7 @@ def path(*stamps: float) -> conversions.Path:
 
 @pytest.fixture
 def worker() -> Iterator[MappingWorker]:
-    """With a map of a bag that was played twice: keyframes at 10 and 11 s, and again."""
+    """A worker with the map of a bag played twice: two keyframes at 10 s and two at 11 s."""
     config = synthetic.make_config()
     pipeline = Ovs3d(config)
     for frame in 2 * synthetic.make_frames(len(STAMPS)):
@@ -64,11 +64,11 @@ def closure(worker: MappingWorker) -> LoopClosure:
 
 
 def settle(worker: MappingWorker) -> None:
-    """Waits until the mapping thread has done what was posted."""
+    """Waits until the mapping thread has run the queued jobs."""
     worker.run(lambda: None, 30.0)
 
 
-def test_keyframes_of_one_stamp_move_each_to_its_place(closure, worker):
+def test_keyframes_with_equal_stamps_move_separately(closure, worker):
     closure.submit(path(*STAMPS), STREAM)
     settle(worker)
     expected = [SHIFT @ frame.camtoworld for frame in synthetic.make_frames(len(STAMPS))]
@@ -76,10 +76,10 @@ def test_keyframes_of_one_stamp_move_each_to_its_place(closure, worker):
         assert np.allclose(keyframe.camtoworld, expected[index % len(STAMPS)], atol=1e-6)
     closure.submit(path(*STAMPS), STREAM)
     settle(worker)
-    assert closure.corrected == 4, "the second time they are there already"
+    assert closure.corrected == 4, "the second path moves nothing"
 
 
-def test_each_of_two_cameras_takes_its_own_place():
+def test_loop_closure_moves_each_camera_by_its_extrinsics():
     turned = np.diag([-1.0, 1.0, -1.0, 1.0])  # the rear camera looks back
     extrinsics, config = {"front": np.eye(4), "rear": turned}, synthetic.make_config()
     pipeline = Ovs3d(config)
@@ -109,17 +109,17 @@ def test_each_of_two_cameras_takes_its_own_place():
         np.testing.assert_allclose(keyframe.camtoworld, SHIFT @ pose, atol=1e-6)
 
 
-def test_a_path_without_stamps_is_refused(closure, worker, caplog):
+def test_path_without_stamps_is_refused(closure, worker, caplog):
     with pytest.raises(
         UserError, match="/keyframe_path: no pose of the path has a stamp; the publisher must"
     ):
         closure.submit(path(0.0, 0.0), STREAM)
-    closure.submit(path(), STREAM)  # SLAM that has just started
+    closure.submit(path(), STREAM)  # as SLAM publishes at its start
     settle(worker)
     assert not caplog.records
 
 
-def test_a_path_that_belongs_to_no_keyframe_is_named_once(closure, worker, caplog):
+def test_path_without_matching_keyframe_warns_once(closure, worker, caplog):
     closure.submit(path(10.01, 500.0), STREAM)
     settle(worker)
     caplog.clear()

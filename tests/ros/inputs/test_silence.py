@@ -1,4 +1,4 @@
-"""When nothing is mapped, the node says why: each cause is provoked with real publishers."""
+"""The silence report names each cause; real publishers in one process provoke them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def arrived(wire, inputs, *roles: str) -> None:
 
 
 @pytest.mark.parametrize("missing", ["image", "camera_info", "depth", "pose"])
-def test_a_topic_nobody_publishes_is_named(wire, missing):
+def test_topic_without_publisher_is_named(wire, missing):
     inputs = wire.inputs()
     robot = Robot(wire, without=missing)
     connect(wire, robot.publishers.values())
@@ -37,7 +37,7 @@ def test_a_topic_nobody_publishes_is_named(wire, missing):
     assert not wire.frames
 
 
-def test_all_missing_topics_stand_in_one_line_and_it_ends_when_they_come(wire):
+def test_silence_report_lists_all_topics_and_ends_with_a_frame(wire):
     inputs = wire.inputs()
     assert "no publisher on /image, /camera_info, /depth, /pose (0 Hz, reliable)" in inputs.report_silence()
     assert inputs.silence
@@ -47,10 +47,10 @@ def test_all_missing_topics_stand_in_one_line_and_it_ends_when_they_come(wire):
     wire.spin_until(lambda: wire.frames)
     assert inputs.silence == ""
     assert inputs.report_silence() == ""
-    assert "/image" in inputs.report_silence()  # and again, had nothing come since
+    assert "/image" in inputs.report_silence()  # the next period has no frame
 
 
-def test_a_publisher_that_stopped_is_not_one_that_was_never_there(wire):
+def test_silent_publisher_differs_from_missing_publisher(wire):
     inputs = wire.inputs()
     robot = Robot(wire)
     connect(wire, robot.publishers.values())
@@ -61,7 +61,7 @@ def test_a_publisher_that_stopped_is_not_one_that_was_never_there(wire):
 
 
 @pytest.mark.parametrize("late", ["pose", "depth"])
-def test_stamps_apart_are_shown_side_by_side(wire, late):
+def test_stamps_of_unmatched_inputs_are_compared(wire, late):
     inputs = wire.inputs(tf__timeout_s=0.1)
     robot = Robot(wire)
     connect(wire, robot.publishers.values())
@@ -82,7 +82,7 @@ def test_stamps_apart_are_shown_side_by_side(wire, late):
     assert "input.sync_slop" in silence
 
 
-def test_poses_that_are_later_than_the_timeout_are_named_with_it(wire):
+def test_poses_later_than_timeout_are_reported(wire):
     inputs = wire.inputs(tf__timeout_s=0.1)
     robot = Robot(wire)
     connect(wire, robot.publishers.values())
@@ -94,7 +94,7 @@ def test_poses_that_are_later_than_the_timeout_are_named_with_it(wire):
     )
 
 
-def test_more_images_than_may_wait_are_named_with_what_they_wait_for(wire):
+def test_dropped_waiting_images_are_named_with_missing_input(wire):
     inputs = wire.inputs(tf__timeout_s=30.0)
     inputs.cameras[0]._sync.capacity = 2
     robot = Robot(wire)
@@ -122,7 +122,7 @@ def at_stamp(stamp: float) -> conversions.PoseStamped:
     return conversions.PoseStamped(header=header, pose=conversions.to_pose(np.eye(4)))
 
 
-def test_a_camera_that_is_not_calibrated_is_named_whatever_else_is_wrong(wire):
+def test_missing_calibration_is_reported_before_other_problems(wire):
     inputs = wire.inputs()
     robot = Robot(wire)
     connect(wire, robot.publishers.values())
@@ -140,7 +140,7 @@ def test_a_camera_that_is_not_calibrated_is_named_whatever_else_is_wrong(wire):
     assert inputs.problem == ""
 
 
-def test_quality_of_service_that_does_not_fit_is_named_with_both_sides(wire):
+def test_incompatible_qos_is_named_with_both_sides(wire):
     inputs = wire.inputs()
     Robot(wire, reliable=False)
     wire.spin_until(lambda: all(stream.incompatible for stream in inputs.streams.values()))
@@ -166,7 +166,7 @@ def test_quality_of_service_that_does_not_fit_is_named_with_both_sides(wire):
         ("old", "'camera' in 'map' is known from 5.000 to 5.000 s, the image is of 10.000 s"),
     ],
 )
-def test_a_missing_transform_is_named_with_its_reason(wire, cause, reason):
+def test_missing_transform_is_named_with_its_reason(wire, cause, reason):
     inputs = wire.inputs(pose_source="tf", tf__timeout_s=0.1)
     if cause == "best effort":
         profile = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -179,7 +179,7 @@ def test_a_missing_transform_is_named_with_its_reason(wire, cause, reason):
             transforms.send(5.0, "robot", "camera", at(0.0))
     robot = Robot(wire, without="pose")
     connect(wire, robot.publishers.values())
-    wire.spin(0.5)  # transforms and mismatches come before the image, or the first reason is another one
+    wire.spin(0.5)  # transforms and QoS events must arrive before the image
     robot.send(10.0)
     wire.spin_until(lambda: inputs.diagnostic_values()["lost_pose"])
     silence = inputs.report_silence()
@@ -188,7 +188,7 @@ def test_a_missing_transform_is_named_with_its_reason(wire, cause, reason):
 
 @needs_tf
 @own_tf
-def test_the_graph_is_not_asked_at_every_look_at_a_waiting_image(wire, monkeypatch):
+def test_ros_graph_is_queried_at_most_once_per_second(wire, monkeypatch):
     inputs = wire.inputs(pose_source="tf", tf__timeout_s=20.0)
     node, asked = wire.nodes[0], []
     ask = node.get_publishers_info_by_topic
@@ -198,7 +198,7 @@ def test_the_graph_is_not_asked_at_every_look_at_a_waiting_image(wire, monkeypat
     started = time.monotonic()
     robot.send(10.0)
     arrived(wire, inputs, "image", "camera_info", "depth")
-    wire.spin(1.0)  # twenty looks
+    wire.spin(1.0)  # twenty lookups
     assert (
         inputs.diagnostic_values()["waiting"] == 1
         and 1 <= asked.count("/tf") <= 2 + time.monotonic() - started
@@ -208,7 +208,7 @@ def test_the_graph_is_not_asked_at_every_look_at_a_waiting_image(wire, monkeypat
 
 
 @needs_tf
-def test_images_without_a_frame_need_one_for_tf(wire):
+def test_images_without_frame_id_are_reported_for_tf(wire):
     inputs = wire.inputs(tf__timeout_s=0.1, pose_source="tf")
     robot = Robot(wire, without="pose")
     robot.frame_id = ""
@@ -219,7 +219,7 @@ def test_images_without_a_frame_need_one_for_tf(wire):
 
 
 class Idle:
-    """A mapping thread that has nothing to do."""
+    """A mapping thread without work."""
 
     error = None
 
@@ -227,7 +227,7 @@ class Idle:
         return dict(frames_dropped=0, ingest=True, training=True, keyframes=0, num_gaussians=0)
 
 
-def test_dropped_frames_are_news_once(wire):
+def test_dropped_frames_are_reported_once(wire):
     worker, statuses = Idle(), []
     diagnostics = Diagnostics(wire.node("mapper"), Config())
     for dropped in (0, 3, 3, 5):
@@ -237,7 +237,7 @@ def test_dropped_frames_are_news_once(wire):
     assert statuses[1][1].startswith("3 frames dropped") and statuses[3][1].startswith("2 frames dropped")
 
 
-def test_a_simulation_without_a_clock_is_reported_like_any_other_silence(wire):
+def test_silence_is_reported_in_simulation_without_clock(wire):
     inputs = wire.inputs(use_sim_time=True)
     node = wire.nodes[0]
     diagnostics = Diagnostics(node, override(Config(), {"input.silence": 0.5}))

@@ -1,6 +1,6 @@
-"""What the node publishes for planners and for RViz, and that README and RViz configuration say the same.
+"""Outputs for planners and RViz, and their description in the documentation and the RViz configuration.
 
-A real node with a mapped scene; see ros_session.
+One real node maps a scene for the module, see helpers/ros_session.py.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ovs3d_ros.ros.outputs.publishers import LATCHED  # noqa: E402
 
 VISION = importlib.util.find_spec("vision_msgs") is not None
 REPOSITORY = Path(__file__).resolve().parents[3]
-# Display class of rviz_default_plugins -> the type it shows. Those without a topic show no message.
+# Display class of rviz_default_plugins -> message type; None for displays without a topic.
 DISPLAYS = {
     "PointCloud2": "sensor_msgs/msg/PointCloud2",
     "MarkerArray": "visualization_msgs/msg/MarkerArray",
@@ -51,7 +51,7 @@ def position(pose) -> np.ndarray:
     return np.array([pose.position.x, pose.position.y, pose.position.z])
 
 
-def test_the_readme_lists_the_outputs_of_the_running_node(session):
+def test_documentation_lists_outputs_of_running_node(session):
     node = session.client.node
     rows = [row for row in documented("output") if VISION or "vision_msgs" not in row[1]]
     offered = dict(node.get_publisher_names_and_types_by_node("ovs3d", "/"))
@@ -75,7 +75,7 @@ def test_the_readme_lists_the_outputs_of_the_running_node(session):
         assert row[2] == ("reliable, latched" if latched else "reliable"), row[0]
 
 
-def test_the_readme_lists_the_inputs_of_the_running_node(session):
+def test_documentation_lists_inputs_of_running_node(session):
     kinds = {}
     for row in documented("input"):
         names, types = (re.findall(r"`([\w/]+)`", cell) for cell in row[:2])
@@ -124,7 +124,7 @@ def test_rviz_shows_what_the_node_publishes(session):
     }
 
 
-def test_late_subscribers_get_markers_poses_grid_and_keyframes(session):
+def test_late_subscribers_get_markers_poses_and_keyframes(session):
     answer = session.client.query("red ball", "blue ball", "purple elephant")
     markers = session.client.receive("/ovs3d/markers", conversions.MarkerArray, LATCHED).markers
     assert (markers[0].action, markers[0].header.frame_id) == (Marker.DELETEALL, "map")
@@ -147,7 +147,7 @@ def test_late_subscribers_get_markers_poses_grid_and_keyframes(session):
 
 
 @pytest.mark.skipif(not VISION, reason="vision_msgs not installed; pip install ./tests/vision_msgs")
-def test_detections_are_the_objects_with_their_oriented_boxes(session):
+def test_detections_match_objects(session):
     from vision_msgs.msg import Detection3DArray, LabelInfo
 
     answer = session.client.query("red ball", "blue ball", "purple elephant")
@@ -166,7 +166,7 @@ def test_detections_are_the_objects_with_their_oriented_boxes(session):
     ]
 
 
-def test_the_grid_is_high_where_the_thing_is(session):
+def test_query_grid_is_high_at_the_object(session):
     session.client.query("red ball")
     wait_until(
         lambda: session.client.receive("/ovs3d/query_grid", conversions.OccupancyGrid, LATCHED).data, 20
@@ -182,17 +182,17 @@ def test_the_grid_is_high_where_the_thing_is(session):
     assert (grid.info.resolution, grid.header.frame_id) == (pytest.approx(0.05), "map")
 
 
-def test_the_goal_is_in_front_of_the_thing_and_only_for_who_listens_now(session):
+def test_goal_faces_the_object_and_is_not_latched(session):
     topic = "/ovs3d/goal_pose"
     session.client.query("green ball")
     wait_until(
         lambda: "green ball" in session.client.receive("/ovs3d/label_map", conversions.String, LATCHED).data,
         20,
     )
-    time.sleep(0.5)  # the goal follows within milliseconds
+    time.sleep(0.5)  # the goal follows the label map within milliseconds
     session.client.listen(topic, conversions.PoseStamped, 1)
     wait_until(lambda: session.client.node.count_publishers(topic), 20)
-    time.sleep(1.0)  # ten times as long as an answer takes to its topics: nothing must come
+    time.sleep(1.0)  # ten times the delay of an answer: no goal may arrive
     assert topic not in session.client.newest
 
     def asked() -> bool:
@@ -209,12 +209,12 @@ def test_the_goal_is_in_front_of_the_thing_and_only_for_who_listens_now(session)
 
 
 def shown(session) -> tuple[list[str], int]:
-    """The prompts on `~/label_map` and the version of the map they were asked of."""
+    """The prompts and the map version on `~/label_map`."""
     labels = json.loads(session.client.receive("/ovs3d/label_map", conversions.String, LATCHED).data)
     return [entry["prompt"] for entry in labels["labels"]], labels["map_version"]
 
 
-def test_a_vocabulary_is_kept_labelled_as_the_map_grows(session):
+def test_vocabulary_is_labelled_again_as_the_map_grows(session):
     names = ["blue ball", "red ball"]
     assert session.client.call(SetVocabulary, "set_vocabulary", names=names).error_code == 0
     answer = session.client.call(GetObjects, "get_objects")
@@ -223,9 +223,7 @@ def test_a_vocabulary_is_kept_labelled_as_the_map_grows(session):
     before, received = shown(session)[1], int(session.client.value(": mapping", "frames_received"))
     session.play("--rate", "4")
     session.settle(received + FRAMES)
-    newest = session.client.query(
-        "green ball"
-    ).map_version  # answers who asks, and the topics stay as they are
+    newest = session.client.query("green ball").map_version  # answered, but not shown on the topics
     wait_until(lambda: shown(session) == (names, newest), 20, lambda: str(shown(session)))
     assert newest > before
     markers = session.client.newest["/ovs3d/markers"].markers
@@ -241,14 +239,14 @@ def test_a_vocabulary_is_kept_labelled_as_the_map_grows(session):
         ({"names": ["a"], "mode": 9}, "mode 9"),
     ],
 )
-def test_a_bad_vocabulary_is_refused_and_the_old_one_stays(session, fields, problem):
+def test_bad_vocabulary_is_refused_and_the_old_one_stays(session, fields, problem):
     before = shown(session)
     answer = session.client.call(SetVocabulary, "set_vocabulary", **fields)
     assert answer.error_code == SetVocabulary.Response.BAD_REQUEST and problem in answer.error_msg
     assert shown(session) == before and before[0]
 
 
-def test_without_a_vocabulary_the_topics_show_what_was_asked_again(session):
+def test_without_vocabulary_topics_show_the_last_query(session):
     assert (
         session.client.call(SetVocabulary, "set_vocabulary", mode=SetVocabulary.Request.ARGMAX).error_code
         == 0
@@ -258,7 +256,7 @@ def test_without_a_vocabulary_the_topics_show_what_was_asked_again(session):
     wait_until(lambda: shown(session)[0] == ["green ball"], 20, lambda: str(shown(session)))
 
 
-def test_after_a_reset_nothing_old_is_shown(session):
+def test_reset_clears_the_output_topics(session):
     session.client.query("red ball")
     assert session.client.call(Trigger, "reset").success
     wait_until(lambda: len(session.client.newest["/ovs3d/markers"].markers) == 1, 20)

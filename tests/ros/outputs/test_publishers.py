@@ -1,4 +1,4 @@
-"""What the output topics show when answers, maps and settings change at awkward moments; real topics, one process."""
+"""Output topics while answers, maps and settings change concurrently; real topics in one process."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def pipeline():
 
 
 class Shown:
-    """Outputs of a pipeline whose newest snapshot is given by hand, and what a listener sees of them."""
+    """Outputs of a pipeline whose newest snapshot is set by the test, and the messages a listener receives."""
 
     def __init__(self, wire, pipeline):
         self.wire, self.pipeline = wire, pipeline
@@ -58,7 +58,7 @@ class Shown:
         return [entry["prompt"] for entry in json.loads(message.data)["labels"]] if message else []
 
 
-def test_an_answer_that_comes_while_the_map_is_published_is_shown(wire, pipeline):
+def test_answer_set_during_publication_is_shown(wire, pipeline):
     shown = Shown(wire, pipeline)
     first, second = shown.answer("red box"), shown.answer("blue box")
     shown.outputs.set_answer(first)
@@ -66,7 +66,7 @@ def test_an_answer_that_comes_while_the_map_is_published_is_shown(wire, pipeline
     cloud = shown.outputs._of_map[0]
     build = cloud._build
 
-    def build_meanwhile(snapshot):  # the query service, on a thread of its own, is done in the middle of this
+    def build_meanwhile(snapshot):  # as if the query service finished on its thread in between
         cloud._build = build
         shown.outputs.set_answer(second)
         return build(snapshot)
@@ -76,7 +76,7 @@ def test_an_answer_that_comes_while_the_map_is_published_is_shown(wire, pipeline
     wire.spin_until(lambda: shown.prompts() == ["blue box"], 5.0, lambda: str(shown.prompts()))
 
 
-def test_an_answer_of_a_map_that_was_replaced_is_not_shown(wire, pipeline):
+def test_answer_from_replaced_map_is_not_shown(wire, pipeline):
     shown = Shown(wire, pipeline)
     shown.outputs.set_answer(shown.answer("red box"))
     wire.spin_until(lambda: shown.prompts() == ["red box"])
@@ -90,7 +90,7 @@ def test_an_answer_of_a_map_that_was_replaced_is_not_shown(wire, pipeline):
     wire.spin_until(lambda: shown.prompts() == ["green box"])
 
 
-def test_settings_of_the_output_act_while_the_map_rests(wire, pipeline):
+def test_output_parameters_act_on_an_unchanged_map(wire, pipeline):
     shown = Shown(wire, pipeline)
     wire.spin_until(lambda: "map_cloud" in shown.newest)
     assert shown.newest["map_cloud"].width > 100
@@ -98,7 +98,7 @@ def test_settings_of_the_output_act_while_the_map_rests(wire, pipeline):
     wire.spin_until(lambda: shown.newest["map_cloud"].width <= 100, 5.0)
 
 
-def test_an_output_that_breaks_is_logged_and_goes_on(wire, pipeline, monkeypatch, caplog):
+def test_output_continues_after_an_exception(wire, pipeline, monkeypatch, caplog):
     shown = Shown(wire, pipeline)
     config = override(pipeline.config, {"output.rate": 20.0, "output.vocabulary": ["red box"]})
     Vocabulary(wire.node("vocabulary"), config, pipeline, shown.worker, shown.outputs)
@@ -111,7 +111,7 @@ def test_an_output_that_breaks_is_logged_and_goes_on(wire, pipeline, monkeypatch
     wire.spin_until(lambda: shown.prompts() == ["red box"] and "map_cloud" in shown.newest)
 
 
-def test_a_reset_retires_the_map_it_empties(wire):
+def test_reset_discards_answers_from_the_old_map(wire):
     pipeline = synthetic.build_map(synthetic.make_frames(2), steps=1)
     shown = Shown(wire, pipeline)
     worker = MappingWorker(pipeline, pipeline.config)

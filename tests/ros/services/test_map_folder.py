@@ -1,4 +1,4 @@
-"""Names that clients give never lead out of the folder."""
+"""Names from clients never lead out of the map folder."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_plain_names_are_files_in_the_folder(folder):
         ("x" * 300 + ".ovs3d", "longer than"),
     ],
 )
-def test_what_is_no_plain_name_is_refused(folder, name, problem):
+def test_other_names_are_refused(folder, name, problem):
     folder.path.mkdir()
     for ask in (lambda: folder.source(name, ".ovs3d"), lambda: folder.target(name, ".ovs3d", True)):
         with pytest.raises(UserError, match=problem):
@@ -64,7 +64,7 @@ def test_links_out_of_the_folder_are_refused(folder, tmp_path):
     assert outside.read_text() == "secret"
 
 
-def test_nothing_is_overwritten_unasked(folder):
+def test_existing_files_are_overwritten_only_on_request(folder):
     folder.target("a.ply", ".ply", False).write_text("x")
     with pytest.raises(UserError, match=r"exists in .*set overwrite"):
         folder.target("a.ply", ".ply", False)
@@ -74,7 +74,7 @@ def test_nothing_is_overwritten_unasked(folder):
         folder.target("b.ply", ".ply", True)
 
 
-def test_a_missing_file_names_what_is_there(folder):
+def test_missing_file_error_lists_existing_files(folder):
     with pytest.raises(UserError, match=r"a\.ovs3d: no such file in .*there are: none"):
         folder.source("a.ovs3d", ".ovs3d")
     folder.target("b.ovs3d", ".ovs3d", False).touch()
@@ -82,7 +82,7 @@ def test_a_missing_file_names_what_is_there(folder):
         folder.source("a.ovs3d", ".ovs3d")
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+def test_unwritable_folder_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be created"):
         MapFolder(str(tmp_path / "file" / "maps")).target("a.ply", ".ply", False)

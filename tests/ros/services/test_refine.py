@@ -1,6 +1,6 @@
-"""`~/refine` over DDS: feedback, result, refusals, cancellation, and a robot that goes on meanwhile.
+"""`~/refine` over DDS: feedback, result, refusals and cancellation, also while the node maps.
 
-One node serves the module; its tests run in order. A gate holds a refinement in its check where a test needs that.
+One node serves the module; its tests run in order. A gate file stops a refinement in its check while a test needs that.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ WAIT = 60.0  # seconds
 
 @pytest.fixture
 def gate(session):
-    """Closed; holds a refinement in its check until it is opened with `unlink`."""
+    """A gate file that stops a refinement in its check until the test unlinks it."""
     path = session.folder / "gate"
     path.touch()
     yield path
     path.unlink(missing_ok=True)
 
 
-def test_the_readme_lists_the_actions_of_the_running_node(session):
+def test_documentation_lists_actions_of_running_node(session):
     offered = dict(get_action_server_names_and_types_by_node(session.client.node, "ovs3d", "/"))
     assert (
         offered
@@ -58,14 +58,14 @@ def test_the_readme_lists_the_actions_of_the_running_node(session):
         (["x" * 10_000], "10000 characters"),
     ],
 )
-def test_bad_names_abort_with_the_reason_and_the_node_survives(session, names, problem):
+def test_refine_aborts_with_reason_for_bad_names(session, names, problem):
     status, result = Goal(session, names).end()
     assert (status, result.error_code) == (GoalStatus.STATUS_ABORTED, Refine.Result.BAD_REQUEST)
     assert problem in result.error_msg and "\n" not in result.error_msg and not result.accepted
     assert session.node.child.poll() is None
 
 
-def test_a_cancelled_refinement_leaves_the_map_as_it_was_and_nothing_waits_for_one(session, gate):
+def test_cancelled_refinement_changes_nothing_and_blocks_nobody(session, gate):
     before = session.client.query(*NAMES)
     goal = Goal(session, NAMES)
     goal.wait_for_stage("aligning")
@@ -78,7 +78,7 @@ def test_a_cancelled_refinement_leaves_the_map_as_it_was_and_nothing_waits_for_o
     session.play("--rate", "8")
     session.settle(received + FRAMES)
     grown = session.client.query(*NAMES)
-    assert grown.map_version > before.map_version, "it was mapped while the refinement waited"
+    assert grown.map_version > before.map_version, "the node maps while the refinement waits"
     assert goal.cancel() == 1
     gate.unlink()
     status, result = goal.end()
@@ -88,7 +88,7 @@ def test_a_cancelled_refinement_leaves_the_map_as_it_was_and_nothing_waits_for_o
     assert (after.map_version, after.cloud.data) == (grown.map_version, grown.cloud.data)
 
 
-def test_a_refinement_tells_how_far_it_is_and_its_labels_answer_from_then_on(session):
+def test_refinement_reports_progress_and_its_labels_are_used(session):
     before = session.client.query(*NAMES)
     goal = Goal(session, NAMES)
     status, result = goal.end()
@@ -116,13 +116,13 @@ def test_a_refinement_tells_how_far_it_is_and_its_labels_answer_from_then_on(ses
     assert objects == refined.objects and objects != before.objects
 
 
-def test_other_names_are_answered_as_ever_and_are_not_refined_in_passing(session):
+def test_other_names_are_not_refined(session):
     answer = session.client.query("red ball", "purple elephant")
     assert list(answer.found) == [True, False]
     assert session.client.call(GetObjects, "get_objects").objects == answer.objects
 
 
-def test_refined_answers_are_drawn_and_kept_while_the_map_grows(session):
+def test_refined_labels_are_drawn_and_survive_mapping_and_saving(session):
     def drawn() -> set[int]:
         image = session.client.receive("/ovs3d/segmentation/label", conversions.Image, 1)
         return set(np.unique(np.frombuffer(image.data, np.uint8)).tolist())
@@ -135,11 +135,11 @@ def test_refined_answers_are_drawn_and_kept_while_the_map_grows(session):
     assert session.client.call(SaveMap, "save_map", name="refined.ovs3d").error_code == 0
     scores = {item.label: item.score for item in session.client.query(*NAMES).objects}
     assert session.client.call(LoadMap, "load_map", name="refined.ovs3d").error_code == 0
-    for item in session.client.query(*NAMES).objects:  # the refined labels are in the file
+    for item in session.client.query(*NAMES).objects:  # the file contains the refined labels
         assert item.score == pytest.approx(scores[item.label], abs=0.01)
 
 
-def test_a_map_without_images_is_refined_without_a_check_and_says_so(session):
+def test_refinement_of_loaded_map_is_not_checked(session):
     status, result = Goal(session, NAMES).end()
     assert (status, result.error_code, result.accepted) == (
         GoalStatus.STATUS_SUCCEEDED,
@@ -150,8 +150,8 @@ def test_a_map_without_images_is_refined_without_a_check_and_says_so(session):
     assert "not checked" in result.message
 
 
-def test_a_map_that_is_replaced_meanwhile_is_not_given_the_labels(session, gate):
-    session.play("--rate", "8")  # a loaded map has no images to be checked on
+def test_refined_labels_are_discarded_when_map_is_replaced(session, gate):
+    session.play("--rate", "8")  # adds images to check on; a loaded map has none
     goal = Goal(session, NAMES)
     goal.wait_for_stage("aligning")
     assert session.client.call(Trigger, "reset").success
@@ -165,7 +165,7 @@ def test_a_map_that_is_replaced_meanwhile_is_not_given_the_labels(session, gate)
     assert session.client.call(LoadMap, "load_map", name="refined.ovs3d").error_code == 0
 
 
-def test_the_node_ends_in_the_middle_of_a_refinement(session):
+def test_sigint_ends_the_node_during_a_refinement(session):
     goal = Goal(session, NAMES)
     wait_until(lambda: goal.feedback, WAIT)
     assert session.node.stop(signal.SIGINT, WAIT) == 0, session.node.output()

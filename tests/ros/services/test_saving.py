@@ -1,4 +1,4 @@
-"""The map is written when the node ends, whatever ends it and wherever it still can be written to."""
+"""The map is saved however the node ends, to another folder if the configured one is not writable."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FA
 
 @pytest.fixture(autouse=True)
 def no_warm_up(monkeypatch) -> None:
-    """Compiling takes long and is of no interest here."""
+    """Skips the compilation of kernels, which takes long."""
     monkeypatch.setattr(session_module, "warm_up", lambda pipeline: None)
 
 
@@ -70,14 +70,12 @@ def keyframes(path: Path) -> int:
         ("", "is a folder; give a file name"),
     ],
 )
-def test_a_place_the_map_cannot_be_written_to_is_refused_before_there_is_a_map(
-    wire, tmp_path, place, problem
-):
+def test_unwritable_target_is_refused_at_start(wire, tmp_path, place, problem):
     with pytest.raises(UserError, match=f"output.save_on_exit: .*{problem}"):
         MappingSession(wire.node("mapper"), settings(tmp_path, f"{tmp_path}/{place}"))
 
 
-def test_a_map_that_cannot_be_written_where_it_should_is_written_elsewhere(wire, tmp_path):
+def test_unwritable_target_saves_map_to_map_directory(wire, tmp_path):
     (tmp_path / "out").mkdir()
     mapping = MappingSession(wire.node("mapper"), settings(tmp_path, f"{tmp_path}/out/room.ovs3d"))
     feed(mapping)
@@ -86,7 +84,7 @@ def test_a_map_that_cannot_be_written_where_it_should_is_written_elsewhere(wire,
     assert keyframes(tmp_path / "maps" / "rescued.ovs3d") == 2
 
 
-def test_the_map_waits_for_a_frame_that_takes_longer_than_any_patience(wire, tmp_path, monkeypatch):
+def test_close_waits_for_a_slow_frame_before_saving(wire, tmp_path, monkeypatch):
     for name in ("STOP_TIMEOUT", "STOP_NOTICE"):
         monkeypatch.setattr(session_module, name, 0.05, raising=False)
     mapping = MappingSession(wire.node("mapper"), settings(tmp_path, f"{tmp_path}/room.ovs3d"))
@@ -106,25 +104,23 @@ def test_the_map_waits_for_a_frame_that_takes_longer_than_any_patience(wire, tmp
     assert keyframes(tmp_path / "room.ovs3d") == 3
 
 
-def test_a_cleanup_that_cannot_save_keeps_the_map_and_can_be_tried_again(make_node, tmp_path):
+def test_cleanup_can_be_repeated_after_failed_save(make_node, tmp_path):
     (tmp_path / "out").mkdir()
     node = make_node(tmp_path, f"{tmp_path}/out/room.ovs3d")
     assert node.trigger_configure() == SUCCESS
     feed(node.session)
     (tmp_path / "out").rmdir()
-    (tmp_path / "maps").touch()  # no folder either
+    (tmp_path / "maps").touch()  # map.directory is not writable either
     assert node.trigger_cleanup() == FAILURE
     assert "the map could not be saved" in str(node.failure)
-    assert node.trigger_activate() == FAILURE  # nothing would be mapped
+    assert node.trigger_activate() == FAILURE  # a new map would not be saved
     (tmp_path / "out").mkdir()
     assert node.trigger_cleanup() == SUCCESS
     assert keyframes(tmp_path / "out" / "room.ovs3d") == 2 and node.session is None
 
 
 @pytest.mark.parametrize("save_on_exit", ["room.ovs3d", ""])
-def test_a_callback_that_breaks_ends_the_node_but_not_without_its_map(
-    wire, make_node, tmp_path, save_on_exit
-):
+def test_failing_callback_ends_node_and_saves_map(wire, make_node, tmp_path, save_on_exit):
     node = make_node(tmp_path, save_on_exit and f"{tmp_path}/{save_on_exit}")
     assert node.trigger_configure() == SUCCESS
     feed(node.session)

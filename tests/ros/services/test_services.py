@@ -1,6 +1,6 @@
-"""The services that keep, replace and steer the map, called over DDS on a node of its own process.
+"""Services that save, load, export and control the map, called over DDS on a node in its own process.
 
-One node serves the whole module; the tests run in order, as the last ones empty its map and kill it.
+One node serves the module. Its tests run in order: the last ones reset its map and kill it.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ def center(item) -> np.ndarray:
     return np.array([item.pose.position.x, item.pose.position.y, item.pose.position.z])
 
 
-def test_the_kernels_are_warm_before_the_node_subscribes(session):
+def test_kernels_are_compiled_before_the_node_subscribes(session):
     log = session.node.output()
     assert log.index("warming up") < log.index("warmed up in") < log.index("ready:")
 
 
-def test_the_readme_lists_the_services_of_the_running_node(session):
+def test_documentation_lists_services_of_running_node(session):
     written = {}
     for names, kinds, _ in documented("service"):
         package = ""
@@ -74,7 +74,7 @@ def test_the_readme_lists_the_services_of_the_running_node(session):
     }
 
 
-def test_objects_can_be_asked_for_without_the_cloud(session):
+def test_get_objects_returns_the_objects_of_the_query(session):
     answer = session.client.call(GetObjects, "get_objects")
     assert answer.error_code == BAD_REQUEST and "ask ~/query first" in answer.error_msg
     query = session.client.query("red ball", "purple elephant", mode=QueryText.Request.RELEVANCY)
@@ -99,7 +99,7 @@ def test_objects_can_be_asked_for_without_the_cloud(session):
         assert answer.error_code == BAD_REQUEST and problem in answer.error_msg
 
 
-def test_text_embeddings_are_unit_vectors_in_the_space_of_the_map(session):
+def test_text_embeddings_are_unit_vectors_of_the_map_encoder(session):
     answer = session.client.call(EncodeText, "encode_text", prompts=["red ball", "blue ball", "red cup"])
     assert (answer.error_code, answer.encoder, answer.dim) == (OK, "tests/colors", 16)
     vectors = np.array(answer.embeddings).reshape(3, answer.dim)
@@ -110,7 +110,7 @@ def test_text_embeddings_are_unit_vectors_in_the_space_of_the_map(session):
         assert answer.error_code == BAD_REQUEST and problem in answer.error_msg and not answer.embeddings
 
 
-def test_a_saved_map_answers_outside_of_the_node_too(session):
+def test_saved_map_answers_outside_the_node(session):
     answer = session.client.call(SaveMap, "save_map", name="room.ovs3d")
     assert (answer.error_code, answer.error_msg) == (OK, "")
     path = session.maps / "room.ovs3d"
@@ -122,7 +122,7 @@ def test_a_saved_map_answers_outside_of_the_node_too(session):
     assert np.linalg.norm(result.objects[0].center - SPHERES[0][0]) < SPHERES[0][1]
 
 
-def test_nothing_is_overwritten_unasked(session):
+def test_existing_files_are_overwritten_only_on_request(session):
     path = session.maps / "room.ovs3d"
     before = path.read_bytes()
     answer = session.client.call(SaveMap, "save_map", name="room.ovs3d")
@@ -133,7 +133,7 @@ def test_nothing_is_overwritten_unasked(session):
     assert sorted(p.name for p in session.maps.iterdir()) == ["room.ovs3d"]
 
 
-def test_the_ply_has_the_gaussians_of_the_map(session):
+def test_exported_ply_has_the_gaussians_of_the_map(session):
     answer = session.client.call(ExportPly, "export_ply", name="room.ply")
     assert (answer.error_code, answer.error_msg) == (OK, "")
     head = (session.maps / "room.ply").read_bytes()[:200]
@@ -165,7 +165,7 @@ def test_the_ply_has_the_gaussians_of_the_map(session):
         "x" * 300 + "{s}",
     ],
 )
-def test_no_file_outside_of_the_folder_is_read_or_written(session, name):
+def test_no_file_outside_map_directory_is_opened(session, name):
     opened = session.folder / f"audit.{session.node.child.pid}"
     for kind, service, suffix in (
         (SaveMap, "save_map", ".ovs3d"),
@@ -185,7 +185,7 @@ def test_no_file_outside_of_the_folder_is_read_or_written(session, name):
         assert outside.read_text() == "not yours"
         link.unlink()
     touched = [line.partition(" ")[2] for line in opened.read_text().splitlines()]
-    assert str(session.maps) in "".join(touched), "the audit sees what the node opens"
+    assert str(session.maps) in "".join(touched), "the audit log is empty"
     strange = [
         t
         for t in touched
@@ -195,7 +195,7 @@ def test_no_file_outside_of_the_folder_is_read_or_written(session, name):
     assert not strange and not list(session.folder.glob("out.*")) and "Traceback" not in session.node.output()
 
 
-def test_maps_that_cannot_be_used_are_refused_and_the_old_one_stays(session):
+def test_load_refuses_unusable_map_and_keeps_current(session):
     (session.maps / "broken.ovs3d").write_bytes((session.maps / "room.ovs3d").read_bytes()[:5000])
     other = Ovs3d.load(session.maps / "room.ovs3d", {"input.world_frame": "elsewhere"})
     other.save(session.maps / "elsewhere.ovs3d")
@@ -239,7 +239,7 @@ def test_training_can_be_switched_off_and_on(session):
     session.settle(received + FRAMES)
 
 
-def test_reset_empties_the_map_and_the_topics_and_a_saved_one_can_be_loaded(session):
+def test_reset_empties_map_and_topics_and_load_restores_them(session):
     before = session.client.query("red ball", "purple elephant")
     answer = session.client.call(Trigger, "reset")
     assert answer.success, answer.message
@@ -258,7 +258,7 @@ def test_reset_empties_the_map_and_the_topics_and_a_saved_one_can_be_loaded(sess
     wait_until(lambda: session.client.newest["/ovs3d/map_cloud"].width > 500, 20)
 
 
-def test_a_loaded_map_goes_on_growing(session):
+def test_loaded_map_can_be_extended(session):
     received = int(session.client.value(": mapping", "frames_received"))
     version = session.client.query("red ball").map_version
     session.play("--rate", "4")
@@ -267,7 +267,7 @@ def test_a_loaded_map_goes_on_growing(session):
     assert list(answer.found) == [True, True] and answer.map_version > version
 
 
-def test_a_node_that_was_killed_answers_from_its_saved_map_as_before(session):
+def test_saved_map_answers_as_before_after_kill(session):
     session.client.call(SaveMap, "save_map", name="last.ovs3d")
     before = session.client.call(GetObjects, "get_objects", prompts=["red ball", "blue ball"])
     session.restart()
@@ -282,7 +282,7 @@ def test_a_node_that_was_killed_answers_from_its_saved_map_as_before(session):
         assert abs(item.num_gaussians - old.num_gaussians) <= 2  # codes are stored as half floats
 
 
-def test_a_folder_that_cannot_be_written_to_is_reported(tmp_path):
+def test_unwritable_map_directory_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     domain_id = free_domain_id()
     node = start_node(

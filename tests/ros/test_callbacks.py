@@ -1,0 +1,62 @@
+"""Callbacks that raise, and entities that are destroyed while they are used, do not end the node."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+pytest.importorskip("rclpy")
+pytestmark = pytest.mark.ros
+
+from helpers.ros_wire import wire  # noqa: E402, F401
+from rclpy.exceptions import InvalidHandle  # noqa: E402
+from std_msgs.msg import String  # noqa: E402
+
+from ovs3d_ros.ros.callbacks import log_errors  # noqa: E402
+from ovs3d_ros.ros.node import spin_once  # noqa: E402
+
+
+def test_timer_continues_after_exception(wire, caplog):
+    calls = []
+
+    def update() -> None:
+        calls.append(1)
+        raise OverflowError("too much")
+
+    wire.node("publisher").create_timer(0.01, log_errors(update, "outputs"))
+    wire.spin_until(lambda: len(calls) == 3)
+    assert "outputs: OverflowError: too much" in caplog.text and caplog.text.count("Traceback") == 1
+
+
+def test_timer_ignores_destroyed_publisher(wire, caplog):
+    """On shutdown, publishers may be destroyed while their timer runs."""
+    node = wire.node("publisher")
+    publisher = node.create_publisher(String, "talk", 10)
+    publish = log_errors(lambda: publisher.publish(String(data="late")), "outputs")
+    publisher.destroy()
+    with pytest.raises(InvalidHandle):
+        publish()
+    node.create_timer(0.01, publish)
+    deadline = time.monotonic() + 0.2
+    while time.monotonic() < deadline:
+        spin_once(wire.executor)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_spin_survives_destroyed_subscription(wire):
+    """On deactivation, rclpy may have listed the events of a subscription that is then destroyed."""
+    node, heard = wire.node("listener"), []
+    node.create_subscription(String, "talk", heard.append, 10)
+    destroyed = node.create_subscription(String, "other", heard.append, 10)
+    destroyed.event_handlers[0].destroy()
+    with pytest.raises(InvalidHandle):
+        wire.executor.spin_once(timeout_sec=0.02)
+    spin_once(wire.executor)
+    node.destroy_subscription(destroyed)
+    publisher = wire.node("talker").create_publisher(String, "talk", 10)
+    deadline = time.monotonic() + 30
+    while not heard:
+        assert time.monotonic() < deadline, "the node hears nothing"
+        publisher.publish(String(data="hello"))
+        spin_once(wire.executor)
