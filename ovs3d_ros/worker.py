@@ -18,7 +18,7 @@ from ovs3d_ros.config import Config
 from ovs3d_ros.mapping.keyframes import to_frame
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.priority import PriorityGate
-from ovs3d_ros.semantics.refinement_check import evenly_spaced_indices
+from ovs3d_ros.sampling import evenly_spaced_indices
 from ovs3d_ros.types import Frame, MapSnapshot, RefineStep, UserError
 
 log = logging.getLogger(__name__)

@@ -18,6 +18,7 @@ PACKAGE = REPOSITORY / "ovs3d_ros"
 ORDER = (
     "types",
     "geometry",
+    "sampling",
     "config",
     "io",
     "rasterize",

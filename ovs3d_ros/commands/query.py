@@ -16,6 +16,7 @@ from ovs3d_ros.io.atomic import write_text
 from ovs3d_ros.io.ply import write_cloud
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query.relevancy import check_prompts
+from ovs3d_ros.sampling import evenly_spaced_indices
 from ovs3d_ros.types import MapSnapshot, QueryResult, UserError
 from ovs3d_ros.visualization import pictures, point_cloud
 
@@ -228,9 +229,9 @@ def choose_views(
     Views next to a chosen one are passed over while there are others. Without anything found: evenly spread views.
     """
     count = len(snapshot.names)
-    candidates = point_cloud.thin(np.arange(count), _CANDIDATES)
+    candidates = evenly_spaced_indices(count, _CANDIDATES)
     if not result.found.any() or count <= MAX_VIEWS:
-        return point_cloud.thin(candidates, MAX_VIEWS).tolist()
+        return candidates[evenly_spaced_indices(len(candidates), MAX_VIEWS)].tolist()
     areas = np.zeros((len(candidates), len(result.prompts)))  # pixels by view and prompt
     for row, index in enumerate(candidates):
         camera = snapshot.cameras[index].fitted(_GLANCE)
@@ -238,7 +239,7 @@ def choose_views(
         areas[row] = np.bincount(labels.ravel(), minlength=len(result.prompts) + 1)[1:]
     shown = np.flatnonzero(areas.any(axis=0))
     if not len(shown):
-        return point_cloud.thin(candidates, MAX_VIEWS).tolist()
+        return candidates[evenly_spaced_indices(len(candidates), MAX_VIEWS)].tolist()
     apart = max(1, count // (3 * MAX_VIEWS))
     chosen: list[int] = []
     for turn in range(MAX_VIEWS * len(shown)):

@@ -20,8 +20,9 @@ from ovs3d_ros.commands.query import legend, load_semantic_map
 from ovs3d_ros.io.atomic import atomic_write
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query.relevancy import check_prompts
+from ovs3d_ros.sampling import evenly_spaced_indices
 from ovs3d_ros.types import Camera, MapSnapshot, UserError
-from ovs3d_ros.visualization import pictures, point_cloud
+from ovs3d_ros.visualization import pictures
 
 CHANNELS = ("rgb", "depth", "features", "segmentation")
 _SAMPLES = 8  # keyframes the range of depths is taken from
@@ -128,7 +129,7 @@ def make_painters(
 
 
 def _depth_range(pipeline: Ovs3d, snapshot: MapSnapshot) -> tuple[float, float]:
-    chosen = point_cloud.thin(np.arange(len(snapshot.cameras)), _SAMPLES)
+    chosen = evenly_spaced_indices(len(snapshot.cameras), _SAMPLES)
     views = [
         pipeline.render(snapshot.cameras[i].fitted(120), snapshot.camtoworlds[i], snapshot) for i in chosen
     ]

@@ -20,6 +20,7 @@ from ovs3d_ros.encoders import ImageTextEncoder, PatchEncoder, make_dino
 from ovs3d_ros.mapping.gaussians import Gaussians
 from ovs3d_ros.rasterize import Rasterizer, Splats, Views
 from ovs3d_ros.rasterize.spherical_harmonics import base_colors
+from ovs3d_ros.sampling import evenly_spaced_indices
 from ovs3d_ros.semantics.affinity import align_distributions, compute_affinities
 from ovs3d_ros.semantics.class_field import (
     SURFACE_ALPHA,
@@ -32,7 +33,6 @@ from ovs3d_ros.semantics.codec import FeatureCodec
 from ovs3d_ros.semantics.refinement_check import (
     alignment_objective,
     encode_check_views,
-    evenly_spaced_indices,
 )
 from ovs3d_ros.types import Frame, MapSnapshot, RefinedField, RefineStep
 

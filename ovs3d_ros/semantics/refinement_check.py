@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from ovs3d_ros.config import RefineConfig
 from ovs3d_ros.encoders import ImageTextEncoder, PatchEncoder, encode_frame
 from ovs3d_ros.rasterize import Rasterizer
+from ovs3d_ros.sampling import evenly_spaced_indices
 from ovs3d_ros.semantics.alignment_losses import fda, pairwise_js, pairwise_kl, rda
 from ovs3d_ros.semantics.class_field import SURFACE_ALPHA, render_channels
 from ovs3d_ros.semantics.codec import FeatureCodec
@@ -102,13 +103,6 @@ def alignment_objective(
         attract=attract,
         repel=repel,
         objective=match + config.attract * attract + config.repel * repel,
-    )
-
-
-def evenly_spaced_indices(count: int, limit: int) -> list[int]:
-    """At most `limit` of the indices below `count`, evenly spread."""
-    return (
-        np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype(int)).tolist() if count else []
     )
 
 

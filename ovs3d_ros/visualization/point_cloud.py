@@ -6,6 +6,7 @@ import numpy as np
 
 from ovs3d_ros.config import OutputConfig
 from ovs3d_ros.rasterize.spherical_harmonics import base_colors
+from ovs3d_ros.sampling import evenly_spaced_indices
 from ovs3d_ros.types import MapSnapshot, QueryResult
 from ovs3d_ros.visualization.pictures import label_colors
 
@@ -13,14 +14,8 @@ from ovs3d_ros.visualization.pictures import label_colors
 def visible_points(snapshot: MapSnapshot, config: OutputConfig) -> np.ndarray:
     """Indices [M] of the Gaussians a cloud shows: opaque enough, evenly thinned to the largest cloud."""
     opacities = snapshot.gaussians["opacities"].cpu().numpy()
-    return thin(np.flatnonzero(opacities >= config.min_opacity), config.max_points)
-
-
-def thin(indices: np.ndarray, limit: int) -> np.ndarray:
-    """At most `limit` of the indices, evenly spread."""
-    if len(indices) <= limit:
-        return indices
-    return indices[np.linspace(0, len(indices) - 1, limit).round().astype(np.int64)]
+    opaque = np.flatnonzero(opacities >= config.min_opacity)
+    return opaque[evenly_spaced_indices(len(opaque), config.max_points)]
 
 
 def point_columns(snapshot: MapSnapshot, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

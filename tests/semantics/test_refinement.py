@@ -20,7 +20,7 @@ from ovs3d_ros.semantics.class_field import (
     vocabulary_indices,
 )
 from ovs3d_ros.semantics.refinement import Refinement
-from ovs3d_ros.semantics.refinement_check import choose_check_views, evenly_spaced_indices
+from ovs3d_ros.semantics.refinement_check import choose_check_views
 from ovs3d_ros.types import CropTable, RefinedField, UserError
 
 NAMES = ["red box", "green box", "blue box", "grey wall"]
@@ -218,7 +218,6 @@ def test_check_views_are_those_the_map_has_not_seen() -> None:
     assert choose_check_views(poses, poses, 3) == [0, 4, 8]
     with pytest.raises(UserError, match="keyframe"):
         choose_check_views(poses, poses + np.eye(4)[3] * 0 + 1.0, 3)
-    assert evenly_spaced_indices(0, 3) == [] and evenly_spaced_indices(2, 5) == [0, 1]
 
 
 def test_bad_names_and_empty_maps_are_refused() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ovs3d_ros.visualization import pictures, point_cloud
+from ovs3d_ros.visualization import pictures
 
 
 def test_label_colours_are_distinct_and_do_not_depend_on_their_number():
@@ -116,8 +116,3 @@ def test_contact_sheet_holds_every_picture():
         assert count == pytest.approx(cell * round(image.shape[0] * cell / 40), rel=0.01)
     with pytest.raises(ValueError, match="5 pictures with 2 captions"):
         pictures.contact_sheet(images, ["a", "b"])
-
-
-def test_thinning_keeps_the_ends_and_the_limit():
-    assert point_cloud.thin(np.arange(1000), 10).tolist()[::9] == [0, 999]
-    assert len(point_cloud.thin(np.arange(5), 10)) == 5

@@ -19,6 +19,7 @@ from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query.navigation import goal_pose, query_grid
 from ovs3d_ros.ros import conversions
 from ovs3d_ros.ros.callbacks import start_timer
+from ovs3d_ros.sampling import evenly_spaced_indices
 from ovs3d_ros.types import Frame, MapSnapshot, QueryResult
 from ovs3d_ros.visualization import pictures, point_cloud
 from ovs3d_ros.worker import MappingWorker
@@ -244,7 +245,8 @@ class Outputs:
         """The labelled cloud of an answer: all of the map, or only what carries a label."""
         snapshot, result, config = answer.snapshot, answer.result, self._config.output
         if labelled_only:
-            indices = point_cloud.thin(np.flatnonzero(result.labels.cpu().numpy()), config.max_points)
+            labelled = np.flatnonzero(result.labels.cpu().numpy())
+            indices = labelled[evenly_spaced_indices(len(labelled), config.max_points)]
         else:
             indices = point_cloud.visible_points(snapshot, config)
         points, base = point_cloud.point_columns(snapshot, indices)
