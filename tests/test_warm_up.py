@@ -7,14 +7,20 @@ import pytest
 from helpers import synthetic
 
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.rasterize import cpu, kernels_backward, kernels_forward, kernels_project, kernels_tiles
+from ovs3d_ros.rasterize import (
+    kernels_backward,
+    kernels_forward,
+    kernels_project,
+    kernels_shade,
+    kernels_tiles,
+)
 from ovs3d_ros.semantics import neighbours
 from ovs3d_ros.warm_up import warm_up
 
 
 def compiled() -> dict[str, int]:
     """Number of compiled or loaded signatures of each Numba kernel."""
-    modules = (cpu, kernels_backward, kernels_forward, kernels_project, kernels_tiles, neighbours)
+    modules = (kernels_backward, kernels_forward, kernels_project, kernels_shade, kernels_tiles, neighbours)
     return {
         f"{m.__name__}.{n}": len(k.signatures)
         for m in modules

@@ -41,8 +41,8 @@ class Rasterizer(Protocol):
         Returns:
             colors [C, H, W, D], alphas [C, H, W, 1], and a dictionary with
             `radii` [C, N, 2] int32 pixels (0: culled), `means2d` [C, N, 2] pixels, `depths` [C, N] metres,
-            and `means2d_absgrad` [C, N, 2], zero until a backward pass through geometry fills it with sum over
-            pixels of |dL/d(means2d)| (AbsGS, Ye et al. 2024), in loss per pixel.
+            and `means2d_absgrad` [C, N, 2]: the sum over pixels of |dL/d(means2d)| (AbsGS, Ye et al. 2024), in
+            loss per pixel. It is zero until a backward pass reaches the geometry.
 
         Raises:
             UserError: a shape, type or device is wrong, a value on the CPU is not finite, or Ks requires grad.
@@ -58,8 +58,8 @@ class Rasterizer(Protocol):
             splats: N Gaussians.
             targets: [C, H, W, D] images phi.
             views: C cameras.
-            pixel_weights: [C, H, W] factors m(p) >= 0, 0 where a pixel is invalid (there phi may be anything
-                finite); None for 1.
+            pixel_weights: [C, H, W] factors m(p) >= 0; None for 1. A pixel with factor 0 does not count, but
+                its phi must be finite.
 
         Returns:
             numerator [N, D] = sum over cameras and pixels of m w_i phi, weight [N] = sum of m w_i, and
@@ -72,14 +72,14 @@ class Rasterizer(Protocol):
 
 
 def make_rasterizer(name: str, threads: int = 0) -> Rasterizer:
-    """The rasterizer called `name`.
+    """Makes a rasterizer.
 
     Args:
         name: "cpu" (Numba) or "gsplat" (CUDA).
         threads: worker threads of the CPU rasterizer; 0 for one per available core.
 
     Raises:
-        UserError: the name is unknown, or what that rasterizer needs is missing.
+        UserError: the name is unknown, or that rasterizer lacks a package, a compiler or a GPU.
     """
     if name == "cpu":
         try:
@@ -88,7 +88,7 @@ def make_rasterizer(name: str, threads: int = 0) -> Rasterizer:
             raise UserError(f"the CPU rasterizer needs Numba ({error}): pip install numba") from error
         except (
             RuntimeError
-        ) as error:  # Numba, when neither the package nor the user's cache folder is writable
+        ) as error:  # from Numba, if neither the package nor the user's cache folder is writable
             raise UserError(
                 f"Numba cannot keep compiled kernels ({error}): set NUMBA_CACHE_DIR to a writable folder"
             ) from error

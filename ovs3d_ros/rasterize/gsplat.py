@@ -20,17 +20,17 @@ from .values import Splats, Views
 
 log = logging.getLogger(__name__)
 
-MAX_ALPHA = 0.999  # gsplat's, for recomputing weights
+MAX_ALPHA = 0.999  # as in gsplat
 
 
 class GsplatRasterizer:
     """gsplat 1.5.3. Tensors live on a CUDA device.
 
-    Beyond 32 channels `means2d_absgrad` covers one pass of 32 only, since gsplat overwrites it in each.
+    Beyond 32 channels `means2d_absgrad` covers only one pass of 32, since gsplat overwrites it in each pass.
 
     Raises:
-        UserError: no CUDA device, gsplat is not installed, or its kernels are not compiled and cannot be. There is no
-            fallback.
+        UserError: there is no CUDA device, gsplat is not installed, or its kernels are not compiled and cannot be.
+            There is no fallback.
     """
 
     def __init__(self) -> None:
@@ -43,14 +43,13 @@ class GsplatRasterizer:
             "loading gsplat's kernels; the first start on a machine compiles them, which takes some minutes"
         )
         try:
-            with contextlib.redirect_stdout(
-                sys.stderr
-            ):  # it reports there what it compiles; ours is for answers
+            # gsplat prints compiler messages; standard output is for the results of commands.
+            with contextlib.redirect_stdout(sys.stderr):
                 import gsplat
                 from gsplat.cuda._backend import _C
         except ImportError as error:
             raise UserError(f"gsplat cannot be imported ({error}): pip install gsplat==1.5.3") from error
-        except Exception as error:  # of compilers and drivers, of any kind
+        except Exception as error:  # compilers and drivers raise errors of any kind
             raise UserError(f"gsplat cannot compile its kernels: {error}") from error
         if _C is None:
             raise UserError(
@@ -112,9 +111,9 @@ class GsplatRasterizer:
 
     @torch.no_grad()
     def _weights(self, meta: dict[str, Any], width: int, height: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Every (Gaussian, pixel) that one camera composites, and its weight: three tensors of equal length.
+        """Gaussian, pixel and weight of every pair that one camera composites: three tensors of equal length.
 
-        gsplat lists the pairs ordered by pixel and, in each pixel, front to back.
+        gsplat orders the pairs by pixel and, within a pixel, front to back.
         """
         means2d, conics, opacities = meta["means2d"], meta["conics"], meta["opacities"]
         gaussians, pixels, _ = self._gsplat.rasterize_to_indices_in_range(
@@ -144,19 +143,19 @@ class GsplatRasterizer:
 
 
 def _absolute_gradient(means2d: Tensor) -> Tensor:
-    """[C, N, 2], zero until a backward pass fills it with what gsplat hangs on means2d."""
+    """[C, N, 2], zero until a backward pass copies gsplat's attribute `means2d.absgrad` into it."""
     absgrad = torch.zeros_like(means2d, requires_grad=False)
-    absgrad.source = means2d  # whoever keeps one keeps the other
-    # A hook that held the tensor it hangs on would keep it, and the whole graph behind it, for ever.
-    wanted = weakref.ref(absgrad)
+    absgrad.source = means2d  # a reference to one keeps both alive
+    # A strong reference to means2d in its own hook would keep means2d, and the whole graph behind it, forever.
+    weak_absgrad = weakref.ref(absgrad)
 
-    def keep(_: Tensor) -> None:
-        if (kept := wanted()) is not None:
-            kept.copy_(kept.source.absgrad)
+    def copy_absgrad(_: Tensor) -> None:
+        if (target := weak_absgrad()) is not None:
+            target.copy_(target.source.absgrad)
 
     if means2d.requires_grad:
-        # gsplat sets the attribute in its backward, just before means2d's own gradient is known.
-        means2d.register_hook(keep)
+        # gsplat sets the attribute in its backward, just before the gradient of means2d is known.
+        means2d.register_hook(copy_absgrad)
     return absgrad
 
 

@@ -1,8 +1,8 @@
 """Numba kernels: gradient of alpha compositing, as a second front-to-back pass.
 
 With v = dL/d(image), the gradient of alpha_i at a pixel needs only the scalar S_i = <color composited behind
-i, v>: it starts as <image, v> and loses w_i <color_i, v> at every splat passed. So the forward order is
-replayed; no per-pixel index of the last splat is stored and no transmittance is recovered by division.
+splat i, v>. S starts as <image, v> and loses w_i <color_i, v> at every splat. So the kernel replays the forward
+order: it needs no per-pixel index of the last splat and recovers no transmittance by division.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from .kernels_forward import (
     start_tile,
     tile_window,
 )
-from .kernels_project import HELPER, KERNEL
+from .kernels_project import HELPER, KERNEL, thread_range
 from .kernels_tiles import CONIC_XX, CONIC_XY, CONIC_YY, HALF, ONE, OPACITY, PIXELS, TILE, ZERO, U, V
 from .simd import WIDTH, add_scaled, dot
 
-# Planes of the scratch array behind those of the forward pass.
+# Planes of the scratch array, after those of the forward pass.
 SHADE = np.uintp(FIRST_FREE_PLANE * PIXELS)  # <color of the splat, v>
 BEHIND = np.uintp((FIRST_FREE_PLANE + 1) * PIXELS)  # <color composited behind the splat, v>
 V_END = np.uintp((FIRST_FREE_PLANE + 2) * PIXELS)  # final transmittance * its gradient
@@ -62,7 +62,7 @@ def _color_rows(scratch, first, last, column, colors, v_image, channels, v_color
 def _geometry_rows(scratch, splats, splat, window, first, last, column, v_splats):
     """Adds to the gradient of the splat's position, conic and opacity.
 
-    dL/dalpha = T <color, v> - (S + T_end v_T) / (1 - alpha); the cap at 0.999 passes no gradient on.
+    dL/dalpha = T <color, v> - (S + T_end v_T) / (1 - alpha); an alpha capped at 0.999 passes no gradient.
     The loops sum v dx, v dx^2 and so on, with v = dL/dsigma per pixel.
     """
     opacity = splats[splat, OPACITY]
@@ -109,7 +109,7 @@ def _geometry_rows(scratch, splats, splat, window, first, last, column, v_splats
 
 @njit(**HELPER)
 def _load_gradients(window, gradients, first_channel, depth, scratch, v_tile):
-    """Copies a tile of dL/d(image), and starts BEHIND and V_END from it."""
+    """Copies a tile of dL/d(image), and initialises BEHIND and V_END."""
     image, transmittance, v_image, v_transmittance = gradients
     left, top, rows, columns = window
     loaded = min(depth, image.shape[2] - first_channel)
@@ -130,14 +130,14 @@ def _load_gradients(window, gradients, first_channel, depth, scratch, v_tile):
 def composite_backward(
     thread, num_threads, tiles, splats, colors, gradients, first_channel, channels, v_splats, v_colors
 ):
-    """Gradient of `composite` over every num_threads-th tile.
+    """Computes the gradient of `composite` over every num_threads-th tile.
 
     Args:
-        thread, num_threads: which tiles.
+        thread, num_threads: select the tiles.
         tiles, splats, colors, first_channel, channels: as in `composite`.
         gradients: (image [H, W, D], transmittance [H, W], and dL/d of each), all float32.
-        v_splats: [threads, M, 8] float32, one slab per thread, added to; columns as in `project_backward`.
-        v_colors: [threads, M, P] float32, likewise.
+        v_splats: [threads, M, 8] float32, each thread adds to its own; columns as in `project_backward`.
+        v_colors: [threads, M, P] float32, each thread adds to its own.
     """
     own_v_splats, own_v_colors = v_splats[thread], v_colors[thread].reshape(-1)
     flat_colors = colors.reshape(-1)
@@ -162,16 +162,17 @@ def composite_backward(
 
 
 @njit(**KERNEL)
-def scatter_rows(thread, num_threads, slabs, visible, column, out):
-    """Adds the sum of the threads' slabs [threads, M, P], from a column on, to rows `visible` of out [N, D].
+def scatter_rows(thread, num_threads, partial_sums, visible, column, out):
+    """Adds partial sums [threads, M, P], summed over the threads, to the rows `visible` of out [N, D].
 
-    The slabs are summed in a fixed order: the result is the same on every run with as many threads.
+    Column `column` of the sums goes to column 0 of `out`. The order of the sum is fixed, so every run with the
+    same number of threads gives the same result.
     """
-    count = visible.shape[0]
-    for splat in range(thread * count // num_threads, (thread + 1) * count // num_threads):
+    first, last = thread_range(thread, num_threads, visible.shape[0])
+    for splat in range(first, last):
         n = visible[splat]
         for c in range(out.shape[1]):
-            total = slabs[0, splat, column + c]
-            for slab in range(1, slabs.shape[0]):
-                total += slabs[slab, splat, column + c]
+            total = partial_sums[0, splat, column + c]
+            for part in range(1, partial_sums.shape[0]):
+                total += partial_sums[part, splat, column + c]
             out[n, c] += total

@@ -1,17 +1,17 @@
 """Numba kernels: alpha compositing, and the lift that uses the same weights.
 
-What makes them fast, each measured: all rows of a splat in one call, eight pixels of a row at a time and
-without branches (masks are float arithmetic), so that LLVM vectorises them and the processor overlaps the
-rows; all per-pixel state of a tile in one flat array with unsigned indices; the number of channels known at
-compile time.
+Three measures make them fast, each of them measured. One call works on all rows of a splat, eight pixels of a row
+at a time and without branches (masks are float arithmetic), so LLVM vectorises the loop and the processor overlaps
+the rows. One flat array with unsigned indices holds all per-pixel state of a tile. The number of channels is known
+at compile time.
 
-That number is passed as `channels`, a tuple of which only the length matters: the length is part of its type,
-so Numba compiles one variant per length and caches each on disk.
+The argument `channels` passes that number as the length of a tuple; the values do not matter. The length is part of
+the tuple's type, so Numba compiles one variant per length and caches each on disk.
 
 Numba does not see changes across files: after editing a helper, delete the cached kernels that call it.
 
-Semantics are those of gsplat 1.5.3: alpha = min(0.999, opacity * exp(-sigma)), ignored below 1/255; a
-Gaussian that would bring the transmittance to 1e-4 or below is dropped together with all behind it.
+Semantics are those of gsplat 1.5.3: alpha = min(0.999, opacity * exp(-sigma)), ignored below 1/255. A Gaussian that
+would bring the transmittance to 1e-4 or below is dropped, together with all behind it.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ MIN_ALPHA = np.float32(1.0 / 255.0)
 MAX_ALPHA = np.float32(0.999)
 STOP_TRANSMITTANCE = np.float32(1e-4)
 
-# Up to here channels are stored one plane after the other and vectorised over pixels, beyond it they are
-# stored together per pixel, padded to a multiple of 8, and vectorised over channels.
+# Up to this number, channels are stored one plane after the other and loops are vectorised over pixels. More channels
+# are stored together per pixel, padded to a multiple of 8, and loops are vectorised over channels.
 MAX_PLANAR_CHANNELS = 4
 
-# Planes of a tile's scratch array, PIXELS apart. Kernels put their own behind FIRST_FREE_PLANE.
+# Planes of a tile's scratch array, PIXELS apart. The planes from FIRST_FREE_PLANE on differ between kernels.
 TRANSMITTANCE = np.uintp(0)
 LIVE = np.uintp(PIXELS)  # 1.0 until the pixel is saturated
 WEIGHT = np.uintp(2 * PIXELS)  # alpha * transmittance of the current splat
@@ -56,15 +56,15 @@ PIXEL_WEIGHT = np.uintp(4 * PIXELS)  # lift: the caller's factor on the weight
 
 PLANE = np.uintp(PIXELS)
 ROW = np.uintp(TILE)
-BLOCK = np.uintp(WIDTH)  # columns worked on at once; most splats are narrower
+BLOCK = np.uintp(WIDTH)  # columns per step; most splats are narrower
 LANES = (0,) * WIDTH
 
 
 @njit(**HELPER)
 def exp_negative(sigma):
-    """exp(-sigma) for sigma in [0, 8], to float32 precision: a degree-5 Taylor series of sigma / 32, ^32.
+    """exp(-sigma) for sigma in [0, 8], to float32 precision: a degree-5 Taylor series of exp(-sigma / 32), to the 32nd.
 
-    Libm's exp is a call per lane; this is a handful of multiplications on the whole vector.
+    Libm's exp takes one call per lane; this takes a handful of multiplications on the whole vector.
     """
     x = sigma * np.float32(-1.0 / 32.0)
     p = ONE + x * (
@@ -94,7 +94,7 @@ def clear(array):
 
 @njit(**HELPER)
 def start_tile(scratch, rows, columns):
-    """Full transmittance everywhere; pixels outside the image are dead from the start."""
+    """Sets full transmittance everywhere, and LIVE only inside the image."""
     clear(scratch)
     for r in range(TILE):
         for i in range(TILE):
@@ -104,15 +104,15 @@ def start_tile(scratch, rows, columns):
 
 @njit(**HELPER)
 def buffer_strides(depth):
-    """How far apart pixels and channels lie in a tile's image of `depth` channels."""
+    """Distance between pixels and between channels in a tile's image of `depth` channels."""
     return (1, PIXELS) if depth <= MAX_PLANAR_CHANNELS else (depth, 1)
 
 
 @njit(**HELPER)
 def splat_blocks(splats, splat, window):
-    """(first row, last row, first column, last column) that a splat touches in a tile; none if last < first.
+    """(first row, last row, first column, last column) of a splat in a tile; it touches none if last < first.
 
-    One block of 8 columns, at any column, holds most splats; wider ones take the two halves of the tile.
+    One block of 8 columns, at any column, covers most splats. A wider splat takes the two halves of the tile.
     """
     left, top, rows, columns = window
     first, last = pixel_span(splats[splat, V], splats[splat, HALF_HEIGHT], top, rows)
@@ -130,10 +130,10 @@ def splat_blocks(splats, splat, window):
 def blend_rows(scratch, splats, splat, window, first, last, column):
     """Composites one splat into rows first..last and 8 columns of a tile.
 
-    Leaves WEIGHT and FALLOFF of the splat, and TRANSMITTANCE and LIVE behind it.
+    Fills WEIGHT and FALLOFF for this splat, and updates TRANSMITTANCE and LIVE.
 
     Returns:
-        the number of pixels that it saturates, as a float.
+        The number of pixels that the splat saturates, as a float.
     """
     opacity = splats[splat, OPACITY]
     u = splats[splat, U] - np.float32(window[0] + column) - HALF
@@ -178,7 +178,7 @@ def _add_rows(scratch, first, last, column, colors, splat_index, buffer, channel
 
 @njit(**HELPER)
 def _store_tile(window, scratch, buffer, first_channel, depth, image, transmittance):
-    """Writes a finished tile of `depth` channels: a plain number here, so that one variant does for all widths."""
+    """Writes a finished tile. `depth` is a plain number, so one compiled variant serves all pass widths."""
     left, top, rows, columns = window
     stored = min(depth, image.shape[2] - first_channel)
     per_pixel, per_channel = buffer_strides(depth)
@@ -196,18 +196,18 @@ def composite(thread, num_threads, tiles, splats, colors, first_channel, channel
     """Renders every num_threads-th tile.
 
     Args:
-        thread, num_threads: which tiles.
+        thread, num_threads: select the tiles.
         tiles: Tiles.
         splats: [M, 8] float32 packed splats.
         colors: [M, P] float32 packed colors.
-        first_channel: first of the channels rendered in this pass.
-        channels: tuple as long as there are channels in this pass, padding included.
-        image: [H, W, D] float32, filled in those channels.
+        first_channel: first channel of this pass.
+        channels: tuple with one entry per channel of this pass, padding included.
+        image: [H, W, D] float32, the pass fills its channels.
         transmittance: [H, W] float32, filled.
     """
     scratch = np.empty(FIRST_FREE_PLANE * PIXELS, np.float32)
     buffer = np.empty(PIXELS * len(channels), np.float32)
-    flat_colors = colors.reshape(-1)  # here, since a reshape counts references
+    flat_colors = colors.reshape(-1)  # outside the loop, since a reshape counts references
     for tile in range(thread, tiles.offsets.shape[0] - 1, num_threads):
         window = tile_window(tiles, tile)
         start_tile(scratch, window[2], window[3])
@@ -228,7 +228,7 @@ def composite(thread, num_threads, tiles, splats, colors, first_channel, channel
 
 @njit(**HELPER)
 def _load_targets(window, targets, pixel_weights, first_channel, depth, scratch, buffer):
-    """Copies a tile of the target image; what lies outside the image weighs nothing."""
+    """Copies a tile of the target image and its pixel weights; pixels outside the image keep weight 0."""
     left, top, rows, columns = window
     loaded = min(depth, targets.shape[2] - first_channel)
     per_pixel, per_channel = buffer_strides(depth)
@@ -244,7 +244,7 @@ def _load_targets(window, targets, pixel_weights, first_channel, depth, scratch,
 
 @njit(**HELPER)
 def _weigh_rows(scratch, first, last, column):
-    """Multiplies the weights by the pixels' own; returns their sum and maximum."""
+    """Multiplies the weights by the pixel weights; returns their sum and maximum."""
     total, largest = ZERO, ZERO
     for r in range(np.uintp(first), np.uintp(last + 1)):
         q = r * ROW + np.uintp(column)
@@ -278,16 +278,16 @@ def lift_tiles(
 ):
     """Gathers sum w*target, sum w and max w for every splat over every num_threads-th tile.
 
-    This is also the gradient of the image with respect to the colors, for targets = dL/d(image).
+    With targets = dL/d(image) and pixel weights 1, the sums are the gradient of the colors.
 
     Args:
-        thread, num_threads: which tiles.
+        thread, num_threads: select the tiles.
         tiles, splats: as in `composite`.
         targets: [H, W, D] float32.
         pixel_weights: [H, W] float32, factor on w.
-        first_channel, channels: which channels of targets, as in `composite`.
-        sums: [threads, M, P] float32, one slab per thread, added to.
-        weights, maxima: [threads, M] float32, likewise, added to and raised.
+        first_channel, channels: select the channels of targets, as in `composite`.
+        sums: [threads, M, P] float32, each thread adds to its own.
+        weights, maxima: [threads, M] float32, each thread adds to and raises its own.
     """
     own_sums, own_weights, own_maxima = sums[thread].reshape(-1), weights[thread], maxima[thread]
     scratch = np.empty((FIRST_FREE_PLANE + 1) * PIXELS, np.float32)

@@ -2,10 +2,10 @@
 
 The maths is EWA splatting (Zwicker et al. 2001; Kerbl et al. 2023, eq. 5) with the constants of gsplat 1.5.3:
 `eps2d` on the diagonal of the 2D covariance, opacity-aware radii, and a Jacobian evaluated at a point clamped
-to 1.3 times the field of view. Arithmetic is float64 inside (scalar code costs the same, and the
-conic of a needle-shaped Gaussian loses half its digits in float32), float32 in memory.
+to 1.3 times the field of view. Arrays are float32, arithmetic is float64: scalar code costs the same, and the
+conic of a needle-shaped Gaussian would lose half its digits in float32.
 
-Every kernel works on one contiguous share of the Gaussians, so that threads never write the same memory.
+Every kernel works on one contiguous range of the Gaussians, so threads never write the same memory.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy as np
 from numba import njit
 
 KERNEL = {"nogil": True, "cache": True, "fastmath": True, "error_model": "numpy", "boundscheck": False}
-KERNEL["no_cfunc_wrapper"] = True  # nobody calls them by address, and every wrapper takes time to compile
-# For what other kernels inline: no file and no entry from Python of its own, a fifth less time to compile in all.
+KERNEL["no_cfunc_wrapper"] = True  # no code calls kernels by address, and every wrapper takes time to compile
+# Other kernels inline the helpers. Without cache files and Python wrappers for them, all compile in a fifth less time.
 HELPER = {**KERNEL, "cache": False, "no_cpython_wrapper": True}
 
 MIN_ALPHA = 1.0 / 255.0
@@ -57,8 +57,8 @@ class ProjectedArrays(NamedTuple):
 
 
 @njit(**HELPER)
-def share(thread, num_threads, count):
-    """The half-open range of `count` items that belongs to one thread."""
+def thread_range(thread, num_threads, count):
+    """(first, last + 1) of the items, out of `count`, that one thread works on."""
     return thread * count // num_threads, (thread + 1) * count // num_threads
 
 
@@ -120,7 +120,7 @@ def _to_camera(viewmat, means, n):
 
 @njit(**HELPER)
 def _clamped_slope(slope, focal, centre, size):
-    """x/z (or y/z) clamped to the field of view plus a margin, and 1.0 where it was left alone, else 0.0."""
+    """x/z (or y/z) clamped to the field of view plus a margin; and 1.0 if it lay inside, else 0.0."""
     margin = FOV_MARGIN * 0.5 * size / focal
     low, high = -(centre / focal + margin), (size - centre) / focal + margin
     return min(max(slope, low), high), 1.0 if low <= slope <= high else 0.0
@@ -128,7 +128,10 @@ def _clamped_slope(slope, focal, centre, size):
 
 @njit(**HELPER)
 def _camera_axes(quats, viewmat, n, rotation, axes):
-    """Unit quaternion of Gaussian n and its norm; fills its rotation matrix and that in camera axes."""
+    """Fills the rotation matrix of Gaussian n, in world and in camera axes.
+
+    Returns (w, x, y, z, norm): its unit quaternion, and the norm before normalisation.
+    """
     w, x, y, z = float(quats[n, 0]), float(quats[n, 1]), float(quats[n, 2]), float(quats[n, 3])
     norm = max(math.sqrt(w * w + x * x + y * y + z * z), 1e-12)
     w, x, y, z = w / norm, x / norm, y / norm, z / norm
@@ -171,10 +174,10 @@ def _covariance(screen):
 
 @njit(**KERNEL)
 def project_forward(thread, num_threads, gaussians, camera, projected):
-    """Projects one thread's share of the Gaussians into `projected`."""
+    """Projects one thread's range of the Gaussians into `projected`."""
     rotation, axes, screen = np.empty((3, 3)), np.empty((3, 3)), np.empty((2, 3))
     K, width, height = camera.K, camera.width, camera.height
-    first, last = share(thread, num_threads, gaussians.means.shape[0])
+    first, last = thread_range(thread, num_threads, gaussians.means.shape[0])
     for n in range(first, last):
         projected.radii[n, 0] = 0
         projected.radii[n, 1] = 0
@@ -208,10 +211,10 @@ def project_forward(thread, num_threads, gaussians, camera, projected):
 
 @njit(**HELPER)
 def _covariance_backward(screen, v_conic, out):
-    """Fills `out` [2, 3] with the gradient with respect to the screen axes, from that of the conic.
+    """Fills `out` [2, 3] with the gradient of the screen axes, from that of the conic.
 
-    dL/dS = -Q (dL/dQ) Q for the inverse Q of S, and dL/dB = 2 (dL/dS) B for S = B B^T. The conic's xy entry
-    stands once in the exponent, hence the halves.
+    dL/dS = -Q (dL/dQ) Q for the inverse Q of S, and dL/dB = 2 (dL/dS) B for S = B B^T. The exponent holds
+    the conic's xy entry once, the matrix Q holds it twice: hence the halves.
     """
     xx, xy, yy, det = _covariance(screen)
     a, b, c = yy / det, -xy / det, xx / det
@@ -227,7 +230,7 @@ def _covariance_backward(screen, v_conic, out):
 
 @njit(**HELPER)
 def _point_backward(camera, point, v_jacobian, v_uv):
-    """Gradient with respect to the camera-space mean, through the pixel position and the Jacobian."""
+    """Gradient of the camera-space mean, through the pixel position and the Jacobian."""
     x, y, z = point
     fx, fy = camera.K[0, 0], camera.K[1, 1]
     v_jxx, v_jxz, v_jyy, v_jyz = v_jacobian
@@ -235,7 +238,7 @@ def _point_backward(camera, point, v_jacobian, v_uv):
     slope_y, free_y = _clamped_slope(y / z, fy, camera.K[1, 2], camera.height)
     v_x = fx / z * v_uv[0] - free_x * fx / (z * z) * v_jxz
     v_y = fy / z * v_uv[1] - free_y * fy / (z * z) * v_jyz
-    # J_xz = -fx slope / z: with the slope held (clamped) z enters once, with slope = x/z (free) twice.
+    # J_xz = -fx slope / z: a clamped slope is constant and z enters once, a free slope is x/z and z enters twice.
     v_z = (
         -(fx * x * v_uv[0] + fy * y * v_uv[1])
         - fx * v_jxx
@@ -248,7 +251,10 @@ def _point_backward(camera, point, v_jacobian, v_uv):
 
 @njit(**HELPER)
 def _axes_backward(scales, n, rows, v_screen, axes, v_axes, v_scales):
-    """Gradients of scales (added to) and camera axes (filled) from those of the screen axes."""
+    """Adds to the gradient of the scales and fills that of the camera axes, from that of the screen axes.
+
+    Returns the gradients of the Jacobian's entries (j_xx, j_xz, j_yy, j_yz).
+    """
     j_xx, j_xz, j_yy, j_yz = rows
     v_jxx, v_jxz, v_jyy, v_jyz = 0.0, 0.0, 0.0, 0.0
     for j in range(3):
@@ -280,28 +286,28 @@ def _add_viewmat_gradient(means, n, rotation, v_point, v_axes, v_viewmat):
 def project_backward(
     thread, num_threads, gaussians, camera, visible, v_splats, v_gaussians, v_means2d_abs, v_viewmats
 ):
-    """Adds the gradients of one thread's share of the visible Gaussians to `v_gaussians`.
+    """Adds the gradients of one thread's range of the visible Gaussians to `v_gaussians`.
 
     Args:
-        thread, num_threads: which share.
+        thread, num_threads: select the range.
         gaussians, camera: as given to `project_forward`.
-        visible: [M] int64, the Gaussian behind each splat.
-        v_splats: [threads, M, 8] float32, gradients that the tile kernels left, one slab per thread:
+        visible: [M] int64, the Gaussian of each splat.
+        v_splats: [threads, M, 8] float32, partial sums of the gradients from the tile kernels:
             u, v, |u|, |v|, conic xx, xy, yy, opacity.
         v_gaussians: GaussianArrays of gradients, added to.
         v_means2d_abs: [N, 2] float32, sums of absolute per-pixel gradients, added to.
-        v_viewmats: [threads, 4, 4] float64, one slab per thread, added to; [0, 4, 4] if nobody asks.
+        v_viewmats: [threads, 4, 4] float64, each thread adds to its own; [0, 4, 4] to skip this gradient.
     """
     rotation, axes, v_axes = np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3))
     screen, v_screen, v_splat = np.empty((2, 3)), np.empty((2, 3)), np.empty(8)
     viewmat = camera.viewmat
-    first, last = share(thread, num_threads, visible.shape[0])
+    first, last = thread_range(thread, num_threads, visible.shape[0])
     for i in range(first, last):
         n = visible[i]
         for k in range(8):
             v_splat[k] = 0.0
-            for slab in range(v_splats.shape[0]):
-                v_splat[k] += v_splats[slab, i, k]
+            for part in range(v_splats.shape[0]):
+                v_splat[k] += v_splats[part, i, k]
         v_means2d_abs[n, 0] += v_splat[2]
         v_means2d_abs[n, 1] += v_splat[3]
         v_gaussians.opacities[n] += v_splat[7]
@@ -318,14 +324,14 @@ def project_backward(
             v_gaussians.means[n, j] += (
                 viewmat[0, j] * v_point[0] + viewmat[1, j] * v_point[1] + viewmat[2, j] * v_point[2]
             )
-        # camera axes = V R, so dL/dR = V^T dL/d(axes); rotation itself is no longer needed
+        # Camera axes = V R, so dL/dR = V^T dL/d(axes). `rotation` is free to hold it.
         for k in range(3):
             for j in range(3):
                 rotation[k, j] = (
                     viewmat[0, k] * v_axes[0, j] + viewmat[1, k] * v_axes[1, j] + viewmat[2, k] * v_axes[2, j]
                 )
         v_w, v_x, v_y, v_z = _rotation_matrix_backward(w, x, y, z, rotation)
-        along = v_w * w + v_x * x + v_y * y + v_z * z  # normalisation removes the radial part
+        along = v_w * w + v_x * x + v_y * y + v_z * z  # normalisation passes no gradient along the quaternion
         v_gaussians.quats[n, 0] += (v_w - along * w) / norm
         v_gaussians.quats[n, 1] += (v_x - along * x) / norm
         v_gaussians.quats[n, 2] += (v_y - along * y) / norm

@@ -1,7 +1,7 @@
 """Numba kernels: spherical harmonics to the colours of the visible Gaussians, forward and analytic backward.
 
-The harmonics are those of `spherical`, as polynomials of the unit viewing direction; gradients reach the
-coefficients, and through the direction the means and the camera centre, as in gsplat 1.5.3.
+The harmonics are those of `spherical_harmonics`, as polynomials of the unit viewing direction. Gradients reach the
+coefficients and, through the direction, the means and the camera centre, as in gsplat 1.5.3.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numba import njit
 
-from .kernels_project import HELPER, KERNEL, share
+from .kernels_project import HELPER, KERNEL, thread_range
 
 RGB = 3  # channels
 
@@ -26,7 +26,7 @@ def _direction(means, n, center):
 
 @njit(**HELPER)
 def _fill_basis(x, y, z, count, out):
-    """The first `count` (1, 4, 9 or 16) harmonics of a unit direction."""
+    """Fills `out` with the first `count` (1, 4, 9 or 16) harmonics of a unit direction."""
     out[0] = 0.28209479177387814
     if count > 1:
         out[1], out[2], out[3] = -0.4886025119029199 * y, 0.4886025119029199 * z, -0.4886025119029199 * x
@@ -48,7 +48,7 @@ def _fill_basis(x, y, z, count, out):
 
 @njit(**HELPER)
 def _basis_backward(x, y, z, count, v):
-    """Gradient with respect to the direction, of its free components, from that of the basis."""
+    """Gradient of the direction, with its three components as free numbers, from that of the basis."""
     a, b, c = 0.4886025119029199, 1.0925484305920792, 0.31539156525252005
     v_x, v_y, v_z = -a * v[3], -a * v[1], a * v[2]
     if count > 4:
@@ -73,18 +73,18 @@ def _basis_backward(x, y, z, count, v):
 
 @njit(**KERNEL)
 def shade_forward(thread, num_threads, visible, means, center, sh, packed_colors):
-    """Fills the first three packed colors of one thread's share of the visible Gaussians.
+    """Fills the first three packed colors of one thread's range of the visible Gaussians.
 
     Args:
-        thread, num_threads: which share.
-        visible: [M] int64, the Gaussian behind each row.
+        thread, num_threads: select the range.
+        visible: [M] int64, the Gaussian of each row.
         means: [N, 3] float32.
-        center: [3] float64, where the camera stands.
+        center: [3] float64, camera position.
         sh: [N, K, 3] float32, K = 1, 4, 9 or 16.
         packed_colors: [M, >= 3] float32; colours below 0 become 0.
     """
     basis, count = np.empty(16), sh.shape[1]
-    first, last = share(thread, num_threads, visible.shape[0])
+    first, last = thread_range(thread, num_threads, visible.shape[0])
     for i in range(first, last):
         n = visible[i]
         x, y, z, _ = _direction(means, n, center)
@@ -98,19 +98,19 @@ def shade_forward(thread, num_threads, visible, means, center, sh, packed_colors
 
 @njit(**KERNEL)
 def shade_backward(
-    thread, num_threads, visible, means, center, sh, packed_colors, v_slabs, v_means, v_sh, v_centers
+    thread, num_threads, visible, means, center, sh, packed_colors, v_colors, v_means, v_sh, v_centers
 ):
-    """Adds the gradients of one thread's share of the visible Gaussians to `v_means` and `v_sh`.
+    """Adds the gradients of one thread's range of the visible Gaussians to `v_means` and `v_sh`.
 
     Args:
         thread, num_threads, visible, means, center, sh, packed_colors: as in `shade_forward`.
-        v_slabs: [threads, M, >= 3] float32, gradient of the packed colors, one slab per thread.
+        v_colors: [threads, M, >= 3] float32, partial sums of the gradient of the packed colors.
         v_means: [N, 3] float32, added to.
         v_sh: [N, K, 3] float32, added to.
-        v_centers: [threads, 3] float64, gradient of the centre, one row per thread, added to.
+        v_centers: [threads, 3] float64, gradient of the centre, each thread adds to its own.
     """
     basis, v_basis, count = np.empty(16), np.empty(16), sh.shape[1]
-    first, last = share(thread, num_threads, visible.shape[0])
+    first, last = thread_range(thread, num_threads, visible.shape[0])
     for i in range(first, last):
         n = visible[i]
         x, y, z, length = _direction(means, n, center)
@@ -120,14 +120,14 @@ def shade_backward(
         for c in range(RGB):
             v_color = 0.0
             if packed_colors[i, c] > 0.0:
-                for slab in range(v_slabs.shape[0]):
-                    v_color += v_slabs[slab, i, c]
+                for part in range(v_colors.shape[0]):
+                    v_color += v_colors[part, i, c]
             for k in range(count):
                 v_sh[n, k, c] += basis[k] * v_color
                 v_basis[k] += sh[n, k, c] * v_color
         if count > 1:
             v_x, v_y, v_z = _basis_backward(x, y, z, count, v_basis)
-            along = v_x * x + v_y * y + v_z * z  # the length of the direction changes nothing
+            along = v_x * x + v_y * y + v_z * z  # normalisation passes no gradient along the direction
             v_x, v_y, v_z = (v_x - along * x) / length, (v_y - along * y) / length, (v_z - along * z) / length
             v_means[n, 0] += v_x
             v_means[n, 1] += v_y

@@ -1,6 +1,6 @@
-"""Numba kernels: packing the visible Gaussians, and listing for each tile the splats that touch it.
+"""Numba kernels: packing the visible Gaussians, and listing the splats that touch each tile.
 
-Bounds here only skip what cannot reach alpha 1/255, so they change the speed and never the image.
+Bounds here only skip pixels that cannot reach alpha 1/255: they change the speed and never the image.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from .kernels_project import HELPER, KERNEL, share, sigma_threshold
+from .kernels_project import HELPER, KERNEL, sigma_threshold, thread_range
 
 TILE = 16  # pixels; one row of a tile is one or two vector registers
 PIXELS = TILE * TILE
 
-# Columns of a packed splat: one half cache line holds all that the tile kernels read.
+# Columns of a packed splat: half a cache line holds everything that the tile kernels read.
 U, V, CONIC_XX, CONIC_XY, CONIC_YY, OPACITY, HALF_WIDTH, HALF_HEIGHT = range(8)
 SPLAT_COLUMNS = 8
 
-DIGIT_BITS = 13  # of a radix sort: its counters fit the second cache
+DIGIT_BITS = 13  # of a radix sort: its counters fit the level-2 cache
 _DIGITS = 1 << DIGIT_BITS
-_LOW = np.uint32(_DIGITS - 1)
+_DIGIT_MASK = np.uint32(_DIGITS - 1)
 
 ZERO = np.float32(0.0)
 HALF = np.float32(0.5)
@@ -30,7 +30,7 @@ ONE = np.float32(1.0)
 
 
 class Tiles(NamedTuple):
-    """Which splats touch which tile, front to back."""
+    """The splats that touch each tile, front to back."""
 
     offsets: np.ndarray  # [tiles + 1] int64, into ids
     ids: np.ndarray  # [intersections] int32, row of the splat
@@ -40,21 +40,21 @@ class Tiles(NamedTuple):
 
 @njit(**KERNEL)
 def pack_splats(thread, num_threads, visible, projected, opacities, colors, column, splats, packed_colors):
-    """Gathers one thread's share of the visible Gaussians.
+    """Gathers one thread's range of the visible Gaussians.
 
     They keep their order, since neighbours in a map tend to be neighbours on screen.
 
     Args:
-        thread, num_threads: which share.
+        thread, num_threads: select the range.
         visible: [M] int64, ascending indices of the Gaussians that are not culled.
         projected: ProjectedArrays.
         opacities: [N] float32.
         colors: [N, D] float32.
-        column: of the packed colors that channel 0 goes to; those before it are left alone.
+        column: column of the packed colors for channel 0; columns before it stay as they are.
         splats: [M, 8] float32, filled.
-        packed_colors: [M, >= column + D] float32, filled; channels that `colors` lacks are 0.
+        packed_colors: [M, >= column + D] float32, filled; columns beyond column + D become 0.
     """
-    first, last = share(thread, num_threads, visible.shape[0])
+    first, last = thread_range(thread, num_threads, visible.shape[0])
     for i in range(first, last):
         n = visible[i]
         splats[i, U] = projected.means2d[n, 0]
@@ -73,7 +73,7 @@ def pack_splats(thread, num_threads, visible, projected, opacities, colors, colu
 
 @njit(**HELPER)
 def pixel_span(centre, half_size, start, size):
-    """First and last of the `size` pixels from `start` whose centres lie within half_size of `centre`."""
+    """First and last pixel, out of `size` from `start` on, whose centre lies within half_size of `centre`."""
     first = max(0, math.ceil(centre - half_size - HALF - np.float32(start)))
     last = min(size - 1, math.floor(centre + half_size - HALF - np.float32(start)))
     return first, last
@@ -81,9 +81,9 @@ def pixel_span(centre, half_size, start, size):
 
 @njit(**HELPER)
 def _smallest_sigma(splats, i, left, top):
-    """The smallest sigma of splat i over the pixel centres' square of a tile with corner (left, top).
+    """The smallest sigma of splat i over the pixel centres of a tile with corner (left, top), or a little less.
 
-    Outside its centre's tile the minimum of a convex quadratic lies on an edge that faces the centre.
+    If the splat's centre lies outside the tile, the minimum of this convex quadratic lies on an edge that faces it.
     """
     xx, xy, yy = splats[i, CONIC_XX], splats[i, CONIC_XY], splats[i, CONIC_YY]
     low_x = np.float32(left) + HALF - splats[i, U]
@@ -105,8 +105,8 @@ def _smallest_sigma(splats, i, left, top):
 
 
 @njit(**HELPER)
-def _grown(array, used, needed):
-    """`array` with room for `needed` entries, the first `used` kept."""
+def _grow(array, used, needed):
+    """Returns an array with room for `needed` entries that keeps the first `used`."""
     if needed <= array.shape[0]:
         return array
     larger = np.empty(max(2 * array.shape[0], needed), np.int32)
@@ -117,38 +117,45 @@ def _grown(array, used, needed):
 
 @njit(**KERNEL)
 def sort_by_digit(keys, shift, order, sorted_order):
-    """One stable pass of a radix sort: `order` by the `DIGIT_BITS` bits of `keys` [M] uint32 from `shift` on."""
+    """One stable pass of a radix sort.
+
+    Args:
+        keys: [M] uint32.
+        shift: first of the `DIGIT_BITS` bits of a key that this pass sorts by.
+        order: [M] int32, indices into `keys`, sorted by all lower bits.
+        sorted_order: [M] int32, filled.
+    """
     starts = np.zeros(_DIGITS + 1, np.int64)
     for k in range(keys.shape[0]):
-        starts[1 + ((keys[k] >> shift) & _LOW)] += 1
+        starts[1 + ((keys[k] >> shift) & _DIGIT_MASK)] += 1
     for digit in range(_DIGITS):
         starts[digit + 1] += starts[digit]
     for k in range(keys.shape[0]):
-        digit = (keys[order[k]] >> shift) & _LOW
+        digit = (keys[order[k]] >> shift) & _DIGIT_MASK
         sorted_order[starts[digit]] = order[k]
         starts[digit] += 1
 
 
 @njit(**KERNEL)
 def list_intersections(thread, num_threads, splats, order, width, height, counts):
-    """Every (tile, splat) pair that may hold a visible alpha, of one thread's share of the order.
+    """Lists every (tile, splat) pair that may hold a visible alpha, for one thread's range of the order.
 
     Args:
-        thread, num_threads: which share.
+        thread, num_threads: select the range.
         splats: [M, 8] float32.
         order: [M] int32, splats front to back.
         width, height: of the image, in pixels.
-        counts: [tiles, threads] int64, raised in the thread's column by the number of pairs of each tile.
+        counts: [tiles, threads] int64; the thread adds the number of pairs of each tile to its own column.
 
     Returns:
-        (tile [I] int32, splat [I] int32, I), in that order; the arrays may be longer than I.
+        (tile [I] int32, splat [I] int32, number of pairs I), front to back; the arrays may be longer than I.
     """
     tiles_x = (width + TILE - 1) // TILE
-    from_, to = share(thread, num_threads, order.shape[0])
-    tile_of = np.empty(4 * (to - from_) + 16, np.int32)
-    splat_of = np.empty(4 * (to - from_) + 16, np.int32)
+    first, last = thread_range(thread, num_threads, order.shape[0])
+    tile_of = np.empty(4 * (last - first) + 16, np.int32)
+    splat_of = np.empty(4 * (last - first) + 16, np.int32)
     used = 0
-    for k in range(from_, to):
+    for k in range(first, last):
         i = order[k]
         left, right = pixel_span(splats[i, U], splats[i, HALF_WIDTH], 0, width)
         top, bottom = pixel_span(splats[i, V], splats[i, HALF_HEIGHT], 0, height)
@@ -156,8 +163,8 @@ def list_intersections(thread, num_threads, splats, order, width, height, counts
             continue
         left, right, top, bottom = left // TILE, right // TILE, top // TILE, bottom // TILE
         needed = used + (right - left + 1) * (bottom - top + 1)
-        tile_of, splat_of = _grown(tile_of, used, needed), _grown(splat_of, used, needed)
-        corners = right > left and bottom > top  # else the bounding box already decides
+        tile_of, splat_of = _grow(tile_of, used, needed), _grow(splat_of, used, needed)
+        corners = right > left and bottom > top  # else the bounding box already touches the tile
         threshold = sigma_threshold(splats[i, OPACITY])
         for y in range(top, bottom + 1):
             for x in range(left, right + 1):
@@ -172,7 +179,7 @@ def list_intersections(thread, num_threads, splats, order, width, height, counts
 
 @njit(**KERNEL)
 def fill_bins(tile_of, splat_of, used, cursor, ids):
-    """Stable bucket sort of the `used` pairs by tile; `cursor` starts at each tile's first place in `ids`."""
+    """Stable bucket sort of the first `used` pairs by tile; `cursor` holds each tile's next place in `ids`."""
     for k in range(used):
         tile = tile_of[k]
         ids[cursor[tile]] = splat_of[k]

@@ -1,7 +1,7 @@
 """A slow rasterizer in plain torch: every pixel against every Gaussian, gradients by autograd.
 
-It states the semantics (gsplat 1.5.3) that the fast rasterizers are tested against, in any float type and on
-any device. Memory grows as pixels times Gaussians: for small scenes only.
+It defines the semantics (gsplat 1.5.3) that the fast rasterizers are tested against, in any float type and on
+any device. Memory grows as pixels times Gaussians, so it suits small scenes only.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def project(splats: Splats, view: Views) -> Projection:
     factors = rotation @ rotation_matrices(splats.quats) * splats.scales[:, None, :]  # [N, 3, 3]
     points = means @ rotation.T + translation  # [N, 3]
     depths = points[:, 2]
-    z = torch.where(depths > NEAR_PLANE, depths, torch.ones_like(depths))  # culled ones must not make NaN
+    z = torch.where(
+        depths > NEAR_PLANE, depths, torch.ones_like(depths)
+    )  # culled Gaussians must not yield NaN
     focal, centre, size = K.diagonal()[:2], K[:2, 2], torch.tensor([width, height]).to(K)
     slopes = points[:, :2] / z[:, None]  # [N, 2]
     margin = 0.3 * 0.5 * size / focal
@@ -84,7 +86,7 @@ def splat_alphas(projection: Projection, opacities: Tensor, width: int, height: 
 def compositing_weights(
     projection: Projection, opacities: Tensor, width: int, height: int
 ) -> tuple[Tensor, Tensor]:
-    """Weights alpha_i T_i of every Gaussian at every pixel [H * W, N], and what is left of T [H * W]."""
+    """Weights alpha_i T_i of every Gaussian at every pixel [H * W, N], and the final transmittance [H * W]."""
     visible = (projection.radii > 0).all(-1)
     alphas = splat_alphas(projection, opacities, width, height).clamp_max(MAX_ALPHA)
     alphas = torch.where(visible & (alphas >= MIN_ALPHA), alphas, torch.zeros_like(alphas))

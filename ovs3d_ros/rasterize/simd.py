@@ -1,10 +1,10 @@
 """Vector operations for Numba kernels, as LLVM vectors instead of loops.
 
-LLVM unrolls loops this short into scalar code before its vectoriser sees them, 3 to 5 times slower.
+LLVM unrolls loops this short into scalar code before its vectoriser sees them, which is 3 to 5 times slower.
 The vectors are portable: LLVM splits them where the machine's registers are narrower.
 
-All take C-contiguous float32 arrays with flat indices, and `lanes`, a tuple whose length, a multiple of 8,
-says how many elements: being part of the type, it is known at compile time.
+All functions take C-contiguous float32 arrays with flat indices. The number of elements is the length of the tuple
+`lanes`, a multiple of 8: it is part of the tuple's type and so known at compile time.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _pointer(context, builder, array_type, array, index, offset):
 
 
 def _splat(builder, value):
-    """A vector of one value."""
+    """A vector with one value in all lanes."""
     undefined = ir.Constant(_VECTOR, ir.Undefined)
     one = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
     return builder.shuffle_vector(
@@ -63,8 +63,11 @@ def add_scaled(typing_context, target, target_index, factor, source, source_inde
 
 @intrinsic
 def set_products(typing_context, target, target_index, factors, factor_index, source, count, lanes, rows):
-    """target[i + r n : i + (r + 1) n] = sum over k < count of factors[j + r count + k] * source[k n : (k + 1) n], for r below
-    the length of the tuple `rows`; the sums stay in registers, side by side, as each waits for its own last addition."""
+    """Small matrix product: target[i + r n : i + (r + 1) n] = sum_k factors[j + r count + k] * source[k n : (k + 1) n].
+
+    k runs below `count`, r below the length of the tuple `rows`. The sums of all rows stay in registers, so the
+    additions of one row overlap with those of the others.
+    """
     blocks = _blocks(lanes)
 
     def generate(context, builder, signature, arguments):

@@ -1,6 +1,6 @@
 """Colours that depend on the viewing direction: real spherical harmonics in torch, for any float type and device.
 
-Order and signs are those of 3DGS (Kerbl et al. 2023) and gsplat, degrees 0 to 3. `kernels_shade` does the same in Numba.
+Order and signs are those of 3DGS (Kerbl et al. 2023) and gsplat, degrees 0 to 3. `kernels_shade` holds the Numba version.
 """
 
 from __future__ import annotations
@@ -14,17 +14,20 @@ COEFFICIENTS = (1, 4, 9, 16)  # of degrees 0 to 3
 
 
 def base_colors(sh: Tensor) -> Tensor:
-    """RGB [N, 3] of harmonics [N, K, 3] over all directions, not clipped."""
+    """Mean RGB [N, 3] of harmonics [N, K, 3] over all directions, not clipped."""
     return 0.5 + SH_C0 * sh[:, 0]
 
 
 def camera_centers(viewmats: Tensor) -> Tensor:
-    """Where cameras [C, 4, 4] (rigid, world to camera) stand: -R^T t, [C, 3]."""
+    """Camera positions -R^T t [C, 3] of rigid view matrices [C, 4, 4], world to camera."""
     return -(viewmats[:, :3, :3].transpose(1, 2) @ viewmats[:, :3, 3:])[..., 0]
 
 
 def sh_to_colors(sh: Tensor, means: Tensor, center: Tensor) -> Tensor:
-    """RGB [N, 3] >= 0 of harmonics [N, K, 3], K = 1, 4, 9 or 16, seen from a camera centre [3]; gradients for all."""
+    """RGB [N, 3] >= 0 of harmonics [N, K, 3], K = 1, 4, 9 or 16, seen from a camera centre [3].
+
+    Gradients reach all three arguments.
+    """
     colors = base_colors(sh)
     if sh.shape[1] > 1:
         basis = sh_basis(F.normalize(means - center, dim=-1), sh.shape[1] - 1)
@@ -33,7 +36,7 @@ def sh_to_colors(sh: Tensor, means: Tensor, center: Tensor) -> Tensor:
 
 
 def sh_basis(directions: Tensor, count: int) -> Tensor:
-    """The first `count` (3, 8 or 15) harmonics above degree 0 of unit directions [N, 3]: [N, count]."""
+    """[N, count] values of the first `count` (3, 8 or 15) harmonics above degree 0, for unit directions [N, 3]."""
     x, y, z = directions.unbind(-1)
     basis = [-0.4886025119029199 * y, 0.4886025119029199 * z, -0.4886025119029199 * x]
     if count > 3:

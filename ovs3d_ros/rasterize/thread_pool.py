@@ -1,4 +1,4 @@
-"""What the kernels run on: a pool of threads, and memory that is used again."""
+"""Threads that run the kernels, and memory that the kernels use again from pass to pass."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from typing import Any
 import numpy as np
 
 
-class Workspace:
-    """float32 arrays in memory that is kept from pass to pass. Safe to use from several threads at once.
+class BufferPool:
+    """Keeps float32 arrays for reuse. Several threads may use it at once.
 
-    Pages fresh from the system cost as much as the kernels that fill them, the more so since the system hands
-    them to one thread at a time. Sizes are powers of two, so that a growing map leaves few blocks behind.
+    Fresh pages from the system cost as much time as the kernels that fill them, and the system hands them out to one
+    thread at a time. Sizes are rounded up to powers of two, so a growing map leaves few unused blocks behind.
     """
 
     def __init__(self) -> None:
-        # No lock: the calls below are atomic, and `give` may come from the garbage collector inside `take`.
+        # No lock: dict and list operations are atomic, and the garbage collector may call `release` inside `acquire`.
         self._free: dict[int, list[np.ndarray]] = {}
 
-    def take(self, *shape: int) -> np.ndarray:
-        """An array of this shape with any values."""
+    def acquire(self, *shape: int) -> np.ndarray:
+        """Returns an array of this shape with arbitrary values."""
         count = math.prod(shape)
         size = 1 << max(count - 1, 0).bit_length()
         try:
@@ -35,93 +35,103 @@ class Workspace:
             block = np.empty(size, np.float32)
         return block[:count].reshape(shape)
 
-    def give(self, *arrays: np.ndarray) -> None:
-        """Takes back arrays of `take`. Nobody may use them or views of them any more."""
+    def release(self, *arrays: np.ndarray) -> None:
+        """Takes back arrays from `acquire`. The caller must not use them, or views of them, any more."""
         for array in arrays:
             self._free[array.base.size].append(array.base)
 
 
-class ThreadTeam:
-    """Runs a kernel once per thread. Shares are fixed, so results depend on the number of threads only.
+class ThreadPool:
+    """Runs a kernel once per thread. The work is divided the same way every time, so results depend only on `size`.
 
-    A pass hands over to its threads five times and more, and a pool of `concurrent.futures` takes 45 microseconds longer each
-    time than bare queues: a twentieth of a small pass.
+    A pass hands work to its threads five times and more. `concurrent.futures` takes 45 microseconds longer each time
+    than plain queues do, which is a twentieth of a small pass.
+
+    Args:
+        threads: number of threads, 0 for one per available core.
 
     Attributes:
-        size: number of threads.
-        workspace: memory for what the kernels leave each other.
+        size: number of threads, the caller's included.
+        buffers: memory for intermediate results.
     """
 
     def __init__(self, threads: int):
         available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.size = threads or available
-        self.workspace = Workspace()
+        self.buffers = BufferPool()
         self._inboxes: list[SimpleQueue] = [SimpleQueue() for _ in range(1, self.size)]
         for inbox in self._inboxes:
-            threading.Thread(target=_serve, args=(inbox,), name="rasterizer", daemon=True).start()
-        weakref.finalize(self, _dismiss, self._inboxes)
+            threading.Thread(target=_run_tasks, args=(inbox,), name="rasterizer", daemon=True).start()
+        weakref.finalize(self, _stop_threads, self._inboxes)
 
     def run(self, kernel: Callable[..., Any], *arguments: Any) -> list[Any]:
-        """Calls kernel(thread, size, *arguments) on every thread and waits; returns and raises what they do.
+        """Calls kernel(thread, size, *arguments) on every thread and returns all results, by thread.
 
-        Thread 0 is the caller's own.
+        Thread 0 is the caller's own. An exception on any thread is raised once all threads are done.
         """
         outboxes = [SimpleQueue() for _ in self._inboxes]
         for thread, (inbox, outbox) in enumerate(zip(self._inboxes, outboxes, strict=True), 1):
             inbox.put((outbox, kernel, thread, self.size, *arguments))
         try:
-            first = kernel(0, self.size, *arguments)
-        finally:  # nobody may still work on what the caller is about to free
+            own_result = kernel(0, self.size, *arguments)
+        finally:  # the caller may free the arguments next, so no thread may still use them
             others = [outbox.get() for outbox in outboxes]
         for _, error in others:
             if error is not None:
                 raise error
-        return [first, *(result for result, _ in others)]
+        return [own_result, *(result for result, _ in others)]
 
-    def run_here(self, kernel: Callable[..., Any], *arguments: Any) -> list[Any]:
-        """Does all shares on the caller's thread, with the same results: for less work than it takes to wake another."""
+    def run_inline(self, kernel: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """Does the work of all threads on the caller's thread, with the same results.
+
+        This is faster than `run` where the work takes less time than waking a thread.
+        """
         return [kernel(thread, self.size, *arguments) for thread in range(self.size)]
 
     @contextmanager
-    def slabs(self, *shape: int) -> Iterator[np.ndarray]:
-        """A float32 array [threads, *shape] with any values for the length of a `with` block."""
-        array = self.workspace.take(self.size, *shape)
+    def partial_sums(self, *shape: int) -> Iterator[np.ndarray]:
+        """Lends a float32 array [threads, *shape] with arbitrary values for the length of a `with` block.
+
+        Each thread adds to its own row; a later kernel sums over the threads.
+        """
+        array = self.buffers.acquire(self.size, *shape)
         try:
             yield array
         finally:
-            self.workspace.give(array)
+            self.buffers.release(array)
 
 
-def _serve(inbox: SimpleQueue) -> None:
-    """The life of a thread: does what comes in, until None does."""
+def _run_tasks(inbox: SimpleQueue) -> None:
+    """Runs the tasks of one thread until the inbox yields None."""
     while (task := inbox.get()) is not None:
         outbox, kernel, *arguments = task
         try:
-            answer = kernel(*arguments), None
-        except BaseException as error:  # the caller's to raise
-            answer = None, error
-        outbox.put(answer)
-        del task, outbox, kernel, arguments, answer  # else they would live on until the next task
+            outcome = kernel(*arguments), None
+        except BaseException as error:  # `ThreadPool.run` raises it on the caller's thread
+            outcome = None, error
+        outbox.put(outcome)
+        del task, outbox, kernel, arguments, outcome  # else they would live on until the next task
 
 
-def _dismiss(inboxes: list[SimpleQueue]) -> None:
+def _stop_threads(inboxes: list[SimpleQueue]) -> None:
     for inbox in inboxes:
         inbox.put(None)
 
 
-def in_turn(*calls: tuple[Any, ...]) -> Callable[[int, int], None]:
-    """A kernel that makes all calls (kernel, *arguments) one after the other, and waits for no other thread in between.
+def chain_kernels(*calls: tuple[Any, ...]) -> Callable[[int, int], None]:
+    """Makes one kernel out of several calls (kernel, *arguments); each thread runs them one after the other.
 
-    To wake a thread takes as long as the lightest kernels. No kernel may need what another thread leaves in it.
+    Waking a thread takes as long as the lightest kernels. Threads do not wait for each other between the calls, so no
+    kernel of a chain may read what another thread wrote in it.
     """
 
-    def all_calls(thread: int, size: int) -> None:
+    def run_chain(thread: int, size: int) -> None:
         for kernel, *arguments in calls:
             kernel(thread, size, *arguments)
 
-    return all_calls
+    return run_chain
 
 
-def clear_slab(thread: int, _: int, slabs: np.ndarray) -> None:
-    """Fills a thread's own slab of [threads, ...] with zeros; numpy lets the others run meanwhile."""
-    slabs[thread].fill(0.0)
+def clear_partial_sums(thread: int, _: int, sums: np.ndarray) -> None:
+    """Fills the thread's own row of [threads, ...] with zeros; numpy releases the GIL meanwhile."""
+    sums[thread].fill(0.0)

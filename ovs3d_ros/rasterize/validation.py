@@ -1,6 +1,6 @@
-"""Checks at the public seam of every rasterizer: the kernels behind it trust what they get.
+"""Checks of the arguments of every rasterizer; the kernels check nothing.
 
-Values on a GPU are not looked at: every look would make the host wait for all that the GPU still has to do.
+Values are checked on the CPU only. Reading one from a GPU would make the host wait for all pending GPU work.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _check(
         raise UserError(f"{name} has shape {list(tensor.shape)}, expected {list(shape)}")
     if dtype is not None and tensor.dtype != dtype:
         raise UserError(f"{name} is {tensor.dtype}, expected {dtype}: convert it with .to({dtype})")
-    # One sum is far cheaper than a mask; only a sum that is not finite asks which value spoiled it.
+    # One sum is far cheaper than a mask. The mask is needed only if the sum is not finite.
     if tensor.is_cpu and not math.isfinite(tensor.detach().sum().item()):
         bad = int((~torch.isfinite(tensor.detach())).sum())
         if bad:

@@ -11,9 +11,10 @@ import pytest
 import torch
 from helpers.rasterize_oracle import NAMES, Scene, make_scene
 
-from ovs3d_ros.rasterize import Splats, cpu
+from ovs3d_ros.rasterize import Splats, cpu_view
 from ovs3d_ros.rasterize.cpu import CpuRasterizer
-from ovs3d_ros.rasterize.thread_pool import ThreadTeam, clear_slab, in_turn
+from ovs3d_ros.rasterize.cpu_view import sort_front_to_back
+from ovs3d_ros.rasterize.thread_pool import ThreadPool, chain_kernels, clear_partial_sums
 
 
 def forward(rasterizer: CpuRasterizer, scene: Scene) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -24,18 +25,18 @@ def forward(rasterizer: CpuRasterizer, scene: Scene) -> tuple[torch.Tensor, list
 
 
 def test_memory_comes_back_and_is_cleared() -> None:
-    team = ThreadTeam(2)
-    with team.slabs(3, 25) as first:
+    pool = ThreadPool(2)
+    with pool.partial_sums(3, 25) as first:
         address = first.ctypes.data
         first.fill(7.0)
-        with team.slabs(3, 25) as second:  # the other one is still in use
+        with pool.partial_sums(3, 25) as second:  # the other one is still in use
             assert second.ctypes.data != address
-    with team.slabs(10, 7) as third:
+    with pool.partial_sums(10, 7) as third:
         assert third.shape == (2, 10, 7) and third.ctypes.data in (address, second.ctypes.data)
         third.fill(7.0)
-        team.run(clear_slab, third)
+        pool.run(clear_partial_sums, third)
         assert not third.any()
-    assert team.workspace.take(0, 8).shape == (0, 8)
+    assert pool.buffers.acquire(0, 8).shape == (0, 8)
 
 
 def test_all_shares_are_done_here_as_they_would_be_elsewhere() -> None:
@@ -43,11 +44,11 @@ def test_all_shares_are_done_here_as_they_would_be_elsewhere() -> None:
         threads.append(threading.get_ident())
         return thread, size, number
 
-    team, threads = ThreadTeam(3), []
-    assert team.run_here(kernel, 7) == [(0, 3, 7), (1, 3, 7), (2, 3, 7)] and set(threads) == {
+    pool, threads = ThreadPool(3), []
+    assert pool.run_inline(kernel, 7) == [(0, 3, 7), (1, 3, 7), (2, 3, 7)] and set(threads) == {
         threading.get_ident()
     }
-    assert team.run(kernel, 7) == [(0, 3, 7), (1, 3, 7), (2, 3, 7)] and len(set(threads)) > 1
+    assert pool.run(kernel, 7) == [(0, 3, 7), (1, 3, 7), (2, 3, 7)] and len(set(threads)) > 1
 
 
 @pytest.mark.parametrize("unlucky", [0, 2])
@@ -58,40 +59,40 @@ def test_an_error_on_any_thread_reaches_the_caller_when_all_have_ended(unlucky: 
         time.sleep(0.05)
         ended.append(thread)
 
-    team, ended = ThreadTeam(3), []
+    pool, ended = ThreadPool(3), []
     with pytest.raises(ValueError, match=f"thread {unlucky}"):
-        team.run(kernel)
+        pool.run(kernel)
     assert sorted(ended) == [thread for thread in range(3) if thread != unlucky]
-    assert team.run(lambda thread, size: thread) == [0, 1, 2]
+    assert pool.run(lambda thread, size: thread) == [0, 1, 2]
 
 
-def test_a_team_keeps_nothing_it_was_given_and_its_threads_end_with_it() -> None:
+def test_a_pool_keeps_nothing_it_was_given_and_its_threads_end_with_it() -> None:
     before = set(threading.enumerate())
-    team, scene = ThreadTeam(3), np.zeros(5)
+    pool, scene = ThreadPool(3), np.zeros(5)
     threads = set(threading.enumerate()) - before
     assert len(threads) == 2
-    team.run(lambda *_: None, scene)
+    pool.run(lambda *_: None, scene)
     kept = weakref.ref(scene)
     del scene
     deadline = time.monotonic() + 10
     while kept() is not None and time.monotonic() < deadline:  # the others put it down just after they answer
         time.sleep(0.01)
     assert kept() is None
-    del team
+    del pool
     for thread in threads:
         thread.join(10)
     assert not any(thread.is_alive() for thread in threads)
 
 
-def test_several_callers_share_a_team() -> None:
+def test_several_callers_share_a_pool() -> None:
     def caller(number: int) -> None:
         for _ in range(200):
-            if team.run(lambda thread, size, x: (thread, x), number) != [
+            if pool.run(lambda thread, size, x: (thread, x), number) != [
                 (thread, number) for thread in range(3)
             ]:
                 mixed_up.append(number)
 
-    team, mixed_up = ThreadTeam(3), []
+    pool, mixed_up = ThreadPool(3), []
     callers = [threading.Thread(target=caller, args=(number,)) for number in range(4)]
     for thread in callers:
         thread.start()
@@ -100,10 +101,12 @@ def test_several_callers_share_a_team() -> None:
     assert not mixed_up and not any(thread.is_alive() for thread in callers)
 
 
-def test_every_thread_makes_all_calls_in_turn() -> None:
-    team, made = ThreadTeam(3), []
-    team.run(
-        in_turn(*((lambda thread, size, call: made.append((thread, size, call)), call) for call in "ab"))
+def test_every_thread_makes_all_calls_chain_kernels() -> None:
+    pool, made = ThreadPool(3), []
+    pool.run(
+        chain_kernels(
+            *((lambda thread, size, call: made.append((thread, size, call)), call) for call in "ab")
+        )
     )
     assert sorted(made) == [(thread, 3, call) for thread in range(3) for call in "ab"]
     assert all(made.index((thread, 3, "a")) < made.index((thread, 3, "b")) for thread in range(3))
@@ -113,7 +116,7 @@ def test_many_splats_are_packed_and_binned_by_all_threads_as_few_are_by_one(monk
     scene = make_scene(count=200, channels=5)
     few, leaves = forward(CpuRasterizer(3), scene)
     expected = torch.autograd.grad(few, leaves)
-    monkeypatch.setattr(cpu, "_LIGHT", 0)
+    monkeypatch.setattr(cpu_view, "MIN_PARALLEL_SIZE", 0)
     many, leaves = forward(CpuRasterizer(3), scene)
     assert torch.equal(few, many)
     assert all(map(torch.equal, torch.autograd.grad(many, leaves), expected))
@@ -139,5 +142,5 @@ def test_a_pass_between_forward_and_backward_changes_nothing() -> None:
 def test_depths_are_sorted_stably_however_far_apart(octaves: float) -> None:
     drawn = np.random.default_rng(0).integers(0, 500, 2000) / 500  # many alike
     depths = (0.01 * 2.0 ** (octaves * drawn)).astype(np.float32)
-    np.testing.assert_array_equal(cpu._front_to_back(depths), np.argsort(depths, kind="stable"))
-    assert len(cpu._front_to_back(depths[:0])) == 0
+    np.testing.assert_array_equal(sort_front_to_back(depths), np.argsort(depths, kind="stable"))
+    assert len(sort_front_to_back(depths[:0])) == 0
