@@ -1,8 +1,8 @@
-"""Builds the interfaces into a wheel with the ros-* wheels of PyPI, where there is no ROS distribution.
+"""Builds a wheel of the interfaces with the ros-* wheels of PyPI, on machines without a ROS distribution.
 
-pip calls this; colcon and a distribution use package.xml and CMakeLists.txt alone. CMake runs in a
-temporary folder, and what it installs becomes the wheel: the Python package, the shared libraries (``lib/``)
-and the ament index (``share/``). tests/tf2_msgs and tests/vision_msgs are built with the same functions.
+pip runs this file; colcon uses package.xml and CMakeLists.txt instead. CMake runs in a temporary folder. The wheel
+contains the files that CMake installs: the Python package, the shared libraries (``lib/``) and the ament index
+(``share/``). tests/tf2_msgs and tests/vision_msgs are built with the same functions.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ def build_interfaces(source: Path, build: Path, install: Path) -> None:
 
 
 class BuildInterfaces(build_ext):
-    """Runs CMake in place of compiling extensions.
+    """Runs CMake instead of compiling extensions.
 
-    ``build_ext`` and not ``build_py`` is overridden: setuptools skips ``build_py`` when no package is listed,
-    and this package exists only after the build.
+    setuptools skips ``build_py`` if no package is listed, and this package exists only after the build. Therefore
+    ``build_ext`` is overridden.
     """
 
     def run(self) -> None:
@@ -81,7 +81,7 @@ class BuildInterfaces(build_ext):
 
 
 class BinaryDistribution(Distribution):
-    """Says before the build that there will be compiled code, so that the wheel is tagged so."""
+    """Declares compiled code before the build, so that the wheel gets a platform tag."""
 
     def has_ext_modules(self) -> bool:
         return True

@@ -1,6 +1,6 @@
-# For builds against the ros-* wheels of PyPI; on a ROS distribution this changes nothing. The CMake targets that those
-# wheels export name include folders of the container they were built in (/opt/python/...), and CMake refuses targets
-# whose include folders do not exist. They are dropped last, because rosidl imports targets until then.
+# Removes include folders that do not exist from the CMake targets of the ros-* wheels of PyPI. Those targets name
+# folders of the container that built them (/opt/python/...), and CMake refuses targets with missing include folders.
+# The call is deferred because rosidl imports targets until the end. On a ROS distribution it has no effect.
 function(_ovs3d_drop_wheel_paths)
   get_property(targets DIRECTORY "${CMAKE_SOURCE_DIR}" PROPERTY IMPORTED_TARGETS)
   foreach(target IN LISTS targets)
