@@ -1,4 +1,4 @@
-"""The one folder whose files the services may touch (`map.directory`); clients give names, never paths."""
+"""The folder `map.directory`, the only one that services read and write. Clients give file names, never paths."""
 
 from __future__ import annotations
 
@@ -7,34 +7,35 @@ from pathlib import Path
 from ovs3d_ros.types import UserError
 
 MAP_SUFFIX, PLY_SUFFIX = ".ovs3d", ".ply"
-_MAX_NAME = 128  # bytes; file systems take 255, and temporary names are longer than the name
+_MAX_NAME = 128  # bytes; file systems allow 255, and temporary names are longer
 
 
 class MapFolder:
-    """Turns the names clients give into paths inside the folder, and refuses all that leads elsewhere."""
+    """Turns file names from clients into paths inside the folder, and refuses names that lead elsewhere."""
 
     def __init__(self, directory: str):
-        """Takes the folder; it is created with the first file that is written."""
+        """Takes the folder; the first file that is written creates it."""
         self.path = Path(directory).expanduser().absolute()
 
     def source(self, name: str, suffix: str) -> Path:
         """The existing file of this name.
 
         Raises:
-            UserError: not a plain file name with the suffix, no such file, or a link out of the folder.
+            UserError: the name is no plain file name with the suffix, the file does not exist, or it is a link out of the
+                folder.
         """
         path = self._inside(name, suffix)
         if not path.is_file():
-            there = ", ".join(sorted(p.name for p in self.path.glob("[!.]*" + suffix))[:10]) or "none"
-            raise UserError(f"{name}: no such file in {self.path}; there are: {there}")
+            existing = ", ".join(sorted(p.name for p in self.path.glob("[!.]*" + suffix))[:10]) or "none"
+            raise UserError(f"{name}: no such file in {self.path}; existing files: {existing}")
         return path
 
     def target(self, name: str, suffix: str, overwrite: bool) -> Path:
-        """The path to write a file of this name to; creates the folder.
+        """The path of a file to write; creates the folder.
 
         Raises:
-            UserError: not a plain file name with the suffix, a link out of the folder, something that is there
-                already and must not or cannot be overwritten, or a folder that cannot be made.
+            UserError: the name is no plain file name with the suffix, it is a link out of the folder, it exists and may
+                not be overwritten, or the folder cannot be created.
         """
         path = self._inside(name, suffix)
         if path.is_dir():
@@ -52,8 +53,8 @@ class MapFolder:
             raise UserError(f"name {name[:_MAX_NAME]!r}: give a file name that ends in {suffix}")
         if any(c in "/\\" or not c.isprintable() for c in name) or name.startswith("."):
             raise UserError(
-                f"name {name[:_MAX_NAME]!r}: give a plain file name; paths and hidden files are refused, "
-                f"all files lie in {self.path}"
+                f"name {name[:_MAX_NAME]!r}: give a plain file name without a path; paths and hidden files are refused, "
+                f"all files are in {self.path}"
             )
         if len(name.encode("utf-8", "replace")) > _MAX_NAME:
             raise UserError(f"name {name[:20]!r}...: longer than {_MAX_NAME} bytes")
@@ -63,5 +64,7 @@ class MapFolder:
         except (OSError, RuntimeError):  # a loop of links
             raise UserError(f"{name}: is a link that leads nowhere") from None
         if real.parent != folder:
-            raise UserError(f"{name}: is a link out of {self.path}; nothing outside of it is read or written")
+            raise UserError(
+                f"{name}: is a link out of {self.path}; only files in that folder are read or written"
+            )
         return path

@@ -44,7 +44,9 @@ class QueryServices:
             (GetObjects, "~/get_objects", self._get_objects),
             (EncodeText, "~/encode_text", self._encode_text),
         ):
-            node.create_service(kind, name, functools.partial(responses.answer, fill), callback_group=group)
+            node.create_service(
+                kind, name, functools.partial(responses.fill_response, fill), callback_group=group
+            )
 
     def configure(self, config: Config) -> None:
         """Takes new values of runtime parameters."""
@@ -54,13 +56,13 @@ class QueryServices:
         started = time.perf_counter()
         # A refinement takes seconds: mapping need not wait for that.
         with contextlib.nullcontext() if request.refine else self._worker.priority.claim():
-            response = responses.answer(self._fill, request, response)
+            response = responses.fill_response(self._fill, request, response)
         response.latency_ms = 1e3 * (time.perf_counter() - started)
         return response
 
     def _fill(self, request: QueryText.Request, response: QueryText.Response) -> None:
         arguments = _arguments(request)
-        snapshot = responses.need_map(self._worker)
+        snapshot = responses.require_features(self._worker)
         views = self._mask_views(request, snapshot)
         roi, max_instances = arguments.pop("roi"), arguments.pop("max_instances")
         prompts = arguments.pop("prompts")
@@ -77,7 +79,7 @@ class QueryServices:
         response.cloud = self._outputs.build_answer_cloud(answer, labelled_only=True)
         response.header = response.cloud.header
         response.map_version = result.map_version
-        _tell_presence(result, response)
+        _fill_presence(result, response)
         response.objects = [_object_message(item, response.header) for item in result.objects]
         response.masks = [self._mask(answer, *view) for view in views]
         self._outputs.set_answer(answer)
@@ -92,14 +94,14 @@ class QueryServices:
             prompts, how = last
         else:
             raise UserError("no prompts: give some, or ask ~/query first and get what it asked for")
-        snapshot = responses.need_map(self._worker)
+        snapshot = responses.require_features(self._worker)
         result = self._pipeline.query(
             prompts, max_instances=int(request.max_instances), snapshot=snapshot, **how
         )
         response.header = self._outputs.header(snapshot)
         response.map_version = result.map_version
         response.prompts = result.prompts
-        _tell_presence(result, response)
+        _fill_presence(result, response)
         kept = [item for item in result.objects if item.score >= request.min_score]
         response.objects = [_object_message(item, response.header) for item in kept]
 
@@ -144,7 +146,7 @@ class QueryServices:
         return conversions.to_image(labels.astype(np.uint8), "mono8", header)
 
 
-def _tell_presence(result: QueryResult, response: QueryText.Response | GetObjects.Response) -> None:
+def _fill_presence(result: QueryResult, response: QueryText.Response | GetObjects.Response) -> None:
     """Fills in what is there and what is not."""
     response.found = [bool(f) for f in result.found]
     response.presence = [float(p) for p in result.presence]

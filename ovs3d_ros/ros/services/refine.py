@@ -1,4 +1,4 @@
-"""`~/refine`: refines the map for names, with feedback, while it goes on growing; can be cancelled."""
+"""The action `~/refine`: refines the labels of the map for given names while mapping continues."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from ovs3d_ros.ros.services import responses
 from ovs3d_ros.types import RefineStep, UserError
 from ovs3d_ros.worker import MappingWorker
 
-TIMEOUT = 60.0  # seconds the mapping thread may be busy with one piece of work
-CLOSE_TIMEOUT = 30.0  # seconds a refinement has to end when the node does
+TIMEOUT = 60.0  # seconds to wait for the mapping thread
+CLOSE_TIMEOUT = 30.0  # seconds a refinement has to end when the node cleans up
 NAN = float("nan")
 
 
 class RefineAction:
-    """Takes every goal, so that a refusal can give its reason as a result, and runs one refinement at a time.
+    """Runs one refinement at a time. All goals are accepted, so that a refusal can give its reason in the result.
 
-    rclpy runs a goal on a thread of the executor of its own; this group only receives goals and cancellations. The
-    action is there as long as the node, for rclpy cannot take away an action server while an executor waits for it.
+    rclpy executes each goal on a separate thread of the executor; the callback group only receives goals and
+    cancellations. The action exists as long as the node, because rclpy cannot destroy an action server while an
+    executor waits for it.
     """
 
     def __init__(self, node: Node):
-        """Offers the action; until `attach` there is no map to refine."""
+        """Offers the action. Goals are refused until `attach`."""
         self._log = node.get_logger()
         self._worker: MappingWorker | None = None
         self._running = threading.Lock()
@@ -44,11 +45,11 @@ class RefineAction:
         )
 
     def attach(self, worker: MappingWorker) -> None:
-        """From now on this worker's map is refined."""
+        """Refines this worker's map from now on."""
         self._worker, self._closing = worker, False
 
     def detach(self) -> None:
-        """Has a refinement that runs stop, and waits for it; then there is no map any more."""
+        """Stops a running refinement and waits for its end; goals are refused afterwards."""
         self._worker, self._closing = None, True
         if self._running.acquire(timeout=CLOSE_TIMEOUT):
             self._running.release()
@@ -61,7 +62,7 @@ class RefineAction:
             busy = "another refinement runs; wait for its result or cancel it"
             return Refine.Result(error_code=Refine.Result.BUSY, error_msg=busy, before=NAN, after=NAN)
         try:
-            result = responses.answer(
+            result = responses.fill_response(
                 lambda _, response: self._refine(goal, response), goal.request, Refine.Result()
             )
             if result.error_code != Refine.Result.OK:
@@ -72,7 +73,7 @@ class RefineAction:
             self._running.release()
 
     def _end(self, goal: ServerGoalHandle, result: Refine.Result) -> None:
-        """Tells how the goal ended."""
+        """Sets and logs the final state of the goal."""
         if result.error_code == Refine.Result.OK:
             goal.succeed()
             self._log.info(f"refinement for {', '.join(goal.request.names)}: {result.message}")
@@ -86,14 +87,14 @@ class RefineAction:
     def _refine(self, goal: ServerGoalHandle, response: Refine.Result) -> None:
         names, worker = check_prompts(list(goal.request.names), "name"), self._worker
         if worker is None:
-            raise responses.NoMap("the node is not configured: there is no map to refine")
-        responses.need_map(worker)
+            raise responses.NoMap("no map: the node is not configured; configure and activate it first")
+        responses.require_features(worker)
         progress = Progress(goal, worker)
 
         def on_step(step: RefineStep) -> bool:
             if self._closing or goal.is_cancel_requested:
                 return False
-            progress.tell(step)
+            progress.publish(step)
             return True
 
         step, snapshot = worker.refine(names, on_step, TIMEOUT)
@@ -102,11 +103,13 @@ class RefineAction:
             response.error_msg = (
                 "the node is shutting the map down"
                 if self._closing
-                else ("cancelled; the map keeps the labels it had")
+                else "cancelled; the map keeps its labels"
             )
             return
         if step.kept and snapshot is None:
-            raise UserError("the map was replaced meanwhile (reset or load_map); refine the new one")
+            raise UserError(
+                "the map was replaced during the refinement (reset or load_map); refine the new map"
+            )
         response.accepted, response.message = snapshot is not None, step.message
         response.map_version = snapshot.version if snapshot is not None else 0
         response.checked_views = step.figures.get("checked", 0)
@@ -117,7 +120,7 @@ class RefineAction:
 
 
 class Progress:
-    """Turns the steps of one refinement into feedback."""
+    """Publishes the steps of one refinement as feedback."""
 
     def __init__(self, goal: ServerGoalHandle, worker: MappingWorker):
         """Starts the clock."""
@@ -126,14 +129,14 @@ class Progress:
         self._started = self._stage_started = self._last = time.monotonic()
         self._stage = ""
 
-    def tell(self, step: RefineStep) -> None:
-        """Publishes where the refinement is."""
+    def publish(self, step: RefineStep) -> None:
+        """Publishes stage, step, objective and the estimated time to the end of the stage."""
         now = time.monotonic()
         if step.stage != self._stage:
             self._stage, self._stage_started = (
                 step.stage,
                 self._last,
-            )  # its first step is told of when it is taken
+            )  # the first step ended now, and began at the last
         self._last = now
         eta = (now - self._stage_started) / step.step * (step.total - step.step) if step.step else NAN
         after = step.figures.get("after")

@@ -1,4 +1,4 @@
-"""What a service answers when it cannot do what it was asked: never an exception, always a code and one line."""
+"""Responses of services that fail: an error code and one line, never an exception."""
 
 from __future__ import annotations
 
@@ -13,63 +13,75 @@ log = logging.getLogger(__name__)
 
 
 class NoMap(Exception):
-    """There is nothing to ask or to save yet."""
+    """There is no map to search or to save."""
 
 
-class Failed(Exception):
-    """The machine could not do it: disk full, not writable."""
+class OperationFailed(Exception):
+    """The machine refused, for example because the disk is full or not writable."""
 
 
-def answer(fill: Callable[[Any, Any], None], request: Any, response: Any) -> Any:
-    """Lets `fill` fill the response; errors become their code and message in a fresh one.
+def fill_response(fill: Callable[[Any, Any], None], request: Any, response: Any) -> Any:
+    """Returns the response that `fill` has filled, or after an exception a new one with its error code and message.
 
     Args:
         fill: takes request and response.
         request: of a service of ovs3d_interfaces.
-        response: has `error_code`, `error_msg` and the constants OK and BAD_REQUEST, and those of the errors that
-            `fill` can meet.
+        response: has `error_code`, `error_msg`, the constants OK and BAD_REQUEST, and a constant for each other error
+            that `fill` can raise.
     """
-    kind = type(response)
+    response_type = type(response)
     try:
         fill(request, response)
         return response
     except UserError as error:
-        return _failure(kind, "BAD_REQUEST", str(error))
+        return _make_failure(response_type, "BAD_REQUEST", str(error))
     except NoMap as error:
-        return _failure(kind, "NO_MAP", str(error))
+        return _make_failure(response_type, "NO_MAP", str(error))
     except TimeoutError as error:
-        return _failure(kind, "TIMEOUT", f"{error}; try again later")
-    except Failed as error:
-        return _failure(kind, "FAILED", str(error))
-    except Exception as error:  # reported to the client and logged: the map must survive
-        return _fault(kind, error)
+        return _make_failure(response_type, "TIMEOUT", f"{error}; try again later")
+    except OperationFailed as error:
+        return _make_failure(response_type, "FAILED", str(error))
+    except Exception as error:  # reported to the client and logged; the node and its map must survive
+        return _report_exception(response_type, error)
 
 
-def _fault(kind: type, error: Exception) -> Any:
-    """The answer when the service broke: memory, or a bug, which must not take the map down with it."""
+def _report_exception(response_type: type, error: Exception) -> Any:
+    """The response after an unexpected exception: too little memory, or a bug."""
     if isinstance(error, MemoryError) or "out of memory" in str(error):
-        message = "out of memory; ask for less at once or lower map.max_gaussians"
-        return _failure(kind, "OUT_OF_MEMORY", message)
+        message = "out of memory; send fewer prompts at once or lower map.max_gaussians"
+        return _make_failure(response_type, "OUT_OF_MEMORY", message)
     log.exception("a service failed")
     message = f"failed ({type(error).__name__}: {error}); see the node's log"
-    return _failure(kind, "FAILED" if hasattr(kind, "FAILED") else "BAD_REQUEST", message)
+    return _make_failure(
+        response_type, "FAILED" if hasattr(response_type, "FAILED") else "BAD_REQUEST", message
+    )
 
 
-def _failure(kind: type, code: str, message: str) -> Any:
-    return kind(error_code=getattr(kind, code), error_msg=" ".join(message.split()))
+def _make_failure(response_type: type, code: str, message: str) -> Any:
+    return response_type(error_code=getattr(response_type, code), error_msg=" ".join(message.split()))
 
 
-def need_map(worker: MappingWorker, to_ask: bool = True) -> MapSnapshot:
+def require_map(worker: MappingWorker) -> MapSnapshot:
     """The newest snapshot.
 
-    Args:
-        worker: publishes it.
-        to_ask: it must hold language features.
-
     Raises:
-        NoMap: there is none, or nothing is in it.
+        NoMap: there is no snapshot, or it is empty.
     """
     snapshot = worker.snapshot
-    if snapshot is None or snapshot.num_gaussians == 0 or (to_ask and snapshot.codec is None):
-        raise NoMap("no map yet: no usable frame has arrived; /diagnostics says which input is missing")
+    if snapshot is None or snapshot.num_gaussians == 0:
+        raise NoMap("no map yet: no usable frame has arrived; /diagnostics names the missing input")
+    return snapshot
+
+
+def require_features(worker: MappingWorker) -> MapSnapshot:
+    """The newest snapshot, which can be searched by text.
+
+    Raises:
+        NoMap: there is no snapshot, or it has no language features.
+    """
+    snapshot = require_map(worker)
+    if snapshot.codec is None:
+        raise NoMap(
+            "no language features yet: no usable frame has arrived; /diagnostics names the missing input"
+        )
     return snapshot

@@ -48,7 +48,7 @@ class Vocabulary:
         node.create_service(
             SetVocabulary,
             "~/set_vocabulary",
-            functools.partial(responses.answer, self._set),
+            functools.partial(responses.fill_response, self._set),
             callback_group=group,
         )
         start_timer(node, 1.0 / config.output.rate, self.update, "vocabulary", group)

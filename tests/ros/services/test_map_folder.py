@@ -75,10 +75,10 @@ def test_existing_files_are_overwritten_only_on_request(folder):
 
 
 def test_missing_file_error_lists_existing_files(folder):
-    with pytest.raises(UserError, match=r"a\.ovs3d: no such file in .*there are: none"):
+    with pytest.raises(UserError, match=r"a\.ovs3d: no such file in .*existing files: none"):
         folder.source("a.ovs3d", ".ovs3d")
     folder.target("b.ovs3d", ".ovs3d", False).touch()
-    with pytest.raises(UserError, match=r"there are: b\.ovs3d"):
+    with pytest.raises(UserError, match=r"existing files: b\.ovs3d"):
         folder.source("a.ovs3d", ".ovs3d")
 
 

@@ -83,7 +83,7 @@ def test_cancelled_refinement_changes_nothing_and_blocks_nobody(session, gate):
     gate.unlink()
     status, result = goal.end()
     assert (status, result.error_code) == (GoalStatus.STATUS_CANCELED, Refine.Result.CANCELLED)
-    assert not result.accepted and "keeps the labels" in result.error_msg
+    assert not result.accepted and "keeps its labels" in result.error_msg
     after = session.client.query(*NAMES)
     assert (after.map_version, after.cloud.data) == (grown.map_version, grown.cloud.data)
 
