@@ -207,7 +207,7 @@ def _iou(scene: Scene, pipeline: Ovs3d, snapshot: MapSnapshot, result: Any, name
     """IoU of one name where a result's prompts are all names of the scene."""
 
     def segment(camera, camtoworld) -> np.ndarray:
-        return pipeline.render_labels(result, camera, camtoworld, snapshot, mode="argmax")[0]
+        return pipeline.render_labels(result, camera, camtoworld, snapshot)[0]
 
     return round(scene.score(segment).per_class[name], 4)
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,28 +19,18 @@ from ovs3d_ros.io.ply import write_ply
 from ovs3d_ros.map_file import load_map, save_map
 from ovs3d_ros.mapping.keyframes import compress_crop_table, make_keyframe
 from ovs3d_ros.mapping.mapper import Mapper, RenderedView, StepStats, render_view
-from ovs3d_ros.query.engine import Question, answer, check_mode
+from ovs3d_ros.query.engine import TextFeatures, answer_query
+from ovs3d_ros.query.labelling import label_places, pixel_similarities
 from ovs3d_ros.query.presence import Calibration, load_calibration
-from ovs3d_ros.query.relevancy import (
-    check_box,
-    check_prompts,
-    check_semantics,
-    choose_labels,
-    inside,
-    relevancy,
-)
+from ovs3d_ros.query.relevancy import relevancy
+from ovs3d_ros.query.request import check_prompts, check_semantics, make_query, resolve_threshold
 from ovs3d_ros.rasterize import make_rasterizer
-from ovs3d_ros.semantics.class_field import (
-    SURFACE_ALPHA,
-    merge_refined_scores,
-    render_channels,
-    vocabulary_indices,
-)
+from ovs3d_ros.semantics.class_field import SURFACE_ALPHA, render_channels
 from ovs3d_ros.semantics.codec import FeatureCodec
 from ovs3d_ros.semantics.lift import Lifter, check_num_levels, fuse_scales
 from ovs3d_ros.semantics.refinement import Refinement
 from ovs3d_ros.semantics.scale_selection import COMMON_NAMES, select_levels
-from ovs3d_ros.types import Camera, Frame, MapSnapshot, QueryResult, RefineStep, UserError
+from ovs3d_ros.types import Camera, Frame, MapSnapshot, Query, QueryResult, RefineStep, UserError
 
 _TEXTS_KEPT = 10_000  # encoded prompts
 
@@ -239,47 +230,61 @@ class Ovs3d:
         names = self.encode_text(list(self.calibration.distractors or COMMON_NAMES))
         return select_levels(level_codes, names, codec, self.config.lift.selection)
 
-    def query(self, prompts: list[str], *, negatives: list[str] | None = None, mode: str = "relevancy",
+    def query(self, prompts: Sequence[str], *, negatives: Sequence[str] | None = None, mode: str = "relevancy",
               threshold: float | None = None, max_instances: int = 0, roi: np.ndarray | None = None,
               snapshot: MapSnapshot | None = None, refine: bool = False) -> QueryResult:
         """Finds things by name.
 
         Args:
             prompts: 1 to 64 names.
-            negatives: what they compete against; default `query.negatives`.
+            negatives: names the prompts compete against; default `query.negatives`.
             mode: "relevancy" decides each prompt against the negatives; "argmax" gives every Gaussian the best
                 prompt (3D-OVS).
-            threshold: relevancy above which a Gaussian carries a label; default: calibrated.
+            threshold: relevancy from which a Gaussian carries a label, 0..1; default `query.threshold`.
             max_instances: per prompt, 0 = all.
-            roi: [2, 3] corners of a box in metres outside of which nothing is labelled.
-            snapshot: the map to ask; default: the current one (only from the thread that maps).
+            roi: [2, 3] two opposite corners of a box in metres; nothing outside is labelled.
+            snapshot: the map to search; default: the current one (only from the thread that maps).
             refine: refine the map for these prompts first, beside the names it is refined for; takes seconds.
 
         Raises:
-            UserError: bad prompts, mode or roi, an empty map, or a map of another encoder.
+            UserError: bad prompts, negatives, mode, threshold or roi, an empty map, or a map of another encoder.
+        """
+        query = self.make_query(prompts, negatives=negatives, mode=mode, threshold=threshold,
+                                max_instances=max_instances, roi=roi, refine=refine)
+        return self.answer(query, snapshot)
+
+    def make_query(self, prompts: Sequence[str], **options: Any) -> Query:
+        """Checks a query and fills in the defaults, without answering it; arguments as in `query`.
+
+        Raises:
+            UserError: one of the arguments cannot be used.
+        """
+        return make_query(prompts, self.config.query, self.calibration, **options)
+
+    def answer(self, query: Query, snapshot: MapSnapshot | None = None) -> QueryResult:
+        """Answers a query of `make_query` from a snapshot; default: the current map (only from the thread that maps).
+
+        Raises:
+            UserError: an empty map, or a map of another encoder.
         """
         started = time.perf_counter()
-        prompts = check_prompts(prompts)
-        check_mode(mode)
-        check_box(roi)
         snapshot = snapshot or self.snapshot()
         check_semantics(snapshot, self.clip and self.clip.name)
-        against = check_prompts(list(negatives or self.config.query.negatives), "negative")
-        question = Question(
-            prompts, self.encode_text(prompts), negatives, self.encode_text(against),
-            self.encode_text(list(self.calibration.distractors)), mode, self.label_threshold(threshold), max_instances, roi)
-        field = self.refinement.refine_for_query(prompts, snapshot) if refine else snapshot.refined
-        result = answer(question, snapshot, field, self.calibration, self.config.query)
+        words = query.prompts, query.negatives, self.calibration.distractors
+        texts = TextFeatures(*(self.encode_text(part) for part in words))
+        field = self.refinement.refine_for_query(query.prompts, snapshot) if query.refine else snapshot.refined
+        result = answer_query(query, texts, snapshot, field, self.calibration, self.config.query)
         return replace(result, latency_ms=1e3 * (time.perf_counter() - started))
 
     def label_threshold(self, threshold: float | None = None) -> float:
-        """Relevancy from which a label is given: the one asked for, else that of the settings, else the calibrated one."""
-        for value in (threshold, self.config.query.threshold):
-            if value is not None and value >= 0:
-                return value
-        return self.calibration.threshold
+        """The relevancy from which a label is given: the argument, else `query.threshold`, else the calibrated one.
 
-    def encode_text(self, prompts: list[str]) -> torch.Tensor:
+        Raises:
+            UserError: the argument is not in 0..1.
+        """
+        return resolve_threshold(threshold, self.config.query, self.calibration)
+
+    def encode_text(self, prompts: Sequence[str]) -> torch.Tensor:
         """Unit text features [P, D]; cached by prompt."""
         known = self._texts if len(self._texts) < _TEXTS_KEPT else {}  # a robot is asked for months
         unknown = [p for p in dict.fromkeys(prompts) if p not in known]
@@ -298,8 +303,8 @@ class Ovs3d:
         codes, alpha = render_channels(snapshot.gaussians, snapshot.codes, camera, camtoworld, self.rasterizer)
         return snapshot.codec.normalize(codes * (alpha > SURFACE_ALPHA))
 
-    def render_relevancy(self, prompts: list[str], camera: Camera, camtoworld: np.ndarray, snapshot: MapSnapshot,
-                         negatives: list[str] | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    def render_relevancy(self, prompts: Sequence[str], camera: Camera, camtoworld: np.ndarray, snapshot: MapSnapshot,
+                         negatives: Sequence[str] | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Cosine and relevancy of P prompts at every pixel, [H, W, P] each; 0 where the map is not."""
         z = self.render_codes(camera, camtoworld, snapshot)
         texts = self.encode_text([*prompts, *(negatives or self.config.query.negatives)])
@@ -307,27 +312,25 @@ class Ovs3d:
         scores = relevancy(cosines[..., :count], cosines[..., count:], self.calibration.temperature)
         return cosines[..., :count], scores * (z[..., -1:] != 0)
 
-    def render_labels(self, result: QueryResult, camera: Camera, camtoworld: np.ndarray,
-                      snapshot: MapSnapshot, *, mode: str = "relevancy", negatives: list[str] | None = None,
-                      threshold: float | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Segments a view by a query's prompts.
+    def render_labels(
+        self, result: QueryResult, camera: Camera, camtoworld: np.ndarray, snapshot: MapSnapshot
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Segments a view the way a query was answered.
+
+        Args:
+            result: the answer, which carries its query.
+            camera: intrinsics of the view.
+            camtoworld: [4, 4] pose of the view.
+            snapshot: the map; the one that answered where `result.field` is set.
 
         Returns:
             labels [H, W] uint16, 0 = none, else 1 + prompt index; score [H, W] float32 relevancy of that prompt.
         """
-        cosines, scores = self.render_relevancy(result.prompts, camera, camtoworld, snapshot, negatives)
-        shown = (cosines != 0).any(-1)
-        if result.roi is not None:
-            held = inside(snapshot.gaussians["means"], result.roi).float()[:, None]
-            share, alpha = render_channels(snapshot.gaussians, held, camera, camtoworld, self.rasterizer)
-            shown &= (share > 0.5 * alpha)[..., 0]
-        columns = vocabulary_indices(result.field, result.prompts, negatives, mode)
-        if (columns >= 0).any():
-            blended, _ = render_channels(snapshot.gaussians, result.field.probabilities, camera, camtoworld,
-                                         self.rasterizer)
-            cosines, scores = merge_refined_scores(blended, columns, cosines, scores, self.calibration.threshold)
-        labels = choose_labels(mode, scores, cosines, result.found, self.label_threshold(threshold))
-        labels = labels * shown
+        query = result.query
+        cosines, scores = self.render_relevancy(query.prompts, camera, camtoworld, snapshot, query.negatives)
+        places = pixel_similarities(result, cosines, scores, snapshot, (camera, camtoworld, self.rasterizer))
+        draw, least = self.calibration.threshold, self.config.query.min_instance
+        labels, scores = label_places(query, result.found, places, draw, least)
         best = scores.gather(-1, (labels - 1).clamp_min(0)[..., None])[..., 0] * (labels > 0)
         return labels.cpu().numpy().astype(np.uint16), best.cpu().numpy().astype(np.float32)
 

@@ -252,29 +252,54 @@ class SemanticObject:
 
 
 @dataclass(frozen=True, slots=True)
+class Query:
+    """A text query whose parts were checked, see `query.request.make_query`.
+
+    Attributes:
+        prompts: the P names to find.
+        negatives: names the prompts compete against.
+        own_negatives: the user named the negatives. The lifted codes answer then, as a refined field knows only its own.
+        mode: "relevancy" decides each prompt against the negatives; "argmax" gives every Gaussian the best prompt
+            (3D-OVS).
+        threshold: relevancy from which a Gaussian or a pixel carries a label, 0..1.
+        max_instances: per prompt, 0 = all.
+        roi: [2, 3] two opposite corners of a box in metres; nothing outside is labelled. None: no limit.
+        refine: the map is refined for these prompts first.
+    """
+
+    prompts: tuple[str, ...]
+    negatives: tuple[str, ...]
+    own_negatives: bool
+    mode: str
+    threshold: float
+    max_instances: int
+    roi: np.ndarray | None
+    refine: bool
+
+
+@dataclass(frozen=True, slots=True)
 class QueryResult:
     """The answer to a text query, per prompt and per Gaussian.
 
     Attributes:
-        prompts: the P prompts.
-        map_version: version of the snapshot it was answered from.
+        query: the question, with its P prompts.
+        map_version: version of the snapshot that answered.
         found: [P] bool, the presence decision.
         presence: [P] float, calibrated probability that the thing is in the map.
         verdicts: [P] "yes" (found), "unsure" or "no".
-        observed: share of the horizon round the keyframes that the map shows: where it is well below 1, what is not in the
-            map may stand where no camera has looked.
-        score: [P] float, the evidence the decision rests on (peak relevancy).
+        observed: share of the horizon round the keyframes that the map shows, 0..1. Well below 1, a thing that was not
+            found may stand where no camera has looked.
+        score: [P] float, the peak relevancy.
         evidence: [P, E] all the evidence of presence, see `presence.Evidence`.
         relevancy: [N, P] float32 per Gaussian, 0..1.
         labels: [N] int64, 0 = none, else 1 + prompt index.
         instances: [N] int64, 0 = none, else `SemanticObject.instance`.
         objects: the instances.
-        field: the refined field that was asked, if any.
-        roi: [2, 3] corners of the box in metres outside of which nothing is labelled, if one was given.
-        latency_ms: time to answer, encoding of the texts included; set by who asked.
+        field: the refined field that decided for some of the prompts; None: the lifted codes decided for all.
+        latency_ms: time to answer in milliseconds, text encoding included.
     """
 
-    prompts: list[str]
+    query: Query
     map_version: int
     found: np.ndarray
     presence: np.ndarray
@@ -287,5 +312,9 @@ class QueryResult:
     verdicts: list[str]
     observed: float
     field: RefinedField | None = None
-    roi: np.ndarray | None = None
     latency_ms: float = 0.0
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The P prompts of the query."""
+        return self.query.prompts

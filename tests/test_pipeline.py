@@ -190,8 +190,8 @@ def test_presence_weighs_general_names_on_their_own_and_lets_synonyms_be(room: O
         (dict(prompts=["a", ""]), "prompt 2"),
         (dict(prompts=["a"], mode="best"), "mode"),
         (dict(prompts=["a"], negatives=["b", " "]), "negative 2"),
-        (dict(prompts=["a"], roi=np.zeros((3, 2))), "two corners"),
-        (dict(prompts=["a"], roi=np.array([[0, 0, 0], [1, np.nan, 1]])), "two corners"),
+        (dict(prompts=["a"], threshold=2.0), "threshold 2.0"),
+        (dict(prompts=["a"], roi=np.zeros((3, 2))), "two finite corners"),
     ],
 )
 def test_bad_questions_are_refused(room: Ovs3d, arguments: dict, word: str) -> None:
@@ -217,7 +217,7 @@ def test_rendered_labels_segment_views_that_were_never_seen(room: Ovs3d) -> None
     assert set(np.unique(cut)) == {0, 1} and ((cut == 1) == (labels == 1)).mean() > 0.99
     names = ["grey wall", *BOXES]
     dense, _ = room.render_labels(
-        room.query(names, mode="argmax", snapshot=snapshot), frame.camera, pose, snapshot, mode="argmax"
+        room.query(names, mode="argmax", snapshot=snapshot), frame.camera, pose, snapshot
     )
     assert (dense == frame.labels + 1).mean() > 0.85
 

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from ovs3d_ros.commands import common
-from ovs3d_ros.commands.query import check_threshold, load_semantic_map
+from ovs3d_ros.commands.query import load_semantic_map
 from ovs3d_ros.datasets import Dataset, open_dataset, split_holdout
 from ovs3d_ros.evaluation import queries
 from ovs3d_ros.evaluation.metrics import PROTOCOLS, SegmentationScore, score_segmentation
 from ovs3d_ros.evaluation.segmentation import by_gaussians, by_pixels, covering
 from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.query.request import check_threshold
 from ovs3d_ros.types import UserError
 
 _SELECTED_IN_3D = "3dovs-d"

@@ -15,7 +15,6 @@ from ovs3d_ros.datasets.text import read_text
 from ovs3d_ros.io.atomic import write_text
 from ovs3d_ros.io.ply import write_cloud
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.query.relevancy import check_prompts
 from ovs3d_ros.sampling import evenly_spaced_indices
 from ovs3d_ros.types import MapSnapshot, QueryResult, UserError
 from ovs3d_ros.visualization import pictures, point_cloud
@@ -37,28 +36,22 @@ def run(options: argparse.Namespace) -> int:
         UserError: bad prompts, settings, map or output.
     """
     values = common.settings(options)
-    prompts = check_prompts(options.prompts)
-    negatives = check_prompts(options.negatives.split(",")) if options.negatives else None
-    check_threshold(options.threshold)
-    if options.max_instances < 0:
-        raise UserError(f"--max-instances {options.max_instances}: give 0 (all) or more")
     common.check_json(options.json, options.map)
-    folder = _answer_folder(options.output) if options.output else None
     pipeline = load_semantic_map(options.map, values)
-    snapshot = pipeline.snapshot()
-    result = pipeline.query(
-        prompts,
-        negatives=negatives,
+    query = pipeline.make_query(
+        options.prompts,
+        negatives=options.negatives.split(",") if options.negatives else None,
         mode=options.mode,
         threshold=options.threshold,
         max_instances=options.max_instances,
-        snapshot=snapshot,
         refine=options.refine,
     )
+    folder = _answer_folder(options.output) if options.output else None
+    snapshot = pipeline.snapshot()
+    result = pipeline.answer(query, snapshot)
     entries = describe(result)
-    how = dict(mode=options.mode, negatives=negatives, threshold=options.threshold)
     if folder is not None:
-        write_answer(folder, pipeline, snapshot, result, how)
+        write_answer(folder, pipeline, snapshot, result)
         common.write_json(str(folder / "objects.json"), entries)
     common.write_json(
         options.json,
@@ -97,12 +90,6 @@ def _answer_folder(path: Path) -> Path:
                     "or move it away"
                 )
     return folder
-
-
-def check_threshold(threshold: float | None) -> None:
-    """Raises UserError unless the argument of `--threshold` is a relevancy, or left out."""
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise UserError(f"--threshold {threshold}: give a relevancy from 0 to 1, or leave it out")
 
 
 def load_semantic_map(path: Path, values: dict[str, Any]) -> Ovs3d:
@@ -146,9 +133,7 @@ def describe(result: QueryResult) -> list[dict[str, Any]]:
     ]
 
 
-def write_answer(
-    folder: Path, pipeline: Ovs3d, snapshot: MapSnapshot, result: QueryResult, how: dict[str, Any]
-) -> None:
+def write_answer(folder: Path, pipeline: Ovs3d, snapshot: MapSnapshot, result: QueryResult) -> None:
     """Writes cloud.ply, and label masks and overlays of the keyframes that show what was found.
 
     Args:
@@ -156,9 +141,8 @@ def write_answer(
         pipeline: answers render calls.
         snapshot: the map.
         result: the answer.
-        how: mode, negatives and threshold it was asked with, as `Ovs3d.render_labels` takes them.
     """
-    names = _picture_names(snapshot, choose_views(pipeline, snapshot, result, how))
+    names = _picture_names(snapshot, choose_views(pipeline, snapshot, result))
     _renew_pictures(folder, list(names))
     shown = point_cloud.visible_points(snapshot, pipeline.config.output)
     points, rgb = point_cloud.point_columns(snapshot, shown)
@@ -167,7 +151,7 @@ def write_answer(
     write_text(folder / "masks" / "classes.txt", text)
     for name, index in names.items():
         camera, pose = snapshot.cameras[index], snapshot.camtoworlds[index]
-        labels, _ = pipeline.render_labels(result, camera, pose, snapshot, **how)
+        labels, _ = pipeline.render_labels(result, camera, pose, snapshot)
         save_mask(folder / "masks" / name, labels, len(result.prompts))
         picture = pictures.to_uint8(pipeline.render(camera, pose, snapshot).rgb.cpu().numpy())
         picture = pictures.overlay(picture, labels, width=_OVERLAY_WIDTH)
@@ -221,9 +205,7 @@ def save_mask(path: Path, labels: np.ndarray, count: int) -> None:
     common.save_picture(path, image)
 
 
-def choose_views(
-    pipeline: Ovs3d, snapshot: MapSnapshot, result: QueryResult, how: dict[str, Any]
-) -> list[int]:
+def choose_views(pipeline: Ovs3d, snapshot: MapSnapshot, result: QueryResult) -> list[int]:
     """Keyframes that show the found things best, in map order: every thing in turn takes the view it fills most.
 
     Views next to a chosen one are passed over while there are others. Without anything found: evenly spread views.
@@ -235,7 +217,7 @@ def choose_views(
     areas = np.zeros((len(candidates), len(result.prompts)))  # pixels by view and prompt
     for row, index in enumerate(candidates):
         camera = snapshot.cameras[index].fitted(_GLANCE)
-        labels, _ = pipeline.render_labels(result, camera, snapshot.camtoworlds[index], snapshot, **how)
+        labels, _ = pipeline.render_labels(result, camera, snapshot.camtoworlds[index], snapshot)
         areas[row] = np.bincount(labels.ravel(), minlength=len(result.prompts) + 1)[1:]
     shown = np.flatnonzero(areas.any(axis=0))
     if not len(shown):

@@ -19,7 +19,7 @@ from ovs3d_ros.commands.camera_paths import keyframe_path, orbit_path
 from ovs3d_ros.commands.query import legend, load_semantic_map
 from ovs3d_ros.io.atomic import atomic_write
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.query.relevancy import check_prompts
+from ovs3d_ros.query.request import check_prompts
 from ovs3d_ros.sampling import evenly_spaced_indices
 from ovs3d_ros.types import Camera, MapSnapshot, UserError
 from ovs3d_ros.visualization import pictures

@@ -17,7 +17,7 @@ from ovs3d_ros.datasets import Dataset
 from ovs3d_ros.evaluation.metrics import auroc, ece, fpr_at_tpr
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query.presence import is_general
-from ovs3d_ros.query.relevancy import MAX_PROMPTS
+from ovs3d_ros.query.request import MAX_PROMPTS
 from ovs3d_ros.types import MapSnapshot, UserError
 
 THRESHOLDS = np.linspace(0.3, 0.9, 25)

@@ -19,7 +19,7 @@ Segmenter = Callable[[Camera, np.ndarray], np.ndarray]
 
 def covering(field: RefinedField | None, names: list[str]) -> RefinedField | None:
     """The field if it holds all of the names, so that it can segment by them; else None."""
-    return field if (vocabulary_indices(field, names, None, "argmax") >= 0).all() else None
+    return field if (vocabulary_indices(field, names, "argmax") >= 0).all() else None
 
 
 def by_pixels(
@@ -80,4 +80,4 @@ def by_gaussians(
 
 
 def _columns(field: RefinedField, names: list[str]) -> torch.Tensor:
-    return field.probabilities[:, vocabulary_indices(field, names, None, "argmax")]
+    return field.probabilities[:, vocabulary_indices(field, names, "argmax")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -45,7 +46,7 @@ def find_objects(
     labels: np.ndarray,
     scores: np.ndarray,
     views: np.ndarray,
-    prompts: list[str],
+    prompts: Sequence[str],
     config: QueryConfig,
     max_instances: int,
 ) -> tuple[list[SemanticObject], np.ndarray]:

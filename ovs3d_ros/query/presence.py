@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,7 +131,7 @@ def presence_evidence(
     return Evidence(peak, cosine, margin, (cosine - found.mean) / found.deviation, found.strongest)
 
 
-def is_general(prompts: list[str], distractors: tuple[str, ...]) -> np.ndarray:
+def is_general(prompts: Sequence[str], distractors: tuple[str, ...]) -> np.ndarray:
     """Which prompts [P] leave open what a distractor tells: all their words are in one that has more."""
     known = [set(name.lower().split()) for name in distractors]
     return np.array([any(set(prompt.lower().split()) < words for words in known) for prompt in prompts], bool)

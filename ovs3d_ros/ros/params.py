@@ -9,7 +9,7 @@ from rclpy.parameter import Parameter
 
 from ovs3d_ros.config import Config, leaves, override
 from ovs3d_ros.config.leaf import Leaf
-from ovs3d_ros.query.relevancy import check_prompts
+from ovs3d_ros.query.request import check_prompts
 from ovs3d_ros.types import UserError
 
 INT_LIMIT = 2**63 - 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -63,15 +63,13 @@ def fill_missing_rows(field: RefinedField, codes: torch.Tensor, codec: FeatureCo
     return replace(field, probabilities=torch.where(new[:, None], lifted, field.probabilities))
 
 
-def vocabulary_indices(
-    field: RefinedField | None, prompts: list[str], negatives: list[str] | None, mode: str
-) -> np.ndarray:
-    """Index [P] of each prompt in the field's names; -1 where the lifted codes answer.
+def vocabulary_indices(field: RefinedField | None, prompts: Sequence[str], mode: str) -> np.ndarray:
+    """Index [P] of each prompt in the field's names; -1: the lifted codes answer.
 
-    Refined names compete among themselves and with the field's background, so a user's own negatives take the lifted
-    codes, and so does an argmax over prompts that are not all of the vocabulary: the two scales do not compare.
+    Refined names compete among themselves and with the field's background. In mode "argmax" the lifted codes answer for
+    all prompts unless the field holds every one: the two scales do not compare.
     """
-    names = field.names if field is not None and not negatives else ()
+    names = field.names if field is not None else ()
     columns = np.array([names.index(prompt) if prompt in names else -1 for prompt in prompts], np.int64)
     return np.full_like(columns, -1) if mode == "argmax" and (columns < 0).any() else columns
 

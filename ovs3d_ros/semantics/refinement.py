@@ -204,7 +204,7 @@ class Refinement:
             refined, probabilities=F.pad(refined.probabilities, (0, 0, 1, 0))[rows]
         )  # newer rows: zeros
 
-    def refine_for_query(self, prompts: list[str], snapshot: MapSnapshot) -> RefinedField:
+    def refine_for_query(self, prompts: Sequence[str], snapshot: MapSnapshot) -> RefinedField:
         """The snapshot's refined field, or one made for these prompts beside the names of that."""
         held = snapshot.refined.names if snapshot.refined is not None else ()
         if set(prompts) <= set(held):

@@ -402,7 +402,7 @@ BAD = {
     "empty prompt": (["query", "{map}", "red box", "  "], ["prompt 2 is empty"]),
     "no prompt": (["query", "{map}"], ["PROMPT", "--help"]),
     "overlong prompt": (["query", "{map}", "x" * 300], ["300 characters"]),
-    "threshold": (["query", "{map}", "red", "--threshold", "3"], ["--threshold 3"]),
+    "threshold": (["query", "{map}", "red", "--threshold", "3"], ["threshold 3.0", "0 to 1"]),
     "answer folder is a file": (
         ["query", "{map}", "red", "-o", "{scene}/transforms.json"],
         ["cannot create"],

@@ -257,7 +257,7 @@ BAD = {
     ),
     "threshold": (
         ["{map}", "{scene}", "--protocol", "lerf", "--threshold", "2"],
-        "--threshold 2.0: give a relevancy",
+        "threshold 2.0: give a relevancy",
     ),
     "threshold of an argmax": (
         ["{map}", "{scene}", "--threshold", "0.5"],

@@ -20,7 +20,7 @@ from ovs3d_ros.query.navigation import goal_pose, query_grid
 from ovs3d_ros.ros import conversions
 from ovs3d_ros.ros.callbacks import start_timer
 from ovs3d_ros.sampling import evenly_spaced_indices
-from ovs3d_ros.types import Frame, MapSnapshot, QueryResult
+from ovs3d_ros.types import Frame, MapSnapshot, Query, QueryResult
 from ovs3d_ros.visualization import pictures, point_cloud
 from ovs3d_ros.worker import MappingWorker
 
@@ -35,19 +35,15 @@ NO_ANSWER = dict(label=np.zeros(0, np.uint32), instance=np.zeros(0, np.uint32), 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A query with its answer and the map it was answered from.
+    """An answer and the map it was answered from.
 
     Attributes:
-        result: the answer.
+        result: the answer, which carries its query.
         snapshot: the map.
-        settings: mode, negatives and threshold, as `Ovs3d.render_labels` takes them.
-        refine: the map was refined for its prompts before.
     """
 
     result: QueryResult
     snapshot: MapSnapshot
-    settings: dict[str, Any]
-    refine: bool = False
 
 
 class LatchedOutput:
@@ -88,7 +84,7 @@ class Outputs:
         self._published = 0  # number of the answer that is on its topics
         self._retired = 0  # version of the last map that was replaced
         self._clearings = 0
-        self._held: tuple[list[str], dict[str, Any]] | None = None
+        self._held: Query | None = None
         self._goals: deque[Answer] = deque(maxlen=1)  # answers whose goal is still to be published
         self._view: tuple[Frame, conversions.Header] | None = None
         self._segmented: tuple | None = None
@@ -140,12 +136,10 @@ class Outputs:
         self._view = (frame, header)
 
     @property
-    def question(self) -> tuple[list[str], dict[str, Any]] | None:
-        """Prompts and other arguments of `Ovs3d.query` of what the topics show."""
+    def question(self) -> Query | None:
+        """The query whose answer the topics show."""
         _, answer = self._shown
-        if self._held is not None or answer is None:
-            return self._held
-        return answer.result.prompts, answer.settings | {"refine": answer.refine}
+        return self._held if self._held is not None or answer is None else answer.result.query
 
     @property
     def wanted(self) -> bool:
@@ -164,12 +158,17 @@ class Outputs:
         self._shown = (self._shown[0] + 1, None)
         self._clearings += 1
 
-    def hold(self, question: tuple[list[str], dict[str, Any]] | None) -> None:
-        """From now on the topics show answers to this question alone, see `show`, or (None) those of `~/query`."""
+    def hold(self, query: Query | None) -> None:
+        """From now on the topics show answers to this query alone, see `show`, or (None) those of `~/query`."""
         with self._showing:
-            self._held = question
+            self._held = query
             if self._shown[1] is not None:
                 self._clear()
+
+    def renew(self, query: Query) -> None:
+        """Replaces the query of `hold` by the same one with other settings; the answer that is shown stays."""
+        with self._showing:
+            self._held = query
 
     def set_answer(self, answer: Answer) -> None:
         """Takes the newest answer of `~/query`, to be published soon but not before its service call returns."""
@@ -297,9 +296,7 @@ class Outputs:
         if not wanted or state == self._segmented:
             return
         camera = frame.camera.fitted(self._config.map.image_size)
-        labels, score = self._pipeline.render_labels(
-            answer.result, camera, frame.camtoworld, snapshot, **answer.settings
-        )
+        labels, score = self._pipeline.render_labels(answer.result, camera, frame.camtoworld, snapshot)
         messages = {
             "camera_info": lambda: conversions.to_camera_info(camera, header),
             "label": lambda: conversions.to_image(labels.astype(np.uint8), "mono8", header),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import array
 import contextlib
+import dataclasses
 import functools
 import time
-from typing import Any
 
 import numpy as np
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -17,11 +17,11 @@ from ovs3d_interfaces.srv import EncodeText, GetObjects, QueryText
 from ovs3d_ros.config import Config
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query.presence import VERDICTS
-from ovs3d_ros.query.relevancy import check_prompts
+from ovs3d_ros.query.request import check_prompts
 from ovs3d_ros.ros import conversions
 from ovs3d_ros.ros.outputs.publishers import Answer, Outputs
 from ovs3d_ros.ros.services import responses
-from ovs3d_ros.types import Camera, MapSnapshot, QueryResult, SemanticObject, UserError
+from ovs3d_ros.types import Camera, MapSnapshot, Query, QueryResult, SemanticObject, UserError
 from ovs3d_ros.worker import MappingWorker
 
 MODES = {QueryText.Request.RELEVANCY: "relevancy", QueryText.Request.ARGMAX: "argmax"}
@@ -61,20 +61,11 @@ class QueryServices:
         return response
 
     def _fill(self, request: QueryText.Request, response: QueryText.Response) -> None:
-        arguments = _arguments(request)
+        query = self._to_query(request)
         snapshot = responses.require_features(self._worker)
         views = self._mask_views(request, snapshot)
-        roi, max_instances = arguments.pop("roi"), arguments.pop("max_instances")
-        prompts = arguments.pop("prompts")
-        result = self._pipeline.query(
-            prompts,
-            roi=roi,
-            max_instances=max_instances,
-            snapshot=snapshot,
-            refine=request.refine,
-            **arguments,
-        )
-        answer = Answer(result, snapshot, arguments, request.refine)
+        result = self._pipeline.answer(query, snapshot)
+        answer = Answer(result, snapshot)
         response.error_code = QueryText.Response.OK
         response.cloud = self._outputs.build_answer_cloud(answer, labelled_only=True)
         response.header = response.cloud.header
@@ -84,20 +75,38 @@ class QueryServices:
         response.masks = [self._mask(answer, *view) for view in views]
         self._outputs.set_answer(answer)
 
+    def _to_query(self, request: QueryText.Request) -> Query:
+        """The checked query of a request.
+
+        Raises:
+            UserError: prompts, negatives, mode, threshold or region of interest that cannot be used.
+        """
+        low, high = request.roi_min, request.roi_max
+        roi = np.array([[low.x, low.y, low.z], [high.x, high.y, high.z]])
+        if (roi[0] > roi[1]).any():
+            raise UserError(f"region of interest {roi.tolist()}: roi_min must not exceed roi_max")
+        return self._pipeline.make_query(
+            request.prompts,
+            negatives=request.negatives,
+            mode=mode_name(request.mode),
+            threshold=None if request.threshold < 0 else float(request.threshold),
+            max_instances=int(request.max_instances),
+            roi=None if (roi[0] == roi[1]).all() else roi,
+            refine=request.refine,
+        )
+
     def _get_objects(self, request: GetObjects.Request, response: GetObjects.Response) -> None:
         if not 0 <= request.min_score <= 1:  # NaN too
             raise UserError(f"min_score {request.min_score} is not a relevancy; give 0..1")
-        prompts, how = list(request.prompts), {}
-        if prompts:
-            check_prompts(prompts)
+        limit = int(request.max_instances)
+        if request.prompts:
+            query = self._pipeline.make_query(request.prompts, max_instances=limit)
         elif (last := self._outputs.question) is not None:
-            prompts, how = last
+            query = dataclasses.replace(last, max_instances=limit)
         else:
             raise UserError("no prompts: give some, or ask ~/query first and get what it asked for")
         snapshot = responses.require_features(self._worker)
-        result = self._pipeline.query(
-            prompts, max_instances=int(request.max_instances), snapshot=snapshot, **how
-        )
+        result = self._pipeline.answer(query, snapshot)
         response.header = self._outputs.header(snapshot)
         response.map_version = result.map_version
         response.prompts = result.prompts
@@ -138,9 +147,7 @@ class QueryServices:
         self, answer: Answer, camera: Camera, camtoworld: np.ndarray, header: conversions.Header
     ) -> conversions.Image:
         if bool((answer.result.labels > 0).any()):
-            labels, _ = self._pipeline.render_labels(
-                answer.result, camera, camtoworld, answer.snapshot, **answer.settings
-            )
+            labels, _ = self._pipeline.render_labels(answer.result, camera, camtoworld, answer.snapshot)
         else:  # nothing is labelled: no view can show a label
             labels = np.zeros((camera.height, camera.width))
         return conversions.to_image(labels.astype(np.uint8), "mono8", header)
@@ -165,35 +172,6 @@ def mode_name(mode: int) -> str:
     if mode not in MODES:
         raise UserError(f"mode {mode} is unknown; use RELEVANCY (0) or ARGMAX (1)")
     return MODES[mode]
-
-
-def _arguments(request: QueryText.Request) -> dict[str, Any]:
-    """The request as arguments of `Ovs3d.query`.
-
-    Raises:
-        UserError: prompts, mode, threshold or region of interest that cannot be used.
-    """
-    prompts = check_prompts(list(request.prompts))
-    negatives = check_prompts(list(request.negatives), "negative") if request.negatives else None
-    threshold = float(request.threshold)
-    if not threshold <= 1.0:  # NaN too
-        raise UserError(
-            f"threshold {threshold} is not a relevancy; give 0..1, or below 0 for the calibrated one"
-        )
-    low, high = request.roi_min, request.roi_max
-    roi = np.array([[low.x, low.y, low.z], [high.x, high.y, high.z]])
-    if not np.isfinite(roi).all() or (roi[0] > roi[1]).any():
-        raise UserError(
-            f"region of interest {roi.tolist()}: roi_min must not exceed roi_max and both be finite"
-        )
-    return dict(
-        prompts=prompts,
-        negatives=negatives,
-        mode=mode_name(request.mode),
-        threshold=threshold if threshold >= 0 else None,
-        max_instances=int(request.max_instances),
-        roi=None if (roi[0] == roi[1]).all() else roi,
-    )
 
 
 def _object_message(item: SemanticObject, header: conversions.Header) -> SemanticObjectMessage:

@@ -11,7 +11,7 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 
 from ovs3d_interfaces.action import Refine
-from ovs3d_ros.query.relevancy import check_prompts
+from ovs3d_ros.query.request import check_prompts
 from ovs3d_ros.ros.services import responses
 from ovs3d_ros.types import RefineStep, UserError
 from ovs3d_ros.worker import MappingWorker

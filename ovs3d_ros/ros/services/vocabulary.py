@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
@@ -11,12 +10,12 @@ from rclpy.node import Node
 from ovs3d_interfaces.srv import SetVocabulary
 from ovs3d_ros.config import Config
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.query.relevancy import check_prompts
+from ovs3d_ros.query.request import MODES, check_prompts
 from ovs3d_ros.ros.callbacks import start_timer
 from ovs3d_ros.ros.outputs.publishers import Answer, Outputs
 from ovs3d_ros.ros.services import responses
 from ovs3d_ros.ros.services.query import mode_name
-from ovs3d_ros.types import UserError
+from ovs3d_ros.types import Query, UserError
 from ovs3d_ros.worker import MappingWorker
 
 
@@ -42,7 +41,8 @@ class Vocabulary:
         self._pipeline = pipeline
         self._worker = worker
         self._outputs = outputs
-        self._question: tuple[list[str], dict[str, Any]] | None = None
+        self._names: list[str] = []
+        self._mode = MODES[0]
         self._shown = 0  # version of the map that was asked last
         group = MutuallyExclusiveCallbackGroup()
         node.create_service(
@@ -58,6 +58,8 @@ class Vocabulary:
     def configure(self, config: Config) -> None:
         """After a change of runtime parameters: the same map may have another answer."""
         self._shown = 0
+        if self._names:
+            self._outputs.renew(self._make_query())
 
     def _set(self, request: SetVocabulary.Request, response: SetVocabulary.Response) -> None:
         names, mode = list(request.names), mode_name(request.mode)
@@ -66,17 +68,17 @@ class Vocabulary:
 
     def _take(self, names: list[str], mode: str) -> None:
         self._pipeline.encode_text(names)
-        settings = dict(mode=mode, negatives=None, threshold=None)
-        self._question, self._shown = (names, settings) if names else None, 0
-        self._outputs.hold(self._question)
+        self._names, self._mode, self._shown = names, mode, 0
+        self._outputs.hold(self._make_query() if names else None)
+
+    def _make_query(self) -> Query:
+        return self._pipeline.make_query(self._names, mode=self._mode)
 
     def update(self) -> None:
         """Asks the newest map, if it is another than before and someone listens."""
         snapshot = self._worker.snapshot
         nothing = snapshot is None or snapshot.num_gaussians == 0 or snapshot.codec is None
-        if self._question is None or nothing or snapshot.version == self._shown or not self._outputs.wanted:
+        if not self._names or nothing or snapshot.version == self._shown or not self._outputs.wanted:
             return
-        self._shown, (names, settings) = snapshot.version, self._question
-        self._outputs.show(
-            Answer(self._pipeline.query(names, snapshot=snapshot, **settings), snapshot, settings)
-        )
+        self._shown = snapshot.version
+        self._outputs.show(Answer(self._pipeline.answer(self._make_query(), snapshot), snapshot))

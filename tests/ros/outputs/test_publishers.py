@@ -49,9 +49,8 @@ class Shown:
             )
 
     def answer(self, prompt: str) -> Answer:
-        settings = dict(mode="relevancy", negatives=None, threshold=None)
         snapshot = self.worker.snapshot
-        return Answer(self.pipeline.query([prompt], snapshot=snapshot, **settings), snapshot, settings)
+        return Answer(self.pipeline.query([prompt], snapshot=snapshot), snapshot)
 
     def prompts(self) -> list[str]:
         message = self.newest.get("label_map")
@@ -103,7 +102,7 @@ def test_output_continues_after_an_exception(wire, pipeline, monkeypatch, caplog
     config = override(pipeline.config, {"output.rate": 20.0, "output.vocabulary": ["red box"]})
     Vocabulary(wire.node("vocabulary"), config, pipeline, shown.worker, shown.outputs)
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "query", lambda *_, **__: [][0])
+        patch.setattr(pipeline, "answer", lambda *_, **__: [][0])
         patch.setattr(shown.outputs._of_map[0], "_build", lambda _: 1 / 0)
         wire.spin_until(lambda: "IndexError" in caplog.text and "ZeroDivisionError" in caplog.text)
     assert "vocabulary: IndexError" in caplog.text and "outputs: ZeroDivisionError" in caplog.text
@@ -127,5 +126,5 @@ def test_reset_discards_answers_from_the_old_map(wire):
     shown.outputs.set_answer(late)
     assert shown.outputs.question is None
     shown.outputs.set_answer(shown.answer("blue box"))
-    assert shown.outputs.question[0] == ["blue box"]
+    assert shown.outputs.question.prompts == ("blue box",)
     assert worker.stop(WAIT)

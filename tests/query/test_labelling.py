@@ -1,0 +1,88 @@
+"""Labels of Gaussians and pixels."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+
+from ovs3d_ros.config import Config
+from ovs3d_ros.query.labelling import Similarities, best_found, in_region, label_places, return_strongest
+from ovs3d_ros.query.presence import Calibration
+from ovs3d_ros.query.request import make_query
+
+
+def test_labels_are_the_best_found_prompt_above_the_threshold() -> None:
+    scores = torch.tensor(
+        [[0.9, 0.8, 0.1], [0.2, 0.7, 0.3], [0.5, 0.55, 0.9], [0.1, 0.1, 0.1], [0.6, 0.2, 0.0]]
+    )
+    assert best_found(scores, np.array([True, True, True]), 0.6).tolist() == [1, 2, 3, 0, 1]
+    assert best_found(scores, np.array([True, True, False]), 0.6).tolist() == [1, 2, 0, 0, 1]
+    assert best_found(scores, np.array([False, True, True]), 0.6).tolist() == [2, 2, 3, 0, 0]
+    assert best_found(scores, np.array([False] * 3), 0.0).tolist() == [0] * 5
+    image = scores.expand(4, 5, 3)  # the same for pixels
+    assert best_found(image, np.array([True, True, True]), 0.6)[2].tolist() == [1, 2, 3, 0, 1]
+
+
+def test_what_is_found_keeps_gaussians_of_its_own() -> None:
+    """The keyboard outscores the phone everywhere, yet both are there."""
+    scores = torch.tensor([[0.9, 0.6], [0.9, 0.7], [0.8, 0.3], [0.9, 0.1], [0.9, 0.1]])
+    labels = best_found(scores, np.array([True, True]), 0.5)
+    assert labels.tolist() == [1, 1, 1, 1, 1]
+    strongest = torch.tensor([[0, 1, 3], [1, 0, 2]])
+    three = torch.cat([scores[:3], torch.full((2, 2), 0.55)])
+    kept = return_strongest(
+        best_found(three, np.array([True, True]), 0.5),
+        three,
+        np.array([True, True]),
+        0.5,
+        torch.tensor([[0, 1, 2, 3, 4], [1, 0, 3, 4, 2]]),
+        3,
+    )
+    assert kept.tolist().count(1) == 3, "who held them keeps as many as make an instance"
+    both = return_strongest(labels, scores, np.array([True, True]), 0.5, strongest, 2)
+    assert both.tolist() == [2, 2, 1, 1, 1], "but not what lies below the threshold"
+    assert labels.tolist() == [1, 1, 1, 1, 1], "the argument is left alone"
+    assert (
+        return_strongest(labels, scores, np.array([True, False]), 0.5, strongest, 2).tolist()
+        == labels.tolist()
+    )
+    assert (
+        return_strongest(both, scores, np.array([True, True]), 0.5, strongest.flip(1), 2).tolist()
+        == both.tolist()
+    )
+
+
+def test_gaussians_and_pixels_are_labelled_alike() -> None:
+    """The same numbers give the same labels in both shapes; only Gaussians get their strongest back."""
+    query = make_query(["phone", "keyboard"], Config().query, Calibration(), threshold=0.5)
+    relevancy = torch.rand(12, 2, generator=torch.Generator().manual_seed(1))
+    eligible, columns, found = torch.arange(12) > 2, np.array([-1, -1]), np.array([True, True])
+    for mode in ("relevancy", "argmax"):
+        asked = dataclasses.replace(query, mode=mode)
+        places = Similarities(relevancy, relevancy, eligible, columns)
+        labels, scores = label_places(asked, found, places, 0.5, 1)
+        image = Similarities(
+            relevancy.reshape(3, 4, 2), relevancy.reshape(3, 4, 2), eligible.reshape(3, 4), columns
+        )
+        assert torch.equal(label_places(asked, found, image, 0.5, 1)[0].flatten(), labels)
+        assert not labels[:3].any() and labels[3:].any() and torch.equal(scores, relevancy)
+
+
+def test_a_repeated_prompt_is_labelled_once() -> None:
+    query = make_query(["mug", "mug"], Config().query, Calibration(), threshold=0.5)
+    relevancy = torch.full((6, 2), 0.9)
+    strongest = torch.arange(6).repeat(2, 1)
+    places = Similarities(
+        relevancy, relevancy, torch.ones(6, dtype=torch.bool), np.array([-1, -1]), strongest=strongest
+    )
+    labels, _ = label_places(query, np.array([True, True]), places, 0.5, 3)
+    assert labels.tolist() == [1] * 6
+
+
+def test_region_has_corners_in_any_order() -> None:
+    points = torch.tensor([[0.5, 0.5, 0.5], [1.5, 0.5, 0.5]])
+    corners = np.array([[1.0, 0, 1], [0, 1, 0]])
+    assert in_region(points, corners).tolist() == [True, False] == in_region(points, corners[::-1]).tolist()
+    assert in_region(points, None).all()
