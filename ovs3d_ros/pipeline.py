@@ -254,11 +254,7 @@ class Ovs3d:
         return self.answer(query, snapshot)
 
     def make_query(self, prompts: Sequence[str], **options: Any) -> Query:
-        """Checks a query and fills in the defaults, without answering it; arguments as in `query`.
-
-        Raises:
-            UserError: one of the arguments cannot be used.
-        """
+        """Checks a query and fills in the defaults without answering it; arguments and errors as in `query`."""
         return make_query(prompts, self.config.query, self.calibration, **options)
 
     def answer(self, query: Query, snapshot: MapSnapshot | None = None) -> QueryResult:
@@ -270,8 +266,7 @@ class Ovs3d:
         started = time.perf_counter()
         snapshot = snapshot or self.snapshot()
         check_semantics(snapshot, self.clip and self.clip.name)
-        words = query.prompts, query.negatives, self.calibration.distractors
-        texts = TextFeatures(*(self.encode_text(part) for part in words))
+        texts = TextFeatures(*map(self.encode_text, (query.prompts, query.negatives, self.calibration.distractors)))
         field = self.refinement.refine_for_query(query.prompts, snapshot) if query.refine else snapshot.refined
         result = answer_query(query, texts, snapshot, field, self.calibration, self.config.query)
         return replace(result, latency_ms=1e3 * (time.perf_counter() - started))
@@ -329,8 +324,7 @@ class Ovs3d:
         query = result.query
         cosines, scores = self.render_relevancy(query.prompts, camera, camtoworld, snapshot, query.negatives)
         places = pixel_similarities(result, cosines, scores, snapshot, (camera, camtoworld, self.rasterizer))
-        draw, least = self.calibration.threshold, self.config.query.min_instance
-        labels, scores = label_places(query, result.found, places, draw, least)
+        labels, scores = label_places(query, result.found, places, self.calibration.threshold, 0)
         best = scores.gather(-1, (labels - 1).clamp_min(0)[..., None])[..., 0] * (labels > 0)
         return labels.cpu().numpy().astype(np.uint16), best.cpu().numpy().astype(np.float32)
 
