@@ -1,0 +1,59 @@
+"""Ask the running node for something by name and drive there.
+
+    ros2 launch ovs3d_ros ovs3d.launch.py ...
+    python examples/05_ros_client.py "green teddy bear"
+
+The node publishes a pose in front of the best object, facing it, after each answer. Nav2 drives to what arrives on
+`goal_pose`; RViz's "2D Goal Pose" uses the same topic.
+"""
+
+import sys
+
+import rclpy
+from geometry_msgs.msg import PoseStamped
+from rclpy.duration import Duration
+from rclpy.node import Node
+
+from ovs3d_interfaces.srv import QueryText
+
+
+class Fetcher(Node):
+    def __init__(self) -> None:
+        super().__init__("fetcher")
+        self.query = self.create_client(QueryText, "/ovs3d/query")
+        self.goals: list[PoseStamped] = []
+        self.create_subscription(PoseStamped, "/ovs3d/goal_pose", self.goals.append, 1)
+        self.navigation = self.create_publisher(PoseStamped, "goal_pose", 1)
+
+    def ask(self, name: str) -> QueryText.Response:
+        self.query.wait_for_service()
+        answer = self.query.call_async(
+            QueryText.Request(prompts=[name], threshold=-1.0)
+        )  # calibrated threshold
+        rclpy.spin_until_future_complete(self, answer)
+        return answer.result()
+
+    def go(self) -> PoseStamped:
+        while not (self.goals and self.navigation.get_subscription_count()):  # the goal follows the answer
+            rclpy.spin_once(self)
+        self.navigation.publish(self.goals[-1])
+        self.navigation.wait_for_all_acked(Duration(seconds=5))
+        return self.goals[-1]
+
+
+def main() -> None:
+    rclpy.init()
+    robot, name = Fetcher(), sys.argv[1]
+    answer = robot.ask(name)
+    if answer.error_code != QueryText.Response.OK:
+        sys.exit(answer.error_msg)
+    if not answer.found[0]:
+        sys.exit(f"no {name} here (probability {answer.presence[0]:.2f})")
+    goal = robot.go()
+    print(
+        f"Going to the {name}: ({goal.pose.position.x:.2f}, {goal.pose.position.y:.2f}) in {goal.header.frame_id}"
+    )
+
+
+if __name__ == "__main__":
+    main()
