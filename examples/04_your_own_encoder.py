@@ -23,9 +23,9 @@ COLORS = ("black", "grey", "white", "red", "orange", "yellow", "green", "blue", 
 class ColorNames:
     name = "examples/color-names"  # stored in the map, which then refuses any other encoder
     dim = len(COLORS) + 1  # one axis per colour, and one for words that name none
-    calibration = {"query": {"temperature": 10.0, "threshold": 0.9}}  # how cosines become probabilities
 
     def __init__(self, config, device: str) -> None:
+        self.calibration = {"query": {"temperature": 10.0, "threshold": 0.9}}  # from cosines to probabilities
         self.palette = np.array([ImageColor.getrgb(color) for color in COLORS], np.float32)
 
     def encode_image(self, image: np.ndarray) -> CropTable:

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.box_scene import write_scene
 from PIL import Image
 
-from helpers.box_scene import write_scene
 from ovs3d_ros.demo.scene import SHIPPED
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"

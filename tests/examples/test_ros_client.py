@@ -13,6 +13,7 @@ pytest.importorskip("rclpy")
 pytest.importorskip("ovs3d_interfaces")
 
 from helpers.ros_session import Session, session  # noqa: F401
+
 from ovs3d_ros.ros import conversions
 from ovs3d_ros.ros.environment import child_environment
 

@@ -54,10 +54,10 @@ def test_test_split_draws_held_out_pairs_at_the_stated_rate(world):
     assert set(variants) == {0, 1, 2, 3}
 
 
-def test_only_varied_scenes_draw_the_further_variants(world):
+def test_only_varied_scenes_draw_the_varied_meshes(world):
     vocabulary, _ = world
     rng = np.random.default_rng(0)
-    for noun, count in vocabulary.FURTHER_VARIANTS.items():
+    for noun, count in vocabulary.VARIED_ONLY_VARIANTS.items():
         own = vocabulary.NOUNS[noun].variants
         drawn = {
             split: {vocabulary.sample_variant(rng, noun, split) for _ in range(300)}
@@ -67,11 +67,11 @@ def test_only_varied_scenes_draw_the_further_variants(world):
         assert max(drawn["train"] | drawn["test"]) < own
 
 
-def test_further_variants_are_families_of_meshes(world):
+def test_varied_meshes_are_families(world):
     import meshes
 
     vocabulary, shapes = world
-    for noun, count in vocabulary.FURTHER_VARIANTS.items():
+    for noun, count in vocabulary.VARIED_ONLY_VARIANTS.items():
         shapes_seen = set()
         for variant, seed in np.ndindex(count, 5):
             parts = meshes.build(noun, np.random.default_rng(seed), vocabulary.NOUNS[noun].variants + variant)

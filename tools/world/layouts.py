@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import nouns_furniture
 import numpy as np
+import objects_furniture
 from room import Scene, Support, add_lights, add_room, fill, furnish
 
 
@@ -23,7 +23,7 @@ def _shelf(scene: Scene, rng, split: str, x: float, back: float) -> list[Support
     width, depth, height = rng.uniform(0.9, 1.3), rng.uniform(0.34, 0.4), rng.uniform(0.9, 1.15)
     y = back - depth / 2 - 0.02
     furnish(scene, rng, split, "shelf", (x, y, 0), width=width, depth=depth, height=height)
-    levels = nouns_furniture.shelf_levels(height)
+    levels = objects_furniture.shelf_levels(height)
     gap = levels[1] - levels[0] - 0.05
     supports = [
         Support("table", (x, y), (width / 2 - 0.05, depth / 2), z, clearance)

@@ -147,9 +147,9 @@ HELD_OUT_VARIANTS = {
     "vase": 3,
 }
 
-FURTHER_VARIANTS = {noun: 4 for noun, spec in NOUNS.items() if spec.places or noun in ("chair", "stool")}
-"""Meshes that `varied` scenes draw besides those of `train`, by noun: families with a wide range of proportions, numbered on
-from `Noun.variants`. Apart from `train`, so that its scenes stay what their seeds say."""
+VARIED_ONLY_VARIANTS = {noun: 4 for noun, spec in NOUNS.items() if spec.places or noun in ("chair", "stool")}
+"""Number of extra mesh variants per noun that only `varied` scenes draw; their numbers start at `Noun.variants`. Each is a
+family of meshes with a wide range of proportions. The other splits never draw them, so their scenes still match their seeds."""
 
 HELD_OUT_RATE = 0.35
 """In `test` scenes the chance of drawing a held-out pair, and apart from it a held-out variant."""
@@ -168,7 +168,7 @@ def sample_variant(rng, noun: str, split: str) -> int:
     held_out = HELD_OUT_VARIANTS.get(noun)
     if split == "test" and held_out is not None and rng.random() < HELD_OUT_RATE:
         return held_out
-    count = NOUNS[noun].variants + (FURTHER_VARIANTS.get(noun, 0) if split == "varied" else 0)
+    count = NOUNS[noun].variants + (VARIED_ONLY_VARIANTS.get(noun, 0) if split == "varied" else 0)
     return int(rng.choice([v for v in range(count) if v != held_out]))
 
 

@@ -1,4 +1,4 @@
-"""Mesh builders: tableware, vessels and fruit. Each takes (rng, variant) and returns parts in free units."""
+"""Mesh builders: tableware, vessels and fruit. They take (rng, variant) and return parts in free units."""
 
 from __future__ import annotations
 

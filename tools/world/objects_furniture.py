@@ -1,4 +1,4 @@
-"""Mesh builders: furniture, in free units, front towards -y. Supporting surfaces are found in `room.py`."""
+"""Mesh builders: furniture, in free units, front towards -y. `layouts.py` puts objects on their surfaces."""
 
 from __future__ import annotations
 

@@ -1,16 +1,14 @@
-"""Mesh builders: further variants of seats, see `vocabulary.FURTHER_VARIANTS`.
+"""Mesh builders for `varied` scenes: chairs and stools.
 
-Families with wide random proportions, in the units of `nouns_furniture.py`, front towards -y.
+Each function takes (rng, variant) and returns parts in free units, front towards -y. A variant is a family of meshes with
+wide random proportions; `vocabulary.VARIED_ONLY_VARIANTS` counts them.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from further_shapes import loft, pick, sheet
 from shapes import Part, arc, box, group, lathe, smooth_outline, tube
-
-SIDES = (-1, 1)
-CORNERS = ((-1, -1), (1, -1), (-1, 1), (1, 1))
+from varied_shapes import CORNERS, SIDES, loft, pick, sheet
 
 
 def _legs(width: float, depth: float, height: float, radius, splay: float, slot: str = "main") -> list[Part]:

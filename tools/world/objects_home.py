@@ -1,4 +1,4 @@
-"""Mesh builders: household things. Each takes (rng, variant), returns parts in free units, front at -y."""
+"""Mesh builders: household things. They take (rng, variant) and return parts in free units, front at -y."""
 
 from __future__ import annotations
 

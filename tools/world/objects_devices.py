@@ -1,4 +1,4 @@
-"""Mesh builders: devices. Each takes (rng, variant) and returns parts in free units, front towards -y."""
+"""Mesh builders: laptop, keyboard, phone, clock. They take (rng, variant) and return parts in free units, front at -y."""
 
 from __future__ import annotations
 
