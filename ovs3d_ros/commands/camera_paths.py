@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ovs3d_ros.geometry import matrix_to_quat, quat_to_matrix
+from ovs3d_ros.geometry import matrix_to_quat, quat_to_matrix, slerp
 
 _FULL_TURN = np.radians(270.0)  # directions that cover this much are completed to a circle
 _MIN_SWING = np.radians(6.0)  # a camera that never moved still swings a little
@@ -19,7 +19,7 @@ def keyframe_path(camtoworlds: np.ndarray, count: int) -> np.ndarray:
         i = min(int(t), max(last - 1, 0))
         u, j = t - i, min(i + 1, last)
         points = [camtoworlds[k][:3, 3] for k in (max(i - 1, 0), i, j, min(j + 1, last))]
-        path[row, :3, :3] = quat_to_matrix(_slerp(quats[i], quats[j], u))
+        path[row, :3, :3] = quat_to_matrix(slerp(quats[i], quats[j], u))
         path[row, :3, 3] = _catmull_rom(*points, u)
     return path
 
@@ -107,14 +107,6 @@ def _catmull_rom(before: np.ndarray, a: np.ndarray, b: np.ndarray, after: np.nda
         + (2 * before - 5 * a + 4 * b - after) * u**2
         + (3 * a - before - 3 * b + after) * u**3
     )
-
-
-def _slerp(a: np.ndarray, b: np.ndarray, u: float) -> np.ndarray:
-    b = -b if a @ b < 0 else b
-    angle = np.arccos(np.clip(a @ b, -1.0, 1.0))
-    if angle < 1e-6:
-        return a
-    return (np.sin((1 - u) * angle) * a + np.sin(u * angle) * b) / np.sin(angle)
 
 
 def _unit(vector: np.ndarray, otherwise: np.ndarray) -> np.ndarray:

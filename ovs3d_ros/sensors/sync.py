@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ovs3d_ros.geometry import matrix_to_quat, quat_to_matrix
+from ovs3d_ros.geometry import matrix_to_quat, quat_to_matrix, slerp
 
 SAME_STAMP = 1e-6  # seconds: float64 stamps are exact to about 2e-7
 _KEPT = 30  # images, and depth images, that may stay beyond their time: one second of a camera
@@ -19,26 +19,16 @@ _MARGIN = 1.0  # seconds beyond the timeout: looks at what waits are apart, and 
 
 
 def interpolate_pose(before: np.ndarray, after: np.ndarray, fraction: float) -> np.ndarray:
-    """The rigid motion between two poses [4, 4]: positions linearly, rotations on the shorter arc (slerp).
-
-    Source: Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985.
+    """Interpolates between two poses [4, 4]: the position linearly, the rotation by `slerp`.
 
     Args:
         before: pose at fraction 0.
         after: pose at fraction 1.
         fraction: 0..1.
     """
-    a, b = matrix_to_quat(before[:3, :3]), matrix_to_quat(after[:3, :3])
-    cosine = float(a @ b)
-    if cosine < 0:
-        b, cosine = -b, -cosine
-    angle = np.arccos(min(cosine, 1.0))
-    if angle < 1e-6:  # sin(angle) would cancel; the chord is exact enough
-        quat = (1 - fraction) * a + fraction * b
-    else:
-        quat = (np.sin((1 - fraction) * angle) * a + np.sin(fraction * angle) * b) / np.sin(angle)
     pose = np.eye(4)
-    pose[:3, :3] = quat_to_matrix(quat)
+    quats = matrix_to_quat(before[:3, :3]), matrix_to_quat(after[:3, :3])
+    pose[:3, :3] = quat_to_matrix(slerp(*quats, fraction))
     pose[:3, 3] = (1 - fraction) * before[:3, 3] + fraction * after[:3, 3]
     return pose
 
