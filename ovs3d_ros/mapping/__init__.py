@@ -1,1 +1,1 @@
-"""The map of Gaussians and how posed images train it."""
+"""The map of Gaussians, and its optimisation from posed images."""

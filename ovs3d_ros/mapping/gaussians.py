@@ -1,6 +1,6 @@
-"""The Gaussians: parameters, their optimizer state, and everything that must follow them when rows come and go.
+"""The Gaussians: parameters, optimizer state and statistics, kept in step when rows are added or removed.
 
-Stored in the unconstrained form that is optimised: log scales, opacity logits, quaternions of any length. The
+Parameters have the unconstrained form that is optimised: log scales, opacity logits, quaternions of any length. The
 standard 3DGS PLY holds the same numbers.
 """
 
@@ -28,10 +28,10 @@ class Gaussians:
     """N Gaussians with Adam state and per-Gaussian statistics.
 
     Attributes:
-        params: name to leaf tensor, see `PARAMETERS`: means [N, 3], log_scales [N, 3], quats [N, 4] wxyz,
+        params: leaf tensors by name, see `PARAMETERS`: means [N, 3], log_scales [N, 3], quats [N, 4] wxyz,
             opacity_logits [N], sh_dc [N, 3], sh_rest [N, K, 3].
-        stats: name to tensor [N, ...] that is cut and grown together with the parameters but never optimised.
-        extent: radius of the observed scene in metres; scales the learning rate of the means.
+        stats: tensors [N, ...] by name; their rows follow those of the parameters, but they are never optimised.
+        extent: radius of the observed scene in metres; multiplies the learning rate of the means.
     """
 
     def __init__(self, config: TrainConfig, sh_degree: int, device: str, seed: int = 0) -> None:
@@ -96,7 +96,7 @@ class Gaussians:
         self._append({name: value.to(self.device, torch.float32) for name, value in new.items()})
 
     def _append(self, new: dict[str, torch.Tensor], source: torch.Tensor | None = None) -> None:
-        """Appends rows; statistics are copied from rows `source` [M] or start at zero."""
+        """Appends rows; their statistics are copies of rows `source` [M], or zero."""
         count = new["means"].shape[0]
 
         def with_zeros(t: torch.Tensor) -> torch.Tensor:
@@ -113,7 +113,7 @@ class Gaussians:
         self._rewrite(lambda _, p: p[mask], lambda t: t[mask], lambda t: t[mask])
 
     def _rewrite(self, on_param, on_moment, on_stat) -> None:
-        """Replaces every per-Gaussian tensor, the optimizer's moments included, by a function of itself."""
+        """Applies one function each to parameters, Adam moments and statistics, and keeps the optimizer consistent."""
         for group in self._optimizer.param_groups:
             name, old = group["name"], group["params"][0]
             new = on_param(name, old.detach()).contiguous().requires_grad_()
@@ -125,21 +125,21 @@ class Gaussians:
             group["params"][0] = self.params[name] = new
         self.stats = {name: on_stat(t) for name, t in self.stats.items()}
 
-    def step(self, decay: float = 1.0, others: float = 1.0) -> None:
-        """One Adam step with the gradients at hand.
+    def step(self, means_decay: float = 1.0, other_decay: float = 1.0) -> None:
+        """One Adam step with the current gradients.
 
         Args:
-            decay: factor on the learning rate of the means.
-            others: factor on all other learning rates.
+            means_decay: factor on the learning rate of the means.
+            other_decay: factor on all other learning rates.
         """
         c = self.config
         rates = dict(
-            means=c.lr_means * self.extent * decay,
-            log_scales=c.lr_scales * others,
-            quats=c.lr_quats * others,
-            opacity_logits=c.lr_opacities * others,
-            sh_dc=c.lr_colors * others,
-            sh_rest=c.lr_colors / 20 * others,
+            means=c.lr_means * self.extent * means_decay,
+            log_scales=c.lr_scales * other_decay,
+            quats=c.lr_quats * other_decay,
+            opacity_logits=c.lr_opacities * other_decay,
+            sh_dc=c.lr_colors * other_decay,
+            sh_rest=c.lr_colors / 20 * other_decay,
         )
         for group in self._optimizer.param_groups:
             group["lr"] = rates[group["name"]]
@@ -148,11 +148,11 @@ class Gaussians:
 
     @torch.no_grad()
     def densify(self, chosen: torch.Tensor, split_above: float) -> None:
-        """Clones the small and splits the large of the chosen Gaussians (Kerbl et al. 2023, §5.2).
+        """Clones small and splits large Gaussians among the chosen ones (Kerbl et al. 2023, §5.2).
 
         Args:
             chosen: [N] bool.
-            split_above: metres; Gaussians whose largest scale exceeds it are split in two, 1.6 times smaller.
+            split_above: metres; a Gaussian whose largest scale exceeds it is split into two, 1.6 times smaller.
         """
         large = self.params["log_scales"].exp().amax(-1) > split_above
         clone, split = (chosen & ~large).nonzero()[:, 0], (chosen & large).nonzero()[:, 0]
@@ -171,26 +171,26 @@ class Gaussians:
 
     @torch.no_grad()
     def transform(self, rows: torch.Tensor, motion: np.ndarray) -> None:
-        """Moves Gaussians rigidly, colours that depend on the viewing direction included.
+        """Moves Gaussians rigidly, together with their direction-dependent colours.
 
-        Adam's moments stay as they are: they outlive a few steps only.
+        Adam's moments are not rotated: they fade within a few steps.
 
         Args:
             rows: [M] indices.
-            motion: [4, 4] float64, what to multiply world points by from the left.
+            motion: [4, 4] float64 rigid transform, multiplies world points from the left.
         """
         p = self.params
         rotation = torch.as_tensor(motion[:3, :3], dtype=torch.float64, device=self.device)
         shift = torch.as_tensor(motion[:3, 3], dtype=torch.float64, device=self.device)
         p["means"][rows] = (p["means"][rows].double() @ rotation.T + shift).float()
-        turn = torch.as_tensor(matrix_to_quat(motion[:3, :3]), dtype=torch.float32, device=self.device)
-        p["quats"][rows] = _quat_product(turn, p["quats"][rows])
+        quat = torch.as_tensor(matrix_to_quat(motion[:3, :3]), dtype=torch.float32, device=self.device)
+        p["quats"][rows] = _quat_product(quat, p["quats"][rows])
         if p["sh_rest"].shape[1]:
-            turned = _sh_rotation(rotation, p["sh_rest"].shape[1])
-            p["sh_rest"][rows] = turned @ p["sh_rest"][rows]
+            sh_rotation = _sh_rotation(rotation, p["sh_rest"].shape[1])
+            p["sh_rest"][rows] = sh_rotation @ p["sh_rest"][rows]
 
     def load_params(self, params: dict[str, torch.Tensor]) -> None:
-        """Replaces all Gaussians by parameters in the stored form."""
+        """Replaces all Gaussians by parameters of the form of `params`; statistics of the new rows are zero."""
         self.keep(torch.zeros(len(self), dtype=torch.bool, device=self.device))
         self._append({name: params[name].to(self.device, torch.float32) for name in PARAMETERS})
 
@@ -204,17 +204,17 @@ def rotate(quats: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
 
 
 def _quat_product(first: torch.Tensor, quats: torch.Tensor) -> torch.Tensor:
-    """The rotation `first` [4] wxyz after each of `quats` [N, 4] wxyz, of their lengths."""
+    """Hamilton products first * quats [N, 4] of a unit quaternion wxyz [4] and quaternions of any length."""
     w, axis = quats[:, :1], quats[:, 1:]
-    along = first[0] * w - (axis @ first[1:])[:, None]
-    across = first[0] * axis + w * first[1:] + torch.linalg.cross(first[1:].expand_as(axis), axis)
-    return torch.cat([along, across], dim=-1)
+    real = first[0] * w - (axis @ first[1:])[:, None]
+    imaginary = first[0] * axis + w * first[1:] + torch.linalg.cross(first[1:].expand_as(axis), axis)
+    return torch.cat([real, imaginary], dim=-1)
 
 
 def _sh_rotation(rotation: torch.Tensor, count: int) -> torch.Tensor:
-    """Matrix [count, count] that turns harmonics above degree 0 with the world: least squares over directions.
+    """Matrix [count, count] that rotates coefficients above degree 0, by least squares over random directions.
 
-    Rotations map each degree onto itself, so the fit is exact.
+    A rotation maps each degree onto itself, so the fit is exact.
     """
     directions = F.normalize(
         torch.randn(8 * count, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), dim=-1

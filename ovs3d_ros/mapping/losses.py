@@ -1,4 +1,4 @@
-"""Losses of the map: pure functions of tensors."""
+"""Losses of the RGB map (docs/method.md, "Online mapping"): pure functions of tensors."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def photometric(render: torch.Tensor, image: torch.Tensor, ssim_weight: float) -
 def box_ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Mean SSIM of images [H, W, 3] over 7 x 7 box windows at every third pixel.
 
-    Many times cheaper on a CPU than the dense 11 x 11 Gaussian of Wang et al. (2004) that `evaluate.ssim` reports,
-    and as good a training signal: every pixel still lies in several windows.
+    On a CPU this is many times cheaper than the dense 11 x 11 Gaussian window of Wang et al. (2004), which
+    `evaluation.metrics.ssim` reports. It trains as well, because every pixel still lies in several windows.
     """
     a, b = a.permute(2, 0, 1).contiguous(), b.permute(2, 0, 1).contiguous()
     mean_a, mean_b, aa, bb, ab = (_box_means(t) for t in (a, b, a * a, b * b, a * b))
@@ -33,9 +33,9 @@ def box_ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def _box_means(planes: torch.Tensor) -> torch.Tensor:
-    """Means over 7 x 7 windows at every third pixel of [C, H, W]; transposed, as no caller minds.
+    """Means over 7 x 7 windows at every third pixel of planes [C, H, W].
 
-    Sums of shifted slices: on a CPU three times as fast as `avg_pool2d`, forward and backward.
+    Sums of shifted slices take a third of the time of `avg_pool2d` on a CPU, forward and backward.
     """
     for _ in range(2):
         count = (planes.shape[1] - 7) // 3 + 1

@@ -12,49 +12,47 @@ from ovs3d_ros.types import Keyframe
 
 Seeds = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # means [M, 3] m, colors [M, 3] 0..1, scales [M] m
 
-_SCALE = 0.65  # grid spacings: smaller seeds leave gaps that later views fill again, larger ones blur edges
-_MIN_PARALLAX = np.cos(np.radians(1.0))  # rays closer than this give no usable depth
+_SCALE = 0.65  # grid spacings; smaller seeds leave gaps that later views seed again, larger ones blur edges
+_MAX_RAY_COSINE = np.cos(np.radians(1.0))  # rays at a smaller angle give no usable depth
 _MAX_REPROJECTION = 2.0  # px
-_SIFT_TO_PIXEL = (
-    0.25  # px: centres lie at +0.5, and OpenCV's SIFT, which doubles the image first, is off by +0.25
-)
-_KD_TREE = dict(
-    algorithm=4
-)  # FLANN's single one is exact; the random ones draw from a generator that nobody seeds
-_MIN_MATCHES = 8  # fewer triangulated points say nothing about the rest of the image
+# OpenCV's SIFT doubles the image first, which shifts its keypoints by +0.25 px; our pixel centres lie at +0.5.
+_SIFT_TO_PIXEL = 0.25
+# FLANN's single k-d tree is exact; its randomised trees draw from a generator that cannot be seeded.
+_KD_TREE = dict(algorithm=4)
+_MIN_MATCHES = 8  # fewer triangulated points do not describe the rest of the image
 
 
 def seed_from_depth(
     keyframe: Keyframe, alpha: torch.Tensor, depth: torch.Tensor, config: SeedConfig
 ) -> Seeds:
-    """Gaussians on a pixel grid where the map does not explain the measured depth yet.
+    """Seeds on a pixel grid where the map does not explain the measured depth yet.
 
     Args:
         keyframe: with depth.
-        alpha: [H, W] accumulated alpha of the map seen from the keyframe.
-        depth: [H, W] metres, depth of the map there.
+        alpha: [H, W] alpha of the map, rendered from the keyframe.
+        depth: [H, W] depth of the map in metres, rendered from the keyframe.
         config: spacing and thresholds.
     """
     measured = keyframe.depth.cpu().numpy()
     missing = (alpha < config.alpha_below) | (keyframe.depth < (1 - config.depth_margin) * depth)
-    return _on_grid(keyframe, measured, missing.cpu().numpy() & (measured > 0), config.spacing)
+    return _seed_grid(keyframe, measured, missing.cpu().numpy() & (measured > 0), config.spacing)
 
 
-def _on_grid(keyframe: Keyframe, depth: np.ndarray, wanted: np.ndarray, spacing: float) -> Seeds:
-    """Seeds on every `spacing`-th pixel where `wanted` [H, W], at `depth` [H, W] metres."""
+def _seed_grid(keyframe: Keyframe, depth: np.ndarray, mask: np.ndarray, spacing: float) -> Seeds:
+    """Seeds at every `spacing`-th pixel inside `mask` [H, W], at `depth` [H, W] metres."""
     height, width = depth.shape
     rows = np.arange(spacing / 2, height, spacing).astype(int)
     columns = np.arange(spacing / 2, width, spacing).astype(int)
     v, u = (g.ravel() for g in np.meshgrid(rows, columns, indexing="ij"))
-    chosen = wanted[v, u]
+    chosen = mask[v, u]
     v, u = v[chosen], u[chosen]
     points = unproject(depth, keyframe.camera)[v, u]
     means = transform_points(points, keyframe.camtoworld)
     scales = points[:, 2] / keyframe.camera.K[0, 0] * spacing * _SCALE
-    return _seeds(means, keyframe.rgb[v, u], scales)
+    return _to_seeds(means, keyframe.rgb[v, u], scales)
 
 
-def _seeds(means: np.ndarray, colors: torch.Tensor | np.ndarray, scales: np.ndarray) -> Seeds:
+def _to_seeds(means: np.ndarray, colors: torch.Tensor | np.ndarray, scales: np.ndarray) -> Seeds:
     return (
         torch.as_tensor(means, dtype=torch.float32),
         torch.as_tensor(colors, dtype=torch.float32),
@@ -63,13 +61,13 @@ def _seeds(means: np.ndarray, colors: torch.Tensor | np.ndarray, scales: np.ndar
 
 
 def seed_from_points(xyz: np.ndarray, rgb: np.ndarray) -> Seeds:
-    """Gaussians at given points, as large as the distance to their neighbours.
+    """Seeds at given points, as large as the distance to their neighbours.
 
     Args:
         xyz: [P, 3] metres.
         rgb: [P, 3] uint8.
     """
-    return _seeds(xyz, rgb.astype(np.float32) / 255.0, _neighbour_distance(xyz))
+    return _to_seeds(xyz, rgb.astype(np.float32) / 255.0, _neighbour_distance(xyz))
 
 
 def _neighbour_distance(xyz: np.ndarray) -> np.ndarray:
@@ -83,7 +81,11 @@ def _neighbour_distance(xyz: np.ndarray) -> np.ndarray:
 
 
 class ImageMatcher:
-    """Depth from images alone: SIFT matches to earlier keyframes, checked and triangulated with the known poses."""
+    """Seeds from images alone: SIFT matches with earlier keyframes, triangulated with the known poses.
+
+    Args:
+        neighbours: number of earlier keyframes to match with.
+    """
 
     def __init__(self, neighbours: int = 3) -> None:
         self.neighbours = neighbours
@@ -91,10 +93,14 @@ class ImageMatcher:
         self._history: list[tuple[Keyframe, np.ndarray, np.ndarray]] = []
 
     def seed(self, keyframe: Keyframe, alpha: torch.Tensor, config: SeedConfig) -> Seeds | None:
-        """Gaussians where the map is still transparent, or None while no match has usable parallax.
+        """Seeds where the map is still transparent, or None while too few matches have usable parallax.
 
-        Triangulated points are sparse: between them depth is interpolated, which is a guess that optimisation
-        corrects.
+        Triangulated points are sparse. Depth between them is interpolated: a guess that the optimiser corrects.
+
+        Args:
+            keyframe: the view to fill.
+            alpha: [H, W] alpha of the map, rendered from the keyframe.
+            config: spacing and threshold.
         """
         grey = cv2.cvtColor(keyframe.image.cpu().numpy(), cv2.COLOR_RGB2GRAY)
         points, descriptors = self._sift.detectAndCompute(grey, None)
@@ -102,7 +108,8 @@ class ImageMatcher:
         if len(pixels) < _MIN_MATCHES:
             return None
         found = [
-            _triangulate(keyframe, pixels, descriptors, *old) for old in self._history[-self.neighbours :]
+            _triangulate(keyframe, pixels, descriptors, *earlier)
+            for earlier in self._history[-self.neighbours :]
         ]
         self._history.append((keyframe, pixels, descriptors))
         del self._history[: -self.neighbours]
@@ -110,8 +117,8 @@ class ImageMatcher:
         if len(xyz) < _MIN_MATCHES:
             return None
         depth = _interpolate_depth(keyframe, xyz)
-        wanted = (alpha < config.alpha_below).cpu().numpy() & (depth > 0)
-        return _on_grid(keyframe, depth, wanted, config.spacing)
+        mask = (alpha < config.alpha_below).cpu().numpy() & (depth > 0)
+        return _seed_grid(keyframe, depth, mask, config.spacing)
 
 
 def _triangulate(
@@ -140,12 +147,12 @@ def _triangulate(
         good &= (z > 1e-3) & (np.linalg.norm(reprojected - observed, axis=1) < _MAX_REPROJECTION)
         ray = xyz - view.camtoworld[:3, 3]
         rays.append(ray / np.linalg.norm(ray, axis=1, keepdims=True).clip(1e-9))
-    good &= (rays[0] * rays[1]).sum(1) < _MIN_PARALLAX
+    good &= (rays[0] * rays[1]).sum(1) < _MAX_RAY_COSINE
     return xyz[good]
 
 
 def _interpolate_depth(keyframe: Keyframe, xyz: np.ndarray) -> np.ndarray:
-    """Depth [H, W] spread from sparse points: the median of the nearest few, in image space."""
+    """Depth [H, W] between sparse world points [M, 3]: the median of the five nearest ones in the image."""
     camera = keyframe.camera
     pixels, z = project(xyz, camera, keyframe.camtoworld)
     inside = (z > 0) & (pixels >= 0).all(1) & (pixels < [camera.width, camera.height]).all(1)
@@ -161,14 +168,14 @@ def _interpolate_depth(keyframe: Keyframe, xyz: np.ndarray) -> np.ndarray:
 def seed_random(
     keyframe: Keyframe, median_depth: float, config: SeedConfig, rng: np.random.Generator
 ) -> Seeds:
-    """The last resort: a grid of pixels at log-uniform depths within a factor 3 of a guess.
+    """Seeds on a pixel grid at random depths, log-uniform within a factor of 3 of a guess: the last resort.
 
     Args:
         keyframe: the view to fill.
-        median_depth: metres, the guess.
+        median_depth: the guess, metres.
         config: spacing.
         rng: source of the depths.
     """
     shape = tuple(keyframe.image.shape[:2])
     depth = (median_depth * np.exp(rng.uniform(-np.log(3), np.log(3), shape))).astype(np.float32)
-    return _on_grid(keyframe, depth, np.ones(shape, bool), config.spacing)
+    return _seed_grid(keyframe, depth, np.ones(shape, bool), config.spacing)

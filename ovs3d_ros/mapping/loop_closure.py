@@ -1,0 +1,72 @@
+"""Moves Gaussians with the keyframes that spawned them, when a loop closure corrects keyframe poses."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ovs3d_ros.geometry import check_pose, invert_rigid
+from ovs3d_ros.mapping.gaussians import Gaussians
+from ovs3d_ros.types import Keyframe
+
+NO_OWNER = 0
+_OWNER = "owner"  # statistic [N]: 1 + index of the keyframe that spawned a Gaussian, or NO_OWNER
+
+
+def owner_of(keyframe_index: int) -> int:
+    """The owner number of a keyframe, for `insert_owned`."""
+    return 1 + keyframe_index
+
+
+def insert_owned(
+    gaussians: Gaussians,
+    seeds: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    opacity: float,
+    owner: int,
+) -> None:
+    """Inserts seeds and records their owner; clones and halves inherit it.
+
+    Args:
+        gaussians: the map.
+        seeds: means [M, 3] in metres, colors [M, 3] and scales [M] in metres.
+        opacity: initial opacity of all of them.
+        owner: see `owner_of`; NO_OWNER for points that belong to no keyframe.
+    """
+    before = len(gaussians)
+    unowned = torch.full((before,), NO_OWNER, dtype=torch.int64, device=gaussians.device)
+    gaussians.stats.setdefault(_OWNER, unowned)
+    gaussians.insert(*seeds, opacity)
+    gaussians.stats[_OWNER][before:] = owner
+
+
+def move_keyframes(
+    keyframes: list[Keyframe], gaussians: Gaussians, camtoworlds: dict[int, np.ndarray]
+) -> int:
+    """Gives keyframes new poses and moves the Gaussians that each spawned rigidly with it.
+
+    Gaussians without an owner stay, and so do keyframes that are not named.
+
+    Args:
+        keyframes: of the map, by index.
+        gaussians: the map.
+        camtoworlds: new poses [4, 4] float64 by keyframe index; stamps may repeat, indices do not.
+
+    Returns:
+        The number of Gaussians that moved.
+
+    Raises:
+        UserError: a pose cannot be used. The map is unchanged.
+    """
+    poses = {index: check_pose(pose, f"pose of keyframe {index}") for index, pose in camtoworlds.items()}
+    return sum(_move_keyframe(keyframes[index], index, gaussians, pose) for index, pose in poses.items())
+
+
+def _move_keyframe(keyframe: Keyframe, index: int, gaussians: Gaussians, camtoworld: np.ndarray) -> int:
+    owners = gaussians.stats.get(_OWNER)
+    motion = camtoworld @ invert_rigid(keyframe.camtoworld)
+    keyframe.camtoworld = camtoworld.copy()
+    rows = (
+        torch.zeros(0, dtype=torch.int64) if owners is None else (owners == owner_of(index)).nonzero()[:, 0]
+    )
+    gaussians.transform(rows, motion)
+    return len(rows)
