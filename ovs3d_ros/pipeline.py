@@ -18,7 +18,8 @@ from ovs3d_ros.geometry import check_frame
 from ovs3d_ros.io.ply import write_ply
 from ovs3d_ros.map_file import load_map, save_map
 from ovs3d_ros.mapping.keyframes import compress_crop_table, make_keyframe
-from ovs3d_ros.mapping.mapper import Mapper, RenderedView, StepStats, render_view
+from ovs3d_ros.mapping.mapper import Mapper, StepStats
+from ovs3d_ros.mapping.rendering import RenderedView, render_view
 from ovs3d_ros.query.engine import TextFeatures, answer_query
 from ovs3d_ros.query.labelling import label_places, pixel_similarities
 from ovs3d_ros.query.presence import Calibration, load_calibration
@@ -166,8 +167,7 @@ class Ovs3d:
     def relift(self) -> Iterator[None]:
         """Lifts the features of all keyframes anew, into the Gaussians as they are now; yields after each keyframe.
 
-        Exhaust it for the result to take effect; queries see the old evidence until then. A loaded map keeps its
-        evidence, for the images behind it are not in the file.
+        The new features take effect at the end. A loaded map keeps its own, because map files hold no images.
         """
         encoded = [k for k in self.mapper.keyframes if k.crops is not None]
         if encoded and len(self.mapper.gaussians) and self._past is None:

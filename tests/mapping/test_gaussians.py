@@ -1,4 +1,4 @@
-"""The Gaussians: what must follow them when rows come and go, their colours, and their PLY."""
+"""The Gaussians: rows stay consistent under insertion and removal; colours; PLY files."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def moments(g: Gaussians) -> dict[str, torch.Tensor]:
     return {name: g._optimizer.state[p]["exp_avg"].clone() for name, p in g.params.items()}
 
 
-def test_inserted_gaussians_are_what_was_asked_for() -> None:
+def test_insert_sets_all_parameters() -> None:
     g = Gaussians(TRAIN, 2, "cpu")
     means, colors, scales = torch.randn(4, 3), torch.rand(4, 3), torch.tensor([0.01, 0.1, 1.0, 0.0])
     g.insert(means, colors, scales, 0.37)
@@ -60,13 +60,13 @@ def test_inserted_gaussians_are_what_was_asked_for() -> None:
     assert all(p.is_leaf and p.requires_grad for p in g.params.values())
 
 
-def test_step_follows_adam_with_the_rate_of_each_parameter() -> None:
+def test_step_uses_the_learning_rate_of_each_parameter() -> None:
     g = make()
     g.extent = 2.5
     before = {name: p.detach().clone() for name, p in g.params.items()}
     loss_of(g).backward()
     signs = {name: p.grad.sign() for name, p in g.params.items()}
-    g.step(decay=0.5)
+    g.step(means_decay=0.5)
     rates = dict(
         means=TRAIN.lr_means * 2.5 * 0.5,
         log_scales=TRAIN.lr_scales,
@@ -101,7 +101,7 @@ def test_moments_and_statistics_follow_insertion_and_removal() -> None:
         assert torch.equal(g.params[name][:4], rows[name][mask])
 
 
-def test_kept_rows_train_on_as_if_nothing_had_happened() -> None:
+def test_kept_rows_train_on_unchanged() -> None:
     g, twin = make(6), make(6)
     train(g)
     train(twin)
@@ -122,7 +122,7 @@ def test_optimizer_keeps_no_state_of_removed_tensors() -> None:
     assert {id(p) for p in g._optimizer.state} == {id(p) for p in g.params.values()}
 
 
-def test_densify_clones_the_small_and_splits_the_large() -> None:
+def test_densify_clones_small_and_splits_large_gaussians() -> None:
     torch.manual_seed(0)
     g = make(5)
     with torch.no_grad():
@@ -143,7 +143,7 @@ def test_densify_clones_the_small_and_splits_the_large() -> None:
     train(g, 1)  # and the optimizer goes on
 
 
-def test_halves_scatter_alike_whatever_else_draws_random_numbers() -> None:
+def test_split_does_not_depend_on_global_random_state() -> None:
     halves = []
     for draws in (0, 7):
         g = Gaussians(TRAIN, 0, "cpu", seed=3)
@@ -154,7 +154,7 @@ def test_halves_scatter_alike_whatever_else_draws_random_numbers() -> None:
     assert torch.equal(*halves) and halves[0].std() > 0.5
 
 
-def test_halves_scatter_as_the_gaussian_they_came_from() -> None:
+def test_split_samples_the_original_gaussian() -> None:
     torch.manual_seed(0)
     g = Gaussians(TRAIN, 0, "cpu")
     g.insert(torch.zeros(4000, 3), torch.rand(4000, 3), torch.ones(4000), 0.5)
@@ -169,7 +169,7 @@ def test_halves_scatter_as_the_gaussian_they_came_from() -> None:
     torch.testing.assert_close(torch.cov(g.params["means"].detach().T), expected, atol=0.05, rtol=0)
 
 
-def test_rotate_is_the_rotation_of_the_geometry_module() -> None:
+def test_rotate_agrees_with_the_geometry_module() -> None:
     from ovs3d_ros.geometry import quat_to_matrix
 
     quats, vectors = torch.randn(20, 4).double(), torch.randn(20, 3).double()
@@ -177,7 +177,7 @@ def test_rotate_is_the_rotation_of_the_geometry_module() -> None:
     np.testing.assert_allclose(rotate(quats, vectors).numpy(), expected, atol=1e-12)
 
 
-def test_all_gaussians_may_go_and_new_ones_come() -> None:
+def test_empty_map_accepts_new_gaussians() -> None:
     g = make()
     train(g)
     g.keep(torch.zeros(6, dtype=torch.bool))
@@ -236,7 +236,7 @@ def test_colours_are_real_spherical_harmonics(degree: int) -> None:
 
 
 @pytest.mark.parametrize("degree", [1, 3])
-def test_colours_are_those_of_gsplat(degree: int) -> None:
+def test_colours_agree_with_gsplat(degree: int) -> None:
     reference = pytest.importorskip("gsplat.cuda._torch_impl")
     means, sh = torch.randn(30, 3), 0.1 * torch.randn(30, (degree + 1) ** 2, 3)
     expected = reference._spherical_harmonics(degree, means, sh) + 0.5
@@ -266,7 +266,7 @@ def read_ply(path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("degree", [0, 1, 3])
-def test_ply_reads_back_as_viewers_read_it(tmp_path, degree: int) -> None:
+def test_ply_has_the_standard_3dgs_layout(tmp_path, degree: int) -> None:
     g = make(7, degree)
     train(g)
     with torch.no_grad():
@@ -322,6 +322,6 @@ def test_ply_of_an_empty_map_is_a_valid_ply(tmp_path) -> None:
     assert len(read_ply(tmp_path / "s.ply")) == 0
 
 
-def test_ply_into_a_missing_folder_is_refused(tmp_path) -> None:
+def test_ply_into_missing_folder_is_refused(tmp_path) -> None:
     with pytest.raises(UserError, match="cannot write"):
         write_ply(tmp_path / "none" / "s.ply", make().params)

@@ -1,4 +1,4 @@
-"""The losses: what they are zero for, what they order, and what they ignore."""
+"""Losses of the RGB map."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_equal_images_cost_nothing(image: torch.Tensor) -> None:
     assert float(box_ssim(image, image)) == pytest.approx(1, abs=1e-5)
 
 
-def test_photometric_is_the_stated_mixture(image: torch.Tensor) -> None:
+def test_photometric_mixes_l1_and_ssim(image: torch.Tensor) -> None:
     other = distorted(image)["noise"][1]
     l1 = float((image - other).abs().mean())
     assert float(photometric(other, image, 0.0)) == pytest.approx(l1, rel=1e-5)
@@ -47,7 +47,7 @@ def test_photometric_is_the_stated_mixture(image: torch.Tensor) -> None:
         assert float(photometric(other, image, weight)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_ssim_orders_distortions_as_the_reported_ssim_does(image: torch.Tensor) -> None:
+def test_box_ssim_ranks_distortions_like_standard_ssim(image: torch.Tensor) -> None:
     ours, reported = [], []
     for strengths in distorted(image).values():
         values = [float(box_ssim(other, image)) for other in strengths]
@@ -58,7 +58,7 @@ def test_ssim_orders_distortions_as_the_reported_ssim_does(image: torch.Tensor) 
     assert np.abs(np.array(ours) - reported).max() < 0.15
 
 
-def test_ssim_sees_structure_where_l1_does_not() -> None:
+def test_box_ssim_is_sensitive_to_structure() -> None:
     rows = torch.arange(48) % 8 < 4
     stripes = rows[:, None, None].float().expand(48, 48, 3)
     shifted, grey = 1 - stripes, torch.full_like(stripes, 0.5)
@@ -80,7 +80,7 @@ def test_tiny_images_fall_back_to_l1() -> None:
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.2, 1.0])
-def test_descending_the_loss_restores_the_image(image: torch.Tensor, weight: float) -> None:
+def test_gradient_descent_restores_the_image(image: torch.Tensor, weight: float) -> None:
     target = image[:34, :34]  # windows of 7 at every third pixel cover exactly this
     render = torch.full_like(target, 0.5).requires_grad_()
     optimizer = torch.optim.Adam([render], lr=0.03)
@@ -104,7 +104,7 @@ def test_depth_loss_is_relative_and_ignores_missing_depth() -> None:
     assert leaf.grad[1, 0] == 0 and leaf.grad[0, 0] > 0 > leaf.grad[0, 1]
 
 
-def test_depth_loss_does_not_pull_the_opacity_where_depth_is_right() -> None:
+def test_correct_depth_has_no_gradient_on_opacity() -> None:
     alpha = torch.full((4, 4), 0.6, requires_grad=True)
     loss = depth_l1(alpha * 3.0, alpha, torch.full((4, 4), 3.0))
     loss.backward()

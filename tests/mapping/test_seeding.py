@@ -1,4 +1,4 @@
-"""New Gaussians: on the true surface, where the map lacks them, and nowhere else."""
+"""Seeds lie on the true surface, where the map lacks Gaussians, and nowhere else."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def empty_view(frame: Keyframe) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.zeros_like(frame.depth), torch.zeros_like(frame.depth)
 
 
-def test_an_empty_map_is_seeded_on_the_surface_in_its_colours() -> None:
+def test_empty_map_is_seeded_on_the_coloured_surface() -> None:
     frame = make_keyframe(synthetic.orbit(3)[0])
     means, colors, scales = seed_from_depth(frame, *empty_view(frame), CONFIG)
     assert len(means) == 32 * 24
@@ -58,7 +58,7 @@ def test_an_empty_map_is_seeded_on_the_surface_in_its_colours() -> None:
     np.testing.assert_allclose(footprint, 0.65 * CONFIG.spacing, rtol=1e-4)  # pixels
 
 
-def test_only_what_the_map_lacks_is_seeded() -> None:
+def test_only_unexplained_pixels_are_seeded() -> None:
     frame = make_keyframe(synthetic.orbit(3)[1])
     alpha, depth = torch.ones_like(frame.depth), frame.depth.clone()
     assert len(seed_from_depth(frame, alpha, depth, CONFIG)[0]) == 0
@@ -80,7 +80,7 @@ def test_depth_noise_within_the_margin_seeds_nothing() -> None:
     assert len(seed_from_depth(frame, alpha, frame.depth * noise, strict)[0]) > 500
 
 
-def test_missing_and_far_depth_is_left_out() -> None:
+def test_missing_and_far_depth_is_not_seeded() -> None:
     frame = make_keyframe(synthetic.orbit(3)[1])
     frame.depth[:24] = 0
     assert len(seed_from_depth(frame, *empty_view(frame), CONFIG)[0]) == 32 * 12
@@ -90,7 +90,7 @@ def test_missing_and_far_depth_is_left_out() -> None:
     assert np.array_equal(kept[kept > 0], taken.depth[taken.depth < 2.0])
 
 
-def test_distances_to_neighbours_are_exact() -> None:
+def test_neighbour_distances_are_exact() -> None:
     points = np.random.default_rng(0).random((3000, 3))
     squared = np.square(points[:300, None] - points).sum(-1)
     expected = np.sqrt(np.sort(squared, axis=1)[:, 1:4].mean(1))
@@ -98,7 +98,7 @@ def test_distances_to_neighbours_are_exact() -> None:
     assert np.allclose(scales[:300], expected, rtol=1e-3)
 
 
-def test_points_become_gaussians_as_large_as_their_spacing() -> None:
+def test_seed_scale_of_points_is_their_spacing() -> None:
     grid = np.stack(np.meshgrid(*[np.arange(6) * 0.2] * 3), -1).reshape(-1, 3)
     rgb = np.random.default_rng(0).integers(0, 256, (len(grid), 3), dtype=np.uint8)
     means, colors, scales = seed_from_points(grid, rgb)
@@ -109,7 +109,7 @@ def test_points_become_gaussians_as_large_as_their_spacing() -> None:
     )  # the search is approximate
 
 
-def test_few_and_repeated_points_do_not_break() -> None:
+def test_few_and_repeated_points_give_valid_seeds() -> None:
     for points in (np.zeros((0, 3)), np.ones((1, 3)), np.ones((50, 3))):
         means, _, scales = seed_from_points(points, np.zeros((len(points), 3), np.uint8))
         assert len(means) == len(points) and (scales > 0).all() and torch.isfinite(scales).all()
@@ -125,7 +125,7 @@ def plane_views() -> list[Keyframe]:
     ]
 
 
-def test_matches_between_images_find_the_plane(plane_views) -> None:
+def test_image_matches_find_the_plane(plane_views) -> None:
     matcher = ImageMatcher()
     transparent = torch.zeros(120, 160)
     assert matcher.seed(plane_views[0], transparent, CONFIG) is None  # nothing to match yet
@@ -165,7 +165,7 @@ def test_matches_seed_only_transparent_pixels(plane_views) -> None:
     assert len(means) == 40 * 60 and u.min() >= 80
 
 
-def test_without_parallax_there_is_no_depth(plane_views) -> None:
+def test_matches_without_parallax_give_no_seeds(plane_views) -> None:
     matcher = ImageMatcher()
     still = plane_views[0]
     turned = make_keyframe(
@@ -178,7 +178,7 @@ def test_without_parallax_there_is_no_depth(plane_views) -> None:
     assert matcher.seed(turned, torch.zeros(120, 160), CONFIG) is None
 
 
-def test_a_wrong_pose_is_not_believed(plane_views) -> None:
+def test_matches_that_contradict_poses_are_dropped(plane_views) -> None:
     """Matches that contradict the poses are dropped rather than triangulated."""
     matcher = ImageMatcher()
     matcher.seed(plane_views[0], torch.zeros(120, 160), CONFIG)
@@ -195,7 +195,7 @@ def test_blank_images_match_nothing() -> None:
         assert matcher.seed(frame, torch.zeros(48, 64), CONFIG) is None
 
 
-def test_random_seeds_fill_the_view_around_the_guess() -> None:
+def test_random_seeds_surround_the_depth_guess() -> None:
     frame = make_keyframe(synthetic.orbit(3)[0])
     means, _, _ = seed_random(frame, 2.0, CONFIG, np.random.default_rng(0))
     z = ((means.double().numpy() - frame.camtoworld[:3, 3]) @ frame.camtoworld[:3, :3])[:, 2]

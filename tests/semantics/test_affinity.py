@@ -16,7 +16,7 @@ CONFIG = RefineConfig()
 
 
 @pytest.mark.parametrize("flat", [1.0, 0.02])
-def test_neighbours_are_the_nearest(flat: float) -> None:
+def test_nearest_neighbours_are_exact(flat: float) -> None:
     points = np.random.default_rng(0).random((800, 3)) * [1, 1, flat] * 3 - 1
     distances = np.linalg.norm(points[:, None] - points, axis=-1)
     np.fill_diagonal(distances, np.inf)
@@ -24,14 +24,14 @@ def test_neighbours_are_the_nearest(flat: float) -> None:
     assert (found == np.argsort(distances, axis=1)[:, :9]).mean() > 0.999  # float32 may swap equals
 
 
-def test_who_is_far_from_all_has_no_neighbours() -> None:
+def test_isolated_points_have_no_neighbours() -> None:
     points = np.concatenate([np.random.default_rng(0).random((200, 3)), [[90.0, 0.0, 0.0]]])
     found = nearest_neighbours(points, 5)
     assert (found[-1] == -1).all() and (found[:-1] >= 0).all() and (found[:-1] != 200).all()
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
-def test_few_points_and_equal_ones_do_no_harm(count: int) -> None:
+def test_few_and_equal_points_have_valid_neighbours(count: int) -> None:
     found = nearest_neighbours(np.ones((count, 3)), 5)
     assert found.shape == (count, 5)
     assert all(set(row[row >= 0]) == set(range(count)) - {i} for i, row in enumerate(found))
@@ -56,7 +56,7 @@ def between(affinity: torch.Tensor, parts: torch.Tensor) -> tuple[float, float]:
     return float(affinity.values()[same].mean()), float(affinity.values()[~same].mean())
 
 
-def test_normals_part_surfaces_of_one_colour() -> None:
+def test_normals_separate_surfaces_of_one_colour() -> None:
     points, parts = corner()
     affinity = compute_affinities(points, torch.full((800, 3), 0.5), CONFIG)
     within, across = between(affinity, parts)
@@ -66,7 +66,7 @@ def test_normals_part_surfaces_of_one_colour() -> None:
     assert dense.diagonal().abs().max() == 0
 
 
-def test_colours_part_one_surface() -> None:
+def test_colours_separate_parts_of_one_surface() -> None:
     points, _ = corner()
     floor, half = points[:400], (points[:400, 0] > 0.49).long()
     colors = torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.1, 0.8]])[half]
@@ -74,7 +74,7 @@ def test_colours_part_one_surface() -> None:
     assert within > 0.4 and across < 1e-3
 
 
-def test_alignment_is_the_minimum_of_its_objective() -> None:
+def test_alignment_minimises_its_objective() -> None:
     generator = torch.Generator().manual_seed(0)
     points, _ = corner()
     affinity = compute_affinities(points, torch.rand(800, 3, generator=generator), CONFIG)
@@ -97,7 +97,7 @@ def test_alignment_is_the_minimum_of_its_objective() -> None:
     torch.testing.assert_close(result.sum(-1), torch.ones(800))
 
 
-def test_alignment_repairs_noise_within_surfaces_and_keeps_them_apart() -> None:
+def test_alignment_removes_noise_and_keeps_surfaces_apart() -> None:
     points, parts = corner()
     generator = torch.Generator().manual_seed(0)
     wrong = torch.rand(800, generator=generator) < 0.3
@@ -117,7 +117,7 @@ def test_alignment_repairs_noise_within_surfaces_and_keeps_them_apart() -> None:
     assert (spilled[:, 0] - spilled[:, 1]).abs().max() < 0.5 * (result[:, 0] - result[:, 1]).abs().max()
 
 
-def test_who_was_seen_more_has_more_say_but_not_without_bound() -> None:
+def test_evidence_weighs_in_up_to_a_limit() -> None:
     points, colors = torch.tensor([[0.0, 0, 0], [1.0, 0, 0]]), torch.full((2, 3), 0.5)
     pair = compute_affinities(points, colors, dataclasses.replace(CONFIG, neighbours=3))
     prior = torch.tensor([[1.0, 0.0], [0.0, 1.0]])

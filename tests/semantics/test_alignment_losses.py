@@ -27,7 +27,7 @@ def test_rda_is_the_jensen_shannon_divergence() -> None:
     assert float(rda(apart, apart.flip(-1))) == pytest.approx(math.log(2), rel=1e-6)
 
 
-def test_pairwise_divergences_are_those_of_every_pair() -> None:
+def test_pairwise_divergences_match_single_pairs() -> None:
     log_p = _distributions(7, 4).log_softmax(-1)
     p = log_p.exp()
     for i in range(7):
@@ -58,7 +58,7 @@ def test_gradients_of_the_alignment_losses(divergence) -> None:
     assert torch.autograd.gradcheck(total, (_distributions(6, 3).requires_grad_(),))
 
 
-def test_fda_balances_the_few_and_the_many_and_survives_none() -> None:
+def test_fda_averages_each_side_and_handles_empty_sides() -> None:
     divergence = torch.ones(4, 4)
     correlation = torch.full((4, 4), -0.2)
     correlation[0, 1] = 0.5
@@ -68,7 +68,7 @@ def test_fda_balances_the_few_and_the_many_and_survives_none() -> None:
     assert float(attract) == pytest.approx(0.3) and float(repel) == 0
 
 
-def test_fda_groups_patches_by_what_they_look_like() -> None:
+def test_fda_groups_similar_patches() -> None:
     """Two objects, one of whose patches is wrong about itself: its own kind wins it over."""
     logits = torch.tensor([[2.0, 0]] * 3 + [[0, 1.0]] + [[0, 2.0]] * 4, requires_grad=True)
     same = torch.zeros(8, 8, dtype=torch.bool)

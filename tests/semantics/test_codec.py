@@ -33,14 +33,14 @@ def random_texts(count: int, dim: int = DIM, seed: int = 9) -> torch.Tensor:
     return F.normalize(torch.randn(count, dim, generator=torch.Generator().manual_seed(seed)), dim=-1)
 
 
-def test_basis_is_orthonormal_and_gram_is_its_own() -> None:
+def test_basis_is_orthonormal_and_gram_matches_it() -> None:
     codec = fit(cone(300, 20), 12)
     torch.testing.assert_close(codec.basis.T @ codec.basis, torch.eye(12), atol=1e-5, rtol=0)
     torch.testing.assert_close(codec.gram, codec.extended.T @ codec.extended)
     assert codec.dim == 13
 
 
-def test_within_the_rank_features_are_kept_exactly() -> None:
+def test_features_within_the_rank_are_exact() -> None:
     features = cone(400, 7)
     codec = fit(features, 12)  # unit features span at most rank 7 + mean
     decoded = codec.decode(codec.encode(features))
@@ -49,7 +49,7 @@ def test_within_the_rank_features_are_kept_exactly() -> None:
 
 
 @pytest.mark.parametrize("code_dim", [3, 12])
-def test_cosine_through_gram_is_the_cosine_of_the_decoded_features(code_dim: int) -> None:
+def test_gram_cosine_equals_cosine_of_decoded_features(code_dim: int) -> None:
     codec, texts = fit(cone(400, 30), code_dim), random_texts(9)
     z = codec.encode(cone(200, 30, seed=1)) * torch.rand(200, 1)
     decoded = F.normalize(codec.decode(z).double(), dim=-1)
@@ -57,7 +57,7 @@ def test_cosine_through_gram_is_the_cosine_of_the_decoded_features(code_dim: int
     torch.testing.assert_close(codec.norm(z), codec.decode(z).norm(dim=-1), atol=1e-5, rtol=1e-5)
 
 
-def test_within_the_rank_the_cosine_is_that_of_the_original_features() -> None:
+def test_cosines_within_the_rank_are_exact() -> None:
     features, texts = cone(400, 7), random_texts(9)
     codec = fit(features, 12)
     exact = F.normalize(features.double(), dim=-1) @ texts.double().T
@@ -73,7 +73,7 @@ def test_blends_of_codes_are_blends_of_features() -> None:
     torch.testing.assert_close(blended.double(), exact, atol=5e-6, rtol=0)
 
 
-def test_length_survives_and_zero_stays_zero() -> None:
+def test_norm_is_kept_and_zero_stays_zero() -> None:
     codec = fit(cone(400, 7), 12)
     features = cone(5, 7) * torch.tensor([1e-3, 0.1, 1.0, 10.0, 1e3])[:, None]
     torch.testing.assert_close(codec.norm(codec.encode(features)), features.norm(dim=-1), rtol=1e-4, atol=0)
@@ -84,14 +84,14 @@ def test_length_survives_and_zero_stays_zero() -> None:
     )
 
 
-def test_residual_falls_with_the_dimension_and_flags_new_things() -> None:
+def test_residual_falls_with_dimension_and_flags_new_features() -> None:
     features = cone(500, 30)
     residuals = [fit(features, d).residual(features) for d in (2, 8, 20, 30)]
     assert all(a > b for a, b in itertools.pairwise(residuals)) and residuals[-1] < 0.01
     assert fit(features, 8).residual(cone(100, 30, seed=7)) > 0.5
 
 
-def test_fit_takes_the_directions_of_largest_variance() -> None:
+def test_fit_keeps_directions_of_largest_variance() -> None:
     features = cone(2000, 30)
     unit = F.normalize(features, dim=-1)
     centred = unit - unit.mean(0)
@@ -100,7 +100,7 @@ def test_fit_takes_the_directions_of_largest_variance() -> None:
     assert fit(features, 8).residual(features) == pytest.approx(optimum, abs=1e-3)
 
 
-def test_fit_in_batches_is_fit_at_once() -> None:
+def test_fit_in_batches_equals_fit_at_once() -> None:
     features = cone(300, 30)
     fitter = CodecFitter(DIM, 8)
     for part in features.split(70):
@@ -110,7 +110,7 @@ def test_fit_in_batches_is_fit_at_once() -> None:
     torch.testing.assert_close(one.mean, many.mean, atol=1e-6, rtol=0)
 
 
-def test_codes_stand_for_the_features_behind_them() -> None:
+def test_fit_on_codes_equals_fit_on_decoded_features() -> None:
     codec, by_codes, by_features = fit(cone(300, 30), 8), CodecFitter(DIM, 8), CodecFitter(DIM, 8)
     z = torch.cat([7.0 * codec.encode(cone(200, 30, seed=1)), torch.zeros(5, codec.dim)])
     by_codes.add_codes(z, codec)
@@ -121,7 +121,7 @@ def test_codes_stand_for_the_features_behind_them() -> None:
     assert by_codes.count == 200
 
 
-def test_refit_carries_sums_over_without_harm() -> None:
+def test_translated_sums_keep_their_meaning() -> None:
     old_features, new_features = cone(200, 5, seed=0), cone(200, 5, seed=3)
     fitter = CodecFitter(DIM, 16)
     fitter.add(old_features)
@@ -147,12 +147,12 @@ def test_translation_between_codes_of_different_length() -> None:
     )
 
 
-def test_code_dimension_is_cut_to_the_features() -> None:
+def test_code_dimension_is_limited_by_the_features() -> None:
     codec = fit(cone(50, 5, dim=10), 29)
     assert codec.dim == 11
 
 
-def test_real_text_vectors_survive_the_default_dimension(repository) -> None:
+def test_real_text_vectors_fit_the_default_dimension(repository) -> None:
     path = repository.parent / "shared" / "data" / "clip_text_vitb32" / "lvis1203_a_cname_f16.npy"
     if not path.exists():
         pytest.skip("the CLIP text vectors are not on this machine")

@@ -55,7 +55,7 @@ def naive_pixel_features(
     return features
 
 
-def test_crops_are_averaged_over_the_pixels_they_cover() -> None:
+def test_pixel_features_average_the_covering_crops() -> None:
     rng = np.random.default_rng(0)
     low, size = rng.uniform(-0.1, 0.9, (60, 2)), rng.uniform(0.02, 0.5, (60, 2))
     boxes = np.concatenate([low, low + size], 1).clip(0, 1)
@@ -80,7 +80,7 @@ def test_pixels_outside_all_crops_have_no_feature() -> None:
     torch.testing.assert_close(codec.norm(codes[inside]), torch.ones(16), atol=1e-5, rtol=0)
 
 
-def test_many_overlapping_crops_leave_no_ghosts_behind() -> None:
+def test_rounding_leaves_no_features_outside_crops() -> None:
     """Difference arrays subtract what they added; rounding must not leave features where no crop is."""
     table, codec = crop_table(np.tile([[0.0, 0.0, 0.5, 0.5]], (3000, 1)), seed=3), random_codec()
     codes = pixel_codes(table, codec, 40, 40)[0]
@@ -88,7 +88,7 @@ def test_many_overlapping_crops_leave_no_ghosts_behind() -> None:
     assert (codes[20:] == 0).all() and (codes[:, 20:] == 0).all()
 
 
-def test_a_dense_map_is_interpolated_between_cell_centres() -> None:
+def test_dense_map_is_interpolated_between_cell_centres() -> None:
     rows, columns, width, height = 3, 4, 16, 12
     left, top = np.meshgrid(np.arange(columns) / columns, np.arange(rows) / rows)
     boxes = np.stack([left, top, left + 1 / columns, top + 1 / rows], -1).reshape(-1, 4)
@@ -168,7 +168,7 @@ def view_agreement(g: Gaussians, lifter: Lifter) -> torch.Tensor:
     return lifter.codec.norm(g.stats["numerators"]).mean(-1) / g.stats["weight"].clamp_min(1e-6)
 
 
-def test_lift_is_the_weighted_sum_written_out() -> None:
+def test_lift_equals_the_explicit_weighted_sum() -> None:
     g, lifter = (
         scene_gaussians(),
         Lifter(LiftConfig(image_size=64, residual=1.0), CODE),
@@ -196,7 +196,7 @@ def test_lift_is_the_weighted_sum_written_out() -> None:
     assert torch.equal(stats["views"], views)
 
 
-def test_constant_features_are_recovered_and_agree_fully() -> None:
+def test_constant_features_are_recovered_and_agree() -> None:
     g, lifter = scene_gaussians(), Lifter(LiftConfig(image_size=64), CODE)
     boxes = np.array([[0, 0, 1, 1], [0, 0, 1, 0.5]])
     table = crop_table(boxes)
@@ -231,7 +231,7 @@ def test_disagreeing_views_lower_the_agreement() -> None:
     torch.testing.assert_close(agreed, torch.full_like(agreed, 0.5**0.5), atol=5e-3, rtol=0)
 
 
-def test_fused_scales_are_the_softmax_blend_of_unit_features() -> None:
+def test_fused_levels_are_a_softmax_blend_of_unit_features() -> None:
     codec = random_codec()
     numerators = codec.encode(torch.randn(6, 3, DIM) + 1) * torch.tensor([1.0, 20.0, 0.3])[:, None]
     selection = torch.randn(6, 3)
@@ -244,7 +244,7 @@ def test_fused_scales_are_the_softmax_blend_of_unit_features() -> None:
     torch.testing.assert_close(codec.decode(sharp), unit[:, 1], atol=1e-5, rtol=0)
 
 
-def test_decay_forgets_what_is_seen_again_and_keeps_the_rest() -> None:
+def test_decay_applies_only_to_gaussians_seen_again() -> None:
     g = scene_gaussians()
     with torch.no_grad():
         g.params["means"][0] = torch.tensor([0.0, 0.0, -5.0])  # behind every camera
@@ -261,7 +261,7 @@ def test_decay_forgets_what_is_seen_again_and_keeps_the_rest() -> None:
     assert g.stats["weight"][0] == 7.0
 
 
-def test_refit_of_the_codec_keeps_what_was_lifted() -> None:
+def test_codec_refit_keeps_lifted_features() -> None:
     g, lifter = scene_gaussians(), Lifter(LiftConfig(image_size=64, residual=0.1), 12)
     first, second = crops_of_two_kinds(4)
     lifter.lift(keyframe(0, first), g, RASTERIZER)
@@ -273,7 +273,7 @@ def test_refit_of_the_codec_keeps_what_was_lifted() -> None:
     torch.testing.assert_close(lifter.codec.decode(g.stats["numerators"]), before, atol=2e-3, rtol=1e-3)
 
 
-def test_a_loaded_codec_is_refitted_without_forgetting_what_it_held() -> None:
+def test_refit_of_a_loaded_codec_keeps_its_features() -> None:
     """The embeddings behind a loaded map are gone; its Gaussians must speak for them when new words come."""
     g, lifter = scene_gaussians(), Lifter(LiftConfig(image_size=64), 12)
     first, second = crops_of_two_kinds(4)
@@ -297,7 +297,7 @@ def test_known_embeddings_do_not_refit_the_codec() -> None:
     assert lifter.codec is codec
 
 
-def test_relifting_replaces_the_evidence_only_when_it_is_complete() -> None:
+def test_relift_replaces_evidence_only_at_the_end() -> None:
     g, lifter = scene_gaussians(), Lifter(LiftConfig(image_size=64), CODE)
     frames = [keyframe(i, random_crops(i), x=0.2 * i) for i in range(3)]
     for frame in frames:
@@ -325,7 +325,7 @@ def test_relifting_replaces_the_evidence_only_when_it_is_complete() -> None:
     )
 
 
-def test_relifting_fits_the_codec_on_all_keyframes() -> None:
+def test_relift_fits_the_codec_on_all_keyframes() -> None:
     """The first keyframes chose the codec; what came later within `residual` would be cut short for good."""
     g, lifter = scene_gaussians(), Lifter(LiftConfig(image_size=64, residual=1.0), 6)
     first, second = crops_of_two_kinds(2)

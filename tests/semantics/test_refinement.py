@@ -58,7 +58,7 @@ def accuracy(pipeline: Ovs3d) -> float:
     return float(np.mean(right))
 
 
-def test_corrupted_labels_are_repaired_and_the_check_agrees() -> None:
+def test_refinement_repairs_corrupted_labels_and_passes() -> None:
     pipeline = build()
     clean = accuracy(pipeline)
     corrupt(pipeline, 0.4)
@@ -96,7 +96,7 @@ class ShortSighted(ColorEncoder):
         return super().encode_image(cv2.GaussianBlur(image, (0, 0), BLUR * max(image.shape)))
 
 
-def test_sharpening_gives_things_back_what_a_blurred_encoder_lent_to_their_surroundings() -> None:
+def test_sharpening_compensates_a_blurred_encoder() -> None:
     alone = {"clip.model": f"{__name__}:ShortSighted", "refine.strength": 0.0, "refine.sharpen_radius": BLUR}
     blurred, sharpened = (build(**alone, **{"refine.sharpen_steps": steps}) for steps in (0, 3))
     for pipeline in (blurred, sharpened):
@@ -104,7 +104,7 @@ def test_sharpening_gives_things_back_what_a_blurred_encoder_lent_to_their_surro
     assert accuracy(blurred) < 0.9 and accuracy(sharpened) > accuracy(blurred) + 0.04
 
 
-def test_a_refinement_that_blurs_everything_is_refused_and_the_old_field_stays() -> None:
+def test_refinement_that_blurs_everything_is_rejected() -> None:
     pipeline = build(**{"refine.normal_scale": 10.0, "refine.color_scale": 1e4, "refine.strength": 1e5})
     before = accuracy(pipeline)
     last = list(pipeline.refine(NAMES, FRAMES[1::2]))[-1]
@@ -112,13 +112,13 @@ def test_a_refinement_that_blurs_everything_is_refused_and_the_old_field_stays()
     assert pipeline.snapshot().refined is None and accuracy(pipeline) == before
 
 
-def test_without_images_nothing_is_checked_and_that_is_said() -> None:
+def test_message_says_when_nothing_was_checked() -> None:
     pipeline = build()
     last = list(pipeline.refine(NAMES))[-1]
     assert last.kept and "not checked" in last.message and pipeline.snapshot().refined.names == tuple(NAMES)
 
 
-def test_cancelling_leaves_no_trace_and_growth_keeps_the_field(tmp_path) -> None:
+def test_field_survives_cancelling_growth_and_saving(tmp_path) -> None:
     pipeline = build()
     run = pipeline.refine(NAMES)
     next(run)
@@ -147,7 +147,7 @@ def test_cancelling_leaves_no_trace_and_growth_keeps_the_field(tmp_path) -> None
     assert pipeline.snapshot().refined is None
 
 
-def test_gaussians_that_came_while_it_refined_take_no_other_ones_row() -> None:
+def test_gaussians_added_during_refinement_have_zero_rows() -> None:
     pipeline = build()
     g = pipeline.mapper.gaussians
     run = pipeline.refinement.run(NAMES, pipeline.snapshot(), g, ())
@@ -162,7 +162,7 @@ def test_gaussians_that_came_while_it_refined_take_no_other_ones_row() -> None:
     assert len(rows) == len(g) and bool((rows[-50:] == 0).all()) and bool((rows[:-50].sum(-1) > 0.99).all())
 
 
-def test_a_query_can_refine_for_itself_and_other_names_stay_with_the_lift() -> None:
+def test_query_can_refine_for_its_own_prompts() -> None:
     pipeline = build()
     corrupt(pipeline, 0.3)
     snapshot = pipeline.snapshot()
@@ -177,7 +177,7 @@ def test_a_query_can_refine_for_itself_and_other_names_stay_with_the_lift() -> N
     assert wider.names == ("red thing", *NAMES)
 
 
-def test_a_relevancy_answer_puts_the_draw_at_the_threshold() -> None:
+def test_draw_between_names_lies_at_the_threshold() -> None:
     probabilities = torch.tensor([[0.4, 0.4, 0.2], [0.7, 0.2, 0.1], [0.1, 0.8, 0.1]])
     cosines, scores = torch.zeros(3, 2), torch.full((3, 2), 0.3)
     ranking, relevancy = merge_refined_scores(probabilities, np.array([0, -1]), cosines, scores, 0.6)
@@ -191,7 +191,7 @@ def test_a_relevancy_answer_puts_the_draw_at_the_threshold() -> None:
     )
 
 
-def test_which_names_the_field_answers() -> None:
+def test_vocabulary_indices_of_known_and_unknown_names() -> None:
     field = RefinedField(("a", "b"), ("object",), torch.eye(3), 0.03, torch.zeros(0, 3))
     assert vocabulary_indices(field, ["b", "c"], "relevancy").tolist() == [1, -1]
     assert vocabulary_indices(field, ["b", "c"], "argmax").tolist() == [-1, -1]
@@ -209,7 +209,7 @@ def test_new_gaussians_have_the_lifted_distribution() -> None:
     torch.testing.assert_close(full.sum(-1), torch.ones(len(full)))
 
 
-def test_check_views_are_those_the_map_has_not_seen() -> None:
+def test_check_views_are_not_keyframes() -> None:
     poses = np.stack([f.camtoworld for f in FRAMES])
     assert choose_check_views(poses, poses[::2], 10) == [1, 3, 5, 7]
     assert choose_check_views(poses, poses[::2], 2) == [1, 7]
@@ -227,7 +227,7 @@ def test_bad_names_and_empty_maps_are_refused() -> None:
         list(Ovs3d(dataclasses.replace(pipeline.config)).refine(NAMES))
 
 
-def test_a_background_word_given_twice_counts_once() -> None:
+def test_repeated_background_word_counts_once() -> None:
     pipeline = build()
     config = dataclasses.replace(pipeline.config.refine, background=("object", "stuff", "object"))
     field = make_lifted_field(NAMES, config, pipeline.encode_text, pipeline.snapshot())

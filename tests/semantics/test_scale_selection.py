@@ -28,7 +28,7 @@ def weights(mode: str) -> torch.Tensor:
     return torch.softmax(select_levels(levels(), NAMES, CODEC, mode), dim=-1)
 
 
-def test_the_level_with_the_clearest_name_speaks() -> None:
+def test_sharp_mode_selects_the_level_with_a_clear_name() -> None:
     sharp = weights("sharp")
     assert sharp[0].argmax() == 2 and sharp[0, 2] > 0.99
     torch.testing.assert_close(sharp[1], torch.full((3,), 1 / 3), atol=1e-3, rtol=0)
@@ -36,20 +36,20 @@ def test_the_level_with_the_clearest_name_speaks() -> None:
     assert CODEC.cosine(fused, NAMES)[0, 0] > 0.99
 
 
-def test_faithful_is_a_mild_blend_and_uniform_none() -> None:
+def test_faithful_mode_blends_and_uniform_mode_averages() -> None:
     """Softmax of three numbers in 0..1, as in 3D-OVS: 0.155 to 0.576."""
     faithful = weights("faithful")
     assert faithful.min() > 0.155 and faithful.max() < 0.576 and faithful[0].argmax() == 2
     assert torch.equal(weights("uniform"), torch.full((2, 3), 1 / 3))
 
 
-def test_many_gaussians_are_selected_like_few() -> None:
+def test_selection_in_chunks_equals_selection_at_once() -> None:
     many = select_levels(levels().repeat(20_000, 1, 1), NAMES, CODEC, "sharp")
     assert many.shape == (40_000, 3)
     torch.testing.assert_close(many[-2:], select_levels(levels(), NAMES, CODEC, "sharp"))
 
 
 @pytest.mark.parametrize("mode", TEMPERATURES)
-def test_what_was_never_lifted_selects_nothing(mode: str) -> None:
+def test_gaussians_without_features_have_zero_logits(mode: str) -> None:
     nothing = torch.zeros(1, 3, CODEC.dim)
     assert torch.equal(select_levels(nothing, NAMES, CODEC, mode), torch.zeros(1, 3))
