@@ -75,8 +75,8 @@ def test_what_is_launched_is_installed():
         )
 
 
-def test_the_readme_explains_every_argument_and_preset():
-    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+def test_docs_explain_every_launch_argument():
+    text = (REPOSITORY / "docs/robot.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| ", text[text.index("| launch argument |") :], re.MULTILINE)
     documented = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
     assert argument_names() <= documented

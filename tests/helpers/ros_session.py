@@ -38,8 +38,8 @@ SETTINGS = {
 
 
 def documented(heading: str) -> list[list[str]]:
-    """The rows of the README's table whose first column is called so."""
-    text = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    """The rows of the table in docs/ros_interface.md whose first column is called so."""
+    text = (Path(__file__).resolve().parents[2] / "docs/ros_interface.md").read_text(encoding="utf-8")
     table = re.search(rf"^\| {heading} \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)[1]
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()]
 
