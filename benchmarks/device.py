@@ -1,11 +1,11 @@
-"""What mapping costs and yields on this machine's device: run it where there is a GPU. Prints one JSON document.
+"""Speed, memory and quality of mapping on this machine's device, ideally a GPU. Prints one JSON document.
 
     python benchmarks/device.py [--device auto] [--gaussians 100000] [--steps 100] [--horizon 1000] [--clip ViT-B-16]
 
-`quality`: PSNR of held-out views of the demo scene after `--horizon` steps, on the device and on the CPU. `training`: steps a
-second in maps filled up to `--gaussians` and to twice as many, and the memory that 100,000 Gaussians more take at their peak.
-`keyframes`: keyframes a second, each encoded by a CLIP of full size (with random weights: they cost what trained ones cost),
-seeded, lifted and trained for `train.steps_per_keyframe` steps.
+`quality`: PSNR of held-out views of the demo scene after `--horizon` steps, on the device and on the CPU.
+`training`: steps per second in maps of `--gaussians` and of twice as many, and peak memory per 100,000 Gaussians.
+`keyframes`: keyframes per second. Each is encoded by a full-size CLIP, seeded, lifted and trained for
+`train.steps_per_keyframe` steps. The CLIP has random weights, which cost as much time as trained ones.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ovs3d_ros.encoders.clip import ClipEncoder
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.warm_up import warm_up
 
-FIRST = 5  # keyframes that are not timed: caches and allocators settle
+UNTIMED = 5  # first keyframes, during which caches and allocators settle
 
 
 def quality(device: str, horizon: int) -> dict[str, float]:
@@ -40,7 +40,7 @@ def quality(device: str, horizon: int) -> dict[str, float]:
 
 
 def training(device: str, counts: tuple[int, int], steps: int) -> dict:
-    """Steps a second at each size of the map, and MiB per 100,000 Gaussians (on a GPU)."""
+    """Steps per second at each map size, and on a GPU MiB per 100,000 Gaussians."""
     rates, sizes, peaks = [], [], []
     for count in counts:
         pipeline = Ovs3d(
@@ -53,7 +53,7 @@ def training(device: str, counts: tuple[int, int], steps: int) -> dict:
         for frame in open_dataset(SHIPPED):
             pipeline.add_frame(frame)
         fill_up(pipeline, count)
-        pipeline.optimize(FIRST * 6)  # past the coarse visits of most keyframes
+        pipeline.optimize(UNTIMED * 6)  # past the coarse visits of most keyframes
         start = _now(device)
         if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
@@ -72,7 +72,7 @@ def training(device: str, counts: tuple[int, int], steps: int) -> dict:
 
 
 def keyframes(device: str, model: str) -> dict:
-    """Keyframes a second with their features, and where the time goes, in ms."""
+    """Keyframes per second including their features, and the time of each part in ms."""
     pipeline = Ovs3d(override(Config(), {"compute.device": device}), encode=False)
     warm_up(pipeline)
     tower = open_clip.create_model(model).eval().to(device)
@@ -82,20 +82,20 @@ def keyframes(device: str, model: str) -> dict:
     for frame in open_dataset(SHIPPED):
         start = _now(device)
         if pipeline.add_frame(frame):
-            taken = _now(device)
+            added = _now(device)
             pipeline.optimize(pipeline.config.train.steps_per_keyframe)
-            times.append((1e3 * (taken - start), 1e3 * (_now(device) - taken)))
-    taken_in, trained = (sum(column) / len(column) for column in zip(*times[FIRST:], strict=True))
+            times.append((1e3 * (added - start), 1e3 * (_now(device) - added)))
+    add_ms, train_ms = (sum(column) / len(column) for column in zip(*times[UNTIMED:], strict=True))
     return {
         "encoder": f"{model}, {pipeline.clip.mode}, random weights",
-        "keyframes_per_second": round(1e3 / (taken_in + trained), 2),
-        "encode_seed_lift_ms": round(taken_in, 1),
-        "train_ms": round(trained, 1),
+        "keyframes_per_second": round(1e3 / (add_ms + train_ms), 2),
+        "encode_seed_lift_ms": round(add_ms, 1),
+        "train_ms": round(train_ms, 1),
     }
 
 
 def _now(device: str) -> float:
-    """Seconds, when the device has done all that it was asked."""
+    """The time in seconds, after the device has finished all pending work."""
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()

@@ -1,8 +1,8 @@
-"""Times what a keyframe costs beside the training of its pixels: CLIP features, and their lift into the Gaussians. Prints JSON.
+"""Times the language part of a keyframe: its CLIP features and their lift into the Gaussians. Prints JSON.
 
 Run: python benchmarks/lift.py [--gaussians 50000] [--threads 2] [--set key=value ...]
 
-The demo scene is mapped and the map filled up with points beside its own; then each keyframe is encoded and lifted again.
+The script maps the demo scene, fills the map up with Gaussians beside its own, then encodes and lifts each keyframe again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ovs3d_ros.pipeline import Ovs3d
 
 
 def fill_up(pipeline: Ovs3d, count: int) -> None:
-    """Adds Gaussians beside those of the map until there are `count`."""
+    """Adds Gaussians beside those of the map until it holds `count`."""
     means = pipeline.mapper.gaussians.params["means"].detach().cpu().numpy()
     rng = np.random.default_rng(0)
     missing = max(count - len(means), 0)

@@ -3,13 +3,12 @@
     python benchmarks/raster.py [--sizes small medium large] [--channels 3 16 32] [--threads 1 2]
                                 [--peer package.module:callable ...] [--json FILE]
 
-All contestants are timed in turn, round by round, so that a busy machine slows them alike; times are medians over the
-rounds and ratios are medians of the ratios within a round; `fastest_ms`, the least of all rounds, is what a busy machine
-disturbs least if they are short and many. A peer is any callable with the arguments of
-`ovs3d_ros.rasterize.Rasterizer.__call__` that returns the image first. gsplat takes part where there is a GPU for it
-(`absent` says what was missing), the plain torch reference on a scene small enough for it. `harmonics` compares
-spherical harmonics of degree 3 in the rasterizer with those in torch. Start-up and memory are measured in processes of
-their own.
+Contestants take turns, round by round, so a busy machine slows all of them alike. Times are medians over the rounds;
+ratios are medians of the ratios within a round. `fastest_ms` is the shortest of all rounds; with many short rounds a busy
+machine disturbs it least. A peer is any callable with the arguments of `ovs3d_ros.rasterize.Rasterizer.__call__` that
+returns the image first. gsplat takes part on a machine with a GPU (`absent` gives the reason otherwise). The plain torch
+reference takes part on a small scene. `harmonics` compares spherical harmonics of degree 3 in the rasterizer with those
+in torch. Start-up and memory are measured in separate processes.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from ovs3d_ros.rasterize import Splats, Views, make_rasterizer, reference, spher
 from ovs3d_ros.types import UserError
 
 SIZES = {"small": (10_000, 160, 120), "medium": (50_000, 320, 240), "large": (200_000, 640, 480)}
-REFERENCE_SIZE = (1_000, 80, 60)  # the reference needs memory for every pair of pixel and Gaussian
+REFERENCE_SIZE = (1_000, 80, 60)  # small: the reference needs memory for every pair of pixel and Gaussian
 
 
 def make_scene(count: int, width: int, height: int, channels: int) -> tuple[Splats, Tensor, Views]:
@@ -111,9 +110,9 @@ def harmonics(rasterize: Callable, repeats: int) -> dict[str, dict[str, float]]:
 
 
 def start(cache: str) -> dict[str, float]:
-    """Seconds of a fresh process, torch imported, until every kernel of a mapping session has run once.
+    """Seconds of a fresh process, after torch is imported, until every kernel of a mapping session has run once.
 
-    Those are a training step (RGB and depth), a feature render and a lift, as `ovs3d_ros.warm_up` takes them.
+    Like `ovs3d_ros.warm_up`, it runs a training step (RGB and depth), a feature render and a lift.
     """
     script = (
         "import json, time, torch; torch.set_num_threads(1); wall, cpu = time.perf_counter(), time.process_time();"
@@ -124,11 +123,11 @@ def start(cache: str) -> dict[str, float]:
         "render(splats, colors, views); render.lift(splats, torch.rand(1, 32, 32, 32), views);"
         "print(json.dumps(dict(seconds=time.perf_counter() - wall, processor_s=time.process_time() - cpu)))"
     )
-    return _in_a_process(script, NUMBA_CACHE_DIR=cache)
+    return _run_process(script, NUMBA_CACHE_DIR=cache)
 
 
 def memory(size: tuple[int, int, int], channels: int, threads: int) -> dict[str, float]:
-    """Peak memory of a fresh process that renders and differentiates once, and what it held before that, in MiB."""
+    """Peak memory of a fresh process after one forward and backward pass, and before it, in MiB."""
     script = (
         "import json, torch, raster; from ovs3d_ros.rasterize import make_rasterizer;"
         f"cpu_rasterizer = make_rasterizer('cpu', {threads}); raster.one_round(cpu_rasterizer,"
@@ -136,18 +135,18 @@ def memory(size: tuple[int, int, int], channels: int, threads: int) -> dict[str,
         f"raster.one_round(cpu_rasterizer, raster.make_scene(*{size}, {channels}));"
         "print(json.dumps(dict(peak_mib=raster.peak_mib(), before_mib=before)))"
     )
-    return _in_a_process(script)
+    return _run_process(script)
 
 
 def peak_mib() -> float:
-    """Largest resident memory of this process so far; on Linux, getrusage counts the parent's too."""
+    """Largest resident memory of this process so far. On Linux getrusage would count the parent's too."""
     status = Path("/proc/self/status")
     if status.exists():
         return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
 
 
-def _in_a_process(script: str, **environment: str) -> dict[str, float]:
+def _run_process(script: str, **environment: str) -> dict[str, float]:
     path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -162,31 +161,31 @@ def _in_a_process(script: str, **environment: str) -> dict[str, float]:
 def _contestants(
     threads: list[int], peers: list[str]
 ) -> tuple[dict[str, tuple[Callable, str]], dict[str, str]]:
-    """Contestants (callable, device) by name, and by name why others take no part."""
-    found = {f"cpu, threads {n}": (make_rasterizer("cpu", n), "cpu") for n in threads}
+    """(callable, device) of each contestant, and the reason of each absence, by name."""
+    contestants = {f"cpu, threads {n}": (make_rasterizer("cpu", n), "cpu") for n in threads}
     for peer in peers:
         module, _, name = peer.partition(":")
-        found[peer] = (getattr(importlib.import_module(module), name), "cpu")
+        contestants[peer] = (getattr(importlib.import_module(module), name), "cpu")
     try:
-        found["gsplat"] = (make_rasterizer("gsplat"), "cuda")
+        contestants["gsplat"] = (make_rasterizer("gsplat"), "cuda")
     except UserError as error:
-        return found, {"gsplat": str(error)}
-    return found, {}
+        return contestants, {"gsplat": str(error)}
+    return contestants, {}
 
 
 def main() -> None:
-    """Runs what was asked for and prints one JSON document."""
+    """Runs the benchmarks and prints one JSON document."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--channels", nargs="+", type=int, default=[3, 16, 32])
     parser.add_argument(
-        "--threads", nargs="+", type=int, default=[2, 1], help="the first is what others compare with"
+        "--threads", nargs="+", type=int, default=[2, 1], help="numbers of threads; ratios refer to the first"
     )
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--peer", nargs="*", default=[], metavar="MODULE:CALLABLE")
-    parser.add_argument("--json", type=Path, help="file to write beside standard output")
+    parser.add_argument("--json", type=Path, help="also write the document to this file")
     options = parser.parse_args()
     torch.set_num_threads(1)
     contestants, absent = _contestants(options.threads, options.peer)

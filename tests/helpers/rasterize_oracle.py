@@ -72,7 +72,7 @@ def make_scene(
     opacities = uniform(count) * (high - low) + low
     colors = uniform(count, channels)
     width, height = size
-    # An off-centre principal point and unequal focal lengths, so that no two of them can be swapped.
+    # An off-centre principal point and unequal focal lengths reveal swapped axes.
     K = torch.tensor([[0.9 * width, 0, 0.48 * width], [0, 0.95 * width, 0.53 * height], [0, 0, 1]]).double()
     cameras = len(eyes)
     viewmats = torch.stack([look_at(list(eye), [0.0, 0.0, 3.0]) for eye in eyes])
@@ -86,7 +86,7 @@ def make_scene(
 
 
 def on_an_edge(scene: Scene, tolerance: float = 1e-4) -> Tensor:
-    """[C, H, W, 1] true where rounding could turn a decision (alpha at 1/255, T at 1e-4) the other way."""
+    """[C, H, W, 1] true where rounding could flip a threshold decision (alpha at 1/255, T at 1e-4)."""
     splats, masks = convert_splats(scene.splats, torch.float64), []
     for view in scene.views:
         projection = reference.project(splats, view)
@@ -101,7 +101,7 @@ def on_an_edge(scene: Scene, tolerance: float = 1e-4) -> Tensor:
 
 
 def render_with_gradients(rasterizer, scene: Scene, dtype: torch.dtype):
-    """(image, alphas, gradients by name) of the scene's loss under a rasterizer."""
+    """(image, alphas, gradients of the scene's loss by name)."""
     leaves = scene.leaves(dtype)
     image, alphas = rasterizer(Splats(*leaves[:4]), leaves[4], scene.views)[:2]
     loss = (image * scene.v_image.to(dtype)).sum() + (alphas * scene.v_alphas.to(dtype)).sum()

@@ -1,4 +1,4 @@
-"""gsplat behind the protocol: what the CPU rasterizer says, and nothing that outlives a step."""
+"""The gsplat rasterizer: it agrees with the CPU rasterizer and keeps no memory after a step."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def on_gpu(scene: Scene) -> Scene:
 def render(rasterizer: Rasterizer, scene: Scene, sh: torch.Tensor | None) -> dict[str, torch.Tensor]:
     """Image, alphas, absolute gradients on screen and all other gradients of the scene's loss, on the CPU.
 
-    With harmonics they take the place of the first three channels.
+    Harmonics, if given, replace the first three channels of the scene's colors.
     """
     leaves = [*scene.leaves(), scene.views.viewmats.float().clone().requires_grad_()]
     names = [*NAMES, "viewmats"]
@@ -56,7 +56,7 @@ def render(rasterizer: Rasterizer, scene: Scene, sh: torch.Tensor | None) -> dic
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_it_is_refused_and_nothing_takes_its_place() -> None:
+def test_gsplat_without_a_gpu_is_rejected() -> None:
     with pytest.raises(UserError, match=r"needs an NVIDIA GPU .* choose the rasterizer 'cpu'"):
         make_rasterizer("gsplat")
 
@@ -72,10 +72,10 @@ def test_without_a_gpu_it_is_refused_and_nothing_takes_its_place() -> None:
         ("import jaxtyping_of_no_machine", "cannot be imported .*: pip install gsplat"),
     ],
 )
-def test_without_compiled_kernels_it_says_what_to_do(
+def test_missing_kernels_raise_an_error_with_a_remedy(
     tmp_path, monkeypatch, capsys, backend: str, message: str
 ) -> None:
-    """As gsplat is on a machine with a GPU's driver, and with no CUDA toolkit or one that fails."""
+    """A fake gsplat acts as on a machine with a GPU driver but with no CUDA toolkit, or with a broken one."""
     (tmp_path / "gsplat" / "cuda").mkdir(parents=True)
     for folder in ("gsplat", "gsplat/cuda"):
         (tmp_path / folder / "__init__.py").touch()
@@ -95,7 +95,7 @@ def test_without_compiled_kernels_it_says_what_to_do(
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("channels, coefficients", [(3, 0), (16, 0), (4, 4), (3, 16)])
-def test_it_agrees_with_the_cpu(gsplat: Rasterizer, channels: int, coefficients: int) -> None:
+def test_gsplat_agrees_with_the_cpu(gsplat: Rasterizer, channels: int, coefficients: int) -> None:
     scene = make_scene(channels=channels, eyes=EYES)
     keep = ~on_an_edge(scene)
     assert keep.float().mean() > 0.99
@@ -109,7 +109,7 @@ def test_it_agrees_with_the_cpu(gsplat: Rasterizer, channels: int, coefficients:
 
 
 @pytest.mark.gpu
-def test_it_lifts_as_the_cpu_does(gsplat: Rasterizer) -> None:
+def test_gsplat_lift_agrees_with_the_cpu(gsplat: Rasterizer) -> None:
     scene = make_scene(channels=16, eyes=EYES)
     factors = (scene.v_alphas * ~on_an_edge(scene))[..., 0]
     factors[:, :5] = 0.0  # invalid pixels
@@ -122,7 +122,7 @@ def test_it_lifts_as_the_cpu_does(gsplat: Rasterizer) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("coefficients", [0, 4])
-def test_an_empty_map_is_black(gsplat: Rasterizer, coefficients: int) -> None:
+def test_empty_map_renders_black(gsplat: Rasterizer, coefficients: int) -> None:
     scene = make_scene(count=0, channels=4, eyes=EYES)
     sh = torch.zeros(0, coefficients, 3) if coefficients else None
     found, expected = render(gsplat, on_gpu(scene), sh), render(CPU, scene, sh)
@@ -134,18 +134,18 @@ def test_an_empty_map_is_black(gsplat: Rasterizer, coefficients: int) -> None:
 
 
 @pytest.mark.gpu
-def test_what_a_step_used_is_free_after_it(gsplat: Rasterizer) -> None:
+def test_step_frees_its_tensors(gsplat: Rasterizer) -> None:
     scene = on_gpu(make_scene())
     leaves = scene.leaves()
     image, alphas, meta = gsplat(Splats(*leaves[:4]), leaves[4], scene.views)
-    used = [weakref.ref(meta[name]) for name in ("means2d", "means2d_absgrad")]
+    tensors = [weakref.ref(meta[name]) for name in ("means2d", "means2d_absgrad")]
     image.sum().backward()
     del image, alphas, meta
-    assert not any(tensor() is not None for tensor in used)
+    assert not any(tensor() is not None for tensor in tensors)
 
 
 @pytest.mark.gpu
-def test_screen_gradients_arrive_where_only_they_are_kept(gsplat: Rasterizer) -> None:
+def test_absgrad_is_filled_after_meta_is_dropped(gsplat: Rasterizer) -> None:
     scene = on_gpu(make_scene())
     leaves = scene.leaves()
     image, _, meta = gsplat(Splats(*leaves[:4]), leaves[4], scene.views)
@@ -154,4 +154,4 @@ def test_screen_gradients_arrive_where_only_they_are_kept(gsplat: Rasterizer) ->
     image.sum().backward()
     assert (absgrad > 0).any()
     image = gsplat(Splats(*leaves[:4]), leaves[4], scene.views)[0]
-    image.sum().backward()  # here nobody keeps them
+    image.sum().backward()  # this time no caller keeps absgrad

@@ -26,7 +26,7 @@ def test_lift_matches_brute_force(channels: int) -> None:
         assert relative_error(value, truth) < 1e-5
 
 
-def test_lift_without_pixel_weights_weighs_every_pixel_alike() -> None:
+def test_lift_without_pixel_weights_equals_weights_of_one() -> None:
     scene = make_scene(eyes=EYES)
     ones = torch.ones(2, scene.views.height, scene.views.width)
     plain = CPU.lift(scene.splats, scene.v_image, scene.views)
@@ -34,14 +34,14 @@ def test_lift_without_pixel_weights_weighs_every_pixel_alike() -> None:
     assert all(torch.equal(a, b) for a, b in zip(plain, weighted, strict=True))
 
 
-def test_lift_of_a_constant_image_is_the_weight_times_it() -> None:
+def test_lift_of_constant_image_is_weight_times_constant() -> None:
     scene = make_scene(channels=1)
     numerator, weight, max_weight = CPU.lift(scene.splats, torch.full_like(scene.v_image, 3.0), scene.views)
     torch.testing.assert_close(numerator[:, 0], 3.0 * weight)
     assert ((max_weight <= weight) & (max_weight >= 0)).all() and weight.max() > 0
 
 
-def test_lift_refuses_targets_of_another_size() -> None:
+def test_lift_rejects_targets_of_another_size() -> None:
     scene = make_scene()
     with pytest.raises(UserError, match="targets has shape"):
         CPU.lift(scene.splats, scene.v_image[:, 1:], scene.views)

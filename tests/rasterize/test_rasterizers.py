@@ -43,11 +43,11 @@ def test_image_and_gradients_match_the_reference(channels: int) -> None:
     assert_matches_reference(make_scene(channels=channels))
 
 
-def test_more_channels_than_one_pass_holds() -> None:
+def test_channels_beyond_one_pass() -> None:
     assert_matches_reference(make_scene(count=100, channels=35, size=(40, 24)))
 
 
-def test_several_cameras_and_sizes_that_do_not_fill_tiles() -> None:
+def test_several_cameras_and_partial_tiles() -> None:
     eyes = ((0.0, 0.0, 0.0), (1.5, -0.5, 0.5), (-3.0, 0.3, 3.0))
     assert_matches_reference(make_scene(size=(37, 21), eyes=eyes, seed=1))
 
@@ -57,7 +57,7 @@ def test_camera_inside_the_cloud_with_gaussians_behind_it() -> None:
     assert_matches_reference(scene, gradient_error=3e-5)
 
 
-def test_gaussians_outside_the_field_of_view_keep_the_clamped_gradient() -> None:
+def test_gradient_of_gaussians_outside_the_field_of_view() -> None:
     # Wide, flat Gaussians far off-axis: their Jacobian is evaluated at the clamped point.
     scene = make_scene(count=120, size=(40, 30), seed=3, spread=3.0)
     scene.splats.scales.mul_(4.0)
@@ -69,7 +69,7 @@ def test_saturated_opacities() -> None:
     assert_matches_reference(scene, gradient_error=1e-3)
 
 
-def test_result_does_not_depend_on_the_number_of_threads_nor_on_the_run() -> None:
+def test_result_is_independent_of_threads_and_run() -> None:
     scene = make_scene(channels=4, size=(70, 50))
     image, _, gradients = render_with_gradients(CPU, scene, torch.float32)
     again, _, gradients_again = render_with_gradients(CPU, scene, torch.float32)
@@ -83,7 +83,7 @@ def test_result_does_not_depend_on_the_number_of_threads_nor_on_the_run() -> Non
         assert all(relative_error(gradients_other[name], gradients[name].double()) < 1e-5 for name in NAMES)
 
 
-def test_gradient_of_colors_alone_equals_that_of_the_full_pass() -> None:
+def test_color_gradient_alone_equals_that_of_the_full_pass() -> None:
     scene = make_scene(channels=5, eyes=((0.0, 0.0, 0.0), (0.5, 0.0, 0.2)))
     *_, gradients = render_with_gradients(CPU, scene, torch.float32)
     colors = scene.colors.clone().requires_grad_()
@@ -121,7 +121,7 @@ def test_alphas_alone_reach_the_geometry() -> None:
     assert_matches_reference(scene)
 
 
-def test_no_gaussians_and_none_in_view_render_black() -> None:
+def test_empty_map_and_empty_view_render_black() -> None:
     for scene in (make_scene(count=0), make_scene(eyes=((0.0, 0.0, 20.0),))):
         scene.views = make_scene(count=0).views
         scene.views.viewmats[:, 2, 3] -= 20.0
@@ -135,7 +135,7 @@ def test_one_pixel() -> None:
     assert_matches_reference(scene)
 
 
-def test_one_gaussian_on_the_axis_against_a_hand_computed_value() -> None:
+def test_one_gaussian_matches_hand_computed_values() -> None:
     # Isotropic, sigma 0.1 m at 2 m, focal 20 px: 1 px, plus 0.3 px^2 of low-pass. Colour 2, opacity 0.5.
     K = torch.tensor([[[20.0, 0, 4.5], [0, 20.0, 4.5], [0, 0, 1]]])
     splats = Splats(
@@ -170,7 +170,7 @@ def test_absolute_gradient_of_means2d_matches_a_sum_over_pixels() -> None:
     assert relative_error(meta["means2d_absgrad"][0], expected) < 1e-4
 
 
-def test_changing_the_image_in_place_before_backward_is_an_error_not_a_wrong_gradient() -> None:
+def test_image_changed_in_place_before_backward_is_an_error() -> None:
     scene = make_scene(count=20)
     leaves = scene.leaves()
     image, _, _ = CPU(Splats(*leaves[:4]), leaves[4], scene.views)
@@ -187,8 +187,8 @@ def test_nan_is_named(position: int) -> None:
         CPU(scene.splats, scene.colors, scene.views)
 
 
-def test_values_are_looked_at_on_the_cpu_alone() -> None:
-    """Elsewhere that would wait for the device; tensors without values stand for one, and refuse to be looked at."""
+def test_values_are_checked_on_the_cpu_only() -> None:
+    """A check of values would wait for a GPU. Meta tensors stand in for it: reading one raises an error."""
     scene = make_scene(count=20)
     splats, views = convert_splats(scene.splats, "meta"), scene.views
     validation.check_splats(splats)
@@ -198,7 +198,7 @@ def test_values_are_looked_at_on_the_cpu_alone() -> None:
         validation.check_splats(replace(splats, opacities=splats.opacities[:19]))
 
 
-def test_what_is_said_of_each_camera_is_its_own() -> None:
+def test_meta_of_each_camera_equals_a_render_of_it_alone() -> None:
     scene = make_scene(eyes=EYES)
     meta = CPU(scene.splats, scene.colors, scene.views)[2]
     for c, view in enumerate(scene.views):

@@ -1,4 +1,4 @@
-"""Spherical harmonics in the rasterizer against the float64 reference, and the reference's against closed forms."""
+"""Spherical harmonics in the rasterizer against the float64 reference."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def render(rasterizer, scene, sh: torch.Tensor, dtype: torch.dtype, extra: bool 
 def test_image_and_gradients_match_the_reference(degree: int) -> None:
     scene = make_scene(count=150, channels=5, size=(40, 30), eyes=EYES)
     generator = torch.Generator().manual_seed(1)
-    # Large enough that some colours fall below 0, where they are cut and pass no gradient on.
+    # Large enough that some colours fall below 0, where they are clamped and pass no gradient.
     sh = torch.randn(150, (degree + 1) ** 2, 3, generator=generator)
     scene.colors = scene.colors[:, 3:]
     scene.v_image = scene.v_image * ~on_an_edge(scene)
@@ -43,7 +43,7 @@ def test_image_and_gradients_match_the_reference(degree: int) -> None:
     assert max(errors.values()) < 2e-5, errors
 
 
-def test_harmonics_alone_make_an_image() -> None:
+def test_harmonics_without_colors_render_rgb() -> None:
     scene = make_scene(count=60, size=(24, 20))
     sh = torch.randn(60, 4, 3, generator=torch.Generator().manual_seed(2))
     image, gradients = render(CPU, scene, sh, torch.float32, extra=False)
@@ -53,7 +53,7 @@ def test_harmonics_alone_make_an_image() -> None:
     assert gradients["sh"].any() and gradients["means"].any()
 
 
-def test_wrong_numbers_of_coefficients_are_named() -> None:
+def test_wrong_number_of_coefficients_is_named() -> None:
     scene = make_scene(count=20)
     with pytest.raises(UserError, match=r"sh has shape \[20, 5, 3\]"):
         CPU(scene.splats, scene.colors, scene.views, sh=torch.zeros(20, 5, 3))

@@ -1,4 +1,4 @@
-"""Memory that rasterizer passes share: used again, never by two at once, and never with what the last one left."""
+"""The thread pool and its buffers: reused, never shared by two passes at once, never with old values."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def forward(rasterizer: CpuRasterizer, scene: Scene) -> tuple[torch.Tensor, list
     return (image * scene.v_image).sum(), leaves
 
 
-def test_memory_comes_back_and_is_cleared() -> None:
+def test_partial_sums_reuse_memory_and_can_be_cleared() -> None:
     pool = ThreadPool(2)
     with pool.partial_sums(3, 25) as first:
         address = first.ctypes.data
         first.fill(7.0)
-        with pool.partial_sums(3, 25) as second:  # the other one is still in use
+        with pool.partial_sums(3, 25) as second:  # `first` is still in use
             assert second.ctypes.data != address
     with pool.partial_sums(10, 7) as third:
         assert third.shape == (2, 10, 7) and third.ctypes.data in (address, second.ctypes.data)
@@ -39,45 +39,44 @@ def test_memory_comes_back_and_is_cleared() -> None:
     assert pool.buffers.acquire(0, 8).shape == (0, 8)
 
 
-def test_all_shares_are_done_here_as_they_would_be_elsewhere() -> None:
+def test_run_inline_gives_the_results_of_run() -> None:
     def kernel(thread: int, size: int, number: int) -> tuple[int, int, int]:
         threads.append(threading.get_ident())
         return thread, size, number
 
     pool, threads = ThreadPool(3), []
-    assert pool.run_inline(kernel, 7) == [(0, 3, 7), (1, 3, 7), (2, 3, 7)] and set(threads) == {
-        threading.get_ident()
-    }
-    assert pool.run(kernel, 7) == [(0, 3, 7), (1, 3, 7), (2, 3, 7)] and len(set(threads)) > 1
+    expected = [(0, 3, 7), (1, 3, 7), (2, 3, 7)]
+    assert pool.run_inline(kernel, 7) == expected and set(threads) == {threading.get_ident()}
+    assert pool.run(kernel, 7) == expected and len(set(threads)) > 1
 
 
-@pytest.mark.parametrize("unlucky", [0, 2])
-def test_an_error_on_any_thread_reaches_the_caller_when_all_have_ended(unlucky: int) -> None:
+@pytest.mark.parametrize("failing", [0, 2])
+def test_error_on_any_thread_reaches_the_caller(failing: int) -> None:
     def kernel(thread: int, size: int) -> None:
-        if thread == unlucky:
+        if thread == failing:
             raise ValueError(f"thread {thread}")
         time.sleep(0.05)
         ended.append(thread)
 
     pool, ended = ThreadPool(3), []
-    with pytest.raises(ValueError, match=f"thread {unlucky}"):
+    with pytest.raises(ValueError, match=f"thread {failing}"):
         pool.run(kernel)
-    assert sorted(ended) == [thread for thread in range(3) if thread != unlucky]
+    assert sorted(ended) == [thread for thread in range(3) if thread != failing]
     assert pool.run(lambda thread, size: thread) == [0, 1, 2]
 
 
-def test_a_pool_keeps_nothing_it_was_given_and_its_threads_end_with_it() -> None:
+def test_pool_frees_arguments_and_ends_its_threads() -> None:
     before = set(threading.enumerate())
     pool, scene = ThreadPool(3), np.zeros(5)
     threads = set(threading.enumerate()) - before
     assert len(threads) == 2
     pool.run(lambda *_: None, scene)
-    kept = weakref.ref(scene)
+    reference = weakref.ref(scene)
     del scene
     deadline = time.monotonic() + 10
-    while kept() is not None and time.monotonic() < deadline:  # the others put it down just after they answer
+    while reference() is not None and time.monotonic() < deadline:  # threads drop it just after they reply
         time.sleep(0.01)
-    assert kept() is None
+    assert reference() is None
     del pool
     for thread in threads:
         thread.join(10)
@@ -101,28 +100,27 @@ def test_several_callers_share_a_pool() -> None:
     assert not mixed_up and not any(thread.is_alive() for thread in callers)
 
 
-def test_every_thread_makes_all_calls_chain_kernels() -> None:
-    pool, made = ThreadPool(3), []
-    pool.run(
-        chain_kernels(
-            *((lambda thread, size, call: made.append((thread, size, call)), call) for call in "ab")
-        )
-    )
-    assert sorted(made) == [(thread, 3, call) for thread in range(3) for call in "ab"]
-    assert all(made.index((thread, 3, "a")) < made.index((thread, 3, "b")) for thread in range(3))
+def test_chain_runs_all_calls_in_order_on_every_thread() -> None:
+    def kernel(thread: int, size: int, name: str) -> None:
+        calls.append((thread, size, name))
+
+    pool, calls = ThreadPool(3), []
+    pool.run(chain_kernels((kernel, "a"), (kernel, "b")))
+    assert sorted(calls) == [(thread, 3, name) for thread in range(3) for name in "ab"]
+    assert all(calls.index((thread, 3, "a")) < calls.index((thread, 3, "b")) for thread in range(3))
 
 
-def test_many_splats_are_packed_and_binned_by_all_threads_as_few_are_by_one(monkeypatch) -> None:
+def test_parallel_packing_and_binning_equals_inline(monkeypatch) -> None:
     scene = make_scene(count=200, channels=5)
-    few, leaves = forward(CpuRasterizer(3), scene)
-    expected = torch.autograd.grad(few, leaves)
+    inline, leaves = forward(CpuRasterizer(3), scene)
+    expected = torch.autograd.grad(inline, leaves)
     monkeypatch.setattr(cpu_view, "MIN_PARALLEL_SIZE", 0)
-    many, leaves = forward(CpuRasterizer(3), scene)
-    assert torch.equal(few, many)
-    assert all(map(torch.equal, torch.autograd.grad(many, leaves), expected))
+    parallel, leaves = forward(CpuRasterizer(3), scene)
+    assert torch.equal(inline, parallel)
+    assert all(map(torch.equal, torch.autograd.grad(parallel, leaves), expected))
 
 
-def test_a_pass_between_forward_and_backward_changes_nothing() -> None:
+def test_other_pass_between_forward_and_backward_is_harmless() -> None:
     one, other = make_scene(channels=5), make_scene(channels=5, seed=3)
     loss, leaves = forward(CpuRasterizer(2), one)
     truth = torch.autograd.grad(loss, leaves)
@@ -139,8 +137,8 @@ def test_a_pass_between_forward_and_backward_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("octaves", [0.0, 0.01, 3.0, 30.0])
-def test_depths_are_sorted_stably_however_far_apart(octaves: float) -> None:
-    drawn = np.random.default_rng(0).integers(0, 500, 2000) / 500  # many alike
+def test_depths_are_sorted_stably_at_any_range(octaves: float) -> None:
+    drawn = np.random.default_rng(0).integers(0, 500, 2000) / 500  # with many ties
     depths = (0.01 * 2.0 ** (octaves * drawn)).astype(np.float32)
     np.testing.assert_array_equal(sort_front_to_back(depths), np.argsort(depths, kind="stable"))
     assert len(sort_front_to_back(depths[:0])) == 0
