@@ -1,11 +1,12 @@
 """Speed, memory and quality of mapping on this machine's device, ideally a GPU. Prints one JSON document.
 
-    python benchmarks/device.py [--device auto] [--gaussians 100000] [--steps 100] [--horizon 1000] [--clip ViT-B-16]
+    python benchmarks/device.py [--device auto] [--gaussians 100000] [--steps 100] [--horizon 1000]
+                                [--clip ViT-B-16]
 
 `quality`: PSNR of held-out views of the demo scene after `--horizon` steps, on the device and on the CPU.
-`training`: steps per second in maps of `--gaussians` and of twice as many, and peak memory per 100,000 Gaussians.
-`keyframes`: keyframes per second. Each is encoded by a full-size CLIP, seeded, lifted and trained for
-`train.steps_per_keyframe` steps. The CLIP has random weights, which cost as much time as trained ones.
+`training`: steps per second in maps of `--gaussians` and of twice as many, and peak memory per 100,000
+Gaussians. `keyframes`: keyframes per second. Each is encoded by a full-size CLIP, seeded, lifted and trained
+for `train.steps_per_keyframe` steps. The CLIP has random weights, which cost as much time as trained ones.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Run: python benchmarks/lift.py [--gaussians 50000] [--threads 2] [--set key=value ...]
 
-The script maps the demo scene, fills the map up with Gaussians beside its own, then encodes and lifts each keyframe again.
+The script maps the demo scene, fills the map up with Gaussians beside its own, then encodes and lifts each
+keyframe again.
 """
 
 from __future__ import annotations

@@ -3,12 +3,13 @@
     python benchmarks/raster.py [--sizes small medium large] [--channels 3 16 32] [--threads 1 2]
                                 [--peer package.module:callable ...] [--json FILE]
 
-Contestants take turns, round by round, so a busy machine slows all of them alike. Times are medians over the rounds;
-ratios are medians of the ratios within a round. `fastest_ms` is the shortest of all rounds; with many short rounds a busy
-machine disturbs it least. A peer is any callable with the arguments of `ovs3d_ros.rasterize.Rasterizer.__call__` that
-returns the image first. gsplat takes part on a machine with a GPU (`absent` gives the reason otherwise). The plain torch
-reference takes part on a small scene. `harmonics` compares spherical harmonics of degree 3 in the rasterizer with those
-in torch. Start-up and memory are measured in separate processes.
+Contestants take turns, round by round, so a busy machine slows all of them alike. Times are medians over the
+rounds; ratios are medians of the ratios within a round. `fastest_ms` is the shortest of all rounds; with many
+short rounds a busy machine disturbs it least. A peer is any callable with the arguments of
+`ovs3d_ros.rasterize.Rasterizer.__call__` that returns the image first. gsplat takes part on a machine with a
+GPU (`absent` gives the reason otherwise). The plain torch reference takes part on a small scene. `harmonics`
+compares spherical harmonics of degree 3 in the rasterizer with those in torch. Start-up and memory are
+measured in separate processes.
 """
 
 from __future__ import annotations
@@ -110,14 +111,16 @@ def harmonics(rasterize: Callable, repeats: int) -> dict[str, dict[str, float]]:
 
 
 def start(cache: str) -> dict[str, float]:
-    """Seconds of a fresh process, after torch is imported, until every kernel of a mapping session has run once.
+    """Seconds of a fresh process, torch imported, until every kernel of a mapping session has run once.
 
     Like `ovs3d_ros.warm_up`, it runs a training step (RGB and depth), a feature render and a lift.
     """
     script = (
-        "import json, time, torch; torch.set_num_threads(1); wall, cpu = time.perf_counter(), time.process_time();"
+        "import json, time, torch; torch.set_num_threads(1);"
+        "wall, cpu = time.perf_counter(), time.process_time();"
         "from ovs3d_ros.rasterize import make_rasterizer; import raster; render = make_rasterizer('cpu', 1);"
-        "splats, colors, views = raster.make_scene(50, 32, 32, 32); sh = torch.rand(50, 4, 3).requires_grad_();"
+        "splats, colors, views = raster.make_scene(50, 32, 32, 32);"
+        "sh = torch.rand(50, 4, 3).requires_grad_();"
         "leaves = raster.Splats(*(t.clone().requires_grad_() for t in splats.tensors));"
         "render(leaves, colors[:, :1].clone().requires_grad_(), views, sh)[0].sum().backward();"
         "render(splats, colors, views); render.lift(splats, torch.rand(1, 32, 32, 32), views);"

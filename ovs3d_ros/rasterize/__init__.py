@@ -39,13 +39,14 @@ class Rasterizer(Protocol):
                 `colors` may then have no columns.
 
         Returns:
-            colors [C, H, W, D], alphas [C, H, W, 1], and a dictionary with
-            `radii` [C, N, 2] int32 pixels (0: culled), `means2d` [C, N, 2] pixels, `depths` [C, N] metres,
-            and `means2d_absgrad` [C, N, 2]: the sum over pixels of |dL/d(means2d)| (AbsGS, Ye et al. 2024), in
-            loss per pixel. It is zero until a backward pass reaches the geometry.
+            colors [C, H, W, D], alphas [C, H, W, 1], and a dictionary with `radii` [C, N, 2] int32 pixels (0:
+            culled), `means2d` [C, N, 2] pixels, `depths` [C, N] metres, and `means2d_absgrad` [C, N, 2]: the
+            sum over pixels of |dL/d(means2d)| (AbsGS, Ye et al. 2024), in loss per pixel. It is zero until a
+            backward pass reaches the geometry.
 
         Raises:
-            UserError: a shape, type or device is wrong, a value on the CPU is not finite, or Ks requires grad.
+            UserError: a shape, type or device is wrong, a value on the CPU is not finite, or Ks requires
+                grad.
         """
         ...
 

@@ -69,7 +69,7 @@ class CpuRasterizer:
 
 
 class _Rasterize(torch.autograd.Function):
-    """(means, quats, scales, opacities, colors, sh, viewmats) -> (colors [C, H, W, D], alphas [C, H, W, 1])."""
+    """(means, quats, scales, opacities, colors, sh, viewmats) -> image [C, H, W, D], alphas [C, H, W, 1]."""
 
     @staticmethod
     def forward(ctx, pool, cameras, meta, *tensors):

@@ -31,7 +31,10 @@ def lift_view(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lifts targets [H, W, D] with pixel_weights [H, W], see `Rasterizer.lift`.
 
-    Adds to numerator [N, D]; returns the sum and the maximum of the weights of each visible Gaussian, both [M].
+    Adds to numerator [N, D].
+
+    Returns:
+        Sum [M] and maximum [M] of the weights of each visible Gaussian.
     """
     count, depth = len(view.visible), targets.shape[-1]
     sources = view.tiles, view.splats, targets, pixel_weights

@@ -156,8 +156,8 @@ def sort_front_to_back(depths: np.ndarray) -> np.ndarray:
 def _bin_tiles(pool: ThreadPool, splats: np.ndarray, order: np.ndarray, width: int, height: int) -> Tiles:
     """Lists the splats that touch each tile, front to back.
 
-    Each thread lists the pairs of its share of the splats in depth order. Its pairs go behind those of the threads
-    before it, so no further sort is needed.
+    Each thread lists the pairs of its share of the splats in depth order. Its pairs go behind those of the
+    threads before it, so no further sort is needed.
     """
     tiles = -(-width // TILE) * -(-height // TILE)
     counts = np.zeros((tiles, pool.size), np.int64)

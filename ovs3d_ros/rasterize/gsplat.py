@@ -29,8 +29,8 @@ class GsplatRasterizer:
     Beyond 32 channels `means2d_absgrad` covers only one pass of 32, since gsplat overwrites it in each pass.
 
     Raises:
-        UserError: there is no CUDA device, gsplat is not installed, or its kernels are not compiled and cannot be.
-            There is no fallback.
+        UserError: there is no CUDA device, gsplat is not installed, or its kernels are not compiled and
+            cannot be. There is no fallback.
     """
 
     def __init__(self) -> None:
@@ -53,8 +53,8 @@ class GsplatRasterizer:
             raise UserError(f"gsplat cannot compile its kernels: {error}") from error
         if _C is None:
             raise UserError(
-                f"gsplat has no compiled kernels and no CUDA toolkit to compile them: install nvcc {torch.version.cuda}, "
-                "or gsplat from a compiled wheel, or choose the rasterizer 'cpu'"
+                "gsplat has no compiled kernels and no CUDA toolkit to compile them: install nvcc "
+                f"{torch.version.cuda}, or gsplat from a compiled wheel, or choose the rasterizer 'cpu'"
             )
         self._gsplat = gsplat
 
@@ -146,7 +146,7 @@ def _absolute_gradient(means2d: Tensor) -> Tensor:
     """[C, N, 2], zero until a backward pass copies gsplat's attribute `means2d.absgrad` into it."""
     absgrad = torch.zeros_like(means2d, requires_grad=False)
     absgrad.source = means2d  # a reference to one keeps both alive
-    # A strong reference to means2d in its own hook would keep means2d, and the whole graph behind it, forever.
+    # A hook with a strong reference to its own tensor would keep it, and the graph behind it, forever.
     weak_absgrad = weakref.ref(absgrad)
 
     def copy_absgrad(_: Tensor) -> None:
@@ -162,7 +162,7 @@ def _absolute_gradient(means2d: Tensor) -> Tensor:
 def _render_empty_map(
     inputs: Sequence[Tensor], shape: tuple[int, ...]
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """Renders no Gaussians as black [C, H, W, D], with gradients for all inputs; gsplat would divide by zero."""
+    """Renders black [C, H, W, D] with gradients for all inputs; on an empty map gsplat divides by zero."""
     image = inputs[0].new_zeros(shape) + 0.0 * sum(tensor.sum() for tensor in inputs)
     meta = {name: image.new_zeros(shape[0], 0, 2) for name in ("means2d", "means2d_absgrad")}
     meta["radii"] = meta["means2d"].to(torch.int32)

@@ -1,8 +1,8 @@
 """Numba kernels: gradient of alpha compositing, as a second front-to-back pass.
 
 With v = dL/d(image), the gradient of alpha_i at a pixel needs only the scalar S_i = <color composited behind
-splat i, v>. S starts as <image, v> and loses w_i <color_i, v> at every splat. So the kernel replays the forward
-order: it needs no per-pixel index of the last splat and recovers no transmittance by division.
+splat i, v>. S starts as <image, v> and loses w_i <color_i, v> at every splat. So the kernel replays the
+forward order: it needs no per-pixel index of the last splat and recovers no transmittance by division.
 """
 
 from __future__ import annotations
@@ -165,8 +165,8 @@ def composite_backward(
 def scatter_rows(thread, num_threads, partial_sums, visible, column, out):
     """Adds partial sums [threads, M, P], summed over the threads, to the rows `visible` of out [N, D].
 
-    Column `column` of the sums goes to column 0 of `out`. The order of the sum is fixed, so every run with the
-    same number of threads gives the same result.
+    Column `column` of the sums goes to column 0 of `out`. The order of the sum is fixed, so every run with
+    the same number of threads gives the same result.
     """
     first, last = thread_range(thread, num_threads, visible.shape[0])
     for splat in range(first, last):

@@ -1,17 +1,17 @@
 """Numba kernels: alpha compositing, and the lift that uses the same weights.
 
-Three measures make them fast, each of them measured. One call works on all rows of a splat, eight pixels of a row
-at a time and without branches (masks are float arithmetic), so LLVM vectorises the loop and the processor overlaps
-the rows. One flat array with unsigned indices holds all per-pixel state of a tile. The number of channels is known
-at compile time.
+Three choices make them fast; each was measured. One call works on all rows of a splat, eight pixels of a
+row at a time and without branches (masks are float arithmetic), so LLVM vectorises the loop and the processor
+overlaps the rows. One flat array with unsigned indices holds all per-pixel state of a tile. The number of
+channels is known at compile time.
 
-The argument `channels` passes that number as the length of a tuple; the values do not matter. The length is part of
-the tuple's type, so Numba compiles one variant per length and caches each on disk.
+The argument `channels` passes that number as the length of a tuple; the values do not matter. The length is
+part of the tuple's type, so Numba compiles one variant per length and caches each on disk.
 
 Numba does not see changes across files: after editing a helper, delete the cached kernels that call it.
 
-Semantics are those of gsplat 1.5.3: alpha = min(0.999, opacity * exp(-sigma)), ignored below 1/255. A Gaussian that
-would bring the transmittance to 1e-4 or below is dropped, together with all behind it.
+Semantics are those of gsplat 1.5.3: alpha = min(0.999, opacity * exp(-sigma)), ignored below 1/255. A
+Gaussian that would bring the transmittance to 1e-4 or below is dropped, together with all behind it.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ MIN_ALPHA = np.float32(1.0 / 255.0)
 MAX_ALPHA = np.float32(0.999)
 STOP_TRANSMITTANCE = np.float32(1e-4)
 
-# Up to this number, channels are stored one plane after the other and loops are vectorised over pixels. More channels
-# are stored together per pixel, padded to a multiple of 8, and loops are vectorised over channels.
+# Up to this number, channels are stored one plane after the other and loops are vectorised over pixels. More
+# channels are stored together per pixel, padded to a multiple of 8, and loops are vectorised over channels.
 MAX_PLANAR_CHANNELS = 4
 
 # Planes of a tile's scratch array, PIXELS apart. The planes from FIRST_FREE_PLANE on differ between kernels.
@@ -62,9 +62,10 @@ LANES = (0,) * WIDTH
 
 @njit(**HELPER)
 def exp_negative(sigma):
-    """exp(-sigma) for sigma in [0, 8], to float32 precision: a degree-5 Taylor series of exp(-sigma / 32), to the 32nd.
+    """exp(-sigma) for sigma in [0, 8], to float32 precision.
 
-    Libm's exp takes one call per lane; this takes a handful of multiplications on the whole vector.
+    It is the 32nd power of a degree-5 Taylor series of exp(-sigma / 32). Libm's exp takes one call per lane;
+    this takes a handful of multiplications on the whole vector.
     """
     x = sigma * np.float32(-1.0 / 32.0)
     p = ONE + x * (

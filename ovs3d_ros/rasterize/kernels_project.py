@@ -18,7 +18,8 @@ from numba import njit
 
 KERNEL = {"nogil": True, "cache": True, "fastmath": True, "error_model": "numpy", "boundscheck": False}
 KERNEL["no_cfunc_wrapper"] = True  # no code calls kernels by address, and every wrapper takes time to compile
-# Other kernels inline the helpers. Without cache files and Python wrappers for them, all compile in a fifth less time.
+# Kernels inline the helpers. Without cache files and Python wrappers for helpers, compilation is a fifth
+# faster.
 HELPER = {**KERNEL, "cache": False, "no_cpython_wrapper": True}
 
 MIN_ALPHA = 1.0 / 255.0
@@ -238,7 +239,7 @@ def _point_backward(camera, point, v_jacobian, v_uv):
     slope_y, free_y = _clamped_slope(y / z, fy, camera.K[1, 2], camera.height)
     v_x = fx / z * v_uv[0] - free_x * fx / (z * z) * v_jxz
     v_y = fy / z * v_uv[1] - free_y * fy / (z * z) * v_jyz
-    # J_xz = -fx slope / z: a clamped slope is constant and z enters once, a free slope is x/z and z enters twice.
+    # J_xz = -fx slope / z: z enters once if the slope is clamped, twice if the slope is x/z.
     v_z = (
         -(fx * x * v_uv[0] + fy * y * v_uv[1])
         - fx * v_jxx

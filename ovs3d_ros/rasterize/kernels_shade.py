@@ -1,7 +1,7 @@
 """Numba kernels: spherical harmonics to the colours of the visible Gaussians, forward and analytic backward.
 
-The harmonics are those of `spherical_harmonics`, as polynomials of the unit viewing direction. Gradients reach the
-coefficients and, through the direction, the means and the camera centre, as in gsplat 1.5.3.
+The harmonics are those of `spherical_harmonics`, as polynomials of the unit viewing direction. Gradients
+reach the coefficients and, through the direction, the means and the camera centre, as in gsplat 1.5.3.
 """
 
 from __future__ import annotations

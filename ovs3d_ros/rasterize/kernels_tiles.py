@@ -81,9 +81,10 @@ def pixel_span(centre, half_size, start, size):
 
 @njit(**HELPER)
 def _smallest_sigma(splats, i, left, top):
-    """The smallest sigma of splat i over the pixel centres of a tile with corner (left, top), or a little less.
+    """A lower bound of sigma of splat i over the pixel centres of a tile with corner (left, top).
 
-    If the splat's centre lies outside the tile, the minimum of this convex quadratic lies on an edge that faces it.
+    It is the minimum over the square that the pixel centres span. If the splat's centre lies outside, this
+    minimum of a convex quadratic lies on an edge that faces the centre.
     """
     xx, xy, yy = splats[i, CONIC_XX], splats[i, CONIC_XY], splats[i, CONIC_YY]
     low_x = np.float32(left) + HALF - splats[i, U]
@@ -179,7 +180,7 @@ def list_intersections(thread, num_threads, splats, order, width, height, counts
 
 @njit(**KERNEL)
 def fill_bins(tile_of, splat_of, used, cursor, ids):
-    """Stable bucket sort of the first `used` pairs by tile; `cursor` holds each tile's next place in `ids`."""
+    """Stable bucket sort of the first `used` pairs by tile; `cursor` is each tile's next place in `ids`."""
     for k in range(used):
         tile = tile_of[k]
         ids[cursor[tile]] = splat_of[k]

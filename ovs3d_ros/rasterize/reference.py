@@ -86,7 +86,7 @@ def splat_alphas(projection: Projection, opacities: Tensor, width: int, height: 
 def compositing_weights(
     projection: Projection, opacities: Tensor, width: int, height: int
 ) -> tuple[Tensor, Tensor]:
-    """Weights alpha_i T_i of every Gaussian at every pixel [H * W, N], and the final transmittance [H * W]."""
+    """Weights alpha_i T_i of all Gaussians at all pixels [H * W, N], and the final transmittance [H * W]."""
     visible = (projection.radii > 0).all(-1)
     alphas = splat_alphas(projection, opacities, width, height).clamp_max(MAX_ALPHA)
     alphas = torch.where(visible & (alphas >= MIN_ALPHA), alphas, torch.zeros_like(alphas))

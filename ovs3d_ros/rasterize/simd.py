@@ -3,8 +3,8 @@
 LLVM unrolls loops this short into scalar code before its vectoriser sees them, which is 3 to 5 times slower.
 The vectors are portable: LLVM splits them where the machine's registers are narrower.
 
-All functions take C-contiguous float32 arrays with flat indices. The number of elements is the length of the tuple
-`lanes`, a multiple of 8: it is part of the tuple's type and so known at compile time.
+All functions take C-contiguous float32 arrays with flat indices. The number of elements is the length of the
+tuple `lanes`, a multiple of 8: it is part of the tuple's type and so known at compile time.
 """
 
 from __future__ import annotations
@@ -63,10 +63,12 @@ def add_scaled(typing_context, target, target_index, factor, source, source_inde
 
 @intrinsic
 def set_products(typing_context, target, target_index, factors, factor_index, source, count, lanes, rows):
-    """Small matrix product: target[i + r n : i + (r + 1) n] = sum_k factors[j + r count + k] * source[k n : (k + 1) n].
+    """Small matrix product, with n lanes.
 
-    k runs below `count`, r below the length of the tuple `rows`. The sums of all rows stay in registers, so the
-    additions of one row overlap with those of the others.
+    target[i + r n : i + (r + 1) n] = sum_k factors[j + r count + k] * source[k n : (k + 1) n].
+
+    k runs below `count`, r below the length of the tuple `rows`. The sums of all rows stay in registers, so
+    the additions of one row overlap with those of the others.
     """
     blocks = _blocks(lanes)
 

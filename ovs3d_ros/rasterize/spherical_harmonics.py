@@ -1,6 +1,7 @@
-"""Colours that depend on the viewing direction: real spherical harmonics in torch, for any float type and device.
+"""View-dependent colours: real spherical harmonics in torch, for any float type and device.
 
-Order and signs are those of 3DGS (Kerbl et al. 2023) and gsplat, degrees 0 to 3. `kernels_shade` holds the Numba version.
+Order and signs are those of 3DGS (Kerbl et al. 2023) and gsplat, degrees 0 to 3. `kernels_shade` holds the
+Numba version.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def sh_to_colors(sh: Tensor, means: Tensor, center: Tensor) -> Tensor:
 
 
 def sh_basis(directions: Tensor, count: int) -> Tensor:
-    """[N, count] values of the first `count` (3, 8 or 15) harmonics above degree 0, for unit directions [N, 3]."""
+    """The first `count` (3, 8 or 15) harmonics above degree 0 for unit directions [N, 3]: [N, count]."""
     x, y, z = directions.unbind(-1)
     basis = [-0.4886025119029199 * y, 0.4886025119029199 * z, -0.4886025119029199 * x]
     if count > 3:

@@ -17,12 +17,14 @@ import numpy as np
 class BufferPool:
     """Keeps float32 arrays for reuse. Several threads may use it at once.
 
-    Fresh pages from the system cost as much time as the kernels that fill them, and the system hands them out to one
-    thread at a time. Sizes are rounded up to powers of two, so a growing map leaves few unused blocks behind.
+    Fresh pages from the system cost as much time as the kernels that fill them, and the system hands them out
+    to one thread at a time. Sizes are rounded up to powers of two, so a growing map leaves few unused blocks
+    behind.
     """
 
     def __init__(self) -> None:
-        # No lock: dict and list operations are atomic, and the garbage collector may call `release` inside `acquire`.
+        # No lock: dict and list operations are atomic, and the garbage collector may call `release` inside
+        # `acquire`.
         self._free: dict[int, list[np.ndarray]] = {}
 
     def acquire(self, *shape: int) -> np.ndarray:
@@ -42,10 +44,11 @@ class BufferPool:
 
 
 class ThreadPool:
-    """Runs a kernel once per thread. The work is divided the same way every time, so results depend only on `size`.
+    """Runs a kernel once per thread.
 
-    A pass hands work to its threads five times and more. `concurrent.futures` takes 45 microseconds longer each time
-    than plain queues do, which is a twentieth of a small pass.
+    The pool divides the work the same way every time, so results depend on its size only. A pass hands work
+    to its threads five times and more. `concurrent.futures` takes 45 microseconds longer each time than plain
+    queues do, which is a twentieth of a small pass.
 
     Args:
         threads: number of threads, 0 for one per available core.
@@ -121,8 +124,8 @@ def _stop_threads(inboxes: list[SimpleQueue]) -> None:
 def chain_kernels(*calls: tuple[Any, ...]) -> Callable[[int, int], None]:
     """Makes one kernel out of several calls (kernel, *arguments); each thread runs them one after the other.
 
-    Waking a thread takes as long as the lightest kernels. Threads do not wait for each other between the calls, so no
-    kernel of a chain may read what another thread wrote in it.
+    Waking a thread takes as long as the lightest kernels. Threads do not wait for each other between the
+    calls, so no kernel of a chain may read what another thread wrote in it.
     """
 
     def run_chain(thread: int, size: int) -> None:

@@ -26,9 +26,9 @@ def check_splats(splats: Splats) -> None:
 
 
 def check_colors(colors: Tensor, sh: Tensor | None, count: int) -> None:
-    """Raises UserError unless colors is finite float32 [count, D] and sh [count, K, 3], K = 1, 4, 9 or 16, or None.
+    """Raises UserError unless colors is finite float32 [count, D] and sh is None or [count, K, 3].
 
-    D is at least 1 without sh.
+    K is 1, 4, 9 or 16. D is at least 1 without sh.
     """
     least = 1 if sh is None else 0
     _check("colors", colors, (count, max(least, colors.shape[-1]) if colors.dim() == 2 else 1))
@@ -46,7 +46,10 @@ def check_targets(targets: Tensor, pixel_weights: Tensor | None, views: Views) -
 
 
 def check_views(views: Views) -> None:
-    """Raises UserError unless viewmats [C, 4, 4] and Ks [C, 3, 3] are finite, C >= 1, and Ks needs no gradient."""
+    """Raises UserError unless viewmats [C, 4, 4] and Ks [C, 3, 3] are finite, for at least one camera.
+
+    Ks must not require a gradient.
+    """
     viewmats, Ks, width, height = views.viewmats, views.Ks, views.width, views.height
     count = max(1, viewmats.shape[0]) if viewmats.dim() else 1
     _check("viewmats", viewmats, (count, 4, 4), dtype=None)
