@@ -34,7 +34,7 @@ from ovs3d_ros.config import RefineConfig
 from ovs3d_ros.geometry import matrix_to_quat, quat_to_matrix
 from ovs3d_ros.map_file import load_map
 from ovs3d_ros.query.components import connected_components
-from ovs3d_ros.semantics.affinity import affinities, aligned
+from ovs3d_ros.semantics.affinity import align_distributions, compute_affinities
 from ovs3d_ros.semantics.neighbours import nearest_neighbours
 from ovs3d_ros.sensors.sync import interpolate_pose
 
@@ -140,7 +140,7 @@ def alignment(points: np.ndarray, repeats: int) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     config = RefineConfig()
     means, colors = torch.from_numpy(points), torch.from_numpy(np.float32(rng.uniform(0, 1, points.shape)))
-    affinity = affinities(means, colors * 0.1, config)
+    affinity = compute_affinities(means, colors * 0.1, config)
     regions = (
         np.floor(points / 0.3).astype(np.int64) @ [7, 11, 13] % CLASSES
     )  # classes come in patches, as in a room
@@ -159,7 +159,11 @@ def alignment(points: np.ndarray, repeats: int) -> dict[str, Any]:
         x = np.maximum(np.stack(columns, axis=1), 0)
         return x / x.sum(axis=1, keepdims=True)
 
-    row = race(lambda: aligned(prior, mass, affinity, config.strength).numpy(), lambda: solve(1e-3), repeats)
+    row = race(
+        lambda: align_distributions(prior, mass, affinity, config.strength).numpy(),
+        lambda: solve(1e-3),
+        repeats,
+    )
     results, exact = row.pop("results"), solve(1e-7)
     errors = {name: round(float(np.abs(found - exact).max()), 6) for name, found in results.items()}
     csr = affinity.to_sparse_csr()
