@@ -159,9 +159,9 @@ class AnnotatedScene:
         snapshot, threshold = pipeline.snapshot(), pipeline.label_threshold()
         score = queries.score_queries(
             [
-                asked
+                query_score
                 for frame in self.frames
-                for asked in queries.ask_frame(pipeline, snapshot, frame, threshold)
+                for query_score in queries.score_frame(pipeline, snapshot, frame, threshold)
             ]
         )
         row = dict(

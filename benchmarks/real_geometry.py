@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ovs3d_ros.evaluation.calibration import Asked, leave_one_out
+from ovs3d_ros.evaluation.calibration import SceneEvidence, leave_one_out
 from ovs3d_ros.query.presence import PEAK_GAUSSIANS, Calibration, is_general, presence_evidence
 from ovs3d_ros.query.similarity import scan
 from ovs3d_ros.semantics.codec import CodecFitter, FeatureCodec
@@ -92,7 +92,7 @@ def exactness(room: Room, codec: FeatureCodec, texts: torch.Tensor) -> dict[str,
 
 def ask(
     room: Room, codec: FeatureCodec, texts: torch.Tensor, names: list[str], rng: np.random.Generator
-) -> Asked:
+) -> SceneEvidence:
     """Evidence for present things, random absent ones and the nearest absent names."""
     likeness = texts[room.others] @ texts[room.things].T
     hard = room.others[likeness.argmax(0).unique()]
@@ -109,7 +109,7 @@ def ask(
         scanned, codes, torch.ones(len(codes)), codec.directions(texts[rivals]), competing
     )
     prompts = [names[i] for i in asked]
-    return Asked(
+    return SceneEvidence(
         prompts, evidence.table, is_general(prompts, ()), np.arange(len(asked)) < THINGS, np.zeros((1, 25))
     )
 

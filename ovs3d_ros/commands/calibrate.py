@@ -30,17 +30,17 @@ def run(options: argparse.Namespace) -> int:
     absent = check_prompts(options.absent.split(","), "absent name") if options.absent else []
     datasets = [open_dataset(path, format=options.format, config=config) for path in options.data]
     names = _names(datasets, options.data, absent)
-    asked = [calibration.questions(dataset, names) for dataset in datasets]
+    asked = [calibration.choose_prompts(dataset, names) for dataset in datasets]
     pipeline = Ovs3d(config)
-    distractors = tuple(dict.fromkeys([*names, *map(calibration.bare, names)]))
+    distractors = tuple(dict.fromkeys([*names, *map(calibration.head_noun, names)]))
     pipeline.calibration = dataclasses.replace(pipeline.calibration, distractors=distractors)
     scenes = []
     for dataset, questions in zip(datasets, asked, strict=True):
         with common.progress(options, len(dataset), f"mapping {dataset.name}", "frame") as bar:
             for _ in calibration.map_scene(pipeline, dataset):
                 bar.update()
-        scenes.append(calibration.ask(pipeline, dataset, questions))
-    fitted, figures = calibration.fit(scenes), calibration.leave_one_out(scenes)
+        scenes.append(calibration.collect_evidence(pipeline, dataset, questions))
+    fitted, figures = calibration.fit_calibration(scenes), calibration.leave_one_out(scenes)
     source = f"{len(scenes)} labelled scenes, {figures['all']['prompts']} prompts (ovs3d calibrate)"
     document = dict(name=pipeline.clip.name, query=dict(fitted, distractors=distractors, source=source))
     common.say(

@@ -114,9 +114,9 @@ def _ask(
 ) -> tuple[SegmentationScore, dict]:
     """Every name of the annotated views by itself."""
     snapshot, threshold = pipeline.snapshot(), pipeline.label_threshold(options.threshold)
-    asked = []
+    scores = []
     with common.progress(options, len(indices), "evaluating", "view") as bar:
         for index in indices:
-            asked += queries.ask_frame(pipeline, snapshot, dataset[index], threshold)
+            scores += queries.score_frame(pipeline, snapshot, dataset[index], threshold)
             bar.update()
-    return queries.score_queries(asked), dict(refined=False, threshold=threshold, queries=len(asked))
+    return queries.score_queries(scores), dict(refined=False, threshold=threshold, queries=len(scores))

@@ -1,7 +1,8 @@
 """Fits the presence decision and the label threshold of an encoder (docs/method.md, "Presence").
 
-Every scene is mapped as a robot would map it and asked for what is there and for what is not. A logistic regression on
-the evidence gives the presence decision; the label threshold is the one with the best mean IoU of single-prompt masks.
+Each scene is mapped as on a robot, and queried for names of things that are in it and of things that are not. The
+presence decision is a logistic regression on the evidence of these queries. The label threshold is the one with the best
+mean IoU of single-prompt masks.
 """
 
 from __future__ import annotations
@@ -16,35 +17,40 @@ import torch
 from ovs3d_ros.datasets import Dataset
 from ovs3d_ros.evaluation.metrics import auroc, ece, fpr_at_tpr
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.query.presence import is_general
+from ovs3d_ros.query.presence import is_general, logistic_regression
 from ovs3d_ros.query.request import MAX_PROMPTS
 from ovs3d_ros.types import MapSnapshot, UserError
 
 THRESHOLDS = np.linspace(0.3, 0.9, 25)
-MIN_SHARE, MIN_VIEWS = 0.0025, 3  # of a view (14 x 14 px of 320 x 240): what shows less is not asked for
-_EVERY = 4  # views whose masks decide on the threshold
-_MIN_GENERAL = 8  # general prompts of either outcome, below which they are judged like the others
-_DECAY = 1e-2  # of the logistic weights
+MIN_SHARE = (
+    0.0025  # of the pixels of a view (14 x 14 px of 320 x 240) that a class must cover to be visible in it
+)
+MIN_VIEWS = 3  # views in which a class must be visible to serve as a prompt
+_MASK_STRIDE = 4  # every fourth labelled view takes part in the choice of the threshold
+_MIN_GENERAL = 8  # present, and absent, general prompts that a fit of their own needs
+_WEIGHT_DECAY = 1e-2  # of the logistic regression
+
+LogisticFit = tuple[np.ndarray, float]  # weights [E] and bias
 
 
 @dataclass(frozen=True, slots=True)
-class Questions:
-    """Names of what a scene shows and of what it does not."""
+class ScenePrompts:
+    """Names of things that are in a scene, and of things that are not."""
 
     present: list[str]
     absent: list[str]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What came of a scene's questions.
+class SceneEvidence:
+    """The evidence of one scene's prompts, with the truth.
 
     Attributes:
         prompts: the P prompts.
         evidence: [P, E] see `presence.Evidence.table`.
         general: [P] bool, see `presence.is_general`.
         present: [P] bool, the truth.
-        iou: [L, T] IoU of each labelled present prompt's mask at each of `THRESHOLDS`.
+        iou: [L, T] IoU of the mask of each labelled present prompt at each of `THRESHOLDS`.
     """
 
     prompts: list[str]
@@ -55,11 +61,11 @@ class Asked:
 
 
 def visible_classes(dataset: Dataset, indices: Sequence[int] | None = None) -> list[str]:
-    """Class names that cover `MIN_SHARE` of `MIN_VIEWS` views at least: a map cannot know of others.
+    """Names of the classes that cover at least `MIN_SHARE` of at least `MIN_VIEWS` views; a map barely shows the others.
 
     Args:
-        dataset: a labelled one.
-        indices: the views that count; default all.
+        dataset: a labelled dataset.
+        indices: the views to count in; default all.
     """
     views = np.zeros(len(dataset.classes), np.int64)
     for index in range(len(dataset)) if indices is None else indices:
@@ -69,37 +75,39 @@ def visible_classes(dataset: Dataset, indices: Sequence[int] | None = None) -> l
     return [name for name, count in zip(dataset.classes, views, strict=True) if name and count >= MIN_VIEWS]
 
 
-def bare(name: str) -> str:
-    """What a name with attributes is a kind of: its last word."""
+def head_noun(name: str) -> str:
+    """The last word of a name, without its attributes: "mug" of "red mug"."""
     return name.split()[-1]
 
 
-def questions(dataset: Dataset, names: Sequence[str]) -> Questions:
-    """Asks a scene for its own classes and for other names, all with and without attributes.
+def choose_prompts(dataset: Dataset, names: Sequence[str]) -> ScenePrompts:
+    """Chooses the prompts for a scene: its visible classes, and those of `names` that it lacks.
 
-    What is labelled but hardly to be seen is asked for neither way.
+    Each name is a prompt with and without its attributes. Classes that are labelled but barely visible are left out.
 
     Raises:
-        UserError: nothing is left to ask for.
+        UserError: no prompt is left.
     """
-    shown, named = visible_classes(dataset), [name for name in dataset.classes if name]
-    present = list(dict.fromkeys([*shown, *map(bare, shown)]))
-    there = {*named, *map(bare, named)}
-    absent = [name for name in dict.fromkeys([*names, *map(bare, names)]) if name not in there]
+    visible, labelled = visible_classes(dataset), [name for name in dataset.classes if name]
+    present = list(dict.fromkeys([*visible, *map(head_noun, visible)]))
+    in_scene = {*labelled, *map(head_noun, labelled)}
+    absent = [name for name in dict.fromkeys([*names, *map(head_noun, names)]) if name not in in_scene]
     if not present and not absent:
         raise UserError(
             f"{dataset.name}: there is nothing to ask for: no class covers {MIN_SHARE:.2%} of {MIN_VIEWS} "
             "labelled views, and the other datasets have no class that this one lacks; label more views or "
             "name absent things"
         )
-    return Questions(present, absent)
+    return ScenePrompts(present, absent)
 
 
 def map_scene(pipeline: Ovs3d, dataset: Dataset) -> Iterator[None]:
-    """Maps all frames of a scene anew, `train.steps_per_keyframe` steps after each keyframe; yields after each frame.
+    """Maps all frames of a scene into an empty map; yields after each frame.
+
+    Each keyframe is followed by `train.steps_per_keyframe` training steps.
 
     Raises:
-        UserError: nothing could be mapped.
+        UserError: no Gaussian was seeded.
     """
     pipeline.reset()
     for frame in dataset:
@@ -107,35 +115,39 @@ def map_scene(pipeline: Ovs3d, dataset: Dataset) -> Iterator[None]:
             pipeline.optimize(pipeline.config.train.steps_per_keyframe)
         yield
     if not pipeline.stats["num_gaussians"]:
-        raise UserError(f"{dataset.name}: no Gaussian could be seeded; it takes depth or overlapping views")
+        raise UserError(
+            f"{dataset.name}: no Gaussian could be seeded; give frames with depth or overlapping views"
+        )
     for _ in pipeline.relift():
         pass
 
 
-def ask(pipeline: Ovs3d, dataset: Dataset, asked: Questions) -> Asked:
-    """Collects the evidence for a mapped scene's questions."""
+def collect_evidence(pipeline: Ovs3d, dataset: Dataset, scene_prompts: ScenePrompts) -> SceneEvidence:
+    """Queries a mapped scene for its prompts and collects the evidence."""
     snapshot = pipeline.snapshot()
-    prompts = [*asked.present, *asked.absent]
+    prompts = [*scene_prompts.present, *scene_prompts.absent]
     evidence = np.concatenate(
         [
             pipeline.query(prompts[i : i + MAX_PROMPTS], snapshot=snapshot).evidence
             for i in range(0, len(prompts), MAX_PROMPTS)
         ]
     )
-    named = [name for name in asked.present if name in dataset.classes]
-    return Asked(
+    labelled = [name for name in scene_prompts.present if name in dataset.classes]
+    return SceneEvidence(
         prompts,
         evidence,
         is_general(prompts, pipeline.calibration.distractors),
-        np.arange(len(prompts)) < len(asked.present),
-        mask_iou(pipeline, snapshot, dataset, named),
+        np.arange(len(prompts)) < len(scene_prompts.present),
+        iou_by_threshold(pipeline, snapshot, dataset, labelled),
     )
 
 
-def mask_iou(pipeline: Ovs3d, snapshot: MapSnapshot, dataset: Dataset, present: list[str]) -> np.ndarray:
-    """IoU [P, T] of each present prompt's mask, pixels of every fourth view pooled, at every threshold."""
+def iou_by_threshold(
+    pipeline: Ovs3d, snapshot: MapSnapshot, dataset: Dataset, present: list[str]
+) -> np.ndarray:
+    """IoU [P, T] of each present prompt's mask at every threshold, pixels of every fourth labelled view pooled."""
     inter, union = np.zeros((2, len(present), len(THRESHOLDS)))
-    for frame in [frame for frame in dataset if frame.labels is not None][::_EVERY]:
+    for frame in [frame for frame in dataset if frame.labels is not None][::_MASK_STRIDE]:
         _, scores = pipeline.render_relevancy(present, frame.camera, frame.camtoworld, snapshot)
         for row, prompt in enumerate(present):
             masks = scores[..., row].cpu().numpy()[..., None] >= THRESHOLDS
@@ -145,13 +157,13 @@ def mask_iou(pipeline: Ovs3d, snapshot: MapSnapshot, dataset: Dataset, present: 
     return inter / np.maximum(union, 1)
 
 
-def fit(scenes: Sequence[Asked]) -> dict[str, Any]:
-    """Fields of `presence.Calibration` that serve these scenes best.
+def fit_calibration(scenes: Sequence[SceneEvidence]) -> dict[str, Any]:
+    """The fields of `presence.Calibration` that fit these scenes best.
 
     Raises:
-        UserError: they were asked for present things only, or for absent ones only.
+        UserError: all prompts are present, or all are absent.
     """
-    (weights, bias), (general_weights, general_bias) = fit_both(scenes)
+    (weights, bias), (general_weights, general_bias) = fit_presence(scenes)
     return dict(
         threshold=float(THRESHOLDS[mean_iou(scenes).argmax()]),
         presence_weights=weights.tolist(),
@@ -161,32 +173,38 @@ def fit(scenes: Sequence[Asked]) -> dict[str, Any]:
     )
 
 
-def mean_iou(scenes: Sequence[Asked]) -> np.ndarray:
+def mean_iou(scenes: Sequence[SceneEvidence]) -> np.ndarray:
     """Mean IoU [T] over all labelled prompts at each threshold."""
     return np.concatenate([scene.iou for scene in scenes]).mean(0)
 
 
-def fit_both(scenes: Sequence[Asked]) -> list[tuple[np.ndarray, float]]:
-    """Weights and bias of specific prompts and of general ones.
+def fit_presence(scenes: Sequence[SceneEvidence]) -> tuple[LogisticFit, LogisticFit]:
+    """Fits the presence decision: one regression for specific prompts, one for general prompts.
+
+    Both are the same, fitted on all prompts, where general prompts are few.
 
     Raises:
-        UserError: as `fit`.
+        UserError: as `fit_calibration`.
     """
     evidence, general, present = (
-        np.concatenate([getattr(s, name) for s in scenes]) for name in ("evidence", "general", "present")
+        np.concatenate([getattr(scene, name) for scene in scenes])
+        for name in ("evidence", "general", "present")
     )
     if present.all() or not present.any():
         raise UserError(
-            "the scenes must be asked for things that are there and for things that are not: give datasets "
-            "with different classes, or names of absent things"
+            "calibration needs prompts for things that are in a scene and for things that are not: give "
+            "datasets with different classes, or names of absent things"
         )
     few = min(np.sum(general & present), np.sum(general & ~present)) < _MIN_GENERAL
     specific = np.ones_like(general) if few or general.all() else ~general
-    return [fit_logistic(evidence[rows], present[rows]) for rows in (specific, specific if few else general)]
+    specific_fit, general_fit = (
+        fit_logistic(evidence[rows], present[rows]) for rows in (specific, specific if few else general)
+    )
+    return specific_fit, general_fit
 
 
-def fit_logistic(evidence: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, float]:
-    """Weights [E] and bias of a logistic regression, both outcomes weighing alike, with a little weight decay."""
+def fit_logistic(evidence: np.ndarray, present: np.ndarray) -> LogisticFit:
+    """Fits a logistic regression with weight decay in which present and absent prompts have the same total weight."""
     mean, std = evidence.mean(0), evidence.std(0) + 1e-9
     x = torch.from_numpy((evidence - mean) / std)
     y = torch.from_numpy(present.astype(np.float64))
@@ -198,7 +216,7 @@ def fit_logistic(evidence: np.ndarray, present: np.ndarray) -> tuple[np.ndarray,
         optimizer.zero_grad()
         logits = x @ weights[:-1] + weights[-1]
         loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, y, weight=balance)
-        loss = loss + _DECAY * weights[:-1].square().sum()
+        loss = loss + _WEIGHT_DECAY * weights[:-1].square().sum()
         loss.backward()
         return loss
 
@@ -207,54 +225,53 @@ def fit_logistic(evidence: np.ndarray, present: np.ndarray) -> tuple[np.ndarray,
     return fitted[:-1] / std, float(fitted[-1] - (fitted[:-1] * mean / std).sum())
 
 
-def probability(evidence: np.ndarray, weights: np.ndarray, bias: float) -> np.ndarray:
-    """Logistic [P] of weighted evidence [P, E]."""
-    return 1 / (1 + np.exp(-np.clip(evidence @ weights + bias, -50, 50)))
-
-
-def leave_one_out(scenes: Sequence[Asked]) -> dict[str, Any]:
-    """Figures of the decision when every scene is judged by what the other ones taught.
+def leave_one_out(scenes: Sequence[SceneEvidence]) -> dict[str, Any]:
+    """Metrics of the presence decision when each scene is predicted by a fit on the other scenes.
 
     Returns:
-        As `figures`.
+        As `presence_metrics`.
     """
-    return figures(
-        scenes,
-        [
-            judge(scene, *fit_both([*scenes[:index], *scenes[index + 1 :]]))
-            for index, scene in enumerate(scenes)
-        ],
+    fits = [fit_presence([*scenes[:index], *scenes[index + 1 :]]) for index in range(len(scenes))]
+    return presence_metrics(
+        scenes, [predict_presence(scene, *fit) for scene, fit in zip(scenes, fits, strict=True)]
     )
 
 
-def judge(scene: Asked, specific: tuple[np.ndarray, float], general: tuple[np.ndarray, float]) -> np.ndarray:
-    """Probability [P] that what was asked for is there, by weights and bias of either kind of prompt."""
+def predict_presence(scene: SceneEvidence, specific: LogisticFit, general: LogisticFit) -> np.ndarray:
+    """Probability [P] that each prompt's thing is in the scene, by the fit for its kind of prompt."""
     return np.where(
-        scene.general, probability(scene.evidence, *general), probability(scene.evidence, *specific)
+        scene.general,
+        logistic_regression(scene.evidence, *general),
+        logistic_regression(scene.evidence, *specific),
     )
 
 
-def figures(scenes: Sequence[Asked], judged: Sequence[np.ndarray]) -> dict[str, Any]:
-    """How well probabilities [P] of each scene's prompts tell what is there.
+def presence_metrics(scenes: Sequence[SceneEvidence], probabilities: Sequence[np.ndarray]) -> dict[str, Any]:
+    """How well probabilities [P] of each scene's prompts separate present from absent things.
 
     Returns:
-        scenes, mean_iou at the best threshold, and for "all", "specific" and "general" prompts those of `decision`.
+        The number of scenes, `mean_iou` at the best threshold, and for "all", "specific" and "general" prompts the
+        metrics of `decision_metrics`.
     """
     scores, present, general = (
         np.concatenate(rows)
-        for rows in (judged, [scene.present for scene in scenes], [scene.general for scene in scenes])
+        for rows in (
+            probabilities,
+            [scene.present for scene in scenes],
+            [scene.general for scene in scenes],
+        )
     )
     kinds = dict(all=np.ones_like(general), specific=~general, general=general)
-    kinds = {
-        name: decision(scores[rows], present[rows])
+    metrics = {
+        name: decision_metrics(scores[rows], present[rows])
         for name, rows in kinds.items()
         if present[rows].any() and not present[rows].all()
     }
-    return dict(scenes=len(scenes), **kinds, mean_iou=float(mean_iou(scenes).max()))
+    return dict(scenes=len(scenes), **metrics, mean_iou=float(mean_iou(scenes).max()))
 
 
-def decision(scores: np.ndarray, present: np.ndarray) -> dict[str, float]:
-    """How well probabilities [P] tell what is present [P]."""
+def decision_metrics(scores: np.ndarray, present: np.ndarray) -> dict[str, float]:
+    """How well probabilities [P] separate present from absent things; `present` [P] is the truth."""
     return dict(
         prompts=len(present),
         present=int(present.sum()),

@@ -1,12 +1,15 @@
-"""Names asked one by one in annotated views: the protocol of LERF and LangSplat on `lerf_ovs`.
+"""Queries for single names in annotated views: the protocol of LERF and LangSplat on `lerf_ovs`.
 
-For every annotated frame and name the relevancy of that name alone, against the negatives, is rendered at the frame's
-pose. Segmentation: IoU of where it reaches the threshold with the mask, mean over all pairs of frame and name.
-Localisation: the share of pairs whose smoothed relevancy is greatest inside one of the name's boxes (Kerr et al. 2023,
-§4.2; the smoothing is that of LERF's and LangSplat's evaluations). There is one threshold for all names and scenes;
-LangSplat's published IoU stretches every map to its own range first, which finds everything that is asked for, and does
-not compare (docs/method.md, "Evaluation protocols"). Names are asked of the lifted features, whether or not the map was
-refined for some of them.
+The relevancy of each annotated name against the negatives is rendered at the pose of its frame.
+
+- Segmentation: the IoU of the mask with the pixels whose relevancy reaches the threshold, mean over all pairs of frame
+  and name.
+- Localisation: the share of pairs whose smoothed relevancy has its maximum inside one of the boxes of the name (Kerr et
+  al. 2023, §4.2; smoothing as in the evaluations of LERF and LangSplat).
+
+All names and scenes share one threshold. The IoU that LangSplat published is not comparable: it stretches each map to
+its own range first, and so finds every name (docs/method.md, "Evaluation protocols"). Queries use the lifted features,
+even if the map was refined for some of the names.
 """
 
 from __future__ import annotations
@@ -22,18 +25,18 @@ from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.types import Annotation, Frame, MapSnapshot, UserError
 
 PROTOCOL = "lerf"
-_BOX, _SIDE = 29, 986  # px: the averaging box, and the longer side of the images it is meant for
+_BOX, _SIDE = 29, 986  # px: side of the averaging box, for images whose longer side is `_SIDE`
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What came of one name in one frame.
+class QueryScore:
+    """The score of one name in one frame.
 
     Attributes:
         view: the frame's name.
-        name: what was asked for.
-        iou: of its mask, 0..1.
-        located: whether the peak lies in one of its boxes.
+        name: the prompt.
+        iou: IoU of the mask, 0..1.
+        located: whether the peak lies in one of the boxes of the name.
     """
 
     view: str
@@ -42,14 +45,14 @@ class Asked:
     located: bool
 
 
-def ask_frame(pipeline: Ovs3d, snapshot: MapSnapshot, frame: Frame, threshold: float) -> list[Asked]:
-    """Asks for every annotated name of a frame, each alone.
+def score_frame(pipeline: Ovs3d, snapshot: MapSnapshot, frame: Frame, threshold: float) -> list[QueryScore]:
+    """Scores each annotated name of a frame; names do not compete.
 
     Args:
         pipeline: encodes the names and renders.
         snapshot: the map.
-        frame: one with annotations; without, nothing is asked.
-        threshold: relevancy from which a pixel counts.
+        frame: gives an empty list if it has no annotations.
+        threshold: least relevancy of a pixel in the predicted mask.
     """
     names = list(frame.annotations or ())
     if not names:
@@ -57,7 +60,7 @@ def ask_frame(pipeline: Ovs3d, snapshot: MapSnapshot, frame: Frame, threshold: f
     _, relevancy = pipeline.render_relevancy(names, frame.camera, frame.camtoworld, snapshot)
     maps = np.moveaxis(relevancy.cpu().numpy(), -1, 0)
     return [
-        Asked(
+        QueryScore(
             frame.name,
             name,
             mask_iou(scores, frame.annotations[name], threshold),
@@ -68,7 +71,7 @@ def ask_frame(pipeline: Ovs3d, snapshot: MapSnapshot, frame: Frame, threshold: f
 
 
 def mask_iou(relevancy: np.ndarray, annotation: Annotation, threshold: float) -> float:
-    """IoU of the pixels of relevancy [H, W] that reach the threshold; 0 where neither they nor the mask show anything.
+    """IoU of the annotated mask with the pixels of relevancy [H, W] that reach the threshold; 0 if both are empty.
 
     Raises:
         ValueError: relevancy and mask differ in shape.
@@ -80,45 +83,44 @@ def mask_iou(relevancy: np.ndarray, annotation: Annotation, threshold: float) ->
 
 
 def is_located(relevancy: np.ndarray, annotation: Annotation) -> bool:
-    """Whether the greatest value of smoothed relevancy [H, W] lies in a box; a draw is decided for the name.
+    """Whether the maximum of the smoothed relevancy [H, W] lies in a box.
 
-    As in the published evaluations, where all pixels that share the maximum are tried. A map that is the same
-    everywhere locates nothing.
+    One of several equal maxima in a box suffices, as in the published evaluations. A constant map locates nothing.
     """
-    smooth = smoothed(relevancy)
+    smooth = smooth_relevancy(relevancy)
     peak = smooth.max()
     return bool(peak > smooth.min() and annotation.boxes[smooth == peak].any())
 
 
-def smoothed(relevancy: np.ndarray) -> np.ndarray:
-    """Relevancy [H, W] averaged over a box of 29 pixels at 986, in proportion at other sizes; mirrored at the edges."""
+def smooth_relevancy(relevancy: np.ndarray) -> np.ndarray:
+    """Averages relevancy [H, W] over a box of 29 px in images of 986 px, in proportion at other sizes; edges are mirrored."""
     half = round(_BOX * max(relevancy.shape) / _SIDE) // 2
-    # Running sums in double precision: what is equal before is equal after, in single precision.
+    # cv2.blur keeps running sums; in double precision, equal averages stay equal after rounding to float32.
     return cv2.blur(np.ascontiguousarray(relevancy, dtype=np.float64), (2 * half + 1,) * 2).astype(np.float32)
 
 
-def score_queries(asked: Sequence[Asked]) -> SegmentationScore:
-    """The figures of one scene.
+def score_queries(scores: Sequence[QueryScore]) -> SegmentationScore:
+    """Averages the scores of one scene.
 
     Returns:
         `miou` is the mean over all pairs of frame and name, `accuracy` the localisation accuracy, `per_class` the mean
         IoU by name.
 
     Raises:
-        UserError: nothing was asked.
+        UserError: there are no scores.
     """
-    if not asked:
+    if not scores:
         raise UserError(
             f"protocol {PROTOCOL}: no annotated views; the scene needs lerf_ovs annotations, JSON files in "
             "label/ or in ../label/<scene>/"
         )
     by_name: dict[str, list[float]] = {}
-    for one in asked:
-        by_name.setdefault(one.name, []).append(one.iou)
+    for score in scores:
+        by_name.setdefault(score.name, []).append(score.iou)
     return SegmentationScore(
         protocol=PROTOCOL,
-        miou=float(np.mean([one.iou for one in asked])),
-        accuracy=float(np.mean([one.located for one in asked])),
+        miou=float(np.mean([score.iou for score in scores])),
+        accuracy=float(np.mean([score.located for score in scores])),
         per_class={name: float(np.mean(ious)) for name, ious in by_name.items()},
-        views=len({one.view for one in asked}),
+        views=len({score.view for score in scores}),
     )

@@ -152,6 +152,14 @@ def presence_probability(evidence: Evidence, general: np.ndarray, calibration: C
         general: [P] bool, see `is_general`.
         calibration: of the encoder.
     """
-    specific = evidence.table @ np.array(calibration.presence_weights) + calibration.presence_bias
-    bare = evidence.table @ np.array(calibration.general_weights) + calibration.general_bias
-    return 1 / (1 + np.exp(-np.clip(np.where(general, bare, specific), -50, 50)))
+    specific = logistic_regression(evidence.table, calibration.presence_weights, calibration.presence_bias)
+    general_presence = logistic_regression(
+        evidence.table, calibration.general_weights, calibration.general_bias
+    )
+    return np.where(general, general_presence, specific)
+
+
+def logistic_regression(evidence: np.ndarray, weights: Sequence[float], bias: float) -> np.ndarray:
+    """Probability [P] of each row of evidence [P, E]: the logistic function of its weighted sum plus the bias."""
+    logits = evidence @ np.asarray(weights) + bias
+    return 1 / (1 + np.exp(-np.clip(logits, -50, 50)))

@@ -12,7 +12,13 @@ from helpers.box_scene import BOXES, write_scene
 
 from ovs3d_ros import cli
 from ovs3d_ros.datasets import open_dataset
-from ovs3d_ros.evaluation.calibration import Asked, Questions, fit, leave_one_out, questions
+from ovs3d_ros.evaluation.calibration import (
+    SceneEvidence,
+    ScenePrompts,
+    choose_prompts,
+    fit_calibration,
+    leave_one_out,
+)
 from ovs3d_ros.query.presence import load_calibration
 from ovs3d_ros.types import UserError
 
@@ -66,16 +72,16 @@ def calibrated(scenes, tmp_path_factory) -> tuple[Path, dict]:
     return folder / "c.json", json.loads((folder / "r.json").read_text())
 
 
-def test_a_scene_is_asked_for_what_it_shows_and_for_what_others_show(scenes):
-    asked = questions(
+def test_prompts_are_visible_classes_and_classes_of_other_scenes(scenes):
+    prompts = choose_prompts(
         open_dataset(scenes[0]), ["red box", "green box", "blue box", "grey floor", "brown chair"]
     )
-    assert asked == Questions(
+    assert prompts == ScenePrompts(
         ["red box", "blue box", "grey floor", "box", "floor"], ["green box", "brown chair", "chair"]
     )
 
 
-def test_calibration_tells_present_from_absent(calibrated):
+def test_calibration_separates_present_from_absent(calibrated):
     figures = calibrated[1]
     assert (
         figures["scenes"] == 2 and figures["all"]["prompts"] == 2 * 11 and figures["all"]["present"] == 2 * 5
@@ -83,7 +89,7 @@ def test_calibration_tells_present_from_absent(calibrated):
     assert figures["specific"]["auroc"] == 1.0 and figures["mean_iou"] > 0.6
 
 
-def test_a_calibration_file_changes_what_is_found(calibrated, scenes, tmp_path):
+def test_calibration_file_changes_the_presence_decision(calibrated, scenes, tmp_path):
     room = tmp_path / "room.ovs3d"
     assert (
         ovs3d("map", scenes[0], "-o", room, "--set", ENCODER, "--set", "train.final_steps=20", *SETTINGS) == 0
@@ -110,7 +116,7 @@ def test_a_calibration_file_changes_what_is_found(calibrated, scenes, tmp_path):
     assert min(presence["after"][:2]) > 0.9 and max(presence["after"][2:]) < max(presence["before"][2:])
 
 
-def test_a_calibration_of_another_encoder_is_refused(calibrated, scenes, tmp_path, capsys):
+def test_calibration_of_another_encoder_is_refused(calibrated, scenes, tmp_path, capsys):
     assert (
         ovs3d(
             "map",
@@ -140,7 +146,7 @@ def test_a_calibration_of_another_encoder_is_refused(calibrated, scenes, tmp_pat
         ('{"name": "e", "query": {"presence_weights": [1.0]}}', "weighs"),
     ],
 )
-def test_a_broken_calibration_says_what_is_wrong(text, words, tmp_path):
+def test_error_of_a_broken_calibration_file_names_the_fault(text, words, tmp_path):
     path = tmp_path / "c.json"
     if text is not None:
         path.write_text(text)
@@ -148,7 +154,7 @@ def test_a_broken_calibration_says_what_is_wrong(text, words, tmp_path):
         load_calibration(str(path), "e")
 
 
-def test_bad_calls_are_one_line(scenes, tmp_path, capsys):
+def test_bad_arguments_give_a_one_line_error(scenes, tmp_path, capsys):
     (tmp_path / "bare").mkdir()
     for arguments, words in (
         (scenes[:1], "two labelled datasets"),
@@ -158,7 +164,7 @@ def test_bad_calls_are_one_line(scenes, tmp_path, capsys):
         assert words in capsys.readouterr().err and not (tmp_path / "c.json").exists()
 
 
-def test_nothing_to_ask_for_is_one_line_before_any_mapping(scenes, tmp_path, capsys, monkeypatch):
+def test_scene_without_prompts_is_refused_before_mapping(scenes, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("ovs3d_ros.commands.calibrate.Ovs3d", None)
     for name in ("one", "two"):  # equal classes, and two labelled views of ten
         room = shutil.copytree(scenes[0], tmp_path / name)
@@ -169,7 +175,7 @@ def test_nothing_to_ask_for_is_one_line_before_any_mapping(scenes, tmp_path, cap
     assert "one: there is nothing to ask for" in err and err.count("\n") == 1
 
 
-def test_a_full_disk_leaves_the_earlier_calibration(scenes, tmp_path, capsys, monkeypatch):
+def test_full_disk_leaves_the_earlier_calibration(scenes, tmp_path, capsys, monkeypatch):
     (tmp_path / "c.json").write_text("earlier")
 
     def full(*_: object) -> None:
@@ -183,7 +189,7 @@ def test_a_full_disk_leaves_the_earlier_calibration(scenes, tmp_path, capsys, mo
     )
 
 
-def asked(rng: np.random.Generator, count: int = 60, noise: float = 0.05) -> Asked:
+def make_evidence(rng: np.random.Generator, count: int = 60, noise: float = 0.05) -> SceneEvidence:
     """Evidence of which the third column alone says what is present, in general prompts by a smaller margin."""
     present, general = rng.random(count) < 0.4, rng.random(count) < 0.5
     evidence = rng.normal(size=(count, 4))
@@ -192,13 +198,13 @@ def asked(rng: np.random.Generator, count: int = 60, noise: float = 0.05) -> Ask
     )
     iou = np.zeros((3, 25))
     iou[:, 7] = 0.8
-    return Asked([""] * count, evidence, general, present, iou)
+    return SceneEvidence([""] * count, evidence, general, present, iou)
 
 
-def test_fit_weighs_what_decides_and_judges_bare_nouns_apart():
+def test_fit_weights_the_deciding_column_per_kind_of_prompt():
     rng = np.random.default_rng(0)
-    scenes = [asked(rng) for _ in range(4)]
-    fitted, figures = fit(scenes), leave_one_out(scenes)
+    scenes = [make_evidence(rng) for _ in range(4)]
+    fitted, figures = fit_calibration(scenes), leave_one_out(scenes)
     assert fitted["threshold"] == pytest.approx(0.3 + 7 * 0.025)
     assert np.abs(fitted["presence_weights"]).argmax() == 2 and fitted["presence_weights"][2] > 0
     middle = [-fitted[f"{kind}_bias"] / fitted[f"{kind}_weights"][2] for kind in ("presence", "general")]
@@ -206,14 +212,20 @@ def test_fit_weighs_what_decides_and_judges_bare_nouns_apart():
     assert figures["all"]["auroc"] > 0.99 and figures["mean_iou"] == pytest.approx(0.8)
 
 
-def test_leave_one_out_does_not_look_at_the_scene_it_judges():
+def test_leave_one_out_ignores_the_scene_it_predicts():
     """Scenes with opposite rules: what one teaches is wrong for the other."""
-    first, second = asked(np.random.default_rng(1)), asked(np.random.default_rng(2))
-    turned = Asked(second.prompts, -second.evidence, second.general, second.present, second.iou)
+    first, second = make_evidence(np.random.default_rng(1)), make_evidence(np.random.default_rng(2))
+    turned = SceneEvidence(second.prompts, -second.evidence, second.general, second.present, second.iou)
     assert leave_one_out([first, turned])["specific"]["auroc"] < 0.1
 
 
-def test_present_things_only_are_refused():
-    scene = asked(np.random.default_rng(0))
+def test_fit_without_absent_prompts_is_refused():
+    scene = make_evidence(np.random.default_rng(0))
     with pytest.raises(UserError, match="not"):
-        fit([Asked(scene.prompts, scene.evidence, scene.general, np.ones_like(scene.present), scene.iou)])
+        fit_calibration(
+            [
+                SceneEvidence(
+                    scene.prompts, scene.evidence, scene.general, np.ones_like(scene.present), scene.iou
+                )
+            ]
+        )

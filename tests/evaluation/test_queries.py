@@ -16,7 +16,14 @@ from PIL import Image
 from ovs3d_ros import cli, geometry
 from ovs3d_ros.datasets import open_dataset
 from ovs3d_ros.evaluation.metrics import mean_over_scenes
-from ovs3d_ros.evaluation.queries import Asked, ask_frame, is_located, mask_iou, score_queries, smoothed
+from ovs3d_ros.evaluation.queries import (
+    QueryScore,
+    is_located,
+    mask_iou,
+    score_frame,
+    score_queries,
+    smooth_relevancy,
+)
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.types import Annotation, Camera, Frame, UserError
 
@@ -41,7 +48,7 @@ def rectangle(top: int, bottom: int, left: int, right: int) -> np.ndarray:
 MUG = Annotation(rectangle(10, 20, 10, 20), rectangle(10, 20, 10, 20))
 
 
-def test_iou_of_what_reaches_the_threshold():
+def test_iou_of_pixels_that_reach_the_threshold():
     scores = np.full((40, 60), 0.2)
     scores[10:20, 15:25] = 0.6  # half of the mug, and as much beside it
     assert mask_iou(scores, MUG, 0.6) == pytest.approx(50 / 150)
@@ -54,7 +61,7 @@ def test_iou_of_what_reaches_the_threshold():
         mask_iou(scores[:-1], MUG, 0.5)
 
 
-def test_a_peak_counts_in_any_of_the_boxes_and_nowhere_else():
+def test_peak_counts_in_any_box_and_nowhere_else():
     two = Annotation(MUG.mask, MUG.boxes | rectangle(30, 36, 40, 46))
     scores = np.zeros((40, 60))
     scores[31:36, 41:46] = 1.0
@@ -62,7 +69,7 @@ def test_a_peak_counts_in_any_of_the_boxes_and_nowhere_else():
     assert not is_located(np.full((40, 60), 0.7), MUG), "the same everywhere is nowhere"
 
 
-def test_the_peak_is_that_of_the_smoothed_map():
+def test_peak_is_that_of_the_smoothed_map():
     """29 pixels at 986: 59 at 2000, so a thing of 40 pixels with 0.6 weighs more than one hot pixel."""
     boxes = np.zeros((1500, 2000), dtype=bool)
     boxes[100:140, 100:140] = True
@@ -71,32 +78,32 @@ def test_the_peak_is_that_of_the_smoothed_map():
     assert is_located(scores, Annotation(boxes, boxes))
     spike = np.zeros((1500, 2000))
     spike[700, 900] = 1.0
-    assert (smoothed(spike) > 0).sum() == 59**2
-    assert smoothed(spike)[671:730, 871:930].min() == pytest.approx(59**-2)
-    assert (smoothed(spike[:738, :986]) > 0).sum() == 29**2
+    assert (smooth_relevancy(spike) > 0).sum() == 59**2
+    assert smooth_relevancy(spike)[671:730, 871:930].min() == pytest.approx(59**-2)
+    assert (smooth_relevancy(spike[:738, :986]) > 0).sum() == 29**2
     small = np.zeros((20, 30))
     small[4, 4] = 1.0
-    np.testing.assert_array_equal(smoothed(small), small)
+    np.testing.assert_array_equal(smooth_relevancy(small), small)
 
 
-def test_pairs_of_view_and_name_weigh_alike():
-    asked = [
-        Asked("a", "mug", 0.2, True),
-        Asked("a", "sofa", 0.9, True),
-        Asked("b", "mug", 0.4, False),
-        Asked("b", "lamp", 0.7, True),
+def test_pairs_of_view_and_name_have_equal_weight():
+    scores = [
+        QueryScore("a", "mug", 0.2, True),
+        QueryScore("a", "sofa", 0.9, True),
+        QueryScore("b", "mug", 0.4, False),
+        QueryScore("b", "lamp", 0.7, True),
     ]
-    score = score_queries(asked)
+    score = score_queries(scores)
     assert (score.protocol, score.views) == ("lerf", 2)
     assert score.miou == pytest.approx(2.2 / 4) and score.accuracy == pytest.approx(3 / 4)
     assert score.per_class == pytest.approx({"mug": 0.3, "sofa": 0.9, "lamp": 0.7})
-    table = mean_over_scenes("lerf", {"one": score, "two": score_queries(asked[:1])})
+    table = mean_over_scenes("lerf", {"one": score, "two": score_queries(scores[:1])})
     assert table.miou == pytest.approx((0.55 + 0.2) / 2) and table.accuracy == pytest.approx((0.75 + 1) / 2)
     with pytest.raises(UserError, match=r"no annotated views; the scene needs lerf_ovs annotations"):
         score_queries([])
 
 
-def test_every_name_of_a_frame_is_asked_for_by_itself():
+def test_names_of_a_frame_do_not_compete():
     """Of two names that mean the same pixels both are found."""
 
     class Rendered:
@@ -117,12 +124,12 @@ def test_every_name_of_a_frame_is_asked_for_by_itself():
         name="a",
         annotations=dict.fromkeys(("mug", "cup", "sofa"), MUG),
     )
-    assert ask_frame(Rendered(), None, frame, 0.5) == [
-        Asked("a", "mug", 1.0, True),
-        Asked("a", "cup", 1.0, True),
-        Asked("a", "sofa", 0.0, True),
+    assert score_frame(Rendered(), None, frame, 0.5) == [
+        QueryScore("a", "mug", 1.0, True),
+        QueryScore("a", "cup", 1.0, True),
+        QueryScore("a", "sofa", 0.0, True),
     ]
-    assert ask_frame(Rendered(), None, Frame(0.0, frame.image, camera, np.eye(4)), 0.5) == []
+    assert score_frame(Rendered(), None, Frame(0.0, frame.image, camera, np.eye(4)), 0.5) == []
 
 
 def corners(mask: np.ndarray) -> list[list[float]]:
@@ -181,7 +188,7 @@ def mapped(tmp_path_factory) -> tuple[Path, Path]:
     return scene, root / "table.ovs3d"
 
 
-def test_a_lerf_ovs_folder_gives_the_table_with_one_command(mapped, tmp_path, capsys):
+def test_eval_command_scores_a_lerf_ovs_folder(mapped, tmp_path, capsys):
     scene, path = mapped
     assert (
         cli.main(["eval", str(path), str(scene), "--protocol", "lerf", "--json", str(tmp_path / "e.json")])
@@ -209,7 +216,7 @@ def test_a_lerf_ovs_folder_gives_the_table_with_one_command(mapped, tmp_path, ca
     )
 
 
-def test_figures_are_those_of_the_rendered_relevancy(mapped, tmp_path):
+def test_scores_match_the_rendered_relevancy(mapped, tmp_path):
     """Against masks from the ray caster, and another threshold."""
     scene, path = mapped
     assert (
@@ -268,7 +275,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_cannot_be_evaluated_is_one_line(name, mapped, tmp_path, capsys):
+def test_bad_evaluations_give_a_one_line_error(name, mapped, tmp_path, capsys):
     arguments, message = BAD[name]
     bare = disk.write_nerfstudio(tmp_path / "bare")
     assert (

@@ -49,7 +49,7 @@ def distractors() -> tuple[str, ...]:
     return (*names, "wooden table", "wooden shelf", "wooden chair", "wooden stool")
 
 
-def questions(dataset: Dataset, rng: np.random.Generator) -> calibration.Questions:
+def questions(dataset: Dataset, rng: np.random.Generator) -> calibration.ScenePrompts:
     """Prompts for what a scene shows, bare nouns among them, and for what it does not."""
     named = [name for name in dataset.classes if name]
     present = calibration.visible_classes(dataset)
@@ -64,10 +64,10 @@ def questions(dataset: Dataset, rng: np.random.Generator) -> calibration.Questio
         *rng.choice(pairs, ABSENT_PAIRS, replace=False),
         *rng.choice(words.DISTRACTORS, ABSENT_WORDS, replace=False),
     ]
-    return calibration.Questions(present, [str(name) for name in absent])
+    return calibration.ScenePrompts(present, [str(name) for name in absent])
 
 
-def answers(folders: Sequence[Path]) -> tuple[list[calibration.Asked], Calibration]:
+def answers(folders: Sequence[Path]) -> tuple[list[calibration.SceneEvidence], Calibration]:
     """What comes of the questions of each scene, and the calibration the encoder has now."""
     pipeline = Ovs3d(override(Config(), SETTINGS))
     pipeline.calibration = dataclasses.replace(pipeline.calibration, distractors=distractors())
@@ -77,7 +77,7 @@ def answers(folders: Sequence[Path]) -> tuple[list[calibration.Asked], Calibrati
         for _ in calibration.map_scene(pipeline, dataset):
             pass
         asked = questions(dataset, np.random.default_rng(len(scenes)))
-        scenes.append(calibration.ask(pipeline, dataset, asked))
+        scenes.append(calibration.collect_evidence(pipeline, dataset, asked))
         log.info(
             "%s: %d prompts, best mean IoU %.3f",
             folder,
@@ -103,9 +103,11 @@ def main() -> None:
     scenes, known = answers(args.scenes)
     if args.judge:
         weights = (known.presence_weights, known.presence_bias), (known.general_weights, known.general_bias)
-        figures = calibration.figures(scenes, [calibration.judge(scene, *weights) for scene in scenes])
+        figures = calibration.presence_metrics(
+            scenes, [calibration.predict_presence(scene, *weights) for scene in scenes]
+        )
     else:
-        fitted, figures = calibration.fit(scenes), calibration.leave_one_out(scenes)
+        fitted, figures = calibration.fit_calibration(scenes), calibration.leave_one_out(scenes)
         source = (
             f"{len(scenes)} rendered scenes, {figures['all']['prompts']} prompts (tools/models/calibrate.py)"
         )
