@@ -198,7 +198,7 @@ def main(args: list[str] | None = None) -> int:
 def _run(stopping: threading.Event) -> int:
     """Starts the node and spins it; returns the exit status."""
     node = MappingNode()
-    # Callback groups: inputs, queries, services, outputs, vocabulary, refinement, diagnostics, lifecycle and parameters.
+    # One thread each for inputs, queries, services, outputs, vocabulary, refinement, diagnostics and the lifecycle.
     executor = MultiThreadedExecutor(num_threads=8)
     executor.add_node(node)
     try:
@@ -236,8 +236,8 @@ def serve(node: MappingNode, executor: Executor, stopping: threading.Event) -> i
 def spin_once(executor: Executor) -> None:
     """Runs one callback that is ready, or waits up to `SPIN_PERIOD` for one.
 
-    rclpy raises InvalidHandle if a subscription is destroyed, for example on deactivation, while it collects the entities
-    to wait for (ros2/rclpy issues 1142 and 1206). The next call no longer collects that subscription.
+    rclpy raises InvalidHandle if a subscription is destroyed, for example on deactivation, while it collects the
+    entities to wait for (ros2/rclpy issues 1142 and 1206). The next call no longer collects that subscription.
     """
     try:
         executor.spin_once(timeout_sec=SPIN_PERIOD)

@@ -15,7 +15,9 @@ from ovs3d_ros.ros import conversions
 from ovs3d_ros.ros.entities import EntityGroup
 from ovs3d_ros.ros.inputs.cameras import check_cameras, split_extrinsics
 from ovs3d_ros.ros.inputs.loop_closure import LoopClosure
+from ovs3d_ros.ros.outputs.answers import AnswerStore
 from ovs3d_ros.ros.outputs.publishers import Outputs
+from ovs3d_ros.ros.outputs.view import LatestView
 from ovs3d_ros.ros.services.map_folder import MAP_SUFFIX, MapFolder
 from ovs3d_ros.ros.services.maps import MapServices
 from ovs3d_ros.ros.services.query import QueryServices
@@ -62,11 +64,17 @@ class MappingSession:
         self.worker.start(prepare=self._warm_up)
         if not self.worker.wait_idle(WARM_UP_TIMEOUT) and self.worker.error is None:
             self._log.warning("the kernels are not compiled yet; the first frames will wait")
+        self._view = LatestView()
         with self._entities.collect():
-            self._outputs = Outputs(node, config, self.pipeline, self.worker)
-            self._queries = QueryServices(node, config, self.pipeline, self.worker, self._outputs)
-            MapServices(node, config, self.pipeline, self.worker, self._outputs)
-            self._vocabulary = Vocabulary(node, config, self.pipeline, self.worker, self._outputs)
+            self._offer_services(AnswerStore())
+
+    def _offer_services(self, answers: AnswerStore) -> None:
+        """Advertises the topics and offers the services, which share the answers."""
+        node, config, pipeline, worker = self._node, self._config, self.pipeline, self.worker
+        self._outputs = Outputs(node, config, pipeline, worker, answers, self._view)
+        self._queries = QueryServices(node, config, pipeline, worker, answers, self._view)
+        MapServices(node, config, pipeline, worker, answers)
+        self._vocabulary = Vocabulary(node, config, pipeline, worker, answers, self._outputs)
 
     def _warm_up(self) -> None:
         """Compiles the kernels on the mapping thread, before the node subscribes to images."""
@@ -78,7 +86,7 @@ class MappingSession:
     def submit(self, frame: Frame, header: conversions.Header) -> None:
         """Queues a frame with its image's header; never blocks."""
         self.worker.submit(frame)
-        self._outputs.set_view(frame, header)
+        self._view.set(frame, header)
 
     def configure(self, config: Config) -> None:
         """Uses new values of the runtime parameters, see `Leaf.runtime`."""

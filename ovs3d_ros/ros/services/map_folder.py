@@ -21,8 +21,8 @@ class MapFolder:
         """The existing file of this name.
 
         Raises:
-            UserError: the name is no plain file name with the suffix, the file does not exist, or it is a link out of the
-                folder.
+            UserError: the name is no plain file name with the suffix, the file does not exist, or it is a link out of
+                the folder.
         """
         path = self._inside(name, suffix)
         if not path.is_file():
@@ -64,7 +64,5 @@ class MapFolder:
         except (OSError, RuntimeError):  # a loop of links
             raise UserError(f"{name}: is a link that leads nowhere") from None
         if real.parent != folder:
-            raise UserError(
-                f"{name}: is a link out of {self.path}; only files in that folder are read or written"
-            )
+            raise UserError(f"{name}: is a link out of {self.path}; no file outside that folder is opened")
         return path

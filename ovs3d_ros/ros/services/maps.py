@@ -18,7 +18,7 @@ from ovs3d_ros.config import Config
 from ovs3d_ros.io.ply import write_ply
 from ovs3d_ros.map_file import load_map, save_map
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.ros.outputs.publishers import Outputs
+from ovs3d_ros.ros.outputs.answers import AnswerStore
 from ovs3d_ros.ros.services import responses
 from ovs3d_ros.ros.services.map_folder import MAP_SUFFIX, PLY_SUFFIX, MapFolder
 from ovs3d_ros.types import MapSnapshot, UserError
@@ -30,13 +30,15 @@ TIMEOUT = 60.0  # seconds to wait for the mapping thread
 class MapServices:
     """Offers the services in a callback group of their own: one runs at a time, next to queries and inputs."""
 
-    def __init__(self, node: Node, config: Config, pipeline: Ovs3d, worker: MappingWorker, outputs: Outputs):
+    def __init__(
+        self, node: Node, config: Config, pipeline: Ovs3d, worker: MappingWorker, answers: AnswerStore
+    ):
         """Offers the services."""
         self._node = node
         self._config = config
         self._pipeline = pipeline
         self._worker = worker
-        self._outputs = outputs
+        self._answers = answers
         self._folder = MapFolder(config.map.directory)
         group = MutuallyExclusiveCallbackGroup()
         file_services = {
@@ -107,7 +109,7 @@ class MapServices:
             last = (
                 self._worker.snapshot
             )  # of the old map: the mapping thread runs this job and has not published yet
-            self._outputs.retire(last)
+            self._answers.discard_map(last)
 
         return self._worker.replace_map(job, TIMEOUT)
 

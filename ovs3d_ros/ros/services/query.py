@@ -1,4 +1,4 @@
-"""`~/query`, `~/get_objects`, `~/encode_text`: validate, ask the newest snapshot, and answer in messages."""
+"""`~/query`, `~/get_objects` and `~/encode_text`, which search the newest snapshot."""
 
 from __future__ import annotations
 
@@ -19,61 +19,80 @@ from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query.presence import VERDICTS
 from ovs3d_ros.query.request import check_prompts
 from ovs3d_ros.ros import conversions
-from ovs3d_ros.ros.outputs.publishers import Answer, Outputs
+from ovs3d_ros.ros.outputs.answers import Answer, AnswerStore
+from ovs3d_ros.ros.outputs.messages import build_response_cloud, map_header
+from ovs3d_ros.ros.outputs.view import LatestView
 from ovs3d_ros.ros.services import responses
 from ovs3d_ros.types import Camera, MapSnapshot, Query, QueryResult, SemanticObject, UserError
 from ovs3d_ros.worker import MappingWorker
 
 MODES = {QueryText.Request.RELEVANCY: "relevancy", QueryText.Request.ARGMAX: "argmax"}
-MAX_MASKS = 64  # each is a render
-STAMP_TOLERANCE = 1e-3  # seconds: float64 stamps and clients' roundings
+MAX_MASKS = 64  # per query; each mask is rendered
+STAMP_TOLERANCE = 1e-3  # seconds; clients may round stamps
 
 
 class QueryServices:
-    """Answer in words from the newest snapshot, one at a time, on a callback group of their own: mapping goes on."""
+    """Offers the services in a callback group of their own: one runs at a time, while the node maps."""
 
-    def __init__(self, node: Node, config: Config, pipeline: Ovs3d, worker: MappingWorker, outputs: Outputs):
-        """Offers the services."""
+    def __init__(
+        self,
+        node: Node,
+        config: Config,
+        pipeline: Ovs3d,
+        worker: MappingWorker,
+        answers: AnswerStore,
+        view: LatestView,
+    ):
+        """Offers the services.
+
+        Args:
+            node: serves.
+            config: size of masks, frame and limits of messages.
+            pipeline: answers queries and renders masks.
+            worker: has the newest snapshot.
+            answers: receives the answers of `~/query`.
+            view: the view of the default mask.
+        """
         self._config = config
         self._pipeline = pipeline
         self._worker = worker
-        self._outputs = outputs
+        self._answers = answers
+        self._view = view
         group = MutuallyExclusiveCallbackGroup()
         node.create_service(QueryText, "~/query", self._query, callback_group=group)
-        for kind, name, fill in (
+        for service_type, name, fill in (
             (GetObjects, "~/get_objects", self._get_objects),
             (EncodeText, "~/encode_text", self._encode_text),
         ):
-            node.create_service(
-                kind, name, functools.partial(responses.fill_response, fill), callback_group=group
-            )
+            callback = functools.partial(responses.fill_response, fill)
+            node.create_service(service_type, name, callback, callback_group=group)
 
     def configure(self, config: Config) -> None:
-        """Takes new values of runtime parameters."""
+        """Uses new values of the runtime parameters."""
         self._config = config
 
     def _query(self, request: QueryText.Request, response: QueryText.Response) -> QueryText.Response:
         started = time.perf_counter()
-        # A refinement takes seconds: mapping need not wait for that.
+        # A refinement takes seconds; the mapping thread does not pause for it.
         with contextlib.nullcontext() if request.refine else self._worker.priority.claim():
-            response = responses.fill_response(self._fill, request, response)
+            response = responses.fill_response(self._answer_query, request, response)
         response.latency_ms = 1e3 * (time.perf_counter() - started)
         return response
 
-    def _fill(self, request: QueryText.Request, response: QueryText.Response) -> None:
+    def _answer_query(self, request: QueryText.Request, response: QueryText.Response) -> None:
         query = self._to_query(request)
         snapshot = responses.require_features(self._worker)
         views = self._mask_views(request, snapshot)
         result = self._pipeline.answer(query, snapshot)
         answer = Answer(result, snapshot)
         response.error_code = QueryText.Response.OK
-        response.cloud = self._outputs.build_answer_cloud(answer, labelled_only=True)
+        response.cloud = build_response_cloud(answer, self._config)
         response.header = response.cloud.header
         response.map_version = result.map_version
         _fill_presence(result, response)
         response.objects = [_object_message(item, response.header) for item in result.objects]
-        response.masks = [self._mask(answer, *view) for view in views]
-        self._outputs.set_answer(answer)
+        response.masks = [self._render_mask(answer, *view) for view in views]
+        self._answers.add(answer)
 
     def _to_query(self, request: QueryText.Request) -> Query:
         """The checked query of a request.
@@ -101,13 +120,13 @@ class QueryServices:
         limit = int(request.max_instances)
         if request.prompts:
             query = self._pipeline.make_query(request.prompts, max_instances=limit)
-        elif (last := self._outputs.question) is not None:
+        elif (last := self._answers.query) is not None:
             query = dataclasses.replace(last, max_instances=limit)
         else:
-            raise UserError("no prompts: give some, or ask ~/query first and get what it asked for")
+            raise UserError("no prompts: give some, or call ~/query first, whose prompts are used then")
         snapshot = responses.require_features(self._worker)
         result = self._pipeline.answer(query, snapshot)
-        response.header = self._outputs.header(snapshot)
+        response.header = map_header(snapshot, self._config)
         response.map_version = result.map_version
         response.prompts = result.prompts
         _fill_presence(result, response)
@@ -122,49 +141,48 @@ class QueryServices:
     def _mask_views(
         self, request: QueryText.Request, snapshot: MapSnapshot
     ) -> list[tuple[Camera, np.ndarray, conversions.Header]]:
-        """Camera, pose and header of each mask asked for; by default of the newest camera pose."""
+        """Camera, pose and header of each requested mask; by default of the newest view."""
         if not request.mask_stamps:
-            if self._outputs.view is None:
+            if (view := self._view.get()) is None:
                 return []
-            frame, header = self._outputs.view
-            return [(frame.camera.fitted(self._config.map.image_size), frame.camtoworld, header)]
+            camera = view.frame.camera.fitted(self._config.map.image_size)
+            return [(camera, view.frame.camtoworld, view.header)]
         if len(request.mask_stamps) > MAX_MASKS:
             raise UserError(f"{len(request.mask_stamps)} mask_stamps: at most {MAX_MASKS} per query")
         views = []
         for stamp in request.mask_stamps:
             seconds = conversions.to_seconds(stamp)
-            i = int(np.abs(snapshot.stamps - seconds).argmin())
-            if abs(snapshot.stamps[i] - seconds) > STAMP_TOLERANCE:
+            nearest = int(np.abs(snapshot.stamps - seconds).argmin())
+            if abs(snapshot.stamps[nearest] - seconds) > STAMP_TOLERANCE:
                 raise UserError(
                     f"mask_stamps: no keyframe at {seconds:.3f} s; the nearest is at "
-                    f"{snapshot.stamps[i]:.3f} s"
+                    f"{snapshot.stamps[nearest]:.3f} s"
                 )
             header = conversions.Header(stamp=stamp, frame_id=self._config.input.world_frame)
-            views.append((snapshot.cameras[i], snapshot.camtoworlds[i], header))
+            views.append((snapshot.cameras[nearest], snapshot.camtoworlds[nearest], header))
         return views
 
-    def _mask(
+    def _render_mask(
         self, answer: Answer, camera: Camera, camtoworld: np.ndarray, header: conversions.Header
     ) -> conversions.Image:
         if bool((answer.result.labels > 0).any()):
             labels, _ = self._pipeline.render_labels(answer.result, camera, camtoworld, answer.snapshot)
-        else:  # nothing is labelled: no view can show a label
+        else:  # without a labelled Gaussian there is nothing to render
             labels = np.zeros((camera.height, camera.width))
         return conversions.to_image(labels.astype(np.uint8), "mono8", header)
 
 
 def _fill_presence(result: QueryResult, response: QueryText.Response | GetObjects.Response) -> None:
-    """Fills in what is there and what is not."""
+    """Fills in the presence decision of each prompt."""
     response.found = [bool(f) for f in result.found]
     response.presence = [float(p) for p in result.presence]
-    response.verdict = [
-        VERDICTS.index(verdict) for verdict in result.verdicts
-    ]  # NO, UNSURE and YES count up likewise
+    # The constants NO, UNSURE and YES are the indices in VERDICTS.
+    response.verdict = [VERDICTS.index(verdict) for verdict in result.verdicts]
     response.observed = result.observed
 
 
 def mode_name(mode: int) -> str:
-    """The mode of `Ovs3d.query` for a request's number.
+    """The mode of `Ovs3d.query` for the number in a request.
 
     Raises:
         UserError: there is no such mode.

@@ -1,4 +1,4 @@
-"""`~/set_vocabulary`: names that are asked for again whenever the map has changed, for who watches the topics."""
+"""`~/set_vocabulary`: names that the node searches for again whenever the map has changed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from ovs3d_ros.config import Config
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query.request import MODES, check_prompts
 from ovs3d_ros.ros.callbacks import start_timer
-from ovs3d_ros.ros.outputs.publishers import Answer, Outputs
+from ovs3d_ros.ros.outputs.answers import Answer, AnswerStore
+from ovs3d_ros.ros.outputs.publishers import Outputs
 from ovs3d_ros.ros.services import responses
 from ovs3d_ros.ros.services.query import mode_name
 from ovs3d_ros.types import Query, UserError
@@ -20,10 +21,10 @@ from ovs3d_ros.worker import MappingWorker
 
 
 def check_vocabulary(config: Config) -> list[str]:
-    """The names of `output.vocabulary`; none for one empty name.
+    """The names of `output.vocabulary`; an empty list if all are empty.
 
     Raises:
-        UserError: they cannot be asked for.
+        UserError: a bad name.
     """
     names = list(config.output.vocabulary)
     try:
@@ -33,52 +34,74 @@ def check_vocabulary(config: Config) -> list[str]:
 
 
 class Vocabulary:
-    """Asks for the vocabulary at most at `output.rate`, only of a map that changed, and only while someone listens."""
+    """Searches for the vocabulary after a change of the map, at most at `output.rate`, if a topic shows answers."""
 
-    def __init__(self, node: Node, config: Config, pipeline: Ovs3d, worker: MappingWorker, outputs: Outputs):
-        """Offers the service and starts with `output.vocabulary`; raises as `check_vocabulary` does."""
+    def __init__(
+        self,
+        node: Node,
+        config: Config,
+        pipeline: Ovs3d,
+        worker: MappingWorker,
+        answers: AnswerStore,
+        outputs: Outputs,
+    ):
+        """Offers the service and starts with `output.vocabulary`.
+
+        Args:
+            node: serves.
+            config: the first vocabulary, and the rate.
+            pipeline: answers queries.
+            worker: has the newest snapshot.
+            answers: receives the answers.
+            outputs: knows whether a topic that shows answers has subscribers.
+
+        Raises:
+            UserError: see `check_vocabulary`.
+        """
         self._log = node.get_logger()
         self._pipeline = pipeline
         self._worker = worker
+        self._answers = answers
         self._outputs = outputs
         self._names: list[str] = []
         self._mode = MODES[0]
-        self._shown = 0  # version of the map that was asked last
+        self._searched_version = 0  # of the map
         group = MutuallyExclusiveCallbackGroup()
         node.create_service(
             SetVocabulary,
             "~/set_vocabulary",
-            functools.partial(responses.fill_response, self._set),
+            functools.partial(responses.fill_response, self._on_request),
             callback_group=group,
         )
-        start_timer(node, 1.0 / config.output.rate, self.update, "vocabulary", group)
+        start_timer(node, 1.0 / config.output.rate, self._search, "vocabulary", group)
         if names := check_vocabulary(config):
-            self._take(names, "relevancy")
+            self._set_names(names, "relevancy")
 
     def configure(self, config: Config) -> None:
-        """After a change of runtime parameters: the same map may have another answer."""
-        self._shown = 0
+        """Searches again: the runtime parameters have changed, and may change the answer."""
+        self._searched_version = 0
         if self._names:
-            self._outputs.renew(self._make_query())
+            self._answers.update_vocabulary(self._make_query())
 
-    def _set(self, request: SetVocabulary.Request, response: SetVocabulary.Response) -> None:
+    def _on_request(self, request: SetVocabulary.Request, response: SetVocabulary.Response) -> None:
         names, mode = list(request.names), mode_name(request.mode)
-        self._take(check_prompts(names, "name") if names else [], mode)
+        self._set_names(check_prompts(names, "name") if names else [], mode)
         self._log.info(f"vocabulary on request: {', '.join(names) or 'none'}")
 
-    def _take(self, names: list[str], mode: str) -> None:
+    def _set_names(self, names: list[str], mode: str) -> None:
         self._pipeline.encode_text(names)
-        self._names, self._mode, self._shown = names, mode, 0
-        self._outputs.hold(self._make_query() if names else None)
+        self._names, self._mode, self._searched_version = names, mode, 0
+        self._answers.set_vocabulary(self._make_query() if names else None)
 
     def _make_query(self) -> Query:
         return self._pipeline.make_query(self._names, mode=self._mode)
 
-    def update(self) -> None:
-        """Asks the newest map, if it is another than before and someone listens."""
+    def _search(self) -> None:
+        """Searches the newest map if it has changed and a topic that shows answers has subscribers."""
         snapshot = self._worker.snapshot
-        nothing = snapshot is None or snapshot.num_gaussians == 0 or snapshot.codec is None
-        if not self._names or nothing or snapshot.version == self._shown or not self._outputs.wanted:
+        if not self._names or snapshot is None or snapshot.num_gaussians == 0 or snapshot.codec is None:
             return
-        self._shown = snapshot.version
-        self._outputs.show(Answer(self._pipeline.answer(self._make_query(), snapshot), snapshot))
+        if snapshot.version == self._searched_version or not self._outputs.has_answer_subscribers:
+            return
+        self._searched_version = snapshot.version
+        self._answers.show(Answer(self._pipeline.answer(self._make_query(), snapshot), snapshot))

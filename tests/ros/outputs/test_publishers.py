@@ -16,7 +16,9 @@ from std_srvs.srv import Trigger  # noqa: E402
 
 from ovs3d_ros.config import override  # noqa: E402
 from ovs3d_ros.ros import conversions  # noqa: E402
-from ovs3d_ros.ros.outputs.publishers import LATCHED, Answer, Outputs  # noqa: E402
+from ovs3d_ros.ros.outputs.answers import Answer, AnswerStore  # noqa: E402
+from ovs3d_ros.ros.outputs.publishers import LATCHED, Outputs  # noqa: E402
+from ovs3d_ros.ros.outputs.view import LatestView  # noqa: E402
 from ovs3d_ros.ros.services.maps import MapServices  # noqa: E402
 from ovs3d_ros.ros.services.vocabulary import Vocabulary  # noqa: E402
 from ovs3d_ros.worker import MappingWorker  # noqa: E402
@@ -37,7 +39,9 @@ class Shown:
         self.worker = MappingWorker(pipeline, pipeline.config)
         self.worker._snapshot = pipeline.snapshot()
         node, listener = wire.node("shown"), wire.node("listener")
-        self.outputs = Outputs(node, override(pipeline.config, {"output.rate": 20.0}), pipeline, self.worker)
+        self.answers = AnswerStore()
+        config = override(pipeline.config, {"output.rate": 20.0})
+        self.outputs = Outputs(node, config, pipeline, self.worker, self.answers, LatestView())
         self.newest: dict[str, object] = {}
         topics = {"label_map": conversions.String, "map_cloud": conversions.PointCloud2}
         for topic, kind in topics.items():
@@ -60,15 +64,15 @@ class Shown:
 def test_answer_set_during_publication_is_shown(wire, pipeline):
     shown = Shown(wire, pipeline)
     first, second = shown.answer("red box"), shown.answer("blue box")
-    shown.outputs.set_answer(first)
+    shown.answers.add(first)
     wire.spin_until(lambda: shown.prompts() == ["red box"])
-    cloud = shown.outputs._of_map[0]
+    cloud = shown.outputs._map_topics[0]
     build = cloud._build
 
-    def build_meanwhile(snapshot):  # as if the query service finished on its thread in between
+    def build_meanwhile(snapshot, config):  # as if the query service finished on its thread in between
         cloud._build = build
-        shown.outputs.set_answer(second)
-        return build(snapshot)
+        shown.answers.add(second)
+        return build(snapshot, config)
 
     cloud._build = build_meanwhile
     shown.worker._snapshot = pipeline.snapshot()
@@ -77,15 +81,15 @@ def test_answer_set_during_publication_is_shown(wire, pipeline):
 
 def test_answer_from_replaced_map_is_not_shown(wire, pipeline):
     shown = Shown(wire, pipeline)
-    shown.outputs.set_answer(shown.answer("red box"))
+    shown.answers.add(shown.answer("red box"))
     wire.spin_until(lambda: shown.prompts() == ["red box"])
     late = shown.answer("blue box")
-    shown.outputs.retire(shown.worker.snapshot)
+    shown.answers.discard_map(shown.worker.snapshot)
     shown.worker._snapshot = pipeline.snapshot()
-    shown.outputs.set_answer(late)
-    assert shown.outputs.question is None
+    shown.answers.add(late)
+    assert shown.answers.query is None
     wire.spin_until(lambda: shown.prompts() == [])
-    shown.outputs.set_answer(shown.answer("green box"))
+    shown.answers.add(shown.answer("green box"))
     wire.spin_until(lambda: shown.prompts() == ["green box"])
 
 
@@ -100,10 +104,10 @@ def test_output_parameters_act_on_an_unchanged_map(wire, pipeline):
 def test_output_continues_after_an_exception(wire, pipeline, monkeypatch, caplog):
     shown = Shown(wire, pipeline)
     config = override(pipeline.config, {"output.rate": 20.0, "output.vocabulary": ["red box"]})
-    Vocabulary(wire.node("vocabulary"), config, pipeline, shown.worker, shown.outputs)
+    Vocabulary(wire.node("vocabulary"), config, pipeline, shown.worker, shown.answers, shown.outputs)
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "answer", lambda *_, **__: [][0])
-        patch.setattr(shown.outputs._of_map[0], "_build", lambda _: 1 / 0)
+        patch.setattr(shown.outputs._map_topics[0], "_build", lambda *_: 1 / 0)
         wire.spin_until(lambda: "IndexError" in caplog.text and "ZeroDivisionError" in caplog.text)
     assert "vocabulary: IndexError" in caplog.text and "outputs: ZeroDivisionError" in caplog.text
     shown.worker._snapshot = pipeline.snapshot()
@@ -117,14 +121,14 @@ def test_reset_discards_answers_from_the_old_map(wire):
     worker.start()
     shown.worker._snapshot = worker.snapshot
     late = shown.answer("red box")
-    services = MapServices(wire.node("services"), pipeline.config, pipeline, worker, shown.outputs)
+    services = MapServices(wire.node("services"), pipeline.config, pipeline, worker, shown.answers)
     assert services._reset(Trigger.Request(), Trigger.Response()).success
     for frame in synthetic.make_frames(2):
         worker.submit(frame)
     assert worker.wait_idle(WAIT)
     shown.worker._snapshot = worker.snapshot
-    shown.outputs.set_answer(late)
-    assert shown.outputs.question is None
-    shown.outputs.set_answer(shown.answer("blue box"))
-    assert shown.outputs.question.prompts == ("blue box",)
+    shown.answers.add(late)
+    assert shown.answers.query is None
+    shown.answers.add(shown.answer("blue box"))
+    assert shown.answers.query.prompts == ("blue box",)
     assert worker.stop(WAIT)

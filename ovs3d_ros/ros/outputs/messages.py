@@ -1,0 +1,124 @@
+"""Messages of the output topics. Each function takes a snapshot or an answer, and builds an empty message for None."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ovs3d_ros.config import Config
+from ovs3d_ros.query.navigation import goal_pose, query_grid
+from ovs3d_ros.ros import conversions
+from ovs3d_ros.ros.outputs.answers import Answer
+from ovs3d_ros.sampling import evenly_spaced_indices
+from ovs3d_ros.types import MapSnapshot, SemanticObject
+from ovs3d_ros.visualization import pictures, point_cloud
+
+NO_LABELS = dict(label=np.zeros(0, np.uint32), instance=np.zeros(0, np.uint32), score=np.zeros(0, np.float32))
+
+
+def map_header(snapshot: MapSnapshot | None, config: Config) -> conversions.Header:
+    """The map's frame at the stamp of the newest keyframe."""
+    stamp = float(snapshot.stamps[-1]) if snapshot is not None and len(snapshot.stamps) else 0.0
+    return conversions.to_header(stamp, config.input.world_frame)
+
+
+def build_map_cloud(snapshot: MapSnapshot | None, config: Config) -> conversions.PointCloud2:
+    """`~/map_cloud`: the Gaussians' centres and colours."""
+    if snapshot is None:
+        return _empty_cloud(config)
+    indices = point_cloud.visible_points(snapshot, config.output)
+    points, rgb = point_cloud.point_columns(snapshot, indices)
+    return conversions.to_cloud(points, rgb, map_header(snapshot, config))
+
+
+def build_keyframes(snapshot: MapSnapshot | None, config: Config) -> conversions.Path:
+    """`~/keyframes`: the poses of the keyframes."""
+    header = map_header(snapshot, config)
+    if snapshot is None:
+        return conversions.Path(header=header)
+    return conversions.to_path(snapshot.camtoworlds, snapshot.stamps, header)
+
+
+def build_query_cloud(answer: Answer | None, config: Config) -> conversions.PointCloud2:
+    """`~/query_cloud`: the whole map with the labels of the answer."""
+    if answer is None:
+        return _empty_cloud(config, **NO_LABELS)
+    return _labelled_cloud(answer, point_cloud.visible_points(answer.snapshot, config.output), config)
+
+
+def build_response_cloud(answer: Answer, config: Config) -> conversions.PointCloud2:
+    """The cloud in a response of `~/query`: only the labelled points."""
+    labelled = np.flatnonzero(answer.result.labels.cpu().numpy())
+    return _labelled_cloud(
+        answer, labelled[evenly_spaced_indices(len(labelled), config.output.max_points)], config
+    )
+
+
+def _labelled_cloud(answer: Answer, indices: np.ndarray, config: Config) -> conversions.PointCloud2:
+    points, base = point_cloud.point_columns(answer.snapshot, indices)
+    columns = point_cloud.answer_columns(answer.result, indices, base)
+    return conversions.to_cloud(points, columns.pop("rgb"), map_header(answer.snapshot, config), **columns)
+
+
+def _empty_cloud(config: Config, **columns: np.ndarray) -> conversions.PointCloud2:
+    points, rgb = np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8)
+    return conversions.to_cloud(points, rgb, map_header(None, config), **columns)
+
+
+def build_label_map(answer: Answer | None, config: Config) -> conversions.String:
+    """`~/label_map`: the prompt of each label as JSON."""
+    if answer is None:
+        return conversions.to_label_map([], [], [], 0)
+    result = answer.result
+    return conversions.to_label_map(
+        list(result.prompts), list(result.found), list(result.presence), result.map_version
+    )
+
+
+def build_markers(answer: Answer | None, config: Config) -> conversions.MarkerArray:
+    """`~/markers`: boxes and names of the objects for RViz."""
+    colors = pictures.label_colors(len(answer.result.prompts) if answer else 0)
+    return conversions.to_markers(_objects(answer), colors, _header(answer, config))
+
+
+def build_object_poses(answer: Answer | None, config: Config) -> conversions.PoseArray:
+    """`~/object_poses`: centre and axes of the objects' boxes."""
+    return conversions.to_pose_array(_objects(answer), _header(answer, config))
+
+
+def build_detections(answer: Answer | None, config: Config) -> Any:
+    """`~/detections`: the objects as a vision_msgs/Detection3DArray."""
+    return conversions.to_detections(_objects(answer), _header(answer, config))
+
+
+def build_label_info(answer: Answer | None, config: Config) -> Any:
+    """`~/label_info`: the prompt of each label as vision_msgs/LabelInfo."""
+    prompts = list(answer.result.prompts) if answer else []
+    return conversions.to_label_info(prompts, _header(answer, config))
+
+
+def build_grid(answer: Answer | None, config: Config) -> conversions.OccupancyGrid:
+    """`~/query_grid`: the best score of the labelled points over each cell of the ground."""
+    points, scores = np.zeros((0, 3)), np.zeros(0)
+    if answer is not None:
+        indices = point_cloud.visible_points(answer.snapshot, config.output)
+        points, base = point_cloud.point_columns(answer.snapshot, indices)
+        columns = point_cloud.answer_columns(answer.result, indices, base)
+        scores = np.where(columns["label"] > 0, columns["score"], 0.0)
+    grid = query_grid(points, scores, config.output.grid_resolution)
+    return conversions.to_grid(grid, _header(answer, config))
+
+
+def build_goal(answer: Answer, config: Config) -> conversions.PoseStamped:
+    """`~/goal_pose`: a pose on the ground in front of the first object of the answer, facing it."""
+    pose = goal_pose(answer.result.objects[0], answer.snapshot.camtoworlds, config.output.stand_off)
+    return conversions.PoseStamped(header=_header(answer, config), pose=conversions.to_pose(pose))
+
+
+def _objects(answer: Answer | None) -> list[SemanticObject]:
+    return answer.result.objects if answer is not None else []
+
+
+def _header(answer: Answer | None, config: Config) -> conversions.Header:
+    return map_header(answer.snapshot if answer is not None else None, config)
