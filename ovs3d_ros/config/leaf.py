@@ -34,7 +34,8 @@ class Leaf:
     """One parameter: dotted path, type, default, policy, and the facts a user needs to set it."""
 
     path: str
-    type: type
+    type: type  # tuple for lists
+    item: type | None  # of the elements of a list, else None
     default: Any
     policy: Policy
     doc: str
@@ -52,6 +53,11 @@ class Leaf:
     def stored(self) -> bool:
         """Whether map files carry the value."""
         return Policy.MAP in self.policy
+
+    @property
+    def may_be_empty(self) -> bool:
+        """Whether the parameter is a list that may be empty: one that is empty by default."""
+        return self.default == ()
 
     @property
     def allowed(self) -> str:
@@ -83,13 +89,22 @@ def check_value(spec: Leaf, value: Any) -> Any:
     Raises:
         UserError: wrong type, not one of the choices, or outside the range.
     """
-    if spec.type is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise UserError(f"{spec.path}: expected a list, got {value!r}")
-        if not value:
-            raise UserError(f"{spec.path}: must not be empty")
-        return tuple(_check_scalar(spec, type(spec.default[0]), v) for v in value)
-    return _check_scalar(spec, spec.type, value)
+    if spec.item is None:
+        return _check_scalar(spec, spec.type, value)
+    if not isinstance(value, (list, tuple)):
+        raise UserError(f"{spec.path}: expected a list, got {value!r}")
+    if not value and not spec.may_be_empty:
+        raise UserError(f"{spec.path}: must not be empty")
+    return tuple(_check_scalar(spec, spec.item, element) for element in value)
+
+
+def drop_placeholder(spec: Leaf, value: Any) -> Any:
+    """The empty list in place of a list that may be empty and holds only a placeholder: `['']`, `[0]` or `[0.0]`.
+
+    ROS launch files have no empty list, and parameter files and maps of earlier versions have none either.
+    """
+    holds_placeholder = spec.may_be_empty and isinstance(value, (list, tuple)) and list(value) in ([""], [0])
+    return [] if holds_placeholder else value
 
 
 def _check_scalar(spec: Leaf, kind: type, value: Any) -> Any:
@@ -106,5 +121,6 @@ def _check_scalar(spec: Leaf, kind: type, value: Any) -> Any:
         low, high = -math.inf if spec.low is None else spec.low, math.inf if spec.high is None else spec.high
         # The first comparison is false for NaN.
         if not low <= value <= high or value in (math.inf, -math.inf):
-            raise UserError(f"{spec.path}: {value!r} is outside [{low}, {high}] {spec.unit}".rstrip())
+            problem = f"{spec.path}: {value!r} is outside [{low}, {high}] {spec.unit}".rstrip()
+            raise UserError(f"{problem}; an empty list switches it off" if spec.may_be_empty else problem)
     return value

@@ -80,12 +80,12 @@ class ClipConfig:
         low=1.0,
     )
     crop_metres: tuple[float, ...] = leaf(
-        (0.0,),
+        (),
         MAP,
         "Crop sides of the pyramid in the scene, one per level, for images with depth. A level then means the same "
-        "from near and far. Replaces crop_divisors. 0: crops are sized by crop_divisors.",
+        "from near and far. Replaces crop_divisors. Empty: crops are sized by crop_divisors.",
         unit="m",
-        low=0.0,
+        low=0.001,
         high=100.0,
     )
     crop_stride: float = leaf(
@@ -112,12 +112,12 @@ class ClipConfig:
         high=8192,
     )
     dense_sizes: tuple[int, ...] = leaf(
-        (0,),
+        (),
         MAP,
         "Longer sides at which dense mode encodes the image; smaller images are enlarged. The features of several "
-        "sizes are averaged. 0: the sizes the model was calibrated with, else image_size.",
+        "sizes are averaged. Empty: the sizes the model was calibrated with, else image_size.",
         unit="px",
-        low=0,
+        low=1,
         high=8192,
     )
     precision: str = leaf("auto", MACHINE, _PRECISION, choices=_FORMATS)
@@ -127,11 +127,6 @@ class ClipConfig:
         "Folder that keeps encoded images on disk, so that the same image is encoded once. Nothing in it is ever "
         "deleted. Empty: no cache.",
     )
-
-    @property
-    def metric_sides(self) -> tuple[float, ...]:
-        """Sides in metres, one per level; none where crops are relative to the image."""
-        return tuple(side for side in self.crop_metres if side > 0)
 
 
 @dataclass(frozen=True, slots=True)

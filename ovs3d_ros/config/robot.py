@@ -76,10 +76,10 @@ class InputConfig:
         choices=("auto", "raw", "rectified"),
     )
     cameras: tuple[str, ...] = leaf(
-        ("",),
+        (),
         MAP,
         "Names of several cameras, which stand before their topics: [front, rear] subscribes to front/image, "
-        "rear/image and so on. An empty name: one camera on image.",
+        "rear/image and so on. Empty: one camera on image.",
     )
     extrinsics: tuple[float, ...] = leaf(
         (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0),
@@ -152,10 +152,10 @@ class OutputConfig:
         high=60.0,
     )
     vocabulary: tuple[str, ...] = leaf(
-        ("",),
+        (),
         SESSION,
         "Names the node keeps labelled in the growing map from the start; ~/set_vocabulary changes them later. "
-        "An empty name: none.",
+        "Empty: none.",
     )
     max_points: int = leaf(
         200_000,

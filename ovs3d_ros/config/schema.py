@@ -62,8 +62,9 @@ def leaves(config: Any = None, prefix: str = "") -> Iterator[tuple[Leaf, Any]]:
         if is_dataclass(value):
             yield from leaves(value, path + ".")
         else:
-            kind = typing.get_origin(hints[f.name]) or hints[f.name]
-            yield Leaf(path=path, type=kind, default=f.default, **f.metadata), value
+            kind, (item, *_) = hints[f.name], typing.get_args(hints[f.name]) or (None,)
+            kind = typing.get_origin(kind) or kind
+            yield Leaf(path=path, type=kind, item=item, default=f.default, **f.metadata), value
 
 
 def group_descriptions() -> dict[str, str]:

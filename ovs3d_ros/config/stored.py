@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ovs3d_ros.config.leaf import drop_placeholder
 from ovs3d_ros.config.schema import Config, leaves, override
 
 
@@ -22,5 +23,6 @@ def restore_config(settings: dict[str, Any]) -> Config:
     Raises:
         UserError: a stored setting has a wrong type or lies outside its range.
     """
-    stored = {leaf.path for leaf, _ in leaves() if leaf.stored}
-    return override(Config(), {path: value for path, value in settings.items() if path in stored})
+    stored = {leaf.path: leaf for leaf, _ in leaves() if leaf.stored}
+    known = {path: value for path, value in settings.items() if path in stored}
+    return override(Config(), {path: drop_placeholder(stored[path], value) for path, value in known.items()})

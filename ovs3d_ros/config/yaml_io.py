@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from ovs3d_ros.config.leaf import MACHINE
+from ovs3d_ros.config.leaf import MACHINE, drop_placeholder
 from ovs3d_ros.config.schema import Config, group_descriptions, leaves, override
 from ovs3d_ros.types import UserError
 
@@ -19,13 +19,15 @@ _HEADER = """
 # Brackets hold the unit, the allowed values, and two words about when a value counts:
 #   runtime       `ros2 param set` changes it while the node runs; all others are read when it starts.
 #   this machine  it belongs to this computer. It never travels in a map file.
+#
+# [] is an empty list. Python and XML launch files refuse it among their parameters: write [''] or [0.0] there.
 /**:
   ros__parameters:
 """
 
 
 def parse_assignments(assignments: list[str]) -> dict[str, Any]:
-    """Reads `key=value` strings of the command line; values are YAML scalars or comma lists.
+    """Reads `key=value` strings of the command line; values are YAML scalars or comma lists, `key=` an empty one.
 
     Raises:
         UserError: a string without '='.
@@ -39,11 +41,9 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
         spec = specs.get(path)
         if spec is not None and spec.type is str:
             values[path] = raw
-        elif spec is not None and spec.type is tuple:
+        elif spec is not None and spec.item is not None:
             items = [item.strip() for item in raw.split(",") if item.strip()]
-            values[path] = (
-                items if isinstance(spec.default[0], str) else [_scalar(path, item) for item in items]
-            )
+            values[path] = items if spec.item is str else [_scalar(path, item) for item in items]
         else:
             values[path] = _scalar(path, raw)
     return values
@@ -73,7 +73,10 @@ def load(path: str | Path, config: Config | None = None) -> Config:
     for node in list(tree.values()):
         if isinstance(node, dict) and "ros__parameters" in node:
             tree = node["ros__parameters"] or {}
-    return override(config or Config(), _flatten(tree))
+    specs = {spec.path: spec for spec, _ in leaves()}
+    values = _flatten(tree)
+    values |= {path: drop_placeholder(specs[path], value) for path, value in values.items() if path in specs}
+    return override(config or Config(), values)
 
 
 def _flatten(tree: dict, prefix: str = "") -> dict[str, Any]:

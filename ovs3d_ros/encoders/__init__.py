@@ -109,16 +109,16 @@ def make_dino(config: DinoConfig, device: str) -> PatchEncoder:
 def _clip(config: ClipConfig, device: str) -> ImageTextEncoder:
     if _is_import_string(config.model):
         encoder = _imported("clip.model", config.model)(config, device)
-        if config.metric_sides and not isinstance(encoder, FrameEncoder):
+        if config.crop_metres and not isinstance(encoder, FrameEncoder):
             raise UserError(
-                f"clip.crop_metres: {config.model} has no encode_frame, which would see depth; leave it at 0"
+                f"clip.crop_metres: {config.model} has no encode_frame, which would see depth; leave it empty"
             )
         return encoder
     from ovs3d_ros.encoders.clip import load_clip
     from ovs3d_ros.encoders.metric_crops import MetricClip
 
     encoder = load_clip(config, device)
-    return MetricClip(encoder, config) if config.metric_sides else encoder
+    return MetricClip(encoder, config) if config.crop_metres else encoder
 
 
 def _dino(config: DinoConfig, device: str) -> PatchEncoder:

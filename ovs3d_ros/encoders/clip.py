@@ -71,8 +71,7 @@ class ClipEncoder:
         # times as slow as float32, three crops, ViT-B/16), but not for one dense pass
         slow = config.precision == "auto" and self.mode == "pyramid" and is_transformer(model.visual)
         self._precision = "float32" if slow else config.precision
-        asked = tuple(size for size in config.dense_sizes if size)
-        self._dense_sizes = asked or own.get("dense_sizes") or (config.image_size,)
+        self._dense_sizes = config.dense_sizes or own.get("dense_sizes") or (config.image_size,)
         self.dim = int(self.encode_text(["a"]).shape[1])
 
     @torch.inference_mode()

@@ -14,7 +14,7 @@ from ovs3d_ros.encoders.clip import ClipEncoder
 from ovs3d_ros.encoders.crops import metric_cuts
 from ovs3d_ros.types import CropTable, Frame, UserError
 
-_REMEDY = "or leave clip.crop_metres at 0, for crops relative to the image"
+_REMEDY = "or leave clip.crop_metres empty, for crops relative to the image"
 
 
 class MetricClip:
@@ -36,7 +36,7 @@ class MetricClip:
             )
         self.name, self.dim, self.calibration = clip.name, clip.dim, clip.calibration
         self._clip, self._config = clip, config
-        self._metres = config.metric_sides
+        self._metres = config.crop_metres
 
     def encode_frame(self, frame: Frame) -> CropTable:
         """Crop table of a frame, one scale per side in metres.

@@ -19,7 +19,7 @@ from rclpy.signals import SignalHandlerOptions
 from ovs3d_ros.ros.entities import EntityGroup
 from ovs3d_ros.ros.inputs.cameras import Inputs
 from ovs3d_ros.ros.outputs.diagnostics import Diagnostics
-from ovs3d_ros.ros.params import changed, declare_config
+from ovs3d_ros.ros.params import EmptyLists, apply_parameters, declare_config
 from ovs3d_ros.ros.services.refine import RefineAction
 from ovs3d_ros.ros.session import MappingSession
 from ovs3d_ros.types import UserError
@@ -31,7 +31,7 @@ SWITCH_INTERVAL = 5e-4
 log = logging.getLogger(__name__)
 
 
-class MappingNode(LifecycleNode):
+class MappingNode(EmptyLists, LifecycleNode):
     """A lifecycle node that subscribes to posed images, maps them on a thread of its own, and answers text queries.
 
     configure loads the models and offers the services. activate subscribes to the inputs. deactivate unsubscribes; the
@@ -165,7 +165,7 @@ class MappingNode(LifecycleNode):
 
     def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         try:
-            config = changed(self.config, parameters)
+            config = apply_parameters(self.config, parameters)
         except UserError as error:
             return SetParametersResult(successful=False, reason=str(error))
         self.config = config

@@ -2,25 +2,49 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import InvalidParameterTypeException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from ovs3d_ros.config import Config, leaves, override
-from ovs3d_ros.config.leaf import Leaf
+from ovs3d_ros.config.leaf import Leaf, drop_placeholder
 from ovs3d_ros.query.request import check_prompts
 from ovs3d_ros.types import UserError
 
 INT_LIMIT = 2**63 - 1
 FLOAT_LIMIT = 1.7976931348623157e308
+LIST_TYPES = {
+    str: Parameter.Type.STRING_ARRAY,
+    float: Parameter.Type.DOUBLE_ARRAY,
+    int: Parameter.Type.INTEGER_ARRAY,
+}
+_EMPTY_LIST = " In a launch file, which refuses empty lists, write {} for an empty list."
+_FOREIGN = "qos_overrides.", "start_type_description_service"  # parameters that rclpy declares
+
+
+class EmptyLists:
+    """Mixin of a node class: an empty list in a parameter file is no error.
+
+    Such a list reaches the node without value and type, and rclpy declares it only with dynamic typing.
+    """
+
+    def declare_parameters(
+        self, namespace: str, parameters: list[tuple], ignore_override: bool = False
+    ) -> list[Parameter]:
+        """As `rclpy.node.Node.declare_parameters`."""
+        dynamic = ParameterDescriptor(dynamic_typing=True)
+        parameters = [(p[0], None, dynamic) if len(p) > 1 and p[1] is None else p for p in parameters]
+        return super().declare_parameters(namespace, parameters, ignore_override)
 
 
 def declare_config(node: Node) -> Config:
     """Declares every parameter of the configuration on `node` and returns the configuration they hold.
 
-    The node must have been made with `automatically_declare_parameters_from_overrides=True`, so that misspelt
-    names are seen. Those that are not `runtime` are read-only: the map is built with them.
+    The node must be of a class with `EmptyLists` and made with `automatically_declare_parameters_from_overrides=True`,
+    so that misspelt names are seen. Parameters that are not `runtime` are read-only: the map is built with them.
 
     Raises:
         UserError: a value of the wrong type or out of range, or a misspelt name in one of our groups.
@@ -30,47 +54,39 @@ def declare_config(node: Node) -> Config:
     given = {}
     for name, parameter in node.get_parameters_by_prefix("").items():
         if name in specs or name.partition(".")[0] in groups:
-            given[name] = parameter.value
+            given[name] = _to_config(specs.get(name), parameter.value)
             node.undeclare_parameter(name)
-        elif name != "use_sim_time" and not name.startswith(
-            ("qos_overrides.", "start_type_description_service")
-        ):
+        elif name != "use_sim_time" and not name.startswith(_FOREIGN):
             node.get_logger().warning(
-                f"parameter {name} is not one of ours and does nothing; `ovs3d config` lists all parameters"
+                f"parameter {name} is not one of ovs3d_ros and has no effect; `ovs3d config` lists all parameters"
             )
-    config = override(Config(), {name: _plain(value) for name, value in given.items()})
+    config = override(Config(), given)
     # Frames are compared without the leading slash that ROS 1 had.
     config = override(config, {"input.world_frame": config.input.world_frame.lstrip("/")})
     for spec, value in leaves(config):
-        stored = list(value) if isinstance(value, tuple) else value
-        try:
-            node.declare_parameter(spec.path, stored, describe(spec), ignore_override=True)
-        except InvalidParameterTypeException as error:
-            raise UserError(f"{spec.path}: {error}") from None
+        _declare(node, spec, value)
     return config
 
 
-def changed(config: Config, parameters: list[Parameter]) -> Config:
-    """The configuration with the values a client wants to set; parameters of others are passed over.
+def apply_parameters(config: Config, parameters: list[Parameter]) -> Config:
+    """The configuration with the values a client wants to set; parameters of other packages are ignored.
 
     Raises:
         UserError: a value of the wrong type or out of range.
     """
-    specs = {spec.path for spec, _ in leaves()}
-    config = override(config, {p.name: _plain(p.value) for p in parameters if p.name in specs})
+    specs = {spec.path: spec for spec, _ in leaves()}
+    values = {p.name: _to_config(specs[p.name], p.value) for p in parameters if p.name in specs}
+    config = override(config, values)
     check_prompts(list(config.query.negatives), "negative")
     return config
 
 
-def _plain(value: object) -> object:
-    """ROS gives sequences as array.array; the configuration wants lists."""
-    return value if value is None or isinstance(value, (str, bool, int, float)) else list(value)
-
-
 def describe(spec: Leaf) -> ParameterDescriptor:
     """The ROS descriptor of a configuration leaf."""
-    unit = f" ({spec.unit})" if spec.unit else ""
-    descriptor = ParameterDescriptor(name=spec.path, description=spec.doc + unit, read_only=not spec.runtime)
+    text = f"{spec.doc} [{spec.unit}]" if spec.unit else spec.doc
+    if spec.may_be_empty:
+        text += _EMPTY_LIST.format("['']" if spec.item is str else "[0]")
+    descriptor = ParameterDescriptor(name=spec.path, description=text, read_only=not spec.runtime)
     if spec.choices:
         descriptor.additional_constraints = "one of " + ", ".join(spec.choices)
     bounded = spec.low is not None or spec.high is not None
@@ -83,3 +99,32 @@ def describe(spec: Leaf) -> ParameterDescriptor:
         high = FLOAT_LIMIT if spec.high is None else float(spec.high)
         descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high, step=0.0)]
     return descriptor
+
+
+def _declare(node: Node, spec: Leaf, value: Any) -> None:
+    """Declares one parameter with its value."""
+    descriptor = describe(spec)
+    if value != ():
+        stored = list(value) if spec.item else value
+        try:
+            node.declare_parameter(spec.path, stored, descriptor, ignore_override=True)
+        except InvalidParameterTypeException as error:
+            raise UserError(f"{spec.path}: {error}") from None
+        return
+    # rclpy takes the type of a list from its first element, so an empty list is declared by type and then set.
+    kind = LIST_TYPES[spec.item]
+    node.declare_parameter(spec.path, kind, ignore_override=True)
+    node.set_parameters([Parameter(spec.path, kind, [])])
+    descriptor.type = kind.value
+    node.set_descriptor(spec.path, descriptor)
+
+
+def _to_config(spec: Leaf | None, value: Any) -> Any:
+    """A ROS value for the configuration: ROS gives lists as array.array, and empty lists as None or a placeholder."""
+    if spec is None or spec.item is None:
+        return value
+    if value is None:
+        return []
+    return drop_placeholder(
+        spec, value if isinstance(value, str) or not hasattr(value, "__iter__") else list(value)
+    )

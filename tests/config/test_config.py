@@ -52,6 +52,9 @@ def test_override_replaces_one_leaf_and_leaves_the_original() -> None:
         ("clip.crop_divisors", ["wide"], ["clip.crop_divisors", "wide"]),
         ("clip.crop_divisors", [0.0, 3.0], ["outside"]),
         ("query.negatives", [7], ["expected str"]),
+        ("query.negatives", [], ["must not be empty"]),
+        ("clip.crop_metres", [0.0, 0.3], ["outside", "empty list"]),
+        ("output.vocabulary", [7], ["expected str"]),
         ("compute.seed", 2**64, ["outside"]),
         ("map.max_gaussians", 10**400, ["outside"]),
         ("train.lr_means", 10**400, ["expected a number"]),
@@ -84,6 +87,26 @@ def test_assignments_of_the_command_line() -> None:
     assert config.query.negatives == ("no", "wall paint")
     assert config.train.exposure is False
     assert config.map.max_gaussians == 700
+
+
+EMPTY = {"clip.crop_metres", "clip.dense_sizes", "input.cameras", "output.vocabulary"}
+
+
+def test_lists_empty_by_default_may_be_emptied_everywhere(tmp_path) -> None:
+    assert {spec.path for spec, _ in leaves() if spec.may_be_empty} == EMPTY
+    full = {"clip.crop_metres": [0.2], "clip.dense_sizes": [320], "input.cameras": ["a"]}
+    config = override(Config(), full | {"output.vocabulary": ["mug"]})
+    assert override(config, {path: [] for path in EMPTY}) == Config()
+    assert override(config, parse_assignments([f"{path}=" for path in EMPTY])) == Config()
+    (tmp_path / "c.yaml").write_text("".join(f"{path}: []\n" for path in EMPTY), encoding="utf-8")
+    assert load(tmp_path / "c.yaml", config) == Config()
+    assert "vocabulary: []\n" in to_yaml()
+
+
+def test_files_with_the_placeholders_of_earlier_versions_are_read(tmp_path) -> None:
+    old = "input.cameras: ['']\nclip: {crop_metres: [0.0], dense_sizes: [0]}\noutput: {vocabulary: ['']}\n"
+    (tmp_path / "c.yaml").write_text(old, encoding="utf-8")
+    assert load(tmp_path / "c.yaml") == Config()
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,9 @@ def test_old_maps_open_and_their_foreign_settings_are_ignored(tmp_path) -> None:
     path = save_small_map(tmp_path / "room.ovs3d")
     old = {
         "map.max_gaussians": 7000,
+        "clip.crop_metres": [0.0],
+        "clip.dense_sizes": [0],
+        "input.cameras": [""],
         "map.directory": "/of/another/robot",
         "output.save_on_exit": "/of/another/robot/room.ovs3d",
         "query.presence": "not even a number",
@@ -66,6 +69,7 @@ def test_old_maps_open_and_their_foreign_settings_are_ignored(tmp_path) -> None:
     write_settings(path, old)
     config = Ovs3d.load(path).config
     assert config.map.max_gaussians == 7000
+    assert config.clip.crop_metres == config.clip.dense_sizes == config.input.cameras == ()
     assert config.map.directory == Config().map.directory and config.output == Config().output
     assert config.query == Config().query
 

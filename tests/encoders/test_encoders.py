@@ -142,7 +142,7 @@ def test_dense_sizes_are_the_model_s_own_until_others_are_asked_for(image):
             .embeddings
         )
 
-    assert grid() == grid(dense_sizes=(0,)) and max(grid(dense_sizes=(320,))) == 10
+    assert max(grid()) > 20 and max(grid(dense_sizes=(320,))) == 10
     both, small, large = table(320, 640), table(320), table(640)
     assert both.shape == large.shape and max(grid(dense_sizes=(640, 320))) == 20
     cosine = torch.nn.functional.cosine_similarity

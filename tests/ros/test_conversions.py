@@ -18,6 +18,7 @@ pytestmark = pytest.mark.ros
 import rclpy  # noqa: E402
 from rclpy.context import Context  # noqa: E402
 from rclpy.node import Node  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.serialization import deserialize_message, serialize_message  # noqa: E402
 
 from ovs3d_ros.config import Config, leaves, override  # noqa: E402
@@ -29,6 +30,10 @@ from ovs3d_ros.types import Camera, UserError  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HEADER = conversions.to_header(1_700_000_000.25, "map")
+
+
+class ParameterNode(params.EmptyLists, Node):
+    """A node that takes empty lists, as the mapping node does."""
 
 
 def through_the_wire(message):
@@ -179,7 +184,7 @@ def make_node():
     def make(*overrides: str) -> Node:
         arguments = ["--ros-args"] + [word for text in overrides for word in ("-p", text)]
         nodes.append(
-            Node(
+            ParameterNode(
                 "ovs3d",
                 context=context,
                 cli_args=arguments if overrides else None,
@@ -239,11 +244,25 @@ def test_overrides_become_the_configuration(make_node):
         ("map.max_gausians:=1000", "map.max_gausians: no such parameter"),
         ("train.exposure:=5", "train.exposure: expected bool"),
         ("input.silence:=.nan", "is outside"),
+        ("query.negatives:=[]", "query.negatives: must not be empty"),
+        ("map.max_gaussians:=[]", "map.max_gaussians: expected int"),
     ],
 )
 def test_bad_parameters_are_one_clear_error(make_node, override_text, problem):
     with pytest.raises(UserError, match=problem):
         params.declare_config(make_node(override_text))
+
+
+@pytest.mark.parametrize("text", ["clip.crop_metres:=[]", "clip.crop_metres:=[0.0]", "clip.crop_metres:=[0]"])
+@pytest.mark.parametrize("names", ["input.cameras:=[]", "input.cameras:=['']"])
+def test_empty_lists_and_placeholders_are_accepted(make_node, text, names):
+    node = make_node(text, names, "output.vocabulary:=[red mug]")
+    config = params.declare_config(node)
+    assert config.clip.crop_metres == config.input.cameras == () and config.output.vocabulary == ("red mug",)
+    parameter = node.get_parameter("clip.crop_metres")
+    assert (parameter.type_, list(parameter.value)) == (Parameter.Type.DOUBLE_ARRAY, [])
+    descriptor = node.describe_parameter("input.cameras")
+    assert descriptor.read_only and "write ['']" in descriptor.description
 
 
 def test_unknown_parameters_of_other_groups_are_ignored(make_node):
@@ -267,7 +286,7 @@ def test_shipped_yaml_is_read_by_ros():
         args=["--ros-args", "--params-file", str(REPOSITORY / "config" / "ovs3d.yaml")],
         domain_id=free_domain_id(),
     )
-    node = Node("ovs3d", context=context, automatically_declare_parameters_from_overrides=True)
+    node = ParameterNode("ovs3d", context=context, automatically_declare_parameters_from_overrides=True)
     try:
         assert params.declare_config(node) == Config()
     finally:

@@ -51,7 +51,7 @@ class Inputs:
             UserError: bad extrinsics, or pose_source tf without both tf2_ros and tf2_msgs.
         """
         group = MutuallyExclusiveCallbackGroup()
-        names = config.input.cameras
+        names = check_cameras(config.input.cameras)
         extrinsics = split_extrinsics(config, len(names))
         transforms = None
         if config.pose_source == "tf":
@@ -133,22 +133,22 @@ def _join(reasons: dict[str, str]) -> str:
 
 
 def check_cameras(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns the names of the cameras.
+    """Returns the names of the cameras; one empty name for a single camera without a prefix.
 
     Raises:
-        UserError: no name, a duplicate, an empty name beside others, or a name that cannot be part of a topic.
+        UserError: a duplicate, an empty name beside others, or a name that cannot be part of a topic.
     """
     usable = all(
         name.replace("_", "a").isalnum() and not name[0].isdigit() and name.isascii()
         for name in names
         if name
     )
-    if not names or not usable or len(set(names)) < len(names) or (len(names) > 1 and "" in names):
+    if not usable or len(set(names)) < len(names) or (len(names) > 1 and "" in names):
         raise UserError(
             f"input.cameras: {list(names)} cannot be topic prefixes; give distinct names of letters, digits and "
-            "underscores, or [''] for one camera without a prefix"
+            "underscores, or an empty list for one camera without a prefix"
         )
-    return names
+    return names or ("",)
 
 
 def split_extrinsics(config: Config, count: int) -> list[np.ndarray]:

@@ -21,14 +21,14 @@ from ovs3d_ros.worker import MappingWorker
 
 
 def check_vocabulary(config: Config) -> list[str]:
-    """The names of `output.vocabulary`; an empty list if all are empty.
+    """The names of `output.vocabulary`, checked.
 
     Raises:
         UserError: a bad name.
     """
     names = list(config.output.vocabulary)
     try:
-        return check_prompts(names, "name") if any(names) else []
+        return check_prompts(names, "name") if names else []
     except UserError as error:
         raise UserError(f"output.vocabulary: {error}") from None
 
