@@ -1,4 +1,4 @@
-"""`ovs3d demo`: the whole story on one small scene that ships with the project."""
+"""`ovs3d demo`: maps the small scene that ships with the project, asks for things in it, and measures the map."""
 
 from __future__ import annotations
 
@@ -30,9 +30,8 @@ from ovs3d_ros.warm_up import warm_up
 
 log = logging.getLogger(__name__)
 
-# The scene is 320 x 240 and small; its map fits a plain CPU, which is what the demo shows. On a machine that is busy
-# otherwise the map comes late, and the report says how late, but nothing is lost: the inbox holds the whole walk, and
-# no message is given up early.
+# The demo shows what a plain CPU can do: the images of the scene are 320 x 240. On a busy machine mapping falls behind, and
+# the report says how far. No frame is lost then: the inbox holds the whole walk, and messages wait long for their pose.
 DEFAULTS = {
     "compute.device": "cpu",
     "clip.model": "bundled",
@@ -52,27 +51,27 @@ def run(
     rate: float = 2.0,
     quiet: bool = False,
 ) -> int:
-    """The `ovs3d demo` command: runs the demo and says what came of it.
+    """The `ovs3d demo` command: runs the demo and prints its results.
 
     Args:
         out: folder to write.
-        ros: node, player and client over ROS; else everything in this process.
-        settings: dotted parameters over the demo's own (`DEFAULTS`).
-        json_path: where to write the report besides `out/report.json`; "-" is standard output.
+        ros: True runs node, player and client over ROS; False runs everything in this process.
+        settings: dotted parameters that override the demo's own (`DEFAULTS`).
+        json_path: a second file for the report beside `out/report.json`; "-" prints it instead of the summary.
         rate: frames per second.
         quiet: no progress bar.
 
     Returns:
-        0, or 1 when a process of the demo failed; the end of its log is on stderr then.
+        0, or 1 when a process of the demo failed; its last log lines are then on stderr.
 
     Raises:
-        UserError: bad settings, or a folder or file that cannot be written.
+        UserError: bad settings, or the folder or a file cannot be written.
     """
     if json_path not in (None, "-"):
         check_target(Path(json_path))
     try:
-        with _ending_on_sigterm():
-            report, how = make_demo(out, ros, settings, rate, quiet)
+        with _exit_on_sigterm():
+            report, how_run = make_demo(out, ros, settings, rate, quiet)
     except ProcessFailed as error:
         sys.stderr.write(f"ovs3d: error: {error}\n")
         return 1
@@ -83,7 +82,7 @@ def run(
         return 0
     if json_path:
         write_text(Path(json_path).expanduser(), text)
-    sys.stdout.write(f"{describe(report, how)}\nLook at {out / 'demo.png'}; all files are in {out}\n")
+    sys.stdout.write(f"{describe(report, how_run)}\nLook at {out / 'demo.png'}; all files are in {out}\n")
     return 0
 
 
@@ -95,21 +94,21 @@ def make_demo(
     quiet: bool = True,
     scene_path: Path = SHIPPED,
 ) -> tuple[Report, str]:
-    """Maps the scene while frames arrive, asks for things, measures, and writes map and pictures to `out`.
+    """Maps the scene while frames arrive, queries and measures the map, and writes map and pictures to `out`.
 
     Args:
         out: folder to write.
-        ros: whether to go over ROS.
-        settings: dotted parameters over `DEFAULTS`.
+        ros: True runs node, player and client over ROS; False runs everything in this process.
+        settings: dotted parameters that override `DEFAULTS`.
         rate: frames per second.
         quiet: no progress bar.
         scene_path: a labelled dataset with `absent.txt`.
 
     Returns:
-        The report, and one line that says how the demo was run.
+        The report, and one line that says how the demo ran.
 
     Raises:
-        UserError: bad settings or data, or a folder that cannot be written.
+        UserError: bad settings or data, or the folder cannot be written.
         ProcessFailed: a process of the demo failed.
     """
     started = time.monotonic()
@@ -128,10 +127,10 @@ def make_demo(
         warm_up(Ovs3d(config))  # compiled kernels are cached on disk: no frame waits for them
         bar.set_description("mapping")
         run_session = run_processes if ros else run_one_process
-        session = run_session(scene, config, rate, (out / MAP_NAME).resolve(), _show_on(bar))
+        session = run_session(scene, config, rate, (out / MAP_NAME).resolve(), _progress_on(bar))
         bar.set_description("evaluating")
         report = _evaluate(out, session, scene, config, started)
-    return report, session.how
+    return report, session.how_run
 
 
 def _evaluate(out: Path, session: Session, scene: Scene, config: Config, started: float) -> Report:
@@ -144,7 +143,7 @@ def _evaluate(out: Path, session: Session, scene: Scene, config: Config, started
     return report
 
 
-def _show_on(bar: tqdm) -> Progress:
+def _progress_on(bar: tqdm) -> Progress:
     def show(figures: dict[str, Any]) -> None:
         bar.update(int(figures.get("frames_received", 0)) - bar.n)
         psnr = figures.get("psnr")
@@ -158,8 +157,8 @@ def _show_on(bar: tqdm) -> Progress:
 
 
 @contextlib.contextmanager
-def _ending_on_sigterm() -> Iterator[None]:
-    """Turns SIGTERM into SystemExit, so that child processes are stopped on the way out."""
+def _exit_on_sigterm() -> Iterator[None]:
+    """Turns SIGTERM into SystemExit inside the block, so that the demo stops its child processes before it ends."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""The two drawings of the contact sheet that are not camera pictures: the room from above, and presence bars."""
+"""The two charts of the contact sheet: the room from above, and presence bars."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ovs3d_ros.visualization.point_cloud import point_columns
 PAPER, INK, FAINT, RULE = (250, 250, 248), (34, 36, 40), (120, 124, 130), (222, 222, 218)
 GROUND = (226, 229, 233)
 YES, NO, WRONG = (58, 141, 96), (150, 154, 160), (200, 62, 52)
-_TOP_SHARE = 0.85  # of the height that the cameras see from: what is higher would hide the room
+_TOP_SHARE = 0.85  # of the mean camera height; Gaussians above it would hide the room
 _MIN_OPACITY = 0.3
-_MARGIN = 0.03  # of the drawing around the room
-_MAX_FOOTPRINT = 0.3  # of the drawing: a floor's or a wall's box says nothing and hides the rest
+_MARGIN = 0.03  # around the room, share of the drawing
+_MAX_FOOTPRINT = 0.3  # share of the drawing; larger boxes (floor, wall) are left out, as they hide the rest
 
 
-class _Plan:
-    """Maps world x, y to pixels of a drawing with y up."""
+class _FloorPlan:
+    """Projects world x, y to pixels of a drawing in which y points up."""
 
     def __init__(self, points: np.ndarray, width: int, height: int) -> None:
         low, high = np.percentile(points[:, :2], [1, 99], axis=0)
@@ -40,22 +40,22 @@ class _Plan:
 def draw_room(
     snapshot: MapSnapshot, objects: Sequence[SemanticObject], width: int, height: int
 ) -> np.ndarray:
-    """The map seen from above (z is up), with the camera's path and a box and name for each object.
+    """Draws the map from above (z is up), with the camera path and a box and a name for each object.
 
     Args:
         snapshot: the map.
-        objects: what to name; colours follow their labels.
+        objects: objects to draw, each in the colour of its label.
         width: of the drawing, pixels.
         height: of the drawing, pixels.
     """
     g = snapshot.gaussians
     ceiling = float(snapshot.camtoworlds[:, 2, 3].mean()) / _TOP_SHARE
     means, opacities = g["means"].cpu().numpy(), g["opacities"].cpu().numpy()
-    shown = np.flatnonzero((opacities > _MIN_OPACITY) & (means[:, 2] < ceiling))
-    shown = shown[np.argsort(means[shown, 2])]  # painter's order: the highest last
-    points, rgb = point_columns(snapshot, shown)
-    radii = g["scales"].cpu().numpy()[shown].max(axis=1)
-    plan = _Plan(points, width, height)
+    visible = np.flatnonzero((opacities > _MIN_OPACITY) & (means[:, 2] < ceiling))
+    visible = visible[np.argsort(means[visible, 2])]  # painter's order: the highest last
+    points, rgb = point_columns(snapshot, visible)
+    radii = g["scales"].cpu().numpy()[visible].max(axis=1)
+    plan = _FloorPlan(points, width, height)
     picture = np.full((height, width, 3), GROUND, np.uint8)
     for center, radius, color in zip(plan(points).round().astype(int), radii, rgb, strict=True):
         size = int(np.clip(round(1.2 * radius * plan.scale), 1, 12))
@@ -66,20 +66,20 @@ def draw_room(
     draw.line([tuple(p) for p in path], fill=INK, width=3, joint="curve")
     draw.ellipse((*(path[-1] - 6), *(path[-1] + 6)), fill=INK)
     colors = label_colors(max([item.label for item in objects], default=0))
-    named = []
+    plates = []
     for item in objects:
         footprint = plan(_footprint(item))
         if cv2.contourArea(footprint.astype(np.float32)) < _MAX_FOOTPRINT * width * height:
-            named.append((item.prompt, plan(item.center), colors[item.label]))
+            plates.append((item.prompt, plan(item.center), colors[item.label]))
             draw.polygon(
                 [tuple(p) for p in footprint], outline=tuple(int(c) for c in colors[item.label]), width=3
             )
-    _write_names(draw, named, width, height)
+    _write_names(draw, plates, width, height)
     return np.asarray(image)
 
 
 def _footprint(item: SemanticObject) -> np.ndarray:
-    """Corners [4, 2] of the rectangle around the box's shadow on the floor, as small as it gets."""
+    """Corners [4, 2] of the smallest rectangle on the floor that contains the vertical projection of the box."""
     axes = quat_to_matrix(item.quat)
     corners = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]) * item.size / 2
     shadow = (item.center + corners @ axes.T)[:, :2].astype(np.float32)
@@ -89,7 +89,7 @@ def _footprint(item: SemanticObject) -> np.ndarray:
 def _write_names(
     draw: ImageDraw.ImageDraw, names: list[tuple[str, np.ndarray, np.ndarray]], width: int, height: int
 ) -> None:
-    """Writes each name on a plate near its place, moved down until it covers no other."""
+    """Writes each name on a plate near its object; a plate moves down until it covers no other."""
     font = ImageFont.load_default(15)
     taken: list[tuple[float, float, float, float]] = []
     for text, place, color in sorted(names, key=lambda item: item[1][1]):
@@ -108,11 +108,11 @@ def _write_names(
 def draw_presence(
     present: Sequence[PromptReport], absent: Sequence[PromptReport], threshold: float, width: int, height: int
 ) -> np.ndarray:
-    """Two lists of bars: presence of what is in the room, and of what is not; wrong decisions are red.
+    """Draws two lists of presence bars, for things in the room and for absent things; wrong decisions are red.
 
     Args:
-        present: questions about what is there.
-        absent: questions about what is not.
+        present: results for the things in the room.
+        absent: results for the absent things.
         threshold: presence from which a thing counts as found.
         width: of the drawing, pixels.
         height: of the drawing, pixels.

@@ -1,4 +1,4 @@
-"""Measures a saved map on the frames it was not made from."""
+"""Measures a saved map on held-out frames."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROTOCOL = "dataset"
 
 @dataclass(frozen=True, slots=True)
 class HeldOutView:
-    """A frame the map never saw, and what the map shows from there.
+    """A held-out frame, and the map rendered from its pose.
 
     Attributes:
         frame: photograph, depth, labels, pose.
@@ -36,16 +36,16 @@ class HeldOutView:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """How good a map is.
+    """The quality of a map on the held-out views.
 
     Attributes:
-        psnr: mean over held-out views, dB.
-        segmentation: argmax over the class list against the labels.
-        refined: likewise, of the map refined for the class list.
-        ious: per present prompt, its mask (relevancy mode) against its class, pooled over the held-out views.
+        psnr: mean over the views, dB.
+        segmentation: score of the argmax over the class list against the labels.
+        refined: the same score after refinement for the class list.
+        ious: per present prompt, IoU of its mask (relevancy mode) with its class, pixels of all views pooled.
         views: the held-out views.
         masks: per present prompt, its mask in each view, [H, W] bool.
-        answer: one query for all that is present, for the labelled cloud and the boxes.
+        answer: one query for all prompts that were found; the labelled cloud and the boxes show it.
     """
 
     psnr: float
@@ -57,21 +57,22 @@ class Evaluation:
     answer: QueryResult
 
 
-def evaluate_map(pipeline: Ovs3d, snapshot: MapSnapshot, scene: Scene, named: list[str]) -> Evaluation:
+def evaluate_map(pipeline: Ovs3d, snapshot: MapSnapshot, scene: Scene, found: list[str]) -> Evaluation:
     """Renders and segments the held-out views.
 
     Args:
-        pipeline: with the encoder of the map.
+        pipeline: has the encoder of the map.
         snapshot: the map.
-        scene: what was mapped.
-        named: prompts of the query for the labelled cloud.
+        scene: the scene that was mapped.
+        found: prompts of the query for the labelled cloud.
     """
     classes = scene.dataset.classes
     names, frames = [name for name in classes if name], [scene.dataset[i] for i in scene.holdout]
-    # Refined without a check: no image is kept aside but these.
+    # There is no check of the refinement: the only images that were kept aside are those it is measured on.
     field = pipeline.query(names, mode="argmax", snapshot=snapshot, refine=True).field
     lifted, refined = (
-        _segmented(by_pixels(pipeline, snapshot, names, f), frames, names, classes) for f in (None, field)
+        _segment_frames(by_pixels(pipeline, snapshot, names, f), frames, names, classes)
+        for f in (None, field)
     )
     views = [_view(pipeline, snapshot, frame, labels) for frame, labels in zip(frames, lifted, strict=True)]
     truth = [frame.labels for frame in frames]
@@ -81,7 +82,7 @@ def evaluate_map(pipeline: Ovs3d, snapshot: MapSnapshot, scene: Scene, named: li
         for prompt in scene.present
     }
     psnr = float(np.mean([metrics.psnr(v.rgb, v.frame.image) for v in views]))
-    answer = pipeline.query(named or scene.present, snapshot=snapshot)
+    answer = pipeline.query(found or scene.present, snapshot=snapshot)
     return Evaluation(
         psnr,
         metrics.score_segmentation(PROTOCOL, lifted, truth, classes),
@@ -93,10 +94,10 @@ def evaluate_map(pipeline: Ovs3d, snapshot: MapSnapshot, scene: Scene, named: li
     )
 
 
-def _segmented(
+def _segment_frames(
     segment: Segmenter, frames: list[Frame], names: list[str], classes: list[str]
 ) -> list[np.ndarray]:
-    """Class index at each pixel of the frames, [H, W] each, 0 where the map is not."""
+    """Class index at each pixel of each frame, [H, W], 0 where the map is transparent."""
     numbers = np.array([0, *map(classes.index, names)])
     return [numbers[segment(frame.camera, frame.camtoworld)] for frame in frames]
 
@@ -111,7 +112,7 @@ def _view(pipeline: Ovs3d, snapshot: MapSnapshot, frame: Frame, labels: np.ndarr
 
 
 def _masks(pipeline: Ovs3d, snapshot: MapSnapshot, frames: list[Frame], prompt: str) -> list[np.ndarray]:
-    """Where each frame shows what was asked for; empty where the map says that it is not there."""
+    """The mask of a prompt in each frame, [H, W] bool; empty masks where the prompt is not found."""
     result = pipeline.query([prompt], snapshot=snapshot)
     if not result.found[0]:
         return [np.zeros(frame.labels.shape, bool) for frame in frames]
@@ -121,7 +122,7 @@ def _masks(pipeline: Ovs3d, snapshot: MapSnapshot, frames: list[Frame], prompt: 
 
 
 def _pooled_iou(masks: list[np.ndarray], truth: list[np.ndarray]) -> float:
-    """Intersection over union, pixels of all views together; NaN where neither shows anything."""
+    """IoU over the pixels of all views together; NaN when masks and truth are all empty."""
     union = sum(int((m | t).sum()) for m, t in zip(masks, truth, strict=True))
     return (
         sum(int((m & t).sum()) for m, t in zip(masks, truth, strict=True)) / union if union else float("nan")

@@ -1,4 +1,4 @@
-"""The demo without ROS: the mapping thread of the node, fed by this process at the pace of a camera."""
+"""The demo without ROS: this process feeds frames to the mapping thread at the rate of a camera."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.types import UserError
 from ovs3d_ros.worker import MappingWorker
 
-IDLE_TIMEOUT = 600.0  # seconds to finish after the last frame
+IDLE_TIMEOUT = 600.0  # seconds that mapping may take after the last frame
 POLL = 0.2  # seconds between progress reports
 
 
@@ -21,14 +21,14 @@ def run_one_process(scene: Scene, config: Config, rate: float, map_path: Path, p
     """Maps the scene while frames arrive at `rate` Hz, asks for every prompt, and saves the map.
 
     Raises:
-        UserError: the worker failed or did not finish in time.
+        UserError: the mapping thread failed or did not finish in time.
     """
     pipeline = Ovs3d(config)
     worker = MappingWorker(pipeline, config)
     worker.start()
     try:
         _feed(scene, worker, rate, progress)
-        _settle(worker, progress)
+        _wait_until_mapped(worker, progress)
         answers = [_ask(pipeline, worker, prompt) for prompt in [*scene.present, *scene.absent]]
     finally:
         stopped = worker.stop()
@@ -37,7 +37,7 @@ def run_one_process(scene: Scene, config: Config, rate: float, map_path: Path, p
     stats = worker.stats()
     pipeline.save(map_path)
     return Session(
-        how="one process without ROS: queries are function calls",
+        how_run="one process without ROS: queries are function calls",
         map_path=map_path,
         frames_sent=len(scene.training),
         frames_received=stats["frames_received"],
@@ -54,14 +54,14 @@ def _feed(scene: Scene, worker: MappingWorker, rate: float, progress: Progress) 
         frame = dataclasses.replace(scene.dataset[index], stamp=sent / rate)
         time.sleep(max(0.0, started + sent / rate - time.monotonic()))
         worker.submit(frame)
-        _check(worker)
+        _raise_worker_error(worker)
         progress(worker.stats())
 
 
-def _settle(worker: MappingWorker, progress: Progress) -> None:
+def _wait_until_mapped(worker: MappingWorker, progress: Progress) -> None:
     deadline = time.monotonic() + IDLE_TIMEOUT
     while not worker.wait_idle(POLL):
-        _check(worker)
+        _raise_worker_error(worker)
         if time.monotonic() > deadline:
             raise UserError(
                 f"mapping did not finish within {IDLE_TIMEOUT:.0f} s after the last frame; "
@@ -71,7 +71,7 @@ def _settle(worker: MappingWorker, progress: Progress) -> None:
     progress(worker.stats())
 
 
-def _check(worker: MappingWorker) -> None:
+def _raise_worker_error(worker: MappingWorker) -> None:
     if worker.error is not None:
         raise UserError(f"the mapping thread failed: {worker.error}") from worker.error
 

@@ -35,12 +35,13 @@ def write_pictures(
     snapshot: MapSnapshot,
     config: Config,
 ) -> None:
-    """Writes `cloud.ply`, `overlays/`, `masks/` and `demo.png` into `out`."""
+    """Writes `cloud.ply`, `overlays/`, `masks/` and `demo.png` into `out`.
+
+    A run without ROS removes the topic pictures of an earlier run. All other files are overwritten under the same names.
+    """
     for name in LABEL_FOLDERS:
         (out / name).mkdir(exist_ok=True)
-    for (
-        name
-    ) in TOPICS:  # a run without ROS leaves none; all else is written anew, for the scene is always the same
+    for name in TOPICS:
         (out / "overlays" / f"topic_{name}.png").unlink(missing_ok=True)
     indices = visible_points(snapshot, config.output)
     points, base = point_columns(snapshot, indices)
@@ -64,8 +65,8 @@ def make_sheet(
     snapshot: MapSnapshot,
     config: Config,
 ) -> np.ndarray:
-    """The whole run on one page, RGB [H, W, 3]."""
-    views = _telling_views(evaluation)
+    """Draws the contact sheet of a run, RGB [H, W, 3]."""
+    views = _richest_views(evaluation)
     near, far = pictures.depth_range([view.depth for view in views])
     painter = pictures.FeatureColors.fit(
         np.concatenate([v.codes.reshape(-1, v.codes.shape[-1]) for v in views])
@@ -81,7 +82,7 @@ def make_sheet(
             _overlay(view.frame.image, view.frame.labels),
         ]
     captions = [
-        "photo, kept from the map",
+        "held-out photo",
         "rendered from the map",
         "rendered depth",
         "language features (PCA)",
@@ -89,7 +90,7 @@ def make_sheet(
         "ground truth",
     ] * len(views)
     note = (
-        f"{session.how}\n"
+        f"{session.how_run}\n"
         f"{report.frames_received} of {report.frames_sent} frames, {report.frames_dropped} dropped, "
         f"{report.keyframes} keyframes, {report.num_gaussians} Gaussians    held-out PSNR "
         f"{report.psnr_holdout:.1f} dB    mIoU {report.miou_lift:.2f}, refined {report.miou_refined:.2f}\n"
@@ -107,7 +108,7 @@ def make_sheet(
     return np.concatenate([top, charts, answers], axis=0)
 
 
-def _telling_views(evaluation: Evaluation) -> list[HeldOutView]:
+def _richest_views(evaluation: Evaluation) -> list[HeldOutView]:
     """The two held-out views that show the most classes."""
     richness = [-len(np.unique(view.frame.labels)) for view in evaluation.views]
     return [evaluation.views[i] for i in sorted(np.argsort(richness, kind="stable")[:2])]
@@ -123,14 +124,14 @@ def _best_objects(evaluation: Evaluation) -> list:
 
 
 def _answers(report: Report, evaluation: Evaluation) -> tuple[list[np.ndarray], list[str]]:
-    """For the prompts that were found: the view that shows most of each, with its mask."""
+    """For each prompt that was found, the view with its largest mask, and a caption."""
     tiles, captions = [], []
-    for question in sorted(report.present, key=lambda q: -(q.iou or 0)):
-        masks = evaluation.masks[question.prompt]
+    for query in sorted(report.present, key=lambda q: -(q.iou or 0)):
+        masks = evaluation.masks[query.prompt]
         best = int(np.argmax([mask.sum() for mask in masks]))
-        if question.found and masks[best].any():
+        if query.found and masks[best].any():
             tiles.append(pictures.overlay(evaluation.views[best].frame.image, masks[best].astype(np.uint8)))
-            captions.append(question.prompt + ("" if question.iou is None else f"   IoU {question.iou:.2f}"))
+            captions.append(query.prompt + ("" if query.iou is None else f"   IoU {query.iou:.2f}"))
     return tiles[: 2 * TILES] or [np.full((60, 80, 3), PAPER, np.uint8)], captions[: 2 * TILES] or [
         "nothing found"
     ]
@@ -141,7 +142,7 @@ def _overlay(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _labelled(image: np.ndarray, labels: np.ndarray, scene: Scene) -> np.ndarray:
-    """An overlay with a legend of the classes in it, twice the size."""
+    """An overlay at twice the size, with a legend of its classes."""
     colors = pictures.label_colors(len(scene.dataset.classes))
     entries = [(scene.dataset.classes[i], colors[i]) for i in np.unique(labels) if i]
     picture = pictures.overlay(image, labels.astype(np.int64), 2 * image.shape[1])
@@ -149,7 +150,7 @@ def _labelled(image: np.ndarray, labels: np.ndarray, scene: Scene) -> np.ndarray
 
 
 def _row(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Pictures of one height side by side, as wide as the sheet."""
+    """Puts pictures of one height side by side, as wide as the sheet."""
     sheet = np.full((pictures[0].shape[0] + GAP, WIDTH, 3), PAPER, np.uint8)
     x = GAP
     for picture in pictures:

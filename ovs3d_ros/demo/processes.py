@@ -1,4 +1,4 @@
-"""The demo over ROS: node, player and client as processes of their own, that talk over DDS."""
+"""The demo over ROS: node, player and client run as separate processes and talk over DDS."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from ovs3d_ros.ros.environment import child_environment, free_domain_id
 from ovs3d_ros.visualization.pictures import label_colors
 
 NODE, PLAYER, CLIENT = "ovs3d_ros.ros.node", "ovs3d_ros.ros.play", "ovs3d_ros.ros.demo_client"
-START_TIMEOUT = 90.0  # seconds until the node subscribes: it imports torch and loads its models
-SETTLE_TIMEOUT = (
-    600.0  # seconds from the last frame to the last answer, on a machine that is busy with other things
+START_TIMEOUT = 90.0  # seconds until the node subscribes; it imports torch and loads its models first
+SETTLE_TIMEOUT = 600.0  # seconds from the last frame to the last answer, on a busy machine
+STOP_TIMEOUT = (
+    60.0  # seconds from a signal until the process must have ended; the node saves its map meanwhile
 )
-STOP_TIMEOUT = 60.0  # seconds a process has to end after a signal; the node writes its map in them
 POLL = 0.1  # seconds
-TAIL = 15  # lines of a failed process's log
-WRITTEN = (
+TAIL = 15  # log lines that the error of a failed process shows
+LOG_FILES = (
     "answers.json",
     "client.log",
     "label.npy",
@@ -39,8 +39,8 @@ WRITTEN = (
     "player.log",
     "query_cloud.npy",
     "request.json",
-)  # to logs/; nothing else in there is the demo's
-ROS_LOGS = "python*_[0-9]*_[0-9]*.log"  # but for these, which rcl names by process and time
+)  # the demo writes these into logs/, and removes those of an earlier run
+ROS_LOGS = "python*_[0-9]*_[0-9]*.log"  # rcl writes these, named by process and time
 
 
 class ProcessFailed(RuntimeError):
@@ -48,10 +48,10 @@ class ProcessFailed(RuntimeError):
 
 
 class Child:
-    """A Python module run as a process; what it prints goes to a log file."""
+    """A Python module that runs as a process and prints into a log file."""
 
     def __init__(self, module: str, arguments: list[str], environment: dict[str, str], log: Path):
-        """Starts it."""
+        """Starts the process."""
         self.module = module
         self.log = log
         with log.open("wb") as stream:
@@ -64,14 +64,14 @@ class Child:
             )
 
     def lines(self) -> list[str]:
-        """What it has printed so far, complete lines only."""
+        """The complete lines that the process has printed so far."""
         return self.log.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
 
-    def ended_well(self) -> bool:
-        """Whether it has ended.
+    def has_ended(self) -> bool:
+        """Whether the process has ended.
 
         Raises:
-            ProcessFailed: it ended with an error; the message holds the last lines of its log.
+            ProcessFailed: the process ended with an error; the message holds the last lines of its log.
         """
         code = self.process.poll()
         if code:
@@ -79,23 +79,23 @@ class Child:
         return code == 0
 
     def failure(self, what: str) -> ProcessFailed:
-        """An error that shows the end of the log."""
+        """An error that quotes the last lines of the log."""
         tail = "\n".join(f"  {line}" for line in self.lines()[-TAIL:])
         return ProcessFailed(f"{self.module} {what}; the end of {self.log}:\n{tail}")
 
     def stop(self) -> int:
-        """Interrupts it, gives it time, then kills it; returns its exit status."""
-        for number, patience in ((signal.SIGINT, STOP_TIMEOUT), (signal.SIGKILL, STOP_TIMEOUT)):
+        """Interrupts the process, waits, then kills it; returns its exit status."""
+        for signal_number, timeout in ((signal.SIGINT, STOP_TIMEOUT), (signal.SIGKILL, STOP_TIMEOUT)):
             if self.process.poll() is None:
-                self.process.send_signal(number)
+                self.process.send_signal(signal_number)
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    self.process.wait(patience)
+                    self.process.wait(timeout)
         return self.process.returncode
 
 
 @contextlib.contextmanager
 def running(module: str, arguments: list[str], environment: dict[str, str], log: Path) -> Iterator[Child]:
-    """A child process that does not outlive the block."""
+    """Runs a child process until the block ends."""
     child = Child(module, arguments, environment, log)
     try:
         yield child
@@ -109,28 +109,30 @@ def run_processes(scene: Scene, config: Config, rate: float, map_path: Path, pro
     Logs, parameters and what the client received go to `logs/` beside the map.
 
     Raises:
-        ProcessFailed: a process failed, or something did not happen in time.
+        ProcessFailed: a process failed or did not finish in time.
     """
     logs = map_path.parent / "logs"
     logs.mkdir(exist_ok=True)
-    for stale in [map_path, *(logs / name for name in WRITTEN), *logs.glob(ROS_LOGS)]:
+    for stale in [map_path, *(logs / name for name in LOG_FILES), *logs.glob(ROS_LOGS)]:
         stale.unlink(missing_ok=True)
     environment = child_environment(free_domain_id()) | {"ROS_LOG_DIR": str(logs.resolve())}
-    parameters, sent, request = logs / "parameters.yaml", logs / "player.json", logs / "request.json"
+    parameters, player_report, request = logs / "parameters.yaml", logs / "player.json", logs / "request.json"
     parameters.write_text(to_yaml(config), encoding="utf-8")
     seconds = START_TIMEOUT + len(scene.training) / rate + SETTLE_TIMEOUT
     request.write_text(
-        json.dumps(dict(prompts=[*scene.present, *scene.absent], player_report=str(sent), timeout=seconds)),
+        json.dumps(
+            dict(prompts=[*scene.present, *scene.absent], player_report=str(player_report), timeout=seconds)
+        ),
         encoding="utf-8",
     )
-    play = [
+    player_arguments = [
         str(scene.path),
         "--rate",
         f"{rate:g}",
         "--holdout",
         str(HOLDOUT),
         "--json",
-        str(sent),
+        str(player_report),
         "--wait",
         f"{START_TIMEOUT:g}",
         "--pose-source",
@@ -147,7 +149,7 @@ def run_processes(scene: Scene, config: Config, rate: float, map_path: Path, pro
     ]
     with (
         running(NODE, node_arguments, environment, logs / "node.log") as node,
-        running(PLAYER, play, environment, logs / "player.log") as player,
+        running(PLAYER, player_arguments, environment, logs / "player.log") as player,
         running(CLIENT, [str(request), str(logs)], environment, logs / "client.log") as client,
     ):
         _watch(node, player, client, time.monotonic() + seconds, progress)
@@ -155,18 +157,20 @@ def run_processes(scene: Scene, config: Config, rate: float, map_path: Path, pro
             raise node.failure(f"ended with exit status {node.process.returncode}")
     if not map_path.is_file():
         raise node.failure("wrote no map")
-    return _session(logs, map_path, json.loads(sent.read_text(encoding="utf-8"))["frames_sent"], rate)
+    return _session(
+        logs, map_path, json.loads(player_report.read_text(encoding="utf-8"))["frames_sent"], rate
+    )
 
 
 def _watch(node: Child, player: Child, client: Child, deadline: float, progress: Progress) -> None:
-    """Passes the client's reports on until it ends; raises ProcessFailed when a process fails or time is up."""
+    """Forwards the client's progress until the client ends; raises ProcessFailed when a process fails or time is up."""
     reported = 0
-    while not client.ended_well():
-        player.ended_well()
-        if node.ended_well():
-            raise node.failure("ended before it was told to")
+    while not client.has_ended():
+        player.has_ended()
+        if node.has_ended():
+            raise node.failure("ended before the client was done")
         if time.monotonic() > deadline:
-            raise node.failure("and its client did not finish in time")
+            raise node.failure("did not serve the client in time")
         for line in client.lines()[reported:]:
             reported += 1
             if line.startswith("{"):
@@ -182,7 +186,7 @@ def _session(logs: Path, map_path: Path, frames_sent: int, rate: float) -> Sessi
         labels = np.load(logs / "label.npy")[..., 0]
         pictures = dict(overlay=np.load(logs / "overlay.npy"), label=label_colors(int(labels.max()))[labels])
     return Session(
-        how=f"ROS 2: node, player at {rate:g} Hz and client are processes of their own",
+        how_run=f"ROS 2: node, player at {rate:g} Hz and client are separate processes",
         map_path=map_path,
         frames_sent=frames_sent,
         frames_received=int(figures["frames_received"]),

@@ -1,4 +1,4 @@
-"""The numbers of a demo run: `report.json` and the summary in words."""
+"""The figures of a demo run: `report.json` and the summary for the terminal."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ovs3d_ros.demo.session import Session
 
 @dataclass(frozen=True, slots=True)
 class PromptReport:
-    """One question: what was asked, the truth, and the answer.
+    """One prompt, the truth about it, and the answer.
 
     Attributes:
-        prompt: as asked.
+        prompt: the prompt.
         present_in_scene: the truth.
         found: the presence decision.
-        presence: its probability.
-        iou: mask against labels on the held-out views; None for what is not there or not in those views.
-        latency_ms: from asking to the answer.
+        presence: calibrated probability that the thing is in the map.
+        iou: IoU of its mask with the labels of the held-out views; None when those show no such thing.
+        latency_ms: time from the query to the answer.
     """
 
     prompt: str
@@ -52,28 +52,28 @@ class Report:
     seconds_total: float
 
     def as_json(self) -> dict:
-        """Plain JSON values, rounded to what is meant by them."""
+        """Plain JSON values; numbers are rounded to four decimals, NaN becomes null."""
         return _rounded(asdict(self))
 
     @property
     def present(self) -> list[PromptReport]:
-        """The questions about what is there."""
+        """The prompts for things in the scene."""
         return [q for q in self.queries if q.present_in_scene]
 
     @property
     def absent(self) -> list[PromptReport]:
-        """The questions about what is not there."""
+        """The prompts for absent things."""
         return [q for q in self.queries if not q.present_in_scene]
 
 
 def make_report(
     session: Session, evaluation: Evaluation, scene: Scene, num_gaussians: int, seconds: float
 ) -> Report:
-    """Puts a run and its evaluation together."""
-    questions = []
+    """Joins the figures of a run with its evaluation."""
+    queries = []
     for answer in session.answers:
         iou = evaluation.ious.get(answer.prompt, math.nan)
-        questions.append(
+        queries.append(
             PromptReport(
                 prompt=answer.prompt,
                 present_in_scene=answer.prompt in scene.present,
@@ -91,7 +91,7 @@ def make_report(
         frames_received=session.frames_received,
         frames_dropped=session.frames_dropped,
         keyframes=session.keyframes,
-        queries=questions,
+        queries=queries,
         miou_lift=evaluation.segmentation.miou,
         miou_refined=evaluation.refined.miou,
         query_p50_ms=float(p50),
@@ -101,13 +101,13 @@ def make_report(
     )
 
 
-def describe(report: Report, how: str) -> str:
-    """The run in words, for a terminal."""
+def describe(report: Report, how_run: str) -> str:
+    """The summary of a run for the terminal."""
     present, absent = report.present, report.absent
     found, wrong = sum(q.found for q in present), sum(q.found for q in absent)
     lines = [
         f"Mapped {report.frames_received} of {report.frames_sent} frames ({report.frames_dropped} dropped) into "
-        f"{report.num_gaussians} Gaussians from {report.keyframes} keyframes - {how}",
+        f"{report.num_gaussians} Gaussians from {report.keyframes} keyframes - {how_run}",
         f"Held-out views: PSNR {report.psnr_holdout:.1f} dB, mIoU {report.miou_lift:.2f}, "
         f"refined {report.miou_refined:.2f}",
         f"Found {found} of {len(present)} things that are there, and {wrong} of {len(absent)} that are not:",

@@ -1,4 +1,4 @@
-"""The scene the demo maps, and what it asks about it."""
+"""The scene that the demo maps, and the prompts it asks for."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from ovs3d_ros.evaluation.calibration import visible_classes
 from ovs3d_ros.types import UserError
 
 SHIPPED = Path(__file__).resolve().parents[1] / "demo_scene"
-HOLDOUT = 8  # every eighth frame is kept from the map, to measure it on
+HOLDOUT = 8  # every eighth frame is held out: the map is measured on it
 ABSENT_FILE = "absent.txt"
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A labelled walk through a room, with questions.
+    """A labelled walk through a room, with prompts.
 
     Attributes:
         path: folder of the dataset.
         dataset: its frames.
-        training: indices of the frames the map is made from.
-        holdout: indices of the frames it is measured on.
-        present: names of what the training frames show.
-        absent: names of what is not in the room.
+        training: indices of the frames that the map is made from.
+        holdout: indices of the frames that the map is measured on.
+        present: names of classes that the training frames show.
+        absent: names of things that are not in the room.
     """
 
     path: Path
@@ -37,16 +37,14 @@ class Scene:
 
 
 def read_scene(path: Path = SHIPPED) -> Scene:
-    """Opens a labelled dataset with an `absent.txt`, one name of something that is not there per line.
+    """Opens a labelled dataset with an `absent.txt`, which lists one absent thing per line.
 
     Raises:
-        UserError: broken data, no labels, no depth, or absent names that are classes of the scene.
+        UserError: broken data, no labels, or an absent name that is a class of the scene.
     """
     dataset = open_dataset(path)
     if not dataset.has_labels:
-        raise UserError(
-            f"{path}: the demo measures itself on labels/ and classes.txt, which this dataset lacks"
-        )
+        raise UserError(f"{path}: has no labels; the demo needs labels/ and classes.txt to measure the map")
     holdout, training = split_holdout(len(dataset), HOLDOUT)
     absent = [line.strip() for line in read_text(path / ABSENT_FILE).splitlines() if line.strip()]
     contradicted = sorted(set(absent) & set(dataset.classes))

@@ -1,4 +1,4 @@
-"""What a mapping run leaves behind, whether it went over ROS or through one process."""
+"""The results of a mapping run, over ROS or in one process."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-Progress = Callable[[dict[str, Any]], None]  # takes running figures, named as in `MappingWorker.stats`
+Progress = Callable[[dict[str, Any]], None]  # takes the current figures, named as in `MappingWorker.stats`
 
 
 @dataclass(frozen=True, slots=True)
 class PromptAnswer:
-    """The answer to one prompt: the presence decision, its probability, and the time the asker waited."""
+    """The answer to one prompt: the presence decision, its probability, and the time the client waited."""
 
     prompt: str
     found: bool
@@ -27,18 +27,18 @@ class Session:
     """A finished mapping run.
 
     Attributes:
-        how: one line that says how it was run.
+        how_run: one line that says how the demo ran.
         map_path: the saved map.
         frames_sent: frames published or submitted.
         frames_received: frames that reached the mapping thread.
-        frames_dropped: frames lost on the way: unmatched, rejected, or pushed out of the full inbox.
-        keyframes: frames the map is made from.
-        frame_to_map_p95_ms: from a keyframe's arrival to the snapshot that holds it, 95th percentile.
+        frames_dropped: frames without a matching pose, rejected frames, and frames that a full inbox dropped.
+        keyframes: number of keyframes of the map.
+        frame_to_map_p95_ms: time from the arrival of a keyframe to the snapshot that holds it, 95th percentile.
         answers: one per prompt, each asked alone.
-        pictures: what came over `~/segmentation/*` after the last question, by topic: RGB uint8 [H, W, 3].
+        pictures: images received on `~/segmentation/*` for the last query, by topic, RGB uint8 [H, W, 3].
     """
 
-    how: str
+    how_run: str
     map_path: Path
     frames_sent: int
     frames_received: int

@@ -1,1 +1,1 @@
-"""Pictures and point clouds for people."""
+"""Turns renders and answers into pictures and point clouds."""

@@ -1,7 +1,7 @@
-"""Pictures for people: label overlays, legends, depth and feature colours, contact sheets.
+"""Pictures: label overlays, legends, depth and feature colours, contact sheets.
 
-Pure functions on arrays; images are RGB uint8 [H, W, 3] throughout. Text is set in the font that Pillow carries,
-which knows Latin letters only.
+All functions are pure and work on arrays; images are RGB uint8 [H, W, 3]. Text uses the font that Pillow ships, which has
+Latin letters only.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _PALETTE = (
     (161, 94, 73),
     (155, 93, 229),
     (198, 214, 61),
-)  # told apart at a glance, and in print
-_GOLDEN_RATIO = 0.6180339887498949  # beyond the palette successive hues stay far apart
+)  # easy to tell apart on screen and in print
+_GOLDEN_RATIO = 0.6180339887498949  # hue step beyond the palette; keeps successive hues far apart
 _NONE = (128, 128, 128)
 _PAPER, _INK, _FAINT = (250, 250, 248), (34, 36, 40), (120, 124, 130)
 _TINT = 0.62  # share of the label's colour in an overlay
-_DIM = 0.7  # brightness of what carries no label
+_DIM = 0.7  # brightness of pixels without a label
 
 
 def label_colors(count: int) -> np.ndarray:
-    """RGB uint8 [count + 1, 3] of labels 0..count; 0 (none) is grey. Colours do not depend on `count`."""
+    """Colours of labels 0..count, RGB uint8 [count + 1, 3]; 0 (none) is grey. A colour does not depend on `count`."""
     more = [
         tuple(round(255 * c) for c in colorsys.hsv_to_rgb((0.02 + i * _GOLDEN_RATIO) % 1.0, 0.65, 0.92))
         for i in range(max(0, count - len(_PALETTE)))
@@ -43,12 +43,12 @@ def label_colors(count: int) -> np.ndarray:
 
 
 def to_uint8(rgb: np.ndarray) -> np.ndarray:
-    """RGB uint8 of floats in 0..1 [H, W, 3]."""
+    """Converts floats in 0..1 [H, W, 3] to uint8."""
     return np.clip(np.asarray(rgb) * 255.0 + 0.5, 0, 255).astype(np.uint8)
 
 
 def resize_labels(labels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Labels [H, W] at another size, with smooth outlines: each pixel takes the label that weighs most there."""
+    """Resizes labels [H, W] with smooth outlines: each pixel takes the label with the largest interpolated weight."""
     values = np.unique(labels)
     shares = [
         cv2.resize((labels == value).astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
@@ -58,7 +58,7 @@ def resize_labels(labels: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, width: int = 0) -> np.ndarray:
-    """The image with labelled pixels tinted and outlined in their colours, and the rest dimmed.
+    """Tints and outlines labelled pixels in their colours, and dims the rest.
 
     Args:
         image: [H, W, 3] uint8.
@@ -72,7 +72,7 @@ def overlay(image: np.ndarray, labels: np.ndarray, width: int = 0) -> np.ndarray
     colors = label_colors(int(labels.max(initial=0)))
     grey = image.mean(axis=2, keepdims=True)
     rest = _DIM * (0.5 * image + 0.5 * grey)
-    # Light and shade of the picture stay readable under the tint.
+    # The tint follows the brightness of the image, so that shading stays visible.
     shaded = colors[labels] * (0.6 + 0.4 * grey / 255.0)
     mixed = np.where((labels > 0)[..., None], (1 - _TINT) * image + _TINT * shaded, rest)
     picture = np.clip(mixed, 0, 255).astype(np.uint8)
@@ -86,7 +86,7 @@ def overlay(image: np.ndarray, labels: np.ndarray, width: int = 0) -> np.ndarray
 
 
 def depth_range(depths: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Near and far in metres that suit all of these depth images (0 = none): their 2nd and 98th percentiles."""
+    """Near and far in metres for a common colour scale: 2nd and 98th percentile of all depths (0 = none)."""
     values = np.concatenate([np.asarray(depth)[np.asarray(depth) > 0] for depth in depths] or [np.zeros(0)])
     if not len(values):
         return 0.0, 1.0
@@ -95,7 +95,7 @@ def depth_range(depths: Sequence[np.ndarray]) -> tuple[float, float]:
 
 
 def color_depth(depth: np.ndarray, near: float, far: float) -> np.ndarray:
-    """Depth [H, W] in metres as colours: near is bright yellow, far dark violet, none black."""
+    """Colours depth [H, W] in metres: near is bright yellow, far is dark violet, none is black."""
     share = np.clip((far - depth) / (far - near), 0.0, 1.0)
     picture = cv2.applyColorMap((255 * share).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
     return np.where((depth > 0)[..., None], picture, 0).astype(np.uint8)
@@ -103,13 +103,13 @@ def color_depth(depth: np.ndarray, near: float, far: float) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class FeatureColors:
-    """Paints codes by their three principal directions, so that like things get like colours in every view.
+    """Maps codes to RGB by three principal directions, so that similar features get similar colours in every view.
 
     Attributes:
-        mean: [C] of the codes it was fitted on.
+        mean: [C] mean of the fitted codes.
         axes: [C, 3] principal directions.
-        low: [3] value painted dark.
-        high: [3] value painted bright.
+        low: [3] projection that becomes dark.
+        high: [3] projection that becomes bright.
     """
 
     mean: np.ndarray
@@ -119,7 +119,7 @@ class FeatureColors:
 
     @classmethod
     def fit(cls, codes: np.ndarray) -> FeatureColors:
-        """Finds the directions of unit codes [N, C]; zero rows (no feature) are left out."""
+        """Fits the directions to unit codes [N, C]; zero rows (no feature) are ignored."""
         codes = np.asarray(codes, np.float64)
         codes = codes[np.abs(codes).sum(axis=1) > 0]
         if len(codes) == 0:
@@ -134,26 +134,26 @@ class FeatureColors:
         return cls(mean, axes, low, np.maximum(high, low + 1e-6))
 
     def paint(self, codes: np.ndarray) -> np.ndarray:
-        """RGB uint8 [H, W, 3] of unit codes [H, W, C]; zero codes are black."""
+        """Paints unit codes [H, W, C] as RGB uint8 [H, W, 3]; zero codes are black."""
         values = ((np.asarray(codes, np.float64) - self.mean) @ self.axes - self.low) / (self.high - self.low)
         soft = to_uint8(0.08 + 0.84 * np.clip(values, 0, 1))
         return np.where((np.abs(codes).sum(axis=-1) > 0)[..., None], soft, 0).astype(np.uint8)
 
 
 def text_width(text: str, size: int) -> int:
-    """Width of a line of text in pixels at a font size in pixels."""
+    """Width in pixels of a line of text at a font size in pixels."""
     return int(np.ceil(_font(size).getlength(text)))
 
 
 def add_legend(
     image: np.ndarray, entries: Sequence[tuple[str, Sequence[int]]], title: str = ""
 ) -> np.ndarray:
-    """Puts a strip with a swatch of colour and a text per entry below the image; wraps to its width.
+    """Adds a strip below the image with a colour swatch and a text per entry; lines wrap to the image width.
 
     Args:
         image: [H, W, 3].
         entries: (text, RGB) pairs.
-        title: written first, without a swatch.
+        title: text before the first entry, without a swatch.
     """
     size = _text_size(image.shape[1])
     pad, row = round(0.8 * size), round(1.75 * size)
@@ -183,7 +183,7 @@ def add_legend(
 
 
 def add_caption(image: np.ndarray, text: str) -> np.ndarray:
-    """Writes a few words on a translucent plate in the upper left corner of the image."""
+    """Writes a caption on a translucent plate in the upper left corner of the image."""
     size = _text_size(image.shape[1])
     pad = round(0.5 * size)
     text = _shorten(text, size, image.shape[1] - 4 * pad)
@@ -206,18 +206,18 @@ def contact_sheet(
     headline: str = "",
     note: str = "",
 ) -> np.ndarray:
-    """Lays pictures out in a grid on light paper.
+    """Arranges pictures in a grid on a light background.
 
     Args:
         images: pictures of any size; each is scaled to the width of its column.
-        captions: a line below each picture; none, or one for each.
+        captions: one line below each picture, or empty.
         columns: pictures per row.
         width: of the sheet in pixels.
         headline: a large line above.
-        note: smaller lines below the headline, parted by newlines.
+        note: smaller text below the headline; newlines separate its lines.
 
     Raises:
-        ValueError: no pictures, or another number of captions.
+        ValueError: no pictures, or the number of captions differs from the number of pictures.
     """
     if not len(images) or (len(captions) and len(captions) != len(images)):
         raise ValueError(f"{len(images)} pictures with {len(captions)} captions")
@@ -263,7 +263,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _shorten(text: str, size: int, width: int) -> str:
-    """The text, cut with dots where it is wider than `width` pixels."""
+    """Cuts the text and adds dots when it is wider than `width` pixels."""
     if text_width(text, size) <= width:
         return text
     while text and text_width(text + "...", size) > width:

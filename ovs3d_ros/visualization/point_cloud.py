@@ -1,4 +1,4 @@
-"""What of a map goes into a point cloud, as numpy columns."""
+"""Selects the Gaussians of a point cloud and makes its columns, as numpy arrays."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ovs3d_ros.visualization.pictures import label_colors
 
 
 def visible_points(snapshot: MapSnapshot, config: OutputConfig) -> np.ndarray:
-    """Indices [M] of the Gaussians a cloud shows: opaque enough, evenly thinned to the largest cloud."""
+    """Indices [M] of the Gaussians in a cloud: those above `min_opacity`, evenly thinned to `max_points`."""
     opacities = snapshot.gaussians["opacities"].cpu().numpy()
     opaque = np.flatnonzero(opacities >= config.min_opacity)
     return opaque[evenly_spaced_indices(len(opaque), config.max_points)]
@@ -27,12 +27,12 @@ def point_columns(snapshot: MapSnapshot, indices: np.ndarray) -> tuple[np.ndarra
 
 
 def answer_columns(result: QueryResult, indices: np.ndarray, rgb: np.ndarray) -> dict[str, np.ndarray]:
-    """The columns of a labelled cloud: colours `rgb` [M, 3] by label, `label`, `instance`, `score`.
+    """The columns of a labelled cloud: `rgb` [M, 3], `label` [M], `instance` [M] and `score` [M].
 
     Args:
         result: the answer.
         indices: [M] Gaussians in the cloud.
-        rgb: [M, 3] uint8 base colours; what carries no label keeps a dimmed one.
+        rgb: [M, 3] uint8 base colours; points without a label keep them, dimmed. Labelled points take the label's colour.
     """
     labels = result.labels.cpu().numpy()[indices]
     relevancy = result.relevancy.cpu().numpy()[indices]  # [M, P]

@@ -1,4 +1,4 @@
-"""The demo: its scene, its processes, and whole runs of it on a part of the scene."""
+"""The demo: its scene, its processes, and whole runs on a part of the scene."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ REPORT_KEYS = {
 }
 QUERY_KEYS = {"prompt", "present_in_scene", "found", "presence", "iou", "latency_ms"}
 MAX_BYTES = 8 * 1024**2
-STRIDE = 4  # every fourth frame of the scene is enough for a test
+STRIDE = 4  # the tests use every fourth frame of the scene
 QUICK = {"map.image_size": 160, "train.steps_per_keyframe": 12, "seed.spacing": 2.0, "input.inbox": 20}
 
 
 @pytest.fixture(scope="session")
-def part_of_the_scene(tmp_path_factory) -> Path:
+def small_scene(tmp_path_factory) -> Path:
     """The shipped scene with every fourth frame only."""
     folder = tmp_path_factory.mktemp("part")
     transforms = json.loads((SHIPPED / "transforms.json").read_text(encoding="utf-8"))
@@ -62,7 +62,7 @@ def part_of_the_scene(tmp_path_factory) -> Path:
 
 
 def check_run(out: Path, report: demo.Report, num_frames: int) -> None:
-    """What holds for every run, whether over ROS or in one process."""
+    """Checks that hold for every run, over ROS or in one process."""
     values = report.as_json()
     assert set(values) == REPORT_KEYS and all(set(q) == QUERY_KEYS for q in values["queries"])
     assert report.frames_sent == report.frames_received == num_frames and report.frames_dropped == 0
@@ -71,7 +71,7 @@ def check_run(out: Path, report: demo.Report, num_frames: int) -> None:
     assert 0.35 < report.miou_lift < 1 and report.miou_lift < report.miou_refined < 1
     assert 0 < report.query_p50_ms <= report.query_p95_ms < 30_000
     assert 0 < report.frame_to_map_p95_ms < 60_000
-    # How well the bundled model tells what is there is for its own evaluation; here it must be better than guessing.
+    # The accuracy of the bundled model has its own evaluation; here it only has to be better than guessing.
     assert auroc([q.presence for q in report.queries], [q.present_in_scene for q in report.queries]) > 0.8
     assert sum(q.found for q in report.present) >= 10 and max(q.iou or 0 for q in report.present) > 0.3
     assert len(report.absent) >= 10 and all(q.iou is None for q in report.absent)
@@ -85,7 +85,7 @@ def check_run(out: Path, report: demo.Report, num_frames: int) -> None:
     assert len(list((out / "masks").glob("*.png"))) == 2 * len(report.present)  # two held-out views
 
 
-def test_scene_is_small_and_complete():
+def test_shipped_scene_is_small_and_complete():
     assert sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file()) <= MAX_BYTES
     dataset = open_dataset(SHIPPED)
     assert len(dataset) == 60 and dataset.has_depth and dataset.has_labels
@@ -105,8 +105,8 @@ def test_absent_names_are_not_in_the_room():
         assert name not in nouns and name not in pairs, name
 
 
-def test_scene_with_a_class_called_absent_is_refused(part_of_the_scene, tmp_path):
-    shutil.copytree(part_of_the_scene, tmp_path / "scene")
+def test_absent_name_that_is_a_class_is_refused(small_scene, tmp_path):
+    shutil.copytree(small_scene, tmp_path / "scene")
     (tmp_path / "scene" / "absent.txt").write_text("floor\n", encoding="utf-8")
     with pytest.raises(UserError, match="'floor' is one of its classes"):
         read_scene(tmp_path / "scene")
@@ -138,22 +138,24 @@ def test_bag_holds_the_frames_of_the_scene():
         )
 
 
-def test_demo_in_one_process(part_of_the_scene, tmp_path):
+def test_demo_in_one_process(small_scene, tmp_path):
     (tmp_path / "overlays").mkdir()
     for name in ("mine.png", "topic_label.png"):
         (tmp_path / "overlays" / name).write_text("earlier")
-    report, how = demo.make_demo(tmp_path, False, QUICK, rate=10.0, scene_path=part_of_the_scene)
-    assert "without ROS" in how
+    report, how_run = demo.make_demo(tmp_path, False, QUICK, rate=10.0, scene_path=small_scene)
+    assert "without ROS" in how_run
     check_run(tmp_path, report, num_frames=13)
-    assert (tmp_path / "overlays" / "mine.png").is_file(), "only the demo's own files are removed"
-    assert not (tmp_path / "overlays" / "topic_label.png").exists(), "no topic was shown this time"
+    assert (tmp_path / "overlays" / "mine.png").is_file(), "the demo removes only its own files"
+    assert not (tmp_path / "overlays" / "topic_label.png").exists(), (
+        "a run without ROS leaves no topic pictures"
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.ros
-def test_demo_over_ros(part_of_the_scene, tmp_path):
-    report, how = demo.make_demo(tmp_path, True, QUICK, rate=4.0, scene_path=part_of_the_scene)
-    assert "ROS 2" in how
+def test_demo_over_ros(small_scene, tmp_path):
+    report, how_run = demo.make_demo(tmp_path, True, QUICK, rate=4.0, scene_path=small_scene)
+    assert "ROS 2" in how_run
     check_run(tmp_path, report, num_frames=13)
     label = np.load(tmp_path / "logs" / "label.npy")
     assert label.shape[:2] == (120, 160) and label.max() > 0
@@ -163,7 +165,7 @@ def test_demo_over_ros(part_of_the_scene, tmp_path):
     ].max() > 0
 
 
-def test_only_the_demos_own_logs_are_removed(part_of_the_scene, tmp_path, monkeypatch):
+def test_run_removes_only_its_own_logs(small_scene, tmp_path, monkeypatch):
     logs = tmp_path / "logs"
     logs.mkdir()
     for name in ("answers.json", "node.log", "python3_12_1795266850536.log", "notes.txt", "flight.log"):
@@ -175,19 +177,19 @@ def test_only_the_demos_own_logs_are_removed(part_of_the_scene, tmp_path, monkey
     monkeypatch.setattr(processes, "running", stop)
     with pytest.raises(ProcessFailed, match="stopped"):
         processes.run_processes(
-            read_scene(part_of_the_scene), Config(), 1.0, tmp_path / "demo.ovs3d", lambda _: None
+            read_scene(small_scene), Config(), 1.0, tmp_path / "demo.ovs3d", lambda _: None
         )
     earlier = {path.name for path in logs.iterdir() if path.read_text() == "earlier"}
     assert earlier == {"notes.txt", "flight.log"}
 
 
-def test_a_report_that_cannot_be_written_is_refused_at_the_start(tmp_path):
+def test_unwritable_report_is_refused_before_the_run(tmp_path):
     with pytest.raises(UserError, match=r"no: .*create it|does not exist"):
         demo.run(tmp_path / "out", False, {}, json_path=str(tmp_path / "no" / "r.json"))
     assert not (tmp_path / "out").exists()
 
 
-def test_bad_settings_are_bad_input(tmp_path):
+def test_bad_settings_and_rates_are_refused(tmp_path):
     for settings in ({"map.no_such": 1}, {"seed.spacing": -1.0}):
         with pytest.raises(UserError):
             demo.run(tmp_path, False, settings)
@@ -211,10 +213,10 @@ def test_failed_process_shows_the_end_of_its_log(module, tmp_path):
     with running("broken", [], environment, tmp_path / "broken.log") as child:
         child.process.wait(30)
         with pytest.raises(ProcessFailed, match=r"(?s)broken ended with exit status 1.*the camera fell off"):
-            child.ended_well()
+            child.has_ended()
 
 
-def test_process_that_will_not_stop_is_killed(module, tmp_path, monkeypatch):
+def test_process_that_ignores_sigint_is_killed(module, tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "STOP_TIMEOUT", 1.0)
     environment = module(
         "stubborn",
@@ -232,11 +234,11 @@ def test_process_that_will_not_stop_is_killed(module, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.ros
-def test_demo_whose_node_dies_ends_with_its_log(module, part_of_the_scene, tmp_path, monkeypatch, capsys):
+def test_demo_ends_with_the_log_of_a_dead_node(module, small_scene, tmp_path, monkeypatch, capsys):
     environment = module("dying_node", "import sys, time\ntime.sleep(1)\nsys.exit('no space left on device')")
     monkeypatch.setenv("PYTHONPATH", environment["PYTHONPATH"])
     monkeypatch.setattr(processes, "NODE", "dying_node")
-    monkeypatch.setattr(demo, "SHIPPED", part_of_the_scene)
+    monkeypatch.setattr(demo, "SHIPPED", small_scene)
     assert demo.run(tmp_path / "out", True, QUICK, quiet=True) == 1
     assert "no space left on device" in capsys.readouterr().err
     assert not (tmp_path / "out" / "report.json").exists()

@@ -1,4 +1,4 @@
-"""What the training data of the bundled CLIP promises: recoloured things, and pairs that are never shown."""
+"""Training data of the bundled CLIP: recoloured objects, captions, crops, and pairs that are held out."""
 
 import colorsys
 import json
@@ -22,7 +22,7 @@ def _srgb(linear: np.ndarray) -> np.ndarray:
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
-def test_recolour_repaints_the_thing_and_keeps_its_shading_and_grey_parts():
+def test_recolour_keeps_shading_and_grey_parts():
     import recolour
 
     shading = np.linspace(0.3, 1.0, 32)[:, None, None] * np.ones((32, 48, 1))
@@ -39,7 +39,7 @@ def test_recolour_repaints_the_thing_and_keeps_its_shading_and_grey_parts():
     assert (painted[:, 16:] == image[:, 16:]).all()
 
 
-def test_every_named_colour_can_be_painted_over_every_other_but_black():
+def test_recolour_paints_every_colour_over_all_but_black():
     import recolour
     from vocabulary import HSV_RANGES
 
@@ -56,7 +56,7 @@ def test_every_named_colour_can_be_painted_over_every_other_but_black():
             assert np.abs(image[0, 0] / 255 - _srgb(wanted)).max() < 0.03, (source, target)
 
 
-def test_a_held_out_pair_is_neither_painted_nor_named():
+def test_held_out_pairs_are_neither_painted_nor_named():
     import captions
     import recolour
     from vocabulary import HELD_OUT_PAIRS, HSV_RANGES
@@ -74,7 +74,7 @@ def test_a_held_out_pair_is_neither_painted_nor_named():
             )
 
 
-def test_a_colour_without_a_name_is_never_in_a_caption():
+def test_captions_never_name_a_colour_without_a_name():
     import captions
 
     rng = np.random.default_rng(0)
@@ -109,7 +109,7 @@ def test_training_never_denies_a_held_out_pair():
     assert asked.tolist() == [[False, True, True, True], [True, False, True, True]]
 
 
-def test_left_out_classes_get_no_gradient():
+def test_excluded_classes_get_no_gradient():
     import pretrain
     import torch
 
@@ -158,7 +158,7 @@ def store(tmp_path):
     return found
 
 
-def test_crops_are_looked_for_that_show_one_thing(store, monkeypatch):
+def test_most_crops_show_a_single_object(store, monkeypatch):
     import crops
 
     def alone() -> float:
@@ -172,7 +172,7 @@ def test_crops_are_looked_for_that_show_one_thing(store, monkeypatch):
     assert looked_for > alone() + 0.1
 
 
-def test_a_bent_cut_takes_its_labels_along(store, monkeypatch):
+def test_bent_cut_bends_its_labels_too(store, monkeypatch):
     import crops
 
     monkeypatch.setattr(crops, "RECOLOURED", 0.0)
@@ -210,7 +210,7 @@ def test_regions_of_windows_are_averages_over_whole_cells(store):
             assert region[np.ix_(region.any(axis=1), region.any(axis=0))].all(), "a rectangle"
 
 
-def test_the_average_of_two_models_is_that_of_their_weights(tmp_path):
+def test_averaged_model_has_the_mean_weights(tmp_path):
     import torch
     from safetensors.torch import load_file, save_file
 

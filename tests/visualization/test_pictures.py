@@ -1,4 +1,4 @@
-"""Pictures: what a person reads off them must be true of the numbers."""
+"""Pictures show what the numbers say."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import pytest
 from ovs3d_ros.visualization import pictures
 
 
-def test_label_colours_are_distinct_and_do_not_depend_on_their_number():
+def test_label_colours_are_distinct_and_independent_of_count():
     colors = pictures.label_colors(24).astype(int)
     distances = np.abs(colors[:, None] - colors[None]).sum(-1) + 1000 * np.eye(25, dtype=int)
     assert distances.min() > 30
     assert np.array_equal(pictures.label_colors(3), colors[:4])
 
 
-def test_overlay_draws_the_eye_to_what_is_labelled():
+def test_overlay_tints_labels_and_dims_the_rest():
     image = np.full((60, 80, 3), 120, np.uint8)
     labels = np.zeros((60, 80), np.uint16)
     labels[20:40, 10:30], labels[20:40, 50:70] = 1, 2
@@ -30,12 +30,12 @@ def test_overlay_draws_the_eye_to_what_is_labelled():
     assert image.min() == 120, "the input is left alone"
 
 
-def test_overlay_of_nothing_has_no_colour():
+def test_overlay_without_labels_is_grey():
     picture = pictures.overlay(np.full((12, 16, 3), 200, np.uint8), np.zeros((12, 16), int))
     assert (np.ptp(picture, axis=2) == 0).all()
 
 
-def test_enlarged_labels_keep_their_area_and_invent_no_label():
+def test_enlarged_labels_keep_their_area_and_values():
     y, x = np.mgrid[:48, :64]
     labels = np.where((x - 20) ** 2 + (y - 24) ** 2 < 200, 3, 0) + np.where(x > 50, 7, 0)
     large = pictures.resize_labels(labels, 640, 480)
@@ -58,7 +58,7 @@ def test_depth_is_bright_when_near_and_black_when_missing():
     assert pictures.depth_range([np.zeros((2, 2))]) == (0.0, 1.0)
 
 
-def test_like_features_get_like_colours_in_every_view():
+def test_feature_colours_agree_between_views():
     rng = np.random.default_rng(0)
     kinds = np.linalg.qr(rng.normal(size=(12, 4)))[0].T
     codes = kinds[rng.integers(4, size=600)] + 0.02 * rng.normal(size=(600, 12))
@@ -72,7 +72,7 @@ def test_like_features_get_like_colours_in_every_view():
     assert (painted[1, 3] == 0).all()
 
 
-def test_feature_colours_of_a_map_without_features_are_black():
+def test_feature_colours_are_black_without_features():
     assert (pictures.FeatureColors.fit(np.zeros((5, 2))).paint(np.zeros((2, 2, 2))) == 0).all()
 
 
@@ -89,7 +89,7 @@ def test_legend_shows_every_entry_and_wraps():
     assert np.array_equal(pictures.add_legend(image, []), image)
 
 
-def test_a_text_of_any_length_stays_inside():
+def test_long_text_stays_inside_the_picture():
     image = np.zeros((40, 200, 3), np.uint8)
     long = "a prompt of two hundred and fifty six characters " * 5
     assert pictures.add_legend(image, [(long, (255, 0, 0))]).shape[1] == 200
