@@ -1,12 +1,12 @@
-"""Maps posed frames and measures held-out quality against time. Prints one JSON document.
+"""Measures the quality of a map on held-out frames over time. Prints one JSON document.
 
     python benchmarks/mapping.py DATA [--modes offline online] [--holdout 8] [--set key=value ...]
                                  [--json FILE] [--picture FILE.svg]
 
-Modes: `offline` takes all frames in, then optimises for `train.final_steps` steps; `online` replays the frames at the
-rate of their stamps into a mapping thread and waits until it has taken the steps it owes. `-exposure` behind either
-turns exposure compensation off, `-depth` withholds the depth images. No mode sees every `--holdout`-th frame. Each runs
-in a process of its own; quality is measured on snapshots after the clock has stopped.
+Modes: `offline` adds all frames, then optimises for `train.final_steps` steps. `online` submits the frames to a mapping
+thread at the rate of their stamps, and waits until the thread has taken all its steps. The suffix `-exposure` turns exposure
+compensation off, `-depth` removes the depth images. Every `--holdout`-th frame is held out. Each mode runs in its own process;
+quality is measured on snapshots after the clock has stopped.
 """
 
 from __future__ import annotations
@@ -35,8 +35,18 @@ from ovs3d_ros.warm_up import warm_up
 from ovs3d_ros.worker import MappingWorker
 
 MODES = tuple(f"{base}{change}" for base in ("offline", "online") for change in ("", "-exposure", "-depth"))
-PARTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1)  # of the steps, when offline takes a snapshot
-EVERY = 1.3  # online takes a snapshot whenever the time since the first frame has grown by this factor
+SNAPSHOT_AT = (
+    1 / 32,
+    1 / 16,
+    1 / 8,
+    1 / 4,
+    1 / 2,
+    3 / 4,
+    1,
+)  # shares of all steps at which offline takes a snapshot
+SNAPSHOT_FACTOR = (
+    1.3  # online takes a snapshot each time the time since the first frame has grown by this factor
+)
 PANELS = (
     ("psnr_aligned", "PSNR, gain-aligned [dB]"),
     ("ssim", "SSIM"),
@@ -48,7 +58,7 @@ Sample = tuple[float, float, int, MapSnapshot]  # seconds, processor seconds, st
 
 
 class Clock:
-    """Seconds since its making, on the wall and of all processors by this process."""
+    """Wall-clock and processor seconds of this process since the clock was made."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter(), time.process_time()
@@ -59,56 +69,56 @@ class Clock:
 
 
 def offline(pipeline: Ovs3d, frames: list[Frame]) -> Iterator[Sample]:
-    """All frames first, then the final steps."""
+    """Adds all frames, then takes the final steps."""
     clock, steps = Clock(), pipeline.config.train.final_steps
     for frame in frames:
         pipeline.add_frame(frame)
     yield *clock.read(), 0, pipeline.snapshot()
-    for part in PARTS:
-        pipeline.optimize(round(part * steps) - pipeline.mapper.steps, horizon=steps)
+    for share in SNAPSHOT_AT:
+        pipeline.optimize(round(share * steps) - pipeline.mapper.steps, horizon=steps)
         yield *clock.read(), pipeline.mapper.steps, pipeline.snapshot()
 
 
 def online(pipeline: Ovs3d, frames: list[Frame]) -> Iterator[Sample]:
-    """Frames at the rate of their stamps, then what is owed to them."""
+    """Submits frames at the rate of their stamps, then waits until the mapping thread is idle."""
     worker = MappingWorker(pipeline, pipeline.config)
     worker.start()
-    clock, waiting, due = Clock(), list(frames), 1.0
+    clock, pending, due = Clock(), list(frames), 1.0
 
     def sample() -> Sample:
         return *clock.read(), pipeline.mapper.steps, worker.run(pipeline.snapshot, timeout=600.0)
 
-    while waiting or not worker.wait_idle(0.05):
+    while pending or not worker.wait_idle(0.05):
         if worker.error is not None:
             raise RuntimeError("the mapping thread failed") from worker.error
-        now = clock.read()[0]
-        while waiting and waiting[0].stamp - frames[0].stamp <= now:
-            worker.submit(waiting.pop(0))
-        if now >= due and pipeline.mapper.steps:
+        elapsed = clock.read()[0]
+        while pending and pending[0].stamp - frames[0].stamp <= elapsed:
+            worker.submit(pending.pop(0))
+        if elapsed >= due and pipeline.mapper.steps:
             yield sample()
-            due = EVERY * clock.read()[0]
+            due = SNAPSHOT_FACTOR * clock.read()[0]
         time.sleep(0.005)
     yield sample()
     worker.stop()
 
 
 def measure(pipeline: Ovs3d, snapshot: MapSnapshot, frames: list[Frame]) -> dict[str, float]:
-    """Means over held-out frames at the mapping resolution; depth_error is the median relative one, in per cent."""
+    """Means over held-out frames at the mapping resolution; depth_error is the median relative error in per cent."""
     rows = []
     for frame in frames:
         view = pipeline.render(frame.camera, frame.camtoworld, snapshot)
         pair = view.rgb.cpu().numpy(), frame.image
         row = dict(psnr=psnr(*pair), psnr_aligned=psnr_aligned(*pair), ssim=ssim(*pair))
         if frame.depth is not None:
-            seen = (frame.depth > 0) & (view.alpha.cpu().numpy() > 0.5)
-            error = np.abs(view.depth.cpu().numpy() - frame.depth)[seen] / frame.depth[seen]
-            row["depth_error"] = 100 * float(np.median(error)) if seen.any() else 100.0
+            valid = (frame.depth > 0) & (view.alpha.cpu().numpy() > 0.5)
+            error = np.abs(view.depth.cpu().numpy() - frame.depth)[valid] / frame.depth[valid]
+            row["depth_error"] = 100 * float(np.median(error)) if valid.any() else 100.0
         rows.append(row)
     return {name: round(float(np.mean([row[name] for row in rows])), 4) for name in rows[0]}
 
 
 def run_mode(mode: str, data: str, holdout: int, values: dict) -> dict:
-    """One mode on one dataset: its curve and its end."""
+    """Runs one mode on one dataset; returns its curve over time and the last point of it."""
     base, _, change = mode.partition("-")
     if change == "exposure":
         values = {**values, "train.exposure": False}
@@ -119,7 +129,7 @@ def run_mode(mode: str, data: str, holdout: int, values: dict) -> dict:
     if change == "depth":
         frames = [dataclasses.replace(frame, depth=None) for frame in frames]
     pipeline = Ovs3d(config, encode=False)
-    warm_up(pipeline)  # kernels are compiled once per machine: that is benchmarks/raster.py's to report
+    warm_up(pipeline)  # kernels compile once per machine; benchmarks/raster.py reports that time
     samples = list({"offline": offline, "online": online}[base](pipeline, frames))
     memory = peak_memory_mib()
     views, curve = [dataset[index] for index in held_out], []
@@ -146,8 +156,8 @@ def run_mode(mode: str, data: str, holdout: int, values: dict) -> dict:
     )
 
 
-def picture(runs: list[dict]) -> str:
-    """The curves as SVG: one panel per measure over processor seconds, a line per mode."""
+def draw_curves(runs: list[dict]) -> str:
+    """Draws the curves as SVG: one panel per measure over processor seconds, one line per mode."""
     width, height, gap = 300, 190, 62
     last = max(point["processor_s"] for run in runs for point in run["curve"])
     parts = []
@@ -189,14 +199,14 @@ def picture(runs: list[dict]) -> str:
     )
 
 
-def _in_a_process(function: Callable, *arguments: object) -> dict:
+def _run_in_process(function: Callable, *arguments: object) -> dict:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(function, *arguments).result()
 
 
 def main() -> None:
-    """Runs the modes asked for and prints one JSON document."""
+    """Runs the chosen modes and prints one JSON document."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -209,7 +219,7 @@ def main() -> None:
     options = parser.parse_args()
     values = parse_assignments(options.set)
     config = override(Config(), values)
-    runs = [_in_a_process(run_mode, mode, options.data, options.holdout, values) for mode in options.modes]
+    runs = [_run_in_process(run_mode, mode, options.data, options.holdout, values) for mode in options.modes]
     report = dict(
         data=Path(options.data).name,
         holdout=options.holdout,
@@ -227,7 +237,7 @@ def main() -> None:
     if options.json:
         options.json.write_text(text + "\n")
     if options.picture:
-        options.picture.write_text(picture(runs))
+        options.picture.write_text(draw_curves(runs))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""Segments labelled scenes by all their names, lifted and refined, or asks for them one by one. Prints one JSON document.
+"""Measures segmentation of labelled scenes, lifted and refined, or of single annotated names. Prints one JSON document.
 
     python benchmarks/quality.py DATA [DATA ...] [--every 5] [--seeds 0 1 2] [--protocol dataset] [--held-out-names 3]
                                  [--ablate] [--set key=value ...] [--maps FOLDER] [--json FILE]
 
-Every `--every`-th view is kept from the map and scored; 0 maps and scores all views, as 3D-OVS does: for its published folders
-`--every 0 --protocol 3dovs-a --set clip.model=ViT-B-16`, which has not been run, for they cannot be had here. Names held out are
-left out of the vocabulary that the map is refined for, and asked for afterwards. `--ablate` repeats everything with one part
-changed at a time. `--maps` keeps the maps, and takes those that are there if they were made with these settings.
+Every `--every`-th view is held out of the map and scored. `--every 0` maps and scores all views, as 3D-OVS does. For its
+published scenes use `--every 0 --protocol 3dovs-a --set clip.model=ViT-B-16`; this has not been run, as the scenes are not at
+hand. `--held-out-names` leaves names out of the vocabulary that the map is refined for and queries them afterwards. `--ablate`
+repeats the measurement with one setting changed at a time. `--maps` keeps the maps, and reuses maps with equal settings.
 
-With `--protocol lerf` DATA are scenes with annotations, and the annotated names are asked for one by one: mIoU and localisation
-accuracy per scene and over scenes. For the published folders, which has not been run either:
+With `--protocol lerf` DATA are scenes with annotations. Each annotated name is queried alone; the results are mIoU and
+localisation accuracy per scene and over scenes. For the published scenes (not run either):
     python benchmarks/quality.py lerf_ovs/figurines lerf_ovs/ramen lerf_ovs/teatime lerf_ovs/waldo_kitchen --every 0
         --protocol lerf --set clip.model=ViT-B-16 clip.pretrained=openai
 """
@@ -44,7 +44,7 @@ from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.semantics import refinement_check
 from ovs3d_ros.types import MapSnapshot, UserError
 
-# What is changed, one part at a time. Those of `refine.` share the map.
+# The settings that each ablation changes. Ablations of `refine.*` share one map.
 ABLATIONS: dict[str, dict[str, Any]] = {
     "no sharpening": {"refine.sharpen_steps": 0},
     "no alignment (FDA)": {"refine.strength": 0.0},
@@ -65,9 +65,9 @@ HALF, UNBALANCED = "half the views", "no re-balance of FDA in the check"
 
 
 def make_map(dataset: Dataset, views: Sequence[int], settings: dict[str, Any], path: Path) -> Path:
-    """Maps some views of a dataset as a robot would, one after the other, unless that map is there already.
+    """Maps some views of a dataset one after the other, as a robot would, unless `path` holds that map already.
 
-    Without depth the points that the dataset carries come first, as in `ovs3d map`.
+    Without depth the sparse points of the dataset seed the map first, as in `ovs3d map`.
     """
     config = override(Config(), settings)
     if not path.exists() or _as_json(load_map(path)[1].meta["config"]) != _as_json(stored_settings(config)):
@@ -84,12 +84,12 @@ def make_map(dataset: Dataset, views: Sequence[int], settings: dict[str, Any], p
 
 
 def _as_json(settings: dict[str, Any]) -> str:
-    """Settings as text, for comparison: JSON has lists where the configuration has tuples."""
+    """Settings as text for comparison; tuples of the configuration and lists of a map file become equal."""
     return json.dumps(settings, sort_keys=True)
 
 
 class Scene:
-    """A labelled dataset: which views are mapped, which are scored, and by what names."""
+    """A labelled dataset, its mapped and its scored views, and the names to segment."""
 
     def __init__(self, folder: Path, every: int, protocol: str) -> None:
         self.dataset, self.protocol = open_dataset(folder), protocol
@@ -101,15 +101,17 @@ class Scene:
         self._numbers = np.array([0, *map(self.classes.index, self.names)])
 
     def score(self, segment: Segmenter) -> SegmentationScore:
-        """How well the views kept aside are segmented."""
+        """Scores the segmentation of the held-out views."""
         found = [self._numbers[segment(frame.camera, frame.camtoworld)] for frame in self.frames]
         return score_segmentation(self.protocol, found, [frame.labels for frame in self.frames], self.classes)
 
     def measure(self, pipeline: Ovs3d) -> tuple[dict[str, Any], dict[str, SegmentationScore]]:
-        """Figures of one map, and its scores: lifted, refined, refined with labels chosen in 3D, and refined over names alone
-        that the mapped views show well enough (`calibrate.visible_classes`); all names compete there, too.
+        """Measures one map.
 
-        `accepted` is what the check of `ovs3d refine` says of the refinement on the views kept aside.
+        Returns:
+            Figures, and scores: `lifted`; `refined`; `refined_3d`, with labels chosen per Gaussian; `refined_visible`, the
+            mean over names that the mapped views show well enough (`visible_classes`), with all names competing. The figure
+            `accepted` is the decision of the check of `ovs3d refine` on the held-out views.
         """
         snapshot, started = pipeline.snapshot(), time.perf_counter()
         field = pipeline.query(self.names, mode="argmax", snapshot=snapshot, refine=True).field
@@ -132,7 +134,7 @@ class Scene:
 
 
 def of_names(score: SegmentationScore, names: Sequence[str]) -> SegmentationScore:
-    """A score of which the mIoU is that of these names."""
+    """The score with its mIoU taken over these names only."""
     ious = {name: iou for name, iou in score.per_class.items() if name in names and np.isfinite(iou)}
     return dataclasses.replace(
         score, miou=float(np.mean(list(ious.values()))) if ious else float("nan"), per_class=ious
@@ -140,7 +142,7 @@ def of_names(score: SegmentationScore, names: Sequence[str]) -> SegmentationScor
 
 
 class AnnotatedScene:
-    """A dataset with annotations: which views are mapped, and in which ones every name is asked for by itself."""
+    """A dataset with annotations, its mapped views, and the annotated views in which each name is queried alone."""
 
     protocol = queries.PROTOCOL
 
@@ -155,7 +157,7 @@ class AnnotatedScene:
             )
 
     def measure(self, pipeline: Ovs3d) -> tuple[dict[str, Any], dict[str, SegmentationScore]]:
-        """Figures of one map, and its score."""
+        """Measures one map; returns figures and its score."""
         snapshot, threshold = pipeline.snapshot(), pipeline.label_threshold()
         score = queries.score_queries(
             [
@@ -174,21 +176,23 @@ class AnnotatedScene:
 
 
 def unbalanced_fda(divergence: torch.Tensor, correlation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """`losses.fda` without re-balance: both terms are divided by the number of all pairs, so the more numerous decide."""
+    """`fda` without re-balancing: both terms are divided by the number of all pairs, so the more frequent kind dominates."""
     return tuple((part * divergence).mean() for part in (correlation.clamp_min(0), correlation.clamp_max(0)))
 
 
 def split(dataset: Dataset, every: int) -> tuple[Sequence[int], Sequence[int]]:
-    """Views that are scored and views that are mapped."""
+    """Indices of the scored views and of the mapped views."""
     return split_holdout(len(dataset), every) if every else (range(len(dataset)),) * 2
 
 
 def ask_for_new_names(
     scene: Scene, pipeline: Ovs3d, snapshot: MapSnapshot, count: int
 ) -> dict[str, list[float]]:
-    """IoU of names that the map was not refined for: at once, and after a refinement on request; its seconds."""
-    shown = sorted({int(n) for frame in scene.frames for n in np.unique(frame.labels)} - {0})
-    held_out = [scene.classes[n] for n in shown[:: max(1, len(shown) // count)] if scene.classes[n]][:count]
+    """IoU of names that the map was not refined for, without and with refinement in the query, and its seconds."""
+    labelled = sorted({int(n) for frame in scene.frames for n in np.unique(frame.labels)} - {0})
+    held_out = [scene.classes[n] for n in labelled[:: max(1, len(labelled) // count)] if scene.classes[n]][
+        :count
+    ]
     figures: dict[str, list[float]] = dict(at_once=[], refined=[], seconds=[])
     for name in held_out:
         for _ in pipeline.refine([other for other in scene.names if other != name]):
@@ -204,7 +208,7 @@ def ask_for_new_names(
 
 
 def _iou(scene: Scene, pipeline: Ovs3d, snapshot: MapSnapshot, result: Any, name: str) -> float:
-    """IoU of one name where a result's prompts are all names of the scene."""
+    """IoU of one name; the prompts of the result are all names of the scene."""
 
     def segment(camera, camtoworld) -> np.ndarray:
         return pipeline.render_labels(result, camera, camtoworld, snapshot)[0]
@@ -220,7 +224,7 @@ def run(
     held_out: int,
     label: str,
 ) -> dict[str, Any]:
-    """All scenes and seeds under one setting: a row each, and the mean over scenes with its deviation over seeds."""
+    """Measures all scenes and seeds with one setting: a row for each, the mean over scenes, its deviation over seeds."""
     stored = {leaf.path for leaf, _ in leaves() if leaf.stored}
     remade = {key: value for key, value in settings.items() if key in stored}
     tag = "".join(f"-{key}={value}" for key, value in remade.items()).replace("/", "_")
@@ -266,26 +270,28 @@ def run(
 
 
 def main() -> None:
-    """Maps, segments and prints one JSON document."""
+    """Maps and segments the scenes and prints one JSON document."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", nargs="+", type=Path)
-    parser.add_argument("--every", type=int, default=5, help="views kept from the map; 0: none")
+    parser.add_argument("--every", type=int, default=5, help="hold out every n-th view; 0: none")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--protocol", choices=[*PROTOCOLS, queries.PROTOCOL], default="dataset")
-    parser.add_argument("--held-out-names", type=int, default=0, help="of each scene")
-    parser.add_argument("--ablate", nargs="*", choices=ABLATIONS, help="which; all, if none is named")
+    parser.add_argument("--held-out-names", type=int, default=0, help="number of held-out names per scene")
+    parser.add_argument("--ablate", nargs="*", choices=ABLATIONS, help="ablations to run; default: all")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
     parser.add_argument("--maps", type=Path, help="folder to keep the maps in")
-    parser.add_argument("--json", type=Path, help="file to write beside standard output")
+    parser.add_argument("--json", type=Path, help="file for a copy of the output")
     options = parser.parse_args()
     settings = {"clip.model": "bundled"} | parse_assignments(options.set)
-    asks = options.protocol == queries.PROTOCOL
-    if asks and options.held_out_names:
-        parser.error("--held-out-names: protocol lerf refines for no names; leave it out")
+    queries_names = options.protocol == queries.PROTOCOL
+    if queries_names and options.held_out_names:
+        parser.error("--held-out-names: protocol lerf does not refine; leave it out")
     scenes = [
-        AnnotatedScene(folder, options.every) if asks else Scene(folder, options.every, options.protocol)
+        AnnotatedScene(folder, options.every)
+        if queries_names
+        else Scene(folder, options.every, options.protocol)
         for folder in options.data
     ]
     with tempfile.TemporaryDirectory() as temporary:

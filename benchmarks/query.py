@@ -1,9 +1,9 @@
-"""Times text queries against maps of different sizes and weighs their memory. Prints JSON.
+"""Measures latency of text queries and memory of maps of different sizes. Prints JSON.
 
 Run: python benchmarks/query.py [--sizes 50000 1000000] [--prompts 10] [--threads 2] [--repeats 30]
 
-The demo scene is mapped, then the map is repeated side by side to the wanted size, so that answers find real things.
-Half of the prompts name things that are there. The texts are encoded before: the second query on uses the cache, too.
+The script maps the demo scene and repeats the map side by side up to each size, so that queries find real objects. Half of
+the prompts name objects of the scene. Texts are encoded before the timing starts, as the pipeline caches them.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from ovs3d_ros.types import MapSnapshot
 SEMANTIC = ("codes", "scale_codes", "selection", "weight", "views")
 
 
-def grown(snapshot: MapSnapshot, count: int) -> MapSnapshot:
-    """A map of `count` Gaussians: copies of this one, beside each other."""
+def enlarge(snapshot: MapSnapshot, count: int) -> MapSnapshot:
+    """Repeats a map side by side up to `count` Gaussians."""
     copies = -(-count // snapshot.num_gaussians)
     span = snapshot.gaussians["means"].amax(0) - snapshot.gaussians["means"].amin(0)
 
@@ -37,15 +37,15 @@ def grown(snapshot: MapSnapshot, count: int) -> MapSnapshot:
         return tensor.repeat(copies, *[1] * (tensor.dim() - 1))[:count].contiguous()
 
     gaussians = {name: repeated(tensor) for name, tensor in snapshot.gaussians.items()}
-    number = torch.arange(count) // snapshot.num_gaussians
-    gaussians["means"][:, 0] += number * (span[0] + 1.0)
+    copy_index = torch.arange(count) // snapshot.num_gaussians
+    gaussians["means"][:, 0] += copy_index * (span[0] + 1.0)
     return dataclasses.replace(
         snapshot, gaussians=gaussians, **{name: repeated(getattr(snapshot, name)) for name in SEMANTIC}
     )
 
 
 def latencies(pipeline: Ovs3d, snapshot: MapSnapshot, prompts: list[str], repeats: int) -> np.ndarray:
-    """Milliseconds [repeats] of queries, after one to warm up."""
+    """Latencies [repeats] of queries in milliseconds, after one query to warm up."""
     pipeline.query(prompts, snapshot=snapshot)
     taken = []
     for _ in range(repeats):
@@ -56,7 +56,7 @@ def latencies(pipeline: Ovs3d, snapshot: MapSnapshot, prompts: list[str], repeat
 
 
 def mib_per_100k(snapshot: MapSnapshot) -> dict[str, float]:
-    """Memory of 100,000 Gaussians in an answering map."""
+    """MiB per 100,000 Gaussians of a snapshot."""
 
     def mib(tensors) -> float:
         sizes = {
@@ -88,7 +88,7 @@ def main() -> None:
     snapshot = pipeline.snapshot()
     rows = []
     for size in args.sizes:
-        taken = latencies(pipeline, grown(snapshot, size), prompts, args.repeats)
+        taken = latencies(pipeline, enlarge(snapshot, size), prompts, args.repeats)
         rows.append(
             dict(
                 gaussians=size,

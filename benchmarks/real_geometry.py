@@ -1,11 +1,12 @@
-"""How codec, query and presence decision fare in the geometry of a real CLIP, whose cosines are narrow. Prints JSON.
+"""Measures codec, query and presence decision on features that are distributed as those of a real CLIP. Prints JSON.
 
 Run: python benchmarks/real_geometry.py FOLDER [--ranks 16 29 61 125] [--rooms 12] [--matched 0.27] [--seed 0]
 
-FOLDER has text features of real prompts, `*.npy` [T, D] and `*names.txt` [T lines]. Image features are simulated: a
-thing's feature has the cosine 0.195 +- 0.022 with texts at large (ViT-B/32, 50 photographs x 1203 names) and `--matched`
-with its own name; crops of one thing share four fifths of what is not text. Rooms of twenty things and five surfaces are
-asked for their things, for random other names, and for the names nearest to those of their things (hard negatives).
+FOLDER has text features of real prompts, `*.npy` [T, D] and `*names.txt` [T lines]. Image features are simulated. The feature
+of a thing has a cosine of 0.195 +- 0.022 with all texts (measured on ViT-B/32, 50 photographs x 1203 names) and of `--matched`
+with its own name; crops of one thing share four fifths of the variance that is independent of text. A real CLIP has such a
+narrow range of cosines. Each room has twenty things and five surfaces. Its queries are the names of its things, random other
+names, and the names nearest to those of its things (hard negatives).
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from ovs3d_ros.query.presence import PEAK_GAUSSIANS, Calibration, is_general, pr
 from ovs3d_ros.query.similarity import scan
 from ovs3d_ros.semantics.codec import CodecFitter, FeatureCodec
 
-COSINE = 0.195  # of an image with any text; the deviation of 0.022 comes by itself from noise beside the texts' mean
-SHARED = 0.8  # share of the variance beside the text that crops of one thing have in common
+COSINE = 0.195  # of an image with any text; noise orthogonal to the mean text gives the deviation of 0.022
+SHARED = 0.8  # share of the text-independent variance that crops of one thing have in common
 THINGS, SURFACES, RANDOM = 20, 5, 40
-CROPS, GAUSSIANS = 12, 150  # of each thing; a surface has ten times as many Gaussians
-NEGATIVES, RIVALS = 4, 200  # texts that stand for "object, things, stuff, texture"; distractors
+CROPS, GAUSSIANS = 12, 150  # per thing; a surface has ten times as many Gaussians
+NEGATIVES, RIVALS = 4, 200  # texts in place of "object, things, stuff, texture"; distractors
 
 
 class Room:
@@ -40,23 +41,23 @@ class Room:
         self.others = names[THINGS + SURFACES :]
         noise = torch.Generator().manual_seed(int(rng.integers(2**31)))
         mean = texts.mean(0)
-        shown = names[: THINGS + SURFACES]
-        own = texts[shown] - mean
+        contents = names[: THINGS + SURFACES]
+        own = texts[contents] - mean
         anchor = (
             COSINE / mean.square().sum() * mean
             + (matched - COSINE) / own.square().sum(-1, keepdim=True) * own
         )
-        rest = (1 - anchor.square().sum(-1, keepdim=True)).sqrt()[
+        text_free = (1 - anchor.square().sum(-1, keepdim=True)).sqrt()[
             :, None
-        ]  # length left for what no text says
+        ]  # length of the text-independent part
 
         def unit(*shape: int) -> torch.Tensor:
             random = torch.randn(*shape, texts.shape[1], generator=noise)
             return F.normalize(random - (random @ mean)[..., None] / mean.square().sum() * mean, dim=-1)
 
-        look = SHARED**0.5 * unit(len(shown), 1) + (1 - SHARED) ** 0.5 * unit(len(shown), CROPS)
-        self.crops = F.normalize(anchor[:, None] + rest * look, dim=-1)  # [things + surfaces, CROPS, D]
-        weights = torch.rand(len(shown), 10 * GAUSSIANS, CROPS, generator=noise).pow(4)
+        look = SHARED**0.5 * unit(len(contents), 1) + (1 - SHARED) ** 0.5 * unit(len(contents), CROPS)
+        self.crops = F.normalize(anchor[:, None] + text_free * look, dim=-1)  # [things + surfaces, CROPS, D]
+        weights = torch.rand(len(contents), 10 * GAUSSIANS, CROPS, generator=noise).pow(4)
         lifted = F.normalize(weights @ self.crops, dim=-1)
         self.features = torch.cat([lifted[:THINGS, :GAUSSIANS].flatten(0, 1), lifted[THINGS:].flatten(0, 1)])
         self.owner = torch.cat(
@@ -68,14 +69,14 @@ class Room:
 
 
 def fit_codec(room: Room, rank: int) -> FeatureCodec:
-    """As the lift does: from the crops of what was seen."""
+    """Fits the codec to all crops, as lifting does."""
     fitter = CodecFitter(room.crops.shape[-1], rank)
     fitter.add(room.crops.flatten(0, 1))
     return fitter.fit()
 
 
 def exactness(room: Room, codec: FeatureCodec, texts: torch.Tensor) -> dict[str, float]:
-    """Cosines in the code against those of the full features, and how often a name finds its thing."""
+    """Compares cosines of codes with those of full features; counts how often a name finds its thing."""
     codes = codec.normalize(codec.encode(room.features))
     own = texts[room.things]
     coded, full = codes @ codec.directions(own), room.features @ own.T
@@ -93,7 +94,7 @@ def exactness(room: Room, codec: FeatureCodec, texts: torch.Tensor) -> dict[str,
 def ask(
     room: Room, codec: FeatureCodec, texts: torch.Tensor, names: list[str], rng: np.random.Generator
 ) -> SceneEvidence:
-    """Evidence for present things, random absent ones and the nearest absent names."""
+    """Collects presence evidence for things of the room, random absent names and the nearest absent names."""
     likeness = texts[room.others] @ texts[room.things].T
     hard = room.others[likeness.argmax(0).unique()]
     others = room.others[~torch.isin(room.others, hard)]

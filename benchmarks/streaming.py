@@ -1,9 +1,9 @@
-"""Streams RGB-D at camera rate into a real node, asks it questions meanwhile, and accounts for every image. Prints JSON.
+"""Streams RGB-D at camera rate into a node, queries it meanwhile, and accounts for every image. Prints JSON.
 
 Run: python benchmarks/streaming.py [--seconds 120] [--rate 30] [--size 640 480] [--set key=value ...]
 
-The demo scene is enlarged to the size asked for and walked through back and forth, each view held for half a second.
-Publisher, client and node are three processes' worth of work on one machine; on 2 cores they compete.
+The player walks back and forth through the demo scene, scaled to `--size`, and repeats each view for half a second.
+Publisher, client and node share the machine; on 2 cores they compete.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ovs3d_ros.ros.environment import child_environment, free_domain_id
 from ovs3d_ros.ros.play import Player
 from ovs3d_ros.types import Frame
 
-HOLD = 0.5  # seconds on each view
+HOLD = 0.5  # seconds per view
 PROMPTS = ("yellow teapot", "brown chair", "purple elephant")
 START_TIMEOUT, SETTLE_TIMEOUT, DISCOVERY = 300.0, 600.0, 30.0  # seconds
 LOSSES = ("rejected", "lost_pose", "lost_depth", "lost_overflow", "waiting")  # input diagnostics
@@ -41,7 +41,7 @@ ENDS = ("frames_mapped", "frames_skipped", "frames_dropped", "frames_ignored", "
 
 
 def frames(width: int, height: int, count: int) -> list[Frame]:
-    """The first `count` views of the scene at another size."""
+    """The first `count` views of the demo scene, scaled."""
     dataset = open_dataset(SHIPPED)
     scaled = []
     for i in range(min(count, len(dataset))):
@@ -59,7 +59,7 @@ def frames(width: int, height: int, count: int) -> list[Frame]:
 
 
 def walk(views: list[Frame], rate: float) -> Iterator[Frame]:
-    """Back and forth for ever."""
+    """Yields the views back and forth without end."""
     loop = [*views, *views[-2:0:-1]]
     while True:
         for view in loop:
@@ -68,7 +68,7 @@ def walk(views: list[Frame], rate: float) -> Iterator[Frame]:
 
 
 class Client(Node):
-    """Reads the diagnostics and asks questions, one after the other."""
+    """Reads the diagnostics and sends one query after the other."""
 
     def __init__(self) -> None:
         super().__init__("streaming_client")
@@ -84,7 +84,7 @@ class Client(Node):
             self.values[status.name.rpartition(": ")[2]] = {pair.key: pair.value for pair in status.values}
 
     def ask(self) -> None:
-        """One question; its latency counts if there is a map."""
+        """Sends one query; records its latency unless there is no map yet."""
         started, done = time.perf_counter(), threading.Event()
         future = self._queries.call_async(QueryText.Request(prompts=list(PROMPTS), threshold=-1.0))
         future.add_done_callback(lambda _: done.set())
@@ -93,13 +93,13 @@ class Client(Node):
 
 
 def resident_mib(pid: int) -> float:
-    """Memory of a process."""
+    """Resident memory of a process in MiB."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
 
 
 def wait_for(condition, seconds: float, what: str, node: subprocess.Popen) -> None:
-    """Returns when the condition holds; ends the benchmark when it does not in time or the node dies."""
+    """Returns when the condition holds; ends the benchmark after a timeout or when the node has died."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline or node.poll() is not None:
@@ -110,7 +110,7 @@ def wait_for(condition, seconds: float, what: str, node: subprocess.Popen) -> No
 def stream(
     player: Player, views: list[Frame], rate: float, seconds: float, node: subprocess.Popen
 ) -> list[float]:
-    """Publishes for so long, and three images more; returns the node's memory in MiB, once per second."""
+    """Publishes for `seconds`, then three more images; returns the memory of the node in MiB, once per second."""
     memory, source, due = [], walk(views, rate), time.monotonic()
     end = due + seconds
     while time.monotonic() < end:
@@ -119,29 +119,33 @@ def stream(
             memory.append(resident_mib(node.pid))
         due = max(due, time.monotonic() - 1 / rate) + 1 / rate
         time.sleep(max(0.0, due - time.monotonic()))
-    for _ in range(3):  # a gap shows only with what comes after it
+    for _ in range(3):  # the node notices a gap only when a later image arrives
         time.sleep(1.0)
         player.publish(next(source))
     return memory
 
 
 def settle(client: Client, sent: int, node: subprocess.Popen) -> None:
-    """Waits until the node rests and two more reports came."""
+    """Waits until the node is idle and two more diagnostics have arrived."""
 
-    def rests() -> bool:
+    def is_idle() -> bool:
         arrived = int(client.values["input"]["image messages"]) + int(client.values["input"]["image lost"])
-        return client.values["mapping"]["idle"] == "True" and (arrived >= sent or client.reports > patience)
+        return client.values["mapping"]["idle"] == "True" and (
+            arrived >= sent or client.reports > last_report
+        )
 
-    patience = client.reports + 30  # reports: what the middleware neither delivered nor declared lost
-    wait_for(rests, SETTLE_TIMEOUT, "rest", node)
-    seen = client.reports
-    wait_for(lambda: client.reports >= seen + 2, SETTLE_TIMEOUT, "diagnostics", node)
+    last_report = (
+        client.reports + 30
+    )  # some images are neither delivered nor reported lost: stop waiting for them
+    wait_for(is_idle, SETTLE_TIMEOUT, "idle state", node)
+    before = client.reports
+    wait_for(lambda: client.reports >= before + 2, SETTLE_TIMEOUT, "diagnostics", node)
 
 
 def summary(
     client: Client, sent: int, seconds: float, memory: list[float], options: argparse.Namespace
 ) -> dict:
-    """The figures, with what became of the images: unaccounted is 0 if nothing was lost silently."""
+    """The figures of the run; `unaccounted` is 0 when no image was lost silently."""
     inputs, mapping = client.values["input"], client.values["mapping"]
     ends = {name.removeprefix("frames_"): int(mapping[name]) for name in ENDS}
     losses = {f"input_{name}": int(inputs[name]) for name in LOSSES} | {
@@ -182,14 +186,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--rate", type=float, default=30.0, help="images per second")
     parser.add_argument("--size", type=int, nargs=2, default=(640, 480), metavar=("WIDTH", "HEIGHT"))
-    parser.add_argument("--queries", type=float, default=2.0, help="questions per second")
-    parser.add_argument("--views", type=int, default=60, help="views of the scene to walk through")
+    parser.add_argument("--queries", type=float, default=2.0, help="queries per second")
+    parser.add_argument("--views", type=int, default=60, help="number of views of the scene")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="parameters of the node"
     )
     options = parser.parse_args()
     environment = child_environment(free_domain_id())
-    os.environ.update(environment)  # before the middleware is loaded
+    os.environ.update(environment)  # rclpy.init loads the middleware, which reads these
     rclpy.init()
     with tempfile.TemporaryDirectory() as folder:
         parameters = {
@@ -215,7 +219,7 @@ def main() -> None:
 
 
 def measure(node: subprocess.Popen, options: argparse.Namespace) -> dict:
-    """Streams, asks and sums up."""
+    """Streams and queries; returns the figures."""
     views = frames(*options.size, options.views)
     client, player = Client(), Player("pose", "32FC1", "map", True)
     executor = SingleThreadedExecutor()
@@ -239,7 +243,7 @@ def _measure(
         "match",
         node,
     )
-    time.sleep(1.0)  # discovery is not symmetric
+    time.sleep(1.0)  # the node may discover the player later than the player the node
     stopping = threading.Event()
 
     def ask() -> None:

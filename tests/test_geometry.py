@@ -86,7 +86,7 @@ def test_axes_are_opencv() -> None:
 
 def test_unprojected_depth_lands_on_the_true_surface() -> None:
     camera, pose = synthetic.make_camera(), synthetic.orbit(3)[0]
-    _, depth, labels = synthetic.cast(camera, pose)
+    _, depth, labels = synthetic.ray_cast(camera, pose)
     world = transform_points(unproject(depth, camera), pose)
     for box in (synthetic.RED, synthetic.GREEN, synthetic.BLUE):
         local = (world[labels == box.label] - box.center) @ box.rotation

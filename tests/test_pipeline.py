@@ -476,7 +476,7 @@ def test_images_are_mapped_at_the_mapping_resolution() -> None:
     pipeline.add_frame(synthetic.make_frames(1)[0])
     (keyframe,) = pipeline.mapper.keyframes
     assert keyframe.image.shape == (24, 32, 3) and keyframe.depth.shape == (24, 32)
-    rgb, depth, _ = synthetic.cast(keyframe.camera, keyframe.camtoworld)
+    rgb, depth, _ = synthetic.ray_cast(keyframe.camera, keyframe.camtoworld)
     assert float((keyframe.rgb - torch.from_numpy(rgb) / 255).abs().mean()) < 0.03
     assert float(((keyframe.depth - torch.from_numpy(depth)).abs() / torch.from_numpy(depth)).median()) < 0.02
     assert keyframe.crops.grid == (12, 16)  # the encoder saw the full image

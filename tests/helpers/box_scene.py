@@ -1,6 +1,6 @@
-"""A ray-cast table top with three coloured boxes, written as a labelled RGB-D dataset in nerfstudio's layout.
+"""A ray-cast table top with three coloured boxes, written as a labelled RGB-D dataset in the layout of nerfstudio.
 
-World: x, y on the table, z up, metres. Every number of the scene is known, so answers can be checked in centimetres.
+World: x and y on the table, z up, metres. Sizes and positions are known exactly, so tests can check answers in centimetres.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Boxes = tuple[Box, ...]
 
 
 def camera_ring(count: int) -> np.ndarray:
-    """camtoworlds [count, 4, 4] on a circle around the table, looking down at its middle."""
+    """camtoworlds [count, 4, 4] on a circle around the table; all cameras look down at its middle."""
     poses = []
     for angle in np.linspace(0, 2 * np.pi, count, endpoint=False):
         eye = np.array([1.25 * np.cos(angle), 1.25 * np.sin(angle), 0.95])
@@ -63,7 +63,9 @@ def ray_cast(pose: np.ndarray, boxes: Boxes = BOXES) -> tuple[np.ndarray, np.nda
     x, y = np.meshgrid(
         (np.arange(WIDTH) + 0.5 - WIDTH / 2) / FOCAL, (np.arange(HEIGHT) + 0.5 - HEIGHT / 2) / FOCAL
     )
-    rays = np.stack([x, y, np.ones_like(x)], axis=-1) @ pose[:3, :3].T  # z component 1 in camera axes
+    rays = (
+        np.stack([x, y, np.ones_like(x)], axis=-1) @ pose[:3, :3].T
+    )  # the z component in camera axes is 1, so ray lengths are z-depths
     eye = pose[:3, 3]
     depth = -eye[2] / np.minimum(rays[..., 2], -1e-9)
     floor = eye + depth[..., None] * rays
@@ -86,7 +88,7 @@ def ray_cast(pose: np.ndarray, boxes: Boxes = BOXES) -> tuple[np.ndarray, np.nda
 
 
 def write_scene(root: Path, count: int, boxes: Boxes = BOXES) -> Path:
-    """Writes `count` views with depth and labels."""
+    """Writes `count` views with depth and labels; returns `root`."""
     for folder in ("images", "depth", "labels"):
         (root / folder).mkdir(parents=True)
     frames = []

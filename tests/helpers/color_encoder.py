@@ -1,6 +1,6 @@
-"""An image-text encoder that knows colours: exact where CLIP is vague, so that ROS tests can check positions.
+"""An image-text encoder that knows only colours. It is exact where CLIP is vague, so tests can check positions.
 
-Selected by import string, `clip.model:=helpers.color_encoder:ColorEncoder`.
+Tests select it by import string: `clip.model:=helpers.color_encoder:ColorEncoder`.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from ovs3d_ros.types import CropTable, UserError
 
 COLORS = ("red", "green", "blue", "grey")
 CELL = 4  # pixels
-CHROMA_OF_GREY = 40.0  # grey wins where a channel stands out by less
+CHROMA_OF_GREY = 40.0  # a cell is grey where no channel exceeds the mean by more
 
 
 class ColorEncoder:
-    """Embeds a cell by the channel that stands out, and a text by the colour it names."""
+    """Embeds a cell by its dominant colour channel, and a text by the colour that it names."""
 
     name = "tests/colors"
     dim = 16
-    # Relevancy is sigmoid(4 cos), as the negatives name no colour: labels need cos > 0.55, presence 0.4.
+    # The negatives name no colour, so relevancy is sigmoid(4 cos). Labels need cos > 0.55, presence needs 0.4.
     calibration: ClassVar = {
         "query": {
             "temperature": 4.0,
@@ -64,11 +64,11 @@ class ColorEncoder:
         for color, vector in zip(COLORS, self.basis, strict=False):
             if re.search(rf"\b{color}\b", prompt):
                 return vector
-        return self.basis[4 + zlib.crc32(prompt.encode()) % (self.dim - 4)]  # a direction no image has
+        return self.basis[4 + zlib.crc32(prompt.encode()) % (self.dim - 4)]  # a direction that no image has
 
 
 class ColorPatches:
-    """A patch encoder that sees mean colours."""
+    """A patch encoder whose features are mean colours."""
 
     name = "tests/color-patches"
     dim = 3
@@ -83,7 +83,7 @@ class ColorPatches:
 
 
 class GatedPatches(ColorPatches):
-    """Waits while the file that GATE names exists."""
+    """Waits as long as the file exists that the environment variable GATE names."""
 
     def encode_image(self, image: np.ndarray) -> torch.Tensor:
         while os.path.exists(os.environ.get("GATE", "")):
@@ -92,7 +92,7 @@ class GatedPatches(ColorPatches):
 
 
 class BrokenEncoder(ColorEncoder):
-    """Fails the way a bug or a dying GPU does."""
+    """Raises in `encode_image`, like a bug or a failing GPU."""
 
     def encode_image(self, image: np.ndarray) -> CropTable:
         raise RuntimeError("the encoder broke")

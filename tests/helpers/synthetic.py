@@ -1,4 +1,4 @@
-"""A small coloured room with exact images, depth and labels, ray cast in numpy: ground truth for the core's tests."""
+"""A small coloured room, ray cast in numpy with exact images, depth and labels: ground truth for tests of the core."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ovs3d_ros.config import Config, override
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.types import Camera, Frame
 
-torch.set_num_threads(1)  # tensors here are tiny: spinning threads only steal time from each other
+torch.set_num_threads(1)  # the tensors are tiny: more threads only slow each other down
 ENCODER = "helpers.color_encoder:ColorEncoder"  # knows red, green, blue and grey
 
 
@@ -39,14 +39,14 @@ SCENE = (ROOM, RED, GREEN, BLUE)
 
 
 def make_camera(width: int = 64, height: int = 48) -> Camera:
-    """A camera of 60 degrees with an off-centre principal point and unequal focal lengths."""
+    """A camera with a 60 degree field of view, an off-centre principal point and unequal focal lengths."""
     focal = 0.5 * width / np.tan(np.radians(30))
     K = np.array([[focal, 0, 0.51 * width], [0, 1.02 * focal, 0.48 * height], [0, 0, 1]])
     return Camera(K, width, height)
 
 
 def look_at(eye, target) -> np.ndarray:
-    """camtoworld [4, 4] with OpenCV axes and the world's z up."""
+    """camtoworld [4, 4] in OpenCV axes of a camera at `eye` that looks at `target`, world z up."""
     eye, target = np.asarray(eye, np.float64), np.asarray(target, np.float64)
     forward = (target - eye) / np.linalg.norm(target - eye)
     right = np.cross(forward, [0.0, 0.0, 1.0])
@@ -63,13 +63,15 @@ def orbit(count: int, radius: float = 1.8, height: float = 0.9, arc: float = np.
     return [look_at([radius * np.cos(a), radius * np.sin(a), height], [0, 0.2, 0.2]) for a in angles]
 
 
-def cast(camera: Camera, camtoworld: np.ndarray, scene=SCENE) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """RGB uint8 [H, W, 3], z-depth float32 [H, W] in metres and labels [H, W] through the pixel centres."""
+def ray_cast(
+    camera: Camera, camtoworld: np.ndarray, scene=SCENE
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ray casts through the pixel centres: RGB uint8 [H, W, 3], z-depth float32 [H, W] in metres, labels [H, W]."""
     u, v = np.meshgrid(np.arange(camera.width) + 0.5, np.arange(camera.height) + 0.5)
     rays = np.stack(
         [(u - camera.K[0, 2]) / camera.K[0, 0], (v - camera.K[1, 2]) / camera.K[1, 1], np.ones_like(u)], -1
     )
-    rays = rays @ camtoworld[:3, :3].T  # length along z is 1: t is the z-depth
+    rays = rays @ camtoworld[:3, :3].T  # the z component in camera axes is 1, so t is the z-depth
     depth = np.full(u.shape, np.inf)
     rgb, labels = np.zeros((*u.shape, 3)), np.zeros(u.shape, np.int64)
     for box in scene:
@@ -96,9 +98,9 @@ def make_frame(
     camera: Camera | None = None,
     scene=SCENE,
 ) -> Frame:
-    """A frame of the scene."""
+    """A frame of the scene from a pose."""
     camera = camera or make_camera()
-    rgb, z, labels = cast(camera, camtoworld, scene)
+    rgb, z, labels = ray_cast(camera, camtoworld, scene)
     return Frame(
         stamp=stamp,
         image=rgb,
@@ -134,7 +136,7 @@ def make_config(**values) -> Config:
 
 
 def textured_plane(camera: Camera, camtoworld: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """RGB and z-depth of the plane z = 0 covered with smooth random blobs, seen from above or below."""
+    """RGB and z-depth of the plane z = 0, covered with smooth random blobs and seen from above or below."""
     u, v = np.meshgrid(np.arange(camera.width) + 0.5, np.arange(camera.height) + 0.5)
     rays = np.stack(
         [(u - camera.K[0, 2]) / camera.K[0, 0], (v - camera.K[1, 2]) / camera.K[1, 1], np.ones_like(u)], -1
@@ -153,7 +155,7 @@ def textured_plane(camera: Camera, camtoworld: np.ndarray, seed: int = 0) -> tup
 
 
 def build_map(frames: list[Frame], steps: int = 20, **settings) -> Ovs3d:
-    """A map of frames that all become keyframes, with settings of `make_config`."""
+    """Maps frames, all of which must become keyframes, with settings of `make_config`."""
     pipeline = Ovs3d(make_config(**settings))
     for frame in frames:
         assert pipeline.add_frame(frame)

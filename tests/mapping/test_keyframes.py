@@ -63,7 +63,7 @@ def test_coarse_training_view_shows_the_same_scene() -> None:
     camera, pose = synthetic.make_camera(128, 96), synthetic.orbit(3)[0]
     frame = make_keyframe(synthetic.make_frame(pose, camera=camera))
     half, image, depth = training_view(frame, coarse=True)
-    rgb, z, _ = synthetic.cast(half, pose)
+    rgb, z, _ = synthetic.ray_cast(half, pose)
     assert image.shape == (48, 64, 3) and depth.shape == (48, 64)
     assert float((image - torch.from_numpy(rgb) / 255).abs().mean()) < 0.02
     assert float(((depth - torch.from_numpy(z)).abs() / torch.from_numpy(z)).median()) < 0.01
@@ -75,6 +75,6 @@ def test_smaller_keyframe_samples_depth_at_pixel_centres(factor: float) -> None:
     camera = synthetic.make_camera(round(120 * factor), round(90 * factor))
     large = synthetic.make_frame(synthetic.orbit(3)[1], camera=camera)
     small = keyframes.make_keyframe(large, 0, 120, 100.0, "cpu")
-    exact = synthetic.cast(small.camera, large.camtoworld)[1]
+    exact = synthetic.ray_cast(small.camera, large.camtoworld)[1]
     error = small.depth.numpy() / exact - 1
     assert abs(np.median(error)) < 5e-4, "sampled beside the centre the floor is nearer or farther"

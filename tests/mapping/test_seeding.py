@@ -23,7 +23,7 @@ from ovs3d_ros.types import Keyframe
 CONFIG = SeedConfig(spacing=2.0)
 
 
-def make_keyframe(pose: np.ndarray, index: int = 0, camera=None, picture=synthetic.cast) -> Keyframe:
+def make_keyframe(pose: np.ndarray, index: int = 0, camera=None, picture=synthetic.ray_cast) -> Keyframe:
     camera = camera or synthetic.make_camera()
     rgb, depth = picture(camera, pose)[:2]
     return Keyframe(
