@@ -1,12 +1,12 @@
-"""Which Gaussians belong together, by geometry and colour, and class distributions that follow it.
+"""Affinities between neighbouring Gaussians, and class distributions aligned with them (docs/method.md, "Refinement").
 
-Feature-Distribution Alignment in 3D: 3D-OVS draws pixels together that look alike to DINO; here neighbours on one
-smooth surface of one colour are. With squared differences for both alignments the objective
+The FDA loss of 3D-OVS pulls pixels together that look alike to DINO. Here neighbouring Gaussians on one smooth surface
+of one colour are pulled together. With squared differences, the objective
 
-    sum_i m_i |p_i - q_i|^2  +  strength * sum_ij w_ij |p_i - p_j|^2
+    sum_i m_i |p_i - q_i|^2  +  strength * sum_{i<j} w_ij |p_i - p_j|^2
 
-of lifted class distributions q (RDA) and affinities w (FDA) has one minimum, a sparse linear system away: no steps, no
-learning rate. It is the random walker of Grady (2006) with soft seeds.
+of lifted class distributions q, evidence m and affinities w has one minimum, the solution of a sparse linear system.
+It is the random walker of Grady (2006) with soft seeds.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ import torch
 from ovs3d_ros.config import RefineConfig
 from ovs3d_ros.semantics.neighbours import nearest_neighbours
 
-_MAX_MASS = 20.0  # pixels of evidence from which a Gaussian counts in full
-_MIN_MASS = 1e-3  # of the usual mass: what was never seen follows its neighbours
-_REACH = 0.7  # of the distance to the last neighbour, at which one's say in a normal has fallen to 1/e
+_MAX_MASS = 20.0  # pixels of evidence; more does not weigh more
+_MIN_MASS = 1e-3  # medians; Gaussians that were never seen follow their neighbours
+_NORMAL_RADIUS = 0.7  # distances to the farthest neighbour, at which a neighbour's weight in a normal is 1/e
 _TOLERANCE, _MAX_ITERATIONS = 1e-3, 300
 
 
 def compute_affinities(means: torch.Tensor, colors: torch.Tensor, config: RefineConfig) -> torch.Tensor:
     """Symmetric affinities of neighbouring Gaussians: exp(-(1 - |n_i n_j|) / s_n^2 - |c_i - c_j|^2 / s_c^2).
 
-    The normal n is the direction in which a Gaussian's neighbours spread least. What stands on a table meets it at an
-    angle, and so do a wall and a floor: normals tell things from what they touch better than colour does.
+    The normal n is the direction in which a Gaussian's neighbours vary least, c the colour in CIELAB. An object meets
+    the table it stands on at an angle, so normals separate touching objects better than colours do. A pair of which
+    only one Gaussian lists the other as a neighbour has half the affinity.
 
     Args:
         means: [N, 3] metres.
@@ -38,22 +39,22 @@ def compute_affinities(means: torch.Tensor, colors: torch.Tensor, config: Refine
         config: number of neighbours and the scales s_n and s_c.
 
     Returns:
-        [N, N] sparse, zero diagonal.
+        [N, N] sparse COO tensor with a zero diagonal, on the device of `means`.
     """
-    # On the CPU, where the neighbours are found: a GPU's eigenvectors take kilobytes per Gaussian (cupy#7261).
+    # On the CPU, like the neighbour search: batched eigenvectors on a GPU take kilobytes per Gaussian (cupy#7261).
     device, means = means.device, means.cpu()
     count, k = len(means), config.neighbours
     index = torch.from_numpy(nearest_neighbours(means.numpy(), k))  # [N, k]
-    known = index >= 0
-    index = torch.where(known, index, torch.arange(count)[:, None])
+    valid = index >= 0
+    index = torch.where(valid, index, torch.arange(count)[:, None])
     normals = _normals(means, index)
     lab = cv2.cvtColor(colors.clamp(0, 1).cpu().numpy().astype(np.float32)[None], cv2.COLOR_RGB2LAB)[0]
     lab = torch.from_numpy(lab)
-    bend = 1 - (normals[:, None] * normals[index]).sum(-1).abs()  # [N, k]
-    contrast = (lab[:, None] - lab[index]).square().sum(-1)
-    weight = 0.5 * torch.exp(-bend / config.normal_scale**2 - contrast / config.color_scale**2)
-    rows = torch.arange(count)[:, None].expand(-1, k)[known]
-    columns, values = index[known], weight[known]
+    angle_term = 1 - (normals[:, None] * normals[index]).sum(-1).abs()  # [N, k]
+    color_term = (lab[:, None] - lab[index]).square().sum(-1)
+    weight = 0.5 * torch.exp(-angle_term / config.normal_scale**2 - color_term / config.color_scale**2)
+    rows = torch.arange(count)[:, None].expand(-1, k)[valid]
+    columns, values = index[valid], weight[valid]
     pairs = torch.stack([torch.cat([rows, columns]), torch.cat([columns, rows])])
     return (
         torch.sparse_coo_tensor(pairs, torch.cat([values, values]), (count, count), check_invariants=False)
@@ -63,27 +64,27 @@ def compute_affinities(means: torch.Tensor, colors: torch.Tensor, config: Refine
 
 
 def _normals(means: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """Unit normals [N, 3] of either sign, from the neighbours `index` [N, k], nearest first.
+    """Unit normals [N, 3], of arbitrary sign, by weighted principal components of the neighbours `index` [N, k].
 
-    Near ones have more say: many neighbours alike smooth the normals of noisy surfaces, but reach round corners.
+    Near neighbours weigh more. Equal weights of many neighbours would smooth noisy surfaces too, but blur edges.
     """
-    around = torch.cat([means[:, None], means[index]], dim=1)
-    squared = (around - means[:, None]).square().sum(-1, keepdim=True)  # [N, 1 + k, 1]
-    weight = torch.exp(-squared / (_REACH**2 * squared.amax(1, keepdim=True)).clamp_min(1e-12))
-    around = around - (weight * around).sum(1, keepdim=True) / weight.sum(1, keepdim=True)
-    return torch.linalg.eigh((weight * around).transpose(1, 2) @ around)[1][..., 0]
+    points = torch.cat([means[:, None], means[index]], dim=1)  # [N, 1 + k, 3]
+    squared = (points - means[:, None]).square().sum(-1, keepdim=True)  # [N, 1 + k, 1]
+    weight = torch.exp(-squared / (_NORMAL_RADIUS**2 * squared.amax(1, keepdim=True)).clamp_min(1e-12))
+    points = points - (weight * points).sum(1, keepdim=True) / weight.sum(1, keepdim=True)
+    return torch.linalg.eigh((weight * points).transpose(1, 2) @ points)[1][..., 0]
 
 
 def align_distributions(
     prior: torch.Tensor, mass: torch.Tensor, affinity: torch.Tensor, strength: float
 ) -> torch.Tensor:
-    """The minimum of the objective above, by conjugate gradients.
+    """Minimises the objective of this module by conjugate gradients with a diagonal preconditioner.
 
     Args:
         prior: [N, V] lifted class distributions q.
-        mass: [N] pixels of evidence behind each; more than a few count no more.
-        affinity: [N, N] symmetric, see `affinities`.
-        strength: of the alignment of neighbours against that with the evidence; 0 returns the prior.
+        mass: [N] evidence behind each Gaussian in pixels; it is clipped and divided by its median.
+        affinity: [N, N] symmetric, see `compute_affinities`.
+        strength: weight of the alignment between neighbours; 0 returns the prior.
 
     Returns:
         [N, V] class distributions.
@@ -91,26 +92,28 @@ def align_distributions(
     m = mass.clamp_max(_MAX_MASS)
     m = (m / m[m > 0].median().clamp_min(1e-6) if bool((m > 0).any()) else m).clamp_min(_MIN_MASS)[:, None]
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR")  # in beta, and several times as fast as COO
+        warnings.filterwarnings(
+            "ignore", message="Sparse CSR"
+        )  # beta in torch, but several times faster than COO
         matrix = affinity.to_sparse_csr()
     degree = strength * torch.sparse.sum(affinity, dim=1).to_dense()[:, None]
 
-    def apply(x: torch.Tensor) -> torch.Tensor:
+    def apply_system(x: torch.Tensor) -> torch.Tensor:
         return (m + degree) * x - strength * (matrix @ x)
 
     x = prior.clone()
-    residual = m * prior - apply(x)
+    residual = m * prior - apply_system(x)
     scaled = residual / (m + degree)
-    direction, product = scaled, (residual * scaled).sum(0)  # one search per class, all at once
+    direction, product = scaled, (residual * scaled).sum(0)  # one system per class, solved together
     limit = _TOLERANCE**2 * product.clamp_min(1e-12)
     for _ in range(_MAX_ITERATIONS):
         if bool((product <= limit).all()):
             break
-        step = apply(direction)
-        length = product / (direction * step).sum(0).clamp_min(1e-20)
-        x, residual = x + length * direction, residual - length * step
+        image = apply_system(direction)
+        length = product / (direction * image).sum(0).clamp_min(1e-20)
+        x, residual = x + length * direction, residual - length * image
         scaled = residual / (m + degree)
-        product, before = (residual * scaled).sum(0), product
-        direction = scaled + (product / before.clamp_min(1e-20)) * direction
+        product, previous = (residual * scaled).sum(0), product
+        direction = scaled + (product / previous.clamp_min(1e-20)) * direction
     x = x.clamp_min(0)
     return x / x.sum(-1, keepdim=True).clamp_min(1e-12)

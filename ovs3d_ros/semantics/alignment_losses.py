@@ -1,4 +1,4 @@
-"""The alignment losses of 3D-OVS: RDA and FDA."""
+"""The alignment losses of 3D-OVS (Liu et al. 2023), RDA and FDA; see docs/method.md, "Alignment losses"."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _LOG_2 = math.log(2.0)
 
 
 def rda(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
-    """Relevancy-Distribution Alignment: mean Jensen-Shannon divergence (3D-OVS §3.3, eq. 6).
+    """Relevancy-Distribution Alignment: mean Jensen-Shannon divergence over M pixels.
 
     Args:
-        log_p: [M, C] log-probabilities of the classes at M pixels, of the field.
-        log_q: [M, C] those of the multi-scale relevancy maps.
+        log_p: [M, C] log-probabilities of the classes, from the field.
+        log_q: [M, C] log-probabilities of the classes, from the relevancy of the view's own features.
 
     Returns:
         Scalar in 0..ln 2.
@@ -24,7 +24,7 @@ def rda(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
 
 
 def pairwise_kl(log_p: torch.Tensor) -> torch.Tensor:
-    """KL(P_i || P_j) of all pairs, [..., M, M], unbounded, by one matrix product; log_p: [..., M, C]."""
+    """KL(P_i || P_j) of all pairs, [..., M, M], unbounded; log_p: [..., M, C] log-probabilities."""
     p = log_p.exp()
     return (p * log_p).sum(-1)[..., :, None] - p @ log_p.transpose(-1, -2)
 
@@ -34,22 +34,22 @@ def pairwise_js(log_p: torch.Tensor) -> torch.Tensor:
     p = log_p.exp()
     negative_entropy = (p * log_p).sum(-1)
     m = 0.5 * (p[..., :, None, :] + p[..., None, :, :])  # [..., M, M, C]
-    mixed = (m * m.clamp_min(1e-30).log()).sum(-1)  # clamped: the gradient of 0 log 0 must not be NaN
+    mixed = (m * m.clamp_min(1e-30).log()).sum(-1)  # the clamp keeps the gradient of 0 log 0 finite
     return 0.5 * (negative_entropy[..., :, None] + negative_entropy[..., None, :]) - mixed
 
 
 def fda(divergence: torch.Tensor, correlation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Feature-Distribution Alignment, re-balanced (3D-OVS §3.3, eq. 8-9).
+    """Feature-Distribution Alignment with re-balancing.
 
-    Patches that look like one object are drawn to one distribution, others apart.
+    The loss pulls the class distributions of similar patches together and pushes those of different patches apart.
 
     Args:
-        divergence: [..., M, M] of the class distributions of two patches.
-        correlation: [..., M, M] cosine of their DINO features less the value that tells same from different.
+        divergence: [..., M, M] divergence between the class distributions of patches.
+        correlation: [..., M, M] cosine of their DINO features minus a threshold: positive for similar patches.
 
     Returns:
-        The attracting term (its gradient lowers the divergence of similar patches) and the repelling one, each the sum
-        over its pairs by their number; 0 without such pairs.
+        The attracting term, over pairs of positive correlation, and the repelling term, over pairs of negative
+        correlation. Each is a mean over its pairs, or 0 without pairs.
     """
     attract, repel = correlation.clamp_min(0), correlation.clamp_max(0)
     return tuple((part * divergence).sum() / (part != 0).sum().clamp_min(1) for part in (attract, repel))

@@ -13,17 +13,17 @@ from ovs3d_ros.rasterize import Rasterizer, Splats, Views
 from ovs3d_ros.semantics.codec import FeatureCodec
 from ovs3d_ros.types import Camera, MapSnapshot, RefinedField, UserError
 
-SURFACE_ALPHA = 0.5  # a pixel shows the map, not the void behind it, above this alpha
+SURFACE_ALPHA = 0.5  # a pixel with more alpha shows the map
 
 
 def lifted_cosines(codes: torch.Tensor, codec: FeatureCodec, texts: torch.Tensor) -> torch.Tensor:
-    """Cosines [N, V] of codes [N, d + 1] with texts [V, D]; where nothing was lifted, the mean of the others."""
+    """Cosines [N, V] of codes [N, d + 1] with texts [V, D]; Gaussians without a code take the mean of the others."""
     cosines, known = codes @ codec.directions(texts), codes[:, -1] != 0
     return torch.where(known[:, None], cosines, cosines[known].mean(0)) if bool(known.any()) else cosines
 
 
 def class_distribution(cosines: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Class distributions [..., V] of cosines [..., V]."""
+    """Class distributions [..., V]: softmax of cosines [..., V] over the temperature."""
     return (cosines / temperature).softmax(-1)
 
 
@@ -33,29 +33,29 @@ def make_lifted_field(
     encode_text: Callable[[list[str]], torch.Tensor],
     snapshot: MapSnapshot,
 ) -> RefinedField:
-    """The field of a map before refinement: the distributions of the lifted cosines.
+    """Makes the field of a map before refinement: the class distributions of the lifted cosines.
 
     Args:
-        names: the user's; background words that are among them are left out.
-        config: background and temperature.
-        encode_text: gives unit features [P, D] of texts.
+        names: the user's names; background words among them are not repeated.
+        config: background words and temperature.
+        encode_text: returns unit features [P, D] of texts.
         snapshot: the map.
 
     Raises:
-        UserError: nothing was lifted, or there is but one name and no background.
+        UserError: nothing was lifted, or there is only one name and no background.
     """
     background = [word for word in dict.fromkeys(config.background) if word not in names]
     if len(names) + len(background) < 2:
-        raise UserError("refinement tells names apart: give two at least, or set refine.background")
+        raise UserError("one name cannot be refined alone: give at least two names, or set refine.background")
     if not bool((snapshot.codes[:, -1] != 0).any()):
-        raise UserError("nothing was lifted into the map yet: feed it posed frames first")
+        raise UserError("the map holds no language features yet: feed it posed frames first")
     texts = encode_text(names + background).to(snapshot.codes.device)
     lifted = class_distribution(lifted_cosines(snapshot.codes, snapshot.codec, texts), config.temperature)
     return RefinedField(tuple(names), tuple(background), texts, config.temperature, lifted)
 
 
 def fill_missing_rows(field: RefinedField, codes: torch.Tensor, codec: FeatureCodec) -> RefinedField:
-    """The field with the lifted distribution for Gaussians that came after the refinement: rows that are all zero."""
+    """Fills the zero rows of a field, of Gaussians added since the refinement, with lifted class distributions."""
     new = field.probabilities.sum(-1) == 0
     if not bool(new.any()):
         return field
@@ -64,10 +64,10 @@ def fill_missing_rows(field: RefinedField, codes: torch.Tensor, codec: FeatureCo
 
 
 def vocabulary_indices(field: RefinedField | None, prompts: Sequence[str], mode: str) -> np.ndarray:
-    """Index [P] of each prompt in the field's names; -1: the lifted codes answer.
+    """Index [P] of each prompt in the field's names; -1 if the lifted codes answer for it.
 
-    Refined names compete among themselves and with the field's background. In mode "argmax" the lifted codes answer for
-    all prompts unless the field holds every one: the two scales do not compare.
+    Refined probabilities and lifted cosines do not share a scale. In mode "argmax", where prompts compete, the lifted
+    codes therefore answer for all prompts unless the field holds every one.
     """
     names = field.names if field is not None else ()
     columns = np.array([names.index(prompt) if prompt in names else -1 for prompt in prompts], np.int64)
@@ -81,32 +81,37 @@ def merge_refined_scores(
     scores: torch.Tensor,
     threshold: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Puts refined names over the lifted answer.
+    """Replaces the lifted scores of refined prompts by those of the refined field.
+
+    The relevancy of a refined prompt is o p / (o p + rival) with o = threshold / (1 - threshold), so that a draw with
+    the rival lies at the threshold. The rival is the best other name, or half of all others together if that is more
+    (docs/method.md, "Relevancy and labels").
 
     Args:
         probabilities: [..., V] of Gaussians, or blended at pixels.
-        columns: [P] see `vocabulary_indices`.
-        cosines: [..., P] with the lifted codes.
-        scores: [..., P] their relevancy; 0 where nothing is known, and there it stays 0.
-        threshold: relevancy from which a label is given: what a refined name has where it draws with its best rival.
+        columns: [P] column of each prompt, see `vocabulary_indices`.
+        cosines: [..., P] of the prompts with the lifted codes.
+        scores: [..., P] relevancy of the lifted codes; where it is 0, nothing is known and the result is 0.
+        threshold: relevancy from which a Gaussian takes a label, 0..1.
 
     Returns:
-        Ranking [..., P] for the argmax over prompts, and relevancy [..., P] in 0..1: p / (p + rival), moved by the
-        logit of the threshold; the rival is the best other name, or half of all others together. Names outside the
-        vocabulary keep the lifted ones.
+        Ranking [..., P] for the argmax over prompts, and relevancy [..., P] in 0..1. Prompts outside the vocabulary
+        keep their lifted values.
     """
     ranking, relevancy = cosines.clone(), scores.clone()
     top, index = probabilities.topk(2, dim=-1)
-    odds_of_draw = max(threshold, 1e-3) / max(1 - threshold, 1e-3)
+    draw_odds = max(threshold, 1e-3) / max(1 - threshold, 1e-3)
     for prompt, column in enumerate(columns):
         if column >= 0:
             own = probabilities[..., column]
             rival = torch.where(index[..., 0] == column, top[..., 1], top[..., 0])
-            # Where nothing of the vocabulary fits all names draw: then it takes more than to be one of many.
+            # Where no name fits, all probabilities are alike; this rival then keeps the prompt below the threshold.
             rival = torch.maximum(rival, (probabilities.sum(-1) - own) / 2)
             ranking[..., prompt] = own
-            favour = odds_of_draw * own
-            relevancy[..., prompt] = favour / (favour + rival).clamp_min(1e-12) * (scores[..., prompt] > 0)
+            weighted = draw_odds * own
+            relevancy[..., prompt] = (
+                weighted / (weighted + rival).clamp_min(1e-12) * (scores[..., prompt] > 0)
+            )
     return ranking, relevancy
 
 
@@ -118,7 +123,7 @@ def render_channels(
     camtoworld: np.ndarray,
     rasterizer: Rasterizer,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Blended channels [H, W, C] of activated Gaussians' [N, C], and alpha [H, W, 1], without gradients."""
+    """Renders channels [N, C] of activated Gaussians without gradients: blended channels [H, W, C], alpha [H, W, 1]."""
     views = Views.from_camera(camera, camtoworld, channels.device)
     out, alphas, _ = rasterizer(Splats.from_dict(gaussians), channels.contiguous(), views)
     return out[0], alphas[0]

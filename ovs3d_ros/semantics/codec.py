@@ -1,9 +1,9 @@
-"""A linear code for CLIP features: D dimensions in d, exact cosines without ever forming D numbers per pixel.
+"""A linear code for CLIP features; cosines need no D numbers per pixel (docs/method.md, "Feature codec").
 
-A feature is F = B a + A mu with orthonormal B [D, d], mean mu [D] and alpha sum A (docs/method.md, "Feature codec"). Written with the
-extended basis B^ = [B, mu] [D, d + 1] and z = [a; A] this is F = B^ z, linear in z: sums and blends of z are sums and
-blends of features. The only non-linearity, normalisation, needs the Gram matrix G = B^T B^ alone:
-cos(F, t) = z . (B^T t) / sqrt(z^T G z).
+A feature is F = B a + A mu with orthonormal B [D, d], mean mu [D] and accumulated alpha A. With the extended basis
+B^ = [B, mu] [D, d + 1] and the code z = [a; A], F = B^ z is linear in z: sums and blends of codes are sums and blends
+of features. The only non-linear step, normalisation, needs the Gram matrix G = B^^T B^ alone:
+cos(F, t) = z . (B^^T t) / sqrt(z^T G z).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class FeatureCodec:
-    """An immutable codec; refitting makes a new one, so a held snapshot keeps decoding with its own.
+    """An immutable codec. A refit makes a new one, so a snapshot keeps the codec of its codes.
 
     Attributes:
         basis: [D, d] float32, orthonormal columns.
@@ -38,45 +38,45 @@ class FeatureCodec:
         return torch.cat([self.basis, self.mean[:, None]], dim=1)
 
     def to(self, device: str | torch.device) -> FeatureCodec:
-        """The same codec on a device."""
+        """A copy of the codec on a device."""
         return FeatureCodec(self.basis.to(device), self.mean.to(device), self.gram.to(device))
 
     def encode(self, features: torch.Tensor) -> torch.Tensor:
-        """z [..., d + 1] of features [..., D] of any length: |f| [B^T (f/|f| - mu); 1]."""
+        """Codes z [..., d + 1] of features [..., D] of any length: |f| [B^T (f/|f| - mu); 1]."""
         norm = features.norm(dim=-1, keepdim=True).clamp_min(1e-12)
         codes = (features / norm - self.mean) @ self.basis
         return torch.cat([codes, torch.ones_like(norm)], dim=-1) * norm
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
-        """Features [..., D] of z [..., d + 1]; not normalised."""
+        """Features [..., D] of codes [..., d + 1]; not normalised."""
         return z @ self.extended.T
 
     def norm(self, z: torch.Tensor) -> torch.Tensor:
-        """Length [...] of the decoded features."""
+        """Length [...] of the decoded features of codes [..., d + 1]."""
         return ((z @ self.gram) * z).sum(-1).clamp_min(0.0).sqrt()
 
     def normalize(self, z: torch.Tensor) -> torch.Tensor:
-        """z scaled so that the decoded feature has unit length; zero stays zero."""
+        """Codes scaled so that the decoded feature has unit length; zero stays zero."""
         norm = self.norm(z)[..., None]
         return torch.where(norm > 1e-9, z / norm.clamp_min(1e-9), torch.zeros_like(z))
 
     def directions(self, texts: torch.Tensor) -> torch.Tensor:
-        """[d + 1, P] such that a unit feature's code z [..., d + 1] times it is its cosine with texts [P, D]."""
+        """Matrix [d + 1, P]; codes [..., d + 1] of unit features times it are cosines with texts [P, D]."""
         return (texts.to(self.basis.device) @ self.extended).T
 
     def cosine(self, z: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
-        """Cosine [..., P] between decoded features of z [..., d + 1] and unit text features [P, D]; 0 where z = 0."""
+        """Cosines [..., P] of codes [..., d + 1] with unit text features [P, D]; 0 where the code is zero."""
         return self.normalize(z) @ self.directions(texts)
 
     def residual(self, features: torch.Tensor) -> float:
-        """Share of the variance of unit features [M, D] about the mean that the code loses, 0..1."""
+        """Share 0..1 of the variance of features [M, D], normalised first, that the code loses."""
         unit = features / features.norm(dim=-1, keepdim=True).clamp_min(1e-12)
         centred = unit - self.mean
         lost = centred - (centred @ self.basis) @ self.basis.T
         return float(lost.square().sum() / centred.square().sum().clamp_min(1e-12))
 
     def translation_to(self, new: FeatureCodec) -> torch.Tensor:
-        """Matrix M [d' + 1, d + 1] that carries old codes and their sums into a new codec: z' = M z."""
+        """Matrix M [d' + 1, d + 1] that converts codes, and sums of codes, to a new codec: z' = M z."""
         top = torch.cat([new.basis.T @ self.basis, (new.basis.T @ (self.mean - new.mean))[:, None]], dim=1)
         bottom = torch.zeros(1, self.dim, device=top.device)
         bottom[0, -1] = 1.0
@@ -90,7 +90,7 @@ def make_codec(basis: torch.Tensor, mean: torch.Tensor) -> FeatureCodec:
 
 
 class CodecFitter:
-    """Running first and second moments of unit features, from which the best linear code is fitted (PCA)."""
+    """Fits the best linear code (PCA) from running first and second moments of unit features."""
 
     def __init__(self, feature_dim: int, code_dim: int) -> None:
         self.code_dim = min(code_dim, feature_dim)
@@ -99,14 +99,14 @@ class CodecFitter:
         self._outer = torch.zeros(feature_dim, feature_dim, dtype=torch.float64)
 
     def add(self, features: torch.Tensor) -> None:
-        """Takes features [M, D] of any length into account."""
+        """Adds features [M, D] of any length."""
         unit = torch.nn.functional.normalize(features.double().cpu(), dim=-1)
         self.count += unit.shape[0]
         self._sum += unit.sum(0)
         self._outer += unit.T @ unit
 
     def add_codes(self, z: torch.Tensor, codec: FeatureCodec) -> None:
-        """Takes the features behind codes [M, d + 1] into account, zero codes left out, without forming one of them."""
+        """Adds the decoded features of codes [M, d + 1], except zero codes, without forming them."""
         unit = codec.normalize(z[(z != 0).any(-1)]).double().cpu()
         extended = codec.extended.double().cpu()
         self.count += unit.shape[0]
@@ -114,7 +114,7 @@ class CodecFitter:
         self._outer += extended @ (unit.T @ unit) @ extended.T
 
     def fit(self) -> FeatureCodec:
-        """The codec that loses the least variance of everything added so far."""
+        """The codec that loses the least variance of all features added so far."""
         mean = self._sum / self.count
         covariance = self._outer / self.count - torch.outer(mean, mean)
         _, vectors = torch.linalg.eigh(covariance)

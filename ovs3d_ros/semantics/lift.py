@@ -1,8 +1,8 @@
 """Closed-form lifting of 2D features into Gaussians (docs/method.md, "Lifting features").
 
-With unit features phi_k(p) of pyramid level k at pixel p and blending weights w_i(p) = alpha_i T_i:
-N_ik += sum_p w_i(p) phi_k(p) and D_i += sum_p w_i(p), all in code space, where sums stay linear. The direction of
-N_ik is the Gaussian's feature; |N_ik| / D_i in 0..1 tells how far its views agree.
+With unit features phi_k(p) of pyramid level k at pixel p and blending weights w_i(p) = alpha_i T_i, each keyframe adds
+N_ik += sum_p w_i(p) phi_k(p) and D_i += sum_p w_i(p) in code space, where sums stay linear. The direction of N_ik is
+the Gaussian's feature; |N_ik| / D_i in 0..1 measures how far its views agree.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from ovs3d_ros.types import CropTable, Keyframe, UserError
 
 
 def pixel_codes(table: CropTable, codec: FeatureCodec, width: int, height: int) -> torch.Tensor:
-    """Per-pixel codes of unit features, formed on the fly from a crop table.
+    """Per-pixel codes of unit features, computed from a crop table.
 
-    A pixel's feature is the mean of the embeddings of all crops that cover its centre (3D-OVS), or, for a dense
-    map, their bilinear interpolation.
+    The feature of a pixel is the mean of the unit embeddings of all crops that cover its centre (3D-OVS), or, for a
+    dense map, their bilinear interpolation (docs/method.md, "Language features").
 
     Returns:
         [S, H, W, d + 1] codes on the codec's device; zero where no crop covers the pixel.
@@ -38,18 +38,18 @@ def pixel_codes(table: CropTable, codec: FeatureCodec, width: int, height: int) 
         return codec.normalize(dense.permute(0, 2, 3, 1))
     return torch.stack(
         [
-            codec.normalize(_box_means(boxes[scales == s], z[scales == s], width, height))
+            codec.normalize(_box_sums(boxes[scales == s], z[scales == s], width, height))
             for s in range(table.num_scales)
         ]
     )
 
 
-def _box_means(boxes: torch.Tensor, values: torch.Tensor, width: int, height: int) -> torch.Tensor:
-    """Sum over boxes [M, 4] of their values [M, C] at every pixel centre: [H, W, C], by a 2D difference array.
+def _box_sums(boxes: torch.Tensor, values: torch.Tensor, width: int, height: int) -> torch.Tensor:
+    """Sums the values [M, C] of all boxes [M, 4] that cover a pixel centre: [H, W, C], by a 2D difference array.
 
-    Sums serve as means because codes are normalised afterwards.
+    Sums serve as means, because codes are normalised afterwards.
     """
-    # A pixel centre at x + 0.5 lies in [left, right) exactly for x in [round(left), round(right)) up to ties.
+    # The pixel centre x + 0.5 lies in [left, right) exactly if x is in [round(left), round(right)), up to ties.
     left, right = ((boxes[:, i] * width).round().long().clamp(0, width) for i in (0, 2))
     top, bottom = ((boxes[:, i] * height).round().long().clamp(0, height) for i in (1, 3))
     differences = values.new_zeros((height + 1) * (width + 1), values.shape[1])
@@ -61,11 +61,12 @@ def _box_means(boxes: torch.Tensor, values: torch.Tensor, width: int, height: in
 
 
 def fuse_scales(numerators: torch.Tensor, selection: torch.Tensor, codec: FeatureCodec) -> torch.Tensor:
-    """One unit code per Gaussian: norm(sum_k softmax(selection)_k f_k) with f_k = N_k / |N_k|.
+    """Blends the pyramid levels to one unit code per Gaussian: norm(sum_k softmax(selection)_k N_k / |N_k|).
 
     Args:
-        numerators: [N, S, d + 1] lifted sums.
-        selection: [N, S] scale-selection logits; zeros weigh all scales alike.
+        numerators: [N, S, d + 1] lifted sums N.
+        selection: [N, S] scale-selection logits; zeros give all levels equal weight.
+        codec: codec of the sums.
 
     Returns:
         [N, d + 1] codes of unit features, zero where nothing was lifted.
@@ -75,27 +76,27 @@ def fuse_scales(numerators: torch.Tensor, selection: torch.Tensor, codec: Featur
 
 
 def check_num_levels(table: CropTable, gaussians: Gaussians) -> None:
-    """Raises UserError unless features of as many levels as these were lifted before."""
-    held = gaussians.stats.get("numerators")
-    if held is not None and held.shape[1] != table.num_scales:
+    """Raises UserError if the table has another number of pyramid levels than the features of the map."""
+    numerators = gaussians.stats.get("numerators")
+    if numerators is not None and numerators.shape[1] != table.num_scales:
         raise UserError(
-            f"images have features of {table.num_scales} levels here, and those of the map {held.shape[1]}: "
-            "set clip.mode and its crops as where the map was made, or begin a new map"
+            f"images are encoded at {table.num_scales} levels, but the map has features of {numerators.shape[1]}: "
+            "set clip.mode and the crop parameters to those of the map, or begin a new map"
         )
 
 
 EVIDENCE = ("numerators", "weight", "max_weight", "views")
-FRESH = "fresh_"  # prefix of the evidence gathered while all keyframes are lifted anew
+_RELIFT = "relift_"  # prefix of the evidence that `Lifter.relift` gathers
 
 
 class Lifter:
     """Accumulates the features of keyframes in the statistics of the Gaussians.
 
-    Statistics written (they follow insertion and pruning): `numerators` [N, S, d + 1], `weight` [N] (D_i, in pixels),
-    `max_weight` [N] (largest w_i(p) of any view), `views` [N] (number of keyframes that saw the Gaussian).
+    It writes the statistics `numerators` [N, S, d + 1], `weight` [N] (D_i, in pixels), `max_weight` [N] (largest w_i(p)
+    in any view) and `views` [N] (number of keyframes that saw the Gaussian).
 
     Attributes:
-        codec: the codec the numerators are written in; None before the first keyframe.
+        codec: codec of the numerators; None before the first keyframe.
     """
 
     def __init__(self, config: LiftConfig, code_dim: int) -> None:
@@ -107,27 +108,27 @@ class Lifter:
 
     def lift(self, keyframe: Keyframe, gaussians: Gaussians, rasterizer: Rasterizer) -> None:
         """Adds the evidence of one encoded keyframe."""
-        self._adapt_codec(keyframe, gaussians)
+        self._update_codec(keyframe, gaussians)
         if EVIDENCE[0] not in gaussians.stats:
-            self._clear(gaussians, keyframe.crops.num_scales, self.codec, prefix="")
+            self._reset_evidence(gaussians, keyframe.crops.num_scales, self.codec, prefix="")
         self._accumulate(keyframe, gaussians, rasterizer, self.codec, prefix="")
 
     def relift(
         self, keyframes: list[Keyframe], gaussians: Gaussians, rasterizer: Rasterizer
     ) -> Iterator[None]:
-        """Lifts keyframes anew, into the Gaussians as they are by now, with a codec fitted on all that was seen.
+        """Lifts keyframes anew into the current Gaussians, with a codec fitted on all embeddings so far.
 
-        Yields after each keyframe. Queries keep the old evidence until the last one is in. Gaussians may come and go in
-        between.
+        Yields after each keyframe. The old evidence stays in place until the last keyframe is lifted. Gaussians may be
+        added and removed in between.
         """
         codec = self._fitter.fit().to(gaussians.device)
-        self._clear(gaussians, keyframes[0].crops.num_scales, codec, prefix=FRESH)
+        self._reset_evidence(gaussians, keyframes[0].crops.num_scales, codec, prefix=_RELIFT)
         for keyframe in keyframes:
-            self._accumulate(keyframe, gaussians, rasterizer, codec, prefix=FRESH)
+            self._accumulate(keyframe, gaussians, rasterizer, codec, prefix=_RELIFT)
             yield
         self.codec = codec
         for name in EVIDENCE:
-            gaussians.stats[name] = gaussians.stats.pop(FRESH + name)
+            gaussians.stats[name] = gaussians.stats.pop(_RELIFT + name)
 
     def _accumulate(
         self,
@@ -137,6 +138,7 @@ class Lifter:
         codec: FeatureCodec,
         prefix: str,
     ) -> None:
+        """Adds a keyframe to the evidence under `prefix`."""
         camera = keyframe.camera.fitted(self.config.image_size)
         codes = pixel_codes(keyframe.crops, codec, camera.width, camera.height)  # [S, H, W, C]
         targets = codes.permute(1, 2, 0, 3).flatten(2)[None].to(gaussians.device)
@@ -155,21 +157,22 @@ class Lifter:
         )
         gaussians.stats.update({prefix + name: value for name, value in new.items()})
 
-    def _clear(self, gaussians: Gaussians, scales: int, codec: FeatureCodec, prefix: str) -> None:
+    def _reset_evidence(self, gaussians: Gaussians, levels: int, codec: FeatureCodec, prefix: str) -> None:
+        """Sets the evidence under `prefix` to zero."""
         count, device = len(gaussians), gaussians.device
-        gaussians.stats[prefix + "numerators"] = torch.zeros(count, scales, codec.dim, device=device)
+        gaussians.stats[prefix + "numerators"] = torch.zeros(count, levels, codec.dim, device=device)
         for name in EVIDENCE[1:]:
             gaussians.stats[prefix + name] = torch.zeros(count, device=device)
 
-    def _adapt_codec(self, keyframe: Keyframe, gaussians: Gaussians) -> None:
-        """Refits the codec when the new embeddings are poorly explained, carrying the old sums over."""
+    def _update_codec(self, keyframe: Keyframe, gaussians: Gaussians) -> None:
+        """Refits the codec if it loses too much of the new embeddings, and converts the sums to the new codec."""
         if keyframe.index in self._fitted_on:
             return
         embeddings = keyframe.crops.embeddings.to(gaussians.device, torch.float32)
         if self._fitter is None:
             self._fitter = CodecFitter(embeddings.shape[1], self.code_dim)
             if self.codec is not None:
-                # A loaded map: its Gaussians stand for the embeddings it was fitted on.
+                # The map was loaded without its images: its Gaussians stand in for their embeddings.
                 self._fitter.add_codes(gaussians.stats["numerators"].flatten(0, 1), self.codec)
         self._fitter.add(embeddings)
         self._fitted_on.add(keyframe.index)

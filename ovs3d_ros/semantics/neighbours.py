@@ -1,32 +1,35 @@
-"""Nearest neighbours of points in space, by cells of a grid: exact, except that who is far from all others has none."""
+"""Nearest neighbours of points in space, found through the cells of a grid.
+
+The result is exact, except that a point far from all others has fewer neighbours, or none.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
 
-_SAMPLE = 256  # points from whose neighbours the size of a cell is taken
-_RINGS = 4  # cells searched around a point: beyond are floaters, which are nobody's neighbours
-_BITS = 20  # of a cell number along an axis; three of them make a key
+_SAMPLE = 256  # points whose neighbour distances determine the cell size
+_RINGS = 4  # rings of cells searched around a point; more distant points count as floaters
+_BITS = 20  # per axis of a cell number; three of them make a key
 
 
 def nearest_neighbours(points: np.ndarray, count: int) -> np.ndarray:
-    """The nearest other points of each.
+    """The nearest other points of each point.
 
     Args:
         points: [N, 3] metres, finite.
-        count: how many; at most 64.
+        count: number of neighbours, at most 64.
 
     Returns:
-        [N, count] int64 indices, nearest first; -1 where fewer lie within a few times the usual distance.
+        [N, count] int64 indices, nearest first; -1 where fewer points lie within about four typical distances.
     """
     points = np.ascontiguousarray(points, np.float32)
     result = np.full((len(points), count), -1, np.int64)
     if len(points) > 1:
-        size = _usual_distance(points, count)
-        # From the middle: one far stray must not push all others into the last cell.
-        middle, half = np.median(points, axis=0), 1 << _BITS - 1
-        cells = np.floor((points - middle) / size).clip(2 - half, half - 3).astype(np.int64) + half
+        size = _typical_distance(points, count)
+        # Cells count from the median: one distant stray must not push all other points into the last cell.
+        center, half = np.median(points, axis=0), 1 << _BITS - 1
+        cells = np.floor((points - center) / size).clip(2 - half, half - 3).astype(np.int64) + half
         keys = (cells[:, 0] << 2 * _BITS) + (cells[:, 1] << _BITS) + cells[:, 2]
         order = np.argsort(keys, kind="stable")
         occupied, starts = np.unique(keys[order], return_index=True)
@@ -34,7 +37,7 @@ def nearest_neighbours(points: np.ndarray, count: int) -> np.ndarray:
     return result
 
 
-def _usual_distance(points: np.ndarray, count: int) -> float:
+def _typical_distance(points: np.ndarray, count: int) -> float:
     """Median distance to the `count`-th neighbour of a sample of points."""
     sample = points[:: max(1, len(points) // _SAMPLE)][:_SAMPLE].astype(np.float64)
     kth = min(count, len(points) - 1)
@@ -44,7 +47,7 @@ def _usual_distance(points: np.ndarray, count: int) -> float:
 
 @njit(cache=True, nogil=True)
 def _search(points, cells, order, occupied, starts, size, result):
-    """Fills `result` ring by ring of cells, until no nearer point can lie outside."""
+    """Fills `result` ring by ring, until no nearer point can lie in the next ring."""
     count = result.shape[1]
     distances = np.empty(count, np.float32)
     for i in range(len(points)):
@@ -75,7 +78,7 @@ def _search(points, cells, order, occupied, starts, size, result):
 
 @njit(cache=True, nogil=True)
 def _insert(distance, j, found, distances, row):
-    """Puts point j into the sorted row if it is near enough; returns how many the row holds."""
+    """Inserts point j into the sorted row if it is near enough; returns the new number of entries."""
     if found == len(row) and distance >= distances[found - 1]:
         return found
     place = min(found, len(row) - 1)

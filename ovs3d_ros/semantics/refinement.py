@@ -1,10 +1,10 @@
 """Refinement of class distributions for one vocabulary (docs/method.md, "Refinement").
 
-1. Sharpening: an image encoder's cell sees its surroundings, so a mug's feature is half table. What a blur would take
-   from the rendered cosines is added to them (van Cittert's first steps of deconvolution), and small things come out.
-2. Alignment: class distributions follow affinities between Gaussians, see `affinity`.
-3. The check: on views kept aside, the objective of 3D-OVS, RDA against the view's own relevancy plus FDA over its DINO
-   patches, must have fallen. DINO takes no part in 1 and 2, so it is a witness of its own.
+1. Sharpening: a crop or cell of an image encoder sees its surroundings, so the feature of a mug is half table. The
+   part of the rendered cosines that a blur would remove is added to them: the first steps of van Cittert deconvolution.
+2. Alignment: class distributions follow the affinities between Gaussians, see `affinity`.
+3. Check: on views kept aside, the objective of 3D-OVS must fall. It is RDA against the view's own relevancy plus FDA
+   over the view's DINO patches. DINO takes no part in steps 1 and 2, so it is an independent witness.
 """
 
 from __future__ import annotations
@@ -36,11 +36,10 @@ from ovs3d_ros.semantics.refinement_check import (
 )
 from ovs3d_ros.types import Frame, MapSnapshot, RefinedField, RefineStep
 
-_LEAST_WEIGHT = 0.5  # pixels: what was lost to blur is known where this much was lifted
-_REFINED, _ROW = (
-    "refined",
-    "refined_row",
-)  # statistics: refined distributions; 1 + row when a refinement began
+_MIN_WEIGHT = 0.5  # pixels; Gaussians with less lifted weight are not sharpened
+# Statistics of the Gaussians.
+_PROBABILITIES = "refined"  # [N, V] class distributions of the refined field
+_ROW = "refined_row"  # [N] 1 + row at the start of a refinement; 0 for Gaussians added since
 
 
 def refine_names(
@@ -52,41 +51,39 @@ def refine_names(
     frames: Sequence[Frame] = (),
     encoders: tuple[ImageTextEncoder, PatchEncoder | None] | None = None,
 ) -> Iterator[RefineStep]:
-    """Refines a map for names and checks the result; yields its progress.
+    """Refines a map for names and checks the result. A generator that yields its progress.
 
     Args:
-        names: what to tell apart.
+        names: the names to tell apart.
         snapshot: the map.
-        rasterizer: of its Gaussians.
-        config: what to do how much.
-        encode_text: gives unit features [P, D] of texts.
-        frames: to check at; none: no check.
+        rasterizer: renders the map's Gaussians.
+        config: parameters of all three stages.
+        encode_text: returns unit features [P, D] of texts.
+        frames: views for the check; empty: no check.
         encoders: CLIP and DINO, for the check.
 
     Returns:
-        As a generator does: the refined field, or None where the check says that it is no better.
+        The refined field, or None if the check finds it no better than the lifted one.
 
     Raises:
-        UserError: nothing was lifted, or there is but one name and no background.
+        UserError: nothing was lifted, or there is only one name and no background.
     """
     field = make_lifted_field(names, config, encode_text, snapshot)
     refined = yield from refine_field(field, snapshot, rasterizer, config)
     changed = f"{refined.summary['labels_changed']:.0%} of the Gaussians changed their label"
     if not frames:
-        yield RefineStep(
-            "done", 1, 1, f"{changed}; not checked, for no images were given", True, refined.summary
-        )
+        message = f"{changed}; not checked, because no images were given"
+        yield RefineStep("done", 1, 1, message, True, refined.summary)
         return refined
     views = yield from encode_check_views(frames, field, snapshot.codec, encoders, config)
     before, after = (
         alignment_objective(f, snapshot.gaussians, views, rasterizer, config) for f in (field, refined)
     )
     better = after["objective"] < before["objective"]
-    said = (
-        f"on {len(views)} views the objective went from {before['objective']:.4f} to {after['objective']:.4f}"
-    )
+    values = f"{before['objective']:.4f} to {after['objective']:.4f}"
+    outcome = changed if better else "no better: the map keeps its old labels"
+    message = f"the objective on {len(views)} views went from {values}; {outcome}"
     summary = refined.summary | dict(before=before, after=after, checked=len(views))
-    message = f"{said}; {changed}" if better else f"{said}, no better: nothing was changed"
     yield RefineStep("done", 1, 1, message, better, summary)
     return replace(refined, summary=summary) if better else None
 
@@ -94,57 +91,73 @@ def refine_names(
 def refine_field(
     field: RefinedField, snapshot: MapSnapshot, rasterizer: Rasterizer, config: RefineConfig
 ) -> Iterator[RefineStep]:
-    """Refines a field; yields its progress and returns (as a generator does) the refined field, not checked yet.
+    """Sharpens and aligns a field. A generator that yields its progress.
 
     Args:
-        field: see `field.make_lifted_field`.
-        snapshot: the map; the poses of its keyframes are those the cosines are sharpened from.
+        field: the lifted field, see `class_field.make_lifted_field`.
+        snapshot: the map; cosines are sharpened at the poses of its keyframes.
         rasterizer: renders and lifts cosines.
-        config: what to do how much.
+        config: parameters of both stages.
+
+    Returns:
+        The refined field, not checked yet.
     """
     cosines = lifted_cosines(snapshot.codes, snapshot.codec, field.texts)
-    chosen = evenly_spaced_indices(len(snapshot.cameras), config.views)
-    total = config.sharpen_steps * len(chosen)
+    keyframes = evenly_spaced_indices(len(snapshot.cameras), config.views)
+    cosines = yield from _sharpen(cosines, keyframes, snapshot, rasterizer, config)
+    yield RefineStep("aligning", 0, 1)
+    probabilities = class_distribution(cosines, field.temperature)
+    if config.strength > 0:
+        colors = base_colors(snapshot.gaussians["sh"])
+        affinity = compute_affinities(snapshot.gaussians["means"], colors, config)
+        probabilities = align_distributions(probabilities, snapshot.weight, affinity, config.strength)
+    changed = float((probabilities.argmax(-1) != field.probabilities.argmax(-1)).float().mean())
+    yield RefineStep("aligning", 1, 1)
+    return replace(
+        field, probabilities=probabilities, summary=dict(labels_changed=changed, views=len(keyframes))
+    )
+
+
+def _sharpen(
+    cosines: torch.Tensor,
+    keyframes: Sequence[int],
+    snapshot: MapSnapshot,
+    rasterizer: Rasterizer,
+    config: RefineConfig,
+) -> Iterator[RefineStep]:
+    """Sharpens cosines [N, V] at keyframes; yields its progress and returns them."""
+    total = config.sharpen_steps * len(keyframes)
     yield RefineStep("sharpening", 0, total)
-    for turn in range(config.sharpen_steps):
-        lost, weight = torch.zeros_like(cosines), cosines.new_zeros(len(cosines))
-        for done, index in enumerate(chosen, start=turn * len(chosen) + 1):
-            for sum_, part in zip(
-                (lost, weight), _lost_to_blur(cosines, snapshot, index, rasterizer, config), strict=True
-            ):
-                sum_ += part
+    for step in range(config.sharpen_steps):
+        residual, weight = torch.zeros_like(cosines), cosines.new_zeros(len(cosines))
+        for done, index in enumerate(keyframes, start=step * len(keyframes) + 1):
+            view_residual, view_weight = _lift_blur_residual(cosines, snapshot, index, rasterizer, config)
+            residual += view_residual
+            weight += view_weight
             yield RefineStep("sharpening", done, total)
         cosines = (
-            cosines + lost / weight.clamp_min(_LEAST_WEIGHT)[:, None] * (weight > _LEAST_WEIGHT)[:, None]
+            cosines + residual / weight.clamp_min(_MIN_WEIGHT)[:, None] * (weight > _MIN_WEIGHT)[:, None]
         )
-    yield RefineStep("aligning", 0, 1)
-    prior = class_distribution(cosines, field.temperature)
-    if config.strength > 0:
-        affinity = compute_affinities(
-            snapshot.gaussians["means"], base_colors(snapshot.gaussians["sh"]), config
-        )
-        prior = align_distributions(prior, snapshot.weight, affinity, config.strength)
-    changed = float((prior.argmax(-1) != field.probabilities.argmax(-1)).float().mean())
-    yield RefineStep("aligning", 1, 1)
-    return replace(field, probabilities=prior, summary=dict(labels_changed=changed, views=len(chosen)))
+    return cosines
 
 
-def _lost_to_blur(
+def _lift_blur_residual(
     cosines: torch.Tensor, snapshot: MapSnapshot, index: int, rasterizer: Rasterizer, config: RefineConfig
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What a blur takes from the rendered cosines of keyframe `index`, lifted: sums [N, V] and their weights [N]."""
+    """The part of the cosines rendered at keyframe `index` that a blur removes, lifted: sums [N, V], weights [N]."""
     splats, camera = Splats.from_dict(snapshot.gaussians), snapshot.cameras[index].fitted(config.image_size)
     views = Views.from_camera(camera, snapshot.camtoworlds[index], cosines.device)
     with torch.no_grad():
         out, alphas, _ = rasterizer(splats, cosines.contiguous(), views)
-        shown = out[0] / alphas[0].clamp_min(SURFACE_ALPHA)
-        lost = shown - _blurred(shown, config.sharpen_radius * max(camera.width, camera.height))
-        numerator, weight, _ = rasterizer.lift(splats, lost[None].contiguous(), views)
+        rendered = out[0] / alphas[0].clamp_min(SURFACE_ALPHA)
+        sigma = config.sharpen_radius * max(camera.width, camera.height)
+        residual = rendered - _gaussian_blur(rendered, sigma)
+        numerator, weight, _ = rasterizer.lift(splats, residual[None].contiguous(), views)
     return numerator, weight
 
 
-def _blurred(image: torch.Tensor, sigma: float) -> torch.Tensor:
-    """[H, W, C] through a Gaussian of `sigma` pixels, borders repeated."""
+def _gaussian_blur(image: torch.Tensor, sigma: float) -> torch.Tensor:
+    """An image [H, W, C] blurred by a Gaussian of `sigma` pixels, with repeated borders."""
     radius = max(1, min(round(3 * sigma), min(image.shape[:2]) - 1))
     taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=image.device) / max(sigma, 1e-3)) ** 2)
     taps = (taps / taps.sum())[None, None]
@@ -155,10 +168,13 @@ def _blurred(image: torch.Tensor, sigma: float) -> torch.Tensor:
 
 
 class Refinement:
-    """The refined field of a growing map: its distributions are statistics of the Gaussians, which come and go.
+    """The refined field of a map that grows.
+
+    The class distributions are statistics of the Gaussians, so they follow insertion and removal.
 
     Attributes:
-        field: names, background and texts of the field; None before the first refinement.
+        field: names, background and text features of the field, without distributions; None before the first
+            refinement.
     """
 
     def __init__(
@@ -175,14 +191,22 @@ class Refinement:
         self._dino: PatchEncoder | None = None  # loaded by the first check
 
     def prepare(self) -> None:
-        """Loads the model of the check, which `run` does otherwise; a UserError if it is missing."""
+        """Loads the DINO model of the check ahead of `run`.
+
+        Raises:
+            UserError: the model is missing.
+        """
         if self._dino is None:
             self._dino = make_dino(self._config.dino, self._device)
 
     def run(
         self, names: list[str], snapshot: MapSnapshot, gaussians: Gaussians, frames: Sequence[Frame]
     ) -> Iterator[RefineStep]:
-        """Refines as `refine_names` does; returns the field for the Gaussians there are at the end, or None."""
+        """Refines as `refine_names` does, while the map may gain and lose Gaussians.
+
+        Returns:
+            The field with one row per Gaussian at the end, zero for new Gaussians; or None, see `refine_names`.
+        """
         if frames:
             self.prepare()
         gaussians.stats[_ROW] = torch.arange(1, len(gaussians) + 1, device=gaussians.device)
@@ -200,17 +224,16 @@ class Refinement:
             rows = gaussians.stats.pop(_ROW)
         if refined is None:
             return None
-        return replace(
-            refined, probabilities=F.pad(refined.probabilities, (0, 0, 1, 0))[rows]
-        )  # newer rows: zeros
+        padded = F.pad(refined.probabilities, (0, 0, 1, 0))  # row 0: zeros, for new Gaussians
+        return replace(refined, probabilities=padded[rows])
 
     def refine_for_query(self, prompts: Sequence[str], snapshot: MapSnapshot) -> RefinedField:
-        """The snapshot's refined field, or one made for these prompts beside the names of that."""
-        held = snapshot.refined.names if snapshot.refined is not None else ()
-        if set(prompts) <= set(held):
+        """The snapshot's refined field if it holds all prompts, else a new field for its names and the prompts."""
+        known = snapshot.refined.names if snapshot.refined is not None else ()
+        if set(prompts) <= set(known):
             return snapshot.refined
         steps = refine_names(
-            list(dict.fromkeys([*prompts, *held])),
+            list(dict.fromkeys([*prompts, *known])),
             snapshot,
             self._rasterizer,
             self._config.refine,
@@ -223,8 +246,8 @@ class Refinement:
                 return end.value
 
     def set_field(self, field: RefinedField, gaussians: Gaussians) -> None:
-        """Makes a field that of the map."""
-        gaussians.stats[_REFINED] = field.probabilities.to(gaussians.device)
+        """Makes `field` the refined field of the map."""
+        gaussians.stats[_PROBABILITIES] = field.probabilities.to(gaussians.device)
         self.field = replace(
             field, texts=field.texts.to(gaussians.device), probabilities=field.probabilities[:0]
         )
@@ -232,9 +255,8 @@ class Refinement:
     def snapshot_field(
         self, gaussians: Gaussians, codes: torch.Tensor, codec: FeatureCodec | None
     ) -> RefinedField | None:
-        """The field as it is now, for a snapshot of fused codes [N, d + 1]."""
+        """The current field for a snapshot with fused codes [N, d + 1]; None without a refinement."""
         if self.field is None or codec is None:
             return None
-        return fill_missing_rows(
-            replace(self.field, probabilities=gaussians.stats[_REFINED].clone()), codes, codec
-        )
+        field = replace(self.field, probabilities=gaussians.stats[_PROBABILITIES].clone())
+        return fill_missing_rows(field, codes, codec)

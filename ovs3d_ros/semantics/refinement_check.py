@@ -1,4 +1,4 @@
-"""The check of a refinement: the objective of 3D-OVS, RDA plus FDA, on views kept aside."""
+"""The check of a refinement: RDA plus FDA on views kept aside (docs/method.md, "Alignment losses")."""
 
 from __future__ import annotations
 
@@ -19,15 +19,24 @@ from ovs3d_ros.semantics.codec import FeatureCodec
 from ovs3d_ros.semantics.lift import pixel_codes
 from ovs3d_ros.types import Camera, Frame, RefinedField, RefineStep, UserError
 
-_SAME_POSE = 2e-3  # metres, and of the rotation matrix: a pose that went through ROS is no more exact
-_LEAST = 1e-4  # probability: a class ruled out must not cost without bound
-_MAX_PATCHES = 400  # of a view, compared pairwise by the check
+# Largest difference between entries of equal poses: metres, and entries of the rotation. ROS messages cost precision.
+_POSE_TOLERANCE = 2e-3
+_MIN_PROBABILITY = 1e-4  # bounds the cost of a class that the field rules out
+_MAX_PATCHES = 400  # patches of a view that are compared pairwise
 _DIVERGENCES = {"js": pairwise_js, "kl": pairwise_kl}
 
 
 @dataclass(frozen=True, slots=True)
 class CheckView:
-    """A view kept aside: log-distributions [H, W, V] of its own features, and unit DINO tokens [h * w, D']."""
+    """A view kept aside.
+
+    Attributes:
+        camera: at the size of the check.
+        camtoworld: [4, 4] float64.
+        log_target: [H, W, V] log class distributions of the view's own features.
+        tokens: [h * w, D'] unit DINO tokens of its patches.
+        grid: (h, w) of the patches.
+    """
 
     camera: Camera
     camtoworld: np.ndarray
@@ -43,14 +52,17 @@ def encode_check_views(
     encoders: tuple[ImageTextEncoder, PatchEncoder],
     config: RefineConfig,
 ) -> Iterator[RefineStep]:
-    """Encodes frames for the check; yields after each and returns (as a generator does) the views.
+    """Encodes frames for the check. A generator that yields after each frame.
 
     Args:
-        frames: with images, of the poses to check at.
-        field: temperature and texts.
-        codec: of the map.
+        frames: images and poses to check at.
+        field: temperature and text features.
+        codec: codec of the map.
         encoders: CLIP and DINO.
         config: size of the views.
+
+    Returns:
+        The encoded views.
     """
     clip, dino = encoders
     views, device = [], field.texts.device
@@ -81,46 +93,57 @@ def alignment_objective(
     rasterizer: Rasterizer,
     config: RefineConfig,
 ) -> dict[str, float]:
-    """RDA and both sides of FDA of a field at views, and their weighted sum as `objective`; lower is better."""
+    """Losses of a field, mean over views; lower is better.
+
+    Returns:
+        `rda`, `attract` and `repel` (the two sides of FDA), and their weighted sum `objective`.
+    """
     rng, terms, divergence = np.random.default_rng(0), [], _DIVERGENCES[config.divergence]
     for view in views:
         blended, alpha = render_channels(
             gaussians, field.probabilities, view.camera, view.camtoworld, rasterizer
         )
-        solid, p = alpha[..., 0] > SURFACE_ALPHA, blended.clamp_min(_LEAST)
+        is_map, p = alpha[..., 0] > SURFACE_ALPHA, blended.clamp_min(_MIN_PROBABILITY)
         p = p / p.sum(-1, keepdim=True)
         patches = F.adaptive_avg_pool2d(p.permute(2, 0, 1)[None], view.grid)[0].flatten(1).T
-        shown = F.adaptive_avg_pool2d(solid[None, None].float(), view.grid).flatten() > 0.5
-        pick = torch.from_numpy(rng.permutation(len(patches))[:_MAX_PATCHES]).to(patches.device)
-        pick = pick[shown[pick]]
-        correlation = view.tokens[pick] @ view.tokens[pick].T - config.similarity
-        attract, repel = fda(divergence(patches[pick].log()), correlation)
-        match = rda(p[solid].log(), view.log_target[solid]) if bool(solid.any()) else attract * 0.0
-        terms.append((float(match), float(attract), float(repel)))
-    match, attract, repel = (float(term) for term in np.mean(terms, axis=0))
+        is_map_patch = F.adaptive_avg_pool2d(is_map[None, None].float(), view.grid).flatten() > 0.5
+        chosen = torch.from_numpy(rng.permutation(len(patches))[:_MAX_PATCHES]).to(patches.device)
+        chosen = chosen[is_map_patch[chosen]]
+        correlation = view.tokens[chosen] @ view.tokens[chosen].T - config.similarity
+        attract, repel = fda(divergence(patches[chosen].log()), correlation)
+        relevancy = rda(p[is_map].log(), view.log_target[is_map]) if bool(is_map.any()) else attract * 0.0
+        terms.append((float(relevancy), float(attract), float(repel)))
+    relevancy, attract, repel = (float(term) for term in np.mean(terms, axis=0))
     return dict(
-        rda=match,
+        rda=relevancy,
         attract=attract,
         repel=repel,
-        objective=match + config.attract * attract + config.repel * repel,
+        objective=relevancy + config.attract * attract + config.repel * repel,
     )
 
 
 def choose_check_views(camtoworlds: np.ndarray, keyframes: np.ndarray, limit: int) -> list[int]:
-    """Indices of at most `limit` of the poses [M, 4, 4] to check at, evenly spread.
+    """Chooses poses to check at, evenly spaced.
 
-    Those that are no keyframes of the map [F, 4, 4], for the lifted field has seen the others and is favoured there;
-    only where there are fewer than two, any.
+    Poses of keyframes are left out if two others remain, because the lifted field has already seen the keyframes.
+
+    Args:
+        camtoworlds: [M, 4, 4] poses to choose from.
+        keyframes: [F, 4, 4] poses of the map's keyframes.
+        limit: number of poses at most.
+
+    Returns:
+        Indices of the chosen poses.
 
     Raises:
-        UserError: no pose is near any keyframe: it is another scene.
+        UserError: no pose is that of a keyframe, so the data show another scene.
     """
-    same = np.array(
-        [(np.abs(keyframes - pose).max(axis=(1, 2)) < _SAME_POSE).any() for pose in camtoworlds], bool
+    is_keyframe = np.array(
+        [(np.abs(keyframes - pose).max(axis=(1, 2)) < _POSE_TOLERANCE).any() for pose in camtoworlds], bool
     )
-    if not same.any():
+    if not is_keyframe.any():
         raise UserError(
-            "none of its poses is that of a keyframe of the map: give the data the map was made from"
+            "none of its poses is a keyframe of the map: give the data the map was made from"
         )
-    chosen = np.flatnonzero(~same) if (~same).sum() >= 2 else np.arange(len(camtoworlds))
+    chosen = np.flatnonzero(~is_keyframe) if (~is_keyframe).sum() >= 2 else np.arange(len(camtoworlds))
     return chosen[evenly_spaced_indices(len(chosen), limit)].tolist()

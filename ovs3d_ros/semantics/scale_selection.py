@@ -1,8 +1,8 @@
-"""Which level of the crop pyramid speaks for a Gaussian (docs/method.md, "Scale selection"), in closed form.
+"""Selection of the pyramid level per Gaussian, in closed form (docs/method.md, "Scale selection").
 
-3D-OVS trains selection logits with its feature loss and with RDA. The feature loss alone rewards agreement between views,
-and crops agree the more the wider they are; RDA rewards the level at which a thing has a clear name. So does this: the
-logit of a level is the cosine of its feature with the most like of a bank of names.
+3D-OVS trains selection logits with its feature loss and RDA. The feature loss alone prefers wide crops, because wide
+crops of different views agree more; RDA prefers the level at which a thing has a clear name. The closed form does the
+same: the logit of a level is the highest cosine of its feature with a bank of common names.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import torch
 from ovs3d_ros.semantics.codec import FeatureCodec
 
 TEMPERATURES = {
-    "uniform": float("inf"),  # all levels alike
-    "faithful": 1.0,  # logits between 0 and 1, like the sigmoids of 3D-OVS: always a mild blend
+    "uniform": float("inf"),  # equal weights
+    "faithful": 1.0,  # logits between 0 and 1, like the sigmoids of 3D-OVS: a mild blend
     "sharp": 0.02,
 }
 
@@ -69,22 +69,22 @@ COMMON_NAMES = (
     "person",
     "bin",
 )
-"""For encoders whose calibration names nothing."""
+"""Bank of names for encoders whose calibration has no distractors."""
 
-_ROWS = 1 << 14  # Gaussians at a time
+_CHUNK = 1 << 14  # Gaussians processed at a time
 
 
 def select_levels(
     level_codes: torch.Tensor, names: torch.Tensor, codec: FeatureCodec, mode: str
 ) -> torch.Tensor:
-    """Selection logits [N, S], whose softmax weighs the levels.
+    """Selection logits [N, S]; their softmax weighs the levels.
 
     Args:
         level_codes: [N, S, d + 1] unit codes of each level; zero where nothing was lifted.
         names: [M, D] unit text features of the bank.
-        codec: of the codes.
+        codec: codec of the codes.
         mode: key of `TEMPERATURES`.
     """
     directions = codec.directions(names)
-    clearest = [(rows @ directions).amax(-1) for rows in level_codes.split(_ROWS)]
-    return torch.cat(clearest) / TEMPERATURES[mode]
+    best_cosines = [(rows @ directions).amax(-1) for rows in level_codes.split(_CHUNK)]
+    return torch.cat(best_cosines) / TEMPERATURES[mode]

@@ -433,7 +433,7 @@ BAD = {
             "--set",
             "dino.model=helpers.color_encoder:ColorPatches",
         ],
-        ["two at least"],
+        ["at least two"],
     ),
     "refine with another scene": (
         ["refine", "{map}", "{tmp}/moved", "--names", "a"],

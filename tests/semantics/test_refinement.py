@@ -220,7 +220,7 @@ def test_check_views_are_not_keyframes() -> None:
 
 def test_bad_names_and_empty_maps_are_refused() -> None:
     pipeline = build()
-    for names, word in (([], "no class"), (["a", " "], "empty"), (["object"], "two at least")):
+    for names, word in (([], "no class"), (["a", " "], "empty"), (["object"], "at least two")):
         with pytest.raises(UserError, match=word):
             list(pipeline.refine(names))
     with pytest.raises(UserError, match="no language features"):
