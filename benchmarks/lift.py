@@ -29,7 +29,7 @@ from ovs3d_ros.pipeline import Ovs3d
 
 def fill_up(pipeline: Ovs3d, count: int) -> None:
     """Adds Gaussians beside those of the map until it holds `count`."""
-    means = pipeline.mapper.gaussians.params["means"].detach().cpu().numpy()
+    means = pipeline.map.params()["means"].detach().cpu().numpy()
     rng = np.random.default_rng(0)
     missing = max(count - len(means), 0)
     beside = means[rng.integers(len(means), size=missing)] + rng.normal(0, 0.02, (missing, 3))
@@ -52,18 +52,18 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     frames = {frame.name: frame for frame in dataset}
     encoded, lifted = [], []
-    for keyframe in pipeline.mapper.keyframes:
+    for keyframe in pipeline.keyframes:
         start = time.perf_counter()
         keyframe.crops = compress_crop_table(encode_frame(pipeline.clip, frames[keyframe.name]))
         middle = time.perf_counter()
-        pipeline.lifter.lift(keyframe, pipeline.mapper.gaussians, pipeline.rasterizer)
+        pipeline.map.lift(keyframe)
         encoded.append(1e3 * (middle - start))
         lifted.append(1e3 * (time.perf_counter() - middle))
     document = dict(
         threads=args.threads,
         load=[round(v, 1) for v in os.getloadavg()],
         keyframes=len(encoded),
-        gaussians=len(pipeline.mapper.gaussians),
+        gaussians=pipeline.stats["num_gaussians"],
         encode_ms=round(float(np.median(encoded)), 1),
         lift_ms=round(float(np.median(lifted)), 1),
         both_p95_ms=round(float(np.percentile(np.add(encoded, lifted), 95)), 1),

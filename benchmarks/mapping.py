@@ -75,8 +75,8 @@ def offline(pipeline: Ovs3d, frames: list[Frame]) -> Iterator[Sample]:
         pipeline.add_frame(frame)
     yield *clock.read(), 0, pipeline.snapshot()
     for share in SNAPSHOT_AT:
-        pipeline.optimize(round(share * steps) - pipeline.mapper.steps, horizon=steps)
-        yield *clock.read(), pipeline.mapper.steps, pipeline.snapshot()
+        pipeline.optimize(round(share * steps) - pipeline.stats["steps"], horizon=steps)
+        yield *clock.read(), pipeline.stats["steps"], pipeline.snapshot()
 
 
 def online(pipeline: Ovs3d, frames: list[Frame]) -> Iterator[Sample]:
@@ -86,7 +86,7 @@ def online(pipeline: Ovs3d, frames: list[Frame]) -> Iterator[Sample]:
     clock, pending, due = Clock(), list(frames), 1.0
 
     def sample() -> Sample:
-        return *clock.read(), pipeline.mapper.steps, worker.run(pipeline.snapshot, timeout=600.0)
+        return *clock.read(), pipeline.stats["steps"], worker.run(pipeline.snapshot, timeout=600.0)
 
     while pending or not worker.wait_idle(0.05):
         if worker.error is not None:
@@ -94,7 +94,7 @@ def online(pipeline: Ovs3d, frames: list[Frame]) -> Iterator[Sample]:
         elapsed = clock.read()[0]
         while pending and pending[0].stamp - frames[0].stamp <= elapsed:
             worker.submit(pending.pop(0))
-        if elapsed >= due and pipeline.mapper.steps:
+        if elapsed >= due and pipeline.stats["steps"]:
             yield sample()
             due = SNAPSHOT_FACTOR * clock.read()[0]
         time.sleep(0.005)

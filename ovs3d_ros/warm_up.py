@@ -23,7 +23,7 @@ def warm_up(pipeline: Ovs3d) -> None:
     Raises:
         ValueError: the pipeline holds a map, which the warm-up would delete.
     """
-    if len(pipeline.mapper.gaussians):
+    if pipeline.stats["num_gaussians"]:
         raise ValueError("the pipeline holds a map; warm up an empty pipeline")
     frame = _frame()
     pipeline.add_frame(frame)

@@ -69,6 +69,7 @@ class MappingWorker:
         self._relift: Iterator[None] | None = None  # runs once the steps are taken
         self._snapshot: MapSnapshot | None = None
         self._counters = _Counters()
+        self._replaced = 0  # how often another map came in place of the old one
         self._thread = threading.Thread(target=self._run, name="mapping", daemon=True)
 
     def start(self, prepare: Callable[[], object] | None = None) -> None:
@@ -77,7 +78,7 @@ class MappingWorker:
         Args:
             prepare: what the thread does first; it is not idle before, and an error in it ends the thread.
         """
-        if len(self.pipeline.mapper.gaussians):
+        if self.pipeline.stats["num_gaussians"]:
             self._publish()
         self._prepare = prepare
         self._busy = prepare is not None
@@ -199,11 +200,12 @@ class MappingWorker:
         """
         def job() -> MapSnapshot | None:
             change()
+            self._replaced += 1
             with self._changed:
                 self._counters.ignored += len(self._inbox)
                 self._inbox.clear()
                 self._credit, self._relift = 0, None
-            self._snapshot = self.pipeline.snapshot() if len(self.pipeline.mapper.gaussians) else None
+            self._snapshot = self.pipeline.snapshot() if self.pipeline.stats["num_gaussians"] else None
             return self._snapshot
 
         return self.run(job, timeout)
@@ -223,25 +225,24 @@ class MappingWorker:
             UserError: bad names, an empty map, or a missing DINO.
             TimeoutError, RuntimeError: see `run`.
         """
-        steps, gaussians = iter(()), None
+        steps, replaced = iter(()), 0
 
         def begin() -> RefineStep:
-            nonlocal steps, gaussians
-            mapper = self.pipeline.mapper
-            gaussians = mapper.gaussians
-            chosen = evenly_spaced_indices(len(mapper.keyframes), self.config.refine.check_views)
-            steps = self.pipeline.refine(names, [to_frame(mapper.keyframes[index]) for index in chosen])
+            nonlocal steps, replaced
+            keyframes, replaced = self.pipeline.keyframes, self._replaced
+            chosen = evenly_spaced_indices(len(keyframes), self.config.refine.check_views)
+            steps = self.pipeline.refine(names, [to_frame(keyframes[index]) for index in chosen])
             return next(steps)
 
         def end() -> MapSnapshot | None:
             next(steps, None)  # now it takes effect, if it does
-            if gaussians is not self.pipeline.mapper.gaussians:
+            if replaced != self._replaced:
                 return None
             self._publish()
             return self._snapshot
 
-        if self.pipeline.mapper.keyframes:
-            self.pipeline.refinement.prepare()  # here: it may take seconds
+        if self.pipeline.keyframes:
+            self.pipeline.prepare_check()  # here: it may take seconds
         step = self.run(begin, timeout)
         try:
             while (going := on_step(step)) and step.stage != "done":

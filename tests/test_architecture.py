@@ -25,6 +25,7 @@ ORDER = (
     "encoders",
     "mapping",
     "semantics",
+    "semantic_map",
     "map_file",
     "query",
     "pipeline",

@@ -40,7 +40,7 @@ def test_things_are_found_where_they_stand(room: Ovs3d) -> None:
     result = room.query([*BOXES, "purple elephant"])
     assert result.found.tolist() == [True, True, True, False]
     assert result.presence[:3].min() > 0.9 and result.presence[3] < 0.5
-    means = room.mapper.gaussians.params["means"].detach().numpy()
+    means = room.map.params()["means"].detach().numpy()
     for index, (name, box) in enumerate(BOXES.items()):
         labelled = means[result.labels.numpy() == index + 1]
         assert len(labelled) > 30
@@ -99,7 +99,9 @@ def test_argmax_labels_all_that_was_seen(room: Ovs3d) -> None:
 def test_argmax_is_by_cosine_however_high_the_temperature(room: Ovs3d, monkeypatch) -> None:
     """At 1000, relevancy rounds to 0 or 1 nearly everywhere."""
     names, snapshot = ["grey wall", *BOXES], room.snapshot()
-    monkeypatch.setattr(room, "calibration", dataclasses.replace(room.calibration, temperature=1000.0))
+    monkeypatch.setattr(
+        room.queries, "calibration", dataclasses.replace(room.calibration, temperature=1000.0)
+    )
     labels = room.query(names, mode="argmax", snapshot=snapshot).labels
     cosines = snapshot.codes @ snapshot.codec.directions(room.encode_text(names))
     assert torch.equal(labels[labels > 0], cosines.argmax(-1)[labels > 0] + 1)
@@ -132,7 +134,7 @@ def test_two_names_of_one_thing_both_have_a_place(room: Ovs3d) -> None:
     """The first takes every Gaussian of the box; what the second one's decision rests on is given back to it."""
     result = room.query(["red box", "red thing"])
     assert result.found.all()
-    means = room.mapper.gaussians.params["means"].detach().numpy()
+    means = room.map.params()["means"].detach().numpy()
     for label in (1, 2):
         labelled = means[result.labels.numpy() == label]
         assert (
@@ -169,8 +171,7 @@ def test_texts_are_not_kept_for_ever(room: Ovs3d, monkeypatch) -> None:
 def test_presence_weighs_general_names_on_their_own_and_lets_synonyms_be(room: Ovs3d, tmp_path) -> None:
     room.save(tmp_path / "room.ovs3d")
     asked = Ovs3d.load(tmp_path / "room.ovs3d")
-    asked.calibration = dataclasses.replace(
-        asked.calibration,
+    asked.recalibrate(
         distractors=("red box", "blue box"),
         presence_weights=(0.0, 0.0, 20.0, 0.0),
         presence_bias=-8.0,
@@ -252,7 +253,7 @@ def test_what_is_found_has_a_place_though_the_refined_field_knows_none(room: Ovs
 
 def test_features_of_keyframes_are_kept_at_half_precision(room: Ovs3d) -> None:
     frame, texts = synthetic.make_frames(6)[0], room.encode_text(list(BOXES))
-    kept, exact = room.mapper.keyframes[0].crops.embeddings, room.clip.encode_image(frame.image).embeddings
+    kept, exact = room.keyframes[0].crops.embeddings, room.clip.encode_image(frame.image).embeddings
     assert kept.dtype == torch.float16
     cosines = torch.nn.functional.normalize(exact, dim=-1) @ texts.T
     torch.testing.assert_close(kept.float() @ texts.T, cosines, atol=1e-3, rtol=0)
@@ -342,9 +343,7 @@ class TwoLevels(ColorEncoder):
 
 def test_codes_blend_the_levels_as_selected_and_share_memory_where_there_is_one(room: Ovs3d) -> None:
     pipeline = build(count=3, steps=5, clip__model=f"{__name__}:TwoLevels", lift__selection="uniform")
-    pipeline.calibration = dataclasses.replace(
-        pipeline.calibration, distractors=("red", "green", "blue", "grey")
-    )
+    pipeline.recalibrate(distractors=("red", "green", "blue", "grey"))
     snapshot = pipeline.snapshot()
     known = snapshot.codes[:, -1] != 0
     first, second = snapshot.scale_codes[known].unbind(1)
@@ -402,7 +401,7 @@ def test_a_map_of_other_levels_answers_but_does_not_grow(room: Ovs3d, tmp_path) 
     loaded.clip.encode_image = pyramid
     with pytest.raises(UserError, match=r"2 levels here, and those of the map 1: set clip\.mode"):
         loaded.add_frame(synthetic.make_frames(12)[5])
-    assert not loaded.mapper.keyframes and loaded.query(["red box"]).found.all()
+    assert not loaded.keyframes and loaded.query(["red box"]).found.all()
 
 
 def test_a_map_opened_without_its_encoder_is_saved_whole(room: Ovs3d, tmp_path) -> None:
@@ -474,7 +473,7 @@ def test_standing_still_makes_no_keyframes() -> None:
 def test_images_are_mapped_at_the_mapping_resolution() -> None:
     pipeline = Ovs3d(synthetic.make_config(map__image_size=32))
     pipeline.add_frame(synthetic.make_frames(1)[0])
-    (keyframe,) = pipeline.mapper.keyframes
+    (keyframe,) = pipeline.keyframes
     assert keyframe.image.shape == (24, 32, 3) and keyframe.depth.shape == (24, 32)
     rgb, depth, _ = synthetic.ray_cast(keyframe.camera, keyframe.camtoworld)
     assert float((keyframe.rgb - torch.from_numpy(rgb) / 255).abs().mean()) < 0.03
@@ -506,11 +505,11 @@ def broken_frames() -> dict[str, tuple[Frame, str]]:
 @pytest.mark.parametrize("kind", broken_frames())
 def test_unusable_frames_are_refused_and_the_map_survives(room: Ovs3d, kind: str) -> None:
     frame, word = broken_frames()[kind]
-    before = room.stats, len(room.mapper.keyframes)
+    before = room.stats, len(room.keyframes)
     with pytest.raises(UserError, match=word) as caught:
         room.add_frame(frame)
     assert "frame_0" in str(caught.value) and "\n" not in str(caught.value)
-    assert (room.stats, len(room.mapper.keyframes)) == before
+    assert (room.stats, len(room.keyframes)) == before
     with pytest.raises(UserError):
         check_frame(frame)
 

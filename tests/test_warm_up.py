@@ -33,7 +33,7 @@ def test_session_compiles_nothing_after_warm_up():
     pipeline = Ovs3d(synthetic.make_config())
     warm_up(pipeline)
     assert pipeline.stats["num_gaussians"] == pipeline.stats["keyframes"] == pipeline.stats["steps"] == 0
-    assert np.isnan(pipeline.stats["psnr"]) and pipeline.lifter.codec is None
+    assert np.isnan(pipeline.stats["psnr"]) and pipeline.map.lifter.codec is None
     before = compiled()
     assert sum(before.values()) > 5
     frames = synthetic.make_frames(3)

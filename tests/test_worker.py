@@ -77,7 +77,7 @@ def test_submit_never_blocks_and_drops_the_oldest_frames(worker: MappingWorker) 
     assert not worker.wait_idle(0.05)
     gate.opened.set()
     assert worker.wait_idle(WAIT)
-    mapped = [k.name for k in worker.pipeline.mapper.keyframes]
+    mapped = [k.name for k in worker.pipeline.keyframes]
     assert mapped == ["frame_0", "frame_5", "frame_6", "frame_7"]
 
 

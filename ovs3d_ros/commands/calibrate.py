@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 from pathlib import Path
 
@@ -33,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     asked = [calibration.choose_prompts(dataset, names) for dataset in datasets]
     pipeline = Ovs3d(config)
     distractors = tuple(dict.fromkeys([*names, *map(calibration.head_noun, names)]))
-    pipeline.calibration = dataclasses.replace(pipeline.calibration, distractors=distractors)
+    pipeline.recalibrate(distractors=distractors)
     scenes = []
     for dataset, questions in zip(datasets, asked, strict=True):
         with common.progress(options, len(dataset), f"mapping {dataset.name}", "frame") as bar:

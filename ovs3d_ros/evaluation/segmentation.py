@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.semantics.class_field import SURFACE_ALPHA, render_channels, vocabulary_indices
+from ovs3d_ros.semantics.class_field import SURFACE_ALPHA, vocabulary_indices
 from ovs3d_ros.types import Camera, MapSnapshot, RefinedField
 
 _CHANNELS = 32  # one-hot labels rendered at a time
@@ -37,9 +37,7 @@ def by_pixels(
         probabilities = _columns(field, names)
 
         def segment(camera: Camera, camtoworld: np.ndarray) -> np.ndarray:
-            blended, alpha = render_channels(
-                snapshot.gaussians, probabilities, camera, camtoworld, pipeline.rasterizer
-            )
+            blended, alpha = pipeline.renderer.channels(probabilities, camera, camtoworld, snapshot)
             return torch.where(alpha[..., 0] > SURFACE_ALPHA, blended.argmax(-1) + 1, 0).cpu().numpy()
     else:
         directions = snapshot.codec.directions(pipeline.encode_text(names))
@@ -69,9 +67,7 @@ def by_gaussians(
             one_hot = labels[:, None] == torch.arange(
                 start, min(start + _CHANNELS, len(names)), device=labels.device
             )
-            out, alpha = render_channels(
-                snapshot.gaussians, one_hot.float(), camera, camtoworld, pipeline.rasterizer
-            )
+            out, alpha = pipeline.renderer.channels(one_hot.float(), camera, camtoworld, snapshot)
             shares.append(out)
         weight, best = torch.cat(shares, dim=-1).max(-1)
         return torch.where((alpha[..., 0] > SURFACE_ALPHA) & (weight > 0), best + 1, 0).cpu().numpy()

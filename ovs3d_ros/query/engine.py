@@ -1,13 +1,16 @@
-"""Answers a text query from one snapshot of the map: what is there, where, and how sure that is."""
+"""Answers text queries from snapshots of the map: what is there, where, and how sure that is."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 
 from ovs3d_ros.config import QueryConfig
+from ovs3d_ros.encoders import ImageTextEncoder
 from ovs3d_ros.query.coverage import observed_share
 from ovs3d_ros.query.instances import find_objects
 from ovs3d_ros.query.labelling import Similarities, first_mentions, in_region, label_places
@@ -15,14 +18,21 @@ from ovs3d_ros.query.presence import (
     PEAK_GAUSSIANS,
     Calibration,
     Evidence,
+    encoder_calibration,
     is_general,
     presence_evidence,
     presence_probability,
     verdicts,
 )
+from ovs3d_ros.query.relevancy import relevancy
+from ovs3d_ros.query.request import check_semantics, make_query, resolve_threshold
 from ovs3d_ros.query.similarity import Scan, scan
 from ovs3d_ros.semantics.class_field import vocabulary_indices
+from ovs3d_ros.semantics.codec import FeatureCodec
+from ovs3d_ros.semantics.scale_selection import COMMON_NAMES
 from ovs3d_ros.types import MapSnapshot, Query, QueryResult, RefinedField, SemanticObject
+
+_MAX_CACHED_TEXTS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +48,90 @@ class TextFeatures:
     prompts: torch.Tensor
     negatives: torch.Tensor
     distractors: torch.Tensor
+
+
+class QueryEngine:
+    """Answers text queries from snapshots, from any thread.
+
+    Args:
+        clip: the text encoder; None: nothing can be asked.
+        config: parameters of queries.
+
+    Attributes:
+        clip: see above.
+        calibration: how the encoder's cosines read.
+    """
+
+    def __init__(self, clip: ImageTextEncoder | None, config: QueryConfig) -> None:
+        self.clip = clip
+        self.calibration = encoder_calibration(clip, config.calibration)
+        self._config = config
+        self._texts: dict[str, torch.Tensor] = {}
+
+    def configure(self, config: QueryConfig) -> None:
+        """Takes new values of runtime parameters."""
+        self._config = config
+
+    @property
+    def encoder_name(self) -> str | None:
+        """Name of the text encoder; None: none is loaded."""
+        return self.clip.name if self.clip is not None else None
+
+    def encode_text(self, prompts: Sequence[str]) -> torch.Tensor:
+        """Unit text features [P, D]; cached by prompt."""
+        cache = self._texts if len(self._texts) < _MAX_CACHED_TEXTS else {}  # a robot runs for months
+        unknown = [p for p in dict.fromkeys(prompts) if p not in cache]
+        if unknown:
+            cache.update(zip(unknown, self.clip.encode_text(unknown), strict=True))
+        self._texts = cache
+        return torch.stack([cache[p] for p in prompts]) if prompts else torch.zeros(0, self.clip.dim)
+
+    def common_names(self) -> Sequence[str]:
+        """Nouns of other things: those of the calibration, or a short list for an encoder without one."""
+        return self.calibration.distractors or COMMON_NAMES
+
+    def make_query(self, prompts: Sequence[str], **options: Any) -> Query:
+        """Checks a query and fills in the defaults, see `request.make_query`."""
+        return make_query(prompts, self._config, self.calibration, **options)
+
+    def label_threshold(self, threshold: float | None) -> float:
+        """The relevancy from which a label is given, see `request.resolve_threshold`."""
+        return resolve_threshold(threshold, self._config, self.calibration)
+
+    def check(self, snapshot: MapSnapshot) -> None:
+        """Raises UserError unless a map has features of this encoder."""
+        check_semantics(snapshot, self.encoder_name)
+
+    def answer(self, query: Query, snapshot: MapSnapshot, field: RefinedField | None) -> QueryResult:
+        """Answers a query from a snapshot and a refined field, see `answer_query`."""
+        words = query.prompts, query.negatives, self.calibration.distractors
+        texts = TextFeatures(*(self.encode_text(part) for part in words))
+        return answer_query(query, texts, snapshot, field, self.calibration, self._config)
+
+    def score(
+        self,
+        codes: torch.Tensor,
+        codec: FeatureCodec,
+        prompts: Sequence[str],
+        negatives: Sequence[str] | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosine and relevancy [..., P] of prompts at unit codes [..., d + 1]; relevancy 0 where a code is zero.
+
+        Args:
+            codes: of Gaussians or pixels.
+            codec: of the codes.
+            prompts: the P names.
+            negatives: names the prompts compete against; None: `query.negatives`.
+        """
+        texts, count = self.encode_text([*prompts, *(negatives or self._config.negatives)]), len(prompts)
+        cosines = codes @ codec.directions(texts)
+        scores = relevancy(cosines[..., :count], cosines[..., count:], self.calibration.temperature)
+        return cosines[..., :count], scores * (codes[..., -1:] != 0)
+
+    def label_pixels(self, result: QueryResult, pixels: Similarities) -> tuple[torch.Tensor, torch.Tensor]:
+        """Labels [H, W] of pixels as the Gaussians of an answer were labelled, and relevancy [H, W, P]."""
+        draw, size = self.calibration.threshold, self._config.min_instance
+        return label_places(result.query, result.found, pixels, draw, size)
 
 
 def answer_query(
@@ -64,7 +158,7 @@ def answer_query(
     found = presence >= config.presence
     columns = vocabulary_indices(None if query.own_negatives else field, query.prompts, query.mode)
     field = field if (columns >= 0).any() else None
-    labels, relevancy = label_places(
+    labels, scores = label_places(
         query,
         found,
         Similarities(
@@ -81,7 +175,7 @@ def answer_query(
         calibration.threshold,
         config.min_instance,
     )
-    objects, instances = _find_objects(query, snapshot, labels, relevancy, config)
+    objects, instances = _find_objects(query, snapshot, labels, scores, config)
     return QueryResult(
         query=query,
         map_version=snapshot.version,
@@ -89,7 +183,7 @@ def answer_query(
         presence=presence,
         score=evidence.peak,
         evidence=evidence.table,
-        relevancy=relevancy,
+        relevancy=scores,
         labels=labels,
         instances=torch.from_numpy(instances),
         objects=objects,
@@ -121,14 +215,14 @@ def _find_objects(
     query: Query,
     snapshot: MapSnapshot,
     labels: torch.Tensor,
-    relevancy: torch.Tensor,
+    scores: torch.Tensor,
     config: QueryConfig,
 ) -> tuple[list[SemanticObject], np.ndarray]:
     """The instances, and their numbers per Gaussian [N]; a prompt that is named again gets those of the first mention."""
     objects, instances = find_objects(
         snapshot.gaussians["means"].cpu().numpy(),
         labels.cpu().numpy(),
-        relevancy.cpu().numpy(),
+        scores.cpu().numpy(),
         snapshot.views.cpu().numpy(),
         query.prompts,
         config,

@@ -50,7 +50,9 @@ def label_places(
     """
     ranking, relevancy = places.ranking, places.relevancy
     if places.probabilities is not None:
-        ranking, relevancy = merge_refined_scores(places.probabilities, places.columns, ranking, relevancy, draw)
+        ranking, relevancy = merge_refined_scores(
+            places.probabilities, places.columns, ranking, relevancy, draw
+        )
     if query.mode == "argmax":
         labels = ranking.argmax(-1) + 1
     else:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ovs3d_ros.config import QueryConfig
+from ovs3d_ros.encoders import ImageTextEncoder
 from ovs3d_ros.query.similarity import Scan
 from ovs3d_ros.types import UserError
 
@@ -46,6 +47,19 @@ class Calibration:
     distractors: tuple[str, ...] = ()
     synonym: float = 0.9
     source: str = "none: the defaults of LERF for OpenAI CLIP, not calibrated"
+
+
+def encoder_calibration(clip: ImageTextEncoder | None, path: str) -> Calibration:
+    """The calibration in the file at `path`; for an empty path the encoder's own, or else the defaults.
+
+    Raises:
+        UserError: see `load_calibration`.
+    """
+    if clip is None:
+        return Calibration()
+    if path:
+        return load_calibration(path, clip.name)
+    return Calibration(**(clip.calibration or {}).get("query", {}))
 
 
 def load_calibration(path: str, encoder: str) -> Calibration:

@@ -213,9 +213,9 @@ def test_a_pipeline_hands_depth_to_the_encoder_and_refuses_frames_without() -> N
     pipeline = Ovs3d(override(Config(), settings))
     with pytest.raises(UserError, match="frame 7 has no depth"):
         pipeline.add_frame(frame_of(None))
-    assert not pipeline.mapper.keyframes and not len(pipeline.mapper.gaussians)
+    assert not pipeline.keyframes and not pipeline.stats["num_gaussians"]
     assert pipeline.add_frame(frame_of(flat(2.0)))
-    (keyframe,) = pipeline.mapper.keyframes
+    (keyframe,) = pipeline.keyframes
     assert keyframe.crops.num_scales == 2
     again = encode_frame(pipeline.clip, to_frame(keyframe))  # as a refinement on the robot is checked
     assert torch.allclose(again.boxes, keyframe.crops.boxes, atol=0.01)

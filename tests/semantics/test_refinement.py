@@ -11,7 +11,6 @@ import torch
 from helpers import synthetic
 from helpers.color_encoder import ColorEncoder
 
-from ovs3d_ros.config import override
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.semantics.class_field import (
     fill_missing_rows,
@@ -19,7 +18,6 @@ from ovs3d_ros.semantics.class_field import (
     merge_refined_scores,
     vocabulary_indices,
 )
-from ovs3d_ros.semantics.refinement import Refinement
 from ovs3d_ros.semantics.refinement_check import choose_check_views
 from ovs3d_ros.types import CropTable, RefinedField, UserError
 
@@ -36,7 +34,7 @@ def build(**settings) -> Ovs3d:
 
 def corrupt(pipeline: Ovs3d, share: float) -> None:
     """Gives random Gaussians the lifted features of other random ones."""
-    stats = pipeline.mapper.gaussians.stats
+    stats = pipeline.map.mapper.gaussians.stats
     generator = torch.Generator().manual_seed(0)
     count = len(stats["weight"])
     chosen = torch.randperm(count, generator=generator)[: int(share * count)]
@@ -78,11 +76,8 @@ def test_refinement_repairs_corrupted_labels_and_passes() -> None:
     for figures in (old, new):
         parts = figures["rda"] + weights.attract * figures["attract"] + weights.repel * figures["repel"]
         assert figures["objective"] == pytest.approx(parts) and figures["repel"] < 0 < figures["attract"]
+    pipeline = build(refine__divergence="kl")
     corrupt(pipeline, 0.4)
-    pipeline.config = override(pipeline.config, {"refine.divergence": "kl"})
-    pipeline.refinement = Refinement(
-        pipeline.config, pipeline.rasterizer, pipeline.clip, pipeline.encode_text, "cpu"
-    )
     *_, last = pipeline.refine(NAMES, FRAMES[1::2])
     assert last.kept and last.figures["before"]["attract"] > 2 * old["attract"], "KL has no upper bound"
 
@@ -123,10 +118,10 @@ def test_field_survives_cancelling_growth_and_saving(tmp_path) -> None:
     run = pipeline.refine(NAMES)
     next(run)
     run.close()
-    assert pipeline.snapshot().refined is None and "refined_row" not in pipeline.mapper.gaussians.stats
+    assert pipeline.snapshot().refined is None and "refined_row" not in pipeline.map.mapper.gaussians.stats
     run = pipeline.refine(NAMES)
     next(run)
-    g = pipeline.mapper.gaussians
+    g = pipeline.map.mapper.gaussians
     g.keep(torch.arange(len(g)) % 5 != 0)  # while it refines, Gaussians go ...
     g.insert(torch.rand(50, 3), torch.rand(50, 3), torch.full((50,), 0.02), 0.5)  # ... and come
     for _ in run:
@@ -149,8 +144,8 @@ def test_field_survives_cancelling_growth_and_saving(tmp_path) -> None:
 
 def test_gaussians_added_during_refinement_have_zero_rows() -> None:
     pipeline = build()
-    g = pipeline.mapper.gaussians
-    run = pipeline.refinement.run(NAMES, pipeline.snapshot(), g, ())
+    g = pipeline.map.mapper.gaussians
+    run = pipeline.map.refinement.run(NAMES, pipeline.snapshot(), g, ())
     next(run)
     g.insert(torch.rand(50, 3), torch.rand(50, 3), torch.full((50,), 0.02), 0.5)
     while True:

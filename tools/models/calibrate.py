@@ -8,7 +8,6 @@ ones among them (the right noun in another colour), and the result goes into the
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import logging
 import sys
@@ -70,7 +69,7 @@ def questions(dataset: Dataset, rng: np.random.Generator) -> calibration.ScenePr
 def answers(folders: Sequence[Path]) -> tuple[list[calibration.SceneEvidence], Calibration]:
     """What comes of the questions of each scene, and the calibration the encoder has now."""
     pipeline = Ovs3d(override(Config(), SETTINGS))
-    pipeline.calibration = dataclasses.replace(pipeline.calibration, distractors=distractors())
+    pipeline.recalibrate(distractors=distractors())
     scenes = []
     for folder in folders:
         dataset = open_dataset(folder)

@@ -63,7 +63,7 @@ class LoopClosure:
         self._check_stamps(stamps)
         count = 0
         for sensor, extrinsics in self._extrinsics.items():
-            keyframes = self._pipeline.mapper.keyframes
+            keyframes = self._pipeline.keyframes
             own = [index for index, k in enumerate(keyframes) if k.sensor == sensor]
             times = np.array([keyframes[index].stamp for index in own])
             old = np.array([keyframes[index].camtoworld for index in own]).reshape(-1, 4, 4)
@@ -74,7 +74,7 @@ class LoopClosure:
 
     def _check_stamps(self, stamps: np.ndarray) -> None:
         """Warns once about a path without a pose at any keyframe: it would silently correct nothing."""
-        times, slop = [k.stamp for k in self._pipeline.mapper.keyframes], self._config.input.sync_slop
+        times, slop = [k.stamp for k in self._pipeline.keyframes], self._config.input.sync_slop
         if self._warned or not times or not len(stamps):
             return
         if any(np.abs(stamps - time).min() <= slop for time in times):

@@ -49,7 +49,7 @@ def worker() -> Iterator[MappingWorker]:
     pipeline = Ovs3d(config)
     for frame in 2 * synthetic.make_frames(len(STAMPS)):
         pipeline.add_frame(
-            dataclasses.replace(frame, stamp=STAMPS[len(pipeline.mapper.keyframes) % len(STAMPS)])
+            dataclasses.replace(frame, stamp=STAMPS[len(pipeline.keyframes) % len(STAMPS)])
         )
     worker = MappingWorker(pipeline, config)
     worker.start()
@@ -72,7 +72,7 @@ def test_keyframes_with_equal_stamps_move_separately(closure, worker):
     closure.submit(path(*STAMPS), STREAM)
     settle(worker)
     expected = [SHIFT @ frame.camtoworld for frame in synthetic.make_frames(len(STAMPS))]
-    for index, keyframe in enumerate(worker.pipeline.mapper.keyframes):
+    for index, keyframe in enumerate(worker.pipeline.keyframes):
         assert np.allclose(keyframe.camtoworld, expected[index % len(STAMPS)], atol=1e-6)
     closure.submit(path(*STAMPS), STREAM)
     settle(worker)
@@ -90,7 +90,7 @@ def test_loop_closure_moves_each_camera_by_its_extrinsics():
                     frame, stamp=stamp, sensor=sensor, camtoworld=frame.camtoworld @ extrinsic
                 )
             )
-    before = [(k.sensor, k.stamp, k.camtoworld) for k in pipeline.mapper.keyframes]
+    before = [(k.sensor, k.stamp, k.camtoworld) for k in pipeline.keyframes]
     assert [row[0] for row in before] == ["front", "rear"] * 2
     worker = MappingWorker(pipeline, config)
     worker.start()
@@ -104,7 +104,7 @@ def test_loop_closure_moves_each_camera_by_its_extrinsics():
     closure.submit(path(*STAMPS), STREAM)
     settle(worker)
     assert worker.stop(30.0)
-    for keyframe, (sensor, stamp, pose) in zip(pipeline.mapper.keyframes, before, strict=True):
+    for keyframe, (sensor, stamp, pose) in zip(pipeline.keyframes, before, strict=True):
         assert (keyframe.sensor, keyframe.stamp) == (sensor, stamp)
         np.testing.assert_allclose(keyframe.camtoworld, SHIFT @ pose, atol=1e-6)
 

@@ -1,0 +1,76 @@
+"""Renders snapshots from camera poses: colours, feature codes, relevancy and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from ovs3d_ros.mapping.mapper import RenderedView, render_view
+from ovs3d_ros.query.engine import QueryEngine
+from ovs3d_ros.query.labelling import pixel_similarities
+from ovs3d_ros.rasterize import Rasterizer
+from ovs3d_ros.semantics.class_field import SURFACE_ALPHA, render_channels
+from ovs3d_ros.types import Camera, MapSnapshot, QueryResult
+
+
+class MapRenderer:
+    """Renders snapshots, from any thread.
+
+    Args:
+        rasterizer: of the Gaussians.
+        queries: scores and labels pixels.
+    """
+
+    def __init__(self, rasterizer: Rasterizer, queries: QueryEngine) -> None:
+        self._rasterizer = rasterizer
+        self._queries = queries
+
+    def view(self, camera: Camera, camtoworld: np.ndarray, snapshot: MapSnapshot) -> RenderedView:
+        """Colour, depth and alpha."""
+        return render_view(snapshot.gaussians, camera, camtoworld, self._rasterizer)
+
+    def channels(
+        self, values: torch.Tensor, camera: Camera, camtoworld: np.ndarray, snapshot: MapSnapshot
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Blends values [N, C] of the Gaussians: [H, W, C], and alpha [H, W, 1]."""
+        return render_channels(snapshot.gaussians, values, camera, camtoworld, self._rasterizer)
+
+    def codes(self, camera: Camera, camtoworld: np.ndarray, snapshot: MapSnapshot) -> torch.Tensor:
+        """Codes [H, W, d + 1] of unit features; zero where the map is more transparent than solid."""
+        codes, alpha = self.channels(snapshot.codes, camera, camtoworld, snapshot)
+        return snapshot.codec.normalize(codes * (alpha > SURFACE_ALPHA))
+
+    def relevancy(
+        self,
+        prompts: Sequence[str],
+        camera: Camera,
+        camtoworld: np.ndarray,
+        snapshot: MapSnapshot,
+        negatives: Sequence[str] | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosine and relevancy of P prompts, [H, W, P] each; 0 where the map is not."""
+        codes = self.codes(camera, camtoworld, snapshot)
+        return self._queries.score(codes, snapshot.codec, prompts, negatives)
+
+    def labels(
+        self, result: QueryResult, camera: Camera, camtoworld: np.ndarray, snapshot: MapSnapshot
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Segments a view as a query was answered.
+
+        Args:
+            result: the answer, with its query.
+            camera: intrinsics of the view.
+            camtoworld: [4, 4] pose of the view.
+            snapshot: the map. Where `result.field` is set, it must be the snapshot that answered.
+
+        Returns:
+            labels [H, W] uint16, 0 = none, else 1 + prompt index; score [H, W] float32 relevancy of that prompt.
+        """
+        query, view = result.query, (camera, camtoworld)
+        cosines, scores = self.relevancy(query.prompts, *view, snapshot, query.negatives)
+        pixels = pixel_similarities(result, cosines, scores, snapshot, (*view, self._rasterizer))
+        labels, scores = self._queries.label_pixels(result, pixels)
+        best = scores.gather(-1, (labels - 1).clamp_min(0)[..., None])[..., 0] * (labels > 0)
+        return labels.cpu().numpy().astype(np.uint16), best.cpu().numpy().astype(np.float32)

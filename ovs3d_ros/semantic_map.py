@@ -1,0 +1,271 @@
+"""`SemanticMap`: Gaussians with language features, the keyframes behind them, and snapshots of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from ovs3d_ros.config import Config
+from ovs3d_ros.config.stored import stored_settings
+from ovs3d_ros.encoders import ImageTextEncoder, encode_frame
+from ovs3d_ros.geometry import check_frame
+from ovs3d_ros.mapping.keyframes import compress_crop_table, make_keyframe
+from ovs3d_ros.mapping.mapper import Mapper, StepStats
+from ovs3d_ros.rasterize import Rasterizer
+from ovs3d_ros.semantics.codec import FeatureCodec
+from ovs3d_ros.semantics.lift import Lifter, check_num_levels, fuse_scales
+from ovs3d_ros.semantics.refinement import Refinement
+from ovs3d_ros.semantics.scale_selection import select_levels
+from ovs3d_ros.types import Frame, Keyframe, MapSnapshot, RefinedField, RefineStep, UserError
+
+
+class Texts(Protocol):
+    """The part of `query.engine.QueryEngine` that a map needs."""
+
+    def encode_text(self, prompts: Sequence[str]) -> torch.Tensor:
+        """Unit text features [P, D]."""
+
+    def common_names(self) -> Sequence[str]:
+        """Names between which `lift.selection` judges the levels of an image pyramid."""
+
+
+class SemanticMap:
+    """The state of a map that grows. One thread changes it; snapshots are immutable.
+
+    Args:
+        config: all parameters.
+        rasterizer: renders and lifts.
+        clip: encodes keyframes; None: the map holds colours only.
+        texts: encodes names.
+        device: of the tensors.
+
+    Attributes:
+        mapper: the Gaussians and keyframes.
+        lifter: lifts the features of keyframes into the Gaussians.
+        refinement: the refined field.
+        frames: frames the map was given.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        rasterizer: Rasterizer,
+        clip: ImageTextEncoder | None,
+        texts: Texts,
+        device: str,
+    ) -> None:
+        self._config, self._rasterizer, self._device = config, rasterizer, device
+        self._clip, self._texts = clip, texts
+        self.refinement = Refinement(config, rasterizer, clip, texts.encode_text, device)
+        self._version = 0
+        self.reset()
+
+    def configure(self, config: Config) -> None:
+        """Takes new values of runtime parameters, from any thread."""
+        self._config = self.mapper.config = config
+
+    def reset(self) -> None:
+        """Empties the map; versions go on counting."""
+        self.mapper = Mapper(self._config, self._rasterizer, self._device)
+        self.lifter = Lifter(self._config.lift, self._config.map.codec_dim)
+        self.refinement.field = None
+        self.frames = 0
+        self._loaded: MapSnapshot | None = None  # keyframe views of a map file, which holds no images
+
+    def restore(self, params: dict[str, torch.Tensor], loaded: MapSnapshot, name: str) -> None:
+        """Replaces the map by that of a file; versions go on from the greater one.
+
+        Args:
+            params: Gaussian parameters of `load_map`.
+            loaded: snapshot of `load_map`.
+            name: how errors name the file.
+
+        Raises:
+            UserError: the file is of another encoder or another `map.sh_degree`. The map is unchanged.
+        """
+        _check_fits(params, loaded, name, self._clip, self._config.map.sh_degree)
+        self.reset()
+        g = self.mapper.gaussians
+        self.mapper.load_params(params)
+        if loaded.codec is not None:
+            self.lifter.codec = loaded.codec.to(g.device)
+            g.stats.update(
+                numerators=(loaded.scale_codes * loaded.weight[:, None, None]).to(g.device),
+                weight=loaded.weight.to(g.device),
+                views=loaded.views.to(g.device),
+                max_weight=torch.zeros_like(loaded.weight, device=g.device),
+            )
+            if loaded.refined is not None:
+                self.refinement.set_field(loaded.refined, g)
+        self._loaded, self._version = loaded, max(self._version, loaded.version)
+        self.frames, self.mapper.steps = loaded.meta.get("frames", 0), loaded.meta.get("steps", 0)
+
+    def add_frame(self, frame: Frame) -> bool:
+        """Maps a posed frame if it shows something new, see `Ovs3d.add_frame`."""
+        check_frame(frame)
+        self.frames += 1
+        if not self.mapper.needs_keyframe(frame):
+            return False
+        config, g = self._config, self.mapper.gaussians
+        keyframe = make_keyframe(
+            frame, len(self.keyframes), config.map.image_size, config.seed.max_depth, self._device
+        )
+        if self._clip is not None:
+            keyframe.crops = compress_crop_table(encode_frame(self._clip, frame))
+            check_num_levels(keyframe.crops, g)
+        self.mapper.insert(keyframe)
+        if self._clip is not None and len(g):
+            self.lift(keyframe)
+        return True
+
+    def lift(self, keyframe: Keyframe) -> None:
+        """Adds the features of an encoded keyframe to the Gaussians."""
+        self.lifter.lift(keyframe, self.mapper.gaussians, self._rasterizer)
+
+    def add_points(self, xyz: np.ndarray, rgb: np.ndarray) -> None:
+        """Seeds the map from a point cloud: xyz [P, 3] metres, rgb [P, 3] uint8."""
+        self.mapper.insert_points(xyz, rgb)
+
+    def move_keyframes(self, camtoworlds: dict[int, np.ndarray]) -> int:
+        """Corrects keyframe poses after a loop closure, see `Mapper.move_keyframes`."""
+        return self.mapper.move_keyframes(camtoworlds)
+
+    def optimize(self, steps: int, on_step: Callable[[StepStats], None] | None, horizon: int | None) -> None:
+        """Optimises the colours, see `Ovs3d.optimize`."""
+        if not self.keyframes:
+            raise UserError("the map has no keyframe yet: add posed frames first")
+        for _ in range(steps if len(self.mapper.gaussians) else 0):
+            stats = self.mapper.step(horizon)
+            if on_step is not None:
+                on_step(stats)
+
+    def relift(self) -> Iterator[None]:
+        """Lifts the features of all keyframes anew, into the Gaussians as they are now; yields after each keyframe.
+
+        Exhaust it for the result to take effect; snapshots hold the old features until then. A loaded map keeps its
+        features, as the file holds no images.
+        """
+        encoded, g = [k for k in self.keyframes if k.crops is not None], self.mapper.gaussians
+        if encoded and len(g) and self._loaded is None:
+            if self.lifter.codec is None:
+                self.lift(encoded[0])
+            yield from self.lifter.relift(encoded, g, self._rasterizer)
+
+    def refine(
+        self, names: list[str], snapshot: MapSnapshot, frames: Sequence[Frame]
+    ) -> Iterator[RefineStep]:
+        """Refines class distributions, see `Ovs3d.refine`; a map that replaced the one of `snapshot` stays as it is."""
+        g = self.mapper.gaussians
+        refined = yield from self.refinement.run(names, snapshot, g, frames)
+        if refined is not None and g is self.mapper.gaussians:
+            self.refinement.set_field(refined, g)
+
+    @property
+    def keyframes(self) -> Sequence[Keyframe]:
+        """The keyframes that were added; those of a loaded map are not among them."""
+        return self.mapper.keyframes
+
+    @property
+    def stats(self) -> dict:
+        """Running figures: frames, keyframes, steps, num_gaussians, psnr [dB]."""
+        mapper = self.mapper
+        figures = dict(keyframes=len(mapper.keyframes), num_gaussians=len(mapper.gaussians), psnr=mapper.psnr)
+        return dict(frames=self.frames, steps=mapper.steps) | figures
+
+    def params(self) -> dict[str, torch.Tensor]:
+        """The Gaussian parameters in the stored form, see `gaussians.PARAMETERS`."""
+        return self.mapper.gaussians.params
+
+    def snapshot(self) -> MapSnapshot:
+        """An immutable copy of the map."""
+        self._version += 1
+        g, codec = self.mapper.gaussians, self.lifter.codec
+        features = self._lifted_features(codec)
+        return MapSnapshot(
+            version=self._version,
+            gaussians={name: t.detach().clone() for name, t in g.activated().items()},
+            codec=codec,
+            refined=self.refinement.snapshot_field(g, features["codes"], codec),
+            meta=self._meta(),
+            **features,
+            **_keyframe_views(self._loaded, self.keyframes),
+        )
+
+    def _lifted_features(self, codec: FeatureCodec | None) -> dict[str, torch.Tensor]:
+        """The fields of a snapshot that `Lifter` fills: codes, scale_codes, selection, weight and views."""
+        g = self.mapper.gaussians
+        if codec is None or "numerators" not in g.stats:
+            return _no_features(len(g), g.device)
+        scale_codes = codec.normalize(g.stats["numerators"])
+        selection = self._selection(scale_codes, codec)
+        single = scale_codes.shape[1] == 1  # nothing to blend: the same memory serves both
+        codes = scale_codes[:, 0] if single else fuse_scales(scale_codes, selection, codec)
+        weight, views = g.stats["weight"].clone(), g.stats["views"].clone()
+        return dict(codes=codes, scale_codes=scale_codes, selection=selection, weight=weight, views=views)
+
+    def _selection(self, scale_codes: torch.Tensor, codec: FeatureCodec) -> torch.Tensor:
+        """Scale-selection logits [N, S]: zeros for a single level, or without an encoder."""
+        if scale_codes.shape[1] == 1 or self._clip is None:
+            return torch.zeros(scale_codes.shape[:2], device=scale_codes.device)
+        texts = self._texts.encode_text(self._texts.common_names())
+        return select_levels(scale_codes, texts, codec, self._config.lift.selection)
+
+    def _meta(self) -> dict:
+        """Encoder, statistics and settings for the map file's header."""
+        mapper, loaded = self.mapper, self._loaded
+        return dict(
+            clip=self._clip.name if self._clip else loaded and loaded.meta["clip"],
+            steps=mapper.steps,
+            frames=self.frames,
+            psnr=None if np.isnan(mapper.psnr) else mapper.psnr,
+            config=stored_settings(self._config),
+        )
+
+    def refine_for_query(self, prompts: Sequence[str], snapshot: MapSnapshot) -> RefinedField:
+        """A field refined for prompts, without a check; the map keeps its own."""
+        return self.refinement.refine_for_query(prompts, snapshot)
+
+    def prepare_check(self) -> None:
+        """Loads the model with which `refine` checks its result; raises UserError if it is missing."""
+        self.refinement.prepare()
+
+
+def _check_fits(
+    params: dict[str, torch.Tensor],
+    loaded: MapSnapshot,
+    name: str,
+    clip: ImageTextEncoder | None,
+    degree: int,
+) -> None:
+    """Raises UserError unless a map file is of the loaded encoder, if any, and of the configured degree of colours."""
+    if clip is not None and clip.name != loaded.meta["clip"]:
+        raise UserError(
+            f"{name}: made with the encoder {loaded.meta['clip']}, but clip.model and clip.pretrained "
+            f"name {clip.name}; leave them unset to use the map's own"
+        )
+    if params["sh_rest"].shape[1] != (degree + 1) ** 2 - 1:
+        raise UserError(f"{name}: its colours are not of map.sh_degree {degree}; leave that setting unset")
+
+
+def _keyframe_views(loaded: MapSnapshot | None, keyframes: Sequence[Keyframe]) -> dict[str, Any]:
+    """The fields of a snapshot that describe keyframes: those of a loaded map, then those that were added."""
+    poses = [*(loaded.camtoworlds if loaded else []), *(k.camtoworld for k in keyframes)]
+    stamps = [*(loaded.stamps if loaded else []), *(k.stamp for k in keyframes)]
+    return dict(
+        camtoworlds=np.array(poses, np.float64).reshape(-1, 4, 4),
+        stamps=np.array(stamps, np.float64),
+        cameras=[*(loaded.cameras if loaded else []), *(k.camera for k in keyframes)],
+        names=[*(loaded.names if loaded else []), *(k.name for k in keyframes)],
+    )
+
+
+def _no_features(count: int, device: torch.device) -> dict[str, torch.Tensor]:
+    """The features of a snapshot before anything was lifted."""
+    shapes = dict(
+        codes=(count, 1), scale_codes=(count, 0, 1), selection=(count, 0), weight=(count,), views=(count,)
+    )
+    # A tensor each: those of a map file must not share memory.
+    return {name: torch.zeros(shape, device=device) for name, shape in shapes.items()}
