@@ -10,8 +10,8 @@ from collections.abc import Iterator
 class PriorityGate:
     """A client claims priority; background work pauses between steps until the claim ends.
 
-    A pause only covers the claims that exist when it begins. Background work takes a step before it pauses for later
-    claims, so it slows down under many requests but never stops.
+    A pause only covers the claims that exist when it begins. Background work takes a step before it pauses
+    for later claims, so it slows down under many requests but never stops.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """Compiles the kernels of mapping and queries before the first frame arrives.
 
-Compilation takes half a minute on a fresh machine; Numba caches the kernels on disk. Refinement renders one channel per
-name, and kernels for a new number of channels are compiled when it first occurs.
+Compilation takes half a minute on a fresh machine; Numba caches the kernels on disk. Refinement renders one
+channel per name, and kernels for a new number of channels are compiled when it first occurs.
 """
 
 from __future__ import annotations

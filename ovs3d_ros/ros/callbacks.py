@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class ErrorReporter:
-    """Logs unexpected exceptions of one source: the first of each type with its traceback, later ones in one line."""
+    """Logs unexpected exceptions of one source: the first of each type with its traceback."""
 
     def __init__(self, source: str):
         """Takes the name of the source for the log, for example a topic."""
@@ -29,8 +29,8 @@ class ErrorReporter:
         Call it from the handler of the exception.
 
         Raises:
-            InvalidHandle: the exception is one. The node destroyed an entity while a callback used it, for example on
-                deactivation; `node.spin_once` ignores that.
+            InvalidHandle: the exception is one. The node destroyed an entity while a callback used it, for
+                example on deactivation; `node.spin_once` ignores that.
         """
         if isinstance(error, InvalidHandle):
             raise error

@@ -1,7 +1,8 @@
-"""ROS messages to and from plain values: the only user of the standard message packages.
+"""Conversions between ROS messages and plain values.
 
-Other modules of `ros/` take the message types from here. What reads messages is `sensors/messages.py`, which needs
-no ROS. `.data` fields are given `bytes`: a numpy array is 60 times slower there.
+Only this module imports the standard message packages; other modules of `ros/` import the types from here.
+The readers of messages need no ROS and are in `sensors/messages.py`. Fields `.data` receive `bytes`, because
+assigning a numpy array is 60 times slower.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def to_header(seconds: float, frame_id: str) -> Header:
 
 
 def to_camera_info(camera: Camera, header: Header) -> CameraInfo:
-    """The camera_info of an undistorted pinhole camera (pixel centres at integers, as ROS has them)."""
+    """The camera_info of an undistorted pinhole camera; ROS puts pixel centres at integers."""
     K = camera.K.copy()
     K[:2, 2] -= 0.5
     projection = np.concatenate([K, np.zeros((3, 1))], axis=1)
@@ -148,7 +149,7 @@ def tf_message_type() -> type:
 
 
 def vision_messages() -> ModuleType | None:
-    """The messages of vision_msgs; None where it is not installed."""
+    """The message module of vision_msgs, None if it is not installed."""
     try:
         from vision_msgs import msg
     except ImportError:
@@ -157,7 +158,7 @@ def vision_messages() -> ModuleType | None:
 
 
 def to_detections(objects: list[SemanticObject], header: Header) -> Any:
-    """Objects as a vision_msgs/Detection3DArray: oriented boxes in metres, class_id is the prompt, score 0..1."""
+    """Objects as a vision_msgs/Detection3DArray: boxes in metres, class_id is the prompt, score 0..1."""
     vision, detections = vision_messages(), []
     for item in objects:
         pose, size = to_box(item.center, item.quat, item.size)
@@ -175,14 +176,14 @@ def to_detections(objects: list[SemanticObject], header: Header) -> Any:
 
 
 def to_label_info(prompts: list[str], header: Header) -> Any:
-    """What the numbers in label images and clouds mean, as vision_msgs/LabelInfo; 0, which is none, is left out."""
+    """The prompt of each label number as vision_msgs/LabelInfo; 0 (no label) is left out."""
     vision = vision_messages()
     classes = [vision.VisionClass(class_id=i, class_name=prompt) for i, prompt in enumerate(prompts, start=1)]
     return vision.LabelInfo(header=header, class_map=classes)
 
 
 def to_odometry(matrix: np.ndarray, header: Header, child_frame_id: str) -> Odometry:
-    """A rigid transform [4, 4] from `child_frame_id` to the header's frame, twist and covariance 0."""
+    """A rigid transform [4, 4] from `child_frame_id` to the header's frame, without twist and covariance."""
     odometry = Odometry(header=header, child_frame_id=child_frame_id)
     odometry.pose.pose = to_pose(matrix)
     return odometry
@@ -250,7 +251,7 @@ def from_cloud(message: PointCloud2) -> np.ndarray:
 
 
 def to_label_map(prompts: list[str], found: list[bool], presence: list[float], map_version: int) -> String:
-    """What the numbers in clouds and label images mean, as JSON: 0 = none, else 1 + prompt index."""
+    """The prompt of each label number as JSON; labels are 1 + prompt index."""
     labels = [
         dict(label=i + 1, prompt=prompt, found=bool(f), presence=round(float(p), 4))
         for i, (prompt, f, p) in enumerate(zip(prompts, found, presence, strict=True))
@@ -259,10 +260,10 @@ def to_label_map(prompts: list[str], found: list[bool], presence: list[float], m
 
 
 def to_markers(objects: list[SemanticObject], colors: np.ndarray, header: Header) -> MarkerArray:
-    """Boxes and their names for RViz; whatever was shown before goes.
+    """Boxes and their names for RViz; the first marker deletes the previous ones.
 
     Args:
-        objects: what to show.
+        objects: the objects to show.
         colors: [P + 1, 3] uint8 of the labels.
         header: frame and stamp.
     """
@@ -301,7 +302,7 @@ def to_path(camtoworlds: np.ndarray, stamps: np.ndarray, header: Header) -> Path
 
 
 def to_grid(grid: Grid, header: Header) -> OccupancyGrid:
-    """A grid of the ground."""
+    """An occupancy grid of the ground."""
     rows, columns = grid.cells.shape
     info = MapMetaData(map_load_time=header.stamp, resolution=grid.resolution, width=columns, height=rows)
     info.origin = Pose(position=Point(x=float(grid.origin[0]), y=float(grid.origin[1])))
@@ -309,7 +310,7 @@ def to_grid(grid: Grid, header: Header) -> OccupancyGrid:
 
 
 def to_diagnostic(name: str, level: str, message: str, values: dict[str, object]) -> DiagnosticStatus:
-    """One diagnostic; level is "ok", "warn" or "error"."""
+    """One diagnostic status; level is "ok", "warn" or "error"."""
     pairs = [KeyValue(key=key, value="" if value is None else str(value)) for key, value in values.items()]
     return DiagnosticStatus(
         level=DIAGNOSTIC_LEVELS[level], name=name, message=message, hardware_id="ovs3d", values=pairs

@@ -1,7 +1,8 @@
-"""The demo's client: watches a mapping run over ROS, asks `~/query`, and writes down what came back.
+"""The demo's client: observes a mapping run over ROS, calls `~/query`, and saves the answers.
 
-`python -m ovs3d_ros.ros.demo_client REQUEST.json OUT` is started by `ovs3d demo`. It reports its progress on stdout,
-one JSON object per line, and leaves `answers.json`, `query_cloud.npy`, `overlay.npy` and `label.npy` in OUT.
+`ovs3d demo` starts `python -m ovs3d_ros.ros.demo_client REQUEST.json OUT`. The client reports its progress on
+stdout, one JSON object per line, and writes `answers.json`, `query_cloud.npy`, `overlay.npy` and `label.npy`
+to OUT.
 """
 
 from __future__ import annotations
@@ -27,18 +28,18 @@ SERVER = "/ovs3d"  # the mapping node
 SPIN_PERIOD = 0.05  # seconds
 CALL_TIMEOUT = 30.0  # seconds a query may take
 OUTPUT_TIMEOUT = 20.0  # seconds until the topics show the last answer
-IDLE_REPORTS = 2  # diagnostics in a row that must say idle: an image may be on its way at the first
+IDLE_REPORTS = 2  # diagnostics in a row that must report idle; at the first, an image may be in transit
 LOSSES = ("rejected", "lost_pose", "lost_depth", "lost_overflow")  # input diagnostics
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to do, as the demo wrote it.
+    """The content of REQUEST.json, which the demo writes.
 
     Attributes:
-        prompts: asked one by one.
-        player_report: file that the player writes when it has sent all frames.
-        timeout: seconds until mapping must be done.
+        prompts: queried one by one.
+        player_report: file that the player writes after it has sent all frames.
+        timeout: seconds within which the mapping must finish.
     """
 
     prompts: list[str]
@@ -50,7 +51,7 @@ SEGMENTATION = ("segmentation/overlay", "segmentation/label")
 
 
 class DemoClient(Node):
-    """Subscribes to what the mapping node says about itself and to its answers."""
+    """Subscribes to the diagnostics and the answers of the mapping node."""
 
     def __init__(self) -> None:
         super().__init__("demo_client")
@@ -70,8 +71,8 @@ class DemoClient(Node):
 
     def _keep(self, topic: str) -> Callable[[Any], None]:
         def keep(message: Any) -> None:
-            if topic == "label_map":  # the images of this answer follow it; those before show an earlier one
-                self.latest = {name: kept for name, kept in self.latest.items() if name not in SEGMENTATION}
+            if topic == "label_map":  # the images of this answer arrive after it; earlier ones are outdated
+                self.latest = {name: last for name, last in self.latest.items() if name not in SEGMENTATION}
             self.latest[topic] = message
 
         return keep
@@ -85,20 +86,21 @@ class DemoClient(Node):
             elif status.name.endswith(": input"):
                 self.input = values
 
-    def wait_for(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
+    def wait_for(self, condition: Callable[[], bool], seconds: float, subject: str) -> None:
         """Spins until the condition holds.
 
         Raises:
-            UserError: it does not in time.
+            UserError: the condition does not hold after `seconds`; the message says which, in the words of
+                `subject`.
         """
         deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:
-                raise UserError(f"no {what} within {seconds:.0f} s")
+                raise UserError(f"no {subject} within {seconds:.0f} s")
             rclpy.spin_once(self, timeout_sec=SPIN_PERIOD)
 
     def figures(self) -> dict[str, float]:
-        """The numbers of the last diagnostics; `frames_dropped` holds everything that was lost on the way."""
+        """The numbers of the last diagnostics; `frames_dropped` counts all frames and images lost."""
         numbers = {key: float(value) for key, value in self.mapping.items() if _is_number(value)}
         if numbers:
             lost = sum(int(self.input.get(key, 0)) for key in LOSSES)
@@ -106,10 +108,10 @@ class DemoClient(Node):
         return numbers
 
     def ask(self, prompts: list[str]) -> tuple[QueryText.Response, float]:
-        """Calls the service; returns the response and the milliseconds until it was here.
+        """Calls the service; returns the response and its latency in milliseconds.
 
         Raises:
-            UserError: no answer in time, or an error code.
+            UserError: no response in time, or an error code.
         """
         request = QueryText.Request(prompts=prompts, threshold=-1.0)
         started = time.perf_counter()
@@ -124,14 +126,14 @@ class DemoClient(Node):
         return response, latency_ms
 
     def wait_until_mapped(self, player_report: Path, timeout: float) -> None:
-        """Returns when the player has sent everything and the node has nothing left to do."""
+        """Waits until the player has sent all frames and the node is idle."""
         reported: dict[str, float] = {}
 
         def done() -> bool:
             nonlocal reported
             if (figures := self.figures()) != reported:
                 reported = figures
-                _say(figures)
+                _report(figures)
             if not player_report.exists():
                 self.idle_reports = 0
             return self.idle_reports >= IDLE_REPORTS
@@ -139,7 +141,7 @@ class DemoClient(Node):
         self.wait_for(done, timeout, "end of mapping")
 
     def answer_shown(self, prompts: list[str]) -> bool:
-        """Whether the topics show the answer to these prompts."""
+        """Whether the topics show the answer for these prompts."""
         if not {"query_cloud", "label_map", *SEGMENTATION} <= set(self.latest):
             return False
         return [label["prompt"] for label in json.loads(self.latest["label_map"].data)["labels"]] == prompts
@@ -152,13 +154,13 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def _say(message: dict) -> None:
+def _report(message: dict) -> None:
     sys.stdout.write(json.dumps(message) + "\n")
     sys.stdout.flush()
 
 
 def run(client: DemoClient, request: Request, out: Path) -> None:
-    """Watches, asks each prompt alone, then all that were found together, and writes what came back."""
+    """Waits for the map, queries each prompt, then all found ones together, and saves the answers."""
     client.wait_until_mapped(Path(request.player_report), request.timeout)
     answers = []
     for prompt in request.prompts:
@@ -186,7 +188,7 @@ def run(client: DemoClient, request: Request, out: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the client; returns 0, or 1 when the node did not do its part."""
+    """Runs the client; returns 0, or 1 if the node did not finish or answer in time."""
     request_path, out = (Path(a) for a in (sys.argv[1:] if arguments is None else arguments))
     request = Request(**json.loads(request_path.read_text(encoding="utf-8")))
     rclpy.init(args=[])

@@ -1,4 +1,4 @@
-"""The environment of ROS processes that are started by a program: tests and the demo."""
+"""The environment of ROS processes that the tests and the demo start."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 
 from ovs3d_ros.types import UserError
 
-# The rclpy wheels re-execute Python once with LD_LIBRARY_PATH and this set; a child must do that for itself.
+# The rclpy wheels execute Python a second time with LD_LIBRARY_PATH and this variable set. A child process
+# must do that itself, so both are removed from its environment.
 BOOTSTRAP_MARK = "_ROS_WHEELS_BOOTSTRAP_COMPLETE"
-FASTRTPS_DISTROS = ("humble", "iron", "jazzy")  # Fast DDS before 3.0 calls its variables after its old name
+FASTRTPS_DISTROS = ("humble", "iron", "jazzy")  # with Fast DDS before 3.0, whose variables have its old name
 DISCOVERY_PORT, PORTS_PER_DOMAIN = 7400, 250  # DDS-RTPS well-known ports
 
 
@@ -19,7 +20,7 @@ def find_config(name: str) -> Path:
     """The installed (or source tree's) file `config/<name>` of this package.
 
     Raises:
-        UserError: the file was not installed.
+        UserError: the file is not installed.
     """
     folders = [
         Path(__file__).resolve().parents[2] / "config",
@@ -36,7 +37,7 @@ def find_config(name: str) -> Path:
 
 
 def free_domain_id() -> int:
-    """A ROS_DOMAIN_ID nobody on this machine uses now: its discovery port is not bound.
+    """A ROS_DOMAIN_ID that no process on this machine uses: its discovery port is not bound.
 
     Raises:
         UserError: all of 1..100 are in use.
@@ -54,26 +55,26 @@ def free_domain_id() -> int:
 
 
 def child_environment(domain_id: int, base: dict[str, str] | None = None) -> dict[str, str]:
-    """Environment variables for ROS processes that talk to each other on this machine.
+    """Environment variables for ROS processes that communicate on this machine.
 
-    Images over DDS arrive completely on one host with shared memory and discovery range SYSTEM_DEFAULT; with
-    LOCALHOST best-effort images are lost.
+    On one host all images arrive over DDS with shared memory and the discovery range SYSTEM_DEFAULT. With
+    LOCALHOST, best-effort images are lost.
 
     Args:
         domain_id: isolates the processes from other ROS systems.
         base: variables to start from (default: this process's).
     """
     environment = dict(os.environ if base is None else base)
-    if environment.pop(BOOTSTRAP_MARK, None):  # the library path is the wheels' too, then
+    if environment.pop(BOOTSTRAP_MARK, None):  # then the wheels also set the library path
         environment.pop("LD_LIBRARY_PATH", None)
-    old = environment.get("ROS_DISTRO") in FASTRTPS_DISTROS
+    prefix = "FASTRTPS" if environment.get("ROS_DISTRO") in FASTRTPS_DISTROS else "FASTDDS"
     environment.update(
         {
             "ROS_DOMAIN_ID": str(domain_id),
             "ROS_AUTOMATIC_DISCOVERY_RANGE": "SYSTEM_DEFAULT",
-            f"{'FASTRTPS' if old else 'FASTDDS'}_DEFAULT_PROFILES_FILE": str(find_config("fastdds_shm.xml")),
+            f"{prefix}_DEFAULT_PROFILES_FILE": str(find_config("fastdds_shm.xml")),
             "PYTHONUNBUFFERED": "1",
         }
     )
-    environment.setdefault("HOME", str(Path.cwd()))  # rclpy refuses to log without one
+    environment.setdefault("HOME", str(Path.cwd()))  # rclpy cannot log without HOME
     return environment

@@ -25,17 +25,20 @@ from ovs3d_ros.ros.session import MappingSession
 from ovs3d_ros.types import UserError
 
 SPIN_PERIOD = 0.1  # seconds until a signal or a failure is noticed
-# Seconds a thread may hold the interpreter while others wait. A query makes a hundred short calls of torch. Each call
-# releases the interpreter and waits for it again; with Python's default of 5 ms the waits add up to half a second.
+# Seconds a thread may hold the interpreter while others wait. A query makes a hundred short calls of torch.
+# Each call releases the interpreter and waits for it again; with Python's default of 5 ms the waits add up to
+# half a second.
 SWITCH_INTERVAL = 5e-4
 log = logging.getLogger(__name__)
 
 
 class MappingNode(EmptyLists, LifecycleNode):
-    """A lifecycle node that subscribes to posed images, maps them on a thread of its own, and answers text queries.
+    """A lifecycle node that subscribes to posed images, maps them on a thread of its own, and answers text
+    queries.
 
-    configure loads the models and offers the services. activate subscribes to the inputs. deactivate unsubscribes; the
-    map stays and still answers queries. cleanup writes the map to `output.save_on_exit` and frees everything.
+    configure loads the models and offers the services. activate subscribes to the inputs. deactivate
+    unsubscribes; the map stays and still answers queries. cleanup writes the map to `output.save_on_exit` and
+    frees everything.
 
     Attributes:
         config: the current configuration.
@@ -198,7 +201,8 @@ def main(args: list[str] | None = None) -> int:
 def _run(stopping: threading.Event) -> int:
     """Starts the node and spins it; returns the exit status."""
     node = MappingNode()
-    # One thread each for inputs, queries, services, outputs, vocabulary, refinement, diagnostics and the lifecycle.
+    # One thread each for inputs, queries, services, outputs, vocabulary, refinement, diagnostics and the
+    # lifecycle.
     executor = MultiThreadedExecutor(num_threads=8)
     executor.add_node(node)
     try:
@@ -213,7 +217,7 @@ def _run(stopping: threading.Event) -> int:
 
 
 def serve(node: MappingNode, executor: Executor, stopping: threading.Event) -> int:
-    """Spins until `stopping` is set or the mapping thread or a callback fails; saves the map; returns the status."""
+    """Spins until `stopping` is set or something fails, saves the map, and returns the exit status."""
     failure = None
     try:
         while not (stopping.is_set() or node.finished or node.error):
@@ -236,8 +240,9 @@ def serve(node: MappingNode, executor: Executor, stopping: threading.Event) -> i
 def spin_once(executor: Executor) -> None:
     """Runs one callback that is ready, or waits up to `SPIN_PERIOD` for one.
 
-    rclpy raises InvalidHandle if a subscription is destroyed, for example on deactivation, while it collects the
-    entities to wait for (ros2/rclpy issues 1142 and 1206). The next call no longer collects that subscription.
+    rclpy raises InvalidHandle if a subscription is destroyed, for example on deactivation, while it collects
+    the entities to wait for (ros2/rclpy issues 1142 and 1206). The next call no longer collects that
+    subscription.
     """
     try:
         executor.spin_once(timeout_sec=SPIN_PERIOD)

@@ -1,4 +1,4 @@
-"""`ros2 run ovs3d_ros play DATA`: publishes a dataset as the topics a robot would publish."""
+"""`ros2 run ovs3d_ros play DATA`: publishes a dataset on the topics of a robot."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ log = logging.getLogger(__name__)
 
 CAMERA_FRAME = "camera_optical_frame"
 MILLIMETRES = 1000.0
-QUEUE = 60  # frames kept until every reliable subscriber has acknowledged them
+QUEUE = 60  # frames kept until all reliable subscribers have acknowledged them
 POLL = 0.05  # seconds
-SETTLE = 1.0  # seconds: discovery is not symmetric, and depth may have a subscriber that is not seen yet
+SETTLE = 1.0  # seconds to wait for a subscriber of depth, which may be discovered last
 POSE_TYPES = {
     "pose": conversions.PoseStamped,
     "odom": conversions.Odometry,
@@ -40,7 +40,7 @@ POSE_TYPES = {
 
 
 class Player(Node):
-    """Publishes frames on image, camera_info, depth and a pose topic, reliably, stamped with the time."""
+    """Publishes frames reliably on image, camera_info, depth and a pose topic, with current stamps."""
 
     def __init__(
         self, pose_source: str, depth_encoding: str, world_frame: str, has_depth: bool, **options: Any
@@ -52,7 +52,7 @@ class Player(Node):
             depth_encoding: 32FC1 (metres) or 16UC1 (millimetres).
             world_frame: frame of the poses.
             has_depth: whether to advertise depth.
-            options: go to `rclpy.node.Node`.
+            options: passed to `rclpy.node.Node`.
 
         Raises:
             UserError: pose_source tf without tf2_msgs.
@@ -73,7 +73,7 @@ class Player(Node):
         self.sent = 0
 
     def missing_subscribers(self) -> list[str]:
-        """The topics nobody listens to; depth may be left alone, a map can do without."""
+        """The topics without subscribers. Depth is optional and not among them."""
         return [
             p.topic_name
             for topic, p in self._outputs.items()
@@ -81,7 +81,7 @@ class Player(Node):
         ]
 
     def publish(self, frame: Frame) -> None:
-        """Publishes one frame; pose and calibration go first, so that the image need not wait for them."""
+        """Publishes one frame; pose and calibration first, so that the image does not wait for them."""
         header = conversions.Header(stamp=self.get_clock().now().to_msg(), frame_id=CAMERA_FRAME)
         world = conversions.Header(stamp=header.stamp, frame_id=self._world_frame)
         self._outputs[self._pose_topic].publish(self._pose_message(frame.camtoworld, world))
@@ -110,41 +110,47 @@ class Player(Node):
         return conversions.to_image(millimetres.astype(np.uint16), "16UC1", header)
 
     def drain(self, seconds: float) -> bool:
-        """Waits until all subscribers have acknowledged everything; False if some did not in time."""
+        """Waits until all subscribers have acknowledged all messages; False after `seconds`."""
         return all(p.wait_for_all_acked(Duration(seconds=seconds)) for p in self._outputs.values())
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
-    """The command line without ROS arguments."""
+    """Parses the command line without its ROS arguments."""
     parser = argparse.ArgumentParser(
         prog="play", description="Publishes a dataset as ROS topics: image, camera_info, depth and poses."
     )
     parser.add_argument("data", type=Path, help="nerfstudio, COLMAP or LLFF folder, or a rosbag2")
-    parser.add_argument("--format", choices=FORMATS, help="needed only where a folder holds several formats")
+    parser.add_argument("--format", choices=FORMATS, help="only needed if a folder contains several formats")
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="how to read a bag, e.g. bag.image=/camera/color/image_raw; may be repeated",
+        help="a parameter for reading bags, e.g. bag.image=/camera/color/image_raw; may be repeated",
     )
     parser.add_argument("--rate", type=float, default=2.0, help="frames per second (default 2)")
-    parser.add_argument("--loop", action="store_true", help="start again at the end, until stopped")
+    parser.add_argument("--loop", action="store_true", help="repeat the dataset until stopped")
     parser.add_argument(
         "--holdout",
         type=int,
         default=0,
         metavar="N",
-        help="leave out frames i with i %% N == N // 2, for evaluation (0: none)",
+        help="omit the frames i with i %% N == N // 2, which are for evaluation (0: none)",
     )
     parser.add_argument(
-        "--max-image-size", type=int, default=0, help="shrink larger images to this side, pixels"
+        "--max-image-size",
+        type=int,
+        default=0,
+        help="resize images to this longer side in pixels, if they are larger (0: never)",
     )
     parser.add_argument(
-        "--pose-source", choices=[*POSE_TYPES, "tf"], default="pose", help="how to publish poses"
+        "--pose-source", choices=[*POSE_TYPES, "tf"], default="pose", help="topic type of the poses"
     )
     parser.add_argument(
-        "--depth-encoding", choices=["32FC1", "16UC1"], default="32FC1", help="metres or millimetres"
+        "--depth-encoding",
+        choices=["32FC1", "16UC1"],
+        default="32FC1",
+        help="depth in metres or in millimetres",
     )
     parser.add_argument("--world-frame", default=InputConfig().world_frame, help="frame of the poses")
     parser.add_argument(
@@ -152,20 +158,20 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         type=float,
         default=60.0,
         metavar="S",
-        help="wait this long for subscribers before the first frame; 0: do not wait (default 60)",
+        help="seconds to wait for subscribers before the first frame; 0: do not wait (default 60)",
     )
-    parser.add_argument("--json", type=Path, help="write what was sent to this file")
+    parser.add_argument("--json", type=Path, help="write a report of what was sent to this file")
     options = parser.parse_args(arguments)
     if not 0 < options.rate <= 1000 or options.wait < 0:
-        parser.error("--rate must lie in 0..1000 Hz, --wait not be negative")
+        parser.error("--rate must be in 0..1000 Hz, and --wait must not be negative")
     return options
 
 
 def wait_for_subscribers(player: Player, seconds: float, stopping: threading.Event) -> None:
-    """Returns when image, camera_info and poses have subscribers.
+    """Waits until image, camera_info and the poses have subscribers.
 
     Raises:
-        UserError: they do not within `seconds`.
+        UserError: a topic has none after `seconds`.
     """
     deadline = time.monotonic() + seconds
     while missing := player.missing_subscribers():
@@ -174,29 +180,29 @@ def wait_for_subscribers(player: Player, seconds: float, stopping: threading.Eve
         if time.monotonic() > deadline:
             raise UserError(
                 f"nobody subscribes to {', '.join(missing)} after {seconds:g} s; start the node, check "
-                "names, ROS_DOMAIN_ID and qos.input, or use --wait 0"
+                "topic names, ROS_DOMAIN_ID and qos.input, or use --wait 0"
             )
     stopping.wait(SETTLE)
 
 
 def play(player: Player, dataset: Dataset, options: argparse.Namespace, stopping: threading.Event) -> None:
-    """Publishes the dataset at a steady rate until its end or until told to stop."""
+    """Publishes the dataset at a steady rate until its end, or until `stopping` is set."""
     _, indices = split_holdout(len(dataset), options.holdout)
     due = time.monotonic()
     while not stopping.is_set():
-        for i in indices:
-            frame = dataset[i]  # read before it is due
+        for index in indices:
+            frame = dataset[index]  # read before its time
             if stopping.wait(max(0.0, due - time.monotonic())):
                 return
             player.publish(frame)
-            log.info("frame %d of %d: %s", i + 1, len(dataset), frame.name)
+            log.info("frame %d of %d: %s", index + 1, len(dataset), frame.name)
             due = max(due, time.monotonic() - 1 / options.rate) + 1 / options.rate
         if not options.loop:
             return
 
 
 def main(args: list[str] | None = None) -> int:
-    """Runs the player; returns 0, 1 if subscribers did not acknowledge all frames, 2 for bad input."""
+    """Runs the player; returns 0, 1 if a subscriber did not acknowledge all frames, or 2 for bad input."""
     logging.basicConfig(level=logging.INFO, format="[%(levelname)s] [%(name)s]: %(message)s")
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -218,7 +224,7 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _run(player: Player, dataset: Dataset, options: argparse.Namespace, stopping: threading.Event) -> int:
-    """Waits, plays, drains and reports."""
+    """Waits for subscribers, plays, waits for acknowledgements and reports; returns the exit status."""
     try:
         if options.wait:
             wait_for_subscribers(player, options.wait, stopping)
@@ -227,7 +233,7 @@ def _run(player: Player, dataset: Dataset, options: argparse.Namespace, stopping
         acknowledged = player.drain(10.0)
         seconds = time.monotonic() - started
         if not acknowledged:
-            log.error("not all subscribers acknowledged all frames within 10 s")
+            log.error("a subscriber did not acknowledge all frames within 10 s")
         log.info("sent %d frames in %.1f s", player.sent, seconds)
         if options.json:
             report = dict(frames_sent=player.sent, seconds=round(seconds, 2), acknowledged=acknowledged)

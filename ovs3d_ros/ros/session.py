@@ -46,8 +46,8 @@ class MappingSession:
         """Loads the models, warms up, starts the mapping thread and offers the services.
 
         Raises:
-            UserError: a model cannot be loaded, `output.save_on_exit` cannot be written, or the names of cameras, the
-                extrinsics or the vocabulary are bad.
+            UserError: a model cannot be loaded, `output.save_on_exit` cannot be written, or the names of
+                cameras, the extrinsics or the vocabulary are bad.
         """
         self._node = node
         self._config = config
@@ -147,7 +147,7 @@ class MappingSession:
         raise UserError(f"the map could not be saved: {'; '.join(failures)}")
 
     def _end_thread(self) -> None:
-        """Waits without limit: the map is inconsistent in the middle of a frame and must not be saved then."""
+        """Waits without limit, because the map must not be saved in the middle of a frame."""
         while not self.worker.stop(STOP_NOTICE):
             self._log.warning(
                 "waiting for the mapping thread to finish its current step; the map is saved afterwards"

@@ -226,7 +226,7 @@ class Goal:
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory) -> Iterator[Session]:
-    """A node that has mapped the scene, for modules that import this. Its DINO waits while the file GATE exists."""
+    """A node that has mapped the scene. Its DINO waits while the file GATE exists."""
     with pytest.MonkeyPatch.context() as patch:
         use_child_environment(patch)
         folder = tmp_path_factory.mktemp("node")

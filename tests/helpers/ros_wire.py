@@ -89,7 +89,7 @@ def wire(monkeypatch) -> Iterator[Wire]:
 
 
 class Robot:
-    """Publishes single messages on the input topics, optionally of a named camera; `without` omits a topic."""
+    """Publishes messages on the input topics, optionally of a named camera; `without` omits a topic."""
 
     def __init__(
         self,

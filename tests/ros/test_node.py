@@ -1,7 +1,7 @@
 """The node and the player as real processes, observed over DDS by a client in this process.
 
-One node maps a small ray-cast scene for the module. Its encoder knows only colours (helpers/color_encoder.py), so the
-tests compare answers with the true positions of the spheres.
+One node maps a small ray-cast scene for the module. Its encoder knows only colours
+(helpers/color_encoder.py), so the tests compare answers with the true positions of the spheres.
 """
 
 from __future__ import annotations

@@ -154,7 +154,7 @@ class CameraInput:
         self.poll()
 
     def poll(self) -> None:
-        """Passes on the frames that are complete. Images wait, in limited number, until there is a calibration."""
+        """Passes on complete frames. Before the first calibration a limited number of images waits."""
         if not self._converter.calibrated:
             return
         for match in self._sync.ready(time.monotonic()):

@@ -96,7 +96,7 @@ class Inputs:
 
     @property
     def problem(self) -> str:
-        """Why the last message of each camera was rejected; empty for a camera whose last frame is complete."""
+        """Why the last messages were rejected, by camera; empty once frames are complete."""
         return _join({camera.name: camera.problem for camera in self.cameras})
 
     @property
@@ -105,7 +105,7 @@ class Inputs:
         return _join({camera.name: camera.silence for camera in self.cameras})
 
     def report_silence(self) -> str:
-        """Why no usable frame arrived since the last call, for each camera without one; empty if all had one."""
+        """Why no usable frame arrived since the last call, by camera; empty if all cameras had one."""
         return _join({camera.name: camera.report_silence() for camera in self.cameras})
 
     def update_rates(self) -> None:
@@ -145,8 +145,8 @@ def check_cameras(names: tuple[str, ...]) -> tuple[str, ...]:
     )
     if not usable or len(set(names)) < len(names) or (len(names) > 1 and "" in names):
         raise UserError(
-            f"input.cameras: {list(names)} cannot be topic prefixes; give distinct names of letters, digits and "
-            "underscores, or an empty list for one camera without a prefix"
+            f"input.cameras: {list(names)} cannot be topic prefixes; give distinct names of letters, "
+            "digits and underscores, or an empty list for one camera without a prefix"
         )
     return names or ("",)
 

@@ -23,7 +23,8 @@ class FrameConverter:
         Args:
             camera: name of the camera; may be empty.
             topics: resolved topics by role, for error messages.
-            rectification: `input.rectification`; with "auto", images of a topic that contains "rect" are rectified.
+            rectification: `input.rectification`; with "auto", images of a topic that contains "rect" are
+                rectified.
             log: logger of the node.
         """
         self.problem = ""
@@ -90,6 +91,7 @@ class FrameConverter:
         if image_frame and depth_frame and image_frame != depth_frame and pair not in self._warned_frames:
             self._warned_frames.add(pair)
             self._log.warning(
-                f"depth is in frame '{depth_frame}', images are in '{image_frame}'; unless both frames are the same "
-                "camera, use depth registered to the colour camera (aligned_depth_to_color or depth_image_proc)"
+                f"depth is in frame '{depth_frame}', images are in '{image_frame}'; unless both are the same "
+                "camera, use depth registered to the colour camera (aligned_depth_to_color or "
+                "depth_image_proc)"
             )

@@ -48,7 +48,7 @@ class LoopClosure:
         stamps = np.array([conversions.to_seconds(item.header.stamp) for item in message.poses])
         if len(stamps) and not stamps.any():
             raise UserError(
-                f"{stream.topic}: no pose of the path has a stamp; the publisher must stamp each pose with its time"
+                f"{stream.topic}: no pose of the path has a stamp; the publisher must stamp each pose"
             )
         poses = [conversions.from_pose(item.pose, stream.topic) for item in message.poses]
         with self._lock:
@@ -81,8 +81,9 @@ class LoopClosure:
             return
         self._warned = True
         self._log.warning(
-            f"keyframe_path corrects nothing: none of its stamps ({stamps.min():.3f} to {stamps.max():.3f} s) is "
-            f"within {slop} s of a keyframe ({min(times):.3f} to {max(times):.3f} s); check that both use one clock, "
+            "keyframe_path corrects nothing: none of its stamps "
+            f"({stamps.min():.3f} to {stamps.max():.3f} s) is within {slop} s of a keyframe "
+            f"({min(times):.3f} to {max(times):.3f} s); check that both use one clock, "
             "else raise input.sync_slop"
         )
 

@@ -1,4 +1,4 @@
-"""Reports why no usable frame arrives: a missing topic, its quality of service, a missing pose, or stamps apart."""
+"""Reports why no usable frame arrives: topics, their quality of service, poses, or stamps."""
 
 from __future__ import annotations
 
@@ -87,7 +87,8 @@ class SilenceReport:
         stamps = self._list_stamps(*(role for role in self._streams if role != "camera_info"))
         return (
             f"{lost} images were dropped: at most {self._sync.capacity} may wait for their depth and pose "
-            f"({'; '.join(filter(None, (stamps, self._pose_problem())))}); send fewer images, or depth and poses sooner"
+            f"({'; '.join(filter(None, (stamps, self._pose_problem())))}); "
+            "send fewer images, or depth and poses sooner"
         )
 
     def _explain_poses(self, lost: int) -> str:

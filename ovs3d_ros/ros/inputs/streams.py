@@ -31,7 +31,8 @@ class Stream:
         reliability: requested of publishers: "reliable" or "best effort".
         remedy: advice if the publishers' quality of service is incompatible.
         received: messages so far.
-        lost: messages that were sent but never reached the callback: dropped in transit or pushed out of a full queue.
+        lost: messages that were sent but never reached the callback: dropped in transit or pushed out of a
+            full queue.
         rate: messages per second, see `update_rate`.
         newest_stamp: newest header stamp, seconds.
         incompatible: publishers with an incompatible quality of service.
@@ -60,8 +61,8 @@ class Stream:
             topic: relative or absolute name.
             profile: quality of service.
             group: callback group.
-            callback: takes a message and this stream. Its UserErrors go to `reject`; any other exception is logged
-                first.
+            callback: takes a message and this stream. Its UserErrors go to `reject`; any other exception is
+                logged first.
             reject: takes the reason why a message cannot be used.
             remedy: see the attribute.
         """
@@ -112,7 +113,7 @@ class Stream:
         self.slowest_ms = max(self.slowest_ms, 1e3 * (time.perf_counter() - started))
 
     def _count(self, info: dict[str, Any]) -> None:
-        """Counts a message, and the messages lost before it by its publisher's sequence numbers, if it has any."""
+        """Counts a message, and by its sequence number, if any, the messages lost before it."""
         self.received += 1
         number, publisher = info.get("publication_sequence_number"), info.get("publisher_gid")
         if number is None or publisher is None:

@@ -1,6 +1,7 @@
 """Camera poses from /tf, for `pose_source: tf`. A lookup never waits.
 
-The buffer of tf2_ros is used if it is installed. Otherwise `TfTopicBuffer` needs only the message package tf2_msgs.
+The buffer of tf2_ros is used if it is installed. Otherwise `TfTopicBuffer` needs only the message package
+tf2_msgs.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class TransformBuffer(Protocol):
         """Starts to receive transforms."""
 
     def lookup(self, target: str, source: str, stamp: float, final: bool) -> np.ndarray:
-        """The transform [4, 4] from `source` to `target` at `stamp` (seconds); see `sync.PoseSource.at` for `final`.
+        """The transform [4, 4] from `source` to `target` at `stamp` (seconds); see `sync.PoseSource.at` for
+        `final`.
 
         Raises:
             UserError: the transform is not known, and why.
@@ -173,8 +175,8 @@ class Tf2Buffer:
 
     def lookup(self, target: str, source: str, stamp: float, final: bool) -> np.ndarray:
         """See `TransformBuffer.lookup`. tf2 accepts no nearest transform, so `final` has no effect."""
-        # A float64 stamp may lie outside the known range by a rounding error. Then the oldest transform is tried, which
-        # lies up to SAME_STAMP later, and the newest (0).
+        # A float64 stamp may lie outside the known range by a rounding error. Then the oldest transform is
+        # tried, which lies up to SAME_STAMP later, and the newest (0).
         reason, nanoseconds = "", round(stamp * 1e9)
         for time_ns in (nanoseconds, nanoseconds + round(SAME_STAMP * 1e9), 0):
             try:

@@ -1,1 +1,1 @@
-"""Publications: the map, the last answer, diagnostics."""
+"""Publications of the node: the map, the answers to queries, and diagnostics."""

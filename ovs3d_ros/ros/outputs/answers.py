@@ -33,7 +33,8 @@ class ShownAnswer(NamedTuple):
 class AnswerStore:
     """Holds the answer that the topics show; any thread may use it.
 
-    The topics show the answer to the last `~/query`. While there is a vocabulary they only show answers to that.
+    The topics show the answer to the last `~/query`. While there is a vocabulary they only show answers to
+    that.
     """
 
     def __init__(self) -> None:
@@ -61,7 +62,7 @@ class AnswerStore:
         return self._vocabulary if self._vocabulary is not None or answer is None else answer.result.query
 
     def add(self, answer: Answer) -> None:
-        """Takes the newest answer of `~/query`. It is shown unless there is a vocabulary; its goal is published."""
+        """Takes the newest answer of `~/query`. Its goal is due; without a vocabulary it is shown."""
         self._goals.append(answer)
         if self._vocabulary is None:
             self.show(answer)
@@ -80,7 +81,7 @@ class AnswerStore:
             return None
 
     def set_vocabulary(self, query: Query | None) -> None:
-        """Clears the topics and from now on shows only answers to this query; None shows those of `~/query` again."""
+        """Clears the topics, then shows only answers to this query; None shows those of `~/query` again."""
         with self._lock:
             self._vocabulary = query
             if self._shown.answer is not None:

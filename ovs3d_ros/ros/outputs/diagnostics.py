@@ -17,7 +17,8 @@ PERIOD = 1.0  # seconds
 
 
 class Diagnostics:
-    """Publishes the two statuses, and logs one line every `input.silence` seconds while no usable frame arrives.
+    """Publishes the two statuses, and logs one line every `input.silence` seconds while no usable frame
+    arrives.
 
     Attributes:
         inputs: None unless the node is active.

@@ -1,4 +1,4 @@
-"""Messages of the output topics. Each function takes a snapshot or an answer, and builds an empty message for None."""
+"""Builds the messages of the output topics from a snapshot or an answer; None gives an empty message."""
 
 from __future__ import annotations
 

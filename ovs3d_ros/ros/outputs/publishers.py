@@ -49,7 +49,7 @@ class LatchedTopic:
         return self._publisher.get_subscription_count() > 0
 
     def publish(self, version: object, content: MapSnapshot | Answer | None, config: Config) -> None:
-        """Publishes the message of the content, unless this version is published or the topic has no subscribers."""
+        """Publishes the content, unless this version is published already or the topic has no subscribers."""
         if version != self._published and self.has_subscribers:
             self._publisher.publish(self._build(content, config))
             self._published = version

@@ -22,7 +22,7 @@ TYPES = {
 
 
 class SegmentationPublisher:
-    """Renders and publishes the segmentation once per answer, map version and view, if a topic has subscribers."""
+    """Renders a segmentation once per answer, map version and view, if a topic has subscribers."""
 
     def __init__(self, node: Node, pipeline: Ovs3d, max_size: int):
         """Advertises the topics.

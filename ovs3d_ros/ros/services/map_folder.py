@@ -1,4 +1,4 @@
-"""The folder `map.directory`, the only one that services read and write. Clients give file names, never paths."""
+"""The folder `map.directory`: services read and write no other. Clients give file names, never paths."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class MapFolder:
         """The existing file of this name.
 
         Raises:
-            UserError: the name is no plain file name with the suffix, the file does not exist, or it is a link out of
-                the folder.
+            UserError: the name is no plain file name with the suffix, the file does not exist, or it is a
+                link out of the folder.
         """
         path = self._inside(name, suffix)
         if not path.is_file():
@@ -34,8 +34,8 @@ class MapFolder:
         """The path of a file to write; creates the folder.
 
         Raises:
-            UserError: the name is no plain file name with the suffix, it is a link out of the folder, it exists and may
-                not be overwritten, or the folder cannot be created.
+            UserError: the name is no plain file name with the suffix, it is a link out of the folder, it
+                exists and may not be overwritten, or the folder cannot be created.
         """
         path = self._inside(name, suffix)
         if path.is_dir():
@@ -53,8 +53,8 @@ class MapFolder:
             raise UserError(f"name {name[:_MAX_NAME]!r}: give a file name that ends in {suffix}")
         if any(c in "/\\" or not c.isprintable() for c in name) or name.startswith("."):
             raise UserError(
-                f"name {name[:_MAX_NAME]!r}: give a plain file name without a path; paths and hidden files are refused, "
-                f"all files are in {self.path}"
+                f"name {name[:_MAX_NAME]!r}: give a plain file name; paths and hidden files are refused, "
+                f" all files are in {self.path}"
             )
         if len(name.encode("utf-8", "replace")) > _MAX_NAME:
             raise UserError(f"name {name[:20]!r}...: longer than {_MAX_NAME} bytes")

@@ -1,6 +1,7 @@
 """Services that save, load, export and reset the map, and switch ingest and training.
 
-The mapping thread copies or replaces the map, which is short. The thread of the service reads and writes files.
+The mapping thread copies or replaces the map, which is short. The thread of the service reads and writes
+files.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ TIMEOUT = 60.0  # seconds to wait for the mapping thread
 
 
 class MapServices:
-    """Offers the services in a callback group of their own: one runs at a time, next to queries and inputs."""
+    """Offers the services in their own callback group: one runs at a time, next to queries and inputs."""
 
     def __init__(
         self, node: Node, config: Config, pipeline: Ovs3d, worker: MappingWorker, answers: AnswerStore
@@ -84,8 +85,8 @@ class MapServices:
         frame = loaded.meta.get("config", {}).get("input.world_frame", self._config.input.world_frame)
         if frame.lstrip("/") != self._config.input.world_frame:
             raise UserError(
-                f"{path}: the map is in frame '{frame}', this node maps in '{self._config.input.world_frame}'; "
-                f"start the node with input.world_frame={frame}"
+                f"{path}: the map is in frame '{frame}', this node maps in "
+                f"'{self._config.input.world_frame}'; start the node with input.world_frame={frame}"
             )
         snapshot = self._replace(lambda: self._pipeline.restore(params, loaded, str(path)))
         response.map_version = snapshot.version if snapshot else 0

@@ -32,7 +32,7 @@ STAMP_TOLERANCE = 1e-3  # seconds; clients may round stamps
 
 
 class QueryServices:
-    """Offers the services in a callback group of their own: one runs at a time, while the node maps."""
+    """Offers the services in their own callback group: one runs at a time, while the node maps."""
 
     def __init__(
         self,

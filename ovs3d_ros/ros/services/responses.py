@@ -21,13 +21,14 @@ class OperationFailed(Exception):
 
 
 def fill_response(fill: Callable[[Any, Any], None], request: Any, response: Any) -> Any:
-    """Returns the response that `fill` has filled, or after an exception a new one with its error code and message.
+    """Returns the response that `fill` has filled, or after an exception a new one with its error code and
+    message.
 
     Args:
         fill: takes request and response.
         request: of a service of ovs3d_interfaces.
-        response: has `error_code`, `error_msg`, the constants OK and BAD_REQUEST, and a constant for each other error
-            that `fill` can raise.
+        response: has `error_code`, `error_msg`, the constants OK and BAD_REQUEST, and a constant for each
+            other error that `fill` can raise.
     """
     response_type = type(response)
     try:

@@ -34,7 +34,7 @@ def check_vocabulary(config: Config) -> list[str]:
 
 
 class Vocabulary:
-    """Searches for the vocabulary after a change of the map, at most at `output.rate`, if a topic shows answers."""
+    """Searches for the vocabulary whenever the map has changed, at most at `output.rate`, for subscribers."""
 
     def __init__(
         self,

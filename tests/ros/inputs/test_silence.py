@@ -89,7 +89,8 @@ def test_poses_later_than_timeout_are_reported(wire):
     robot.send(11.5, pose=at_stamp(10.0))
     wire.spin_until(lambda: inputs.diagnostic_values()["lost_pose"])
     assert inputs.report_silence() == (
-        "1 images without a pose at their stamp (newest image stamp 11.500, newest pose stamp 10.000, 1.500 s behind); "
+        "1 images without a pose at their stamp "
+        "(newest image stamp 11.500, newest pose stamp 10.000, 1.500 s behind); "
         "raise tf.timeout_s, which is 0.1 s, or publish poses sooner"
     )
 

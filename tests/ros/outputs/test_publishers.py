@@ -32,7 +32,7 @@ def pipeline():
 
 
 class Shown:
-    """Outputs of a pipeline whose newest snapshot is set by the test, and the messages a listener receives."""
+    """Outputs of a pipeline whose snapshot the test sets, and the messages that a listener receives."""
 
     def __init__(self, wire, pipeline):
         self.wire, self.pipeline = wire, pipeline
