@@ -52,6 +52,7 @@ setup(
         "pillow>=10.1",
         "pyyaml",
         "safetensors>=0.4",
+        "scipy>=1.11",
         "timm>=1.0",
         "torch>=2.4",
         "torchvision",

@@ -69,10 +69,9 @@ def slerp(a: np.ndarray, b: np.ndarray, fraction: float) -> np.ndarray:
     """The quaternion [4] that lies at `fraction` (0..1) of the shorter arc from unit quaternion `a` to `b`.
 
     Source: Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985.
-
-    `scipy.spatial.transform.Slerp` takes three times as long for one pose (`benchmarks/libraries.py`): its overhead
-    per call is what counts for odometry at 200 Hz.
     """
+    # For one pose, SciPy's Slerp and Rotation take 3 to 5 times as long (benchmarks/libraries.py): odometry comes at
+    # 200 Hz, one pose at a time.
     cosine = float(a @ b)
     if cosine < 0:
         b, cosine = -b, -cosine

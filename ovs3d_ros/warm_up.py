@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.semantics.neighbours import nearest_neighbours
 from ovs3d_ros.types import Camera, Frame
 
 _WIDTH, _HEIGHT = 96, 72  # pixels
@@ -35,7 +34,6 @@ def warm_up(pipeline: Ovs3d) -> None:
     if pipeline.clip is not None:
         result = pipeline.query([_PROMPT], snapshot=snapshot)
         pipeline.render_labels(result, frame.camera, frame.camtoworld, snapshot)
-        nearest_neighbours(np.eye(3), 1)  # nearest neighbours, for refinement
     pipeline.reset()
 
 

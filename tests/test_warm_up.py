@@ -14,13 +14,12 @@ from ovs3d_ros.rasterize import (
     kernels_shade,
     kernels_tiles,
 )
-from ovs3d_ros.semantics import neighbours
 from ovs3d_ros.warm_up import warm_up
 
 
 def compiled() -> dict[str, int]:
     """Number of compiled or loaded signatures of each Numba kernel."""
-    modules = (kernels_backward, kernels_forward, kernels_project, kernels_shade, kernels_tiles, neighbours)
+    modules = (kernels_backward, kernels_forward, kernels_project, kernels_shade, kernels_tiles)
     return {
         f"{m.__name__}.{n}": len(k.signatures)
         for m in modules
@@ -45,7 +44,6 @@ def test_session_compiles_nothing_after_warm_up():
     result = pipeline.query(["red box"], snapshot=snapshot)
     pipeline.render_labels(result, frames[0].camera, frames[0].camtoworld, snapshot)
     pipeline.render(frames[0].camera, frames[0].camtoworld, snapshot)
-    neighbours.nearest_neighbours(snapshot.gaussians["means"].numpy(), pipeline.config.refine.neighbours)
     assert compiled() == before
     with pytest.raises(ValueError, match="empty"):
         warm_up(pipeline)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.special import expit
 
 from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.encoders import ImageTextEncoder
@@ -175,5 +176,4 @@ def presence_probability(evidence: Evidence, general: np.ndarray, calibration: C
 
 def logistic_regression(evidence: np.ndarray, weights: Sequence[float], bias: float) -> np.ndarray:
     """Probability [P] of each row of evidence [P, E]: the logistic function of its weighted sum plus the bias."""
-    logits = evidence @ np.asarray(weights) + bias
-    return 1 / (1 + np.exp(-np.clip(logits, -50, 50)))
+    return expit(evidence @ np.asarray(weights) + bias)
