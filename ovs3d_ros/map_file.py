@@ -1,13 +1,14 @@
-"""The map file: `*.ovs3d` is one safetensors file whose header holds everything that is not a tensor, as JSON.
+"""The map file: `*.ovs3d` is one safetensors file; its header holds everything that is not a tensor, as JSON.
 
-Written to a temporary file in the same folder and renamed, so a crash never leaves half a map. Loading validates
-before anything is used and never unpickles.
+Writing goes to a temporary file in the same folder, which is then renamed: a crash never leaves half a map. Loading
+validates everything before use and never unpickles.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,62 +17,111 @@ from safetensors import SafetensorError, safe_open
 from ovs3d_ros.geometry import check_camera, check_pose
 from ovs3d_ros.io.atomic import write_tensors
 from ovs3d_ros.mapping.gaussians import PARAMETERS
-from ovs3d_ros.semantics.codec import make_codec
+from ovs3d_ros.semantics.codec import FeatureCodec, make_codec
 from ovs3d_ros.semantics.lift import fuse_scales
 from ovs3d_ros.types import Camera, MapSnapshot, RefinedField, UserError
 
 FORMAT_VERSION = 1
-REFINED_VERSION = 1  # of the refined field, which a map may lack and older readers pass over
+REFINED_VERSION = 1  # of the refined field, which is optional and which older readers ignore
 MAX_BYTES = 64 * 1024**3
 _HALF_MAX = 65504.0
 
+Tensors = dict[str, torch.Tensor]
 
-def save_map(path: str | Path, params: dict[str, torch.Tensor], snapshot: MapSnapshot) -> None:
+
+def save_map(path: str | Path, params: Tensors, snapshot: MapSnapshot) -> None:
     """Writes a map.
 
     Args:
         path: file to write.
         params: Gaussian parameters in the stored form, see `gaussians.PARAMETERS`.
-        snapshot: the semantics, codec, keyframe poses and meta that go with them.
+        snapshot: semantics, codec, keyframe poses and meta of the same map.
 
     Raises:
         UserError: the folder does not exist or cannot be written.
     """
     path = Path(path).expanduser()
-    tensors = {name: params[name].detach().cpu() for name in PARAMETERS}
-    tensors |= dict(weight=snapshot.weight, views=snapshot.views,
-                    camtoworlds=torch.from_numpy(snapshot.camtoworlds), stamps=torch.from_numpy(snapshot.stamps))
-    if snapshot.codec is not None:
-        codes = snapshot.scale_codes.clamp(-_HALF_MAX, _HALF_MAX).half()
-        tensors |= dict(scale_codes=codes, selection=snapshot.selection,
-                        codec_basis=snapshot.codec.basis, codec_mean=snapshot.codec.mean)
-    cameras = [dict(K=c.K.tolist(), width=c.width, height=c.height) for c in snapshot.cameras]
-    header = dict(format_version=FORMAT_VERSION, map_version=snapshot.version, cameras=cameras,
-                  names=snapshot.names, meta=snapshot.meta)
-    if snapshot.refined is not None:
-        field = snapshot.refined
-        header["refined"] = dict(version=REFINED_VERSION, names=field.names, background=field.background,
-                                 temperature=field.temperature, summary=field.summary)
-        tensors |= dict(refined_probabilities=field.probabilities.half(), refined_texts=field.texts)
-    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    tensors, header = _to_tensors(params, snapshot), _to_header(snapshot)
     if not path.parent.is_dir():
         raise UserError(f"{path}: cannot write there; create the folder {path.parent} first")
     try:
         write_tensors(path, tensors, json.dumps(header))
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: cannot write the map ({getattr(error, 'strerror', None) or error})") from None
+        raise UserError(
+            f"{path}: cannot write the map ({getattr(error, 'strerror', None) or error})"
+        ) from None
 
 
-def load_map(path: str | Path) -> tuple[dict[str, torch.Tensor], MapSnapshot]:
+def load_map(path: str | Path) -> tuple[Tensors, MapSnapshot]:
     """Reads and validates a map; the inverse of `save_map`.
 
     Returns:
         The parameters in the stored form, and a snapshot whose `gaussians` are empty (its owner activates them).
 
     Raises:
-        UserError: missing, truncated, of another version, or with wrong shapes or values.
+        UserError: the file is missing, truncated, of another version, or holds wrong shapes or values.
     """
     path = Path(path).expanduser()
+    header, tensors = _read(path)
+    if header.get("format_version") != FORMAT_VERSION:
+        raise UserError(
+            f"{path}: map format {header.get('format_version')}, this version reads {FORMAT_VERSION}"
+        )
+    try:
+        return _assemble(path, header, tensors)
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
+        raise UserError(f"{path}: the map lacks or garbles {error}; make it anew") from None
+
+
+def _to_tensors(params: Tensors, snapshot: MapSnapshot) -> Tensors:
+    tensors = {name: params[name] for name in PARAMETERS}
+    tensors |= dict(
+        weight=snapshot.weight,
+        views=snapshot.views,
+        camtoworlds=torch.from_numpy(snapshot.camtoworlds),
+        stamps=torch.from_numpy(snapshot.stamps),
+    )
+    if snapshot.codec is not None:
+        tensors |= dict(
+            scale_codes=snapshot.scale_codes.clamp(-_HALF_MAX, _HALF_MAX).half(),
+            selection=snapshot.selection,
+            codec_basis=snapshot.codec.basis,
+            codec_mean=snapshot.codec.mean,
+        )
+    if snapshot.refined is not None:
+        field = snapshot.refined
+        tensors |= dict(refined_probabilities=field.probabilities.half(), refined_texts=field.texts)
+    return {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+
+
+def _to_header(snapshot: MapSnapshot) -> dict[str, Any]:
+    header = dict(
+        format_version=FORMAT_VERSION,
+        map_version=snapshot.version,
+        cameras=[dict(K=c.K.tolist(), width=c.width, height=c.height) for c in snapshot.cameras],
+        names=snapshot.names,
+        meta=snapshot.meta,
+    )
+    if snapshot.refined is not None:
+        field = snapshot.refined
+        header["refined"] = dict(
+            version=REFINED_VERSION,
+            names=field.names,
+            background=field.background,
+            temperature=field.temperature,
+            summary=field.summary,
+        )
+    return header
+
+
+def _read(path: Path) -> tuple[dict[str, Any], Tensors]:
+    """The header and tensors of a file, as they stand there.
+
+    Raises:
+        UserError: the file is missing, too large, truncated, or not a map.
+    """
     if not path.is_file():
         raise UserError(f"{path}: no such map; `ovs3d map DATA -o {path.name}` makes one")
     if path.stat().st_size > MAX_BYTES:
@@ -81,83 +131,128 @@ def load_map(path: str | Path) -> tuple[dict[str, torch.Tensor], MapSnapshot]:
             header = json.loads((file.metadata() or {}).get("ovs3d", "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, ValueError, OSError, RecursionError) as error:
-        raise UserError(f"{path}: not a readable map, truncated or damaged ({' '.join(str(error).split())})") from None
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: not a readable map, truncated or damaged ({reason})") from None
     if not isinstance(header, dict):
         raise UserError(f"{path}: a safetensors file, but not an ovs3d map")
-    if header.get("format_version") != FORMAT_VERSION:
-        raise UserError(f"{path}: map format {header.get('format_version')}, this version reads {FORMAT_VERSION}")
-    try:
-        return _assemble(path, header, tensors)
-    except UserError:
-        raise
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
-        raise UserError(f"{path}: the map lacks or garbles {error}; make it anew") from None
+    return header, tensors
 
 
-def _assemble(path: Path, header: dict, tensors: dict[str, torch.Tensor]) -> tuple[dict, MapSnapshot]:
+def _assemble(path: Path, header: dict[str, Any], tensors: Tensors) -> tuple[Tensors, MapSnapshot]:
+    """Parameters and snapshot of a file's content.
+
+    Raises:
+        UserError: shapes or values are wrong.
+        KeyError, TypeError, ValueError, ...: something is missing or of another type.
+    """
     _check_values(path, tensors)
     meta, names, frames = header["meta"], list(header["names"]), len(header["cameras"])
     named = len(names) == frames and all(isinstance(name, str) for name in names)
     if not isinstance(meta, dict) or not isinstance(meta.get("config", {}), dict) or not named:
         raise UserError(f"{path}: the header's meta or names are garbled; make the map anew")
+    codec, features = _to_features(path, meta, tensors)
     params = {name: tensors[name] for name in PARAMETERS}
-    count = params["means"].shape[0]
-    codec, selection = None, torch.zeros(count, 0)
-    scale_codes, fused = torch.zeros(count, 0, 1), torch.zeros(count, 1)
-    if "codec_basis" in tensors:
-        codec = make_codec(tensors["codec_basis"].float(), tensors["codec_mean"].float())
-        scale_codes, selection = tensors["scale_codes"].float(), tensors["selection"].float()
-        if not isinstance(meta.get("clip"), str):
-            raise UserError(f"{path}: the map does not say which encoder made its features; make it anew")
+    count, coefficients = params["means"].shape[0], params["sh_rest"].shape[1]
+    _check_shapes(
+        path,
+        tensors,
+        means=(count, 3),
+        log_scales=(count, 3),
+        quats=(count, 4),
+        opacity_logits=(count,),
+        sh_dc=(count, 3),
+        sh_rest=(count, coefficients, 3),
+        weight=(count,),
+        views=(count,),
+        camtoworlds=(frames, 4, 4),
+        stamps=(frames,),
+    )
+    return params, MapSnapshot(
+        version=int(header["map_version"]),
+        gaussians={},
+        codec=codec,
+        weight=tensors["weight"].float(),
+        views=tensors["views"].float(),
+        camtoworlds=_to_poses(path, tensors["camtoworlds"]),
+        stamps=tensors["stamps"].double().numpy(),
+        cameras=[_to_camera(path, entry) for entry in header["cameras"]],
+        names=names,
+        meta=meta,
+        refined=_to_field(path, header, tensors, codec and codec.mean.shape[0]),
+        **features,
+    )
+
+
+def _to_features(path: Path, meta: dict[str, Any], tensors: Tensors) -> tuple[FeatureCodec | None, Tensors]:
+    """The codec, None for a map of colours only, and the snapshot's `codes`, `scale_codes` and `selection`."""
+    count = tensors["means"].shape[0]
+    if "codec_basis" not in tensors:
+        shapes = dict(codes=(count, 1), scale_codes=(count, 0, 1), selection=(count, 0))
+        return None, {name: torch.zeros(shape) for name, shape in shapes.items()}
+    codec = make_codec(tensors["codec_basis"].float(), tensors["codec_mean"].float())
+    scale_codes, selection = tensors["scale_codes"].float(), tensors["selection"].float()
+    if not isinstance(meta.get("clip"), str):
+        raise UserError(f"{path}: the map does not say which encoder made its features; make it anew")
     scales = scale_codes.shape[1]
-    expected = dict(
-        means=(count, 3), log_scales=(count, 3), quats=(count, 4), opacity_logits=(count,), sh_dc=(count, 3),
-        sh_rest=(count, params["sh_rest"].shape[1], 3), weight=(count,), views=(count,), camtoworlds=(frames, 4, 4),
-        stamps=(frames,))
-    if codec is not None:
-        expected |= dict(scale_codes=(count, scales, codec.dim), selection=(count, scales))
-    for name, shape in expected.items():
-        if tuple(tensors[name].shape) != shape:
-            raise UserError(f"{path}: tensor {name} has shape {list(tensors[name].shape)}, expected {list(shape)}")
-    if codec is not None:
-        fused = fuse_scales(scale_codes, selection, codec)
-    cameras = [check_camera(Camera(np.array(c["K"], np.float64), int(c["width"]), int(c["height"])), str(path))
-               for c in header["cameras"]]
-    poses = tensors["camtoworlds"].double().numpy()
+    _check_shapes(path, tensors, scale_codes=(count, scales, codec.dim), selection=(count, scales))
+    codes = fuse_scales(scale_codes, selection, codec)
+    return codec, dict(codes=codes, scale_codes=scale_codes, selection=selection)
+
+
+def _to_poses(path: Path, camtoworlds: torch.Tensor) -> np.ndarray:
+    poses = camtoworlds.double().numpy()
     for index, pose in enumerate(poses):
         check_pose(pose, f"{path}: keyframe {index}")
-    snapshot = MapSnapshot(
-        version=int(header["map_version"]), gaussians={}, codes=fused, scale_codes=scale_codes,
-        weight=tensors["weight"].float(), views=tensors["views"].float(), selection=selection, codec=codec,
-        camtoworlds=poses, stamps=tensors["stamps"].double().numpy(), cameras=cameras, names=names, meta=meta,
-        refined=_refined_field(path, header, tensors, codec and codec.mean.shape[0]))
-    return params, snapshot
+    return poses
 
 
-def _refined_field(path: Path, header: dict, tensors: dict[str, torch.Tensor],
-                   feature_dim: int | None) -> RefinedField | None:
-    """The refined field, or None of a map without one."""
+def _to_camera(path: Path, entry: dict[str, Any]) -> Camera:
+    K = np.array(entry["K"], np.float64)
+    return check_camera(Camera(K, int(entry["width"]), int(entry["height"])), str(path))
+
+
+def _to_field(
+    path: Path, header: dict[str, Any], tensors: Tensors, feature_dim: int | None
+) -> RefinedField | None:
+    """The refined field; None for a map without one.
+
+    Raises:
+        UserError: it is of another version, or its vocabulary, shapes or values are wrong.
+    """
     entry = header.get("refined")
     if entry is None:
         return None
     if feature_dim is None or entry["version"] != REFINED_VERSION:
-        raise UserError(f"{path}: refined field of version {entry['version']}, this version reads {REFINED_VERSION} and "
-                        "needs the language features beside it; make the map anew")
+        raise UserError(
+            f"{path}: refined field of version {entry['version']}, this version reads {REFINED_VERSION} and "
+            "needs the language features beside it; make the map anew"
+        )
     names, background = (tuple(str(name) for name in entry[key]) for key in ("names", "background"))
     size, temperature = len(names) + len(background), float(entry["temperature"])
-    if len(set(names + background)) != size or not 0 < temperature < np.inf or not isinstance(entry["summary"], dict):
+    if (
+        len(set(names + background)) != size
+        or not 0 < temperature < np.inf
+        or not isinstance(entry["summary"], dict)
+    ):
         raise UserError(f"{path}: the refined field's vocabulary is garbled; refine the map anew")
-    expected = dict(refined_probabilities=(len(tensors["means"]), size), refined_texts=(size, feature_dim))
-    for name, shape in expected.items():
-        if tuple(tensors[name].shape) != shape:
-            raise UserError(f"{path}: tensor {name} has shape {list(tensors[name].shape)}, expected {list(shape)}")
-    probabilities, texts = (tensors[name].float() for name in expected)
+    count = len(tensors["means"])
+    _check_shapes(path, tensors, refined_probabilities=(count, size), refined_texts=(size, feature_dim))
+    probabilities, texts = tensors["refined_probabilities"].float(), tensors["refined_texts"].float()
     if bool((probabilities < 0).any()):
         raise UserError(f"{path}: the refined field has negative probabilities; refine the map anew")
     return RefinedField(names, background, texts, temperature, probabilities, entry["summary"])
 
 
-def _check_values(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+def _check_shapes(path: Path, tensors: Tensors, **expected: tuple[int, ...]) -> None:
+    """Raises UserError unless the tensors have the expected shapes."""
+    for name, shape in expected.items():
+        if tuple(tensors[name].shape) != shape:
+            raise UserError(
+                f"{path}: tensor {name} has shape {list(tensors[name].shape)}, expected {list(shape)}"
+            )
+
+
+def _check_values(path: Path, tensors: Tensors) -> None:
     """Raises UserError unless all tensors hold finite floating-point numbers and the codec's two fit together."""
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
@@ -167,4 +262,6 @@ def _check_values(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     if "codec_basis" in tensors:
         basis, mean = tensors["codec_basis"].shape, tensors["codec_mean"].shape
         if len(basis) != 2 or tuple(mean) != (basis[0],):
-            raise UserError(f"{path}: codec of shapes {list(basis)} and {list(mean)}, expected [D, d] and [D]")
+            raise UserError(
+                f"{path}: codec of shapes {list(basis)} and {list(mean)}, expected [D, d] and [D]"
+            )
