@@ -38,7 +38,7 @@ from ovs3d_ros.datasets import Dataset, open_dataset, split_holdout
 from ovs3d_ros.evaluation import queries
 from ovs3d_ros.evaluation.calibration import visible_classes
 from ovs3d_ros.evaluation.metrics import PROTOCOLS, SegmentationScore, mean_over_scenes, score_segmentation
-from ovs3d_ros.evaluation.segmentation import Segmenter, by_gaussians, by_pixels
+from ovs3d_ros.evaluation.segmentation import Segmenter, gaussian_segmenter, pixel_segmenter
 from ovs3d_ros.map_file import load_map
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.semantics import refinement_check
@@ -117,9 +117,9 @@ class Scene:
         field = pipeline.query(self.names, mode="argmax", snapshot=snapshot, refine=True).field
         seconds = time.perf_counter() - started
         scores = dict(
-            lifted=self.score(by_pixels(pipeline, snapshot, self.names, None)),
-            refined=self.score(by_pixels(pipeline, snapshot, self.names, field)),
-            refined_3d=self.score(by_gaussians(pipeline, snapshot, self.names, field)),
+            lifted=self.score(pixel_segmenter(pipeline, snapshot, self.names, None)),
+            refined=self.score(pixel_segmenter(pipeline, snapshot, self.names, field)),
+            refined_3d=self.score(gaussian_segmenter(pipeline, snapshot, self.names, field)),
         )
         scores["refined_visible"] = of_names(scores["refined"], visible_classes(self.dataset, self.mapped))
         row = {name: round(score.miou, 4) for name, score in scores.items()}

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 
 from ovs3d_ros.evaluation.calibration import SceneEvidence, leave_one_out
-from ovs3d_ros.query.presence import PEAK_GAUSSIANS, Calibration, is_general, presence_evidence
+from ovs3d_ros.query.presence import PEAK_GAUSSIANS, PresenceCalibration, general_prompts, presence_evidence
 from ovs3d_ros.query.similarity import scan
 from ovs3d_ros.semantics.codec import CodecFitter, FeatureCodec
 
@@ -103,15 +103,24 @@ def ask(
     codes = codec.normalize(codec.encode(room.features))
     against, known = codec.directions(texts[negatives]), torch.ones(len(codes), dtype=torch.bool)
     scanned = scan(
-        codes, known, codec.directions(texts[asked]), against, Calibration().temperature, PEAK_GAUSSIANS
+        codes,
+        known,
+        codec.directions(texts[asked]),
+        against,
+        PresenceCalibration().temperature,
+        PEAK_GAUSSIANS,
     )
-    competing = texts[asked] @ texts[rivals].T < Calibration().synonym
+    competing = texts[asked] @ texts[rivals].T < PresenceCalibration().synonym
     evidence = presence_evidence(
         scanned, codes, torch.ones(len(codes)), codec.directions(texts[rivals]), competing
     )
     prompts = [names[i] for i in asked]
     return SceneEvidence(
-        prompts, evidence.table, is_general(prompts, ()), np.arange(len(asked)) < THINGS, np.zeros((1, 25))
+        prompts,
+        evidence.table,
+        general_prompts(prompts, ()),
+        np.arange(len(asked)) < THINGS,
+        np.zeros((1, 25)),
     )
 
 

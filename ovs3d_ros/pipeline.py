@@ -18,7 +18,7 @@ from ovs3d_ros.io.ply import write_ply
 from ovs3d_ros.map_file import load_map, save_map
 from ovs3d_ros.mapping.mapper import RenderedView, StepStats
 from ovs3d_ros.query.engine import QueryEngine
-from ovs3d_ros.query.presence import Calibration
+from ovs3d_ros.query.presence import PresenceCalibration
 from ovs3d_ros.query.rendering import MapRenderer
 from ovs3d_ros.query.request import check_prompts
 from ovs3d_ros.rasterize import make_rasterizer
@@ -208,11 +208,11 @@ class Ovs3d:
         write_ply(path, self.map.params())
 
     def recalibrate(self, **changes: Any) -> None:
-        """Replaces fields of the encoder's calibration, see `presence.Calibration`."""
+        """Replaces fields of the encoder's calibration, see `presence.PresenceCalibration`."""
         self.queries.calibration = replace(self.queries.calibration, **changes)
 
     @property
-    def calibration(self) -> Calibration:
+    def calibration(self) -> PresenceCalibration:
         """How the encoder's cosines read."""
         return self.queries.calibration
 

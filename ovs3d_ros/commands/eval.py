@@ -12,7 +12,7 @@ from ovs3d_ros.commands.query import load_semantic_map
 from ovs3d_ros.datasets import Dataset, open_dataset, split_holdout
 from ovs3d_ros.evaluation import queries
 from ovs3d_ros.evaluation.metrics import PROTOCOLS, SegmentationScore, score_segmentation
-from ovs3d_ros.evaluation.segmentation import by_gaussians, by_pixels, covering
+from ovs3d_ros.evaluation.segmentation import field_for_names, gaussian_segmenter, pixel_segmenter
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query.request import check_threshold
 from ovs3d_ros.types import UserError
@@ -90,8 +90,8 @@ def _segment(
     snapshot = pipeline.snapshot()
     numbers = np.array([index for index, name in enumerate(dataset.classes) if name])
     names = [dataset.classes[index] for index in numbers]
-    field = covering(snapshot.refined, names)
-    segment = (by_gaussians if options.protocol == _SELECTED_IN_3D else by_pixels)(
+    field = field_for_names(snapshot.refined, names)
+    segment = (gaussian_segmenter if options.protocol == _SELECTED_IN_3D else pixel_segmenter)(
         pipeline, snapshot, names, field
     )
     preds, targets = [], []

@@ -8,7 +8,7 @@ import numpy as np
 
 from ovs3d_ros.demo.scene import Scene
 from ovs3d_ros.evaluation import metrics
-from ovs3d_ros.evaluation.segmentation import Segmenter, by_pixels
+from ovs3d_ros.evaluation.segmentation import Segmenter, pixel_segmenter
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.types import Frame, MapSnapshot, QueryResult
 
@@ -71,7 +71,7 @@ def evaluate_map(pipeline: Ovs3d, snapshot: MapSnapshot, scene: Scene, found: li
     # There is no check of the refinement: the only images that were kept aside are those it is measured on.
     field = pipeline.query(names, mode="argmax", snapshot=snapshot, refine=True).field
     lifted, refined = (
-        _segment_frames(by_pixels(pipeline, snapshot, names, f), frames, names, classes)
+        _segment_frames(pixel_segmenter(pipeline, snapshot, names, f), frames, names, classes)
         for f in (None, field)
     )
     views = [_view(pipeline, snapshot, frame, labels) for frame, labels in zip(frames, lifted, strict=True)]

@@ -17,7 +17,7 @@ import torch
 from ovs3d_ros.datasets import Dataset
 from ovs3d_ros.evaluation.metrics import auroc, ece, fpr_at_tpr
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.query.presence import is_general, logistic_regression
+from ovs3d_ros.query.presence import general_prompts, logistic_regression
 from ovs3d_ros.query.request import MAX_PROMPTS
 from ovs3d_ros.types import MapSnapshot, UserError
 
@@ -48,7 +48,7 @@ class SceneEvidence:
     Attributes:
         prompts: the P prompts.
         evidence: [P, E] see `presence.Evidence.table`.
-        general: [P] bool, see `presence.is_general`.
+        general: [P] bool, see `presence.general_prompts`.
         present: [P] bool, the truth.
         iou: [L, T] IoU of the mask of each labelled present prompt at each of `THRESHOLDS`.
     """
@@ -136,7 +136,7 @@ def collect_evidence(pipeline: Ovs3d, dataset: Dataset, scene_prompts: SceneProm
     return SceneEvidence(
         prompts,
         evidence,
-        is_general(prompts, pipeline.calibration.distractors),
+        general_prompts(prompts, pipeline.calibration.distractors),
         np.arange(len(prompts)) < len(scene_prompts.present),
         iou_by_threshold(pipeline, snapshot, dataset, labelled),
     )
@@ -158,7 +158,7 @@ def iou_by_threshold(
 
 
 def fit_calibration(scenes: Sequence[SceneEvidence]) -> dict[str, Any]:
-    """The fields of `presence.Calibration` that fit these scenes best.
+    """The fields of `presence.PresenceCalibration` that fit these scenes best.
 
     Raises:
         UserError: all prompts are present, or all are absent.

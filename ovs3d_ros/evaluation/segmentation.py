@@ -17,12 +17,12 @@ _CHANNELS = 32  # one-hot labels rendered at a time
 Segmenter = Callable[[Camera, np.ndarray], np.ndarray]
 
 
-def covering(field: RefinedField | None, names: list[str]) -> RefinedField | None:
+def field_for_names(field: RefinedField | None, names: list[str]) -> RefinedField | None:
     """The field if it holds all of the names, so that it can segment by them; else None."""
     return field if (vocabulary_indices(field, names, "argmax") >= 0).all() else None
 
 
-def by_pixels(
+def pixel_segmenter(
     pipeline: Ovs3d, snapshot: MapSnapshot, names: list[str], field: RefinedField | None
 ) -> Segmenter:
     """Blends what Gaussians carry, then decides at each pixel (protocols A and C).
@@ -31,7 +31,7 @@ def by_pixels(
         pipeline: encodes the names and renders.
         snapshot: the map.
         names: the P names.
-        field: refined distributions that hold all names, see `covering`; None: the lifted features.
+        field: refined distributions that hold all names, see `field_for_names`; None: the lifted features.
     """
     if field is not None:
         probabilities = _columns(field, names)
@@ -50,10 +50,10 @@ def by_pixels(
     return segment
 
 
-def by_gaussians(
+def gaussian_segmenter(
     pipeline: Ovs3d, snapshot: MapSnapshot, names: list[str], field: RefinedField | None
 ) -> Segmenter:
-    """Decides for each Gaussian, then renders the labels (protocol D); arguments as in `by_pixels`."""
+    """Decides for each Gaussian, then renders the labels (protocol D); arguments as in `pixel_segmenter`."""
     likeness = (
         _columns(field, names)
         if field is not None

@@ -12,7 +12,7 @@ _SAMPLE = 50_000  # Gaussians looked at
 _SOLID, _ENOUGH = 0.3, 3  # opacity from which a Gaussian is a surface, and how many of them fill a sector
 
 
-def observed_share(snapshot: MapSnapshot) -> float:
+def horizon_coverage(snapshot: MapSnapshot) -> float:
     """Share of the horizon on which the map shows something, seen from the middle of the keyframes: 0..1.
 
     Up is the mean of the cameras' own. 1 does not mean that every corner was seen, but well below 1 something asked for

@@ -11,15 +11,15 @@ import torch
 
 from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.encoders import ImageTextEncoder
-from ovs3d_ros.query.coverage import observed_share
+from ovs3d_ros.query.coverage import horizon_coverage
 from ovs3d_ros.query.instances import find_objects
 from ovs3d_ros.query.labelling import Similarities, first_mentions, in_region, label_places
 from ovs3d_ros.query.presence import (
     PEAK_GAUSSIANS,
-    Calibration,
     Evidence,
+    PresenceCalibration,
     encoder_calibration,
-    is_general,
+    general_prompts,
     presence_evidence,
     presence_probability,
     verdicts,
@@ -42,7 +42,7 @@ class TextFeatures:
     Attributes:
         prompts: [P, D].
         negatives: [M, D].
-        distractors: [K, D] of `Calibration.distractors`.
+        distractors: [K, D] of `PresenceCalibration.distractors`.
     """
 
     prompts: torch.Tensor
@@ -139,7 +139,7 @@ def answer_query(
     texts: TextFeatures,
     snapshot: MapSnapshot,
     field: RefinedField | None,
-    calibration: Calibration,
+    calibration: PresenceCalibration,
     config: QueryConfig,
 ) -> QueryResult:
     """Answers a query.
@@ -153,7 +153,7 @@ def answer_query(
         config: when a prompt counts as found, and what an instance is.
     """
     similarity, evidence = _scan_map(query, texts, snapshot, calibration, config)
-    general = is_general(query.prompts, calibration.distractors)
+    general = general_prompts(query.prompts, calibration.distractors)
     presence = presence_probability(evidence, general, calibration)
     found = presence >= config.presence
     columns = vocabulary_indices(None if query.own_negatives else field, query.prompts, query.mode)
@@ -188,13 +188,17 @@ def answer_query(
         instances=torch.from_numpy(instances),
         objects=objects,
         verdicts=verdicts(presence, config),
-        observed=observed_share(snapshot),
+        observed=horizon_coverage(snapshot),
         field=field,
     )
 
 
 def _scan_map(
-    query: Query, texts: TextFeatures, snapshot: MapSnapshot, calibration: Calibration, config: QueryConfig
+    query: Query,
+    texts: TextFeatures,
+    snapshot: MapSnapshot,
+    calibration: PresenceCalibration,
+    config: QueryConfig,
 ) -> tuple[Scan, Evidence]:
     """The relevancy of every Gaussian, and the evidence that each prompt's thing is in the map."""
     codes, directions = snapshot.codes, snapshot.codec.directions

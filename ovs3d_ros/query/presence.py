@@ -23,7 +23,7 @@ _COLUMNS = 4  # of `Evidence.table`
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
+class PresenceCalibration:
     """How an encoder's cosines read; fitted on labelled scenes and stored beside the model.
 
     Attributes:
@@ -50,20 +50,20 @@ class Calibration:
     source: str = "none: the defaults of LERF for OpenAI CLIP, not calibrated"
 
 
-def encoder_calibration(clip: ImageTextEncoder | None, path: str) -> Calibration:
+def encoder_calibration(clip: ImageTextEncoder | None, path: str) -> PresenceCalibration:
     """The calibration in the file at `path`; for an empty path the encoder's own, or else the defaults.
 
     Raises:
         UserError: see `load_calibration`.
     """
     if clip is None:
-        return Calibration()
+        return PresenceCalibration()
     if path:
         return load_calibration(path, clip.name)
-    return Calibration(**(clip.calibration or {}).get("query", {}))
+    return PresenceCalibration(**(clip.calibration or {}).get("query", {}))
 
 
-def load_calibration(path: str, encoder: str) -> Calibration:
+def load_calibration(path: str, encoder: str) -> PresenceCalibration:
     """Reads a file of `ovs3d calibrate`.
 
     Args:
@@ -76,7 +76,7 @@ def load_calibration(path: str, encoder: str) -> Calibration:
     where = f"query.calibration={path}"
     try:
         document = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
-        calibration, fitted_for = Calibration(**document["query"]), document["name"]
+        calibration, fitted_for = PresenceCalibration(**document["query"]), document["name"]
         sizes = {len(calibration.presence_weights), len(calibration.general_weights)}
     except OSError as error:
         raise UserError(
@@ -118,7 +118,7 @@ class Evidence:
 
     @property
     def table(self) -> np.ndarray:
-        """[P, 4] the columns that `Calibration.presence_weights` weigh."""
+        """[P, 4] the columns that `PresenceCalibration.presence_weights` weigh."""
         return np.stack([self.peak, self.cosine, self.margin, self.zscore], axis=1)
 
 
@@ -146,7 +146,7 @@ def presence_evidence(
     return Evidence(peak, cosine, margin, (cosine - found.mean) / found.deviation, found.strongest)
 
 
-def is_general(prompts: Sequence[str], distractors: tuple[str, ...]) -> np.ndarray:
+def general_prompts(prompts: Sequence[str], distractors: tuple[str, ...]) -> np.ndarray:
     """Which prompts [P] leave open what a distractor tells: all their words are in one that has more."""
     known = [set(name.lower().split()) for name in distractors]
     return np.array([any(set(prompt.lower().split()) < words for words in known) for prompt in prompts], bool)
@@ -159,12 +159,14 @@ def verdicts(presence: np.ndarray, config: QueryConfig) -> list[str]:
     ]
 
 
-def presence_probability(evidence: Evidence, general: np.ndarray, calibration: Calibration) -> np.ndarray:
+def presence_probability(
+    evidence: Evidence, general: np.ndarray, calibration: PresenceCalibration
+) -> np.ndarray:
     """Calibrated probability [P] that each prompt's thing is in the map (logistic regression).
 
     Args:
         evidence: of P prompts.
-        general: [P] bool, see `is_general`.
+        general: [P] bool, see `general_prompts`.
         calibration: of the encoder.
     """
     specific = logistic_regression(evidence.table, calibration.presence_weights, calibration.presence_bias)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ovs3d_ros.config import QueryConfig
-from ovs3d_ros.query.presence import Calibration
+from ovs3d_ros.query.presence import PresenceCalibration
 from ovs3d_ros.types import MapSnapshot, Query, UserError
 
 MODES = ("relevancy", "argmax")
@@ -17,7 +17,7 @@ MAX_PROMPTS, MAX_PROMPT_LENGTH = 64, 256
 def make_query(
     prompts: Sequence[str],
     config: QueryConfig,
-    calibration: Calibration,
+    calibration: PresenceCalibration,
     *,
     negatives: Sequence[str] | None = None,
     mode: str = "relevancy",
@@ -93,7 +93,9 @@ def check_threshold(threshold: float | None) -> None:
         raise UserError(f"threshold {threshold}: give a relevancy from 0 to 1, or leave it out")
 
 
-def resolve_threshold(threshold: float | None, config: QueryConfig, calibration: Calibration) -> float:
+def resolve_threshold(
+    threshold: float | None, config: QueryConfig, calibration: PresenceCalibration
+) -> float:
     """The relevancy from which a label is given: the argument, else the configured one, else the calibrated one.
 
     Raises:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers import synthetic
 
-from ovs3d_ros.evaluation.segmentation import by_gaussians, by_pixels, covering
+from ovs3d_ros.evaluation.segmentation import field_for_names, gaussian_segmenter, pixel_segmenter
 from ovs3d_ros.pipeline import Ovs3d
 
 NAMES = ["grey wall", "red box", "green box", "blue box"]  # in the order of the scene's labels
@@ -21,7 +21,7 @@ def room() -> Ovs3d:
     return synthetic.build_map(FRAMES[::2])
 
 
-@pytest.mark.parametrize("way", [by_pixels, by_gaussians])
+@pytest.mark.parametrize("way", [pixel_segmenter, gaussian_segmenter])
 @pytest.mark.parametrize("refine", [False, True])
 def test_unseen_views_are_segmented(room: Ovs3d, way, refine: bool) -> None:
     snapshot = room.snapshot()
@@ -34,13 +34,13 @@ def test_unseen_views_are_segmented(room: Ovs3d, way, refine: bool) -> None:
 def test_a_field_covers_the_names_it_holds_and_no_others(room: Ovs3d) -> None:
     field = room.query(NAMES, mode="argmax", refine=True).field
     assert (
-        covering(field, NAMES[:2]) is field
-        and covering(field, [*NAMES, "chair"]) is None
-        and covering(None, NAMES) is None
+        field_for_names(field, NAMES[:2]) is field
+        and field_for_names(field, [*NAMES, "chair"]) is None
+        and field_for_names(None, NAMES) is None
     )
 
 
-@pytest.mark.parametrize("way", [by_pixels, by_gaussians])
+@pytest.mark.parametrize("way", [pixel_segmenter, gaussian_segmenter])
 def test_nothing_is_said_where_the_map_is_not_or_knows_nothing(room: Ovs3d, way) -> None:
     snapshot, frame = room.snapshot(), FRAMES[1]
     segment = way(room, snapshot, NAMES, None)
@@ -53,6 +53,6 @@ def test_nothing_is_said_where_the_map_is_not_or_knows_nothing(room: Ovs3d, way)
 def test_more_names_than_channels_are_rendered_in_turns(room: Ovs3d) -> None:
     snapshot, frame = room.snapshot(), FRAMES[1]
     many = [*(f"thing {i}" for i in range(40)), *NAMES]
-    few = by_gaussians(room, snapshot, NAMES, None)(frame.camera, frame.camtoworld)
-    labels = by_gaussians(room, snapshot, many, None)(frame.camera, frame.camtoworld)
+    few = gaussian_segmenter(room, snapshot, NAMES, None)(frame.camera, frame.camtoworld)
+    labels = gaussian_segmenter(room, snapshot, many, None)(frame.camera, frame.camtoworld)
     assert (labels == np.where(few > 0, few + 40, 0)).mean() > 0.99

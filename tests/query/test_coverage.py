@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers import synthetic
 
-from ovs3d_ros.query.coverage import observed_share
+from ovs3d_ros.query.coverage import horizon_coverage
 from ovs3d_ros.types import MapSnapshot
 
 TURN = synthetic.look_at([0, 0, 0], [0.3, -0.8, 0.9])[:3, :3]  # a world whose up is no axis
@@ -50,21 +50,21 @@ CAMERAS = np.array([[-0.2, 0.0, 0.0], [0.0, 0.1, 0.0], [0.2, -0.1, 0.0]])
 
 @pytest.mark.parametrize("degrees", [30.0, 90.0, 200.0, 360.0])
 def test_the_share_is_that_of_the_wall_that_was_seen(degrees: float) -> None:
-    assert observed_share(snapshot_of(wall(degrees), CAMERAS)) == pytest.approx(degrees / 360, abs=0.06)
+    assert horizon_coverage(snapshot_of(wall(degrees), CAMERAS)) == pytest.approx(degrees / 360, abs=0.06)
 
 
 def test_floors_ceilings_and_what_was_never_seen_are_no_horizon() -> None:
     floor = wall(360.0) * [0.3, 0.3, 0.0] - [0, 0, 1.0]  # right below the cameras
-    assert observed_share(snapshot_of(floor, CAMERAS)) < 0.1
-    assert observed_share(snapshot_of(wall(360.0), CAMERAS, weight=0.0)) == 0
-    assert observed_share(snapshot_of(wall(360.0), CAMERAS, opacity=0.05)) == 0
-    assert observed_share(snapshot_of(np.zeros((0, 3)), CAMERAS)) == 0
+    assert horizon_coverage(snapshot_of(floor, CAMERAS)) < 0.1
+    assert horizon_coverage(snapshot_of(wall(360.0), CAMERAS, weight=0.0)) == 0
+    assert horizon_coverage(snapshot_of(wall(360.0), CAMERAS, opacity=0.05)) == 0
+    assert horizon_coverage(snapshot_of(np.zeros((0, 3)), CAMERAS)) == 0
 
 
 def test_a_few_floaters_fill_no_sector() -> None:
     floaters = wall(360.0, count=40)
-    assert observed_share(snapshot_of(np.concatenate([wall(90.0), floaters]), CAMERAS)) < 0.45
+    assert horizon_coverage(snapshot_of(np.concatenate([wall(90.0), floaters]), CAMERAS)) < 0.45
 
 
 def test_a_large_map_is_sampled() -> None:
-    assert observed_share(snapshot_of(wall(180.0, count=400_000), CAMERAS)) == pytest.approx(0.5, abs=0.06)
+    assert horizon_coverage(snapshot_of(wall(180.0, count=400_000), CAMERAS)) == pytest.approx(0.5, abs=0.06)

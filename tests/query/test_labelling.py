@@ -9,7 +9,7 @@ import torch
 
 from ovs3d_ros.config import Config
 from ovs3d_ros.query.labelling import Similarities, best_found, in_region, label_places, return_strongest
-from ovs3d_ros.query.presence import Calibration
+from ovs3d_ros.query.presence import PresenceCalibration
 from ovs3d_ros.query.request import make_query
 
 
@@ -56,7 +56,7 @@ def test_what_is_found_keeps_gaussians_of_its_own() -> None:
 
 def test_gaussians_and_pixels_are_labelled_alike() -> None:
     """The same numbers give the same labels in both shapes; only Gaussians get their strongest back."""
-    query = make_query(["phone", "keyboard"], Config().query, Calibration(), threshold=0.5)
+    query = make_query(["phone", "keyboard"], Config().query, PresenceCalibration(), threshold=0.5)
     relevancy = torch.rand(12, 2, generator=torch.Generator().manual_seed(1))
     eligible, columns, found = torch.arange(12) > 2, np.array([-1, -1]), np.array([True, True])
     for mode in ("relevancy", "argmax"):
@@ -71,7 +71,7 @@ def test_gaussians_and_pixels_are_labelled_alike() -> None:
 
 
 def test_a_repeated_prompt_is_labelled_once() -> None:
-    query = make_query(["mug", "mug"], Config().query, Calibration(), threshold=0.5)
+    query = make_query(["mug", "mug"], Config().query, PresenceCalibration(), threshold=0.5)
     relevancy = torch.full((6, 2), 0.9)
     strongest = torch.arange(6).repeat(2, 1)
     places = Similarities(

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.query.presence import (
     PEAK_GAUSSIANS,
-    Calibration,
     Evidence,
-    is_general,
+    PresenceCalibration,
+    general_prompts,
     presence_evidence,
     presence_probability,
     verdicts,
@@ -56,7 +56,8 @@ def test_evidence_grows_with_the_likeness_of_the_thing() -> None:
     tables = np.stack([evidence_of(s).table[0] for s in (0.0, 0.3, 0.5, 0.7, 0.9)])
     assert (np.diff(tables[:, :3], axis=0) > 0).all() and tables[-1, 3] > tables[0, 3]
     probabilities = [
-        presence_probability(evidence_of(s), SPECIFIC, Calibration())[0] for s in (0.0, 0.3, 0.5, 0.7, 0.9)
+        presence_probability(evidence_of(s), SPECIFIC, PresenceCalibration())[0]
+        for s in (0.0, 0.3, 0.5, 0.7, 0.9)
     ]
     assert probabilities == sorted(probabilities) and probabilities[0] < 0.3 < 0.9 < probabilities[-1]
 
@@ -103,7 +104,8 @@ def test_evidence_of_next_to_nothing_is_finite(count: int) -> None:
     codes, prompt, distractors = codes_and_directions(0.9)
     got = collect(codes[:count], prompt, distractors)
     assert (
-        np.isfinite(got.table).all() and np.isfinite(presence_probability(got, SPECIFIC, Calibration())).all()
+        np.isfinite(got.table).all()
+        and np.isfinite(presence_probability(got, SPECIFIC, PresenceCalibration())).all()
     )
 
 
@@ -122,7 +124,7 @@ def test_verdicts_leave_room_for_doubt() -> None:
 
 def test_presence_is_the_logistic_of_the_weighted_table() -> None:
     evidence = evidence_table([0.8, 0.0], [0.3, 0.1], [0.2, -0.1], [4.0, 1.0])
-    calibration = Calibration(presence_weights=(2.0, 1.0, 3.0, 0.5), presence_bias=-1.0)
+    calibration = PresenceCalibration(presence_weights=(2.0, 1.0, 3.0, 0.5), presence_bias=-1.0)
     expected = 1 / (1 + np.exp(-(np.array([1.6 + 0.3 + 0.6 + 2.0, 0.1 - 0.3 + 0.5]) - 1.0)))
     np.testing.assert_allclose(
         presence_probability(evidence, np.zeros(len(expected), bool), calibration), expected
@@ -133,10 +135,10 @@ def test_presence_is_the_logistic_of_the_weighted_table() -> None:
 
 def test_bare_nouns_are_judged_by_a_calibration_of_their_own() -> None:
     distractors = ("red mug", "blue toy car", "floor")
-    assert is_general(
+    assert general_prompts(
         ["mug", "Toy car", "car", "red mug", "floor", "dog", "mug red big"], distractors
     ).tolist() == [True, True, True, False, False, False, False]
-    calibration = Calibration(general_weights=(0.0, 0.0, 0.0, 0.0), general_bias=-3.0)
+    calibration = PresenceCalibration(general_weights=(0.0, 0.0, 0.0, 0.0), general_bias=-3.0)
     evidence = evidence_table(*([v] * 2 for v in (0.9, 0.9, 0.3, 5.0)))
     specific, general = presence_probability(evidence, np.array([False, True]), calibration)
     assert specific > 0.9 and general == pytest.approx(1 / (1 + np.exp(3.0)))

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from ovs3d_ros.config import Config
-from ovs3d_ros.query.presence import Calibration
+from ovs3d_ros.query.presence import PresenceCalibration
 from ovs3d_ros.query.request import MAX_PROMPTS, check_prompts, make_query
 from ovs3d_ros.types import UserError
 
 CONFIG = Config().query
-CALIBRATION = Calibration(threshold=0.62)
+CALIBRATION = PresenceCalibration(threshold=0.62)
 
 
 def test_prompts_are_stripped_and_checked() -> None:

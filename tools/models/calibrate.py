@@ -25,7 +25,7 @@ from ovs3d_ros.config import Config, override
 from ovs3d_ros.datasets import Dataset, open_dataset
 from ovs3d_ros.evaluation import calibration
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.query.presence import Calibration
+from ovs3d_ros.query.presence import PresenceCalibration
 
 log = logging.getLogger("calibrate")
 
@@ -66,7 +66,7 @@ def questions(dataset: Dataset, rng: np.random.Generator) -> calibration.ScenePr
     return calibration.ScenePrompts(present, [str(name) for name in absent])
 
 
-def answers(folders: Sequence[Path]) -> tuple[list[calibration.SceneEvidence], Calibration]:
+def answers(folders: Sequence[Path]) -> tuple[list[calibration.SceneEvidence], PresenceCalibration]:
     """What comes of the questions of each scene, and the calibration the encoder has now."""
     pipeline = Ovs3d(override(Config(), SETTINGS))
     pipeline.recalibrate(distractors=distractors())
