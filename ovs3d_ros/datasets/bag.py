@@ -18,7 +18,7 @@ from ovs3d_ros.datasets.bag_file import BagFile, Sample
 from ovs3d_ros.datasets.bag_topics import TF_MESSAGE, TF_STATIC, BagTopics, choose_topics
 from ovs3d_ros.datasets.dataset import Dataset
 from ovs3d_ros.sensors import messages
-from ovs3d_ros.sensors.calibration import Calibration, Rectifier, make_rectifier
+from ovs3d_ros.sensors.calibration import CameraCalibration, Rectifier, make_rectifier
 from ovs3d_ros.sensors.sync import PoseBuffer, StampBuffer
 from ovs3d_ros.sensors.transforms import TransformTree
 from ovs3d_ros.types import Frame, UserError
@@ -69,11 +69,13 @@ class BagDataset(Dataset):
         """
         view, camera = self._views[index], self.cameras[index]
         topic = view.image.topic
-        image = view.rectifier.color(messages.from_image(self._bag.read(view.image), topic), topic)
+        image = view.rectifier.rectify_color(messages.from_image(self._bag.read(view.image), topic), topic)
         depth = None
         if view.depth is not None:
             topic = view.depth.topic
-            depth = view.rectifier.depth(messages.from_depth(self._bag.read(view.depth), topic), topic)
+            depth = view.rectifier.rectify_depth(
+                messages.from_depth(self._bag.read(view.depth), topic), topic
+            )
             depth = images.resize_nearest(depth, camera.width, camera.height)
         return Frame(
             stamp=view.image.stamp,
@@ -148,7 +150,7 @@ class _TopicPoses:
 
     def at(self, stamp: float, frame_id: str) -> np.ndarray | None:
         """See `_Poses.at`."""
-        return self._buffer.at(stamp, final=True)
+        return self._buffer.at(stamp, accept_nearest=True)
 
 
 class _TreePoses:
@@ -200,7 +202,7 @@ def _read_tree(bag: BagFile, topics: BagTopics, config: Config, camera_frame: st
                 item.header.frame_id, item.child_frame_id, stamps[-1], matrix, static=topic != topics.pose
             )
     try:
-        tree.check(config.input.world_frame, camera_frame.lstrip("/"))
+        tree.check_connected(config.input.world_frame, camera_frame.lstrip("/"))
     except UserError as error:
         raise UserError(
             f"{bag.path}: {error}; images are in '{camera_frame}', --set input.world_frame=... names the "
@@ -217,7 +219,7 @@ class _Rectifiers:
         make = functools.cache(lambda calibration: make_rectifier(calibration, rectified, topics.camera_info))
         self._stamps: list[float] = []
         self._rectifiers: list[Rectifier] = []
-        latest: Calibration | None = None
+        latest: CameraCalibration | None = None
         found = [
             (messages.to_seconds(m.header.stamp), messages.from_camera_info(m))
             for _, m in bag.messages([topics.camera_info])

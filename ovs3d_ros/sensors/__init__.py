@@ -1,4 +1,4 @@
-"""What cameras and robots send, free of ROS: pixel formats, calibrations, poses, and what belongs together in time.
+"""Conversion of sensor data without ROS: pixel formats, calibrations, poses, and matching by stamp.
 
-The node and the reader of bags share it. Messages are known by their field names only.
+The ROS node and the bag reader share this package. It reads messages by their field names and imports no message types.
 """

@@ -1,7 +1,7 @@
-"""From a ROS calibration to the pinhole camera the map is built with, and the images brought to it.
+"""Turns a ROS calibration into a pinhole camera, and rectifies images for it.
 
-ROS, like OpenCV, puts pixel centres at integers; inside, they lie at +0.5 (see `geometry`). The half pixel
-is added here and taken off again in `conversions.to_camera_info`.
+ROS, like OpenCV, puts pixel centres at integers; this package puts them at +0.5 (see `geometry`). The half pixel is
+added here and subtracted in `conversions.to_camera_info`.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from ovs3d_ros.types import Camera, UserError
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
-    """The content of a camera_info message, hashable so that derived tables can be cached.
+class CameraCalibration:
+    """The content of a camera_info message; hashable, so that derived tables can be cached.
 
     Attributes:
         K: 9 intrinsics of the raw image, row-major, pixels, pixel centres at integers.
-        P: 12 entries of the rectified projection, row-major; all 0 = not given.
-        D: distortion coefficients in OpenCV's order.
-        model: distortion model by its ROS name.
+        P: 12 entries of the rectified projection, row-major; all 0: not given.
+        D: distortion coefficients, in OpenCV's order.
+        model: ROS name of the distortion model.
         size: width, height of the full sensor image, pixels.
         offset: x, y of the region of interest on the full image, pixels.
-        roi: width, height of that region; 0 = full image.
-        binning: pixels summed in x and y.
-        frame_id: optical frame.
+        roi: width, height of that region, pixels; 0: full image.
+        binning: number of sensor pixels per image pixel in x and y.
+        frame_id: the optical frame.
     """
 
     K: tuple[float, ...]
@@ -52,21 +52,21 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Rectifier:
-    """Brings images of one camera to its pinhole form.
+    """Rectifies the images of one camera.
 
     Attributes:
         camera: the pinhole camera of the rectified image.
-        maps: source x and y [H, W] float32 for `cv2.remap`; None: the image is a pinhole image already.
+        maps: source x and y [H, W] float32 for `cv2.remap`; None: the images are pinhole images already.
     """
 
     camera: Camera
     maps: Maps | None
 
-    def color(self, image: np.ndarray, topic: str) -> np.ndarray:
+    def rectify_color(self, image: np.ndarray, topic: str) -> np.ndarray:
         """The rectified image [H, W, 3] uint8, bilinear.
 
         Raises:
-            UserError: the image's size is not the one the calibration is for.
+            UserError: the size of the image differs from that of the calibration.
         """
         height, width = image.shape[:2]
         if (width, height) != (self.camera.width, self.camera.height):
@@ -78,13 +78,13 @@ class Rectifier:
             return image
         return remap_color(image, self.maps)
 
-    def depth(self, depth: np.ndarray, topic: str) -> np.ndarray:
-        """The rectified depth [H, W] float32 metres at the camera's size, nearest neighbour.
+    def rectify_depth(self, depth: np.ndarray, topic: str) -> np.ndarray:
+        """The rectified depth [H, W] float32 metres at the size of the camera, by nearest neighbour.
 
-        Depth of another resolution is resized if its field of view can be the same.
+        Depth of another resolution with the same aspect ratio is resized first.
 
         Raises:
-            UserError: the aspect ratio differs from the image's.
+            UserError: the aspect ratio of the depth differs from that of the camera.
         """
         height, width = depth.shape
         camera = self.camera
@@ -101,16 +101,17 @@ class Rectifier:
         return remap_nearest(depth, self.maps)
 
 
-def make_rectifier(calibration: Calibration, rectified: bool, topic: str) -> Rectifier:
-    """The rectifier of a calibration.
+def make_rectifier(calibration: CameraCalibration, rectified: bool, topic: str) -> Rectifier:
+    """Makes the rectifier for a calibration.
 
     Args:
         calibration: from camera_info.
-        rectified: the images are rectified already: they have the intrinsics of P and no distortion.
-        topic: the camera_info topic, for errors.
+        rectified: whether the images are rectified already, so that they have the intrinsics of P and no distortion.
+        topic: the camera_info topic to name in errors.
 
     Raises:
-        UserError: an uncalibrated camera, no size, absurd intrinsics, or a distortion model that is not known.
+        UserError: the camera is not calibrated, has no size or absurd intrinsics, or its distortion model is not
+            known.
     """
     raw = np.array(calibration.K, dtype=np.float64).reshape(3, 3)
     projection = np.array(calibration.P, dtype=np.float64).reshape(3, 4)[:, :3]
@@ -120,7 +121,7 @@ def make_rectifier(calibration: Calibration, rectified: bool, topic: str) -> Rec
             f"{topic}: the focal length is 0, so the camera is not calibrated; run camera_calibration "
             "or give the driver a camera_info_url"
         )
-    camera = check_camera(_cropped(K, calibration, topic), topic)
+    camera = check_camera(_region_camera(K, calibration, topic), topic)
     distortion = Distortion(calibration.D, calibration.model)
     if rectified or not distortion:
         return Rectifier(camera, None)
@@ -128,7 +129,7 @@ def make_rectifier(calibration: Calibration, rectified: bool, topic: str) -> Rec
     return Rectifier(target, undistortion_maps(camera, distortion, target))
 
 
-def _cropped(K: np.ndarray, calibration: Calibration, topic: str) -> Camera:
+def _region_camera(K: np.ndarray, calibration: CameraCalibration, topic: str) -> Camera:
     """The camera of the region of interest after binning; exact with pixel centres at +0.5."""
     K = K.copy()
     K[:2, 2] += 0.5 - np.array(calibration.offset)

@@ -1,4 +1,4 @@
-"""From the path of a loop closure to the poses of keyframes. Pure Python: no ROS here."""
+"""Corrects keyframe poses by the path of a loop closure, without ROS."""
 
 from __future__ import annotations
 
@@ -7,27 +7,28 @@ import numpy as np
 from ovs3d_ros.geometry import invert_rigid, rotation_angle
 from ovs3d_ros.sensors.sync import interpolate_pose
 
-_MOVED = 1e-4  # metres, and radians: SLAM publishes its path again and again, most of the time unchanged
+_MOVED = 1e-4  # metres, and radians: SLAM publishes its path repeatedly, mostly unchanged
 
 
 def correct_poses(
     stamps: np.ndarray, camtoworlds: np.ndarray, path_stamps: np.ndarray, path: np.ndarray, slop: float
 ) -> dict[int, np.ndarray]:
-    """The poses that change.
+    """Finds the keyframe poses that the path changes.
 
-    A keyframe with a pose of the path at its stamp takes it. The others move with their neighbours: the motions of the
-    keyframes that were matched before and after them are interpolated in time, and go on unchanged beyond the first
-    and the last, since a loop closure bends the whole trajectory and a map must not be torn between two poses.
+    A keyframe takes the pose of the path at its stamp, if there is one. Each other keyframe moves with its
+    neighbours: its motion is interpolated in time between the motions of the matched keyframes before and after it.
+    Before the first and after the last matched keyframe, the motion stays constant. A loop closure bends the whole
+    trajectory, and the map must not tear between two poses.
 
     Args:
-        stamps: [K] of the keyframes, seconds.
-        camtoworlds: [K, 4, 4] as they are.
-        path_stamps: [P] of the path, seconds.
-        path: [P, 4, 4] camera poses as they should be.
-        slop: keyframe and pose this close in time belong together, seconds.
+        stamps: [K] stamps of the keyframes, seconds.
+        camtoworlds: [K, 4, 4] current poses of the keyframes.
+        path_stamps: [P] stamps of the path, seconds.
+        path: [P, 4, 4] corrected camera poses.
+        slop: greatest time difference between a keyframe and its pose on the path, seconds.
 
     Returns:
-        keyframe index to new pose [4, 4], without those that stay where they are.
+        New poses [4, 4] by keyframe index; keyframes that do not move are left out.
     """
     motions: dict[int, np.ndarray] = {}
     for k in range(len(stamps) if len(path_stamps) else 0):

@@ -1,6 +1,6 @@
-"""Messages to plain values by their field names: those of rclpy and those of the rosbags library alike.
+"""Converts messages of rclpy and of the rosbags library to plain values, by their field names.
 
-The one place, with `ros/conversions.py`, where quaternions are xyzw.
+Quaternions are xyzw only here and in `ros/conversions.py`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 
 from ovs3d_ros.geometry import check_pose, quat_to_matrix
 from ovs3d_ros.sensors import pixels
-from ovs3d_ros.sensors.calibration import Calibration
+from ovs3d_ros.sensors.calibration import CameraCalibration
 from ovs3d_ros.types import UserError
 
 
@@ -24,7 +24,7 @@ def from_image(message: Any, topic: str) -> np.ndarray:
     """RGB uint8 [H, W, 3] of a sensor_msgs/Image or CompressedImage.
 
     Raises:
-        UserError: an encoding that is not a colour image, truncated data, or contradicting sizes.
+        UserError: the encoding is not a colour image, the data is truncated, or the sizes contradict it.
     """
     if _is_compressed(message):
         return pixels.decompress_color(_buffer(message), topic)
@@ -43,7 +43,7 @@ def from_depth(message: Any, topic: str) -> np.ndarray:
     """Depth float32 [H, W] in metres, 0 = none, of a sensor_msgs/Image (32FC1, 16UC1) or compressedDepth.
 
     Raises:
-        UserError: an encoding that is not depth, truncated data, or contradicting sizes.
+        UserError: the encoding is not depth, the data is truncated, or the sizes contradict it.
     """
     if _is_compressed(message):
         return pixels.decompress_depth(_buffer(message), message.format, topic)
@@ -59,19 +59,19 @@ def from_depth(message: Any, topic: str) -> np.ndarray:
 
 
 def _is_compressed(message: Any) -> bool:
-    return hasattr(message, "format")  # CompressedImage has it in place of encoding and size
+    return hasattr(message, "format")  # a CompressedImage has a format instead of encoding and size
 
 
 def _buffer(message: Any) -> memoryview | bytes:
-    """The bytes of a data field without copying them one by one."""
+    """The bytes of a data field, without a copy."""
     data = message.data
     return data if isinstance(data, bytes) else memoryview(data).cast("B")
 
 
-def from_camera_info(message: Any) -> Calibration:
+def from_camera_info(message: Any) -> CameraCalibration:
     """The calibration in a sensor_msgs/CameraInfo."""
     roi = message.roi
-    return Calibration(
+    return CameraCalibration(
         K=tuple(float(v) for v in message.k),
         P=tuple(float(v) for v in message.p),
         D=tuple(float(v) for v in message.d),
@@ -88,7 +88,7 @@ def from_pose(pose: Any, topic: str) -> np.ndarray:
     """A geometry_msgs/Pose as a matrix [4, 4] float64.
 
     Raises:
-        UserError: NaN, or a quaternion that is not a rotation.
+        UserError: the pose has NaN, or the quaternion is not a rotation.
     """
     return _matrix(pose.position, pose.orientation, topic)
 
@@ -97,7 +97,7 @@ def from_transform(transform: Any, topic: str) -> np.ndarray:
     """A geometry_msgs/Transform as a matrix [4, 4] float64.
 
     Raises:
-        UserError: NaN, or a quaternion that is not a rotation.
+        UserError: the pose has NaN, or the quaternion is not a rotation.
     """
     return _matrix(transform.translation, transform.rotation, topic)
 
@@ -114,7 +114,7 @@ def rigid_matrix(
     """The matrix [4, 4] float64 of a position in metres and a quaternion xyzw.
 
     Raises:
-        UserError: NaN, or a quaternion that is not a rotation.
+        UserError: the pose has NaN, or the quaternion is not a rotation.
     """
     x, y, z, w = rotation
     matrix = np.eye(4)
@@ -130,7 +130,7 @@ def extrinsics_matrix(values: tuple[float, ...], name: str) -> np.ndarray:
     """The matrix [4, 4] of x y z qx qy qz qw, the order of static_transform_publisher.
 
     Raises:
-        UserError: not seven numbers, or not a rigid motion.
+        UserError: the values are not seven numbers, or not a rigid motion.
     """
     if len(values) != 7:
         raise UserError(f"{name}: expected 7 numbers x y z qx qy qz qw, got {len(values)}")

@@ -1,4 +1,4 @@
-"""Pixel formats of ROS images as plain buffers: no message types here.
+"""Decodes the pixel formats of ROS images from plain buffers, without message types.
 
 Source of the encoding names: sensor_msgs/image_encodings.hpp; of the compressedDepth layout: the
 compressed_depth_image_transport package of ROS (a 12-byte header before a PNG).
@@ -47,7 +47,7 @@ DEPTH_ENCODINGS: dict[str, tuple[str, float]] = {
     "16UC1": ("u2", 0.001),
     "mono16": ("u2", 0.001),
 }
-MAX_SIDE = 16384  # a header that claims more is garbage, not a camera
+MAX_SIDE = 16384  # pixels; no camera has more, so a header that claims more is damaged
 
 
 def _rows(
@@ -83,13 +83,13 @@ def decode_color(
     16-bit channels keep their upper byte. Bayer mosaics are interpolated bilinearly, YUV is BT.601.
 
     Raises:
-        UserError: an encoding that is not a colour image, or sizes that contradict the data.
+        UserError: the encoding is not a colour image, or the sizes contradict the data.
     """
     if encoding not in COLOR_ENCODINGS:
         hint = "is depth remapped to it?" if encoding in DEPTH_ENCODINGS else "let the driver publish rgb8"
         raise UserError(
             f"{topic}: encoding '{encoding}' is not a colour image; {hint} "
-            f"(read: {', '.join(COLOR_ENCODINGS)})"
+            f"(supported: {', '.join(COLOR_ENCODINGS)})"
         )
     width_bytes, channels, conversion = COLOR_ENCODINGS[encoding]
     order = ">" if bigendian else "<"
@@ -109,10 +109,10 @@ def decode_depth(
 ) -> np.ndarray:
     """Depth float32 [H, W] in metres, 0 = none, of a raw ROS image buffer.
 
-    The encoding says the unit (REP 118).
+    The encoding determines the unit (REP 118).
 
     Raises:
-        UserError: an encoding that is not depth, or sizes that contradict the data.
+        UserError: the encoding is not depth, or the sizes contradict the data.
     """
     if encoding not in DEPTH_ENCODINGS:
         raise UserError(
@@ -124,13 +124,13 @@ def decode_depth(
 
 
 def _clean_depth(depth: np.ndarray) -> np.ndarray:
-    """NaN, infinite and negative readings become 0 = none."""
+    """Sets NaN, infinite and negative readings to 0 = none."""
     depth = depth.astype(np.float32, copy=False)
     return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
 
 
 def _decompress(data: np.ndarray, flags: int, topic: str) -> np.ndarray | None:
-    """What `cv2.imdecode` makes of a file, None if that is nothing; a header of absurd size makes it raise."""
+    """The image that `cv2.imdecode` reads, or None; OpenCV raises an error if the header claims an absurd size."""
     try:
         return cv2.imdecode(data, flags) if len(data) else None
     except cv2.error as error:
@@ -143,7 +143,7 @@ def decompress_color(data: bytes, topic: str) -> np.ndarray:
     """RGB uint8 [H, W, 3] of a JPEG or PNG.
 
     Raises:
-        UserError: not an image cv2 can read, or a truncated one.
+        UserError: the data is not an image that OpenCV reads, or is truncated.
     """
     image = _decompress(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR, topic)
     if image is None:
@@ -161,7 +161,7 @@ def decompress_depth(data: bytes, format: str, topic: str) -> np.ndarray:
     32FC1 holds quantised inverse depth q with z = a / (q - b), 0 = none.
 
     Raises:
-        UserError: RVL or another codec, a broken PNG, or an encoding that is not depth.
+        UserError: the codec is RVL or another one, the PNG is broken, or the encoding is not depth.
     """
     encoding, _, codec = (part.strip() for part in format.partition(";"))
     if "rvl" in codec:

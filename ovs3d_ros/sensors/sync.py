@@ -1,6 +1,7 @@
-"""Matches images with depth and poses by stamp. Pure Python: no ROS here.
+"""Matches images with depth and poses by stamp, without ROS.
 
-Nothing waits: what is incomplete stays in a bounded buffer until its time is up, and every loss is counted.
+No call blocks. Images without depth or pose stay in a bounded buffer until their timeout, and each lost image is
+counted.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import numpy as np
 
 from ovs3d_ros.geometry import matrix_to_quat, quat_to_matrix, slerp
 
-SAME_STAMP = 1e-6  # seconds: float64 stamps are exact to about 2e-7
-_KEPT = 30  # images, and depth images, that may stay beyond their time: one second of a camera
-_MARGIN = 1.0  # seconds beyond the timeout: looks at what waits are apart, and depth may be ahead of images
+SAME_STAMP = 1e-6  # seconds; float64 stamps are exact to about 2e-7
+_MIN_BUFFERED = 30  # images, and depth images, that stay buffered beyond the timeout: one second of a camera
+_MARGIN = 1.0  # seconds beyond the timeout: polls have intervals, and depth may arrive before its image
 
 
 def interpolate_pose(before: np.ndarray, after: np.ndarray, fraction: float) -> np.ndarray:
@@ -34,7 +35,7 @@ def interpolate_pose(before: np.ndarray, after: np.ndarray, fraction: float) -> 
 
 
 class StampBuffer:
-    """The newest `capacity` items in order of their stamps, whatever order they arrive in."""
+    """Keeps the newest `capacity` items, sorted by stamp."""
 
     def __init__(self, capacity: int):
         self.capacity = capacity
@@ -42,7 +43,7 @@ class StampBuffer:
         self.items: list[Any] = []
 
     def add(self, stamp: float, item: Any) -> None:
-        """Inserts an item; an equal stamp replaces the older item, and the oldest leaves when full."""
+        """Inserts an item. It replaces an item of the same stamp; a full buffer drops its oldest item."""
         i = bisect.bisect_left(self.stamps, stamp)
         if i < len(self.stamps) and self.stamps[i] == stamp:
             self.items[i] = item
@@ -53,13 +54,13 @@ class StampBuffer:
             del self.stamps[0], self.items[0]
 
     def trim(self, oldest: float, keep: int) -> None:
-        """Forgets what is older than `oldest`, but the newest `keep` items stay."""
-        going = min(bisect.bisect_left(self.stamps, oldest), len(self.stamps) - keep)
-        if going > 0:
-            del self.stamps[:going], self.items[:going]
+        """Drops the items older than `oldest`, but never the newest `keep` items."""
+        num_dropped = min(bisect.bisect_left(self.stamps, oldest), len(self.stamps) - keep)
+        if num_dropped > 0:
+            del self.stamps[:num_dropped], self.items[:num_dropped]
 
     def nearest(self, stamp: float, slop: float) -> Any | None:
-        """The item closest to `stamp`, or None if it is more than `slop` seconds away."""
+        """The item nearest to `stamp`, or None if it is more than `slop` seconds away."""
         i = bisect.bisect_left(self.stamps, stamp)
         best = min(
             range(max(0, i - 1), min(len(self.stamps), i + 1)),
@@ -71,46 +72,46 @@ class StampBuffer:
         return self.items[best]
 
     def clear(self) -> None:
-        """Forgets everything."""
+        """Drops everything."""
         self.stamps.clear()
         self.items.clear()
 
 
 class PoseSource(Protocol):
-    """Where the camera was at a time; never waits."""
+    """Gives the camera pose at a time, without blocking."""
 
-    def at(self, stamp: float, final: bool) -> np.ndarray | None:
-        """The pose camtoworld [4, 4] at `stamp`, or None while it is not known.
+    def at(self, stamp: float, accept_nearest: bool) -> np.ndarray | None:
+        """The pose camtoworld [4, 4] at `stamp`, or None if it is not known.
 
         Args:
             stamp: seconds.
-            final: nothing better will come: settle for the nearest pose in tolerance.
+            accept_nearest: accept the nearest pose within the tolerance; used when the timeout is over.
         """
 
     def clear(self) -> None:
-        """Forgets everything (the clock jumped)."""
+        """Drops everything after a clock jump."""
 
 
 class PoseBuffer:
-    """Poses received by message, interpolated to the time asked for."""
+    """Buffers received poses and interpolates between them."""
 
     def __init__(self, slop: float, max_gap: float, capacity: int = 4000):
         """Takes the tolerances.
 
         Args:
-            slop: a single pose this close in time is good enough, seconds.
-            max_gap: poses further apart in time are not interpolated between, seconds.
-            capacity: poses kept.
+            slop: greatest time difference of a pose that is used without interpolation, seconds.
+            max_gap: longest time between two poses to interpolate over, seconds.
+            capacity: number of poses to keep.
         """
         self.slop = slop
         self.max_gap = max_gap
         self.poses = StampBuffer(capacity)
 
     def add(self, stamp: float, camtoworld: np.ndarray) -> None:
-        """Stores a pose [4, 4] received for `stamp`."""
+        """Stores the pose [4, 4] of `stamp`."""
         self.poses.add(stamp, camtoworld)
 
-    def at(self, stamp: float, final: bool) -> np.ndarray | None:
+    def at(self, stamp: float, accept_nearest: bool) -> np.ndarray | None:
         """See `PoseSource.at`."""
         exact = self.poses.nearest(stamp, SAME_STAMP)
         if exact is not None:
@@ -122,16 +123,16 @@ class PoseBuffer:
             if gap <= self.max_gap:
                 return interpolate_pose(items[after - 1], items[after], (stamp - stamps[after - 1]) / gap)
             return self.poses.nearest(stamp, self.slop)
-        return self.poses.nearest(stamp, self.slop) if final else None
+        return self.poses.nearest(stamp, self.slop) if accept_nearest else None
 
     def clear(self) -> None:
-        """Forgets everything."""
+        """Drops everything."""
         self.poses.clear()
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """An image with all that belongs to it; `image` and `depth` are what was put in."""
+    """An image matched with its depth and pose; `image` and `depth` are the objects that were added."""
 
     stamp: float
     image: Any
@@ -141,7 +142,7 @@ class Match:
 
 @dataclass(slots=True)
 class SyncCounts:
-    """What became of the images; without clock jumps matched + lost_* + waiting = images received."""
+    """Counts of matched and lost images; without clock jumps, matched + lost_* + waiting = images received."""
 
     matched: int = 0
     lost_pose: int = 0
@@ -162,7 +163,7 @@ class _Waiting:
 
 
 class FrameSynchronizer:
-    """Holds images until their depth and pose are known. Not thread-safe: call it from one callback group."""
+    """Buffers images until their depth and pose are known. Not thread-safe: call it from one callback group."""
 
     def __init__(
         self,
@@ -176,14 +177,14 @@ class FrameSynchronizer:
         """Takes the pose source and the tolerances.
 
         Args:
-            poses: answers where the camera was.
-            slop: image and depth this close in time belong together, seconds.
-            timeout: images that are still incomplete after this time are dropped and counted, seconds.
-            clock_jump: a stamp this much older than the newest of its stream means the clock was set back,
-                seconds.
-            use_depth: an image needs a depth image.
-            capacity: images, and depth images, that may wait, however long the timeout: ten seconds at 30 Hz, half a
-                gigabyte at 640 x 480.
+            poses: gives the camera pose at a time.
+            slop: greatest time difference between an image and its depth, seconds.
+            timeout: an image that is incomplete for this long is dropped and counted, seconds.
+            clock_jump: a stamp older than the newest of its stream by more than this means that the clock was set
+                back, seconds.
+            use_depth: whether an image needs depth.
+            capacity: most images, and most depth images, to buffer, whatever the timeout; 300 are ten seconds at
+                30 Hz, and half a gigabyte at 640 x 480.
         """
         self.poses = poses
         self.slop = slop
@@ -198,11 +199,11 @@ class FrameSynchronizer:
 
     @property
     def waiting(self) -> int:
-        """Images that wait for depth or pose."""
+        """Number of images that wait for depth or pose."""
         return len(self._waiting)
 
-    def observe(self, stream: str, stamp: float) -> None:
-        """Notes a stamp of a stream; a jump back clears all buffers, and the map stays what it is."""
+    def note_stamp(self, stream: str, stamp: float) -> None:
+        """Records a stamp of a stream; a clock jump clears all buffers. The map is not affected."""
         newest = self._newest.get(stream, stamp)
         if stamp < newest - self.clock_jump:
             self.counts.clock_jumps += 1
@@ -214,39 +215,39 @@ class FrameSynchronizer:
         self._newest[stream] = max(newest, stamp)
 
     def add_image(self, stamp: float, image: Any, now: float) -> None:
-        """Takes an image taken at `stamp` that arrived at `now` (a monotonic clock), seconds."""
-        self.observe("image", stamp)
+        """Adds an image of `stamp` that arrived at `now` (monotonic clock), both seconds."""
+        self.note_stamp("image", stamp)
         bisect.insort(self._waiting, _Waiting(stamp, now, image), key=lambda entry: entry.stamp)
         while len(self._waiting) > self.capacity or (
-            len(self._waiting) > _KEPT and now - self._waiting[0].arrival > self.timeout + _MARGIN
+            len(self._waiting) > _MIN_BUFFERED and now - self._waiting[0].arrival > self.timeout + _MARGIN
         ):
             del self._waiting[0]
             self.counts.lost_overflow += 1
 
     def add_depth(self, stamp: float, depth: Any) -> None:
-        """Takes a depth image."""
-        self.observe("depth", stamp)
+        """Adds a depth image of `stamp`, seconds."""
+        self.note_stamp("depth", stamp)
         self._depths.add(stamp, depth)
-        self._depths.trim(self._depths.stamps[-1] - self.timeout - self.slop - _MARGIN, _KEPT)
+        self._depths.trim(self._depths.stamps[-1] - self.timeout - self.slop - _MARGIN, _MIN_BUFFERED)
 
-    def _depth_at(self, stamp: float, final: bool) -> Any | None:
-        """The nearest depth image, once none that is nearer can come."""
+    def _depth_at(self, stamp: float, accept_nearest: bool) -> Any | None:
+        """The nearest depth image; None while a nearer one may still arrive."""
         arrived = self._depths.stamps
-        if not self.use_depth or not arrived or (arrived[-1] < stamp - SAME_STAMP and not final):
+        if not self.use_depth or not arrived or (arrived[-1] < stamp - SAME_STAMP and not accept_nearest):
             return None
         return self._depths.nearest(stamp, self.slop)
 
-    def ready(self, now: float) -> list[Match]:
-        """Takes out the images that are complete, in order of their stamps; drops those whose time is up."""
+    def take_complete(self, now: float) -> list[Match]:
+        """Removes and returns the complete images, by stamp; drops incomplete images after their timeout."""
         matches, waiting = [], []
         for entry in self._waiting:
-            final = now - entry.arrival >= self.timeout
-            camtoworld = self.poses.at(entry.stamp, final)
-            depth = self._depth_at(entry.stamp, final)
+            accept_nearest = now - entry.arrival >= self.timeout
+            camtoworld = self.poses.at(entry.stamp, accept_nearest)
+            depth = self._depth_at(entry.stamp, accept_nearest)
             if camtoworld is not None and (depth is not None or not self.use_depth):
                 matches.append(Match(entry.stamp, entry.image, depth, camtoworld))
                 self.counts.matched += 1
-            elif not final:
+            elif not accept_nearest:
                 waiting.append(entry)
             elif camtoworld is None:
                 self.counts.lost_pose += 1

@@ -1,4 +1,4 @@
-"""A tree of transforms over time: what tf2 keeps, without ROS."""
+"""A tree of transforms over time, like the buffer of tf2, without ROS."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ovs3d_ros.sensors.sync import PoseBuffer
 from ovs3d_ros.types import UserError
 
 _MAX_DEPTH = 64  # frames between a sensor and its root; more is a loop
-_SHOWN_FRAMES = 20  # in messages
-_MAX_FRAMES = 5000  # a publisher that makes up names must not fill the memory
+_SHOWN_FRAMES = 20  # in error messages
+_MAX_FRAMES = 5000  # protects the memory from a publisher with ever new frame names
 
 
 class TransformTree:
-    """Every frame with its parent, and where it was in it; poses between two stamps are interpolated."""
+    """Keeps the parent of each frame and the transforms between them; interpolates between stamps."""
 
     def __init__(
         self, slop: float, max_gap: float, capacity: int = sys.maxsize, clock_jump: float = math.inf
@@ -25,11 +25,12 @@ class TransformTree:
         """Takes the tolerances.
 
         Args:
-            slop: beyond its first and last stamp a transform holds this long, seconds.
-            max_gap: transforms further apart in time are not interpolated between, seconds.
-            capacity: transforms kept of each frame; the oldest go.
-            clock_jump: a transform this much older than the newest of its frame means the clock was set back, seconds:
-                the frame's others are forgotten, or a full buffer would throw away every new one as its oldest.
+            slop: how long a transform is valid before its first and after its last stamp, seconds.
+            max_gap: longest time between two transforms to interpolate over, seconds.
+            capacity: number of transforms to keep of each frame; the oldest are dropped.
+            clock_jump: a transform older than the newest of its frame by more than this means that the clock was
+                set back, seconds. The earlier transforms of the frame are then dropped; otherwise a full buffer
+                would drop each new transform as its oldest.
         """
         self._slop = slop
         self._max_gap = max_gap
@@ -43,12 +44,12 @@ class TransformTree:
         """Adds the transform [4, 4] from `child` to `parent` at `stamp`, or for all time if it is static.
 
         Raises:
-            UserError: the child hangs on another parent already, or there are absurdly many frames.
+            UserError: the child has another parent already, or there are too many frames.
         """
         parent, child = parent.lstrip("/"), child.lstrip("/")
         if len(self._parents) >= _MAX_FRAMES and child not in self._parents:
             raise UserError(
-                f"/tf: more than {_MAX_FRAMES} frames, '{child}' is ignored; who publishes all these?"
+                f"/tf: more than {_MAX_FRAMES} frames, '{child}' is ignored; find the publisher that makes up frame names"
             )
         known = self._parents.setdefault(child, parent)
         if known != parent:
@@ -66,7 +67,7 @@ class TransformTree:
             moving.add(stamp, matrix)
 
     def clear(self) -> None:
-        """Forgets what moves (the clock jumped); static transforms stay."""
+        """Drops all transforms but the static ones, after a clock jump."""
         for child in self._moving.keys() - self._static.keys():
             del self._parents[child]
         self._moving.clear()
@@ -76,8 +77,8 @@ class TransformTree:
         """The names of all frames."""
         return sorted(self._parents.keys() | set(self._parents.values()))
 
-    def check(self, target: str, source: str) -> None:
-        """Raises UserError unless `source` and `target` hang together, at whatever time."""
+    def check_connected(self, target: str, source: str) -> None:
+        """Raises UserError unless a chain of transforms, of any stamps, connects `source` and `target`."""
         for frame in (source, target):
             if frame not in self._parents and frame not in self._parents.values():
                 shown, more = self.frames[:_SHOWN_FRAMES], len(self.frames) - _SHOWN_FRAMES
@@ -85,37 +86,40 @@ class TransformTree:
                 raise UserError(f"/tf: there is no frame '{frame}' (there are: {known})")
         if self._path(source)[-1] != self._path(target)[-1]:
             raise UserError(
-                f"/tf: '{source}' and '{target}' hang in trees of their own, under '{self._path(source)[-1]}' and "
-                f"'{self._path(target)[-1]}'; what localises the robot is missing"
+                f"/tf: '{source}' and '{target}' are in separate trees, under '{self._path(source)[-1]}' and "
+                f"'{self._path(target)[-1]}'; start the node that localises the robot"
             )
 
-    def at(self, target: str, source: str, stamp: float, final: bool = True) -> np.ndarray | None:
+    def at(self, target: str, source: str, stamp: float, accept_nearest: bool = True) -> np.ndarray | None:
         """The transform [4, 4] from `source` to `target` at `stamp`; None if it is not known at that time.
 
         Args:
             target: frame the result maps into.
             source: frame it maps from.
             stamp: seconds.
-            final: nothing better will come: settle for the nearest transforms in tolerance.
+            accept_nearest: accept the nearest transforms within the tolerance.
 
         Raises:
-            UserError: see `check`.
+            UserError: see `check_connected`.
         """
         down, up = self._paths(target, source)
-        from_source, from_target = self._climb(down, stamp, final), self._climb(up, stamp, final)
+        from_source, from_target = (
+            self._chain(down, stamp, accept_nearest),
+            self._chain(up, stamp, accept_nearest),
+        )
         if from_source is None or from_target is None:
             return None
         return invert_rigid(from_target) @ from_source
 
-    def why_not(self, target: str, source: str, stamp: float) -> str:
-        """Which transform `at` lacks at `stamp`, and what is known of it; empty if it lacks none.
+    def explain_missing(self, target: str, source: str, stamp: float) -> str:
+        """Says which transform is missing at `stamp`, and from when to when it is known; empty if none is missing.
 
         Raises:
-            UserError: see `check`.
+            UserError: see `check_connected`.
         """
         down, up = self._paths(target, source)
         for child in (*down[:-1], *up[:-1]):
-            if child in self._static or self._moving[child].at(stamp, final=True) is not None:
+            if child in self._static or self._moving[child].at(stamp, accept_nearest=True) is not None:
                 continue
             stamps = self._moving[child].poses.stamps
             known = (
@@ -128,8 +132,8 @@ class TransformTree:
         return ""
 
     def _paths(self, target: str, source: str) -> tuple[list[str], list[str]]:
-        """From `source` and from `target` up to the first frame they have in common."""
-        self.check(target, source)
+        """The paths from `source` and from `target` up to their first common frame."""
+        self.check_connected(target, source)
         down, up = self._path(source), self._path(target)
         while len(down) > 1 and len(up) > 1 and down[-2] == up[-2]:
             down.pop()
@@ -147,13 +151,13 @@ class TransformTree:
                 )
         return path
 
-    def _climb(self, path: list[str], stamp: float, final: bool) -> np.ndarray | None:
-        """The transform from the first to the last frame of a path."""
+    def _chain(self, path: list[str], stamp: float, accept_nearest: bool) -> np.ndarray | None:
+        """The transform from the first to the last frame of a path, or None."""
         total = np.eye(4)
         for child in path[:-1]:
             step = self._static.get(child)
             if step is None:
-                step = self._moving[child].at(stamp, final)
+                step = self._moving[child].at(stamp, accept_nearest)
             if step is None:
                 return None
             total = step @ total

@@ -15,7 +15,7 @@ def at(x: float, y: float = 0.0) -> np.ndarray:
     return pose
 
 
-def test_matched_keyframes_take_their_pose_and_the_others_move_along():
+def test_unmatched_keyframes_move_with_their_neighbours():
     old = np.array([at(x) for x in range(5)])
     path = np.array([at(1.0, 1.0), at(3.0, 3.0)])  # drift in y grew from keyframe 1 to 3
     new = correct_poses(STAMPS, old, np.array([11.001, 13.0]), path, slop=0.01)
@@ -24,7 +24,7 @@ def test_matched_keyframes_take_their_pose_and_the_others_move_along():
     )
 
 
-def test_what_does_not_move_is_left_alone():
+def test_keyframes_that_do_not_move_are_left_out():
     old = np.array([at(x) for x in range(5)])
     assert correct_poses(STAMPS, old, STAMPS, old, slop=0.01) == {}
     assert correct_poses(STAMPS, old, STAMPS + 500.0, old + 1.0, slop=0.01) == {}
@@ -35,7 +35,7 @@ def test_what_does_not_move_is_left_alone():
     assert list(correct_poses(STAMPS, old, STAMPS, moved, slop=0.01)) == [4]
 
 
-def test_keyframes_in_any_order_of_stamps():
+def test_keyframes_may_come_in_any_order_of_stamps():
     order = np.array([3, 0, 4, 1, 2])  # two cameras, or a clock that jumped
     old = np.array([at(float(k)) for k in order])
     new = correct_poses(STAMPS[order], old, STAMPS[[1, 3]], np.array([at(1.0, 1.0), at(3.0, 3.0)]), slop=0.01)

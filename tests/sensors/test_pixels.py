@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ovs3d_ros.sensors import pixels
-from ovs3d_ros.sensors.calibration import Calibration, make_rectifier
+from ovs3d_ros.sensors.calibration import CameraCalibration, make_rectifier
 from ovs3d_ros.types import UserError
 
 TOPIC = "/camera/image"
@@ -65,7 +65,7 @@ def test_grey_images_become_grey_rgb(rgb, encoding, dtype):
 
 @pytest.mark.parametrize("pattern", list(BAYER_RED))
 @pytest.mark.parametrize("bits", [8, 16])
-def test_bayer_patterns_put_colours_where_they_belong(rgb, pattern, bits):
+def test_bayer_patterns_are_decoded_to_the_right_colours(rgb, pattern, bits):
     row, column = BAYER_RED[pattern]
     mosaic = rgb[..., 1].copy()
     mosaic[row::2, column::2] = rgb[row::2, column::2, 0]
@@ -91,7 +91,7 @@ def test_yuv_422_follows_bt601(rgb, encoding, luma, chroma):
     assert np.abs(decoded - rgb).max() <= 9  # half the chroma is lost: 4 grey levels of red per column, twice
 
 
-def test_padded_rows_are_cut_and_the_last_row_may_lack_padding(rgb):
+def test_row_padding_is_cut_and_may_lack_in_the_last_row(rgb):
     padded = np.zeros((12, 64), np.uint8)
     padded[:, :48] = rgb.reshape(12, 48)
     data = padded.tobytes()
@@ -110,13 +110,13 @@ def test_padded_rows_are_cut_and_the_last_row_may_lack_padding(rgb):
         (("jpeg", 12, 16, 48), "is not a colour image"),
     ],
 )
-def test_impossible_images_name_topic_and_problem(rgb, arguments, problem):
+def test_error_of_an_impossible_image_names_topic_and_problem(rgb, arguments, problem):
     with pytest.raises(UserError, match=f"{TOPIC}: .*{problem}"):
         pixels.decode_color(rgb.tobytes(), *arguments, False, TOPIC)
 
 
 @pytest.mark.parametrize("bigendian", [False, True])
-def test_depth_in_metres_and_millimetres_is_the_same(bigendian):
+def test_depth_in_metres_and_in_millimetres_agree(bigendian):
     metres = np.array([[0.5, 1.25, 4.0], [0.0, 2.001, 9.999]], np.float32)
     order = ">" if bigendian else "<"
     floats, integers = metres.astype(order + "f4"), np.round(metres * 1000).astype(order + "u2")
@@ -138,7 +138,7 @@ def test_colour_is_refused_as_depth(rgb):
 
 
 @pytest.mark.parametrize("extension, tolerance", [(".png", 0), (".jpg", 12)])
-def test_compressed_images(rgb, extension, tolerance):
+def test_compressed_images_are_decoded(rgb, extension, tolerance):
     data = cv2.imencode(extension, rgb[..., ::-1])[1].tobytes()
     assert np.abs(pixels.decompress_color(data, TOPIC).astype(int) - rgb).max() <= tolerance
     with pytest.raises(UserError, match="neither JPEG nor PNG"):
@@ -147,7 +147,7 @@ def test_compressed_images(rgb, extension, tolerance):
         pixels.decompress_color(b"", TOPIC)
 
 
-def test_compressed_images_that_claim_an_absurd_size_are_refused():
+def test_compressed_images_of_absurd_size_are_refused():
     """One flipped bit in a header is enough, and cv2 raises an error of its own."""
     png = bytearray(cv2.imencode(".png", np.zeros((8, 8), np.uint16))[1].tobytes())
     png[16:24] = struct.pack(">II", 60000, 60000)  # IHDR: width and height, then its checksum
@@ -162,7 +162,7 @@ def test_compressed_images_that_claim_an_absurd_size_are_refused():
         pixels.decompress_depth(bytes(12) + bytes(png), "16UC1; compressedDepth png", TOPIC)
 
 
-def test_compressed_depth_png_in_both_encodings():
+def test_compressed_depth_is_decoded_in_both_encodings():
     metres = np.array([[0.5, 1.25, 4.0], [0.0, 2.0, 9.0]], np.float32)
     a, b = 100.0 * (100.0 + 1.0), 1.0 - 100.0 * (100.0 + 1.0) / 10.0  # depth quantisation 100, depth_max 10 m
     quantised = np.where(metres > 0, a / np.maximum(metres, 1e-6) + b, 0).astype(np.uint16)
@@ -180,7 +180,7 @@ def test_compressed_depth_png_in_both_encodings():
         pixels.decompress_depth(data, "16UC1; compressedDepth rvl", TOPIC)
 
 
-def calibration(**changes) -> Calibration:
+def calibration(**changes) -> CameraCalibration:
     values = {
         "K": (100.0, 0, 79.5, 0, 100.0, 59.5, 0, 0, 1),
         "P": (0.0,) * 12,
@@ -189,22 +189,22 @@ def calibration(**changes) -> Calibration:
         "size": (160, 120),
         **changes,
     }
-    return Calibration(**values)
+    return CameraCalibration(**values)
 
 
-def test_pixel_centres_move_by_half():
+def test_pixel_centres_move_by_half_a_pixel():
     camera = make_rectifier(calibration(), False, TOPIC).camera
     assert camera.K[:2, 2].tolist() == [80.0, 60.0]  # ROS counts pixel centres as integers
 
 
-def test_binning_and_region_of_interest():
+def test_binning_and_region_of_interest_change_intrinsics():
     camera = make_rectifier(calibration(offset=(20, 10), roi=(80, 60), binning=(2, 2)), False, TOPIC).camera
     assert (camera.width, camera.height) == (40, 30)
     assert camera.K[:2, 2].tolist() == [(80 - 20) / 2, (60 - 10) / 2]
     assert camera.K[0, 0] == 50.0
 
 
-def test_rectified_images_take_the_projection_and_are_left_alone():
+def test_rectified_images_use_P_and_are_not_remapped():
     projection = (90.0, 0, 70.5, 0, 0, 90.0, 55.5, 0, 0, 0, 1, 0)
     rectifier = make_rectifier(calibration(P=projection, D=(-0.3, 0.1, 0, 0, 0)), True, TOPIC)
     assert rectifier.maps is None
@@ -219,7 +219,7 @@ def test_rectified_images_take_the_projection_and_are_left_alone():
         ("equidistant", (0.05, 0.01, 0.0, 0.0), None),
     ],
 )
-def test_undistortion_puts_a_world_point_where_the_pinhole_camera_sees_it(model, D, project):
+def test_undistorted_point_lies_where_the_camera_projects_it(model, D, project):
     """A blob drawn where the distorted camera sees a point lands where the rectified camera projects it."""
     info = calibration(model=model, D=D)
     K = np.array(info.K).reshape(3, 3)
@@ -233,7 +233,7 @@ def test_undistortion_puts_a_world_point_where_the_pinhole_camera_sees_it(model,
     rows, columns = np.mgrid[0:120, 0:160]
     blob = 255 * np.exp(-((columns - u) ** 2 + (rows - v) ** 2) / 8.0)
     image = np.repeat(blob[..., None], 3, axis=-1).round().astype(np.uint8)
-    rectified = rectifier.color(image, TOPIC)[..., 0].astype(float)
+    rectified = rectifier.rectify_color(image, TOPIC)[..., 0].astype(float)
     found = (
         np.array([(rectified * (columns + 0.5)).sum(), (rectified * (rows + 0.5)).sum()]) / rectified.sum()
     )
@@ -242,18 +242,18 @@ def test_undistortion_puts_a_world_point_where_the_pinhole_camera_sees_it(model,
     assert np.abs(np.array([u, v]) + 0.5 - expected).max() > 1.0  # the distortion was worth undoing
 
 
-def test_depth_is_resized_without_mixing_near_and_far():
+def test_depth_is_resized_by_nearest_neighbour():
     rectifier = make_rectifier(calibration(), False, TOPIC)
     small = np.where(np.arange(80)[None, :] < 40, 1.0, 5.0).repeat(60, axis=0).astype(np.float32)
-    depth = rectifier.depth(small, TOPIC)
+    depth = rectifier.rectify_depth(small, TOPIC)
     assert depth.shape == (120, 160)
     assert set(np.unique(depth)) == {1.0, 5.0}
     columns = np.arange(480, dtype=np.float32)[None].repeat(
         360, axis=0
     )  # three for every pixel: the middle one counts
-    np.testing.assert_array_equal(rectifier.depth(columns, TOPIC)[7], np.arange(1, 480, 3))
+    np.testing.assert_array_equal(rectifier.rectify_depth(columns, TOPIC)[7], np.arange(1, 480, 3))
     with pytest.raises(UserError, match="register depth"):
-        rectifier.depth(np.ones((120, 120), np.float32), TOPIC)
+        rectifier.rectify_depth(np.ones((120, 120), np.float32), TOPIC)
 
 
 @pytest.mark.parametrize(
@@ -273,6 +273,6 @@ def test_useless_calibrations_are_refused(changes, problem):
         make_rectifier(calibration(**changes), False, TOPIC)
 
 
-def test_an_image_that_contradicts_the_calibration_is_refused(rgb):
+def test_image_of_another_size_is_refused(rgb):
     with pytest.raises(UserError, match="16x12 contradicts camera_info of 160x120"):
-        make_rectifier(calibration(), False, TOPIC).color(rgb, TOPIC)
+        make_rectifier(calibration(), False, TOPIC).rectify_color(rgb, TOPIC)

@@ -149,7 +149,7 @@ class CameraInput:
                 f"{self._pose_topic}: poses are in frame '{frame_id}', the map is in '{world_frame}'; "
                 f"set input.world_frame to {frame_id}"
             )
-        self._sync.observe("pose", stamp)
+        self._sync.note_stamp("pose", stamp)
         self._poses.add(stamp, camtoworld)
         self.poll()
 
@@ -157,7 +157,7 @@ class CameraInput:
         """Passes on complete frames. Before the first calibration a limited number of images waits."""
         if not self._converter.calibrated:
             return
-        for match in self._sync.ready(time.monotonic()):
+        for match in self._sync.take_complete(time.monotonic()):
             try:
                 frame = self._converter.convert(match)
             except UserError as error:

@@ -69,11 +69,11 @@ class FrameConverter:
             UserError: an image that cannot be decoded or contradicts the calibration.
         """
         rectifier, topic = self._rectifier, self._topics["image"]
-        image = rectifier.color(conversions.from_image(match.image, topic), topic)
+        image = rectifier.rectify_color(conversions.from_image(match.image, topic), topic)
         depth = None
         if match.depth is not None:
             topic = self._topics["depth"]
-            depth = rectifier.depth(conversions.from_depth(match.depth, topic), topic)
+            depth = rectifier.rectify_depth(conversions.from_depth(match.depth, topic), topic)
             self._compare_frames(match.image.header.frame_id, match.depth.header.frame_id)
         return Frame(
             stamp=match.stamp,

@@ -36,9 +36,9 @@ class TransformBuffer(Protocol):
     def subscribe(self) -> None:
         """Starts to receive transforms."""
 
-    def lookup(self, target: str, source: str, stamp: float, final: bool) -> np.ndarray:
+    def lookup(self, target: str, source: str, stamp: float, accept_nearest: bool) -> np.ndarray:
         """The transform [4, 4] from `source` to `target` at `stamp` (seconds); see `sync.PoseSource.at` for
-        `final`.
+        `accept_nearest`.
 
         Raises:
             UserError: the transform is not known, and why.
@@ -63,14 +63,14 @@ class TfPoses:
         self.camera_frame = ""
         self.problem = ""
 
-    def at(self, stamp: float, final: bool) -> np.ndarray | None:
+    def at(self, stamp: float, accept_nearest: bool) -> np.ndarray | None:
         """See `sync.PoseSource.at`."""
         source = self.camera_frame.lstrip("/")
         if not source:
             self.problem = "no transform: the images have no frame_id; the camera driver must set it"
             return None
         try:
-            pose = self._buffer.lookup(self._world_frame, source, stamp, final)
+            pose = self._buffer.lookup(self._world_frame, source, stamp, accept_nearest)
         except UserError as error:
             self.problem = f"no transform from {source} to {self._world_frame}: {error}"
             return None
@@ -129,13 +129,15 @@ class TfTopicBuffer:
             except UserError as error:
                 self._reject(error)
 
-    def lookup(self, target: str, source: str, stamp: float, final: bool) -> np.ndarray:
+    def lookup(self, target: str, source: str, stamp: float, accept_nearest: bool) -> np.ndarray:
         """See `TransformBuffer.lookup`."""
         if not any(stream.received for stream in self._streams):
             raise UserError(self._recent_explanation())
-        pose = self._tree.at(target, source, stamp, final)
+        pose = self._tree.at(target, source, stamp, accept_nearest)
         if pose is None:
-            raise UserError(self._tree.why_not(target, source, stamp) or f"not known yet at {stamp:.3f} s")
+            raise UserError(
+                self._tree.explain_missing(target, source, stamp) or f"not known yet at {stamp:.3f} s"
+            )
         return pose
 
     def _recent_explanation(self) -> str:
@@ -173,8 +175,8 @@ class Tf2Buffer:
 
         self._listener = TransformListener(self._buffer, self._node, spin_thread=False)
 
-    def lookup(self, target: str, source: str, stamp: float, final: bool) -> np.ndarray:
-        """See `TransformBuffer.lookup`. tf2 accepts no nearest transform, so `final` has no effect."""
+    def lookup(self, target: str, source: str, stamp: float, accept_nearest: bool) -> np.ndarray:
+        """See `TransformBuffer.lookup`. tf2 accepts no nearest transform, so `accept_nearest` has no effect."""
         # A float64 stamp may lie outside the known range by a rounding error. Then the oldest transform is
         # tried, which lies up to SAME_STAMP later, and the newest (0).
         reason, nanoseconds = "", round(stamp * 1e9)
