@@ -92,9 +92,8 @@ def align_distributions(
     m = mass.clamp_max(_MAX_MASS)
     m = (m / m[m > 0].median().clamp_min(1e-6) if bool((m > 0).any()) else m).clamp_min(_MIN_MASS)[:, None]
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="Sparse CSR"
-        )  # beta in torch, but several times faster than COO
+        # CSR tensors are in beta in torch, but several times faster here than COO tensors.
+        warnings.filterwarnings("ignore", message="Sparse CSR")
         matrix = affinity.to_sparse_csr()
     degree = strength * torch.sparse.sum(affinity, dim=1).to_dense()[:, None]
 

@@ -142,8 +142,6 @@ def choose_check_views(camtoworlds: np.ndarray, keyframes: np.ndarray, limit: in
         [(np.abs(keyframes - pose).max(axis=(1, 2)) < _POSE_TOLERANCE).any() for pose in camtoworlds], bool
     )
     if not is_keyframe.any():
-        raise UserError(
-            "none of its poses is a keyframe of the map: give the data the map was made from"
-        )
+        raise UserError("none of its poses is a keyframe of the map: give the data the map was made from")
     chosen = np.flatnonzero(~is_keyframe) if (~is_keyframe).sum() >= 2 else np.arange(len(camtoworlds))
     return chosen[evenly_spaced_indices(len(chosen), limit)].tolist()

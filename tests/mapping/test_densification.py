@@ -117,7 +117,7 @@ def test_hall_survives_when_the_robot_turns_to_a_wall() -> None:
     extent = mapper.gaussians.extent
     for _ in range(3):
         mapper.insert(make_keyframe(near, len(mapper.keyframes)))
-    assert mapper.gaussians.extent < 0.2 * extent, "most of what it sees now is near"
+    assert mapper.gaussians.extent < 0.2 * extent, "most keyframes now show the near wall"
     for _ in range(20):
         mapper.step()
     view = render_view(mapper.gaussians.activated(), far.camera, far.camtoworld, RASTERIZER)

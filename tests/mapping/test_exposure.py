@@ -39,7 +39,7 @@ def test_exposure_is_separated_from_the_scene() -> None:
 
 
 def test_exposures_are_relative_to_their_mean() -> None:
-    """What brightens one keyframe darkens the others: the brightness of the map itself is not up for grabs."""
+    """A brighter keyframe darkens the others, so the brightness of the map stays fixed."""
     exposure = Exposure("cpu")
     for _ in range(3):
         exposure.add_keyframe()

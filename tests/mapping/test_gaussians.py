@@ -29,7 +29,7 @@ def make(count: int = 6, sh_degree: int = 1) -> Gaussians:
 
 
 def loss_of(g: Gaussians) -> torch.Tensor:
-    """A loss that pulls every row of every parameter differently."""
+    """A loss with a different gradient for every row of every parameter."""
     return sum(
         ((i + 1) * torch.arange(1, len(g) + 1).view(-1, *[1] * (p.dim() - 1)) * p.sin()).sum()
         for i, p in enumerate(g.params.values())
@@ -131,7 +131,7 @@ def test_densify_clones_small_and_splits_large_gaussians() -> None:
     train(g, 1)
     before = {n: p.detach().clone() for n, p in g.params.items()}
     g.densify(torch.tensor([True, True, False, False, False]), split_above=0.1)
-    assert len(g) == 7  # one clone more, and two halves in place of one
+    assert len(g) == 7  # one clone added, one Gaussian replaced by two halves
     assert g.stats["tag"].tolist() == [0, 2, 3, 4, 0, 1, 1]
     assert torch.equal(g.params["means"][0], before["means"][0])
     assert torch.equal(g.params["means"][4], before["means"][0])
@@ -140,7 +140,7 @@ def test_densify_clones_small_and_splits_large_gaussians() -> None:
     offset = (g.params["means"][halves] - before["means"][1]).norm(dim=-1)
     assert (offset > 0).all() and (offset < 5 * 0.5 * 3**0.5).all()
     assert (moments(g)["means"][4:] == 0).all() and (moments(g)["means"][:4] != 0).any()
-    train(g, 1)  # and the optimizer goes on
+    train(g, 1)  # the optimizer still works
 
 
 def test_split_does_not_depend_on_global_random_state() -> None:

@@ -25,7 +25,7 @@ from ovs3d_ros.mapping.keyframes import is_new_view, training_view
         (dict(shift=0.03, seconds=2.1), True),
         (dict(shift=0.03, seconds=1.9), False),
         (dict(degrees=1.2, seconds=2.1), True),
-        (dict(shift=0.01, degrees=0.5, seconds=100.0), False),  # localisation of a robot that stands still
+        (dict(shift=0.01, degrees=0.5, seconds=100.0), False),  # pose noise of a robot that stands still
     ],
 )
 def test_keyframe_needs_motion_not_time_alone(move: dict, expected: bool) -> None:
@@ -77,4 +77,4 @@ def test_smaller_keyframe_samples_depth_at_pixel_centres(factor: float) -> None:
     small = keyframes.make_keyframe(large, 0, 120, 100.0, "cpu")
     exact = synthetic.ray_cast(small.camera, large.camtoworld)[1]
     error = small.depth.numpy() / exact - 1
-    assert abs(np.median(error)) < 5e-4, "sampled beside the centre the floor is nearer or farther"
+    assert abs(np.median(error)) < 5e-4, "depth sampled beside the pixel centre would be biased on the floor"

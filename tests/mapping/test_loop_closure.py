@@ -14,7 +14,7 @@ from ovs3d_ros.types import UserError
 
 @pytest.mark.parametrize("degree", [0, 3])
 def test_gaussians_move_with_their_keyframe(degree: int) -> None:
-    """A rigid correction of all keyframes leaves every view as it was; that of one leaves the others' Gaussians."""
+    """Moving all keyframes rigidly keeps every view; moving one keyframe moves only its own Gaussians."""
     frames = synthetic.make_frames(4)
     mapper = make_mapper(
         frames[:3], map__sh_degree=degree, train__densify_every=4, train__densify_gradient=1e-4
@@ -46,7 +46,7 @@ def test_gaussians_move_with_their_keyframe(degree: int) -> None:
 
 def test_corrections_apply_to_all_keyframes_or_none() -> None:
     frames = synthetic.make_frames(4)
-    mapper = make_mapper([*frames, *frames])  # a bag that was played twice: stamps repeat
+    mapper = make_mapper([*frames, *frames])  # stamps repeat, as in a bag that was played twice
     corrected = {4 + i: move_frame(frame, 0.2).camtoworld for i, frame in enumerate(frames)}
     mapper.move_keyframes(corrected)
     for index, frame in enumerate(frames):

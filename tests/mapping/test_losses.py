@@ -20,7 +20,7 @@ def image() -> torch.Tensor:
 
 
 def distorted(image: torch.Tensor) -> dict[str, list[torch.Tensor]]:
-    """Kinds of distortion, each in growing strength."""
+    """Distortions of three kinds, each with growing strength."""
     noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
     blur = [
         torch.nn.functional.avg_pool2d(image.permute(2, 0, 1)[None], k, 1, k // 2)[0].permute(1, 2, 0)
@@ -68,9 +68,8 @@ def test_box_ssim_is_sensitive_to_structure() -> None:
 def test_every_pixel_reaches_the_loss(image: torch.Tensor) -> None:
     render = (image * 0.9).clone().requires_grad_()
     (1 - box_ssim(render, image)).backward()
-    inner = (
-        render.grad[:69, :93].abs().sum(-1)
-    )  # windows of 7 at every third pixel end within 3 pixels of the border
+    # Windows of 7 at every third pixel end within 3 pixels of the border.
+    inner = render.grad[:69, :93].abs().sum(-1)
     assert (inner > 0).float().mean() > 0.999 and torch.isfinite(render.grad).all()
 
 

@@ -76,11 +76,13 @@ def test_learning_rates_fall_towards_the_horizon() -> None:
     for key, factor in (((81, 100), 1.0), ((101, 100), 0.1), ((101, None), 1.0)):
         means = rates[key].pop("means")
         assert rates[key] == pytest.approx({name: factor * rate for name, rate in full.items()})
-        assert key[1] is None or means < 0.07 * config.lr_means * extent  # these fall from the start
+        assert (
+            key[1] is None or means < 0.07 * config.lr_means * extent
+        )  # the rate of the means decays from the start
 
 
 class HostReads(TorchDispatchMode):
-    """Notes what would make the host wait for a GPU: values that are read, and results as long as a mask has ones."""
+    """Records operations that make the host wait for a GPU: reading values, and results whose size depends on data."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,7 +118,7 @@ def test_step_does_not_wait_for_the_device() -> None:
         def rasterize(*arguments, **options):
             before = list(reads.found)
             result = RASTERIZER(*arguments, **options)
-            reads.found[:] = before  # it is on the CPU, where looking costs nothing
+            reads.found[:] = before  # the CPU rasterizer may read values at no cost
             return result
 
         mapper.rasterizer = rasterize
@@ -146,7 +148,7 @@ def test_newest_keyframe_gets_its_share_of_steps() -> None:
     picks = np.array([mapper._choose_keyframe() for _ in range(400)])
     share = (picks == 7).mean()
     assert 0.45 < share < 0.68 and len(np.unique(picks)) == 8  # half, plus an eighth of the other half
-    mapper._visits[-1] = 10_000  # it has had enough: replay only
+    mapper._visits[-1] = 10_000  # past its first visits: replay only
     assert (np.array([mapper._choose_keyframe() for _ in range(400)]) == 7).mean() < 0.25
 
 

@@ -1,4 +1,4 @@
-"""Neighbours, affinities and alignment: who belongs together, and distributions that follow."""
+"""Nearest neighbours, affinities and the alignment of class distributions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_few_and_equal_points_have_valid_neighbours(count: int) -> None:
 
 
 def corner() -> tuple[torch.Tensor, torch.Tensor]:
-    """A floor [400] and a wall [400] that meet at a right angle, and their numbers."""
+    """Points of a floor [400] and a wall [400] that meet at a right angle, and the surface index of each point."""
     grid = torch.cartesian_prod(torch.arange(20.0), torch.arange(20.0)) / 20
     noise = 1e-3 * torch.randn(800, 3, generator=torch.Generator().manual_seed(0))
     zero = torch.zeros(400, 1)
@@ -49,7 +49,7 @@ def corner() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def between(affinity: torch.Tensor, parts: torch.Tensor) -> tuple[float, float]:
-    """Mean affinity of neighbours of one part, and of different ones."""
+    """Mean affinity between neighbours of the same part, and of different parts."""
     affinity = affinity.coalesce()
     rows, columns = affinity.indices()
     same = parts[rows] == parts[columns]
@@ -79,21 +79,18 @@ def test_alignment_minimises_its_objective() -> None:
     points, _ = corner()
     affinity = compute_affinities(points, torch.rand(800, 3, generator=generator), CONFIG)
     prior = torch.rand(800, 4, generator=generator).softmax(-1)
-    mass = torch.full((800,), 5.0)
-    result = align_distributions(prior, mass, affinity, 3.0).requires_grad_()
+    mass = torch.full((800,), 5.0)  # equal masses are 1 after division by their median
+    result = align_distributions(prior, mass, affinity, 3.0)
     dense = affinity.to_dense()
-    pairs = (result[:, None] - result[None]).square().sum(-1)
-    objective = (result - prior).square().sum() + 3.0 * 0.5 * (
-        dense * pairs
-    ).sum()  # masses are in units of the median
-    (gradient,) = torch.autograd.grad(objective, result)
-    (start,) = torch.autograd.grad(
-        (lambda p: 3.0 * 0.5 * (dense * (p[:, None] - p[None]).square().sum(-1)).sum())(
-            x := prior.clone().requires_grad_()
-        ),
-        x,
-    )
-    assert gradient.abs().max() < 1e-2 * start.abs().max()
+
+    def gradient(p: torch.Tensor) -> torch.Tensor:
+        """Gradient of the objective; the dense matrix lists each pair twice."""
+        p = p.clone().requires_grad_()
+        pairs = (p[:, None] - p[None]).square().sum(-1)
+        objective = (p - prior).square().sum() + 3.0 * 0.5 * (dense * pairs).sum()
+        return torch.autograd.grad(objective, p)[0]
+
+    assert gradient(result).abs().max() < 1e-2 * gradient(prior).abs().max()
     torch.testing.assert_close(result.sum(-1), torch.ones(800))
 
 
@@ -104,7 +101,7 @@ def test_alignment_removes_noise_and_keeps_surfaces_apart() -> None:
     labels = torch.where(wrong, torch.randint(3, (800,), generator=generator), parts)
     prior = 0.9 * torch.nn.functional.one_hot(labels, 3).float() + 0.1 / 3
     mass = torch.full((800,), 10.0)
-    mass[::7], prior[::7] = 0.0, 1 / 3  # never seen: these follow their neighbours
+    mass[::7], prior[::7] = 0.0, 1 / 3  # Gaussians that were never seen follow their neighbours
     affinity = compute_affinities(points, torch.full((800, 3), 0.5), CONFIG)
     result = align_distributions(prior, mass, affinity, CONFIG.strength)
     assert (prior.argmax(-1) == parts).float().mean() < 0.85
@@ -122,13 +119,15 @@ def test_evidence_weighs_in_up_to_a_limit() -> None:
     pair = compute_affinities(points, colors, dataclasses.replace(CONFIG, neighbours=3))
     prior = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
 
-    def first(*mass: float) -> float:
+    def first_probability(*mass: float) -> float:
         return float(align_distributions(prior, torch.tensor(mass), pair, 5.0)[0, 0])
 
-    assert first(5.0, 5.0) == pytest.approx(
+    assert first_probability(5.0, 5.0) == pytest.approx(
         1 - float(align_distributions(prior, torch.tensor([5.0, 5.0]), pair, 5.0)[1, 0]), abs=1e-3
     )
-    assert first(10.0, 1.0) > first(5.0, 5.0) + 0.1 > first(1.0, 10.0) + 0.2, "seen more, it yields less"
-    assert first(1e6, 1.0) == pytest.approx(first(1e3, 1.0), abs=1e-3), (
-        "a wall before the camera is no truer for that"
+    assert (
+        first_probability(10.0, 1.0) > first_probability(5.0, 5.0) + 0.1 > first_probability(1.0, 10.0) + 0.2
+    ), "more evidence keeps a Gaussian closer to its prior"
+    assert first_probability(1e6, 1.0) == pytest.approx(first_probability(1e3, 1.0), abs=1e-3), (
+        "evidence above the limit must not weigh more"
     )

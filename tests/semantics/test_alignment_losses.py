@@ -69,7 +69,7 @@ def test_fda_averages_each_side_and_handles_empty_sides() -> None:
 
 
 def test_fda_groups_similar_patches() -> None:
-    """Two objects, one of whose patches is wrong about itself: its own kind wins it over."""
+    """Two objects; one patch starts with the wrong label and joins the patches that look like it."""
     logits = torch.tensor([[2.0, 0]] * 3 + [[0, 1.0]] + [[0, 2.0]] * 4, requires_grad=True)
     same = torch.zeros(8, 8, dtype=torch.bool)
     same[:4, :4] = same[4:, 4:] = True

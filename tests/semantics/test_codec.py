@@ -1,4 +1,4 @@
-"""The feature code: what it promises to keep exactly, and what it may lose."""
+"""The feature codec: what it keeps exactly, and what it may lose."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_cosines_within_the_rank_are_exact() -> None:
 def test_blends_of_codes_are_blends_of_features() -> None:
     features, texts = cone(60, 7), random_texts(5)
     codec = fit(features, 12)
-    weights = torch.rand(10, 60)  # any weights, not summing to one: as compositing leaves them
+    weights = torch.rand(10, 60)  # blending weights need not sum to one
     blended = codec.cosine(weights @ codec.encode(features), texts)
     exact = F.normalize(weights.double() @ features.double(), dim=-1) @ texts.double().T
     torch.testing.assert_close(blended.double(), exact, atol=5e-6, rtol=0)
@@ -131,11 +131,11 @@ def test_translated_sums_keep_their_meaning() -> None:
     sums = torch.rand(12, 200) @ old.encode(old_features)
     carried = sums @ old.translation_to(new).T
     expected = F.normalize(old.decode(sums), dim=-1)
-    # Both sets and both means fit in 16 dimensions, so nothing may be lost.
+    # Both sets and both means fit into 16 dimensions, so nothing may be lost.
     torch.testing.assert_close(F.normalize(new.decode(carried), dim=-1), expected, atol=1e-4, rtol=0)
     texts = random_texts(4)
     torch.testing.assert_close(new.cosine(carried, texts), old.cosine(sums, texts), atol=1e-4, rtol=0)
-    assert torch.equal(carried[:, -1], sums[:, -1])  # the alpha sum stays what it is
+    assert torch.equal(carried[:, -1], sums[:, -1])  # accumulated alpha is unchanged
 
 
 def test_translation_between_codes_of_different_length() -> None:
@@ -163,7 +163,7 @@ def test_real_text_vectors_fit_the_default_dimension(repository) -> None:
     flat = fit(many, 29)
     nearest = flat.cosine(flat.encode(many), many).argmax(-1)
     assert (nearest == torch.arange(len(many))).float().mean() > 0.95
-    # All 1203 at once take more dimensions: what the selectable 61 are for.
+    # All 1203 nouns together need the 61 dimensions of the default.
     longer = fit(vectors, 61)
     own = longer.cosine(longer.encode(vectors), vectors).argmax(-1) == torch.arange(len(vectors))
     assert own.float().mean() > 0.9

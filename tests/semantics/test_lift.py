@@ -1,4 +1,4 @@
-"""Lifting: against weights written out pixel by pixel, and against naive loops over crops."""
+"""Lifting, compared with explicit weights per pixel and with naive loops over crops."""
 
 from __future__ import annotations
 
@@ -59,9 +59,8 @@ def test_pixel_features_average_the_covering_crops() -> None:
     rng = np.random.default_rng(0)
     low, size = rng.uniform(-0.1, 0.9, (60, 2)), rng.uniform(0.02, 0.5, (60, 2))
     boxes = np.concatenate([low, low + size], 1).clip(0, 1)
-    boxes = np.concatenate(
-        [boxes, [[0, 0, 1, 0.3], [0.7, 0, 1, 1], [0.5, 0.5, 0.5, 0.9]]]
-    )  # borders; an empty one
+    special = [[0, 0, 1, 0.3], [0.7, 0, 1, 1], [0.5, 0.5, 0.5, 0.9]]  # two at the borders, one empty
+    boxes = np.concatenate([boxes, special])
     scales = torch.from_numpy(rng.integers(0, 3, len(boxes)))
     table, codec = crop_table(boxes, scales, 3), random_codec()
     codes = pixel_codes(table, codec, 17, 13)
@@ -81,7 +80,7 @@ def test_pixels_outside_all_crops_have_no_feature() -> None:
 
 
 def test_rounding_leaves_no_features_outside_crops() -> None:
-    """Difference arrays subtract what they added; rounding must not leave features where no crop is."""
+    """Difference arrays add and subtract; rounding errors must not leave features outside the crops."""
     table, codec = crop_table(np.tile([[0.0, 0.0, 0.5, 0.5]], (3000, 1)), seed=3), random_codec()
     codes = pixel_codes(table, codec, 40, 40)[0]
     assert (codes[:20, :20, -1] != 0).all()
@@ -138,7 +137,7 @@ def keyframe(index: int, table: CropTable, x: float = 0.0, size: tuple[int, int]
 
 
 def crops_of_two_kinds(rank: int) -> tuple[CropTable, CropTable]:
-    """Tables whose embeddings vary in `rank` directions each, none of the one in those of the other."""
+    """Two tables whose embeddings vary in `rank` directions each; the two sets of directions are orthogonal."""
     basis = torch.linalg.qr(torch.randn(DIM, DIM, generator=torch.Generator().manual_seed(0)))[0]
     tables = random_crops(0), random_crops(1)
     for table, first in zip(tables, (0, 5), strict=True):
@@ -169,10 +168,8 @@ def view_agreement(g: Gaussians, lifter: Lifter) -> torch.Tensor:
 
 
 def test_lift_equals_the_explicit_weighted_sum() -> None:
-    g, lifter = (
-        scene_gaussians(),
-        Lifter(LiftConfig(image_size=64, residual=1.0), CODE),
-    )  # one codec throughout
+    g = scene_gaussians()
+    lifter = Lifter(LiftConfig(image_size=64, residual=1.0), CODE)  # residual 1: the codec is never refitted
     frames = [keyframe(0, random_crops(0)), keyframe(1, random_crops(1), x=0.3)]
     for frame in frames:
         lifter.lift(frame, g, RASTERIZER)
@@ -266,7 +263,7 @@ def test_codec_refit_keeps_lifted_features() -> None:
     first, second = crops_of_two_kinds(4)
     lifter.lift(keyframe(0, first), g, RASTERIZER)
     before, codec = lifter.codec.decode(g.stats["numerators"]), lifter.codec
-    far = keyframe(1, second, x=50.0)  # sees nothing, but brings new words
+    far = keyframe(1, second, x=50.0)  # sees no Gaussian, but its embeddings are new
     lifter.lift(far, g, RASTERIZER)
     assert lifter.codec is not codec
     assert lifter.codec.residual(second.embeddings) < 1e-3 < codec.residual(second.embeddings)
@@ -274,14 +271,14 @@ def test_codec_refit_keeps_lifted_features() -> None:
 
 
 def test_refit_of_a_loaded_codec_keeps_its_features() -> None:
-    """The embeddings behind a loaded map are gone; its Gaussians must speak for them when new words come."""
+    """The embeddings of a loaded map are gone; its Gaussians stand in for them in the refit."""
     g, lifter = scene_gaussians(), Lifter(LiftConfig(image_size=64), 12)
     first, second = crops_of_two_kinds(4)
     lifter.lift(keyframe(0, first), g, RASTERIZER)
     before = lifter.codec.decode(g.stats["numerators"])
     loaded = Lifter(LiftConfig(image_size=64, residual=0.1), 12)
     loaded.codec = lifter.codec
-    loaded.lift(keyframe(0, second, x=50.0), g, RASTERIZER)  # sees nothing, but brings new words
+    loaded.lift(keyframe(0, second, x=50.0), g, RASTERIZER)  # sees no Gaussian, but its embeddings are new
     assert loaded.codec.residual(second.embeddings) < 1e-3
     torch.testing.assert_close(loaded.codec.decode(g.stats["numerators"]), before, atol=5e-3, rtol=1e-3)
 
@@ -308,7 +305,7 @@ def test_relift_replaces_evidence_only_at_the_end() -> None:
     lifting = lifter.relift(frames, g, RASTERIZER)
     next(lifting)
     assert all(torch.equal(g.stats[name], old[name]) for name in old)
-    g.keep(torch.arange(len(g)) != 3)  # Gaussians may go in between
+    g.keep(torch.arange(len(g)) != 3)  # Gaussians may be removed in between
     for _ in lifting:
         pass
     fresh = Lifter(LiftConfig(image_size=64), CODE)
@@ -318,7 +315,7 @@ def test_relift_replaces_evidence_only_at_the_end() -> None:
         del g.stats[name]
     for frame in frames:
         fresh.lift(frame, g, RASTERIZER)
-    # All but the first keyframe, which was lifted before Gaussian 3 went, see the same scene.
+    # All keyframes but the first, which was lifted before Gaussian 3 was removed, see the same scene.
     assert (expected["weight"] - g.stats["weight"]).abs().max() < 0.2 * g.stats["weight"].max()
     assert not torch.allclose(
         expected["weight"], old["weight"][torch.arange(len(old["weight"])) != 3], atol=0.5
@@ -326,7 +323,7 @@ def test_relift_replaces_evidence_only_at_the_end() -> None:
 
 
 def test_relift_fits_the_codec_on_all_keyframes() -> None:
-    """The first keyframes chose the codec; what came later within `residual` would be cut short for good."""
+    """The first keyframes determined the codec; without a refit, later features would stay truncated."""
     g, lifter = scene_gaussians(), Lifter(LiftConfig(image_size=64, residual=1.0), 6)
     first, second = crops_of_two_kinds(2)
     frames = [keyframe(0, first), keyframe(1, second)]
@@ -334,7 +331,7 @@ def test_relift_fits_the_codec_on_all_keyframes() -> None:
         lifter.lift(frame, g, RASTERIZER)
     early = lifter.codec
     for _ in lifter.relift(frames, g, RASTERIZER):
-        assert lifter.codec is early  # queries meanwhile read the old sums
+        assert lifter.codec is early  # queries still read the old sums
     assert lifter.codec.residual(second.embeddings) < 1e-3 < early.residual(second.embeddings)
     assert g.stats["numerators"].shape[-1] == lifter.codec.dim
 

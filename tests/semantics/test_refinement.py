@@ -1,4 +1,4 @@
-"""Refinement: it repairs what is wrong with a map's labels, and it says so where it cannot."""
+"""Refinement repairs wrong labels, and rejects a result that is no better."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def build(**settings) -> Ovs3d:
 
 
 def corrupt(pipeline: Ovs3d, share: float) -> None:
-    """Gives random Gaussians the lifted features of other random ones."""
+    """Gives a random share of Gaussians the lifted features of other random Gaussians."""
     stats = pipeline.map.mapper.gaussians.stats
     generator = torch.Generator().manual_seed(0)
     count = len(stats["weight"])
@@ -45,7 +45,7 @@ def corrupt(pipeline: Ovs3d, share: float) -> None:
 
 
 def accuracy(pipeline: Ovs3d) -> float:
-    """Share of right pixels of an argmax over the names, at views the map has not seen."""
+    """Share of correct pixels of an argmax over the names, on held-out views."""
     snapshot = pipeline.snapshot()
     result = pipeline.query(NAMES, mode="argmax", snapshot=snapshot)
     numbers = np.array([-1] + [CLASS_OF_COLOR[name] for name in NAMES])
@@ -69,9 +69,7 @@ def test_refinement_repairs_corrupted_labels_and_passes() -> None:
     assert steps[-1].kept and steps[-1].figures["checked"] == 4
     old, new = steps[-1].figures["before"], steps[-1].figures["after"]
     assert new["objective"] < old["objective"] and new["attract"] < 0.3 * old["attract"]
-    assert new["rda"] < 1.05 * old["rda"], (
-        "the wrong labels are of single Gaussians, which a view hardly shows"
-    )
+    assert new["rda"] < 1.05 * old["rda"], "single wrong Gaussians hardly change a view"
     weights = pipeline.config.refine
     for figures in (old, new):
         parts = figures["rda"] + weights.attract * figures["attract"] + weights.repel * figures["repel"]
@@ -82,18 +80,22 @@ def test_refinement_repairs_corrupted_labels_and_passes() -> None:
     assert last.kept and last.figures["before"]["attract"] > 2 * old["attract"], "KL has no upper bound"
 
 
-class ShortSighted(ColorEncoder):
-    """Sees every cell together with its surroundings, as cells of a CLIP do."""
+class BlurredColorEncoder(ColorEncoder):
+    """A color encoder whose cells include their surroundings, like those of CLIP."""
 
-    name = "tests/short-sighted"
+    name = "tests/blurred-color"
 
     def encode_image(self, image: np.ndarray) -> CropTable:
         return super().encode_image(cv2.GaussianBlur(image, (0, 0), BLUR * max(image.shape)))
 
 
 def test_sharpening_compensates_a_blurred_encoder() -> None:
-    alone = {"clip.model": f"{__name__}:ShortSighted", "refine.strength": 0.0, "refine.sharpen_radius": BLUR}
-    blurred, sharpened = (build(**alone, **{"refine.sharpen_steps": steps}) for steps in (0, 3))
+    alone = {
+        "clip.model": f"{__name__}:BlurredColorEncoder",
+        "refine.strength": 0.0,
+        "refine.sharpen_radius": BLUR,
+    }
+    blurred, sharpened = (build(**settings, **{"refine.sharpen_steps": steps}) for steps in (0, 3))
     for pipeline in (blurred, sharpened):
         assert list(pipeline.refine(NAMES))[-1].kept
     assert accuracy(blurred) < 0.9 and accuracy(sharpened) > accuracy(blurred) + 0.04
@@ -122,22 +124,24 @@ def test_field_survives_cancelling_growth_and_saving(tmp_path) -> None:
     run = pipeline.refine(NAMES)
     next(run)
     g = pipeline.map.mapper.gaussians
-    g.keep(torch.arange(len(g)) % 5 != 0)  # while it refines, Gaussians go ...
-    g.insert(torch.rand(50, 3), torch.rand(50, 3), torch.full((50,), 0.02), 0.5)  # ... and come
+    g.keep(torch.arange(len(g)) % 5 != 0)  # Gaussians are removed during the refinement ...
+    g.insert(torch.rand(50, 3), torch.rand(50, 3), torch.full((50,), 0.02), 0.5)  # ... and added
     for _ in run:
         pass
-    held = pipeline.snapshot().refined.probabilities
-    assert len(held) == len(g)
+    probabilities = pipeline.snapshot().refined.probabilities
+    assert len(probabilities) == len(g)
     undisturbed = build()
     for _ in undisturbed.refine(NAMES):
         pass
-    alone = undisturbed.snapshot().refined.probabilities
-    torch.testing.assert_close(held[:-50], alone[torch.arange(len(alone)) % 5 != 0], atol=1e-3, rtol=0)
-    torch.testing.assert_close(held.sum(-1), torch.ones(len(g)), atol=1e-3, rtol=0)
-    assert held[:-50].amax(-1).mean() > 0.8
+    expected = undisturbed.snapshot().refined.probabilities
+    torch.testing.assert_close(
+        probabilities[:-50], expected[torch.arange(len(expected)) % 5 != 0], atol=1e-3, rtol=0
+    )
+    torch.testing.assert_close(probabilities.sum(-1), torch.ones(len(g)), atol=1e-3, rtol=0)
+    assert probabilities[:-50].amax(-1).mean() > 0.8
     pipeline.save(tmp_path / "m.ovs3d")
     again = Ovs3d.load(tmp_path / "m.ovs3d")
-    torch.testing.assert_close(again.snapshot().refined.probabilities, held, atol=2e-3, rtol=0)
+    torch.testing.assert_close(again.snapshot().refined.probabilities, probabilities, atol=2e-3, rtol=0)
     pipeline.reset()
     assert pipeline.snapshot().refined is None
 

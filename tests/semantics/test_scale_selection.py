@@ -1,4 +1,4 @@
-"""Scale selection: the level at which a Gaussian has a clear name speaks for it."""
+"""Scale selection prefers the pyramid level with a clear name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CODEC = make_codec(
 
 
 def levels() -> torch.Tensor:
-    """Codes [2, 3, d + 1]: a mug that only the last level sees alone, and a wall that is one at every level."""
+    """Codes [2, 3, d + 1]: a mug that only the last level shows alone, and a wall that fills every level."""
     mug, table, wall = NAMES
     rows = torch.stack([torch.stack([table + wall, mug + table, mug]), torch.stack([wall, wall, wall])])
     return CODEC.encode(F.normalize(rows, dim=-1))
