@@ -76,9 +76,8 @@ def test_learning_rates_fall_towards_the_horizon() -> None:
     for key, factor in (((81, 100), 1.0), ((101, 100), 0.1), ((101, None), 1.0)):
         means = rates[key].pop("means")
         assert rates[key] == pytest.approx({name: factor * rate for name, rate in full.items()})
-        assert (
-            key[1] is None or means < 0.07 * config.lr_means * extent
-        )  # the rate of the means decays from the start
+        # The rate of the means decays from the start.
+        assert key[1] is None or means < 0.07 * config.lr_means * extent
 
 
 class HostReads(TorchDispatchMode):

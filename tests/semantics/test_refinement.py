@@ -90,7 +90,7 @@ class BlurredColorEncoder(ColorEncoder):
 
 
 def test_sharpening_compensates_a_blurred_encoder() -> None:
-    alone = {
+    settings = {
         "clip.model": f"{__name__}:BlurredColorEncoder",
         "refine.strength": 0.0,
         "refine.sharpen_radius": BLUR,
