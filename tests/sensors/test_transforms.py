@@ -96,7 +96,5 @@ def test_two_parents_and_loops_are_refused(tree):
 
 def test_separate_trees_are_named(tree):
     tree.add("elsewhere", "thing", 0.0, turn(0.0), static=True)
-    with pytest.raises(
-        UserError, match=r"'thing' and 'map' are in separate trees.*localises the robot"
-    ):
+    with pytest.raises(UserError, match=r"'thing' and 'map' are in separate trees.*localises the robot"):
         tree.at("map", "thing", 10.0)

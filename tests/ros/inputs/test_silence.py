@@ -163,7 +163,7 @@ def test_incompatible_qos_is_named_with_both_sides(wire):
             "transforms must be published reliably",
         ),
         ("other camera", "there is no frame 'camera' (there are: base, map)"),
-        ("two trees", "'camera' and 'map' hang in trees of their own, under 'robot' and 'map'"),
+        ("two trees", "'camera' and 'map' are in separate trees, under 'robot' and 'map'"),
         ("old", "'camera' in 'map' is known from 5.000 to 5.000 s, the image is of 10.000 s"),
     ],
 )
