@@ -1,7 +1,7 @@
-"""Image-text and patch encoders: what the rest of the system needs from CLIP and from DINO.
+"""Image-text encoders (CLIP) and patch encoders (DINO) behind two protocols.
 
-`make_clip` and `make_dino` are the only ways in. A model that is not there is an error that names the remedy;
-no encoder ever runs on random weights.
+`make_clip` and `make_dino` are the only ways to make one. A missing model raises an error that names the
+remedy; no encoder ever runs on random weights.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 class ImageTextEncoder(Protocol):
-    """Embeds crops of an image, or the cells of one dense pass over it, and texts into one space.
+    """Embeds images and texts into one space; an image yields embeddings of its crops or of dense cells.
 
     Attributes:
-        name: recorded in map files; a map refuses another encoder.
+        name: recorded in map files; a map rejects queries with another encoder.
         dim: length D of an embedding.
-        calibration: contents of `calibration.json` beside the model, or None.
+        calibration: contents of `calibration.json` in the model's folder, or None.
     """
 
     name: str
@@ -32,7 +32,7 @@ class ImageTextEncoder(Protocol):
     calibration: dict | None
 
     def encode_image(self, image: np.ndarray) -> CropTable:
-        """`image` is [H, W, 3] uint8 RGB."""
+        """Crop table of an [H, W, 3] uint8 RGB image."""
         ...
 
     def encode_text(self, prompts: Sequence[str]) -> torch.Tensor:
@@ -42,15 +42,19 @@ class ImageTextEncoder(Protocol):
 
 @runtime_checkable
 class FrameEncoder(Protocol):
-    """What an `ImageTextEncoder` may be beside: one whose crops depend on depth and intrinsics too."""
+    """Optional addition to `ImageTextEncoder`: an encoder whose crops depend on depth and intrinsics too."""
 
     def encode_frame(self, frame: Frame) -> CropTable:
-        """A UserError where the frame lacks what it needs."""
+        """Crop table of a frame.
+
+        Raises:
+            UserError: the frame lacks depth, or other data that the encoder needs.
+        """
         ...
 
 
 class PatchEncoder(Protocol):
-    """Self-supervised patch features of an image.
+    """Computes self-supervised patch features of an image.
 
     Attributes:
         name: recorded in map files.
@@ -66,10 +70,10 @@ class PatchEncoder(Protocol):
 
 
 def encode_frame(encoder: ImageTextEncoder, frame: Frame) -> CropTable:
-    """Crop table of a frame: from all of it where the encoder can use that, else from its image.
+    """Crop table of a frame. A `FrameEncoder` reads the whole frame, any other encoder only its image.
 
     Raises:
-        UserError: the frame lacks what the encoder needs.
+        UserError: the frame lacks data that the encoder needs.
     """
     if isinstance(encoder, FrameEncoder):
         return encoder.encode_frame(frame)
@@ -77,69 +81,73 @@ def encode_frame(encoder: ImageTextEncoder, frame: Frame) -> CropTable:
 
 
 def make_clip(config: ClipConfig, device: str) -> ImageTextEncoder:
-    """The image-text encoder that `config.model` names, behind `config.cache` if there is one.
+    """Makes the image-text encoder that `config.model` names; it caches its results if `config.cache` is set.
 
     Raises:
-        UserError: unknown model, weights that are neither here nor reachable, a broken import string, crops in metres of
-            an encoder that has none, or a cache that cannot be written.
+        UserError: the model is unknown, its weights are neither local nor downloadable, the import string is
+            broken, the encoder has no crops in metres but `config.crop_metres` is set, or the cache is not
+            writable.
     """
     if not config.cache:
-        return _clip(config, device)
-    from ovs3d_ros.encoders.cache import CachedClip, TensorCache, fingerprint
+        return _make_uncached_clip(config, device)
+    from ovs3d_ros.encoders.cache import CachedImageTextEncoder, TensorCache, fingerprint_settings
 
-    cache = TensorCache(config.cache, "clip.cache")  # first: a model takes seconds to load
-    return CachedClip(_clip(config, device), cache, fingerprint(config, device))
+    cache = TensorCache(config.cache, "clip.cache")  # fails before the model takes seconds to load
+    encoder = _make_uncached_clip(config, device)
+    return CachedImageTextEncoder(encoder, cache, fingerprint_settings(config, device))
 
 
 def make_dino(config: DinoConfig, device: str) -> PatchEncoder:
-    """The patch encoder that `config.model` names, behind `config.cache` if there is one.
+    """Makes the patch encoder that `config.model` names; it caches its results if `config.cache` is set.
 
     Raises:
-        UserError: unknown model, weights that are neither here nor reachable, a broken import string, or a cache that
-            cannot be written.
+        UserError: the model is unknown, its weights are neither local nor downloadable, the import string is
+            broken, or the cache is not writable.
     """
     if not config.cache:
-        return _dino(config, device)
-    from ovs3d_ros.encoders.cache import CachedPatches, TensorCache, fingerprint
+        return _make_uncached_dino(config, device)
+    from ovs3d_ros.encoders.cache import CachedPatchEncoder, TensorCache, fingerprint_settings
 
     cache = TensorCache(config.cache, "dino.cache")
-    return CachedPatches(_dino(config, device), cache, fingerprint(config, device))
+    return CachedPatchEncoder(
+        _make_uncached_dino(config, device), cache, fingerprint_settings(config, device)
+    )
 
 
-def _clip(config: ClipConfig, device: str) -> ImageTextEncoder:
+def _make_uncached_clip(config: ClipConfig, device: str) -> ImageTextEncoder:
     if _is_import_string(config.model):
-        encoder = _imported("clip.model", config.model)(config, device)
+        encoder = _import_class("clip.model", config.model)(config, device)
         if config.crop_metres and not isinstance(encoder, FrameEncoder):
             raise UserError(
-                f"clip.crop_metres: {config.model} has no encode_frame, which would see depth; leave it empty"
+                f"clip.crop_metres: {config.model} has no encode_frame and cannot read depth; leave it empty"
             )
         return encoder
     from ovs3d_ros.encoders.clip import load_clip
-    from ovs3d_ros.encoders.metric_crops import MetricClip
+    from ovs3d_ros.encoders.metric_crops import MetricCropEncoder
 
     encoder = load_clip(config, device)
-    return MetricClip(encoder, config) if config.crop_metres else encoder
+    return MetricCropEncoder(encoder, config) if config.crop_metres else encoder
 
 
-def _dino(config: DinoConfig, device: str) -> PatchEncoder:
+def _make_uncached_dino(config: DinoConfig, device: str) -> PatchEncoder:
     if _is_import_string(config.model):
-        return _imported("dino.model", config.model)(config, device)
+        return _import_class("dino.model", config.model)(config, device)
     from ovs3d_ros.encoders.dino import load_dino
 
     return load_dino(config, device)
 
 
 def _is_import_string(name: str) -> bool:
-    """`pkg.module:Class`; open_clip and timm use a colon too, in `hf-hub:` and `local-dir:`."""
+    """Whether `name` is `pkg.module:Class`, not open_clip's and timm's `hf-hub:` or `local-dir:`."""
     return ":" in name and not name.startswith(("hf-hub:", "hf_hub:", "local-dir:"))
 
 
-def _imported(leaf: str, name: str) -> type:
+def _import_class(parameter: str, name: str) -> type:
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(
-            f"{leaf}: cannot import {name} ({error}); give pkg.module:Class of an installed "
+            f"{parameter}: cannot import {name} ({error}); give pkg.module:Class of an installed "
             "package whose constructor takes (config, device)"
         ) from None

@@ -1,7 +1,7 @@
-"""What encoders gave, kept on disk: the same image under the same settings is encoded once.
+"""Results of encoders on disk: the same image with the same settings is encoded once.
 
-An entry is one safetensors file, named by a hash of all that it depends on, so nothing in it ever has to be replaced.
-Nothing is removed either: the folder may be emptied at any time.
+An entry is one safetensors file, named by a hash of everything that it depends on, so no entry ever becomes
+stale. The cache removes nothing; users may empty the folder at any time.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from safetensors import SafetensorError, safe_open
 
 from ovs3d_ros.config import ClipConfig, DinoConfig
 from ovs3d_ros.encoders import FrameEncoder, ImageTextEncoder, PatchEncoder
-from ovs3d_ros.encoders.precision import number_format
+from ovs3d_ros.encoders.precision import resolve_precision
 from ovs3d_ros.io.atomic import write_tensors
 from ovs3d_ros.types import CropTable, Frame, UserError
 
 _log = logging.getLogger(__name__)
 
-FORMAT = 1  # raise it when encoders give something else for the same settings
-_INDIFFERENT = ("cache", "batch_size")  # parameters that change nothing of a result
+FORMAT = 1  # raise it when encoders change their results for the same settings
+_IRRELEVANT_PARAMETERS = ("cache", "batch_size")  # they do not change a result
 _MODELS = Path(__file__).parent.parent / "models"
-_HALF_MAX = 65504.0
+_FLOAT16_MAX = 65504.0
 
 
 class TensorCache:
-    """A folder of entries: named tensors, and a header of what is no tensor.
+    """A folder of entries; an entry holds named tensors and a header of JSON values.
 
     Args:
-        folder: made if it is not there.
-        parameter: that named it, for the error.
+        folder: path; created if missing.
+        parameter: name of the parameter that holds the path, for the error message.
 
     Raises:
-        UserError: the folder cannot be made or written.
+        UserError: the folder cannot be created or written.
     """
 
     def __init__(self, folder: str, parameter: str) -> None:
@@ -51,12 +51,12 @@ class TensorCache:
             tempfile.TemporaryFile(dir=self._folder).close()
         except OSError as error:
             raise UserError(
-                f"{parameter}={folder}: cannot write there ({error.strerror}); name a folder of yours, or "
-                "leave it empty to keep nothing"
+                f"{parameter}={folder}: cannot write there ({error.strerror}); name a writable folder, or "
+                "leave it empty to disable the cache"
             ) from None
 
     def read(self, key: str) -> tuple[dict[str, torch.Tensor], dict] | None:
-        """Tensors and header of an entry; None where there is none, or, with a warning, a damaged one."""
+        """Tensors and header of an entry; None if it is missing or, with a warning, damaged."""
         path = self._path(key)
         if not path.is_file():
             return None
@@ -65,33 +65,33 @@ class TensorCache:
                 header = json.loads((file.metadata() or {})["ovs3d"])
                 tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a mapping
             if header["checksum"] != _checksum(tensors):
-                raise ValueError("its checksum is another")
+                raise ValueError("wrong checksum")
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-            _log.warning("%s is damaged (%s) and made anew", path, " ".join(str(error).split()))
+            _log.warning("%s is damaged (%s): encoding it again", path, " ".join(str(error).split()))
             return None
         return tensors, header
 
     def write(self, key: str, tensors: dict[str, torch.Tensor], header: dict) -> None:
-        """Keeps an entry; a full disk is a warning, for the result is there without it."""
+        """Writes an entry. A full disk only logs a warning, since the caller already has the result."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         try:
             write_tensors(self._path(key), tensors, json.dumps(header | {"checksum": _checksum(tensors)}))
         except (OSError, SafetensorError) as error:
             _log.warning(
-                "%s: cannot be kept (%s)", self._path(key), getattr(error, "strerror", None) or error
+                "%s: cannot be written (%s)", self._path(key), getattr(error, "strerror", None) or error
             )
 
     def _path(self, key: str) -> Path:
         return self._folder / f"{key}.safetensors"
 
 
-class CachedClip:
-    """An image-text encoder whose crop tables are kept; embeddings come back at half precision.
+class CachedImageTextEncoder:
+    """An image-text encoder with cached crop tables; its embeddings have half precision.
 
     Args:
-        encoder: any, of images alone or of frames.
-        cache: where to keep tables.
-        settings: all that tables depend on beside the encoder's name and the image, see `fingerprint`.
+        encoder: any encoder, of images or of frames.
+        cache: holds the tables.
+        settings: fingerprint of all settings that a table depends on, see `fingerprint_settings`.
     """
 
     def __init__(self, encoder: ImageTextEncoder, cache: TensorCache, settings: str) -> None:
@@ -100,24 +100,25 @@ class CachedClip:
 
     def encode_image(self, image: np.ndarray) -> CropTable:
         """Crop table of an [H, W, 3] uint8 RGB image."""
-        return self._table((image,), lambda: self._encoder.encode_image(image))
+        return self._read_or_encode((image,), lambda: self._encoder.encode_image(image))
 
     def encode_frame(self, frame: Frame) -> CropTable:
-        """Crop table of a frame; of its image, where the encoder sees no more."""
+        """Crop table of a frame; of its image only, if the encoder is no `FrameEncoder`."""
         if not isinstance(self._encoder, FrameEncoder):
             return self.encode_image(frame.image)
         depth = np.zeros(0, np.float32) if frame.depth is None else frame.depth
-        return self._table((frame.image, depth, frame.camera.K), lambda: self._encoder.encode_frame(frame))
+        inputs = (frame.image, depth, frame.camera.K)
+        return self._read_or_encode(inputs, lambda: self._encoder.encode_frame(frame))
 
     def encode_text(self, prompts: Sequence[str]) -> torch.Tensor:
-        """[P, D], as the encoder gives them; nothing is kept."""
+        """[P, D] embeddings from the encoder; texts are not cached."""
         return self._encoder.encode_text(prompts)
 
-    def _table(self, seen: Sequence[np.ndarray], encode: Callable[[], CropTable]) -> CropTable:
-        key = _key("crops", self.name, self._settings, seen)
-        held = self._cache.read(key)
-        if held is not None:
-            tensors, header = held
+    def _read_or_encode(self, inputs: Sequence[np.ndarray], encode: Callable[[], CropTable]) -> CropTable:
+        key = _entry_key("crops", self.name, self._settings, inputs)
+        entry = self._cache.read(key)
+        if entry is not None:
+            tensors, header = entry
             return CropTable(
                 tensors["boxes"],
                 tensors["scales"].long(),
@@ -126,22 +127,22 @@ class CachedClip:
                 header["grid"] and tuple(header["grid"]),
             )
         table = encode()
-        embeddings = _half(table.embeddings)
+        embeddings = _to_half(table.embeddings)
         self._cache.write(
             key,
             {"boxes": table.boxes, "scales": table.scales.to(torch.int16), "embeddings": embeddings},
             {"num_scales": table.num_scales, "grid": table.grid},
         )
-        return dataclasses.replace(table, embeddings=embeddings.float())  # the first run as all later ones
+        return dataclasses.replace(table, embeddings=embeddings.float())  # as in later runs
 
 
-class CachedPatches:
-    """A patch encoder whose features are kept; they come back at half precision.
+class CachedPatchEncoder:
+    """A patch encoder with cached features of half precision.
 
     Args:
-        encoder: any.
-        cache: where to keep features.
-        settings: all that they depend on beside the encoder's name and the image, see `fingerprint`.
+        encoder: any patch encoder.
+        cache: holds the features.
+        settings: fingerprint of all settings that features depend on, see `fingerprint_settings`.
     """
 
     def __init__(self, encoder: PatchEncoder, cache: TensorCache, settings: str) -> None:
@@ -150,25 +151,28 @@ class CachedPatches:
 
     def encode_image(self, image: np.ndarray) -> torch.Tensor:
         """[h, w, D] float32 features of an [H, W, 3] uint8 RGB image."""
-        key = _key("patches", self.name, self._settings, (image,))
-        held = self._cache.read(key)
-        if held is not None:
-            return held[0]["features"].float()
-        features = _half(self._encoder.encode_image(image))
+        key = _entry_key("patches", self.name, self._settings, (image,))
+        entry = self._cache.read(key)
+        if entry is not None:
+            return entry[0]["features"].float()
+        features = _to_half(self._encoder.encode_image(image))
         self._cache.write(key, {"features": features}, {})
         return features.float()
 
 
-def fingerprint(config: ClipConfig | DinoConfig, device: str) -> str:
-    """All settings that a result depends on, the number format they mean here, and size and time of weights that lie in
-    files named by them.
+def fingerprint_settings(config: ClipConfig | DinoConfig, device: str) -> str:
+    """JSON text of everything that a result depends on, apart from the encoder's name and the image.
 
-    A downloaded model is known by its name, and one of an import string too: it must change its `name` with its weights.
+    It holds the device, the settings, the number format that `precision` means on this machine, and size and
+    time of local weight files. A downloaded model, or one from an import string, is identified by its name
+    only: such an encoder must change its `name` when its weights change.
     """
     values = {
-        f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name not in _INDIFFERENT
+        f.name: getattr(config, f.name)
+        for f in dataclasses.fields(config)
+        if f.name not in _IRRELEVANT_PARAMETERS
     }
-    values["precision"] = number_format(config.precision, device)
+    values["precision"] = resolve_precision(config.precision, device)
     weights = [
         (file.name, file.stat().st_size, file.stat().st_mtime_ns)
         for file in _weight_files(config.model, values.get("pretrained", ""))
@@ -182,20 +186,20 @@ def _weight_files(model: str, pretrained: str) -> list[Path]:
         return sorted(_MODELS.rglob("*"))
     if model.startswith("local-dir:"):
         return sorted(Path(model.partition(":")[2]).rglob("*"))
-    return [Path(pretrained)]  # a checkpoint, or a tag, which is no file
+    return [Path(pretrained)]  # a checkpoint file; a tag names no file, and the caller skips it
 
 
-def _key(kind: str, name: str, settings: str, seen: Sequence[np.ndarray]) -> str:
-    """The name of an entry: a hash of all that it depends on."""
+def _entry_key(kind: str, name: str, settings: str, inputs: Sequence[np.ndarray]) -> str:
+    """The name of an entry: a hash of everything that it depends on."""
     digest = hashlib.sha256(json.dumps([FORMAT, kind, name, settings]).encode())
-    for array in seen:
+    for array in inputs:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
-def _half(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.clamp(-_HALF_MAX, _HALF_MAX).half()
+def _to_half(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.clamp(-_FLOAT16_MAX, _FLOAT16_MAX).half()
 
 
 def _checksum(tensors: dict[str, torch.Tensor]) -> int:

@@ -1,9 +1,9 @@
 """Text-comparable features per cell from one forward pass (docs/method.md, "Language features").
 
-Vision transformers: the last block keeps only its value path, mixed by key-key attention with a Gaussian over the
-grid, without residual and MLP (Hajimiri et al., NACLIP, WACV 2025; the value path is MaskCLIP's, Zhou et al., ECCV
-2022). Convolutional timm trunks that end in global average pooling: their head applied to every cell of the map
-before the pool, which for a linear head averages to the crop embedding exactly.
+Vision transformers: the last block keeps only its value path, mixed by key-key attention with a Gaussian over
+the grid, without residual and MLP (Hajimiri et al., NACLIP, WACV 2025; the value path is that of MaskCLIP,
+Zhou et al., ECCV 2022). Convolutional timm trunks that end in global average pooling: their head is applied
+to every cell of the map before the pool. For a linear head the cells average to the crop embedding exactly.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NEIGHBOUR_SIGMA = 5.0  # cells; NACLIP's published value
 
 
 def supports_dense(visual: torch.nn.Module) -> bool:
-    """Whether `dense_features` knows the image tower."""
+    """Whether `dense_features` can handle this image tower."""
     return is_transformer(visual) or _is_pooled_conv(visual)
 
 
@@ -37,15 +37,19 @@ def dense_features(visual: torch.nn.Module, pixels: torch.Tensor, height: int, w
     """
     if is_transformer(visual):
         patch = visual.patch_size[0]
-        return _vit_features(visual, _whole_cells(pixels, height, width, patch))
+        return _vit_features(visual, _resize_to_cells(pixels, height, width, patch))
     stride = visual.trunk.feature_info[-1]["reduction"]
-    return _conv_features(visual, _whole_cells(pixels, height, width, stride))
+    return _conv_features(visual, _resize_to_cells(pixels, height, width, stride))
 
 
-def mean_directions(maps: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The mean direction of feature maps [h, w, D] of one image at several sizes: unit [H, W, D] on the grid of the largest.
+def average_directions(maps: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Averages the directions of feature maps [h, w, D] of one image at several sizes.
 
-    A thing is recognised where it fills the model's view; which size that is differs from thing to thing.
+    CLIP recognises an object best where it fills the model's field of view; the image size for that differs
+    between objects.
+
+    Returns:
+        [H, W, D] unit features on the grid of the largest map.
     """
     rows, columns = max((m.shape[:2] for m in maps), key=lambda grid: grid[0] * grid[1])
     units = (F.normalize(m, dim=-1).permute(2, 0, 1)[None] for m in maps)
@@ -54,7 +58,7 @@ def mean_directions(maps: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def is_transformer(visual: torch.nn.Module) -> bool:
-    """open_clip's own transformer with a class token, plain blocks and a projection."""
+    """Whether an image tower is open_clip's own transformer with a class token and plain blocks."""
     blocks = getattr(getattr(visual, "transformer", None), "resblocks", None)
     return (
         blocks is not None
@@ -71,14 +75,13 @@ def _is_pooled_conv(visual: torch.nn.Module) -> bool:
     return getattr(pool, "pool_type", None) == "avg" and bool(getattr(trunk, "feature_info", None))
 
 
-def _whole_cells(pixels: torch.Tensor, height: int, width: int, cell: int) -> torch.Tensor:
+def _resize_to_cells(pixels: torch.Tensor, height: int, width: int, cell: int) -> torch.Tensor:
     return resize(pixels, *(max(1, round(length / cell)) * cell for length in (height, width)))
 
 
 def _conv_features(visual: torch.nn.Module, pixels: torch.Tensor) -> torch.Tensor:
-    cells = visual.trunk.forward_features(
-        pixels.contiguous(memory_format=torch.channels_last)
-    )  # [1, C, h, w]
+    pixels = pixels.contiguous(memory_format=torch.channels_last)
+    cells = visual.trunk.forward_features(pixels)  # [1, C, h, w]
     _, channels, rows, columns = cells.shape
     single = cells[0].permute(1, 2, 0).reshape(rows * columns, channels, 1, 1)
     return visual.head(visual.trunk.forward_head(single)).view(rows, columns, -1)
@@ -100,7 +103,7 @@ def _vit_features(visual: torch.nn.Module, pixels: torch.Tensor) -> torch.Tensor
 
 
 def _position_embedding(visual: torch.nn.Module, rows: int, columns: int) -> torch.Tensor:
-    """[1 + hw, C] the learned grid resampled to rows x columns, the class token's entry first."""
+    """[1 + hw, C] position embedding: the class token's entry, then the grid resampled to rows x columns."""
     cls, grid = visual.positional_embedding[:1], visual.positional_embedding[1:]
     if tuple(visual.grid_size) != (rows, columns):
         grid = grid.T.reshape(1, -1, *visual.grid_size)
@@ -125,7 +128,7 @@ def _neighbour_attention(
     projected = F.linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias)
     _, k, v = projected[0].view(count, 3, heads, channels // heads).permute(1, 2, 0, 3)  # each [heads, hw, d]
     y, x = (torch.arange(n, device=tokens.device, dtype=tokens.dtype) for n in (rows, columns))
-    falls = (torch.exp(-((axis[:, None] - axis) ** 2) / (2 * NEIGHBOUR_SIGMA**2)) for axis in (y, x))
-    near = torch.kron(*falls)  # [hw, hw]: a Gaussian of the distance is separable
-    mixed = F.scaled_dot_product_attention(k[None], k[None], v[None], attn_mask=near)[0]
+    falloffs = (torch.exp(-((axis[:, None] - axis) ** 2) / (2 * NEIGHBOUR_SIGMA**2)) for axis in (y, x))
+    prior = torch.kron(*falloffs)  # [hw, hw]: a Gaussian of the distance is separable
+    mixed = F.scaled_dot_product_attention(k[None], k[None], v[None], attn_mask=prior)[0]
     return attention.out_proj(mixed.permute(1, 0, 2).reshape(1, count, channels))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ovs3d_ros.config import DinoConfig
-from ovs3d_ros.encoders.precision import image_precision
+from ovs3d_ros.encoders.precision import image_autocast
 from ovs3d_ros.encoders.preprocessing import fitted_size, image_to_tensor, resize
 from ovs3d_ros.types import UserError
 
@@ -42,7 +42,7 @@ class DinoEncoder:
         pixels = image_to_tensor(image, self._device, self._mean, self._std)
         size = fitted_size(*pixels.shape[-2:], self._config.image_size, enlarge=True)
         pixels = resize(pixels, *(max(1, round(s / p)) * p for s, p in zip(size, self._patch, strict=True)))
-        with image_precision(self._config.precision, self._device):
+        with image_autocast(self._config.precision, self._device):
             (tokens,) = self._model.forward_intermediates(
                 pixels, indices=1, norm=False, intermediates_only=True
             )
@@ -55,7 +55,8 @@ def load_dino(config: DinoConfig, device: str) -> DinoEncoder:
     `dino.model` is `bundled`, a timm name, or timm's `local-dir:/path` and `hf-hub:org/name`.
 
     Raises:
-        UserError: timm is not installed, the model is unknown or no vision transformer, or its weights cannot be had.
+        UserError: timm is not installed, the model is unknown or not a vision transformer, or its weights
+            cannot be loaded.
     """
     try:
         import timm
@@ -64,11 +65,11 @@ def load_dino(config: DinoConfig, device: str) -> DinoEncoder:
     source = f"local-dir:{BUNDLED}" if config.model == "bundled" else config.model
     try:
         model = timm.create_model(source, pretrained=True, num_classes=0, dynamic_img_size=True)
-    except Exception as error:  # the hub raises its own kinds, and none names a remedy
+    except Exception as error:  # the hub raises many types, and none names a remedy
         raise _unavailable(config, error) from None
     if not hasattr(model, "patch_embed") or not hasattr(model, "forward_intermediates"):
         raise UserError(
-            f"dino.model={config.model}: not a vision transformer; take vit_base_patch8_224.dino or bundled"
+            f"dino.model={config.model}: not a vision transformer; set vit_base_patch8_224.dino or bundled"
         )
     name = "bundled/ovs3d-tiny-dino" if config.model == "bundled" else config.model
     return DinoEncoder(model.eval().to(device), name, config, device)

@@ -1,31 +1,35 @@
-"""Encoders in bfloat16, where the hardware has instructions for it: about twice as fast as float32 on a CPU."""
+"""bfloat16 for image towers: about twice as fast as float32 on a CPU that has instructions for it."""
 
 from __future__ import annotations
 
 import torch
 
-_NATIVE = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")  # of x86-64 and arm64
+_BFLOAT16_CAPABILITIES = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")  # on x86-64 and arm64
 
 
-def number_format(precision: str, device: str) -> str:
-    """ "float32" or "bfloat16": what a parameter means on this machine.
+def resolve_precision(precision: str, device: str) -> str:
+    """Resolves the parameter `precision` on this machine.
 
     Args:
-        precision: one of them, or "auto": bfloat16 on a CPU that multiplies it natively, else float32.
+        precision: "float32", "bfloat16", or "auto" for bfloat16 on a CPU that multiplies it natively, else
+            float32.
         device: torch device name.
+
+    Returns:
+        "float32" or "bfloat16".
     """
     if precision != "auto":
         return precision
-    return "bfloat16" if torch.device(device).type == "cpu" and _native() else "float32"
+    return "bfloat16" if torch.device(device).type == "cpu" and _has_native_bfloat16() else "float32"
 
 
-def image_precision(precision: str, device: str) -> torch.autocast:
-    """What an image tower is to run in, see `number_format`; weights and results stay float32."""
-    reduced = number_format(precision, device) == "bfloat16"
+def image_autocast(precision: str, device: str) -> torch.autocast:
+    """Context in which an image tower runs, see `resolve_precision`; its weights stay float32."""
+    reduced = resolve_precision(precision, device) == "bfloat16"
     return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=reduced)
 
 
-def _native() -> bool:
-    """Whether this CPU has bfloat16 instructions, as far as the installed torch can tell: without, it is emulated."""
+def _has_native_bfloat16() -> bool:
+    """Whether torch reports bfloat16 instructions on this CPU; without them it emulates bfloat16."""
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(capabilities.get(name) for name in _NATIVE)
+    return any(capabilities.get(name) for name in _BFLOAT16_CAPABILITIES)

@@ -1,4 +1,4 @@
-"""Image preparation that both encoders share."""
+"""Image preparation for both encoders."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ def image_to_tensor(
 
 
 def fitted_size(height: int, width: int, longer_side: int, enlarge: bool = False) -> tuple[int, int]:
-    """Height and width with the longer side at `longer_side` px (0: unchanged); smaller ones grow only on demand."""
+    """Height and width of an image scaled so that its longer side has `longer_side` px.
+
+    0 leaves the size unchanged. Images with a shorter longer side grow only with `enlarge`.
+    """
     factor = longer_side / max(height, width) if longer_side else 1.0
     if not enlarge:
         factor = min(1.0, factor)

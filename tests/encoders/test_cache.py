@@ -1,4 +1,4 @@
-"""Tables and tokens on disk: nothing is encoded twice, and nothing is mistaken for something else."""
+"""The cache of encoder results: no input is encoded twice, and no entry is used for another input."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ import torch
 
 from ovs3d_ros.config import ClipConfig, Config, DinoConfig, override
 from ovs3d_ros.encoders import encode_frame, make_clip, make_dino
-from ovs3d_ros.encoders.cache import CachedClip, CachedPatches, TensorCache, fingerprint
+from ovs3d_ros.encoders.cache import (
+    CachedImageTextEncoder,
+    CachedPatchEncoder,
+    TensorCache,
+    fingerprint_settings,
+)
 from ovs3d_ros.encoders.clip import BUNDLED as CLIP_FOLDER
 from ovs3d_ros.encoders.dino import BUNDLED as DINO_FOLDER
 from ovs3d_ros.pipeline import Ovs3d
@@ -25,7 +30,7 @@ PYRAMID = ClipConfig(mode="pyramid", crop_divisors=(1.0, 2.0), crop_stride=0.5)
 
 
 class Counted:
-    """A real encoder that counts how often it sees an image."""
+    """Wraps an encoder and counts how many images it encodes."""
 
     def __init__(self, encoder) -> None:
         self._encoder, self.calls = encoder, 0
@@ -41,7 +46,7 @@ class Counted:
 
 
 class CountedFrames(Counted):
-    """The same of one that sees depth."""
+    """Wraps and counts an encoder of frames."""
 
     def encode_frame(self, frame: Frame) -> CropTable:
         self.calls += 1
@@ -56,13 +61,14 @@ def image() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def clip():
-    return make_clip(
-        replace(PYRAMID, precision="float32"), "cpu"
-    )  # bfloat16 is exact at half precision already
+    # In bfloat16 half precision would be exact, and no test could see it.
+    return make_clip(replace(PYRAMID, precision="float32"), "cpu")
 
 
-def cached(encoder, folder: Path, config: ClipConfig = PYRAMID) -> CachedClip:
-    return CachedClip(encoder, TensorCache(str(folder), "clip.cache"), fingerprint(config, "cpu"))
+def cached(encoder, folder: Path, config: ClipConfig = PYRAMID) -> CachedImageTextEncoder:
+    return CachedImageTextEncoder(
+        encoder, TensorCache(str(folder), "clip.cache"), fingerprint_settings(config, "cpu")
+    )
 
 
 def assert_close(ours: CropTable, expected: CropTable) -> None:
@@ -73,24 +79,24 @@ def assert_close(ours: CropTable, expected: CropTable) -> None:
 
 
 @needs_clip
-def test_a_second_run_does_not_ask_the_model(clip, image, tmp_path) -> None:
+def test_second_run_reads_the_cache(clip, image, tmp_path) -> None:
     first, second = Counted(clip), Counted(clip)
     table = cached(first, tmp_path).encode_image(image)
-    held = cached(second, tmp_path).encode_image(image.copy())
+    again = cached(second, tmp_path).encode_image(image.copy())
     assert (first.calls, second.calls) == (1, 0)
-    assert_close(held, table)
-    assert torch.equal(held.embeddings, table.embeddings), "the first run is as all later ones"
-    assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"], "no temporary file stays behind"
+    assert_close(again, table)
+    assert torch.equal(again.embeddings, table.embeddings), "the first run must equal later ones"
+    assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"], "a temporary file is left over"
     other = image.copy()
     other[0, 0, 0] ^= 1
     cached(second, tmp_path).encode_image(other)
     cached(second, tmp_path).encode_image(image.reshape(160, 120, 3))
-    assert second.calls == 2, "one bit of one pixel, or another shape of the same bytes, is another image"
+    assert second.calls == 2, "one flipped bit, or another shape of the same bytes, makes another image"
 
 
 @needs_clip
 @pytest.mark.parametrize("mode", ["pyramid", "dense"])
-def test_make_clip_keeps_what_it_encodes(mode: str, image, tmp_path, monkeypatch) -> None:
+def test_make_clip_caches_its_tables(mode: str, image, tmp_path, monkeypatch) -> None:
     config = replace(PYRAMID, mode=mode, cache=str(tmp_path / "new" / "folder"))
     table = make_clip(config, "cpu").encode_image(image)
     again = make_clip(config, "cpu")
@@ -118,7 +124,7 @@ def test_make_clip_keeps_what_it_encodes(mode: str, image, tmp_path, monkeypatch
         {"pretrained": "laion"},
     ],
 )
-def test_other_settings_are_other_entries(change: dict, clip, image, tmp_path) -> None:
+def test_other_settings_make_other_entries(change: dict, clip, image, tmp_path) -> None:
     counted = Counted(clip)
     cached(counted, tmp_path).encode_image(image)
     cached(counted, tmp_path, replace(PYRAMID, **change)).encode_image(image)
@@ -129,7 +135,7 @@ def test_other_settings_are_other_entries(change: dict, clip, image, tmp_path) -
     assert counted.calls == 3
 
 
-def test_weights_that_change_in_their_place_are_seen(tmp_path) -> None:
+def test_changed_weight_file_changes_the_fingerprint(tmp_path) -> None:
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(b"1")
     configs = [
@@ -137,21 +143,27 @@ def test_weights_that_change_in_their_place_are_seen(tmp_path) -> None:
         ClipConfig(model=f"local-dir:{tmp_path}"),
         DinoConfig(model=f"local-dir:{tmp_path}"),
     ]
-    before = [fingerprint(config, "cpu") for config in configs]
-    assert before == [fingerprint(config, "cpu") for config in configs]
+    before = [fingerprint_settings(config, "cpu") for config in configs]
+    assert before == [fingerprint_settings(config, "cpu") for config in configs]
     weights.write_bytes(b"22")
-    assert all(old != fingerprint(config, "cpu") for old, config in zip(before, configs, strict=True))
-    assert fingerprint(PYRAMID, "cpu") != fingerprint(PYRAMID, "cuda")
+    assert all(
+        old != fingerprint_settings(config, "cpu") for old, config in zip(before, configs, strict=True)
+    )
+    assert fingerprint_settings(PYRAMID, "cpu") != fingerprint_settings(PYRAMID, "cuda")
 
 
-def test_what_another_processor_encoded_in_another_format_is_not_taken(monkeypatch):
-    seen = []
+def test_fingerprint_holds_the_number_format(monkeypatch):
+    fingerprints = []
     for native in (True, False):
         monkeypatch.setattr(
             torch.cpu, "get_capabilities", lambda native=native: {"avx512_bf16": native}, raising=False
         )
-        seen.append(fingerprint(PYRAMID, "cpu"))
-    assert seen[0] != seen[1] == fingerprint(replace(PYRAMID, precision="float32"), "cpu")
+        fingerprints.append(fingerprint_settings(PYRAMID, "cpu"))
+    assert (
+        fingerprints[0]
+        != fingerprints[1]
+        == fingerprint_settings(replace(PYRAMID, precision="float32"), "cpu")
+    )
 
 
 @needs_clip
@@ -175,7 +187,7 @@ def test_metric_tables_depend_on_depth_and_intrinsics(image, tmp_path) -> None:
 
 
 @needs_clip
-def test_depth_is_of_no_account_where_the_encoder_sees_none(clip, image, tmp_path) -> None:
+def test_depth_does_not_matter_to_image_encoders(clip, image, tmp_path) -> None:
     counted = Counted(clip)
     encoder = cached(counted, tmp_path)
     frame = Frame(0.0, image, Camera(np.eye(3), 160, 120), np.eye(4), np.ones((120, 160), np.float32))
@@ -186,7 +198,7 @@ def test_depth_is_of_no_account_where_the_encoder_sees_none(clip, image, tmp_pat
 
 @needs_clip
 @pytest.mark.parametrize("damage", ["truncated", "empty", "flipped", "foreign"])
-def test_a_damaged_entry_is_made_anew_with_a_warning(damage: str, clip, image, tmp_path, caplog) -> None:
+def test_damaged_entry_is_encoded_again_with_a_warning(damage: str, clip, image, tmp_path, caplog) -> None:
     counted = Counted(clip)
     encoder = cached(counted, tmp_path)
     table = encoder.encode_image(image)
@@ -199,13 +211,13 @@ def test_a_damaged_entry_is_made_anew_with_a_warning(damage: str, clip, image, t
     )
     with caplog.at_level(logging.WARNING):
         assert torch.equal(encoder.encode_image(image).embeddings, table.embeddings)
-    assert counted.calls == 2 and path.name in caplog.text and "anew" in caplog.text
+    assert counted.calls == 2 and path.name in caplog.text and "encoding it again" in caplog.text
     assert_close(encoder.encode_image(image), table)
-    assert counted.calls == 2, "the damaged file was replaced"
+    assert counted.calls == 2, "the damaged file was not replaced"
 
 
 @needs_clip
-def test_a_result_that_cannot_be_kept_is_there_all_the_same(clip, image, tmp_path, caplog) -> None:
+def test_failed_write_still_returns_the_result(clip, image, tmp_path, caplog) -> None:
     encoder = cached(clip, tmp_path)
     encoder.encode_image(image)
     (path,) = tmp_path.iterdir()
@@ -213,12 +225,12 @@ def test_a_result_that_cannot_be_kept_is_there_all_the_same(clip, image, tmp_pat
     path.mkdir()  # renaming the file to it fails, as on a full disk
     with caplog.at_level(logging.WARNING):
         assert len(encoder.encode_image(image).boxes)
-    assert "cannot be kept" in caplog.text
-    assert list(tmp_path.iterdir()) == [path], "no temporary file stays behind"
+    assert "cannot be written" in caplog.text
+    assert list(tmp_path.iterdir()) == [path], "a temporary file is left over"
 
 
 @pytest.mark.parametrize("make, config", [(make_clip, ClipConfig), (make_dino, DinoConfig)])
-def test_a_folder_that_cannot_be_written_is_refused_at_the_start(make, config, tmp_path) -> None:
+def test_unwritable_folder_is_rejected_first(make, config, tmp_path) -> None:
     (tmp_path / "file").write_text("")
     folder = str(tmp_path / "file" / "folder")
     with pytest.raises(UserError, match=r"(clip|dino)\.cache=.*cannot write there") as caught:
@@ -227,22 +239,22 @@ def test_a_folder_that_cannot_be_written_is_refused_at_the_start(make, config, t
 
 
 @needs_dino
-def test_tokens_are_kept_too_in_the_same_folder(image, tmp_path, monkeypatch) -> None:
+def test_make_dino_caches_its_features_in_the_same_folder(image, tmp_path, monkeypatch) -> None:
     config = DinoConfig(image_size=96, cache=str(tmp_path))
     tokens = make_dino(config, "cpu").encode_image(image)
     counted = Counted(make_dino(replace(config, cache=""), "cpu"))
     cache = TensorCache(str(tmp_path), "dino.cache")
-    held = CachedPatches(counted, cache, fingerprint(config, "cpu")).encode_image(image)
-    assert counted.calls == 0 and held.dtype == torch.float32
-    torch.testing.assert_close(held, tokens, rtol=2**-10, atol=1e-6)
-    larger = CachedPatches(counted, cache, fingerprint(replace(config, image_size=128), "cpu")).encode_image(
-        image
-    )
+    again = CachedPatchEncoder(counted, cache, fingerprint_settings(config, "cpu")).encode_image(image)
+    assert counted.calls == 0 and again.dtype == torch.float32
+    torch.testing.assert_close(again, tokens, rtol=2**-10, atol=1e-6)
+    larger = CachedPatchEncoder(
+        counted, cache, fingerprint_settings(replace(config, image_size=128), "cpu")
+    ).encode_image(image)
     assert counted.calls == 1 and larger.shape == tokens.shape  # Counted encodes at its own size
 
 
-def test_a_map_file_does_not_bring_its_folder_along(image, tmp_path) -> None:
-    """On another machine it may not be there, or not be writable."""
+def test_map_file_does_not_store_the_cache_folders(image, tmp_path) -> None:
+    """On another machine the folder may be missing or not writable."""
     settings = {
         "compute.device": "cpu",
         "clip.cache": str(tmp_path / "c"),

@@ -1,4 +1,4 @@
-"""Metric crops: sides in metres become pixels by depth, whatever the depth is."""
+"""Metric crops: depth turns sides in metres into pixels, for any depth."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from ovs3d_ros.config import ClipConfig, Config, override
 from ovs3d_ros.encoders import encode_frame, make_clip
 from ovs3d_ros.encoders.clip import BUNDLED
-from ovs3d_ros.encoders.crops import MOST_CROPS, STEPS_PER_OCTAVE, metric_cuts, relative_cuts
+from ovs3d_ros.encoders.crops import MAX_LEVEL_CROPS, STEPS_PER_OCTAVE, plan_metric_crops, plan_relative_crops
 from ovs3d_ros.mapping.keyframes import to_frame
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.types import Camera, CropTable, Frame, UserError
@@ -20,12 +20,12 @@ HALF_STEP = 2 ** (0.5 / STEPS_PER_OCTAVE)
 needs_clip = pytest.mark.skipif(not (BUNDLED / "model.safetensors").is_file(), reason="no bundled CLIP")
 
 
-def crops_of(cuts, level: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def crops_of(groups, level: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Boxes [M, 4] left, top, right, bottom in pixels of the original, and sides [M], of one level."""
     boxes = []
-    for cut in (cut for cut in cuts if cut.level == level):
-        across, down = WIDTH / cut.width, HEIGHT / cut.height
-        boxes += [(x * across, y * down, (x + SIDE) * across, (y + SIDE) * down) for y, x in cut.corners]
+    for group in (group for group in groups if group.level == level):
+        fx, fy = WIDTH / group.width, HEIGHT / group.height
+        boxes += [(x * fx, y * fy, (x + SIDE) * fx, (y + SIDE) * fy) for y, x in group.corners]
     boxes = np.array(boxes)
     return boxes, boxes[:, 2] - boxes[:, 0]
 
@@ -47,10 +47,10 @@ def frame_of(depth: np.ndarray | None) -> Frame:
     )
 
 
-def test_the_near_half_of_a_step_gets_crops_of_twice_the_side() -> None:
+def test_half_the_depth_gets_crops_of_twice_the_side() -> None:
     depth = flat(1.0)
     depth[:, WIDTH // 2 :] = 2.0
-    boxes, sides = crops_of(metric_cuts(depth, FOCAL, SIDE, [0.2], STRIDE))
+    boxes, sides = crops_of(plan_metric_crops(depth, FOCAL, SIDE, [0.2], STRIDE))
     near = sides > 1.5 * sides.min()
     assert sides[near] == pytest.approx(52.0, rel=0.02) and sides[~near] == pytest.approx(26.0, rel=0.02)
     centres = (boxes[:, 0] + boxes[:, 2]) / 2
@@ -60,13 +60,13 @@ def test_the_near_half_of_a_step_gets_crops_of_twice_the_side() -> None:
 
 
 @pytest.mark.parametrize("metres", [0.2, 0.5])
-def test_a_side_covers_the_same_metres_from_two_distances(metres: float) -> None:
-    """On a slope, where no two rows have one depth, too."""
+def test_crops_cover_the_same_metres_at_any_distance(metres: float) -> None:
+    """Also on a slope, where the depth changes within a crop."""
     for distance in (1.0, 2.3):
-        sides = crops_of(metric_cuts(flat(distance), FOCAL, SIDE, [metres], STRIDE))[1]
+        sides = crops_of(plan_metric_crops(flat(distance), FOCAL, SIDE, [metres], STRIDE))[1]
         assert sides * distance / FOCAL == pytest.approx(metres, rel=0.02)
     slope = np.linspace(1.0, 3.0, WIDTH, dtype=np.float32)[None].repeat(HEIGHT, 0)
-    boxes, sides = crops_of(metric_cuts(slope, FOCAL, SIDE, [metres], STRIDE))
+    boxes, sides = crops_of(plan_metric_crops(slope, FOCAL, SIDE, [metres], STRIDE))
     inner = (boxes[:, 0] > 1) & (boxes[:, 2] < WIDTH - 1)
     at_centre = np.interp((boxes[inner, 0] + boxes[inner, 2]) / 2, np.arange(WIDTH) + 0.5, slope[0])
     covered = sides[inner] * at_centre / FOCAL / metres
@@ -74,13 +74,13 @@ def test_a_side_covers_the_same_metres_from_two_distances(metres: float) -> None
 
 
 def test_every_pixel_lies_in_a_crop_of_its_own_size() -> None:
-    """Those at the border as well, and those of a thing smaller than the distance between crops."""
+    """Also pixels at the border, and pixels of an object smaller than the distance between crops."""
     depth = flat(3.0)
     depth[HEIGHT - 20 :] = 1.0
     depth[100:103, 200:203] = 0.7
-    cuts = metric_cuts(depth, FOCAL, SIDE, [0.3, 0.6], STRIDE)
+    groups = plan_metric_crops(depth, FOCAL, SIDE, [0.3, 0.6], STRIDE)
     for level, metres in enumerate((0.3, 0.6)):
-        boxes, sides = crops_of(cuts, level)
+        boxes, sides = crops_of(groups, level)
         covered = np.zeros((HEIGHT, WIDTH), bool)
         for distance in (3.0, 1.0, 0.7):
             for left, top, right, bottom in (
@@ -91,7 +91,7 @@ def test_every_pixel_lies_in_a_crop_of_its_own_size() -> None:
 
 
 @pytest.mark.parametrize("kind", ["tiny", "huge", "noise", "mixed"])
-def test_absurd_depth_gives_no_flood_of_crops(kind: str) -> None:
+def test_absurd_depth_does_not_flood_the_crops(kind: str) -> None:
     rng = np.random.default_rng(0)
     depth = {
         "tiny": flat(1e-6),
@@ -101,10 +101,10 @@ def test_absurd_depth_gives_no_flood_of_crops(kind: str) -> None:
     }[kind]
     if kind == "mixed":
         depth[::2] = 1e6
-    cuts = metric_cuts(depth, FOCAL, SIDE, [0.1, 0.2, 0.4, 0.8], STRIDE)
+    groups = plan_metric_crops(depth, FOCAL, SIDE, [0.1, 0.2, 0.4, 0.8], STRIDE)
     for level in range(4):
-        boxes, sides = crops_of(cuts, level)
-        assert 0 < len(sides) <= MOST_CROPS
+        boxes, sides = crops_of(groups, level)
+        assert 0 < len(sides) <= MAX_LEVEL_CROPS
         assert (
             sides.min() > 15
             and sides.max() < HEIGHT + 1
@@ -113,26 +113,26 @@ def test_absurd_depth_gives_no_flood_of_crops(kind: str) -> None:
         )
 
 
-def test_a_usual_room_takes_about_as_many_crops_as_the_relative_pyramid() -> None:
+def test_room_takes_as_many_crops_as_the_relative_pyramid() -> None:
     slope = np.linspace(1.0, 4.0, HEIGHT, dtype=np.float32)[:, None].repeat(WIDTH, 1)
-    metric = metric_cuts(slope, FOCAL, SIDE, [0.2, 0.3, 0.5], STRIDE)
-    relative = relative_cuts(HEIGHT, WIDTH, SIDE, [3.0, 5.0, 8.0], STRIDE)
-    counts = [sum(len(cut.corners) for cut in cuts) for cuts in (metric, relative)]
+    metric = plan_metric_crops(slope, FOCAL, SIDE, [0.2, 0.3, 0.5], STRIDE)
+    relative = plan_relative_crops(HEIGHT, WIDTH, SIDE, [3.0, 5.0, 8.0], STRIDE)
+    counts = [sum(len(group.corners) for group in groups) for groups in (metric, relative)]
     assert 0.3 < counts[0] / counts[1] < 2
 
 
-def test_holes_take_the_depth_beside_them() -> None:
-    """A hole beside the far wall is cut as the far wall is, although most of the image is near."""
+def test_holes_take_the_nearest_depth() -> None:
+    """A hole beside the far wall gets the far wall's crops, although most of the image is near."""
     depth = flat(1.0)
     depth[:, 240:] = 4.0
-    whole = metric_cuts(depth, FOCAL, SIDE, [0.4], STRIDE)
+    whole = plan_metric_crops(depth, FOCAL, SIDE, [0.4], STRIDE)
     depth[100:140, 280:310] = 0.0
-    assert metric_cuts(depth, FOCAL, SIDE, [0.4], STRIDE) == whole
+    assert plan_metric_crops(depth, FOCAL, SIDE, [0.4], STRIDE) == whole
 
 
 @needs_clip
-def test_the_encoder_embeds_what_the_crops_show() -> None:
-    """At one depth everywhere, metric crops are those of the relative pyramid with that side, to the bit."""
+def test_metric_crops_at_one_depth_equal_relative_crops() -> None:
+    """At a constant depth metric crops equal those of the relative pyramid with that side, to the bit."""
     metric = make_clip(ClipConfig(mode="pyramid", crop_metres=(0.3, 0.6)), "cpu")
     relative = make_clip(
         ClipConfig(mode="pyramid", crop_divisors=(HEIGHT * 2.0 / FOCAL / 0.3, HEIGHT * 2.0 / FOCAL / 0.6)),
@@ -146,7 +146,7 @@ def test_the_encoder_embeds_what_the_crops_show() -> None:
 
 
 @needs_clip
-def test_depth_of_another_resolution_is_taken_at_the_centres_of_pixels() -> None:
+def test_depth_of_another_resolution_is_read_at_pixel_centres() -> None:
     metric = make_clip(ClipConfig(mode="pyramid", crop_metres=(0.3,)), "cpu")
     fine = np.zeros((3 * HEIGHT, 3 * WIDTH), np.float32)
     fine[1::3, 1::3] = 2.0
@@ -156,8 +156,8 @@ def test_depth_of_another_resolution_is_taken_at_the_centres_of_pixels() -> None
 
 
 @needs_clip
-def test_sizes_are_those_of_the_image_that_is_encoded() -> None:
-    """The same metres at any resolution, and the least side of 16 px of the smaller image is twice as much of it."""
+def test_crop_sizes_refer_to_the_encoded_image() -> None:
+    """Crops cover the same metres at any resolution; the smallest side is 16 px of the encoded image."""
 
     def widths(side: float, size: int) -> torch.Tensor:
         config = ClipConfig(mode="pyramid", crop_metres=(side,), image_size=size, crop_stride=1.0)
@@ -170,7 +170,7 @@ def test_sizes_are_those_of_the_image_that_is_encoded() -> None:
 
 
 @needs_clip
-def test_missing_depth_and_crops_that_cannot_be_are_refused() -> None:
+def test_missing_depth_and_impossible_crops_are_rejected() -> None:
     encoder = make_clip(ClipConfig(mode="pyramid", crop_metres=(0.3,)), "cpu")
     for depth in (None, flat(0.0)):
         with pytest.raises(UserError, match=r"frame 7 has no depth.*clip\.crop_metres.*use_depth") as caught:
@@ -185,7 +185,7 @@ def test_missing_depth_and_crops_that_cannot_be_are_refused() -> None:
 
 
 class ImageOnly:
-    """What a user would bring by import string: it knows images alone."""
+    """An encoder from an import string that reads images only."""
 
     def __init__(self, config, device):
         self.name, self.dim, self.calibration = "image only", 2, None
@@ -196,13 +196,13 @@ class ImageOnly:
         )
 
 
-def test_an_encoder_of_images_alone_takes_frames_as_before() -> None:
+def test_encode_frame_accepts_image_encoders() -> None:
     encoder = make_clip(ClipConfig(model=f"{__name__}:ImageOnly"), "cpu")
     assert encode_frame(encoder, frame_of(None)).embeddings.tolist() == [[1.0, 1.0]]
 
 
 @needs_clip
-def test_a_pipeline_hands_depth_to_the_encoder_and_refuses_frames_without() -> None:
+def test_pipeline_passes_depth_and_rejects_frames_without() -> None:
     settings = {
         "clip.model": "bundled",
         "clip.mode": "pyramid",

@@ -12,10 +12,10 @@ from ovs3d_ros.encoders import make_clip, make_dino
 from ovs3d_ros.encoders.clip import BUNDLED as CLIP_FOLDER
 from ovs3d_ros.encoders.clip import ClipEncoder
 from ovs3d_ros.encoders.crops import crop_starts
-from ovs3d_ros.encoders.dense import dense_features, mean_directions, supports_dense
+from ovs3d_ros.encoders.dense import average_directions, dense_features, supports_dense
 from ovs3d_ros.encoders.dino import BUNDLED as DINO_FOLDER
 from ovs3d_ros.encoders.dino import DinoEncoder
-from ovs3d_ros.encoders.precision import number_format
+from ovs3d_ros.encoders.precision import resolve_precision
 from ovs3d_ros.semantics.codec import CodecFitter
 from ovs3d_ros.semantics.lift import pixel_codes
 from ovs3d_ros.types import UserError
@@ -33,7 +33,7 @@ def image() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def vit():
-    """The full-size architecture; its random weights serve shapes and algebra only."""
+    """The full-size architecture with random weights, for shapes and algebra only."""
     import open_clip
 
     torch.manual_seed(0)
@@ -72,7 +72,7 @@ def test_vit_pyramid_has_one_row_per_crop(vit, image):
     assert torch.allclose(sides, expected[:, None].expand(-1, 2), atol=1.0)
 
 
-def test_a_pyramid_crop_equals_the_crop_encoded_alone(vit, image):
+def test_pyramid_crop_equals_the_crop_encoded_alone(vit, image):
     model, tokenizer = vit
     encoder = ClipEncoder(model, tokenizer, "test", ClipConfig(mode="pyramid", crop_divisors=(1.0,)), "cpu")
     last = encoder.encode_image(image).embeddings[-1]
@@ -89,8 +89,8 @@ def test_vit_dense_gives_a_cell_per_patch(vit, image):
     assert table.boxes[-1].tolist() == pytest.approx([19 / 20, 14 / 15, 1, 1])
 
 
-def test_vit_dense_features_follow_their_place(vit):
-    """A patch that changes moves its own cell more than a far one."""
+def test_vit_dense_features_are_local(vit):
+    """A changed patch changes its own cell more than a distant one."""
     model, _ = vit
     torch.manual_seed(1)
     pixels = torch.randn(1, 3, 128, 128)
@@ -104,7 +104,7 @@ def test_vit_dense_features_follow_their_place(vit):
 
 @pytest.mark.parametrize("trunk", ["cs3darknet_focus_s", "regnetx_002", "convnext_atto"])
 def test_dense_cells_of_a_conv_trunk_average_to_the_crop(trunk):
-    """With a linear head the mean over the cells is the pooled embedding; other heads keep its direction roughly."""
+    """With a linear head the cells average to the pooled embedding; other heads keep its rough direction."""
     from open_clip.timm_model import TimmModel
 
     torch.manual_seed(0)
@@ -121,15 +121,15 @@ def test_dense_cells_of_a_conv_trunk_average_to_the_crop(trunk):
 
 def test_features_of_several_sizes_are_averaged_as_directions():
     left = torch.tensor([1.0, 0.0, 0.0]).expand(2, 4, 3)
-    right = torch.tensor([[0.0, 5.0, 0.0], [0.0, 0.0, 5.0]]).expand(1, 2, 3)  # its length is of no account
-    mean = mean_directions([left, right])
+    right = torch.tensor([[0.0, 5.0, 0.0], [0.0, 0.0, 5.0]]).expand(1, 2, 3)  # its length must not matter
+    mean = average_directions([left, right])
     assert mean.shape == (2, 4, 3)
     torch.testing.assert_close(mean.norm(dim=-1), torch.ones(2, 4))
     torch.testing.assert_close(mean[:, 0], torch.tensor([0.5, 0.5, 0.0]).sqrt().expand(2, 3))
     torch.testing.assert_close(mean[:, -1], torch.tensor([0.5, 0.0, 0.5]).sqrt().expand(2, 3))
 
 
-def test_dense_sizes_are_the_model_s_own_until_others_are_asked_for(image):
+def test_dense_sizes_default_to_those_of_the_model(image):
     def grid(**settings) -> tuple[int, int]:
         return (
             make_clip(ClipConfig(model="bundled", mode="dense", **settings), "cpu").encode_image(image).grid
@@ -149,7 +149,7 @@ def test_dense_sizes_are_the_model_s_own_until_others_are_asked_for(image):
     assert cosine(both, large).mean() < 0.999 and cosine(both.mean(0), small.mean(0), dim=0) > 0.9
 
 
-def test_dense_mode_is_refused_where_the_tower_has_none(vit):
+def test_tower_without_dense_mode_is_recognised(vit):
     from open_clip.timm_model import TimmModel
 
     visual = TimmModel("vit_tiny_patch16_224", embed_dim=32, pool="token")
@@ -178,7 +178,7 @@ def test_vit_dino_tokens_of_the_last_block(image):
         (dict(model="no.such.module:Encoder"), "pkg.module:Class"),
     ],
 )
-def test_missing_clip_weights_are_an_error_that_names_the_remedy(options, remedy, monkeypatch, tmp_path):
+def test_missing_clip_weights_raise_an_error_with_a_remedy(options, remedy, monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(UserError) as caught:
@@ -189,7 +189,7 @@ def test_missing_clip_weights_are_an_error_that_names_the_remedy(options, remedy
 @pytest.mark.parametrize(
     "model", ["vit_base_patch8_224.dino", "no_such_model", "local-dir:/no/such/folder", "resnet18"]
 )
-def test_missing_dino_weights_are_an_error_that_names_the_remedy(model, monkeypatch, tmp_path):
+def test_missing_dino_weights_raise_an_error_with_a_remedy(model, monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(UserError, match=r"dino\.model=bundled"):
@@ -197,7 +197,7 @@ def test_missing_dino_weights_are_an_error_that_names_the_remedy(model, monkeypa
 
 
 class OwnEncoder:
-    """What a user would bring by import string."""
+    """An encoder from an import string."""
 
     def __init__(self, config, device):
         self.name, self.dim, self.calibration = "own", 3, None
@@ -218,19 +218,19 @@ def test_bundled_clip_loads_and_is_deterministic(bundled_pyramid, image):
         (first.boxes * torch.tensor([320, 240, 320, 240])).round().long().tolist()
     ):
         counts[top:bottom, left:right] += 1
-    assert counts.min() >= first.num_scales, "every pixel lies in a crop of every level"
+    assert counts.min() >= first.num_scales, "a pixel lies in no crop of some level"
 
 
 @needs_clip
-def test_bundled_auto_mode_is_what_it_was_calibrated_with(image):
+def test_bundled_auto_mode_is_its_calibrated_mode(image):
     encoder = make_clip(ClipConfig(model="bundled"), "cpu")
     assert encoder.mode == encoder.calibration["encoder"]["mode"]
     assert encoder.encode_image(image).embeddings.shape[1] == encoder.dim
 
 
 @needs_clip
-def test_dense_tables_know_their_grid_and_are_interpolated(image):
-    """The lift interpolates a dense map between cell centres, which it can only do when told that it is one."""
+def test_dense_tables_hold_their_grid_and_are_interpolated(image):
+    """The lift interpolates a table between cell centres only if the table has a grid."""
     table = make_clip(ClipConfig(model="bundled", mode="dense"), "cpu").encode_image(image)
     rows, columns = table.grid
     assert rows * columns == len(table.embeddings)
@@ -239,13 +239,11 @@ def test_dense_tables_know_their_grid_and_are_interpolated(image):
     fitter.add(table.embeddings)
     codes = pixel_codes(table, fitter.fit(), 320, 240)[0]
     across = (codes[120, 1:] - codes[120, :-1]).norm(dim=-1)
-    assert (across > 0).float().mean() > 0.9, (
-        "neighbouring pixels differ everywhere, not at cell borders alone"
-    )
+    assert (across > 0).float().mean() > 0.9, "neighbouring pixels differ only at cell borders"
 
 
 @needs_clip
-def test_bundled_text_embeddings(bundled_pyramid):
+def test_bundled_text_embeddings_group_synonyms(bundled_pyramid):
     texts = bundled_pyramid.encode_text(["a red mug", "red mug", "a blue sofa", "helicopter", "Zürich?!"])
     assert torch.allclose(texts.norm(dim=1), torch.ones(5), atol=1e-5)
     similarity = texts @ texts.T
@@ -263,7 +261,7 @@ def test_bundled_clip_names_plain_colours(bundled_pyramid):
 
 
 @needs_clip
-def test_bad_input_is_refused(bundled_pyramid):
+def test_bad_input_is_rejected(bundled_pyramid):
     with pytest.raises(UserError, match="uint8"):
         bundled_pyramid.encode_image(np.zeros((10, 10, 3), np.float32))
     with pytest.raises(UserError, match="uint8"):
@@ -299,7 +297,7 @@ def encode(kind: str, precision: str, image: np.ndarray) -> torch.Tensor:
 @needs_clip
 @needs_dino
 @pytest.mark.parametrize("kind", ["dense", "pyramid", "dino"])
-def test_bfloat16_gives_the_same_directions(kind, image):
+def test_bfloat16_keeps_the_directions(kind, image):
     exact, reduced = (encode(kind, precision, image) for precision in ("float32", "bfloat16"))
     assert reduced.dtype == torch.float32 and not torch.equal(exact, reduced)
     assert F.cosine_similarity(exact, reduced, dim=-1).min() > 0.998
@@ -309,27 +307,27 @@ def test_bfloat16_gives_the_same_directions(kind, image):
 @needs_dino
 @pytest.mark.parametrize("kind", ["dense", "pyramid", "dino"])
 @pytest.mark.parametrize("native, equal", [(True, "bfloat16"), (False, "float32")])
-def test_auto_follows_the_processor(kind, native, equal, image, monkeypatch):
+def test_auto_precision_follows_the_processor(kind, native, equal, image, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native}, raising=False)
     assert torch.equal(encode(kind, "auto", image), encode(kind, equal, image))
 
 
-def test_an_old_torch_that_cannot_tell_takes_float32(monkeypatch):
+def test_old_torch_without_capabilities_uses_float32(monkeypatch):
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert number_format("auto", "cpu") == "float32"
+    assert resolve_precision("auto", "cpu") == "float32"
 
 
-def test_a_gpu_takes_float32_unless_told_otherwise(monkeypatch):
+def test_gpu_uses_float32_by_default(monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
-    assert [number_format(p, "cuda:0") for p in ("auto", "float32", "bfloat16")] == [
+    assert [resolve_precision(p, "cuda:0") for p in ("auto", "float32", "bfloat16")] == [
         "float32",
         "float32",
         "bfloat16",
     ]
 
 
-def test_auto_leaves_crops_through_a_transformer_alone(vit, image, monkeypatch):
-    """There torch multiplies batches of tokens by bfloat16 weights many times more slowly than by float32."""
+def test_auto_uses_float32_for_crops_in_a_transformer(vit, image, monkeypatch):
+    """In open_clip's transformer torch is many times slower on batches of crops with bfloat16 weights."""
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
 
     def embeddings(mode: str, precision: str) -> torch.Tensor:
