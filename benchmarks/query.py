@@ -25,7 +25,7 @@ from ovs3d_ros.evaluation.calibration import map_scene
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.types import MapSnapshot
 
-SEMANTIC = ("codes", "scale_codes", "selection", "weight", "views")
+SEMANTIC = ("codes", "level_codes", "selection", "weight", "views")
 
 
 def enlarge(snapshot: MapSnapshot, count: int) -> MapSnapshot:

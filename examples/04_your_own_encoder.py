@@ -40,7 +40,7 @@ class ColorNames:
             torch.from_numpy(boxes).float(),
             torch.zeros(len(boxes), dtype=torch.long),
             embeddings,
-            num_scales=1,
+            num_levels=1,
             grid=(rows, columns),
         )
 

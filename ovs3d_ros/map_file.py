@@ -18,7 +18,7 @@ from ovs3d_ros.geometry import check_camera, check_pose
 from ovs3d_ros.io.atomic import write_tensors
 from ovs3d_ros.mapping.gaussians import PARAMETERS
 from ovs3d_ros.semantics.codec import FeatureCodec, make_codec
-from ovs3d_ros.semantics.lift import fuse_scales
+from ovs3d_ros.semantics.lift import fuse_levels
 from ovs3d_ros.types import Camera, MapSnapshot, RefinedField, UserError
 
 FORMAT_VERSION = 1
@@ -85,7 +85,7 @@ def _to_tensors(params: Tensors, snapshot: MapSnapshot) -> Tensors:
     )
     if snapshot.codec is not None:
         tensors |= dict(
-            scale_codes=snapshot.scale_codes.clamp(-_HALF_MAX, _HALF_MAX).half(),
+            scale_codes=snapshot.level_codes.clamp(-_HALF_MAX, _HALF_MAX).half(),
             selection=snapshot.selection,
             codec_basis=snapshot.codec.basis,
             codec_mean=snapshot.codec.mean,
@@ -184,19 +184,19 @@ def _assemble(path: Path, header: dict[str, Any], tensors: Tensors) -> tuple[Ten
 
 
 def _to_features(path: Path, meta: dict[str, Any], tensors: Tensors) -> tuple[FeatureCodec | None, Tensors]:
-    """The codec, None for a map of colours only, and the snapshot's `codes`, `scale_codes` and `selection`."""
+    """The codec, None for a map of colours only, and the snapshot's `codes`, `level_codes` and `selection`."""
     count = tensors["means"].shape[0]
     if "codec_basis" not in tensors:
-        shapes = dict(codes=(count, 1), scale_codes=(count, 0, 1), selection=(count, 0))
+        shapes = dict(codes=(count, 1), level_codes=(count, 0, 1), selection=(count, 0))
         return None, {name: torch.zeros(shape) for name, shape in shapes.items()}
     codec = make_codec(tensors["codec_basis"].float(), tensors["codec_mean"].float())
-    scale_codes, selection = tensors["scale_codes"].float(), tensors["selection"].float()
+    level_codes, selection = tensors["scale_codes"].float(), tensors["selection"].float()
     if not isinstance(meta.get("clip"), str):
         raise UserError(f"{path}: the map does not say which encoder made its features; make it anew")
-    scales = scale_codes.shape[1]
-    _check_shapes(path, tensors, scale_codes=(count, scales, codec.dim), selection=(count, scales))
-    codes = fuse_scales(scale_codes, selection, codec)
-    return codec, dict(codes=codes, scale_codes=scale_codes, selection=selection)
+    levels = level_codes.shape[1]
+    _check_shapes(path, tensors, scale_codes=(count, levels, codec.dim), selection=(count, levels))
+    codes = fuse_levels(level_codes, selection, codec)
+    return codec, dict(codes=codes, level_codes=level_codes, selection=selection)
 
 
 def _to_poses(path: Path, camtoworlds: torch.Tensor) -> np.ndarray:

@@ -16,7 +16,7 @@ from ovs3d_ros.mapping.keyframes import compress_crop_table, make_keyframe
 from ovs3d_ros.mapping.mapper import Mapper, StepStats
 from ovs3d_ros.rasterize import Rasterizer
 from ovs3d_ros.semantics.codec import FeatureCodec
-from ovs3d_ros.semantics.lift import Lifter, check_num_levels, fuse_scales
+from ovs3d_ros.semantics.lift import Lifter, check_num_levels, fuse_levels
 from ovs3d_ros.semantics.refinement import Refinement
 from ovs3d_ros.semantics.scale_selection import select_levels
 from ovs3d_ros.types import Frame, Keyframe, MapSnapshot, RefinedField, RefineStep, UserError
@@ -93,7 +93,7 @@ class SemanticMap:
         if loaded.codec is not None:
             self.lifter.codec = loaded.codec.to(g.device)
             g.stats.update(
-                numerators=(loaded.scale_codes * loaded.weight[:, None, None]).to(g.device),
+                numerators=(loaded.level_codes * loaded.weight[:, None, None]).to(g.device),
                 weight=loaded.weight.to(g.device),
                 views=loaded.views.to(g.device),
                 max_weight=torch.zeros_like(loaded.weight, device=g.device),
@@ -195,23 +195,23 @@ class SemanticMap:
         )
 
     def _lifted_features(self, codec: FeatureCodec | None) -> dict[str, torch.Tensor]:
-        """The fields of a snapshot that `Lifter` fills: codes, scale_codes, selection, weight and views."""
+        """The fields of a snapshot that `Lifter` fills: codes, level_codes, selection, weight and views."""
         g = self.mapper.gaussians
         if codec is None or "numerators" not in g.stats:
             return _no_features(len(g), g.device)
-        scale_codes = codec.normalize(g.stats["numerators"])
-        selection = self._selection(scale_codes, codec)
-        single = scale_codes.shape[1] == 1  # nothing to blend: the same memory serves both
-        codes = scale_codes[:, 0] if single else fuse_scales(scale_codes, selection, codec)
+        level_codes = codec.normalize(g.stats["numerators"])
+        selection = self._selection(level_codes, codec)
+        single = level_codes.shape[1] == 1  # nothing to blend: the same memory serves both
+        codes = level_codes[:, 0] if single else fuse_levels(level_codes, selection, codec)
         weight, views = g.stats["weight"].clone(), g.stats["views"].clone()
-        return dict(codes=codes, scale_codes=scale_codes, selection=selection, weight=weight, views=views)
+        return dict(codes=codes, level_codes=level_codes, selection=selection, weight=weight, views=views)
 
-    def _selection(self, scale_codes: torch.Tensor, codec: FeatureCodec) -> torch.Tensor:
+    def _selection(self, level_codes: torch.Tensor, codec: FeatureCodec) -> torch.Tensor:
         """Scale-selection logits [N, S]: zeros for a single level, or without an encoder."""
-        if scale_codes.shape[1] == 1 or self._clip is None:
-            return torch.zeros(scale_codes.shape[:2], device=scale_codes.device)
+        if level_codes.shape[1] == 1 or self._clip is None:
+            return torch.zeros(level_codes.shape[:2], device=level_codes.device)
         texts = self._texts.encode_text(self._texts.common_names())
-        return select_levels(scale_codes, texts, codec, self._config.lift.selection)
+        return select_levels(level_codes, texts, codec, self._config.lift.selection)
 
     def _meta(self) -> dict:
         """Encoder, statistics and settings for the map file's header."""
@@ -265,7 +265,7 @@ def _keyframe_views(loaded: MapSnapshot | None, keyframes: Sequence[Keyframe]) -
 def _no_features(count: int, device: torch.device) -> dict[str, torch.Tensor]:
     """The features of a snapshot before anything was lifted."""
     shapes = dict(
-        codes=(count, 1), scale_codes=(count, 0, 1), selection=(count, 0), weight=(count,), views=(count,)
+        codes=(count, 1), level_codes=(count, 0, 1), selection=(count, 0), weight=(count,), views=(count,)
     )
     # A tensor each: those of a map file must not share memory.
     return {name: torch.zeros(shape, device=device) for name, shape in shapes.items()}

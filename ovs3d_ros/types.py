@@ -94,17 +94,17 @@ class CropTable:
 
     Attributes:
         boxes: [M, 4] float32 left, top, right, bottom, as fractions of the image's width and height.
-        scales: [M] int64 index of the pyramid level.
+        levels: [M] int64 index of the pyramid level.
         embeddings: [M, D] float32, as the encoder gave them (not normalised).
-        num_scales: number of pyramid levels.
+        num_levels: number of pyramid levels.
         grid: (rows, columns) when the crops are the cells of one dense feature map in row-major order; such a
             map is interpolated between cell centres, while crops are averaged over the pixels they cover.
     """
 
     boxes: torch.Tensor
-    scales: torch.Tensor
+    levels: torch.Tensor
     embeddings: torch.Tensor
-    num_scales: int
+    num_levels: int
     grid: tuple[int, int] | None = None
 
 
@@ -190,8 +190,8 @@ class MapSnapshot:
         version: grows with every publication.
         gaussians: detached copies of the parameters: means [N, 3], quats [N, 4] wxyz, scales [N, 3] metres,
             opacities [N] in 0..1, sh [N, K, 3].
-        codes: [N, d + 1] the code of each Gaussian's unit feature, scales blended; zero where nothing was lifted.
-        scale_codes: [N, S, d + 1] the same per pyramid level, before blending.
+        codes: [N, d + 1] the code of each Gaussian's unit feature, levels blended; zero where nothing was lifted.
+        level_codes: [N, S, d + 1] the same per pyramid level, before blending.
         weight: [N] blending weight each Gaussian's code was averaged over, in pixels.
         views: [N] number of keyframes that saw the Gaussian.
         selection: [N, S] scale-selection logits.
@@ -207,7 +207,7 @@ class MapSnapshot:
     version: int
     gaussians: dict[str, torch.Tensor]
     codes: torch.Tensor
-    scale_codes: torch.Tensor
+    level_codes: torch.Tensor
     weight: torch.Tensor
     views: torch.Tensor
     selection: torch.Tensor

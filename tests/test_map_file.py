@@ -33,22 +33,22 @@ def make_map(sh_degree: int = 1, semantic: bool = True) -> tuple[dict[str, torch
         0.4,
     )
     params = {name: torch.randn(p.shape, generator=generator) for name, p in g.params.items()}
-    codec, codes, scale_codes = None, torch.zeros(COUNT, 1), torch.zeros(COUNT, 0, 1)
+    codec, codes, level_codes = None, torch.zeros(COUNT, 1), torch.zeros(COUNT, 0, 1)
     if semantic:
         fitter = CodecFitter(16, 5)
         fitter.add(torch.randn(50, 16, generator=generator) + 1)
         codec = fitter.fit()
-        scale_codes = codec.normalize(codec.encode(torch.randn(COUNT, SCALES, 16, generator=generator) + 1))
-        codes = codec.normalize(scale_codes.sum(1))
+        level_codes = codec.normalize(codec.encode(torch.randn(COUNT, SCALES, 16, generator=generator) + 1))
+        codes = codec.normalize(level_codes.sum(1))
     camera = synthetic.make_camera()
     return params, MapSnapshot(
         version=41,
         gaussians={},
         codes=codes,
-        scale_codes=scale_codes,
+        level_codes=level_codes,
         weight=torch.rand(COUNT, generator=generator) * 100,
         views=torch.ones(COUNT),
-        selection=torch.zeros(COUNT, scale_codes.shape[1]),
+        selection=torch.zeros(COUNT, level_codes.shape[1]),
         codec=codec,
         camtoworlds=np.stack(synthetic.orbit(FRAMES)),
         stamps=1.7e9 + np.arange(FRAMES) / 3,
@@ -141,7 +141,7 @@ def test_wrong_refined_fields_are_refused(tmp_path, tensors, entry, word: str) -
 
 def test_codes_beyond_half_precision_stay_loadable(tmp_path) -> None:
     params, snapshot = make_map()
-    snapshot.scale_codes[0] *= 1e6
+    snapshot.level_codes[0] *= 1e6
     save_map(tmp_path / "m.ovs3d", params, snapshot)
     assert torch.isfinite(load_map(tmp_path / "m.ovs3d")[1].codes).all()
 

@@ -346,7 +346,7 @@ def test_codes_blend_the_levels_as_selected_and_share_memory_where_there_is_one(
     pipeline.recalibrate(distractors=("red", "green", "blue", "grey"))
     snapshot = pipeline.snapshot()
     known = snapshot.codes[:, -1] != 0
-    first, second = snapshot.scale_codes[known].unbind(1)
+    first, second = snapshot.level_codes[known].unbind(1)
     middle = snapshot.codec.normalize(first + second)
     torch.testing.assert_close(snapshot.codes[known], middle, atol=1e-4, rtol=0)
     assert float((first - second).norm(dim=-1).median()) > 0.02, "the levels differ"
@@ -357,7 +357,7 @@ def test_codes_blend_the_levels_as_selected_and_share_memory_where_there_is_one(
     expected = snapshot.codec.normalize(weights[:, :1] * first + weights[:, 1:] * second)
     torch.testing.assert_close(chosen.codes[known], expected, atol=1e-4, rtol=0)
     single = room.snapshot()
-    assert single.codes.data_ptr() == single.scale_codes.data_ptr() and not single.selection.any()
+    assert single.codes.data_ptr() == single.level_codes.data_ptr() and not single.selection.any()
 
 
 def test_versions_never_go_back(room: Ovs3d, tmp_path) -> None:
@@ -396,7 +396,7 @@ def test_a_map_of_other_levels_answers_but_does_not_grow(room: Ovs3d, tmp_path) 
 
     def pyramid(image: np.ndarray) -> CropTable:
         table = encode(image)
-        return dataclasses.replace(table, scales=torch.arange(len(table.boxes)) % 2, num_scales=2, grid=None)
+        return dataclasses.replace(table, levels=torch.arange(len(table.boxes)) % 2, num_levels=2, grid=None)
 
     loaded.clip.encode_image = pyramid
     with pytest.raises(UserError, match=r"2 levels here, and those of the map 1: set clip\.mode"):

@@ -130,8 +130,8 @@ class CachedImageTextEncoder:
         embeddings = _to_half(table.embeddings)
         self._cache.write(
             key,
-            {"boxes": table.boxes, "scales": table.scales.to(torch.int16), "embeddings": embeddings},
-            {"num_scales": table.num_scales, "grid": table.grid},
+            {"boxes": table.boxes, "scales": table.levels.to(torch.int16), "embeddings": embeddings},
+            {"num_scales": table.num_levels, "grid": table.grid},
         )
         return dataclasses.replace(table, embeddings=embeddings.float())  # as in later runs
 

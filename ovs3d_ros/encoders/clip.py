@@ -76,7 +76,7 @@ class ClipEncoder:
 
     @torch.inference_mode()
     def encode_image(self, image: np.ndarray) -> CropTable:
-        """Crop table of an image; in dense mode one box per feature cell and one scale.
+        """Crop table of an image; in dense mode one box per feature cell and one level.
 
         Args:
             image: [H, W, 3] uint8 RGB.
@@ -126,16 +126,16 @@ class ClipEncoder:
 
     def _encode_groups(self, pixels: torch.Tensor, groups: Sequence[CropGroup]) -> CropTable:
         pixels = resize(pixels, *fitted_size(*pixels.shape[-2:], self._config.image_size))
-        boxes, scales, embeddings = [], [], []
+        boxes, levels, embeddings = [], [], []
         for group in groups:
             group_boxes, group_embeddings = self._encode_group(pixels, group)
             boxes.append(group_boxes)
             embeddings.append(group_embeddings)
-            scales.append(
+            levels.append(
                 torch.full((len(group_boxes),), group.level, dtype=torch.int64, device=pixels.device)
             )
         num_levels = 1 + max(group.level for group in groups)
-        return CropTable(torch.cat(boxes), torch.cat(scales), torch.cat(embeddings), num_levels)
+        return CropTable(torch.cat(boxes), torch.cat(levels), torch.cat(embeddings), num_levels)
 
     def _encode_group(self, pixels: torch.Tensor, group: CropGroup) -> tuple[torch.Tensor, torch.Tensor]:
         """Boxes [M, 4] and embeddings [M, D] of the crops of one size."""
@@ -168,8 +168,8 @@ class ClipEncoder:
             indexing="ij",
         )
         boxes = torch.stack([x / columns, y / rows, (x + 1) / columns, (y + 1) / rows], dim=-1).float()
-        scales = torch.zeros(rows * columns, dtype=torch.int64, device=pixels.device)
-        return CropTable(boxes.view(-1, 4), scales, features.reshape(rows * columns, -1), 1, (rows, columns))
+        levels = torch.zeros(rows * columns, dtype=torch.int64, device=pixels.device)
+        return CropTable(boxes.view(-1, 4), levels, features.reshape(rows * columns, -1), 1, (rows, columns))
 
 
 def _resolve_mode(configured: str, calibrated: str | None, device: str, has_dense: bool) -> str:

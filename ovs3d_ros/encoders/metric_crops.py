@@ -39,7 +39,7 @@ class MetricCropEncoder:
         self._metres = config.crop_metres
 
     def encode_frame(self, frame: Frame) -> CropTable:
-        """Crop table of a frame, one scale per side in metres.
+        """Crop table of a frame, one level per side in metres.
 
         Raises:
             UserError: no pixel has depth.

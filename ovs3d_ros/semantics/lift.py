@@ -29,7 +29,7 @@ def pixel_codes(table: CropTable, codec: FeatureCodec, width: int, height: int) 
         [S, H, W, d + 1] codes on the codec's device; zero where no crop covers the pixel.
     """
     device = codec.mean.device
-    boxes, scales = table.boxes.to(device), table.scales.to(device)
+    boxes, levels = table.boxes.to(device), table.levels.to(device)
     z = codec.encode(F.normalize(table.embeddings.to(device, torch.float32), dim=-1))
     if table.grid is not None:
         rows, columns = table.grid
@@ -38,8 +38,8 @@ def pixel_codes(table: CropTable, codec: FeatureCodec, width: int, height: int) 
         return codec.normalize(dense.permute(0, 2, 3, 1))
     return torch.stack(
         [
-            codec.normalize(_box_sums(boxes[scales == s], z[scales == s], width, height))
-            for s in range(table.num_scales)
+            codec.normalize(_box_sums(boxes[levels == k], z[levels == k], width, height))
+            for k in range(table.num_levels)
         ]
     )
 
@@ -60,7 +60,7 @@ def _box_sums(boxes: torch.Tensor, values: torch.Tensor, width: int, height: int
     return torch.where(covered[..., -1:] > 1e-4, covered, torch.zeros_like(covered))
 
 
-def fuse_scales(numerators: torch.Tensor, selection: torch.Tensor, codec: FeatureCodec) -> torch.Tensor:
+def fuse_levels(numerators: torch.Tensor, selection: torch.Tensor, codec: FeatureCodec) -> torch.Tensor:
     """Blends the pyramid levels to one unit code per Gaussian: norm(sum_k softmax(selection)_k N_k / |N_k|).
 
     Args:
@@ -78,9 +78,9 @@ def fuse_scales(numerators: torch.Tensor, selection: torch.Tensor, codec: Featur
 def check_num_levels(table: CropTable, gaussians: Gaussians) -> None:
     """Raises UserError if the table has another number of pyramid levels than the features of the map."""
     numerators = gaussians.stats.get("numerators")
-    if numerators is not None and numerators.shape[1] != table.num_scales:
+    if numerators is not None and numerators.shape[1] != table.num_levels:
         raise UserError(
-            f"images are encoded at {table.num_scales} levels, but the map has features of {numerators.shape[1]}: "
+            f"images are encoded at {table.num_levels} levels, but the map has features of {numerators.shape[1]}: "
             "set clip.mode and the crop parameters to those of the map, or begin a new map"
         )
 
@@ -110,7 +110,7 @@ class Lifter:
         """Adds the evidence of one encoded keyframe."""
         self._update_codec(keyframe, gaussians)
         if EVIDENCE[0] not in gaussians.stats:
-            self._reset_evidence(gaussians, keyframe.crops.num_scales, self.codec, prefix="")
+            self._reset_evidence(gaussians, keyframe.crops.num_levels, self.codec, prefix="")
         self._accumulate(keyframe, gaussians, rasterizer, self.codec, prefix="")
 
     def relift(
@@ -122,7 +122,7 @@ class Lifter:
         added and removed in between.
         """
         codec = self._fitter.fit().to(gaussians.device)
-        self._reset_evidence(gaussians, keyframes[0].crops.num_scales, codec, prefix=_RELIFT)
+        self._reset_evidence(gaussians, keyframes[0].crops.num_levels, codec, prefix=_RELIFT)
         for keyframe in keyframes:
             self._accumulate(keyframe, gaussians, rasterizer, codec, prefix=_RELIFT)
             yield

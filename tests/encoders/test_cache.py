@@ -72,8 +72,8 @@ def cached(encoder, folder: Path, config: ClipConfig = PYRAMID) -> CachedImageTe
 
 
 def assert_close(ours: CropTable, expected: CropTable) -> None:
-    assert torch.equal(ours.boxes, expected.boxes) and torch.equal(ours.scales, expected.scales)
-    assert (ours.num_scales, ours.grid) == (expected.num_scales, expected.grid)
+    assert torch.equal(ours.boxes, expected.boxes) and torch.equal(ours.levels, expected.levels)
+    assert (ours.num_levels, ours.grid) == (expected.num_levels, expected.grid)
     assert ours.embeddings.dtype == torch.float32
     torch.testing.assert_close(ours.embeddings, expected.embeddings, rtol=2**-10, atol=1e-6)
 

@@ -140,8 +140,8 @@ def test_metric_crops_at_one_depth_equal_relative_crops() -> None:
     )
     frame = frame_of(flat(2.0))
     ours, expected = encode_frame(metric, frame), encode_frame(relative, frame)
-    assert ours.num_scales == 2 and ours.grid is None
-    for name in ("boxes", "scales", "embeddings"):
+    assert ours.num_levels == 2 and ours.grid is None
+    for name in ("boxes", "levels", "embeddings"):
         assert torch.equal(getattr(ours, name), getattr(expected, name)), name
 
 
@@ -216,6 +216,6 @@ def test_pipeline_passes_depth_and_rejects_frames_without() -> None:
     assert not pipeline.keyframes and not pipeline.stats["num_gaussians"]
     assert pipeline.add_frame(frame_of(flat(2.0)))
     (keyframe,) = pipeline.keyframes
-    assert keyframe.crops.num_scales == 2
+    assert keyframe.crops.num_levels == 2
     again = encode_frame(pipeline.clip, to_frame(keyframe))  # as a refinement on the robot is checked
     assert torch.allclose(again.boxes, keyframe.crops.boxes, atol=0.01)

@@ -65,10 +65,10 @@ def test_vit_pyramid_has_one_row_per_crop(vit, image):
         model, tokenizer, "test", ClipConfig(mode="pyramid", crop_divisors=(1.0, 1.5)), "cpu"
     )
     table = encoder.encode_image(image)
-    assert table.num_scales == 2 and encoder.dim == 512
-    assert table.embeddings.shape == (len(table.boxes), 512) and set(table.scales.tolist()) == {0, 1}
+    assert table.num_levels == 2 and encoder.dim == 512
+    assert table.embeddings.shape == (len(table.boxes), 512) and set(table.levels.tolist()) == {0, 1}
     sides = (table.boxes[:, 2:] - table.boxes[:, :2]) * torch.tensor([320.0, 240.0])
-    expected = 240 / torch.tensor([1.0, 1.5])[table.scales]
+    expected = 240 / torch.tensor([1.0, 1.5])[table.levels]
     assert torch.allclose(sides, expected[:, None].expand(-1, 2), atol=1.0)
 
 
@@ -84,7 +84,7 @@ def test_vit_dense_gives_a_cell_per_patch(vit, image):
     model, tokenizer = vit
     encoder = ClipEncoder(model, tokenizer, "test", ClipConfig(mode="dense", image_size=320), "cpu")
     table = encoder.encode_image(image)
-    assert table.embeddings.shape == (15 * 20, 512) and table.num_scales == 1
+    assert table.embeddings.shape == (15 * 20, 512) and table.num_levels == 1
     assert table.boxes[0].tolist() == pytest.approx([0, 0, 1 / 20, 1 / 15])
     assert table.boxes[-1].tolist() == pytest.approx([19 / 20, 14 / 15, 1, 1])
 
@@ -211,14 +211,14 @@ def test_import_string_brings_another_encoder():
 @needs_clip
 def test_bundled_clip_loads_and_is_deterministic(bundled_pyramid, image):
     first, second = (bundled_pyramid.encode_image(image) for _ in range(2))
-    assert bundled_pyramid.name.startswith("bundled/") and first.num_scales == len(ClipConfig().crop_divisors)
+    assert bundled_pyramid.name.startswith("bundled/") and first.num_levels == len(ClipConfig().crop_divisors)
     assert torch.equal(first.embeddings, second.embeddings) and torch.isfinite(first.embeddings).all()
     counts = torch.zeros(240, 320)
     for left, top, right, bottom in (
         (first.boxes * torch.tensor([320, 240, 320, 240])).round().long().tolist()
     ):
         counts[top:bottom, left:right] += 1
-    assert counts.min() >= first.num_scales, "a pixel lies in no crop of some level"
+    assert counts.min() >= first.num_levels, "a pixel lies in no crop of some level"
 
 
 @needs_clip

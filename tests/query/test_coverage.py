@@ -26,7 +26,7 @@ def snapshot_of(
         version=1,
         gaussians=gaussians,
         codes=nothing,
-        scale_codes=nothing[:, None],
+        level_codes=nothing[:, None],
         weight=torch.full((count,), weight),
         views=nothing[:, 0],
         selection=nothing,

@@ -12,7 +12,7 @@ from ovs3d_ros.config import Config, LiftConfig
 from ovs3d_ros.mapping.gaussians import Gaussians
 from ovs3d_ros.rasterize import Splats, Views, make_rasterizer, reference
 from ovs3d_ros.semantics.codec import CodecFitter, FeatureCodec
-from ovs3d_ros.semantics.lift import Lifter, fuse_scales, pixel_codes
+from ovs3d_ros.semantics.lift import Lifter, fuse_levels, pixel_codes
 from ovs3d_ros.types import CropTable, Keyframe
 
 DIM, CODE = 20, 8
@@ -25,19 +25,19 @@ def random_codec(seed: int = 0) -> FeatureCodec:
     return fitter.fit()
 
 
-def crop_table(boxes, scales=None, num_scales: int = 1, seed: int = 0) -> CropTable:
+def crop_table(boxes, levels=None, num_levels: int = 1, seed: int = 0) -> CropTable:
     boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
     embeddings = torch.randn(len(boxes), DIM, generator=torch.Generator().manual_seed(seed)) + 1
     return CropTable(
         boxes,
-        torch.zeros(len(boxes), dtype=torch.int64) if scales is None else scales,
+        torch.zeros(len(boxes), dtype=torch.int64) if levels is None else levels,
         embeddings,
-        num_scales,
+        num_levels,
     )
 
 
 def naive_pixel_features(
-    table: CropTable, codec: FeatureCodec, width: int, height: int, scale: int
+    table: CropTable, codec: FeatureCodec, width: int, height: int, level: int
 ) -> torch.Tensor:
     """Unit mean of the unit embeddings of the crops that contain the pixel's centre, one pixel at a time."""
     unit = codec.decode(codec.encode(F.normalize(table.embeddings, dim=-1)))
@@ -48,7 +48,7 @@ def naive_pixel_features(
             inside = [
                 i
                 for i, (left, top, right, bottom) in enumerate(table.boxes.tolist())
-                if left <= x < right and top <= y < bottom and table.scales[i] == scale
+                if left <= x < right and top <= y < bottom and table.levels[i] == level
             ]
             if inside:
                 features[v, u] = F.normalize(unit[inside].mean(0), dim=0)
@@ -61,13 +61,13 @@ def test_pixel_features_average_the_covering_crops() -> None:
     boxes = np.concatenate([low, low + size], 1).clip(0, 1)
     special = [[0, 0, 1, 0.3], [0.7, 0, 1, 1], [0.5, 0.5, 0.5, 0.9]]  # two at the borders, one empty
     boxes = np.concatenate([boxes, special])
-    scales = torch.from_numpy(rng.integers(0, 3, len(boxes)))
-    table, codec = crop_table(boxes, scales, 3), random_codec()
+    levels = torch.from_numpy(rng.integers(0, 3, len(boxes)))
+    table, codec = crop_table(boxes, levels, 3), random_codec()
     codes = pixel_codes(table, codec, 17, 13)
     assert codes.shape == (3, 13, 17, codec.dim)
-    for scale in range(3):
-        expected = naive_pixel_features(table, codec, 17, 13, scale)
-        torch.testing.assert_close(codec.decode(codes[scale]), expected, atol=2e-4, rtol=0)
+    for level in range(3):
+        expected = naive_pixel_features(table, codec, 17, 13, level)
+        torch.testing.assert_close(codec.decode(codes[level]), expected, atol=2e-4, rtol=0)
 
 
 def test_pixels_outside_all_crops_have_no_feature() -> None:
@@ -145,13 +145,13 @@ def crops_of_two_kinds(rank: int) -> tuple[CropTable, CropTable]:
     return tables
 
 
-def random_crops(seed: int, num_scales: int = 2) -> CropTable:
+def random_crops(seed: int, num_levels: int = 2) -> CropTable:
     rng = np.random.default_rng(seed)
     low = rng.uniform(-0.2, 0.8, (50, 2))
     boxes = np.concatenate([low, low + rng.uniform(0.2, 0.6, (50, 2))], 1).clip(0, 1)
-    boxes[:num_scales] = [0, 0, 1, 1]
-    scales = torch.arange(50) % num_scales
-    return crop_table(boxes, scales, num_scales, seed)
+    boxes[:num_levels] = [0, 0, 1, 1]
+    levels = torch.arange(50) % num_levels
+    return crop_table(boxes, levels, num_levels, seed)
 
 
 def weights_by_one_hot_colors(g: Gaussians, frame: Keyframe) -> torch.Tensor:
@@ -177,9 +177,9 @@ def test_lift_equals_the_explicit_weighted_sum() -> None:
     peak, views = torch.zeros(len(g)).double(), torch.zeros(len(g))
     for frame in frames:
         w = weights_by_one_hot_colors(g, frame)
-        for scale in range(2):
-            phi = lifter.codec.decode(pixel_codes(frame.crops, lifter.codec, 24, 18)[scale]).double()
-            numerators[:, scale] += torch.einsum("vun,vud->nd", w, phi)
+        for level in range(2):
+            phi = lifter.codec.decode(pixel_codes(frame.crops, lifter.codec, 24, 18)[level]).double()
+            numerators[:, level] += torch.einsum("vun,vud->nd", w, phi)
         weight += w.sum((0, 1))
         peak = torch.maximum(peak, w.amax((0, 1)))
         views += w.sum((0, 1)) > 1e-3
@@ -201,7 +201,7 @@ def test_constant_features_are_recovered_and_agree() -> None:
     for index in range(3):
         lifter.lift(keyframe(index, table, x=0.2 * index), g, RASTERIZER)
     seen = g.stats["weight"] > 0.01
-    fused = fuse_scales(g.stats["numerators"], torch.zeros(len(g), 1), lifter.codec)
+    fused = fuse_levels(g.stats["numerators"], torch.zeros(len(g), 1), lifter.codec)
     expected = F.normalize(table.embeddings[:1], dim=-1)
     torch.testing.assert_close(
         lifter.codec.decode(fused[seen]), expected.expand(int(seen.sum()), -1), atol=1e-3, rtol=0
@@ -235,9 +235,9 @@ def test_fused_levels_are_a_softmax_blend_of_unit_features() -> None:
     unit = F.normalize(codec.decode(numerators), dim=-1)
     expected = F.normalize((torch.softmax(selection, -1)[..., None] * unit).sum(1), dim=-1)
     torch.testing.assert_close(
-        codec.decode(fuse_scales(numerators, selection, codec)), expected, atol=1e-5, rtol=0
+        codec.decode(fuse_levels(numerators, selection, codec)), expected, atol=1e-5, rtol=0
     )
-    sharp = fuse_scales(numerators, torch.tensor([0.0, 50.0, 0.0]).expand(6, 3), codec)
+    sharp = fuse_levels(numerators, torch.tensor([0.0, 50.0, 0.0]).expand(6, 3), codec)
     torch.testing.assert_close(codec.decode(sharp), unit[:, 1], atol=1e-5, rtol=0)
 
 

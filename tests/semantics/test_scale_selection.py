@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from ovs3d_ros.semantics.codec import make_codec
-from ovs3d_ros.semantics.lift import fuse_scales
+from ovs3d_ros.semantics.lift import fuse_levels
 from ovs3d_ros.semantics.scale_selection import TEMPERATURES, select_levels
 
 DIM = 8
@@ -32,7 +32,7 @@ def test_sharp_mode_selects_the_level_with_a_clear_name() -> None:
     sharp = weights("sharp")
     assert sharp[0].argmax() == 2 and sharp[0, 2] > 0.99
     torch.testing.assert_close(sharp[1], torch.full((3,), 1 / 3), atol=1e-3, rtol=0)
-    fused = fuse_scales(levels(), select_levels(levels(), NAMES, CODEC, "sharp"), CODEC)
+    fused = fuse_levels(levels(), select_levels(levels(), NAMES, CODEC, "sharp"), CODEC)
     assert CODEC.cosine(fused, NAMES)[0, 0] > 0.99
 
 

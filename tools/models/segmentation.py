@@ -39,8 +39,8 @@ def pixel_features(table: CropTable) -> list[torch.Tensor]:
     """Per level [H, W, D] unit features: the mean of the embeddings of all crops over a pixel."""
     features = []
     edges = (table.boxes * table.boxes.new_tensor([WIDTH, HEIGHT, WIDTH, HEIGHT])).round().long()
-    for level in range(table.num_scales):
-        inside = table.scales == level
+    for level in range(table.num_levels):
+        inside = table.levels == level
         total = torch.zeros(HEIGHT, WIDTH, table.embeddings.shape[1])
         for (left, top, right, bottom), embedding in zip(
             edges[inside].tolist(), table.embeddings[inside], strict=True
