@@ -22,7 +22,7 @@ import torch.nn.functional as F
 
 from ovs3d_ros.evaluation.calibration import SceneEvidence, leave_one_out
 from ovs3d_ros.query.presence import PEAK_GAUSSIANS, PresenceCalibration, general_prompts, presence_evidence
-from ovs3d_ros.query.similarity import scan
+from ovs3d_ros.query.similarity import score_gaussians
 from ovs3d_ros.semantics.codec import CodecFitter, FeatureCodec
 
 COSINE = 0.195  # of an image with any text; noise orthogonal to the mean text gives the deviation of 0.022
@@ -102,7 +102,7 @@ def ask(
     rivals, negatives = others[RANDOM : RANDOM + RIVALS], others[-NEGATIVES:]
     codes = codec.normalize(codec.encode(room.features))
     against, known = codec.directions(texts[negatives]), torch.ones(len(codes), dtype=torch.bool)
-    scanned = scan(
+    scanned = score_gaussians(
         codes,
         known,
         codec.directions(texts[asked]),

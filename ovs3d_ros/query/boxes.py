@@ -5,20 +5,18 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-_TURNS = np.radians(np.arange(0, 90, 5))
-_ALIKE = 0.8  # ratio of standard deviations above which two principal axes may be anyone's
-_OUTSIDE = 0.02  # share of a thing's Gaussians that may lie beyond either side of its box
-_SAMPLE, _TURN_SAMPLE = (
-    2000,
-    250,
-)  # Gaussians a box is measured on, and those its turn about an axis is tried on
+_ANGLES = np.radians(np.arange(0, 90, 5))
+_ISOTROPY = 0.8  # two principal axes are arbitrary if the ratio of their standard deviations is above this
+_TAIL = 0.02  # share of an object's Gaussians that may lie beyond either side of its box
+_SAMPLE = 2000  # Gaussians that measure a box
+_ANGLE_SAMPLE = 250  # Gaussians that measure the rectangle at each angle
 
 
 def oriented_boxes(points: np.ndarray, segments: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Boxes along the principal axes of point sets, between their 2nd and 98th percentiles, longest axis first.
 
-    Where two principal axes spread alike, as on a square table, they are arbitrary, and a box along them may be 1.4 times
-    too wide: there it is turned to the tightest.
+    Two principal axes of equal variance, as of a square table, are arbitrary, and a box along them may be 1.4 times too
+    wide. The box is then rotated about the third axis until it is tightest.
 
     Args:
         points: [M, 3] metres, set after set.
@@ -55,31 +53,31 @@ def _moments(points, segments):
 
 @njit(cache=True, nogil=True)
 def _fit(points, segments, means, axes, centers, sizes):
-    """Turns `axes` [K, 3, 3] (rows) where they are arbitrary, and measures the boxes along them."""
+    """Rotates `axes` [K, 3, 3] (rows) where they are arbitrary, and measures the boxes along them."""
     for k in range(len(segments)):
         start, stop = segments[k]
-        local = _along_axes(points[start : stop : 1 + (stop - start) // _SAMPLE], means[k], axes[k])
+        local = _project_on_axes(points[start : stop : 1 + (stop - start) // _SAMPLE], means[k], axes[k])
         for a, b in ((0, 1), (1, 2), (0, 2)):
-            spread_a, spread_b = local[a].std(), local[b].std()
-            if min(spread_a, spread_b) >= _ALIKE * max(spread_a, spread_b):
-                angle = _tightest(
-                    local[a, :: 1 + local.shape[1] // _TURN_SAMPLE],
-                    local[b, :: 1 + local.shape[1] // _TURN_SAMPLE],
+            deviation_a, deviation_b = local[a].std(), local[b].std()
+            if min(deviation_a, deviation_b) >= _ISOTROPY * max(deviation_a, deviation_b):
+                angle = _tightest_angle(
+                    local[a, :: 1 + local.shape[1] // _ANGLE_SAMPLE],
+                    local[b, :: 1 + local.shape[1] // _ANGLE_SAMPLE],
                 )
                 for rows in (local, axes[k]):
-                    turned = rows[a] * np.cos(angle) + rows[b] * np.sin(angle)
+                    rotated = rows[a] * np.cos(angle) + rows[b] * np.sin(angle)
                     rows[b] = rows[b] * np.cos(angle) - rows[a] * np.sin(angle)
-                    rows[a] = turned
+                    rows[a] = rotated
         centers[k] = means[k]
         for a in range(3):
-            low, high = _span(local[a])
+            low, high = _percentile_span(local[a])
             sizes[k, a] = high - low
             centers[k] += axes[k, a] * ((low + high) / 2)
 
 
 @njit(cache=True, nogil=True)
-def _along_axes(points, mean, axes):
-    """Coordinates [3, S] of points [S, 3] along `axes` (rows), from the mean."""
+def _project_on_axes(points, mean, axes):
+    """Coordinates [3, S] of points [S, 3] along `axes` (rows), relative to the mean."""
     local = np.empty((3, len(points)))
     for i in range(len(points)):
         for a in range(3):
@@ -92,12 +90,12 @@ def _along_axes(points, mean, axes):
 
 
 @njit(cache=True, nogil=True)
-def _tightest(x, y):
-    """The turn of both axes that makes the smallest rectangle round the points x, y [S]."""
+def _tightest_angle(x, y):
+    """The rotation in radians of both axes that gives the smallest rectangle round points x, y [S]."""
     best, smallest = 0.0, np.inf
-    for angle in _TURNS:
-        low_x, high_x = _span(x * np.cos(angle) + y * np.sin(angle))
-        low_y, high_y = _span(y * np.cos(angle) - x * np.sin(angle))
+    for angle in _ANGLES:
+        low_x, high_x = _percentile_span(x * np.cos(angle) + y * np.sin(angle))
+        low_y, high_y = _percentile_span(y * np.cos(angle) - x * np.sin(angle))
         area = (high_x - low_x) * (high_y - low_y)
         if area < smallest:
             best, smallest = angle, area
@@ -105,15 +103,13 @@ def _tightest(x, y):
 
 
 @njit(cache=True, nogil=True)
-def _span(values):
-    """The percentiles between which all but `_OUTSIDE` lie on either side, interpolated linearly."""
+def _percentile_span(values):
+    """The `_TAIL` and 1 - `_TAIL` quantiles of the values, interpolated linearly."""
     last = len(values) - 1
-    below = int(_OUTSIDE * last)
-    share, above = _OUTSIDE * last - below, min(below + 1, last)
-    lowest, highest = (
-        np.full(above + 1, np.inf),
-        np.full(above + 1, -np.inf),
-    )  # only the ends need to be in order
+    below = int(_TAIL * last)
+    share, above = _TAIL * last - below, min(below + 1, last)
+    # Only the ends need to be sorted.
+    lowest, highest = np.full(above + 1, np.inf), np.full(above + 1, -np.inf)
     for value in values:
         if value < lowest[above]:
             place = above

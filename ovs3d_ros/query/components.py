@@ -1,12 +1,12 @@
-"""Points that belong together because none is further from the others than a gap."""
+"""Connected components of points: each point is within a gap of another one of its component."""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
 
-_BITS = 20  # of a voxel number along an axis
-_NEAR = np.array(
+_BITS = 20  # bits of a voxel's number along an axis
+_TOUCHING = np.array(
     [
         sum(
             1 << voxel
@@ -16,7 +16,9 @@ _NEAR = np.array(
         for step in range(27)
     ]
 )
-"""Voxels (a bit each) of a block of 2 x 2 x 2 that touch the neighbouring block at step (x, y, z) - 1 = digits of base 3."""
+"""For each neighbour of a block of 2 x 2 x 2 voxels, the voxels (a bit each) that touch it.
+
+The neighbour at offset (x, y, z) has the number 9 (x + 1) + 3 (y + 1) + z + 1."""
 
 
 def connected_components(points: np.ndarray, gap: float) -> tuple[np.ndarray, int]:
@@ -24,33 +26,33 @@ def connected_components(points: np.ndarray, gap: float) -> tuple[np.ndarray, in
 
     Args:
         points: [M, 3] metres.
-        gap: metres; voxels are made larger where the points spread over more than a million of them along an axis.
+        gap: metres. Voxels are larger where the points would need more than a million of them along an axis.
 
     Returns:
-        Component number [M], counted from 0, and how many there are.
+        Component number [M], counted from 0, and the number of components.
     """
     # SciPy (k-d tree of the voxels, then csgraph) takes 15 to 50 times as long (benchmarks/libraries.py).
     if not len(points):
         return np.zeros(0, np.int64), 0
-    return _joined(np.ascontiguousarray(points), float(gap))
+    return _label_components(np.ascontiguousarray(points), float(gap))
 
 
 @njit(cache=True, nogil=True)
-def _joined(points, gap):
-    """Components of voxels that touch: union-find over blocks of 2 x 2 x 2 of them, which all touch each other."""
-    block_of, keys, filled, table, bits = _blocks(points, gap)
+def _label_components(points, gap):
+    """Union-find over blocks of 2 x 2 x 2 voxels; the voxels of one block all touch each other."""
+    block_of, keys, filled, table, bits = _hash_blocks(points, gap)
     parent = np.arange(len(keys))
     for block in range(len(keys)):
-        for step in range(14, 27):  # the half of the neighbours that come later; the others find this one
-            if filled[block] & _NEAR[step]:
+        for step in range(14, 27):  # half of the neighbours; the other half finds this block
+            if filled[block] & _TOUCHING[step]:
                 offset = ((step // 9 - 1) << 2 * _BITS) + ((step // 3 % 3 - 1) << _BITS) + step % 3 - 1
-                other = table[_slot(table, keys, keys[block] + offset, bits)]
-                if other >= 0 and filled[other] & _NEAR[26 - step]:
-                    a, b = _root(parent, block), _root(parent, other)
+                other = table[_find_slot(table, keys, keys[block] + offset, bits)]
+                if other >= 0 and filled[other] & _TOUCHING[26 - step]:
+                    a, b = _find_root(parent, block), _find_root(parent, other)
                     parent[max(a, b)] = min(a, b)
     number, components = np.empty(len(keys), np.int64), 0
-    for block in range(len(keys)):  # a root comes before its followers
-        root = _root(parent, block)
+    for block in range(len(keys)):  # a root comes before the blocks that point to it
+        root = _find_root(parent, block)
         if root == block:
             number[block], components = components, components + 1
         else:
@@ -59,14 +61,18 @@ def _joined(points, gap):
 
 
 @njit(cache=True, nogil=True)
-def _blocks(points, gap):
-    """The block of each point, keys of the blocks, a bit for each filled voxel in them, and a hash table of 2^bits slots
-    to blocks."""
+def _hash_blocks(points, gap):
+    """Sorts points into blocks.
+
+    Returns:
+        Block of each point [M], key of each block, its filled voxels (a bit each), a hash table from keys to blocks, and
+        the logarithm to base 2 of the table's size.
+    """
     count, low, high = len(points), np.full(3, np.inf), np.full(3, -np.inf)
     for i in range(count):
         for a in range(3):
             low[a], high[a] = min(low[a], points[i, a]), max(high[a], points[i, a])
-    # On the grid of the origin, so that a cluster does not fall apart because another one appeared elsewhere.
+    # The grid starts at the origin: a cluster must not fall apart because another one appeared elsewhere.
     side = max(gap, np.max(high - low) * 4 / (1 << _BITS))
     first = np.floor(low / side) - 2
     bits, blocks, last, block = 10, 0, -1, -1
@@ -77,8 +83,8 @@ def _blocks(points, gap):
         for a in range(3):
             voxel = int(np.floor(points[i, a] / side) - first[a])
             key, bit = (key << _BITS) + (voxel >> 1), 2 * bit + (voxel & 1)
-        if key != last:  # points lie about as they were seen
-            last, slot = key, _slot(table, keys, key, bits)
+        if key != last:  # neighbouring points often follow each other
+            last, slot = key, _find_slot(table, keys, key, bits)
             block = table[slot]
             if block < 0:
                 block = blocks
@@ -86,24 +92,24 @@ def _blocks(points, gap):
                 blocks += 1
                 if 2 * blocks > len(table):
                     bits += 2
-                    table = _table(keys, blocks, bits)
+                    table = _make_table(keys, blocks, bits)
         block_of[i] = block
         filled[block] |= 1 << bit
     return block_of, keys[:blocks], filled, table, bits
 
 
 @njit(cache=True, nogil=True)
-def _table(keys, blocks, bits):
+def _make_table(keys, blocks, bits):
     """A hash table of 2^bits slots that holds the first `blocks` keys."""
     table = np.full(1 << bits, -1, np.int32)
     for block in range(blocks):
-        table[_slot(table, keys, keys[block], bits)] = block
+        table[_find_slot(table, keys, keys[block], bits)] = block
     return table
 
 
 @njit(cache=True, nogil=True)
-def _slot(table, keys, key, bits):
-    """Where a block is in the table, or the empty slot where it would be (Fibonacci hashing)."""
+def _find_slot(table, keys, key, bits):
+    """The slot of a key in the table, or the empty slot for it (Fibonacci hashing)."""
     mask = (1 << bits) - 1
     slot = ((key * -0x61C8864680B583EB) >> (64 - bits)) & mask
     while table[slot] >= 0 and keys[table[slot]] != key:
@@ -112,7 +118,8 @@ def _slot(table, keys, key, bits):
 
 
 @njit(cache=True, nogil=True)
-def _root(parent, i):
+def _find_root(parent, i):
+    """The root of block i; shortens the path to it."""
     while parent[i] != i:
         parent[i] = parent[parent[i]]
         i = parent[i]
@@ -120,8 +127,8 @@ def _root(parent, i):
 
 
 @njit(cache=True, nogil=True)
-def grouped(number, count):
-    """Indices [M] sorted by number [M] below `count`, keeping their order, and where each number starts [count + 1]."""
+def group_indices(number, count):
+    """Sorts indices [M] by their number below `count`, in stable order; returns them and each number's start [count + 1]."""
     starts = np.zeros(count + 1, np.int64)
     for n in number:
         starts[n + 1] += 1

@@ -1,4 +1,4 @@
-"""How much of its surroundings a map shows: what is not in the map may be absent, or where no camera has looked."""
+"""Share of the horizon that a map shows. A thing that is not found may stand where no camera has looked."""
 
 from __future__ import annotations
 
@@ -6,30 +6,31 @@ import numpy as np
 
 from ovs3d_ros.types import MapSnapshot
 
-_SECTORS = 36  # of the horizon
-_BAND = 0.6  # tangent of the elevation up to which something counts as on the horizon: 31 degrees
-_SAMPLE = 50_000  # Gaussians looked at
-_SOLID, _ENOUGH = 0.3, 3  # opacity from which a Gaussian is a surface, and how many of them fill a sector
+_SECTORS = 36  # sectors the horizon is divided into
+_MAX_SLOPE = 0.6  # tangent of the largest elevation on the horizon, 31 degrees
+_SAMPLE = 50_000  # Gaussians that are examined
+_SURFACE_OPACITY = 0.3  # a Gaussian is a surface above this opacity
+_MIN_GAUSSIANS = 3  # Gaussians that fill a sector
 
 
 def horizon_coverage(snapshot: MapSnapshot) -> float:
-    """Share of the horizon on which the map shows something, seen from the middle of the keyframes: 0..1.
+    """Share of the horizon, 0..1, on which the map shows a surface, seen from the median keyframe position.
 
-    Up is the mean of the cameras' own. 1 does not mean that every corner was seen, but well below 1 something asked for
-    may just as well stand where no camera has looked yet.
+    The up direction is the mean over the cameras. A share of 1 does not mean that every corner was seen. Well below 1, a
+    thing that was not found may stand where no camera has looked yet.
     """
     poses = snapshot.camtoworlds
     step = 1 + snapshot.num_gaussians // _SAMPLE
-    solid = (snapshot.gaussians["opacities"][::step] > _SOLID) & (snapshot.weight[::step] > 0)
-    if not len(poses) or not bool(solid.any()):
+    surface = (snapshot.gaussians["opacities"][::step] > _SURFACE_OPACITY) & (snapshot.weight[::step] > 0)
+    if not len(poses) or not bool(surface.any()):
         return 0.0
     frame = _upright(-poses[:, :3, 1].mean(axis=0))
     middle = np.median(poses[:, :3, 3], axis=0)
-    points = (snapshot.gaussians["means"][::step][solid].cpu().numpy() - middle) @ frame  # [M, 3], z up
-    level = np.abs(points[:, 2]) < _BAND * np.hypot(points[:, 0], points[:, 1])
+    points = (snapshot.gaussians["means"][::step][surface].cpu().numpy() - middle) @ frame  # [M, 3], z up
+    level = np.abs(points[:, 2]) < _MAX_SLOPE * np.hypot(points[:, 0], points[:, 1])
     angles = np.arctan2(points[level, 1], points[level, 0])
     sectors = np.floor((angles / (2 * np.pi) + 0.5) * _SECTORS).astype(np.int64) % _SECTORS
-    return float((np.bincount(sectors, minlength=_SECTORS) >= _ENOUGH).mean())
+    return float((np.bincount(sectors, minlength=_SECTORS) >= _MIN_GAUSSIANS).mean())
 
 
 def _upright(up: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ from ovs3d_ros.query.presence import (
 )
 from ovs3d_ros.query.relevancy import relevancy
 from ovs3d_ros.query.request import check_semantics, make_query, resolve_threshold
-from ovs3d_ros.query.similarity import Scan, scan
+from ovs3d_ros.query.similarity import GaussianScores, score_gaussians
 from ovs3d_ros.semantics.class_field import vocabulary_indices
 from ovs3d_ros.semantics.codec import FeatureCodec
 from ovs3d_ros.semantics.scale_selection import COMMON_NAMES
@@ -152,7 +152,7 @@ def answer_query(
         calibration: of the encoder.
         config: when a prompt counts as found, and what an instance is.
     """
-    similarity, evidence = _scan_map(query, texts, snapshot, calibration, config)
+    gaussians, evidence = _score_map(query, texts, snapshot, calibration, config)
     general = general_prompts(query.prompts, calibration.distractors)
     presence = presence_probability(evidence, general, calibration)
     found = presence >= config.presence
@@ -165,9 +165,9 @@ def answer_query(
             # By cosine: relevancy rounds to 1 at a high temperature, and the best prompt would be one of many.
             ranking=snapshot.codes @ snapshot.codec.directions(texts.prompts)
             if query.mode == "argmax"
-            else similarity.scores,
-            relevancy=similarity.scores,
-            eligible=similarity.known & in_region(snapshot.gaussians["means"], query.roi),
+            else gaussians.scores,
+            relevancy=gaussians.scores,
+            eligible=gaussians.known & in_region(snapshot.gaussians["means"], query.roi),
             columns=columns,
             probabilities=field.probabilities if field is not None else None,
             strongest=torch.from_numpy(evidence.strongest).to(snapshot.codes.device),
@@ -193,16 +193,16 @@ def answer_query(
     )
 
 
-def _scan_map(
+def _score_map(
     query: Query,
     texts: TextFeatures,
     snapshot: MapSnapshot,
     calibration: PresenceCalibration,
     config: QueryConfig,
-) -> tuple[Scan, Evidence]:
+) -> tuple[GaussianScores, Evidence]:
     """The relevancy of every Gaussian, and the evidence that each prompt's thing is in the map."""
     codes, directions = snapshot.codes, snapshot.codec.directions
-    found = scan(
+    gaussians = score_gaussians(
         codes,
         snapshot.weight >= config.min_weight,
         directions(texts.prompts),
@@ -211,8 +211,8 @@ def _scan_map(
         PEAK_GAUSSIANS,
     )
     competing = texts.prompts @ texts.distractors.T < calibration.synonym
-    evidence = presence_evidence(found, codes, snapshot.weight, directions(texts.distractors), competing)
-    return found, evidence
+    evidence = presence_evidence(gaussians, codes, snapshot.weight, directions(texts.distractors), competing)
+    return gaussians, evidence
 
 
 def _find_objects(

@@ -1,4 +1,4 @@
-"""From labelled Gaussians to things: clusters of one label, each with an oriented box."""
+"""Groups labelled Gaussians into objects: connected components of one label, each with an oriented box."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import torch
 from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.geometry import matrix_to_quat
 from ovs3d_ros.query.boxes import oriented_boxes
-from ovs3d_ros.query.components import connected_components, grouped
+from ovs3d_ros.query.components import connected_components, group_indices
 from ovs3d_ros.types import SemanticObject
 
 
 @dataclass(frozen=True, slots=True)
-class _Clusters:
+class _Instances:
     """The instances of one prompt, best first.
 
     Attributes:
-        rows: [M] Gaussians that carry its label.
-        number: [M] instance of each, counted from 1; 0 = of none.
+        rows: [M] Gaussians that carry the label.
+        number: [M] instance of each Gaussian, counted from 1; 0 = none.
         scores: [K] mean relevancy.
-        sizes: [K] Gaussians.
-        views: [K] most keyframes that saw any of them.
+        sizes: [K] number of Gaussians.
+        views: [K] largest number of keyframes that saw one of them.
         centers: [K, 3] metres.
         axes: [K, 3, 3] of the boxes, see `oriented_boxes`.
         extents: [K, 3] metres.
@@ -50,15 +50,15 @@ def find_objects(
     config: QueryConfig,
     max_instances: int,
 ) -> tuple[list[SemanticObject], np.ndarray]:
-    """Groups labelled Gaussians into instances with oriented boxes: by prompt, best first.
+    """Groups labelled Gaussians into instances with oriented boxes, prompt by prompt, best first.
 
-    Prompts are worked on side by side, on as many threads as torch has.
+    Prompts are processed in parallel, on as many threads as torch has.
 
     Args:
         means: [N, 3] metres.
         labels: [N] 0 = none, else 1 + prompt index.
         scores: [N, P] relevancy.
-        views: [N] keyframes that saw each Gaussian.
+        views: [N] number of keyframes that saw each Gaussian.
         prompts: the P prompts.
         config: gap and smallest size of an instance.
         max_instances: per prompt, 0 = all.
@@ -68,15 +68,15 @@ def find_objects(
     """
     counts = np.bincount(labels, minlength=len(prompts) + 1)[1:]
 
-    def clusters_of(p: int) -> _Clusters:
+    def instances_of(p: int) -> _Instances:
         rows = np.flatnonzero(labels == p + 1)
-        return _clusters(rows, means[rows], scores[rows, p], views[rows], config, max_instances)
+        return _find_instances(rows, means[rows], scores[rows, p], views[rows], config, max_instances)
 
     largest_first = [int(p) for p in np.argsort(-counts, kind="stable") if counts[p]]
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        clusters = dict(zip(largest_first, pool.map(clusters_of, largest_first), strict=True))
+        by_prompt = dict(zip(largest_first, pool.map(instances_of, largest_first), strict=True))
     objects, instances = [], np.zeros(len(labels), np.int64)
-    for p, found in sorted(clusters.items()):
+    for p, found in sorted(by_prompt.items()):
         instances[found.rows] = np.where(found.number > 0, found.number + len(objects), 0)
         quats = matrix_to_quat(found.axes)
         for k in range(len(found.sizes)):
@@ -96,17 +96,17 @@ def find_objects(
     return objects, instances
 
 
-def _clusters(
+def _find_instances(
     rows: np.ndarray,
     points: np.ndarray,
     scores: np.ndarray,
     views: np.ndarray,
     config: QueryConfig,
     limit: int,
-) -> _Clusters:
-    """Instances among Gaussians `rows` [M] of one label, at `points` [M, 3]; at most `limit`, 0 = all."""
+) -> _Instances:
+    """Finds at most `limit` instances (0: all) among Gaussians `rows` [M] of one label, at `points` [M, 3]."""
     component, count = connected_components(points, config.instance_gap)
-    order, starts = grouped(component, count)
+    order, starts = group_indices(component, count)
     sizes = np.diff(starts)
     totals = np.add.reduceat(scores[order], starts[:-1], dtype=float)
     seen = np.maximum.reduceat(views[order], starts[:-1])
@@ -115,7 +115,7 @@ def _clusters(
     centers, axes, extents = oriented_boxes(points[order], np.stack([starts[:-1], starts[1:]], 1)[chosen])
     number = np.zeros(count, np.int64)
     number[chosen] = np.arange(1, len(chosen) + 1)
-    return _Clusters(
+    return _Instances(
         rows,
         number[component],
         totals[chosen] / sizes[chosen],

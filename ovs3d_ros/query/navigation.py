@@ -1,4 +1,4 @@
-"""What a robot drives by: where to stand to look at a thing, and where on the ground things are. z is up."""
+"""Navigation outputs: a goal pose in front of an object, and a grid of query scores on the ground. z is up."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ovs3d_ros.geometry import quat_to_matrix
 from ovs3d_ros.types import SemanticObject
 
 UNKNOWN = -1
-_MAX_CELLS = 1_000_000  # of a grid; a map with strays far away gets larger cells
-_STRAYS = (0.2, 99.8)  # percentiles of the map's points between which it is drawn
+_MAX_CELLS = 1_000_000  # cells of a grid; a map with stray Gaussians far away gets larger cells
+_EXTENT = (0.2, 99.8)  # percentiles of the map's points between which the grid lies
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Grid:
     Attributes:
         origin: [2] x and y of the outer corner of cell (0, 0), metres.
         resolution: side of a cell, metres.
-        cells: [rows along y, columns along x] int8: -1 nothing is known, else 0..100.
+        cells: [rows along y, columns along x] int8: -1 unknown, else 0..100.
     """
 
     origin: np.ndarray
@@ -30,14 +30,14 @@ class Grid:
 
 
 def goal_pose(item: SemanticObject, camtoworlds: np.ndarray, stand_off: float) -> np.ndarray:
-    """Where to stand on the ground (z = 0) to face an object: on the side the cameras saw it from.
+    """A pose on the ground (z = 0) that faces an object from the side where the cameras stood.
 
-    The goal lies towards the nearest keyframe that is far enough away, since the robot could get there, and never
-    beyond it.
+    The goal lies towards the nearest keyframe that is at least `stand_off` away, and never beyond it: the robot has been
+    there.
 
     Args:
         item: the object.
-        camtoworlds: [K, 4, 4] poses of the keyframes; none: the object is approached from the origin.
+        camtoworlds: [K, 4, 4] poses of the keyframes; without any, the goal lies towards the origin.
         stand_off: distance from the object's box, metres.
 
     Returns:
@@ -49,7 +49,9 @@ def goal_pose(item: SemanticObject, camtoworlds: np.ndarray, stand_off: float) -
     far = distances >= stand_off
     best = np.where(far, distances, np.inf).argmin() if far.any() else distances.argmax()
     away = (eyes[best] - center) / distances[best] if distances[best] > 1e-6 else np.array([-1.0, 0.0])
-    reach = np.abs(quat_to_matrix(item.quat).T @ [*away, 0.0]) @ item.size / 2  # of the box in that direction
+    reach = (
+        np.abs(quat_to_matrix(item.quat).T @ [*away, 0.0]) @ item.size / 2
+    )  # half the box's extent in that direction
     pose = np.eye(4)
     pose[:2, 3] = center + away * min(stand_off + reach, max(distances[best], stand_off))
     pose[:2, :2] = [[-away[0], away[1]], [-away[1], -away[0]]]
@@ -60,16 +62,19 @@ def query_grid(points: np.ndarray, scores: np.ndarray, resolution: float) -> Gri
     """The best score in each cell of the ground.
 
     Args:
-        points: [N, 3] metres, all that is mapped.
-        scores: [N] 0..1, 0 where a point is none of the things asked for.
-        resolution: side of a cell in metres; larger where the map would need more than a million cells.
+        points: [N, 3] metres, of the whole map.
+        scores: [N] 0..1; 0 for a point without a label.
+        resolution: side of a cell in metres. Cells are larger where the map would need more than a million.
     """
     if not len(points):
         return Grid(np.zeros(2), resolution, np.zeros((0, 0), np.int8))
-    asked = scores > 0
-    low, high = np.percentile(points[:, :2], _STRAYS, axis=0)
-    if asked.any():
-        low, high = np.minimum(low, points[asked, :2].min(0)), np.maximum(high, points[asked, :2].max(0))
+    labelled = scores > 0
+    low, high = np.percentile(points[:, :2], _EXTENT, axis=0)
+    if labelled.any():
+        low, high = (
+            np.minimum(low, points[labelled, :2].min(0)),
+            np.maximum(high, points[labelled, :2].max(0)),
+        )
     resolution = max(resolution, float(np.sqrt(np.prod(high - low) / _MAX_CELLS)))
     resolution = max(resolution, float((high - low).max() / _MAX_CELLS))
     inside = ((points[:, :2] >= low) & (points[:, :2] <= high)).all(1)

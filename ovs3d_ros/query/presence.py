@@ -13,30 +13,30 @@ from scipy.special import expit
 
 from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.encoders import ImageTextEncoder
-from ovs3d_ros.query.similarity import Scan
+from ovs3d_ros.query.similarity import GaussianScores
 from ovs3d_ros.types import UserError
 
 VERDICTS = ("no", "unsure", "yes")
 
-PEAK_GAUSSIANS = 60  # evidence is the mean over this many: about a tenth of a mug seen from two metres
-_COLUMNS = 4  # of `Evidence.table`
+PEAK_GAUSSIANS = 60  # evidence is a mean over this many: about a tenth of a mug seen from two metres
+_COLUMNS = 4  # columns of `Evidence.table`
 
 
 @dataclass(frozen=True, slots=True)
 class PresenceCalibration:
-    """How an encoder's cosines read; fitted on labelled scenes and stored beside the model.
+    """Maps an encoder's cosines to labels and probabilities; fitted on labelled scenes, stored beside the model.
 
     Attributes:
         temperature: factor on cosines before the softmax of relevancy (LERF uses 10 with OpenAI CLIP).
-        threshold: relevancy above which a Gaussian carries a label.
+        threshold: relevancy from which a Gaussian carries a label.
         presence_weights: logistic weights of the columns of `Evidence.table`.
         presence_bias: logistic bias.
-        general_weights: those of general prompts: "mug", where the distractors have "red mug". Everything round fits
-            a bare name a little, so the same evidence means less.
-        general_bias: likewise.
+        general_weights: logistic weights for general prompts, such as "mug" where the distractors hold "red mug". Many
+            round things fit a general name a little, so the same evidence means less.
+        general_bias: logistic bias for general prompts.
         distractors: nouns every prompt competes against in the presence decision.
         synonym: text-text cosine above which a distractor counts as another word for the prompt.
-        source: what it was fitted on.
+        source: the data it was fitted on.
     """
 
     temperature: float = 10.0
@@ -100,14 +100,14 @@ def load_calibration(path: str, encoder: str) -> PresenceCalibration:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What the presence decision rests on, [P] each. Nothing is rescaled per query.
+    """The evidence for the presence decision, [P] each. Nothing is rescaled per query.
 
     Attributes:
-        peak: relevancy 0..1 of the strongest Gaussians.
-        cosine: their cosine with the prompt.
-        margin: by how much that exceeds the best competing distractor there.
-        zscore: how many standard deviations it lies above the rest of the map.
-        strongest: [P, K] which Gaussians these are.
+        peak: mean relevancy 0..1 of the strongest Gaussians.
+        cosine: their mean cosine with the prompt.
+        margin: `cosine` minus the cosine of the best competing distractor at the same Gaussians.
+        zscore: `cosine` in standard deviations above the mean of the map.
+        strongest: [P, K] indices of these Gaussians.
     """
 
     peak: np.ndarray
@@ -123,33 +123,41 @@ class Evidence:
 
 
 def presence_evidence(
-    found: Scan, codes: torch.Tensor, weight: torch.Tensor, distractors: torch.Tensor, competing: torch.Tensor
+    gaussians: GaussianScores,
+    codes: torch.Tensor,
+    weight: torch.Tensor,
+    distractors: torch.Tensor,
+    competing: torch.Tensor,
 ) -> Evidence:
     """Collects the evidence that each prompt's thing is in the map.
 
     Args:
-        found: of P prompts among N Gaussians, with `PEAK_GAUSSIANS` strongest.
+        gaussians: scores of P prompts at N Gaussians, with `PEAK_GAUSSIANS` strongest.
         codes: [N, d + 1] unit codes.
         weight: [N] evidence mass of each Gaussian in pixels.
         distractors: [d + 1, M] directions of other things, see `FeatureCodec.directions`.
-        competing: [P, M] whether a distractor is another thing than the prompt.
+        competing: [P, M] bool, the distractor is another thing than the prompt.
     """
-    best = torch.from_numpy(found.strongest).to(codes.device)
+    best = torch.from_numpy(gaussians.strongest).to(codes.device)
     mass = weight[best]
     mass = mass / mass.sum(1, keepdim=True).clamp_min(1e-9)  # [P, K]
     prompts = torch.arange(len(best), device=codes.device)[:, None]
-    peak = (found.scores[best, prompts] * mass).sum(1).double().cpu().numpy()
-    cosine = (found.cosines * mass.double().cpu().numpy()).sum(1)
+    peak = (gaussians.scores[best, prompts] * mass).sum(1).double().cpu().numpy()
+    cosine = (gaussians.cosines * mass.double().cpu().numpy()).sum(1)
     rivals = ((mass[..., None] * codes[best]).sum(1) @ distractors).double().cpu().numpy()  # [P, M]
     rival = np.where(competing.numpy(), rivals, -np.inf).max(axis=1, initial=-np.inf)
     margin = np.where(np.isfinite(rival), cosine - rival, 0.0)
-    return Evidence(peak, cosine, margin, (cosine - found.mean) / found.deviation, found.strongest)
+    return Evidence(
+        peak, cosine, margin, (cosine - gaussians.mean) / gaussians.deviation, gaussians.strongest
+    )
 
 
 def general_prompts(prompts: Sequence[str], distractors: tuple[str, ...]) -> np.ndarray:
-    """Which prompts [P] leave open what a distractor tells: all their words are in one that has more."""
-    known = [set(name.lower().split()) for name in distractors]
-    return np.array([any(set(prompt.lower().split()) < words for words in known) for prompt in prompts], bool)
+    """Finds general prompts, bool [P]: a distractor holds all words of the prompt and more ("mug" in "red mug")."""
+    specific = [set(name.lower().split()) for name in distractors]
+    return np.array(
+        [any(set(prompt.lower().split()) < words for words in specific) for prompt in prompts], bool
+    )
 
 
 def verdicts(presence: np.ndarray, config: QueryConfig) -> list[str]:

@@ -1,7 +1,7 @@
-"""One pass over the codes of a map: how well prompts fit each Gaussian, and where they fit best.
+"""Scores every Gaussian against prompts in one pass over the codes, and finds where each prompt fits best.
 
-A million codes are read in a few milliseconds, but every tensor of their size that is made on the way costs as much as
-the arithmetic. On a CPU one kernel therefore goes through the codes in blocks that stay in the cache.
+The CPU reads a million codes in a few milliseconds, but each intermediate tensor of that size costs as much as the
+arithmetic. One kernel therefore processes the codes in blocks that stay in the cache.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from ovs3d_ros.query.relevancy import relevancy
 from ovs3d_ros.rasterize.simd import set_products
 
 _BLOCK = 64  # Gaussians
-_TEXTS, _ROWS, _ONE = (0,) * 16, (0,) * 4, (0,)  # texts multiplied together, and codes
-_FAST = {"contract", "reassoc", "nnan", "nsz"}  # what sums and largest values need to be vectorised
-_UNKNOWN = np.float32(-1e30)  # relevancy 0, as a logit
-_SHARE = 20_000  # Gaussians that are worth a thread
+_TEXTS, _ROWS, _ONE = (0,) * 16, (0,) * 4, (0,)  # `set_products` multiplies 16 texts with 4 codes or with 1
+_FAST = {"contract", "reassoc", "nnan", "nsz"}  # lets the compiler vectorise sums and maxima
+_UNKNOWN = np.float32(-1e30)  # logit of relevancy 0
+_GAUSSIANS_PER_THREAD = 20_000  # at least
 
 
 @dataclass(frozen=True, slots=True)
-class Scan:
-    """What P prompts find among N Gaussians.
+class GaussianScores:
+    """How well P prompts fit N Gaussians.
 
     Attributes:
-        known: [N] bool on the device of the codes: which count, and have a code.
-        scores: [N, P] relevancy 0..1 likewise; 0 where nothing is known.
+        known: [N] bool, Gaussians that are eligible and have a code; on the device of the codes.
+        scores: [N, P] relevancy 0..1, on the same device; 0 for all others.
         strongest: [P, K] Gaussians that fit each prompt best, best first.
-        cosines: [P, K] with the prompt, float64.
-        mean: [P] cosine of the known Gaussians.
-        deviation: [P] its standard deviation.
+        cosines: [P, K] float64 cosine of these Gaussians with the prompt.
+        mean: [P] mean cosine of the known Gaussians.
+        deviation: [P] standard deviation of that cosine.
     """
 
     known: torch.Tensor
@@ -44,47 +44,47 @@ class Scan:
     deviation: np.ndarray
 
 
-def scan(
+def score_gaussians(
     codes: torch.Tensor,
-    counts: torch.Tensor,
+    eligible: torch.Tensor,
     prompts: torch.Tensor,
-    rivals: torch.Tensor,
+    negatives: torch.Tensor,
     temperature: float,
     strongest: int,
-) -> Scan:
+) -> GaussianScores:
     """Scores every Gaussian against prompts.
 
     Args:
-        codes: [N, d + 1] unit codes; those that end in 0 are of Gaussians nothing is known of.
-        counts: [N] bool, the Gaussians that may count.
+        codes: [N, d + 1] unit codes; the last value is 0 for a Gaussian without a feature.
+        eligible: [N] bool, the Gaussians that take part.
         prompts: [d + 1, P] directions, see `FeatureCodec.directions`.
-        rivals: [d + 1, M] directions of what prompts compete against, M > 0.
+        negatives: [d + 1, M] directions of the names the prompts compete against, M > 0.
         temperature: factor on cosines, see `relevancy`.
-        strongest: how many Gaussians to list; fewer where fewer are known.
+        strongest: number of Gaussians to list; fewer where fewer are known.
     """
-    run = scan_blocks if codes.device.type == "cpu" else scan_tensors
-    return run(codes, counts, prompts, rivals, temperature, strongest)
+    score = score_with_numba if codes.device.type == "cpu" else score_with_torch
+    return score(codes, eligible, prompts, negatives, temperature, strongest)
 
 
-def scan_tensors(
+def score_with_torch(
     codes: torch.Tensor,
-    counts: torch.Tensor,
+    eligible: torch.Tensor,
     prompts: torch.Tensor,
-    rivals: torch.Tensor,
+    negatives: torch.Tensor,
     temperature: float,
     strongest: int,
-) -> Scan:
-    """`scan` on any device, one operation after the other."""
-    # One row per text: all that follows runs along rows, several times as fast as across them with a million Gaussians.
-    cosines = torch.cat([prompts, rivals], dim=1).T.contiguous() @ codes.T  # [P + M, N]
+) -> GaussianScores:
+    """`score_gaussians` on any device, in tensor operations."""
+    # One row per text: operations along rows are several times as fast as across them with a million Gaussians.
+    cosines = torch.cat([prompts, negatives], dim=1).T.contiguous() @ codes.T  # [P + M, N]
     positive, negative = cosines[: prompts.shape[1]], cosines[prompts.shape[1] :]
-    known = counts & (codes[:, -1] != 0)
+    known = eligible & (codes[:, -1] != 0)
     scores = relevancy(positive.T, negative.T, temperature).mul_(known[:, None])
     count = int(known.sum())
     best = torch.where(known, positive, -torch.inf).topk(min(count, strongest))
     counted = torch.where(known, positive, 0.0)
     sums, squares = counted.sum(1).double(), counted.square().sum(1).double()
-    return Scan(
+    return GaussianScores(
         known,
         scores,
         best.indices.cpu().numpy(),
@@ -93,28 +93,31 @@ def scan_tensors(
     )
 
 
-def scan_blocks(
+def score_with_numba(
     codes: torch.Tensor,
-    counts: torch.Tensor,
+    eligible: torch.Tensor,
     prompts: torch.Tensor,
-    rivals: torch.Tensor,
+    negatives: torch.Tensor,
     temperature: float,
     strongest: int,
-) -> Scan:
-    """`scan` on the CPU, block by block, on as many threads as torch has and the map is worth."""
-    count, threads = prompts.shape[1], max(1, min(torch.get_num_threads(), len(codes) // _SHARE))
-    known, scores = counts.clone(), torch.empty(count, len(codes))
+) -> GaussianScores:
+    """`score_gaussians` on the CPU, block by block. A thread gets at least `_GAUSSIANS_PER_THREAD` Gaussians."""
+    count, threads = (
+        prompts.shape[1],
+        max(1, min(torch.get_num_threads(), len(codes) // _GAUSSIANS_PER_THREAD)),
+    )
+    known, scores = eligible.clone(), torch.empty(count, len(codes))
     bounds = np.linspace(0, len(codes), threads + 1).astype(np.int64)
     arrays = (
         np.ascontiguousarray(codes.numpy()),
         known.numpy(),
-        _groups(torch.cat([prompts, rivals], dim=1).numpy()),
+        _groups(torch.cat([prompts, negatives], dim=1).numpy()),
     )
-    sizes = np.float32(temperature), count + rivals.shape[1]
+    sizes = np.float32(temperature), count + negatives.shape[1]
     with ThreadPoolExecutor(threads) as pool:
         parts = list(
             pool.map(
-                lambda start, stop: _scan(*arrays, *sizes, start, stop, strongest, scores.numpy()),
+                lambda start, stop: _score_range(*arrays, *sizes, start, stop, strongest, scores.numpy()),
                 bounds[:-1],
                 bounds[1:],
             )
@@ -125,7 +128,7 @@ def scan_blocks(
     total = int(known.sum())
     values, rows = (np.moveaxis(a, 0, 1).reshape(count, -1) for a in (values, rows))  # [P, threads K]
     order = np.lexsort((rows, -values))[:, : min(total, strongest)]
-    return Scan(
+    return GaussianScores(
         known,
         scores.sigmoid_().T,
         np.take_along_axis(rows, order, 1),
@@ -135,21 +138,24 @@ def scan_blocks(
 
 
 def _groups(texts: np.ndarray) -> np.ndarray:
-    """Directions [d + 1, T] as they are multiplied: [groups, d + 1, 16], the last group filled up with zeros."""
+    """Directions [d + 1, T] in the order of multiplication: [groups, d + 1, 16], padded with zeros."""
     padded = np.pad(texts, ((0, 0), (0, -texts.shape[1] % len(_TEXTS))))
     return np.ascontiguousarray(padded.reshape(len(texts), -1, len(_TEXTS)).transpose(1, 0, 2), np.float32)
 
 
 def _moments(sums: np.ndarray, squares: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of `count` numbers by their sums and those of their squares."""
+    """Mean and standard deviation of `count` numbers from their sums and sums of squares."""
     mean = sums / max(count, 1)
     return mean, np.sqrt((squares / max(count, 1) - mean**2).clip(1e-12))
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _scan(codes, known, texts, temperature, count, start, stop, strongest, logits):
-    """Fills logits [P, N] of Gaussians start to stop and clears `known` [N] where there is no code; `count` texts are prompts,
-    then rivals. Returns the best cosines and their rows [P, K], sums and sums of squares [P]."""
+def _score_range(codes, known, texts, temperature, count, start, stop, strongest, logits):
+    """Fills logits [P, N] of Gaussians `start` to `stop`, and clears `known` [N] where there is no code.
+
+    The first P of `count` texts are prompts, the others negatives. Returns the best cosines and their rows [P, K], and sums
+    and sums of squares of all cosines [P].
+    """
     prompts = len(logits)
     rival, counted = np.empty((2, _BLOCK), np.float32)
     products, cosines = (
@@ -157,12 +163,12 @@ def _scan(codes, known, texts, temperature, count, start, stop, strongest, logit
         np.empty((len(texts) * len(_TEXTS), _BLOCK), np.float32),
     )
     best, rows = np.full((prompts, strongest), _UNKNOWN), np.zeros((prompts, strongest), np.int64)
-    weakest = np.zeros(prompts, np.int64)  # place of the smallest in `best`
+    weakest = np.zeros(prompts, np.int64)  # index of the smallest value in `best`
     sums, squares = np.zeros(prompts), np.zeros(prompts)
     for first in range(start, stop, _BLOCK):
         size = min(_BLOCK, stop - first)
         _cosines(codes, first, size, texts, products, cosines)
-        _rivals(codes, known, first, size, cosines[prompts:count], rival, counted)
+        _strongest_negative(codes, known, first, size, cosines[prompts:count], rival, counted)
         for p in range(prompts):
             row, out, least = cosines[p], logits[p, first : first + size], best[p, weakest[p]]
             for j in range(size):
@@ -185,7 +191,7 @@ def _scan(codes, known, texts, temperature, count, start, stop, strongest, logit
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
 def _cosines(codes, first, size, texts, products, cosines):
-    """Cosines [T, 64] of the codes from `first` on with the texts; those past `size` are of other codes."""
+    """Fills cosines [T, 64] of the texts with the codes from `first` on; those past `size` are meaningless."""
     dims, lanes = codes.shape[1], len(_TEXTS)
     for g in range(len(texts)):
         full = size - size % len(_ROWS)
@@ -199,8 +205,8 @@ def _cosines(codes, first, size, texts, products, cosines):
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _rivals(codes, known, first, size, cosines, rival, counted):
-    """The strongest of cosines [M, 64] and 1 for each Gaussian from `first` on that is known; -`_UNKNOWN` and 0 for others."""
+def _strongest_negative(codes, known, first, size, cosines, rival, counted):
+    """Fills the largest of cosines [M, 64] and 1 for each known Gaussian from `first` on, `-_UNKNOWN` and 0 for others."""
     rival[:], counted[:] = cosines[0], 0
     for t in range(1, len(cosines)):
         for j in range(_BLOCK):

@@ -17,7 +17,7 @@ from ovs3d_ros.query.presence import (
     presence_probability,
     verdicts,
 )
-from ovs3d_ros.query.similarity import Scan, scan
+from ovs3d_ros.query.similarity import GaussianScores, score_gaussians
 
 SPECIFIC = np.array([False])
 
@@ -40,7 +40,7 @@ def collect(codes, prompt, distractors, competing=(True, True), weight=None, kno
     """Evidence among all Gaussians, of weight 1, unless told otherwise."""
     known = everything(len(codes)) if known is None else known
     weight = torch.ones(len(codes)) if weight is None else weight
-    found = scan(codes, known, prompt, torch.zeros(prompt.shape[0], 1), 10.0, PEAK_GAUSSIANS)
+    found = score_gaussians(codes, known, prompt, torch.zeros(prompt.shape[0], 1), 10.0, PEAK_GAUSSIANS)
     return presence_evidence(found, codes, weight, distractors, torch.tensor([competing]))
 
 
@@ -68,7 +68,7 @@ def test_evidence_by_hand() -> None:
     scores, weight = torch.tensor([[0.8], [0.5], [0.6], [0.1]]), torch.tensor([3.0, 1.0, 0.0, 0.0])
     distractors = torch.tensor([[0.2, 0.7], [0.4, 0.0], [0.0, 0.0], [0.0, 0.0]])
     order = np.argsort(-cosines)[None]
-    found = Scan(
+    found = GaussianScores(
         torch.ones(4, dtype=torch.bool), scores, order, cosines[order], np.array([0.3]), np.array([0.2])
     )
     got = presence_evidence(found, codes, weight, distractors, torch.tensor([[True, False]]))

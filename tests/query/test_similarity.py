@@ -8,18 +8,18 @@ import torch
 import torch.nn.functional as F
 
 from ovs3d_ros.query import similarity as module
-from ovs3d_ros.query.similarity import scan, scan_blocks, scan_tensors
+from ovs3d_ros.query.similarity import score_gaussians, score_with_numba, score_with_torch
 
 TEMPERATURE = 10.0
 
 
-def world(count: int, dims: int, prompts: int, rivals: int, unknown: float = 0.2):
-    """Unit codes, which of them are known, and directions of prompts and rivals."""
+def world(count: int, dims: int, prompts: int, negatives: int, unknown: float = 0.2):
+    """Unit codes, which of them are known, and directions of prompts and negatives."""
     generator = torch.Generator().manual_seed(count)
     codes = F.normalize(torch.randn(count, dims, generator=generator), dim=-1)
     codes[::7] = 0.0
     known = torch.rand(count, generator=generator) >= unknown
-    texts = F.normalize(torch.randn(dims, prompts + rivals, generator=generator), dim=0)
+    texts = F.normalize(torch.randn(dims, prompts + negatives, generator=generator), dim=0)
     return codes, known, texts[:, :prompts], texts[:, prompts:]
 
 
@@ -32,23 +32,23 @@ def same(a, b) -> None:
 
 
 @pytest.mark.parametrize(
-    "count, dims, prompts, rivals",
+    "count, dims, prompts, negatives",
     [(1, 2, 1, 1), (63, 30, 3, 4), (64, 62, 10, 4), (65, 17, 1, 64), (5000, 126, 64, 1)],
 )
-def test_blocks_give_what_tensors_give(count, dims, prompts, rivals) -> None:
-    inputs = world(count, dims, prompts, rivals)
-    same(scan_blocks(*inputs, TEMPERATURE, 60), scan_tensors(*inputs, TEMPERATURE, 60))
+def test_blocks_give_what_tensors_give(count, dims, prompts, negatives) -> None:
+    inputs = world(count, dims, prompts, negatives)
+    same(score_with_numba(*inputs, TEMPERATURE, 60), score_with_torch(*inputs, TEMPERATURE, 60))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_any_number_of_threads_gives_the_same(threads, monkeypatch) -> None:
-    monkeypatch.setattr(module, "_SHARE", 100)
+    monkeypatch.setattr(module, "_GAUSSIANS_PER_THREAD", 100)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     inputs = world(1001, 30, 5, 4)
-    same(scan_blocks(*inputs, TEMPERATURE, 60), scan_tensors(*inputs, TEMPERATURE, 60))
+    same(score_with_numba(*inputs, TEMPERATURE, 60), score_with_torch(*inputs, TEMPERATURE, 60))
 
 
-@pytest.mark.parametrize("run", [scan_blocks, scan_tensors])
+@pytest.mark.parametrize("run", [score_with_numba, score_with_torch])
 def test_a_scan_by_hand(run) -> None:
     codes = torch.tensor([[0.0, 1.0], [1.0, 1e-9], [0.8, 0.6], [0.0, -1.0], [1.0, 0.0]])
     known = torch.tensor([True, True, True, False, True])
@@ -66,13 +66,13 @@ def test_a_scan_by_hand(run) -> None:
     )
 
 
-@pytest.mark.parametrize("run", [scan_blocks, scan_tensors])
+@pytest.mark.parametrize("run", [score_with_numba, score_with_torch])
 @pytest.mark.parametrize("known", [0, 3])
 def test_no_more_are_listed_than_are_known(run, known) -> None:
-    codes, _, prompts, rivals = world(200, 8, 4, 2)
+    codes, _, prompts, negatives = world(200, 8, 4, 2)
     codes[-3:, -1] = 0.5
     mask = torch.arange(200) >= 200 - known
-    got = run(codes, mask, prompts, rivals, TEMPERATURE, 60)
+    got = run(codes, mask, prompts, negatives, TEMPERATURE, 60)
     assert got.strongest.shape == got.cosines.shape == (4, known) and (got.strongest >= 200 - known).all()
     assert (
         bool((got.scores[~mask] == 0).all())
@@ -84,5 +84,5 @@ def test_no_more_are_listed_than_are_known(run, known) -> None:
 def test_the_scan_of_a_cpu_map_leaves_its_codes_alone() -> None:
     inputs = world(300, 8, 4, 2)
     before = [tensor.clone() for tensor in inputs]
-    scan(*inputs, TEMPERATURE, 60)
+    score_gaussians(*inputs, TEMPERATURE, 60)
     assert all(torch.equal(a, b) for a, b in zip(inputs, before, strict=True))
