@@ -61,8 +61,8 @@ def differentiate_view(
 
     Args:
         pool: threads and memory.
-        view: what was composited.
-        scene: what `view` was prepared from.
+        view: the composited view.
+        scene: the Gaussians of `view`.
         images: (image [H, W, D], transmittance [H, W], and dL/d of each).
         gradients: gradients of `scene`, added to.
         v_means2d_abs: [N, 2] sums of absolute gradients per pixel, added to.

@@ -36,8 +36,7 @@ class GsplatRasterizer:
     def __init__(self) -> None:
         if not torch.cuda.is_available():
             raise UserError(
-                "the gsplat rasterizer needs an NVIDIA GPU that torch can use, and there is none: "
-                "choose the rasterizer 'cpu'"
+                "the gsplat rasterizer needs an NVIDIA GPU, and torch finds none: choose the rasterizer 'cpu'"
             )
         log.info(
             "loading gsplat's kernels; the first start on a machine compiles them, which takes some minutes"

@@ -33,28 +33,30 @@ from .kernels_tiles import CONIC_XX, CONIC_XY, CONIC_YY, HALF, ONE, OPACITY, PIX
 from .simd import WIDTH, add_scaled, dot
 
 # Planes of the scratch array, after those of the forward pass.
-SHADE = np.uintp(FIRST_FREE_PLANE * PIXELS)  # <color of the splat, v>
+COLOR_DOT_V = np.uintp(FIRST_FREE_PLANE * PIXELS)  # <color of the splat, v>
 BEHIND = np.uintp((FIRST_FREE_PLANE + 1) * PIXELS)  # <color composited behind the splat, v>
 V_END = np.uintp((FIRST_FREE_PLANE + 2) * PIXELS)  # final transmittance * its gradient
 
 
 @njit(**HELPER)
 def _color_rows(scratch, first, last, column, colors, v_image, channels, v_colors, splat_index):
-    """Fills SHADE where the splat contributes, and adds to the gradient of its color."""
+    """Fills COLOR_DOT_V where the splat contributes, and adds to the gradient of its color."""
     depth = np.uintp(len(channels))
     for r in range(np.uintp(first), np.uintp(last + 1)):
         q = r * ROW + np.uintp(column)
         if len(channels) <= MAX_PLANAR_CHANNELS:
             for i in range(BLOCK):
-                scratch[SHADE + q + i] = ZERO
+                scratch[COLOR_DOT_V + q + i] = ZERO
             for c in range(depth):
-                add_scaled(scratch, SHADE + q, colors[splat_index + c], v_image, c * PLANE + q, LANES)
+                add_scaled(scratch, COLOR_DOT_V + q, colors[splat_index + c], v_image, c * PLANE + q, LANES)
                 v_colors[splat_index + c] += dot(scratch, WEIGHT + q, v_image, c * PLANE + q, LANES)
         else:
             for i in range(BLOCK):
                 weight = scratch[WEIGHT + q + i]
                 if weight != ZERO:
-                    scratch[SHADE + q + i] = dot(colors, splat_index, v_image, (q + i) * depth, channels)
+                    scratch[COLOR_DOT_V + q + i] = dot(
+                        colors, splat_index, v_image, (q + i) * depth, channels
+                    )
                     add_scaled(v_colors, splat_index, weight, v_image, (q + i) * depth, channels)
 
 
@@ -76,14 +78,18 @@ def _geometry_rows(scratch, splats, splat, window, first, last, column, v_splats
         q = r * ROW + np.uintp(column)
         row, row_dx, row_dx2 = ZERO, ZERO, ZERO
         for i in range(BLOCK):
-            weight, shade, falloff = scratch[WEIGHT + q + i], scratch[SHADE + q + i], scratch[FALLOFF + q + i]
+            weight, color_dot_v, falloff = (
+                scratch[WEIGHT + q + i],
+                scratch[COLOR_DOT_V + q + i],
+                scratch[FALLOFF + q + i],
+            )
             alpha = opacity * falloff
-            passes = np.float32((weight > ZERO) & (alpha <= MAX_ALPHA))
-            behind = scratch[BEHIND + q + i] - weight * shade
+            has_gradient = np.float32((weight > ZERO) & (alpha <= MAX_ALPHA))
+            behind = scratch[BEHIND + q + i] - weight * color_dot_v
             scratch[BEHIND + q + i] = behind
             before = scratch[TRANSMITTANCE + q + i] + weight
             end = behind + scratch[V_END + q + i]
-            v_falloff = falloff * passes * (before * shade - end / (ONE - min(alpha, MAX_ALPHA)))
+            v_falloff = falloff * has_gradient * (before * color_dot_v - end / (ONE - min(alpha, MAX_ALPHA)))
             v_sigma = -opacity * v_falloff
             dx = u - np.float32(np.int32(i))
             v_opacity += v_falloff

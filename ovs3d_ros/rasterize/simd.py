@@ -32,7 +32,7 @@ def _pointer(context, builder, array_type, array, index, offset):
     return builder.bitcast(element, _VECTOR.as_pointer())
 
 
-def _splat(builder, value):
+def _broadcast(builder, value):
     """A vector with one value in all lanes."""
     undefined = ir.Constant(_VECTOR, ir.Undefined)
     one = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
@@ -49,7 +49,7 @@ def add_scaled(typing_context, target, target_index, factor, source, source_inde
     def generate(context, builder, signature, arguments):
         target_, i, factor_, source_, j, _ = arguments
         target_type, source_type = signature.args[0], signature.args[3]
-        factors = _splat(builder, factor_)
+        factors = _broadcast(builder, factor_)
         for offset in blocks:
             to = _pointer(context, builder, target_type, target_, i, offset)
             values = builder.load(_pointer(context, builder, source_type, source_, j, offset), align=4)
@@ -88,7 +88,9 @@ def set_products(typing_context, target, target_index, factors, factor_index, so
                 for offset in blocks
             ]
             for start, totals in zip(starts, sums, strict=True):
-                factor = _splat(builder, builder.load(builder.gep(data, [builder.add(start, loop.index)])))
+                factor = _broadcast(
+                    builder, builder.load(builder.gep(data, [builder.add(start, loop.index)]))
+                )
                 for total, value in zip(totals, values, strict=True):
                     scaled = builder.fmul(factor, value, flags=_FAST)
                     builder.store(builder.fadd(builder.load(total), scaled, flags=_FAST), total)

@@ -125,7 +125,7 @@ def chain_kernels(*calls: tuple[Any, ...]) -> Callable[[int, int], None]:
     """Makes one kernel out of several calls (kernel, *arguments); each thread runs them one after the other.
 
     Waking a thread takes as long as the lightest kernels. Threads do not wait for each other between the
-    calls, so no kernel of a chain may read what another thread wrote in it.
+    calls, so no kernel of a chain may read the output of another thread in the same chain.
     """
 
     def run_chain(thread: int, size: int) -> None:

@@ -54,15 +54,15 @@ def make_scene(
     eyes: tuple[tuple[float, float, float], ...] = ((0.0, 0.0, 0.0),),
     seed: int = 0,
     opacity_range: tuple[float, float] = (0.1, 0.9),
-    spread: float = 1.0,
+    extent: float = 1.0,
 ) -> Scene:
-    """Random Gaussians in a box around (0, 0, 3), seen from `eyes`."""
+    """Random Gaussians in a box around (0, 0, 3), `extent` metres to each side, seen from `eyes`."""
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=generator)
 
-    means = (uniform(count, 3) * 2 - 1) * torch.tensor([1.0, 0.75, 1.0]) * spread + torch.tensor(
+    means = (uniform(count, 3) * 2 - 1) * torch.tensor([1.0, 0.75, 1.0]) * extent + torch.tensor(
         [0.0, 0.0, 3.0]
     )
     quats = torch.randn(count, 4, generator=generator)  # not normalised, on purpose

@@ -57,7 +57,7 @@ def render(rasterizer: Rasterizer, scene: Scene, sh: torch.Tensor | None) -> dic
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_gsplat_without_a_gpu_is_rejected() -> None:
-    with pytest.raises(UserError, match=r"needs an NVIDIA GPU .* choose the rasterizer 'cpu'"):
+    with pytest.raises(UserError, match=r"needs an NVIDIA GPU, .* choose the rasterizer 'cpu'"):
         make_rasterizer("gsplat")
 
 

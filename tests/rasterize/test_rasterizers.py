@@ -53,13 +53,13 @@ def test_several_cameras_and_partial_tiles() -> None:
 
 
 def test_camera_inside_the_cloud_with_gaussians_behind_it() -> None:
-    scene = make_scene(size=(40, 30), eyes=((0.1, 0.0, 2.9),), seed=2, spread=1.5)
+    scene = make_scene(size=(40, 30), eyes=((0.1, 0.0, 2.9),), seed=2, extent=1.5)
     assert_matches_reference(scene, gradient_error=3e-5)
 
 
 def test_gradient_of_gaussians_outside_the_field_of_view() -> None:
     # Wide, flat Gaussians far off-axis: their Jacobian is evaluated at the clamped point.
-    scene = make_scene(count=120, size=(40, 30), seed=3, spread=3.0)
+    scene = make_scene(count=120, size=(40, 30), seed=3, extent=3.0)
     scene.splats.scales.mul_(4.0)
     assert_matches_reference(scene)
 
@@ -103,7 +103,7 @@ def gradient_of_viewmats(rasterizer, scene: Scene, dtype: torch.dtype) -> torch.
 
 @pytest.mark.parametrize("channels", [2, 16])
 def test_gradient_of_the_view_matrices_matches_the_reference(channels: int) -> None:
-    scene = make_scene(channels=channels, eyes=((0.0, 0.0, 0.0), (1.5, -0.5, 0.5)), spread=1.5)
+    scene = make_scene(channels=channels, eyes=((0.0, 0.0, 0.0), (1.5, -0.5, 0.5)), extent=1.5)
     scene.splats.scales.mul_(torch.tensor([4.0, 1.0, 0.3]))  # needles, some beyond the field of view
     edge = on_an_edge(scene)
     scene.v_image, scene.v_alphas = scene.v_image * ~edge, scene.v_alphas * ~edge
