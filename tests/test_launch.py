@@ -1,4 +1,4 @@
-"""The launch file and the workflow: by their syntax everywhere, by running them where `launch` is installed."""
+"""The launch file and the CI workflow: their syntax everywhere, and a launch where `launch` is installed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def argument_names() -> set[str]:
     return {key.value for key in node.keys if key is not None} | set(constant("INPUTS"))
 
 
-def test_arguments_are_complete():
+def test_launch_arguments_are_complete():
     assert set(constant("INPUTS")) == INPUTS
     assert argument_names() >= INPUTS | {
         "namespace",
@@ -48,7 +48,7 @@ def test_arguments_are_complete():
     }
 
 
-def test_presets_set_what_there_is():
+def test_presets_use_existing_arguments_and_parameters():
     presets, overrides = constant("PRESETS"), constant("OVERRIDES")
     assert {"none", "realsense", "zed", "oak", "gazebo", "isaac", "bag"} == set(presets)
     for values in presets.values():
@@ -59,7 +59,7 @@ def test_presets_set_what_there_is():
     assert set(overrides.values()) <= {spec.path for spec, _ in leaves()}
 
 
-def test_what_is_launched_is_installed():
+def test_launched_programs_are_installed():
     tree = ast.parse(LAUNCH_FILE.read_text(encoding="utf-8"))
     executables = {
         k.value.value
@@ -83,9 +83,9 @@ def test_docs_explain_every_launch_argument():
     assert all(f"`{name}`" in text for name in constant("PRESETS"))
 
 
-def test_the_launch_file_starts_the_node_with_its_preset():
+def test_launch_file_starts_node_player_and_rviz():
     if importlib.util.find_spec("launch_ros") is None:
-        return  # the tests above have to do: there are no wheels of it
+        return  # there is no wheel of launch_ros; the tests above check the syntax tree
     from launch import LaunchContext
 
     spec = importlib.util.spec_from_file_location("ovs3d_launch", LAUNCH_FILE)
@@ -97,10 +97,10 @@ def test_the_launch_file_starts_the_node_with_its_preset():
     for name, (default, _) in module.ARGUMENTS.items():
         context.launch_configurations[name] = default if isinstance(default, str) else "params.yaml"
     context.launch_configurations.update({"preset": "gazebo", "depth": "/mine", "data": "somewhere"})
-    assert [process.node_executable for process in module._processes(context)] == ["node", "play", "rviz2"]
+    assert [process.node_executable for process in module._make_nodes(context)] == ["node", "play", "rviz2"]
 
 
-def test_the_workflow_covers_the_distributions():
+def test_workflow_covers_the_distributions():
     tree = yaml.safe_load((REPOSITORY / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
     assert tree["jobs"]["distribution"]["strategy"]["matrix"]["distro"] == ["humble", "jazzy", "kilted"]
     assert tree["jobs"]["arm64"]["runs-on"].endswith("-arm")

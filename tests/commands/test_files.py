@@ -1,4 +1,4 @@
-"""What the commands do to the user's files: nothing is lost, overwritten or deleted that is not theirs."""
+"""Files of the user: the commands overwrite and delete only files of their own."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def own_scene(scene, tmp_path) -> Path:
     return Path(shutil.copytree(scene, tmp_path / "own"))
 
 
-def test_an_answer_never_goes_over_files_of_the_user(mapped, tmp_path, capsys):
+def test_query_never_overwrites_files_of_the_user(mapped, tmp_path, capsys):
     for part in ("masks/mine.png", "overlays/mine.png", "objects.json", "cloud.ply"):
         folder = tmp_path / part.replace("/", "_")
         (folder / part).parent.mkdir(parents=True)
@@ -71,7 +71,7 @@ def test_an_answer_never_goes_over_files_of_the_user(mapped, tmp_path, capsys):
         assert [path for path in folder.rglob("*") if path.is_file()] == [folder / part]
 
 
-def test_an_answer_replaces_the_earlier_answer_alone(mapped, tmp_path):
+def test_query_replaces_only_its_earlier_answer(mapped, tmp_path):
     assert ovs3d("query", mapped, "red box", "-o", tmp_path) == 0
     manifest = tmp_path / "query_pictures.txt"
     first = manifest.read_text().splitlines()
@@ -90,7 +90,7 @@ def test_an_answer_replaces_the_earlier_answer_alone(mapped, tmp_path):
     assert (tmp_path / "masks" / "mine.png").is_file() and outside.is_file()
 
 
-def test_names_of_several_cameras_become_file_names(mapped, tmp_path):
+def test_camera_names_become_file_names(mapped, tmp_path):
     path = tmp_path / "two.ovs3d"
     with safe_open(mapped, framework="pt") as file:
         header = json.loads(file.metadata()["ovs3d"])
@@ -103,7 +103,7 @@ def test_names_of_several_cameras_become_file_names(mapped, tmp_path):
     assert {found.name for found in (tmp_path / "out").iterdir() if found.is_dir()} == {"masks", "overlays"}
 
 
-def test_a_map_outlives_held_out_views_that_cannot_be_read(own_scene, tmp_path, capsys):
+def test_map_survives_unreadable_held_out_views(own_scene, tmp_path, capsys):
     held_out = own_scene / "images" / f"{HELD_OUT:03d}.png"
     held_out.write_bytes(held_out.read_bytes()[:-100])
     for label in (own_scene / "labels").iterdir():
@@ -115,7 +115,7 @@ def test_a_map_outlives_held_out_views_that_cannot_be_read(own_scene, tmp_path, 
     assert len(load_map(tmp_path / "m.ovs3d")[1].names) == COUNT - 1
 
 
-def test_views_too_small_for_ssim_have_none(scene, tmp_path, capsys):
+def test_views_too_small_for_ssim_get_none(scene, tmp_path, capsys):
     assert (
         ovs3d(
             "map",
@@ -138,7 +138,7 @@ def test_views_too_small_for_ssim_have_none(scene, tmp_path, capsys):
     assert "PSNR" in (out := capsys.readouterr().out) and "SSIM" not in out
 
 
-def test_depth_in_a_wrong_unit_is_named(own_scene, tmp_path, capsys):
+def test_depth_in_a_wrong_unit_is_explained(own_scene, tmp_path, capsys):
     document = json.loads((own_scene / "transforms.json").read_text())
     (own_scene / "transforms.json").write_text(json.dumps(document | {"depth_unit_m": 1.0}))
     assert ovs3d("map", own_scene, "-o", tmp_path / "m.ovs3d", "--no-clip", *SETTINGS) == 2
@@ -158,7 +158,7 @@ def test_depth_in_a_wrong_unit_is_named(own_scene, tmp_path, capsys):
         ["refine", "{map}", "{data}", "--names", "a", "-o", "{tmp}/m", "--json", "{map}"],
     ],
 )
-def test_no_output_goes_over_an_input_or_another_output(arguments, mapped, scene, tmp_path, capsys):
+def test_outputs_never_overwrite_inputs_or_each_other(arguments, mapped, scene, tmp_path, capsys):
     (tmp_path / "link").symlink_to(mapped)
     before, data = mapped.read_bytes(), scene / "transforms.json"
     assert (
@@ -170,7 +170,7 @@ def test_no_output_goes_over_an_input_or_another_output(arguments, mapped, scene
 
 
 @pytest.mark.parametrize("command", [["eval"], ["refine", "--names", "a"]])
-def test_settings_of_the_input_reach_the_dataset(command, mapped, scene, monkeypatch):
+def test_input_settings_reach_the_dataset(command, mapped, scene, monkeypatch):
     class Reached(UserError):
         pass
 
@@ -185,7 +185,7 @@ def test_settings_of_the_input_reach_the_dataset(command, mapped, scene, monkeyp
         cli._dispatch(options)
 
 
-def test_a_video_that_does_not_fit_on_the_disk_is_an_error(mapped, tmp_path, capfd):
+def test_video_on_a_full_disk_is_an_error(mapped, tmp_path, capfd):
     video = tmp_path / "v.mp4"
     video.write_text("earlier")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -199,7 +199,7 @@ def test_a_video_that_does_not_fit_on_the_disk_is_an_error(mapped, tmp_path, cap
     assert video.read_text() == "earlier" and list(tmp_path.iterdir()) == [video]
 
 
-def test_pictures_of_a_longer_flight_go_and_others_stay(mapped, tmp_path, capsys):
+def test_render_removes_only_its_earlier_pictures(mapped, tmp_path, capsys):
     flight = ["render", mapped, "-o", tmp_path, "--channels", "rgb", "--quiet", "--frames"]
     assert ovs3d(*flight, 3) == 0
     (tmp_path / "000001.png").write_text("not numbered like ours")
@@ -212,7 +212,7 @@ def test_pictures_of_a_longer_flight_go_and_others_stay(mapped, tmp_path, capsys
 
 
 @pytest.mark.parametrize("size", [WIDTH // 2, 2 * WIDTH])
-def test_pictures_are_as_large_as_asked(size, mapped, tmp_path):
+def test_render_respects_the_image_size(size, mapped, tmp_path):
     assert (
         ovs3d("render", mapped, "-o", tmp_path, "--channels", "rgb", "--frames", 1, "--image-size", size) == 0
     )

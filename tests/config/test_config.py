@@ -1,4 +1,4 @@
-"""The configuration: every way in gives the same values, and every mistake one clear line."""
+"""The configuration: YAML, command line and overrides give the same values; each mistake gives one clear line."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def flat(config: Config) -> dict:
     return {spec.path: value for spec, value in leaves(config)}
 
 
-def test_every_leaf_is_documented_and_its_default_valid() -> None:
+def test_every_leaf_is_documented_and_has_a_valid_default() -> None:
     specs = [spec for spec, _ in leaves()]
     assert len(specs) > 50 and len({spec.path for spec in specs}) == len(specs)
     assert all(spec.doc for spec in specs)
     assert override(Config(), flat(Config())) == Config()
 
 
-def test_override_replaces_one_leaf_and_leaves_the_original() -> None:
+def test_override_copies_and_replaces() -> None:
     config = Config()
     changed = override(config, {"map.max_gaussians": 5000, "seed.spacing": 2})
     assert changed.map.max_gaussians == 5000 and isinstance(changed.seed.spacing, float)
@@ -68,7 +68,7 @@ def test_bad_values_are_refused_by_name(path: str, value, words: list[str]) -> N
     assert all(word in message for word in words)
 
 
-def test_assignments_of_the_command_line() -> None:
+def test_command_line_assignments_are_parsed() -> None:
     values = parse_assignments(
         [
             "clip.model=a:b=c",
@@ -135,7 +135,7 @@ def test_yaml_holds_every_leaf_and_reads_back(tmp_path) -> None:
     assert set(parameters) == {f.name for f in dataclasses.fields(Config)}
 
 
-def test_yaml_without_the_wrapper_and_in_part(tmp_path) -> None:
+def test_partial_yaml_without_ros_wrapper_is_read(tmp_path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("map:\n  max_gaussians: 900\ntrain.lr_means: 1e-4\n", encoding="utf-8")
     base = override(Config(), {"seed.spacing": 5.0})
@@ -173,22 +173,22 @@ def test_missing_yaml_names_the_remedy(tmp_path) -> None:
         load(tmp_path / "none.yaml")
 
 
-def test_device_and_rasterizer_follow_the_machine() -> None:
+def test_auto_device_and_rasterizer_follow_the_machine() -> None:
     import torch
 
     cpu = override(Config(), {"compute.device": "cpu"}).compute
     assert resolve_device(cpu) == "cpu" and resolve_rasterizer(cpu) == "cpu"
-    wanted = override(Config(), {"compute.device": "cuda"}).compute
+    cuda = override(Config(), {"compute.device": "cuda"}).compute
     if torch.cuda.is_available():
-        assert resolve_device(wanted) == "cuda" and resolve_rasterizer(wanted) == "gsplat"
+        assert resolve_device(cuda) == "cuda" and resolve_rasterizer(cuda) == "gsplat"
     else:
         assert resolve_device(Config().compute) == "cpu"
         with pytest.raises(UserError, match=r"compute\.device=cpu"):
-            resolve_device(wanted)
+            resolve_device(cuda)
 
 
 @pytest.mark.parametrize("gpu", [False, True])
-def test_a_rasterizer_that_does_not_work_on_the_device_is_refused(monkeypatch, gpu: bool) -> None:
+def test_rasterizer_must_fit_the_device(monkeypatch, gpu: bool) -> None:
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)

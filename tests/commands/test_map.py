@@ -1,0 +1,78 @@
+"""`ovs3d map`: the map, its report and its warnings."""
+
+from __future__ import annotations
+
+import _thread
+import json
+import signal
+import threading
+
+from helpers.box_scene import write_scene
+from helpers.command_line import COUNT, HOLDOUT, SETTINGS, assert_one_line, ovs3d
+
+from ovs3d_ros.map_file import load_map
+
+
+def test_map_reports_quality_and_cost(mapped):
+    report = mapped[1]
+    assert set(report) == {
+        "psnr_holdout",
+        "psnr_holdout_aligned",
+        "ssim_holdout",
+        "num_gaussians",
+        "keyframes",
+        "steps",
+        "seconds",
+        "peak_memory_mib",
+    }
+    assert report["psnr_holdout"] > 18 and report["psnr_holdout_aligned"] >= report["psnr_holdout"] - 0.01
+    assert 0.4 < report["ssim_holdout"] < 1
+    assert report["keyframes"] == COUNT - COUNT // HOLDOUT and report["steps"] == 120
+    params, snapshot = load_map(mapped[0])
+    assert len(params["means"]) == report["num_gaussians"] > 500
+    assert not {"003", "010"} & set(snapshot.names), "held-out frames are not mapped"
+    assert report["seconds"] > 0 and 100 < report["peak_memory_mib"] < 20_000
+
+
+def test_map_lifts_all_views_into_the_final_gaussians(mapped):
+    _, past = load_map(mapped[0])
+    newest = past.views[
+        -len(past.views) // 4 :
+    ]  # seeded by late keyframes, and seen by earlier ones all the same
+    assert newest.mean() > 0.8 * mapped[1]["keyframes"]
+
+
+def test_map_without_features_renders_but_refuses_queries(scene, tmp_path, capsys):
+    path = tmp_path / "plain.ovs3d"
+    assert ovs3d("map", scene, "-o", path, "--no-clip", "--json", "-", "--set", "train.final_steps=5") == 0
+    out, err = capsys.readouterr()
+    report = json.loads(out)
+    assert report["psnr_holdout"] is report["ssim_holdout"] is None and report["keyframes"] == COUNT
+    assert "Gaussians from 14 keyframes" in err and "bundled" not in err
+    assert ovs3d("render", path, "-o", tmp_path / "v", "--frames", 1) == 0
+    assert ovs3d("query", path, "red box") == 2
+    assert_one_line(capsys.readouterr().err, "no language features", "--no-clip")
+
+
+def test_map_warns_about_the_bundled_model(tmp_path, capsys):
+    scene = write_scene(tmp_path / "two", 2)
+    settings = ["--set", "train.final_steps=2", "--set", "compute.device=cpu"]
+    assert ovs3d("map", scene, "-o", tmp_path / "m.ovs3d", "--quiet", *settings) == 0
+    assert ovs3d("query", tmp_path / "m.ovs3d", "red box") == 0
+    out, err = capsys.readouterr()
+    assert "demo world only" in err and "--set clip.model=ViT-B-16" in err and "red box" in out
+    assert load_map(tmp_path / "m.ovs3d")[1].meta["clip"].startswith("bundled/")
+
+
+def test_interrupted_map_writes_nothing(scene, tmp_path, capsys):
+    # Shells start background jobs with this signal ignored, and then nothing would end the run.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        threading.Timer(3.0, _thread.interrupt_main).start()
+        assert (
+            ovs3d("map", scene, "-o", tmp_path / "m.ovs3d", "--set", "train.final_steps=20000", *SETTINGS)
+            == 130
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert "interrupted" in capsys.readouterr().err and not list(tmp_path.iterdir())

@@ -1,0 +1,80 @@
+"""`ovs3d render` and `ovs3d export`: videos, pictures and PLY files."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from helpers.box_scene import HEIGHT, WIDTH, camera_ring, ray_cast
+from helpers.command_line import COUNT, ovs3d, read_ply
+from PIL import Image
+
+from ovs3d_ros.map_file import load_map
+
+
+def test_export_writes_a_standard_3dgs_ply(mapped, tmp_path):
+    assert ovs3d("export", mapped[0], "-o", tmp_path / "splat.ply") == 0
+    params, _ = load_map(mapped[0])
+    table = read_ply(tmp_path / "splat.ply")
+    expected = [
+        "x",
+        "y",
+        "z",
+        "nx",
+        "ny",
+        "nz",
+        "f_dc_0",
+        "f_dc_1",
+        "f_dc_2",
+        "opacity",
+        "scale_0",
+        "scale_1",
+        "scale_2",
+        "rot_0",
+        "rot_1",
+        "rot_2",
+        "rot_3",
+    ]
+    assert list(table.dtype.names) == expected
+    np.testing.assert_array_equal(table["y"], params["means"][:, 1].numpy())
+    np.testing.assert_array_equal(table["opacity"], params["opacity_logits"].numpy())
+    np.testing.assert_array_equal(table["scale_2"], params["log_scales"][:, 2].numpy())
+
+
+def test_render_writes_a_video(mapped, tmp_path):
+    assert ovs3d("render", mapped[0], "-o", tmp_path / "v.mp4", "--frames", 5, "--prompts", "red box") == 0
+    video = cv2.VideoCapture(str(tmp_path / "v.mp4"))
+    frames = []
+    while (read := video.read())[0]:
+        frames.append(read[1][..., ::-1].astype(int))
+    assert len(frames) == 5 and frames[0].shape[1] == 2 * WIDTH
+    tile = frames[0][HEIGHT // 4 : HEIGHT, :WIDTH]
+    assert ((tile[..., 0] - tile[..., 1:].max(-1)) > 60).sum() > 50, "the red box is in the colour tile"
+    assert np.abs(frames[0] - frames[2]).mean() > 2, "the camera moves"
+
+
+def test_render_writes_pictures_along_the_keyframes(mapped, tmp_path, monkeypatch):
+    def load_nothing(*_: object) -> None:
+        raise AssertionError("a model was loaded that colours do not need")
+
+    monkeypatch.setattr("ovs3d_ros.pipeline.make_clip", load_nothing)
+    assert (
+        ovs3d(
+            "render",
+            mapped[0],
+            "-o",
+            tmp_path / "v",
+            "--frames",
+            2,
+            "--path",
+            "keyframes",
+            "--channels",
+            "rgb",
+        )
+        == 0
+    )
+    pictures = sorted((tmp_path / "v").glob("*.png"))
+    assert len(pictures) == 2
+    first = np.asarray(Image.open(pictures[0])).astype(float)
+    truth = ray_cast(camera_ring(COUNT)[0])[0]
+    assert first.shape == truth.shape
+    assert np.abs(first - truth).mean() < 25, "the first picture is the first keyframe's view"
