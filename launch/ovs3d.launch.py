@@ -1,4 +1,4 @@
-"""Starts the mapping node, and on request the player and RViz.
+"""Starts the mapping node and, on request, the player and RViz.
 
 ros2 launch ovs3d_ros ovs3d.launch.py preset:=realsense rviz:=true
 ros2 launch ovs3d_ros ovs3d.launch.py image:=/camera/color/image_raw camera_info:=/camera/color/camera_info \
@@ -15,7 +15,7 @@ from launch_ros.substitutions import FindPackageShare
 
 INPUTS = ("image", "camera_info", "depth", "pose", "odom", "transform", "keyframe_path")
 CONFIG = PathJoinSubstitution([FindPackageShare("ovs3d_ros"), "config"])
-# What the drivers publish under their default names; any argument given replaces the preset's.
+# Topics that the drivers publish by default. An argument on the command line replaces the value of a preset.
 PRESETS = {
     "none": {},
     "realsense": {  # realsense2_camera with align_depth.enable:=true
@@ -56,28 +56,34 @@ ARGUMENTS = {
     "namespace": ("", "Namespace of the node and of its relative topics"),
     "params_file": (
         PathJoinSubstitution([CONFIG, "ovs3d.yaml"]),
-        "Parameters; `ovs3d config` prints a template",
+        "Parameter file; `ovs3d config` prints a template",
     ),
-    "preset": ("none", "Topics and settings of a camera or simulator"),
-    "pose_source": ("", "pose, odom, transform or tf; empty: as in the preset or the parameter file"),
-    "clip_model": ("", "Image-text encoder; empty: as in the parameter file"),
+    "preset": ("none", "Camera driver or simulator whose topics and settings to use"),
+    "pose_source": (
+        "",
+        "Source of camera poses: pose, odom, transform or tf; empty: as in the preset or the parameter file",
+    ),
+    "clip_model": ("", "Image-text encoder, e.g. ViT-B-16; empty: as in the parameter file"),
     "world_frame": ("", "Frame of the map; empty: as in the parameter file"),
-    "qos_input": ("", "sensor_data or reliable; empty: as in the preset or the parameter file"),
+    "qos_input": (
+        "",
+        "Reliability of the inputs: sensor_data or reliable; empty: as in the preset or the parameter file",
+    ),
     "autostart": (
         "",
-        "false leaves configuring and activating to a lifecycle manager; empty: as in the parameter file",
+        "Set it to false if a lifecycle manager configures and activates the node; empty: as in the parameter file",
     ),
-    "use_sim_time": ("", "Take the time from /clock; empty: as in the preset, else false"),
-    "log_level": ("info", "debug, info, warn, error or fatal"),
-    "data": ("", "Dataset to publish instead of a camera; empty: none"),
-    "rate": ("2.0", "Frames per second of the dataset"),
-    "loop": ("false", "Publish the dataset again and again"),
-    "rviz": ("false", "Start RViz"),
-    **{name: ("", f"Topic to take {name} from; empty: as in the preset, else {name}") for name in INPUTS},
+    "use_sim_time": ("", "true takes the time from /clock; empty: as in the preset, else false"),
+    "log_level": ("info", "Log level of the node: debug, info, warn, error or fatal"),
+    "data": ("", "Dataset that the player publishes in place of a camera; empty: no player"),
+    "rate": ("2.0", "Frames per second of the player"),
+    "loop": ("false", "true repeats the dataset forever"),
+    "rviz": ("false", "true starts RViz"),
+    **{name: ("", f"Topic of the input {name}; empty: as in the preset, else {name}") for name in INPUTS},
 }
-PATIENCE = "60"  # seconds between SIGINT and SIGTERM: the node may have a large map to write
-PLAYER_WAIT = "600"  # seconds: a large encoder takes its time to load or to be fetched
-# launch argument -> parameter it overrides when it is not empty
+STOP_TIMEOUT = "60"  # seconds between SIGINT, SIGTERM and SIGKILL: writing a large map takes time
+PLAYER_WAIT = "600"  # seconds the player waits for the node, which may download a large encoder
+# Launch argument -> parameter that it overrides unless it is empty.
 OVERRIDES = {
     "pose_source": "pose_source",
     "clip_model": "clip.model",
@@ -87,20 +93,20 @@ OVERRIDES = {
 
 
 def generate_launch_description() -> LaunchDescription:
-    """All arguments with their defaults; the processes follow from their values."""
+    """All arguments with their defaults; `_make_nodes` turns their values into processes."""
     declared = [
         DeclareLaunchArgument(
             name,
             default_value=default,
-            description=about,
+            description=description,
             choices=list(PRESETS) if name == "preset" else None,
         )
-        for name, (default, about) in ARGUMENTS.items()
+        for name, (default, description) in ARGUMENTS.items()
     ]
-    return LaunchDescription([*declared, OpaqueFunction(function=_processes)])
+    return LaunchDescription([*declared, OpaqueFunction(function=_make_nodes)])
 
 
-def _processes(context) -> list[Node]:
+def _make_nodes(context) -> list[Node]:
     """The mapping node, the player when there is data, and RViz."""
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
     given |= {name: value for name, value in PRESETS[given["preset"]].items() if not given[name]}
@@ -122,8 +128,8 @@ def _processes(context) -> list[Node]:
             **common,
             parameters=[given["params_file"], overrides, sim_time],
             arguments=["--ros-args", "--log-level", given["log_level"]],
-            sigterm_timeout=PATIENCE,
-            sigkill_timeout=PATIENCE,
+            sigterm_timeout=STOP_TIMEOUT,
+            sigkill_timeout=STOP_TIMEOUT,
         )
     ]
     if given["data"]:

@@ -1,6 +1,6 @@
-"""The `ovs3d` command: arguments, dispatch and errors. The work is done in `commands/`, loaded when called.
+"""The `ovs3d` command: arguments, dispatch and errors. The modules in `commands/` do the work.
 
-Exit codes: 0 done, 1 a bug or a broken machine (with a traceback), 2 bad input (one line that says what to do),
+Exit codes: 0 success, 1 a bug or a broken machine (with a traceback), 2 bad input (with one line that says what to do),
 130 interrupted.
 """
 
@@ -17,7 +17,7 @@ from ovs3d_ros.config import Config, override, yaml_io
 from ovs3d_ros.types import UserError
 
 _EXAMPLES = """examples:
-  ovs3d demo                                        the whole story on this machine
+  ovs3d demo                                        map a small scene and query it on this machine
   ovs3d map DATA -o room.ovs3d --holdout 8 --set clip.model=ViT-B-16
   ovs3d query room.ovs3d "red mug" "sofa" -o out/
   ovs3d refine room.ovs3d DATA --names "red mug" sofa floor wall
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="ovs3d: %(levelname)s: %(message)s")
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        if arguments[:1] == [_PLAY]:  # its arguments, ROS remappings among them, are its own
+        if arguments[:1] == [_PLAY]:  # the player parses its own arguments, which include ROS remappings
             return _play(arguments[1:])
         options = make_parser().parse_args(arguments)
         return _dispatch(options)
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"ovs3d: error: {' '.join(str(error).split())}\n")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write("\novs3d: interrupted; what was not finished has not been written\n")
+        sys.stderr.write("\novs3d: interrupted; unfinished files were not written\n")
         return 130
 
 
@@ -65,7 +65,7 @@ def _dispatch(options: argparse.Namespace) -> int:
 
 
 def _play(arguments: list[str]) -> int:
-    """Runs the ROS player. It lies above this module, so it is found by name like any other program."""
+    """Runs the ROS player, imported by name so that the command line works without ROS."""
     try:
         player = importlib.import_module("ovs3d_ros.ros.play")
     except ModuleNotFoundError as error:
@@ -88,27 +88,31 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"ovs3d_ros {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_demo(
-        commands.add_parser("demo", help="map a small scene and ask for things in it; writes out/demo/")
-    )
+    _add_demo(commands.add_parser("demo", help="map a small scene and query it; writes out/demo/"))
     _add_map(commands.add_parser("map", help="build a map from a dataset of posed images"))
-    _add_query(commands.add_parser("query", help="find things in a map by name"))
+    _add_query(commands.add_parser("query", help="find things in a map by their names"))
     _add_render(
-        commands.add_parser("render", help="fly through a map: colour, depth, features, segmentation")
+        commands.add_parser(
+            "render", help="render a camera path through a map: colour, depth, features, segmentation"
+        )
     )
-    _add_refine(commands.add_parser("refine", help="tell names apart better: refine a map for a vocabulary"))
+    _add_refine(
+        commands.add_parser(
+            "refine", help="refine a map for a vocabulary, so that its names are told apart better"
+        )
+    )
     _add_eval(commands.add_parser("eval", help="score a map's segmentation against a labelled dataset"))
     _add_calibrate(
         commands.add_parser(
-            "calibrate", help="fit what counts as found to your encoder, on labelled datasets"
+            "calibrate", help="calibrate an encoder on labelled datasets: when a prompt counts as found"
         )
     )
     export = commands.add_parser("export", help="write a map as the standard 3DGS PLY")
     _add_map_file(export)
     export.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="PLY file to write")
     export.set_defaults(json=None)
-    _add_set(commands.add_parser("config", help="print the commented YAML of all parameters"))
-    commands.add_parser(_PLAY, help="publish a dataset as ROS topics; `ovs3d play --help` needs ROS")
+    _add_set(commands.add_parser("config", help="print all parameters as commented YAML"))
+    commands.add_parser(_PLAY, help="publish a dataset as ROS topics; needs ROS 2, even for --help")
     return parser
 
 
@@ -118,14 +122,16 @@ def _add_set(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="set a parameter, e.g. clip.model=ViT-B-16; `ovs3d config` lists them; may be repeated",
+        help="set a parameter, e.g. clip.model=ViT-B-16; repeatable; `ovs3d config` lists all parameters",
     )
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     _add_set(parser)
-    parser.add_argument("--json", metavar="FILE", help="write the figures to this file; - is standard output")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    parser.add_argument(
+        "--json", metavar="FILE", help="write the results as JSON to this file; - writes to standard output"
+    )
+    parser.add_argument("--quiet", action="store_true", help="show no progress bars")
 
 
 def _add_map_file(parser: argparse.ArgumentParser) -> None:
@@ -137,11 +143,13 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         "data",
         type=Path,
         metavar="DATA",
-        help="folder with transforms.json, a COLMAP model or poses_bounds.npy, a nerfstudio .json, or a "
-        "rosbag2 folder, .mcap or .db3",
+        help="dataset: a folder with transforms.json, a COLMAP model or poses_bounds.npy; a nerfstudio .json; or "
+        "a rosbag2 folder, .mcap or .db3",
     )
     parser.add_argument(
-        "--format", metavar="NAME", help="nerfstudio, colmap, llff or bag; only where a folder holds several"
+        "--format",
+        metavar="NAME",
+        help="nerfstudio, colmap, llff or bag; needed only if a folder holds several",
     )
 
 
@@ -151,7 +159,7 @@ def _add_holdout(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="frames i with i %% N == N // 2 are kept for the evaluation (default 0: none)",
+        help="hold out frames i with i %% N == N // 2 for the evaluation (default 0: none)",
     )
 
 
@@ -162,9 +170,9 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("out/demo"),
         metavar="FOLDER",
-        help="where to write (default out/demo)",
+        help="output folder (default out/demo)",
     )
-    parser.add_argument("--no-ros", dest="ros", action="store_false", help="one process, without ROS")
+    parser.add_argument("--no-ros", dest="ros", action="store_false", help="run in one process, without ROS")
     parser.add_argument("--rate", type=float, default=2.0, metavar="HZ", help="frames per second (default 2)")
     _add_common(parser)
 
@@ -175,46 +183,51 @@ def _add_map(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FILE", help="map to write, e.g. room.ovs3d"
     )
-    parser.add_argument("--config", type=Path, metavar="YAML", help="parameters; --set goes over it")
+    parser.add_argument(
+        "--config", type=Path, metavar="YAML", help="parameter file; --set overrides its values"
+    )
     parser.add_argument(
         "--no-clip",
         dest="clip",
         action="store_false",
-        help="colour and shape only: no models, and no text queries afterwards",
+        help="map colour and shape only: loads no models, and the map takes no text queries",
     )
     _add_common(parser)
 
 
 def _add_query(parser: argparse.ArgumentParser) -> None:
     _add_map_file(parser)
-    parser.add_argument("prompts", nargs="+", metavar="PROMPT", help='what to look for, e.g. "red mug"')
+    parser.add_argument(
+        "prompts", nargs="+", metavar="PROMPT", help='name of a thing to find, e.g. "red mug"'
+    )
     parser.add_argument(
         "-o",
         "--output",
         type=Path,
         metavar="FOLDER",
-        help="write objects.json, cloud.ply, masks/ and overlays/ there",
+        help="write objects.json, cloud.ply, masks/ and overlays/ to this folder",
     )
     parser.add_argument(
-        "--negatives", metavar="A,B", help="what the prompts compete against (default query.negatives)"
+        "--negatives", metavar="A,B", help="names the prompts compete against (default: query.negatives)"
     )
     parser.add_argument(
         "--mode",
         choices=("relevancy", "argmax"),
         default="relevancy",
-        help="each prompt against the negatives, or the best prompt everywhere (default relevancy)",
+        help="relevancy compares each prompt with the negatives; argmax gives every Gaussian its best prompt "
+        "(default relevancy)",
     )
     parser.add_argument(
         "--threshold",
         type=float,
         metavar="T",
-        help="relevancy from which a Gaussian carries a label (default: calibrated)",
+        help="relevancy above which a Gaussian gets a label, 0 to 1 (default: calibrated)",
     )
     parser.add_argument(
-        "--max-instances", type=int, default=0, metavar="N", help="per prompt (default 0: all)"
+        "--max-instances", type=int, default=0, metavar="N", help="most instances per prompt (default 0: all)"
     )
     parser.add_argument(
-        "--refine", action="store_true", help="refine the map for these prompts first; takes seconds"
+        "--refine", action="store_true", help="refine the map for these prompts first, which takes seconds"
     )
     _add_common(parser)
 
@@ -227,26 +240,28 @@ def _add_render(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="PATH",
-        help=".mp4 file, or a folder for PNG pictures",
+        help="video file (.mp4), or a folder for PNG pictures",
     )
     parser.add_argument(
         "--path",
         choices=("orbit", "keyframes"),
         default="orbit",
-        help="around or about what the keyframes see, or along them (default orbit)",
+        help="orbit moves around the scene; keyframes follows the poses of the keyframes (default orbit)",
     )
     parser.add_argument(
-        "--channels", metavar="A,B", help="of rgb, depth, features, segmentation (default: all there are)"
+        "--channels",
+        metavar="A,B",
+        help="pictures to render: rgb, depth, features, segmentation (default: all the map and the prompts allow)",
     )
-    parser.add_argument("--prompts", nargs="+", metavar="PROMPT", help="what to segment")
-    parser.add_argument("--frames", type=int, default=120, metavar="N", help="length (default 120)")
-    parser.add_argument("--fps", type=float, default=24.0, help="of the video (default 24)")
+    parser.add_argument("--prompts", nargs="+", metavar="PROMPT", help="names to segment")
+    parser.add_argument("--frames", type=int, default=120, metavar="N", help="number of frames (default 120)")
+    parser.add_argument("--fps", type=float, default=24.0, help="frames per second of the video (default 24)")
     parser.add_argument(
         "--image-size",
         type=int,
         default=0,
         metavar="PX",
-        help="longer side of a picture (default: that of the keyframes)",
+        help="longer side of a picture (default 0: as the keyframes)",
     )
     _add_common(parser)
 
@@ -255,10 +270,14 @@ def _add_refine(parser: argparse.ArgumentParser) -> None:
     _add_map_file(parser)
     _add_data(parser)
     parser.add_argument(
-        "--names", nargs="+", required=True, metavar="NAME", help="what to tell apart, walls and floor too"
+        "--names",
+        nargs="+",
+        required=True,
+        metavar="NAME",
+        help="names to tell apart; include walls and floor",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="map to write (default: MAP itself)"
+        "-o", "--output", type=Path, metavar="FILE", help="map to write (default: overwrite MAP)"
     )
     _add_common(parser)
 
@@ -271,35 +290,39 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
         "--protocol",
         default="dataset",
         metavar="NAME",
-        help="dataset (one confusion matrix), 3dovs-a, 3dovs-c, 3dovs-d, or lerf (default dataset)",
+        help="how to score: dataset (one confusion matrix), 3dovs-a, 3dovs-c, 3dovs-d or lerf (default dataset)",
     )
     parser.add_argument(
         "--threshold",
         type=float,
         metavar="T",
-        help="lerf: relevancy from which a pixel counts (default: calibrated)",
+        help="only for lerf: relevancy above which a pixel counts, 0 to 1 (default: calibrated)",
     )
     _add_common(parser)
 
 
 def _add_calibrate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", type=Path, nargs="+", metavar="DATA", help="labelled datasets, two at least")
+    parser.add_argument("data", type=Path, nargs="+", metavar="DATA", help="labelled datasets, at least two")
     parser.add_argument(
         "-o",
         "--output",
         type=Path,
         required=True,
         metavar="FILE",
-        help="calibration to write, for --set query.calibration=FILE",
+        help="calibration file to write; use it with --set query.calibration=FILE",
     )
     parser.add_argument(
-        "--absent", metavar="A,B", help="names of things that are in none of them, to be asked for as well"
+        "--absent",
+        metavar="A,B",
+        help="names of things that none of the datasets shows; they are queried too",
     )
-    parser.add_argument("--config", type=Path, metavar="YAML", help="parameters; --set goes over it")
+    parser.add_argument(
+        "--config", type=Path, metavar="YAML", help="parameter file; --set overrides its values"
+    )
     parser.add_argument(
         "--format",
         metavar="NAME",
-        help="nerfstudio, colmap, llff or bag; only where the folders hold several",
+        help="nerfstudio, colmap, llff or bag; needed only if the folders hold several",
     )
     _add_common(parser)
 

@@ -1,4 +1,4 @@
-"""`ovs3d calibrate`: the presence decision and the label threshold of an encoder, fitted on labelled datasets."""
+"""`ovs3d calibrate`: fits the presence decision and the label threshold of an encoder to labelled datasets."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query.request import check_prompts
 from ovs3d_ros.types import UserError
 
-_MIN_SCENES = 2  # each is judged by what the others taught
+_MIN_SCENES = 2  # each scene is scored with a calibration fitted on the others
 
 
 def run(options: argparse.Namespace) -> int:
-    """Maps the datasets one by one, asks for what they show and for what only others show, and writes the fit.
+    """Maps each dataset, queries it for present and absent names, and writes the fitted calibration.
 
     Raises:
-        UserError: fewer than two datasets, one without labels or with nothing to ask for, or bad settings or output.
+        UserError: fewer than two datasets, a dataset without labels or names to query, or bad settings or output.
     """
     config = common.read_config(options)
     output = common.check_output_file(options.output)
@@ -29,22 +29,21 @@ def run(options: argparse.Namespace) -> int:
     absent = check_prompts(options.absent.split(","), "absent name") if options.absent else []
     datasets = [open_dataset(path, format=options.format, config=config) for path in options.data]
     names = _names(datasets, options.data, absent)
-    asked = [calibration.choose_prompts(dataset, names) for dataset in datasets]
+    prompts = [calibration.choose_prompts(dataset, names) for dataset in datasets]
     pipeline = Ovs3d(config)
     distractors = tuple(dict.fromkeys([*names, *map(calibration.head_noun, names)]))
     pipeline.recalibrate(distractors=distractors)
     scenes = []
-    for dataset, questions in zip(datasets, asked, strict=True):
-        with common.progress(options, len(dataset), f"mapping {dataset.name}", "frame") as bar:
+    for dataset, scene_prompts in zip(datasets, prompts, strict=True):
+        with common.progress_bar(options, len(dataset), f"mapping {dataset.name}", "frame") as bar:
             for _ in calibration.map_scene(pipeline, dataset):
                 bar.update()
-        scenes.append(calibration.collect_evidence(pipeline, dataset, questions))
+        scenes.append(calibration.collect_evidence(pipeline, dataset, scene_prompts))
     fitted, figures = calibration.fit_calibration(scenes), calibration.leave_one_out(scenes)
     source = f"{len(scenes)} labelled scenes, {figures['all']['prompts']} prompts (ovs3d calibrate)"
     document = dict(name=pipeline.clip.name, query=dict(fitted, distractors=distractors, source=source))
-    common.say(
-        options, _summary(output, pipeline.clip.name, figures)
-    )  # first: a full disk must not take it away
+    # Before writing, so that a full disk does not lose the figures.
+    common.print_message(options, _summary(output, pipeline.clip.name, figures))
     write_text(output, json.dumps(document, indent=1) + "\n")
     common.write_json(options.json, figures)
     return 0
@@ -54,7 +53,7 @@ def _names(datasets: list[Dataset], paths: list[Path], absent: list[str]) -> lis
     """The class names of all datasets, then the absent ones."""
     if len(datasets) < _MIN_SCENES:
         raise UserError(
-            "calibration needs two labelled datasets at least: each is judged by what the others taught"
+            "calibration needs at least two labelled datasets: each is scored with what was fitted on the others"
         )
     for dataset, path in zip(datasets, paths, strict=True):
         if not dataset.has_labels:
@@ -66,14 +65,14 @@ def _names(datasets: list[Dataset], paths: list[Path], absent: list[str]) -> lis
 
 def _summary(output: Path, encoder: str, figures: dict) -> str:
     rows = [
-        f"  {kind:<9} {row['prompts']:>4} prompts: AUROC {row['auroc']:.3f}, found {row['tpr_at_half']:.0%} of what is "
-        f"there and {row['fpr_at_half']:.0%} of what is not"
+        f"  {kind:<9} {row['prompts']:>4} prompts: AUROC {row['auroc']:.3f}, found {row['tpr_at_half']:.0%} of the "
+        f"present and {row['fpr_at_half']:.0%} of the absent names"
         for kind, row in figures.items()
         if isinstance(row, dict)
     ]
     return "\n".join(
         [
-            f"{output}: calibration of {encoder} on {figures['scenes']} scenes, each judged by the others:",
+            f"{output}: calibration of {encoder} on {figures['scenes']} scenes, each scored with a fit on the others:",
             *rows,
             f"use it with --set query.calibration={output}",
         ]

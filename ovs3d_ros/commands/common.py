@@ -1,4 +1,4 @@
-"""What the commands share: settings, output checks, files whole or not at all, progress, JSON."""
+"""Shared by the commands: settings, checks of outputs, pictures, progress bars and JSON."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from PIL.PngImagePlugin import PngInfo
     from tqdm import tqdm
 
-STDOUT = "-"  # as the argument of --json
+STDOUT = "-"  # the argument of --json that means standard output
 
 
-def settings(options: argparse.Namespace) -> dict[str, Any]:
+def read_settings(options: argparse.Namespace) -> dict[str, Any]:
     """The `--set` parameters, validated.
 
     Raises:
-        UserError: not key=value, unknown, of the wrong type or out of range.
+        UserError: not key=value, an unknown parameter, or a value of a wrong type or out of range.
     """
     values = yaml_io.parse_assignments(options.set)
     override(Config(), values)
@@ -34,21 +34,21 @@ def settings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def read_config(options: argparse.Namespace) -> Config:
-    """The configuration of `--config`, with `--set` over it.
+    """The configuration of the `--config` file, overridden by `--set`.
 
     Raises:
-        UserError: as `settings`, or the file cannot be used.
+        UserError: as `read_settings`, or the file cannot be used.
     """
     base = yaml_io.load(options.config) if options.config else Config()
-    return override(base, settings(options))
+    return override(base, read_settings(options))
 
 
 def check_output_file(path: Path, *used: Path) -> Path:
-    """Returns the path if a file can be written there; nothing long starts before.
+    """Returns the path if a file can be written there. Commands call it before any long work.
 
     Args:
         path: the file to write.
-        used: files of this command that must not be overwritten: what it reads, and its other outputs.
+        used: other inputs and outputs of the command, which must not be overwritten.
 
     Raises:
         UserError: as `check_target`, or it is one of those files.
@@ -56,16 +56,16 @@ def check_output_file(path: Path, *used: Path) -> Path:
     path = check_target(path)
     if path.resolve() in [other.expanduser().resolve() for other in used]:
         raise UserError(
-            f"{path}: this command uses the file otherwise and would overwrite it; give another name"
+            f"{path}: the command already uses this file as an input or another output; give another name"
         )
     return path
 
 
 def make_output_folder(path: Path) -> Path:
-    """Creates the folder if need be and returns it.
+    """Creates the folder unless it exists, and returns it.
 
     Raises:
-        UserError: it is a file, or cannot be created or written to.
+        UserError: the path is a file, or the folder cannot be created or written to.
     """
     path = path.expanduser()
     try:
@@ -83,10 +83,10 @@ def check_json(target: str | None, *used: Path) -> None:
 
 
 def write_json(target: str | None, document: Any) -> None:
-    """Writes a document to the file `--json` named, or to standard output for '-'; numbers that are not are null."""
+    """Writes a document to the file of `--json`, or to standard output for '-'. NaN and infinity become null."""
     if target is None:
         return
-    text = json.dumps(_plain(document), indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(_to_json(document), indent=2, ensure_ascii=False) + "\n"
     if target == STDOUT:
         sys.stdout.write(text)
         return
@@ -94,7 +94,7 @@ def write_json(target: str | None, document: Any) -> None:
 
 
 def save_picture(path: Path, image: Image.Image, notes: PngInfo | None = None) -> None:
-    """Writes a PNG, with notes in it if given, whole or not at all.
+    """Writes a PNG atomically, with notes in it if given.
 
     Raises:
         UserError: the file cannot be written.
@@ -103,34 +103,36 @@ def save_picture(path: Path, image: Image.Image, notes: PngInfo | None = None) -
         with atomic_write(path) as temporary:
             image.save(temporary, format="PNG", pnginfo=notes)
     except OSError as error:
-        raise UserError(f"{path}: cannot write this picture ({error.strerror})") from None
+        raise UserError(
+            f"{path}: cannot write this picture ({error.strerror}); free some space or choose another folder"
+        ) from None
 
 
-def _plain(value: Any) -> Any:
-    """JSON values of nested dicts, lists, arrays and numbers; NaN and infinity become None."""
+def _to_json(value: Any) -> Any:
+    """Turns nested dicts, lists, arrays and numbers into JSON values; NaN and infinity become None."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _to_json(item) for key, item in value.items()}
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_to_json(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value
 
 
-def say(options: argparse.Namespace, text: str) -> None:
-    """Tells the user something: on standard output, unless that is for JSON."""
+def print_message(options: argparse.Namespace, text: str) -> None:
+    """Prints a line on standard output, or on standard error if standard output is for JSON."""
     (sys.stderr if options.json == STDOUT else sys.stdout).write(text + "\n")
 
 
-def progress(options: argparse.Namespace, total: int, what: str, unit: str) -> tqdm:
-    """A progress bar on standard error; none with --quiet, nor where nobody watches."""
+def progress_bar(options: argparse.Namespace, total: int, title: str, unit: str) -> tqdm:
+    """A progress bar on standard error; hidden with --quiet and if standard error is no terminal."""
     from tqdm import tqdm
 
     return tqdm(
         total=total,
-        desc=what,
+        desc=title,
         unit=unit,
         disable=True if options.quiet else None,
         dynamic_ncols=True,
@@ -140,6 +142,6 @@ def progress(options: argparse.Namespace, total: int, what: str, unit: str) -> t
 
 
 def peak_memory_mib() -> float:
-    """The most memory this process has held, in MiB."""
+    """Peak memory of this process in MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)

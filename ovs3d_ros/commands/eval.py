@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UserError: unknown protocol, a dataset without what the protocol needs, or a map that cannot be used.
     """
-    values = common.settings(options)
+    values = common.read_settings(options)
     known = (*PROTOCOLS, queries.PROTOCOL)
     if options.protocol not in known:
         raise UserError(f"--protocol {options.protocol}: choose one of {', '.join(known)}")
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
         "localisation accuracy" if asks else "accuracy",
         "refined" if how["refined"] else "lifted",
     )
-    common.say(
+    common.print_message(
         options,
         "\n".join(
             [
@@ -95,7 +95,7 @@ def _segment(
         pipeline, snapshot, names, field
     )
     preds, targets = [], []
-    with common.progress(options, len(indices), "evaluating", "view") as bar:
+    with common.progress_bar(options, len(indices), "evaluating", "view") as bar:
         for index in indices:
             frame = dataset[index]
             if frame.labels is not None:
@@ -115,7 +115,7 @@ def _ask(
     """Every name of the annotated views by itself."""
     snapshot, threshold = pipeline.snapshot(), pipeline.label_threshold(options.threshold)
     scores = []
-    with common.progress(options, len(indices), "evaluating", "view") as bar:
+    with common.progress_bar(options, len(indices), "evaluating", "view") as bar:
         for index in indices:
             scores += queries.score_frame(pipeline, snapshot, dataset[index], threshold)
             bar.update()

@@ -1,4 +1,4 @@
-"""`ovs3d export`: a map as the standard 3DGS PLY."""
+"""`ovs3d export`: writes a map as the standard 3DGS PLY."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ def run(options: argparse.Namespace) -> int:
     """Writes the PLY; loads no model.
 
     Raises:
-        UserError: the map or the output cannot be used.
+        UserError: the map cannot be read, or the output cannot be written.
     """
     output = common.check_output_file(options.output, options.map)
     params, _ = load_map(options.map)
     write_ply(output, params)
-    common.say(options, f"{output}: {params['means'].shape[0]} Gaussians")
+    common.print_message(options, f"{output}: {params['means'].shape[0]} Gaussians")
     return 0

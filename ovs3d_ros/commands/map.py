@@ -1,4 +1,4 @@
-"""`ovs3d map`: posed frames in, a map file out, with the quality on held-out views."""
+"""`ovs3d map`: builds a map file from posed frames and measures its quality on held-out views."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.types import UserError
 
 _BUNDLED_WARNING = (
-    "ovs3d: warning: clip.model is 'bundled', a small offline model that knows the rendered demo "
-    "world only; for real scenes use --set clip.model=ViT-B-16"
+    "ovs3d: warning: clip.model is 'bundled', a small offline model for the rendered "
+    "demo world only; for real scenes use --set clip.model=ViT-B-16"
 )
-_DEPTH_SAMPLES = 8  # frames looked at to say why no depth was used
+_DEPTH_SAMPLES = 8  # frames read to explain why no depth was used
 
 
 def run(options: argparse.Namespace) -> int:
     """Maps a dataset.
 
     Raises:
-        UserError: bad settings, data or output; found before any work where possible.
+        UserError: bad settings, data or output. Most are found before any work begins.
     """
     started = time.monotonic()
     config = common.read_config(options)
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
         quality = _hold_out_quality(options, pipeline, config, held_out)
     except UserError as error:
         raise UserError(
-            f"{error}; the map is finished and in {output}, only its quality is not known"
+            f"{error}; the map is finished and saved as {output}, but its quality could not be measured"
         ) from None
     stats = pipeline.stats
     report = dict(
@@ -60,14 +60,14 @@ def run(options: argparse.Namespace) -> int:
         peak_memory_mib=round(common.peak_memory_mib(), 1),
     )
     common.write_json(options.json, report)
-    common.say(options, f"{output}: {_summary(report, len(held_out))}")
+    common.print_message(options, f"{output}: {_summary(report, len(held_out))}")
     return 0
 
 
 def _add_frames(options: argparse.Namespace, pipeline: Ovs3d, dataset: Dataset, indices: list[int]) -> None:
     if dataset.points is not None and not dataset.has_depth:
         pipeline.add_points(*dataset.points)
-    with common.progress(options, len(indices), "frames", "frame") as bar:
+    with common.progress_bar(options, len(indices), "frames", "frame") as bar:
         for index in indices:
             pipeline.add_frame(dataset[index])
             stats = pipeline.stats
@@ -77,31 +77,31 @@ def _add_frames(options: argparse.Namespace, pipeline: Ovs3d, dataset: Dataset, 
             bar.update()
     if not pipeline.stats["num_gaussians"]:
         raise UserError(
-            f"{options.data}: no Gaussian could be seeded from {len(indices)} frames; "
+            f"{options.data}: {len(indices)} frames gave no Gaussian; "
             + (
                 _depth_remedy(dataset, indices, pipeline.config)
                 if dataset.has_depth
-                else "it takes depth, COLMAP points, or at least two overlapping views from different places"
+                else "give depth, COLMAP points, or at least two overlapping views from different places"
             )
         )
 
 
 def _depth_remedy(dataset: Dataset, indices: list[int], config: Config) -> str:
-    """What the depth of a few frames says about why none of it was used."""
+    """Explains from the depth of a few frames why none of it was used."""
     chosen = indices[:: max(1, len(indices) // _DEPTH_SAMPLES)]
     depths = [depth[depth > 0] for depth in (dataset[index].depth for index in chosen) if depth is not None]
     values = np.concatenate([np.zeros(0), *depths])
     if not len(values):
-        return "their depth images hold no depth; restore them"
+        return "their depth images are empty; check the depth files"
     return (
         f"their median depth is {np.median(values):.4g} m, and depth beyond seed.max_depth = "
-        f"{config.seed.max_depth:g} m is ignored; mend the unit (depth_unit_m in transforms.json) or raise "
+        f"{config.seed.max_depth:g} m is ignored; correct the unit (depth_unit_m in transforms.json) or raise "
         "seed.max_depth"
     )
 
 
 def _optimize(options: argparse.Namespace, pipeline: Ovs3d, steps: int) -> None:
-    with common.progress(options, steps, "optimising", "it") as bar:
+    with common.progress_bar(options, steps, "optimising", "it") as bar:
 
         def on_step(stats: StepStats) -> None:
             if bar.update():
@@ -113,8 +113,8 @@ def _optimize(options: argparse.Namespace, pipeline: Ovs3d, steps: int) -> None:
 
 
 def _relift(options: argparse.Namespace, pipeline: Ovs3d) -> None:
-    """Lifts the features anew: optimisation has moved the Gaussians and added some that carry none yet."""
-    with common.progress(options, pipeline.stats["keyframes"], "lifting", "keyframe") as bar:
+    """Lifts the features again: the optimisation moved Gaussians and added some without features."""
+    with common.progress_bar(options, pipeline.stats["keyframes"], "lifting", "keyframe") as bar:
         for _ in pipeline.relift():
             bar.update()
 
@@ -122,7 +122,10 @@ def _relift(options: argparse.Namespace, pipeline: Ovs3d) -> None:
 def _hold_out_quality(
     options: argparse.Namespace, pipeline: Ovs3d, config: Config, held_out: list[int]
 ) -> dict[str, float | None]:
-    """Means over the held-out frames at the mapping resolution; None without any, and where a frame is too small."""
+    """Mean measures over the held-out frames at the mapping resolution; None without such frames.
+
+    SSIM is None too if a frame is smaller than its window.
+    """
     measures = dict(psnr_holdout=psnr, psnr_holdout_aligned=psnr_aligned, ssim_holdout=ssim)
     unknown: dict[str, float | None] = dict.fromkeys(measures)
     if not held_out:

@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UserError: bad prompts, settings, map or output.
     """
-    values = common.settings(options)
+    values = common.read_settings(options)
     common.check_json(options.json, options.map)
     pipeline = load_semantic_map(options.map, values)
     query = pipeline.make_query(
@@ -63,15 +63,15 @@ def run(options: argparse.Namespace) -> int:
             prompts=entries,
         ),
     )
-    common.say(options, _table(entries))
+    common.print_message(options, _table(entries))
     if not result.found.all() and result.observed < _ALL_ROUND:
-        common.say(
+        common.print_message(
             options,
             f"The map shows {result.observed:.0%} of the horizon: what is not in it may be where no camera "
             "has looked yet.",
         )
     if folder is not None:
-        common.say(options, f"{folder}: objects.json, cloud.ply, masks/, overlays/")
+        common.print_message(options, f"{folder}: objects.json, cloud.ply, masks/, overlays/")
     return 0
 
 

@@ -20,7 +20,7 @@ def run(options: argparse.Namespace) -> int:
         UserError: bad names, settings, map or data, or an output that cannot be written.
     """
     started = time.monotonic()
-    values = common.settings(options)
+    values = common.read_settings(options)
     names = check_prompts(options.names, "name")
     output = common.check_output_file(options.output or options.map)
     common.check_json(options.json, output, options.map)
@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
         )
     except UserError as error:
         raise UserError(f"{options.data}: {error}") from None
-    with common.progress(options, 1, "refining", "step") as bar:
+    with common.progress_bar(options, 1, "refining", "step") as bar:
         for step in pipeline.refine(names, [dataset[index] for index in chosen]):
             bar.set_description(step.stage)
             bar.total, bar.n = step.total, step.step
@@ -49,5 +49,5 @@ def run(options: argparse.Namespace) -> int:
         seconds=round(time.monotonic() - started, 2),
     )
     common.write_json(options.json, report)
-    common.say(options, f"{report['map']}: {step.message}")
+    common.print_message(options, f"{report['map']}: {step.message}")
     return 0

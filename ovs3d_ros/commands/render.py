@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UserError: unknown channels or path, a map without what a channel needs, or an output that cannot be written.
     """
-    values = common.settings(options)
+    values = common.read_settings(options)
     channels = [name.strip() for name in options.channels.split(",")] if options.channels else None
     prompts = check_prompts(options.prompts) if options.prompts else []
     _check(options, channels, prompts)
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     camera = _video_camera(snapshot.cameras[0], options.image_size)
     path = _path(options, pipeline, snapshot)
     with (
-        common.progress(options, len(path), "rendering", "frame") as bar,
+        common.progress_bar(options, len(path), "rendering", "frame") as bar,
         _video(output, options.fps) if video else _folder(output) as write,
     ):
         for pose in path:
@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
                 _mosaic(tiles if len(tiles) == 1 else list(map(pictures.add_caption, tiles, channels)), strip)
             )
             bar.update()
-    common.say(options, f"{output}: {len(path)} frames of {', '.join(channels)}")
+    common.print_message(options, f"{output}: {len(path)} frames of {', '.join(channels)}")
     return 0
 
 
