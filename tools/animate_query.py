@@ -22,9 +22,9 @@ from ovs3d_ros.geometry import quat_to_matrix
 from ovs3d_ros.types import MapSnapshot, QueryResult, SemanticObject
 from ovs3d_ros.visualization import pictures
 
-PROMPTS = ("green teddy bear", "red clock", "bicycle")
+PROMPTS = ("green teddy bear", "bicycle", "red clock")
 WIDTH, FPS = 640, 15
-TYPING, ANSWER, PAUSE = 0.55, 1.15, 0.15  # seconds: the name is typed, the answer shows, the picture clears
+TYPING, ANSWER, PAUSE = 0.55, 1.25, 0.15  # seconds: the name is typed, the answer shows, the picture clears
 FADE = 0.25  # seconds in which an answer lights up or goes out
 SMOOTH = 2  # lines are drawn this many times larger, then shrunk
 INK, PAPER, FAINT = (24, 26, 31), (250, 250, 248), (138, 142, 150)
@@ -34,7 +34,7 @@ VERDICTS = {
     "unsure": ("perhaps", (208, 150, 48)),
     "no": ("not here", (206, 72, 60)),
 }
-COLORS = ((255, 202, 66), (120, 200, 255), (255, 140, 90))  # of the answers, in turn
+COLORS = ((255, 202, 66), (255, 140, 90), (120, 200, 255))  # of the answers, in turn
 EDGES = [(i, i ^ bit) for i in range(8) for bit in (1, 2, 4) if i < i ^ bit]  # of a box, by corner
 
 
@@ -193,7 +193,7 @@ def main() -> None:
     parser.add_argument("map", type=Path)
     parser.add_argument("output", type=Path, help=".webp file")
     parser.add_argument("--prompts", nargs="+", default=PROMPTS)
-    parser.add_argument("--quality", type=int, default=72, help="of WebP, 0 to 100")
+    parser.add_argument("--quality", type=int, default=80, help="of WebP, 0 to 100")
     parser.add_argument("--every", type=int, default=1, help="render every n-th frame only, for a quick look")
     parser.add_argument("--frames", type=Path, help="folder for the frames as PNG files")
     options = parser.parse_args()

@@ -105,8 +105,8 @@ def test_training_never_denies_a_held_out_pair():
     ]
     shares = np.eye(2)
     truth = captions.targets(drawn, things, shares)
-    asked = captions.denials(drawn, truth, *captions.open_questions(things, shares))
-    assert asked.tolist() == [[False, True, True, True], [True, False, True, True]]
+    scored = captions.scored_captions(drawn, truth, *captions.open_questions(things, shares))
+    assert scored.tolist() == [[False, True, True, True], [True, False, True, True]]
 
 
 def test_excluded_classes_get_no_gradient():

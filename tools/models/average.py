@@ -1,7 +1,6 @@
 """Averages the weights of trained folders: `python tools/models/average.py --clip DIR DIR [DIR ...] --out DIR`.
 
-Runs that were continued from one another lie in one basin, and the mean of their weights is better than each of them
-(Wortsman et al., "Model soups", 2022).
+The mean of the weights of runs that continue one another is better than each run (Wortsman et al., "Model soups", 2022).
 """
 
 from __future__ import annotations

@@ -37,11 +37,11 @@ SETTINGS = {
     "map.image_size": 320,
     "train.steps_per_keyframe": 15,
 }
-ABSENT_PAIRS, ABSENT_WORDS = 20, 20  # asked for per scene, beside all absent nouns
+ABSENT_PAIRS, ABSENT_WORDS = 20, 20  # queries per scene, in addition to all absent nouns
 
 
 def distractors() -> tuple[str, ...]:
-    """What every prompt competes against: the world's nouns, with and without colours, and its surfaces."""
+    """Distractors of every prompt: the nouns of the world, with and without colours, and its surfaces."""
     names = list(vocabulary.NOUNS)
     for noun, about in vocabulary.NOUNS.items():
         names += [f"{colour} {noun}" for colour in about.colours]
@@ -49,11 +49,11 @@ def distractors() -> tuple[str, ...]:
 
 
 def questions(dataset: Dataset, rng: np.random.Generator) -> calibration.ScenePrompts:
-    """Prompts for what a scene shows, bare nouns among them, and for what it does not."""
+    """Prompts for objects of a scene, with nouns without colour among them, and for absent objects."""
     named = [name for name in dataset.classes if name]
     present = calibration.visible_classes(dataset)
-    shown = [noun for noun in vocabulary.NOUNS if any(name.endswith(noun) for name in present)]
-    present += [noun for noun in shown if noun not in present]
+    nouns = [noun for noun in vocabulary.NOUNS if any(name.endswith(noun) for name in present)]
+    present += [noun for noun in nouns if noun not in present]
     nouns = [noun for noun in vocabulary.NOUNS if not any(name.endswith(noun) for name in named)]
     pairs = [f"{colour} {noun}" for noun, about in vocabulary.NOUNS.items() for colour in about.colours]
     # Natural wood is named "wooden table" in the world, and "brown table" is no less true of it.
@@ -67,7 +67,7 @@ def questions(dataset: Dataset, rng: np.random.Generator) -> calibration.ScenePr
 
 
 def answers(folders: Sequence[Path]) -> tuple[list[calibration.SceneEvidence], PresenceCalibration]:
-    """What comes of the questions of each scene, and the calibration the encoder has now."""
+    """The evidence of the queries in each scene, and the current calibration of the encoder."""
     pipeline = Ovs3d(override(Config(), SETTINGS))
     pipeline.recalibrate(distractors=distractors())
     scenes = []

@@ -1,7 +1,7 @@
-"""Captions of varied form, and how far each is true of what an image region shows.
+"""Captions of varied form, and how well each caption fits an image region.
 
-A caption is kept together with what it claims, as masks over nouns, colours and materials. The share of a region that
-fits those masks is the target of the sigmoid loss, so that two captions of one thing are never each other's negatives.
+A caption carries its claims as masks over nouns, colours and materials. The target of the sigmoid loss is the share of a
+region that fits those masks, so two captions of one object are never negatives of each other.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ NOUNS = tuple(vocabulary.NOUNS)
 COLOURS = vocabulary.COLOURS
 MATERIALS = tuple(sorted({m for noun in vocabulary.NOUNS.values() for m in noun.materials}))
 UNNAMED = len(COLOURS)
-"""Code of a colour between those with a name, which only ever teaches shapes (`recolour.between`)."""
+"""Code of a colour without a name (`recolour.between`); such colours teach shapes only."""
 HELD_OUT = np.array(
     [[(colour, noun) in vocabulary.HELD_OUT_PAIRS for noun in NOUNS] for colour in (*COLOURS, "")]
 )
-"""[colours + 1, nouns] whether a pair is held out of training."""
-OPEN_SHARE = 0.15  # of a region, from which on a thing in it counts
+"""[colours + 1, nouns] True where a pair is held out of training."""
+OPEN_SHARE = 0.15  # share of a region above which an object leaves questions open
 GENERIC_TARGET = 0.3
-"""Generic words fit everything a little: between absent and present, where a relevancy negative has to lie."""
+"""Target of generic words for every region: between absent and present, where the negatives of relevancy must lie."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What a caption says: sets of codes, None = anything; two claims in one caption must both hold."""
+    """What a caption claims: sets of codes, None = anything. All claims of a caption must hold."""
 
     nouns: tuple[int, ...] | None = None
     colours: tuple[int, ...] | None = None
@@ -46,7 +46,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Caption:
-    """A text, its claims (none: true of nothing), and the target where it fits everything alike."""
+    """A text and its claims; a caption without claims has the same target `constant` for every region."""
 
     text: str
     claims: tuple[Claim, ...] = ()
@@ -54,7 +54,7 @@ class Caption:
 
 
 def caption_of(thing: tuple[int, int, int], other: tuple[int, int, int] | None, rng) -> Caption:
-    """A caption of one thing (noun, colour, material), sometimes together with another one beside it."""
+    """Draws a caption of one object (noun, colour, material), sometimes together with another one beside it."""
     noun, colour, material = thing
     kind = rng.random()
     if kind < 0.06 and colour != UNNAMED:
@@ -77,7 +77,7 @@ def caption_of(thing: tuple[int, int, int], other: tuple[int, int, int] | None, 
 
 
 def negative_caption(things: list[tuple[int, int, int]], rng) -> Caption:
-    """A caption that is unlikely to fit: a near miss of a thing in the batch, something unknown, or a generic word."""
+    """Draws a caption that is unlikely to fit: a near miss of an object in the batch, an unknown word, or a generic word."""
     kind = rng.random()
     if kind < 0.22:
         return Caption(words.GENERIC[rng.integers(len(words.GENERIC))], constant=GENERIC_TARGET)
@@ -99,15 +99,15 @@ def negative_caption(things: list[tuple[int, int, int]], rng) -> Caption:
 
 
 def targets(captions: list[Caption], things: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """How far each caption is true of each region.
+    """Targets: how well each caption fits each region.
 
     Args:
         captions: T captions.
         things: [U, 3] codes of noun, colour, material.
-        shares: [R, U] share of each thing in each region, rows sum to at most 1.
+        shares: [R, U] share of each object in each region, rows sum to at most 1.
 
     Returns:
-        [R, T] in 0..1: 1 from a share of 0.8 up, proportional below. Of two claims the weaker one counts, doubled.
+        [R, T] in 0..1: 1 for a share of at least 0.8, proportional below. With two claims, twice the smaller share counts.
     """
     offsets = things + np.array([0, len(NOUNS), len(NOUNS) + len(COLOURS) + 1])
     result = np.empty((len(shares), len(captions)), np.float32)
@@ -115,17 +115,17 @@ def targets(captions: list[Caption], things: np.ndarray, shares: np.ndarray) -> 
         if not caption.claims:
             result[:, column] = caption.constant
             continue
-        held = np.stack(
+        fitting = np.stack(
             [shares @ claim.masks()[offsets].all(axis=1) for claim in caption.claims]
         )  # [claims, R]
-        result[:, column] = np.clip(len(held) * held.min(axis=0) / 0.8, 0, 1)
+        result[:, column] = np.clip(len(fitting) * fitting.min(axis=0) / 0.8, 0, 1)
     return result
 
 
 def open_questions(things: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What must not be denied of a region, lest training teaches that a held-out pair cannot be.
+    """Names that training must not deny of a region; denying them would teach that held-out pairs do not exist.
 
-    Of something red it is left open whether it is a mug, and of a mug whether it is red.
+    Example: "red mug" is held out. Whether a red object is a mug stays open, and whether a mug is red.
 
     Args:
         things: [K, 3] codes of noun, colour, material.
@@ -134,12 +134,14 @@ def open_questions(things: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, 
     Returns:
         [R, nouns] and [R, colours] bool.
     """
-    shown = (shares > OPEN_SHARE).astype(np.float32)
-    return shown @ HELD_OUT[things[:, 1]] > 0, shown @ HELD_OUT[:-1, things[:, 0]].T > 0
+    present = (shares > OPEN_SHARE).astype(np.float32)
+    return present @ HELD_OUT[things[:, 1]] > 0, present @ HELD_OUT[:-1, things[:, 0]].T > 0
 
 
-def denials(captions: list[Caption], truth: np.ndarray, nouns: np.ndarray, colours: np.ndarray) -> np.ndarray:
-    """Which captions [R, T] may count as untrue, or true, of which regions: all but the `open_questions`.
+def scored_captions(
+    captions: list[Caption], truth: np.ndarray, nouns: np.ndarray, colours: np.ndarray
+) -> np.ndarray:
+    """Pairs of region and caption [R, T] that enter the loss: all but those that `open_questions` leaves open.
 
     Args:
         captions: T captions.
@@ -157,7 +159,7 @@ def denials(captions: list[Caption], truth: np.ndarray, nouns: np.ndarray, colou
 
 
 def _phrase(thing: tuple[int, int, int], rng) -> tuple[str, Claim]:
-    """'mug', 'red mug', 'ceramic mug' or 'red ceramic mug', with what it claims."""
+    """'mug', 'red mug', 'ceramic mug' or 'red ceramic mug', and its claim."""
     noun, colour, material = thing
     name = _synonym(NOUNS[noun], words.SYNONYMS, rng)
     kind = rng.random()
@@ -199,7 +201,7 @@ def _attribute(code: int, names: tuple[str, ...], synonyms: dict, rng) -> str:
 
 
 def _synonym(name: str, synonyms: dict[str, tuple[str, ...]], rng) -> str:
-    """The name itself four times of five."""
+    """The name itself in four of five cases, else a synonym."""
     others = synonyms.get(name, ())
     return others[rng.integers(len(others))] if others and rng.random() < 0.2 else name
 

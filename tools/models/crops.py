@@ -20,25 +20,25 @@ FURNITURE = np.array([noun not in SURFACES for noun in captions.NOUNS]) & ~SALIE
 MIN_SHARE = 0.22  # of a crop that shows one thing, filled by it
 CROP_SALIENCE = np.where(SALIENT, 32.0, np.where(FURNITURE, 6.0, 1.0))
 WINDOW_SALIENCE = np.where(SALIENT, 5.0, np.where(FURNITURE, 3.0, 1.0))
-"""Weight of a thing's pixels, by noun: people name a crop after the object in it, not after the table below or the wall
-behind it. In crops those of an object are counted as a square round it, see `_extents`. Less in windows, so that the
-dense map stays sharp at borders; not much less, since a crop is the mean of its cells."""
+"""Weight of an object's pixels, by noun: people name a crop after the object in it, not after the table or the wall behind
+it. In crops an object counts as a square around it, see `_extents`. Windows use smaller weights, so that the dense map stays
+sharp at borders, but not much smaller ones, as a crop is the mean of its cells."""
 ALONE, TRIES = 0.6, 6
-"""Share of the crops that are to show one thing, not several, and how often one is looked for. Drawn without this, five
-of six crops are a mixture, and the tower learns to weigh things rather than to tell them apart."""
-ALONE_SHARE = 0.8  # of the salience of a crop's pixels, from which on it shows one thing
-RECOLOURED = 0.6  # share of the things in a crop that get another colour
-UNNAMED = 0.5  # share of these whose new colour has no name
+"""Share of the crops that should show a single object, and the number of attempts to find such a crop. Without this, five of
+six crops are mixtures, and the tower learns to weigh objects instead of telling them apart."""
+ALONE_SHARE = 0.8  # share of the salience above which a crop shows a single object
+RECOLOURED = 0.6  # share of the objects in a crop that get another colour
+UNNAMED = 0.5  # share of the recoloured objects whose new colour has no name
 BENT, BEND = 0.35, 0.035
-"""Share of the cuts that are bent, and how far, in sides: things of few meshes take shapes that none of them has (elastic
-deformation, Simard et al., ICDAR 2003)."""
-COARSE = 0.25  # share of the crops that are made as coarse as those of far away things
+"""Share of the cuts that are bent, and the standard deviation of the bend in sides. Elastic deformation (Simard et al., ICDAR
+2003) gives the objects shapes beyond those of their few meshes."""
+COARSE = 0.25  # share of the crops that are as coarse as crops of distant objects
 
 
 def sample_object(store: FrameStore, rng) -> tuple[np.ndarray, np.ndarray] | None:
-    """A crop [96, 96, 3] uint8 around one thing and its codes [3] of noun, colour, material; None if it hides too much.
+    """Draws a crop [96, 96, 3] uint8 around one object, and its codes [3] of noun, colour, material; None if it is mostly hidden.
 
-    Small objects are shown whole; of furniture, floor and walls also a part.
+    Crops show small objects whole; they may show only a part of furniture, floor and walls.
     """
     view, instance = _balanced_instance(store, rng)
     left, top, right, bottom, _ = view.boxes[instance]
@@ -68,7 +68,7 @@ def sample_object(store: FrameStore, rng) -> tuple[np.ndarray, np.ndarray] | Non
 
 
 def sample_crop(store: FrameStore, rng) -> tuple[np.ndarray, np.ndarray]:
-    """One crop [96, 96, 3] uint8 and the share [K] of each thing in it."""
+    """Draws a crop [96, 96, 3] uint8 and the share [K] of each object in it."""
     alone = rng.random() < ALONE
     for _ in range(TRIES if alone else 1):
         view, x, y, side = _square(store, rng)
@@ -84,7 +84,7 @@ def sample_crop(store: FrameStore, rng) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sample_window(store: FrameStore, rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A window of an enlarged view and random regions of whole cells in it.
+    """Draws a window of an enlarged view and random regions of whole cells in it.
 
     Returns:
         [160, 160, 3] uint8; regions [R, 25] rows of averaging weights over the cells; shares [R, K].
@@ -108,7 +108,7 @@ def sample_window(store: FrameStore, rng) -> tuple[np.ndarray, np.ndarray, np.nd
 
 
 def augment(images: np.ndarray, rng) -> torch.Tensor:
-    """Exposure, contrast, white balance, blur and noise; the colour names stay true.
+    """Varies exposure, contrast, white balance, blur and noise, within the limits of the colour names.
 
     Args:
         images: [B, H, W, 3] uint8.
@@ -138,7 +138,7 @@ def augment(images: np.ndarray, rng) -> torch.Tensor:
 
 
 def _square(store: FrameStore, rng) -> tuple[View, float, float, float]:
-    """A view and a square in it: centre and side in pixels."""
+    """Draws a view and a square in it: centre and side in pixels."""
     kind = rng.random()
     if kind < 0.08:
         view = store.views[rng.integers(len(store.views))]
@@ -169,16 +169,16 @@ def _largest_share(store: FrameStore, view: View, x: float, y: float, side: floa
 
 
 def _balanced_instance(store: FrameStore, rng) -> tuple[View, int]:
-    """An instance in a view; each noun is drawn as often as the others, and each mesh as often as the others of its noun."""
+    """Draws an instance in a view; all nouns are equally likely, and so are all meshes of a noun."""
     nouns = sorted(store.by_mesh)
     meshes = store.by_mesh[nouns[rng.integers(len(nouns))]]
-    shown = meshes[sorted(meshes)[rng.integers(len(meshes))]]
-    index, instance = shown[rng.integers(len(shown))]
+    places = meshes[sorted(meshes)[rng.integers(len(meshes))]]
+    index, instance = places[rng.integers(len(places))]
     return store.views[index], instance
 
 
 def _inside(view: View, instance: int, rng) -> np.ndarray:
-    """A pixel (x, y) of an instance."""
+    """Draws a pixel (x, y) of an instance."""
     rows, columns = np.nonzero(view.instances == instance)
     pick = rng.integers(len(rows))
     return np.array([columns[pick], rows[pick]])
@@ -187,7 +187,7 @@ def _inside(view: View, instance: int, rng) -> np.ndarray:
 def _cut(
     store: FrameStore, view: View, square: tuple[float, float, float, float], degrees: float, px: int, rng
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Part of a view at (x, y, width, height), moved inside it, with some of its things in other colours.
+    """Cuts (x, y, width, height) out of a view, moved inside it, with some objects in other colours.
 
     Returns:
         Image [px, px, 3] and things [px / 4, px / 4], rows of `store.things`.
@@ -219,7 +219,7 @@ def _cut(
 
 
 def _recolour(store: FrameStore, view: View, image: np.ndarray, instances: np.ndarray, rng) -> np.ndarray:
-    """Paints some things of an image in other colours, in place; returns the things [256] by instance."""
+    """Paints some objects of an image in other colours, in place; returns the objects [256] by instance."""
     things = view.things.copy()
     for instance in np.flatnonzero(np.bincount(instances.ravel(), minlength=256) > 0.01 * instances.size):
         if things[instance] < 0 or rng.random() > RECOLOURED:
@@ -240,7 +240,7 @@ def _recolour(store: FrameStore, view: View, image: np.ndarray, instances: np.nd
 
 
 def _coarser(image: np.ndarray, side: float, rng) -> np.ndarray:
-    """Some crops as if taken from farther away; `side` is how many pixels of the view it was cut from."""
+    """Makes some crops as coarse as if taken from farther away; `side` is the crop side in pixels of the view."""
     px = int(np.exp(rng.uniform(np.log(18), np.log(CROP_PX))))
     if rng.random() > COARSE or px > side:
         return image
@@ -252,7 +252,7 @@ def _coarser(image: np.ndarray, side: float, rng) -> np.ndarray:
 
 
 def _paste(image: np.ndarray, ids: np.ndarray, store: FrameStore, rng) -> tuple[np.ndarray, np.ndarray]:
-    """The crop's main object before a background from another view."""
+    """Puts the main object of a crop in front of a background from another view."""
     codes, counts = np.unique(ids[ids >= 0], return_counts=True)
     if not len(codes):
         return image, ids
@@ -269,19 +269,19 @@ def _paste(image: np.ndarray, ids: np.ndarray, store: FrameStore, rng) -> tuple[
 
 
 def _pixels(ids: np.ndarray, store: FrameStore) -> np.ndarray:
-    """[K] pixels of each thing."""
+    """Number of pixels [K] of each object."""
     return np.bincount(ids[ids >= 0], minlength=len(store.things))
 
 
 def _extents(ids: np.ndarray, store: FrameStore) -> np.ndarray:
-    """[K] pixels of each thing in a crop; of an object, those of a square as long as it is.
+    """Number of pixels [K] of each object in a crop; a small object counts as a square of its longer extent.
 
-    A candle is the subject of its crop however thin it is. By its pixels alone the table behind outweighs it, and the
-    tower learns to give the crop the table's colour.
+    A candle is the subject of its crop however thin it is. By pixels alone the table behind it outweighs the candle, and the
+    tower learns the colour of the table for the crop.
     """
     counts = _pixels(ids, store)
     for row in np.flatnonzero(counts):
         if SALIENT[store.things[row, 0]]:
-            shown = ids == row
-            counts[row] = max(shown.any(axis=axis).sum() for axis in (0, 1)) ** 2
+            mask = ids == row
+            counts[row] = max(mask.any(axis=axis).sum() for axis in (0, 1)) ** 2
     return counts

@@ -1,6 +1,6 @@
 """Measures the bundled models on held-out scenes: `python tools/models/evaluate.py --data DIR --json out.json`.
 
-Everything runs through the package's own encoders. `--clip` and `--dino` take other models for comparison, for example
+The script uses the encoders of the package. `--clip` and `--dino` select other models for comparison, for example
 `--clip local-dir:/path/to/folder`.
 """
 
@@ -38,7 +38,7 @@ CONTEXT = 1.3  # crop side in box sides
 
 
 def object_crops(store: FrameStore, nouns: tuple[str, ...]) -> list[dict]:
-    """Crops that show one object: large enough, not cut by the border, and no other object on more than a tenth."""
+    """Crops of single objects: large enough, inside the image, other objects on at most a tenth of the crop."""
     found = []
     for view in store.views:
         height, width = view.instances.shape
@@ -84,7 +84,7 @@ def _objects(view: View, store: FrameStore) -> list[int]:
 
 
 def embed(encoder, images: list[np.ndarray]) -> torch.Tensor:
-    """[N, D] unit embeddings of whole images, each squeezed to a square as one crop."""
+    """Unit embeddings [N, D] of whole images, each resized to a square as one crop."""
     rows = []
     for image in images:
         side = max(image.shape[:2])
@@ -94,7 +94,7 @@ def embed(encoder, images: list[np.ndarray]) -> torch.Tensor:
 
 
 def classification(encoder, crops: list[dict]) -> dict:
-    """Zero-shot top-1 over every colour-noun name, over the nouns and over the colours, seen and unseen apart."""
+    """Zero-shot top-1 accuracy over colour-noun pairs, nouns and colours, for seen and unseen pairs and meshes."""
     nouns = sorted({crop["noun"] for crop in crops} | set(vocabulary.SMALL_NOUNS))
     pairs = [(c, n) for n in nouns for c in vocabulary.NOUNS[n].colours]
     image = embed(encoder, [crop["image"] for crop in crops])
@@ -143,9 +143,9 @@ def classification(encoder, crops: list[dict]) -> dict:
 
 
 def grading(encoder, crops: list[dict], store: FrameStore, rng) -> dict:
-    """Relevancy (LERF) of each object's name when it is absent, half covered and whole, before the same background.
+    """Relevancy (LERF) of the name of an object that is absent, half covered and fully visible, with one background each.
 
-    The cover is the background of another scene over one side of the object, where that side starts at its centre.
+    The cover is a background patch of another scene over one side of the object, from its centre on.
     """
     absent, half, whole, prompts = [], [], [], []
     for crop in crops[:300]:
@@ -193,13 +193,13 @@ def _plain(view: View, store: FrameStore, width: int, height: int, rng) -> np.nd
 
 
 def relevancy(image: torch.Tensor, texts: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
-    """[N] LERF relevancy of image i for text i: smallest pairwise softmax against the negatives, temperature 0.1."""
+    """LERF relevancy [N] of image i for text i: the smallest pairwise softmax against the negatives, temperature 0.1."""
     positive = (image * texts).sum(dim=-1, keepdim=True)
     return torch.sigmoid(10 * (positive - image @ negatives.T)).amin(dim=1)
 
 
 def same_object(encoder, store: FrameStore, rng, patch: int = 8, pairs: int = 4000) -> dict:
-    """AUROC of feature similarity for "same object" over pairs of patches of one view, with raw patches beside it."""
+    """AUROC of feature similarity for "same object" over pairs of patches of one view, compared with raw patches."""
     ours, cosine, distance = [], [], []
     for view in store.views:
         features = encoder.encode_image(view.image)  # [h, w, D]
@@ -230,7 +230,7 @@ def same_object(encoder, store: FrameStore, rng, patch: int = 8, pairs: int = 40
 
 
 def _pairs(owner: np.ndarray, rng, count: int) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Half of the pairs of one object, half of two; objects drawn evenly, so that the wall does not decide."""
+    """Draws pairs, half within one object, half across two; all objects are equally likely, so walls do not dominate."""
     names, inverse, sizes = np.unique(owner, return_inverse=True, return_counts=True)
     names = np.flatnonzero(sizes >= 4)
     if len(names) < 2:
@@ -246,7 +246,7 @@ def _pairs(owner: np.ndarray, rng, count: int) -> tuple[np.ndarray | None, np.nd
 
 
 def speed(clip, dino, image: np.ndarray) -> dict:
-    """Medians of five; CPU seconds stand beside wall-clock ones, which also measure who else uses the machine."""
+    """Medians of five runs, in wall-clock time and in CPU time, which does not depend on other load."""
 
     def seconds(call) -> tuple[float, float]:
         wall, cpu = [], []

@@ -1,4 +1,4 @@
-"""The rendered frames in memory, with what every instance is."""
+"""The rendered frames in memory, with noun, colour and material of each instance."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class View:
 
 
 class FrameStore:
-    """All frames of a folder of scenes; `refresh` reads the scenes that were added since.
+    """All frames of a folder of scenes; `refresh` reads scenes that were added later.
 
     Attributes:
         views: the frames.
-        things: [K, 3] codes of noun, colour, material: all that can be.
-        by_mesh: noun code to mesh variant to (view, instance) pairs that show it.
+        things: [K, 3] codes of noun, colour, material: all possible combinations.
+        by_mesh: for each noun code and mesh variant, the (view, instance) pairs that show it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -57,11 +57,11 @@ class FrameStore:
         self._rows = {tuple(codes): row for row, codes in enumerate(self.things.tolist())}
 
     def row(self, noun: int, colour: int, material: int) -> int:
-        """Where `things` has a combination of codes."""
+        """Row of a combination of codes in `things`."""
         return self._rows[noun, colour, material]
 
     def refresh(self) -> int:
-        """Number of frames after reading new scenes."""
+        """Reads new scenes; returns the number of frames."""
         for scene in sorted(self._folder.glob("scene_*")):
             if scene.name not in self._known:
                 self._known.add(scene.name)
@@ -84,8 +84,8 @@ class FrameStore:
             boxes = _boxes(instances)
             for instance in boxes:
                 noun = int(self.things[things[instance]][0])
-                shown = self.by_mesh.setdefault(noun, {}).setdefault(int(variants[instance]), [])
-                shown.append((len(self.views), instance))
+                places = self.by_mesh.setdefault(noun, {}).setdefault(int(variants[instance]), [])
+                places.append((len(self.views), instance))
             self.views.append(View(image, instances, things, variants, boxes, scene.name))
 
 

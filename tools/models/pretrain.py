@@ -1,8 +1,8 @@
 """Teaches the image tower's trunk to name things: `python tools/models/pretrain.py --data DIR --init TEXT --out DIR`.
 
-On mixed regions the contrastive loss teaches colours at once and shapes hardly at all within an hour of CPU time. Plain
-classification of noun, colour and material on crops centred on one thing teaches shapes an order of magnitude faster,
-so it comes first; `train_clip.py --fit-head` then ties the trunk to the text tower and learns mixtures.
+On mixed regions the contrastive loss learns colours at once, but hardly any shapes within an hour of CPU time.
+Classification of noun, colour and material on crops of single objects learns shapes an order of magnitude faster, so this
+script runs first. `train_clip.py --fit-head` then connects the trunk with the text tower and learns mixtures.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ import torch
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent / "world")]
 
 import captions
+import clip_model
 import crops
 import parallel
-import train_clip
 from frames import FrameStore
 
 log = logging.getLogger("pretrain")
@@ -41,13 +41,13 @@ def draw(store: FrameStore, count: int, rng) -> tuple[torch.Tensor, torch.Tensor
         if (found := crops.sample_object(store, rng)) is not None:
             images.append(found[0])
             codes.append(found[1])
-    return train_clip.normalised(crops.augment(np.stack(images), rng)), torch.from_numpy(
+    return clip_model.normalised(crops.augment(np.stack(images), rng)), torch.from_numpy(
         np.stack(codes)
     ).long()
 
 
-def allowed(codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What may be denied of crops with these codes [B, 3]: all nouns, colours and materials but held-out pairs."""
+def candidate_classes(codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Classes that may be denied of crops with these codes [B, 3]: all but those that form a held-out pair."""
     held_out = torch.from_numpy(captions.HELD_OUT)
     return (
         ~held_out[codes[:, 1]],
@@ -57,7 +57,7 @@ def allowed(codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tens
 
 
 def naming_loss(logits: torch.Tensor, codes: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy over the candidates, with a little label smoothing; codes beyond the classes do not count.
+    """Cross-entropy over the candidates with label smoothing of 0.05; crops with codes beyond the classes are ignored.
 
     Args:
         logits: [B, classes].
@@ -67,13 +67,13 @@ def naming_loss(logits: torch.Tensor, codes: torch.Tensor, candidates: torch.Ten
     named = codes < logits.shape[1]
     logits, codes, candidates = logits[named], codes[named], candidates[named]
     log_share = logits.masked_fill(~candidates, -math.inf).log_softmax(dim=1)
-    spread = log_share.masked_fill(~candidates, 0).sum(dim=1) / candidates.sum(dim=1)
+    uniform = log_share.masked_fill(~candidates, 0).sum(dim=1) / candidates.sum(dim=1)
     right = log_share.gather(1, codes[:, None])[:, 0]
-    return -(0.95 * right + 0.05 * spread).mean()
+    return -(0.95 * right + 0.05 * uniform).mean()
 
 
 def pretrain(model: torch.nn.Module, store: FrameStore, args: argparse.Namespace) -> None:
-    """Trains `model.visual.trunk` with three linear heads that are thrown away afterwards; keeps averaged weights."""
+    """Trains `model.visual.trunk` with three temporary linear heads; saves averaged weights."""
     trunk = model.visual.trunk
     learner = torch.nn.ModuleDict(
         {"trunk": trunk, "heads": torch.nn.Linear(trunk.num_features, sum(NUM_CLASSES))}
@@ -96,14 +96,14 @@ def pretrain(model: torch.nn.Module, store: FrameStore, args: argparse.Namespace
         logits = learner["heads"](features.float()).split(NUM_CLASSES, dim=1)
         losses = [
             naming_loss(logit, code, candidates)
-            for logit, code, candidates in zip(logits, codes.T, allowed(codes), strict=True)
+            for logit, code, candidates in zip(logits, codes.T, candidate_classes(codes), strict=True)
         ]
         optimizer.zero_grad()
         sum(weight * loss for weight, loss in zip(WEIGHTS, losses, strict=True)).backward()
         progress = parallel.share_gradients(learner, (time.monotonic() - start) / (60 * args.minutes))
         optimizer.step()
         step += 1
-        train_clip.average_weights(average, trunk, min(0.995, (step + 1) / (step + 10)))
+        clip_model.average_weights(average, trunk, min(0.995, (step + 1) / (step + 10)))
         right = 0.97 * right + 0.03 * float((logits[0].argmax(1) == codes[:, 0]).float().mean())
         if step % 50 == 0 and rank == 0:
             log.info(
@@ -114,17 +114,17 @@ def pretrain(model: torch.nn.Module, store: FrameStore, args: argparse.Namespace
                 right / (1 - 0.97**step),
             )
         if step % 500 == 0 and rank == 0:
-            keep(model, average, args.out)
+            save_with_trunk(model, average, args.out)
     loader.shutdown()
     if rank == 0:
-        keep(model, average, args.out)
+        save_with_trunk(model, average, args.out)
 
 
-def keep(model: torch.nn.Module, trunk: torch.nn.Module, folder: Path) -> None:
-    """Writes the model with another trunk."""
+def save_with_trunk(model: torch.nn.Module, trunk: torch.nn.Module, folder: Path) -> None:
+    """Writes the model with another trunk in place of its own."""
     model = copy.deepcopy(model)
     model.visual.trunk.load_state_dict(trunk.state_dict())
-    train_clip.save(model, folder)
+    clip_model.save(model, folder)
 
 
 def main() -> None:
@@ -132,7 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of training scenes")
     parser.add_argument("--init", type=Path, required=True, help="model folder whose text tower is kept")
-    parser.add_argument("--trunk", type=Path, help="model folder whose trunk to go on from")
+    parser.add_argument("--trunk", type=Path, help="model folder whose trunk to start from")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=15.0)
     parser.add_argument("--lr", type=float, default=2e-3)
@@ -144,16 +144,16 @@ def main() -> None:
     cv2.setNumThreads(1)
     torch.manual_seed(args.seed)
     if not (args.out / "open_clip_config.json").is_file():
-        train_clip.create(args.out)
-    model, _ = train_clip.load(args.out, weights=False)
+        clip_model.create(args.out)
+    model, _ = clip_model.load(args.out, weights=False)
     text = {
         name: value
-        for name, value in train_clip.load(args.init)[0].state_dict().items()
+        for name, value in clip_model.load(args.init)[0].state_dict().items()
         if not name.startswith("visual.")
     }
     model.load_state_dict(text, strict=True)
     if args.trunk is not None:
-        model.visual.load_state_dict(train_clip.load(args.trunk)[0].visual.state_dict())
+        model.visual.load_state_dict(clip_model.load(args.trunk)[0].visual.state_dict())
     store = FrameStore(args.data)
     store.refresh()
     log.info("%d frames", len(store.views))

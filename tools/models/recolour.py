@@ -1,8 +1,8 @@
-"""Gives single things in an image another colour, so that a shape is seen in every colour and a colour on every shape.
+"""Gives single objects in an image another colour, so that training sees every shape in every colour.
 
-Without it the image tower learns "red mug" and not "red" and "mug": pairs that were never rendered are then not
-recognised. A surface is taken to be its colour times a grey shading; parts whose hue is not the thing's (a steel
-handle, a white dial, a highlight) stay as they are.
+Without it the image tower learns "red mug" instead of "red" and "mug", and does not recognise pairs that were never
+rendered. The model of a surface is its colour times a grey shading. Parts with another hue than the object (a steel handle, a
+white dial, a highlight) stay as they are.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ENCODED = np.round(
 
 @functools.cache
 def allowed(noun: str) -> list[int]:
-    """Codes of the colours a thing of that name may be given: its own but for the pairs held out of training."""
+    """Codes of the colours that an object of this noun may get: those of the noun without held-out pairs."""
     return [
         captions.COLOURS.index(colour)
         for colour in NOUNS[noun].colours
@@ -37,15 +37,15 @@ def allowed(noun: str) -> list[int]:
 
 
 def sample(colour: str, rng) -> np.ndarray:
-    """A linear RGB triple [3] that people call by that name."""
+    """Draws a linear RGB triple [3] that people call by this name."""
     hue, saturation, value = (rng.uniform(*limits) for limits in HSV_RANGES[colour])
     return _to_linear(colorsys.hsv_to_rgb(hue / 360 % 1, saturation, value))
 
 
 def between(noun: str, rng) -> np.ndarray:
-    """Any linear RGB triple [3] but those of the colours in which a noun is held out of training.
+    """Draws any linear RGB triple [3] except the colours in which the noun is held out of training.
 
-    Taught named colours only, a classifier learns the gaps: that what is red cannot be a mug.
+    With named colours only, a classifier learns the gaps, for example that a red object cannot be a mug.
     """
     while True:
         hue, saturation, value = rng.uniform(0, 360), rng.uniform(0, 1) ** 0.7, rng.uniform(0.1, 1)
@@ -55,7 +55,7 @@ def between(noun: str, rng) -> np.ndarray:
 
 
 def _within(hue: float, saturation: float, value: float, ranges: tuple) -> bool:
-    """Whether a colour has a name's range of HSV, or lies beside it."""
+    """Whether a colour lies in the HSV range of a name, or next to it."""
     (low, high), (pale, full), (dark, light) = ranges
     turned = (hue - low) % 360 <= high - low + 6 or (low - hue) % 360 <= 6
     return turned and pale - 0.1 <= saturation <= full + 0.1 and dark - 0.08 <= value <= light + 0.08
@@ -64,13 +64,13 @@ def _within(hue: float, saturation: float, value: float, ranges: tuple) -> bool:
 def recolour(
     image: np.ndarray, instances: np.ndarray, instance: int, source: str, colour: np.ndarray
 ) -> None:
-    """Changes the colour of one thing in place.
+    """Changes the colour of one object in place.
 
     Args:
         image: [H, W, 3] uint8 RGB.
         instances: [H, W] uint8.
-        instance: the thing, a value of `instances`.
-        source: name of its colour; not black, whose shading drowns in reflections.
+        instance: the object, a value of `instances`.
+        source: name of its colour; not black, whose shading is lost among reflections.
         colour: linear RGB [3] of the new one.
     """
     own_hue, brightest = _OLD[source]
@@ -79,7 +79,7 @@ def recolour(
 
 @numba.njit
 def _paint(image, instances, instance, own_hue, colour, linear, encoded):
-    """`colour` is the new one per brightness of the old one; a NaN `own_hue` stands for grey shades."""
+    """Paints one object; `colour` is the new colour divided by the brightness of the old one, a NaN `own_hue` means grey."""
     steps = len(encoded) - 1
     for y in range(image.shape[0]):
         for x in range(image.shape[1]):

@@ -1,4 +1,4 @@
-"""Per-pixel measures of a CLIP encoder on labelled scenes: argmax mIoU and "is it in this view"."""
+"""Per-pixel measures of a CLIP encoder on labelled scenes: argmax mIoU, and presence in a view."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def pixel_features(table: CropTable) -> list[torch.Tensor]:
 
 
 def pixel_scores(encoder, image: np.ndarray, texts: torch.Tensor) -> torch.Tensor:
-    """[H, W, P] cosine with every text, levels averaged; a dense map is interpolated between its cell centres."""
+    """Cosines [H, W, P] with every text, averaged over levels; a dense map is interpolated between its cell centres."""
     table = encoder.encode_image(image)
     if encoder.mode == "dense":
         columns = int((table.boxes[:, 1] == 0).sum())
@@ -64,7 +64,7 @@ def pixel_scores(encoder, image: np.ndarray, texts: torch.Tensor) -> torch.Tenso
 
 
 def segmentation(encoder, folder: Path, every: int = 2) -> dict:
-    """mIoU and pixel accuracy of the argmax over each scene's class names, classes of the scene weighted alike."""
+    """mIoU and pixel accuracy of the argmax over the class names of each scene; all classes of a scene weigh the same."""
     scores, right, total = [], 0, 0
     for names, frames in scenes(folder, every):
         texts = encoder.encode_text(names[1:])
@@ -87,7 +87,7 @@ def segmentation(encoder, folder: Path, every: int = 2) -> dict:
 
 
 def presence(encoder, folder: Path, unknown: list[str], every: int = 2) -> dict:
-    """AUROC of a view's highest relevancy: names it shows, against names it does not show and unknown things."""
+    """AUROC of the highest relevancy in a view: names it shows against names it does not show, and against unknown words."""
     known = [f"{c} {n}" for n in vocabulary.SMALL_NOUNS for c in vocabulary.NOUNS[n].colours]
     unknown = [word.replace("-", " ") for word in unknown]
     unknown += [f"{captions.COLOURS[i % len(captions.COLOURS)]} {word}" for i, word in enumerate(unknown)]
@@ -119,7 +119,7 @@ def _against(positive: np.ndarray, negative: np.ndarray) -> float:
 
 
 def auroc(values: np.ndarray, positive: np.ndarray) -> float:
-    """Area under the ROC curve by ranks, ties counted half."""
+    """Area under the ROC curve by ranks; ties count half."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
     n = int(positive.sum())

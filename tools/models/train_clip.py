@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import logging
 import math
 import sys
@@ -27,82 +26,17 @@ import torch.nn.functional as F
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent / "world")]
 
-import bpe
 import captions
 import crops
 import parallel
 import vocabulary
-import words
+from clip_model import DIM, average_weights, create, load, normalised, save
 from frames import FrameStore
 
 log = logging.getLogger("train_clip")
 
-CONTEXT = 16
 NOUN_NAMES = [f"a {noun}" for noun in captions.NOUNS]
 COLOUR_NAMES = [f"a {colour} object" for colour in captions.COLOURS]
-DIM = 128
-CONFIG = {
-    "model_cfg": {
-        "embed_dim": DIM,
-        "custom_text": True,
-        "init_logit_scale": math.log(10.0),
-        "init_logit_bias": -5.0,
-        "vision_cfg": {
-            "timm_model_name": "cs3darknet_focus_s",
-            "timm_model_pretrained": False,
-            "timm_pool": "avg",
-            "timm_proj": "linear",
-            "timm_proj_bias": True,
-            "image_size": crops.CROP_PX,
-        },
-        "text_cfg": {
-            "context_length": CONTEXT,
-            "vocab_size": 0,
-            "width": 128,
-            "heads": 4,
-            "layers": 3,
-            "mlp_ratio": 2.0,
-        },
-    },
-    "preprocess_cfg": {
-        "mean": [0.5, 0.5, 0.5],
-        "std": [0.25, 0.25, 0.25],
-        "interpolation": "bicubic",
-        "resize_mode": "squash",
-    },
-}
-
-
-def create(folder: Path) -> None:
-    """Writes the tokenizer and the model configuration of a new model."""
-    folder.mkdir(parents=True, exist_ok=True)
-    config = copy.deepcopy(CONFIG)
-    config["model_cfg"]["text_cfg"]["vocab_size"] = bpe.write_merges(
-        folder / "bpe_merges.txt.gz", words.corpus(), words.distractors(held_out=False)
-    )
-    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=1))
-
-
-def load(folder: Path, weights: bool = True):
-    """Model and tokenizer of a folder, through open_clip."""
-    import open_clip
-
-    source = f"local-dir:{folder}"
-    model = open_clip.create_model(source, load_weights=weights)
-    model.visual.to(memory_format=torch.channels_last)
-    return model, open_clip.get_tokenizer(source, bpe_path=str(folder / "bpe_merges.txt.gz"))
-
-
-def save(model: torch.nn.Module, folder: Path) -> None:
-    """Writes the weights in half precision."""
-    from safetensors.torch import save_file
-
-    state = {
-        name: value.half().contiguous() if value.is_floating_point() else value
-        for name, value in model.state_dict().items()
-    }
-    save_file(state, folder / "model.partial")
-    (folder / "model.partial").replace(folder / "model.safetensors")
 
 
 class Batch:
@@ -114,8 +48,8 @@ class Batch:
             *[crops.sample_window(store, rng) for _ in range(num_windows)], strict=True
         )
         shares = np.concatenate([np.stack(shares), *inside])  # [R, all things]
-        shown = shares.any(axis=0)
-        shares, things = shares[:, shown], store.things[shown]  # [R, K]
+        present = shares.any(axis=0)
+        shares, things = shares[:, present], store.things[present]  # [R, K]
         drawn = draw_captions(shares, things, rng)
         self.texts = [caption.text for caption in drawn]
         self.targets = torch.from_numpy(captions.targets(drawn, things, shares))  # [R, T]
@@ -124,8 +58,10 @@ class Batch:
             for column, names in enumerate((captions.NOUNS, captions.COLOURS))
         )
         nouns, colours = captions.open_questions(things, shares)
-        self.asked = torch.from_numpy(captions.denials(drawn, self.targets.numpy(), nouns, colours))  # [R, T]
-        self.open = [torch.from_numpy(asked) for asked in (nouns, colours)]  # [R, nouns], [R, colours]
+        self.scored = torch.from_numpy(
+            captions.scored_captions(drawn, self.targets.numpy(), nouns, colours)
+        )  # [R, T]
+        self.open = [torch.from_numpy(codes) for codes in (nouns, colours)]  # [R, nouns], [R, colours]
         self.crops = normalised(crops.augment(np.stack(images), rng))
         self.windows = normalised(crops.augment(np.stack(windows), rng))
         self.regions = torch.from_numpy(np.stack(regions))  # [W, regions, cells]
@@ -137,22 +73,17 @@ def _summed(shares: np.ndarray, codes: np.ndarray, count: int) -> np.ndarray:
 
 
 def draw_captions(shares: np.ndarray, things: np.ndarray, rng) -> list[captions.Caption]:
-    """Distinct captions for the regions of a batch [R, K], and a third as many that should fit none."""
+    """Draws distinct captions for the regions of a batch [R, K], and a third as many that should fit no region."""
     drawn = [captions.caption_of(*_things(share, things, rng), rng) for share in shares if share.any()]
-    shown = [tuple(things[np.argmax(share)]) for share in shares]
-    drawn += [captions.negative_caption(shown, rng) for _ in range(len(shares) // 3)]
+    main_things = [tuple(things[np.argmax(share)]) for share in shares]
+    drawn += [captions.negative_caption(main_things, rng) for _ in range(len(shares) // 3)]
     return list({caption.text: caption for caption in drawn}.values())
 
 
 def _things(share: np.ndarray, things: np.ndarray, rng) -> tuple[tuple, tuple | None]:
-    """A thing drawn by its share, and another one that is also there."""
+    """Draws an object with its share as probability, and perhaps another object of the region."""
     first, second = rng.choice(len(share), p=share / share.sum(), size=2)
     return tuple(things[first]), tuple(things[second]) if second != first else None
-
-
-def normalised(pixels: torch.Tensor) -> torch.Tensor:
-    mean, std = (pixels.new_tensor(CONFIG["preprocess_cfg"][key]).view(1, 3, 1, 1) for key in ("mean", "std"))
-    return ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
 def embed_regions(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
@@ -169,11 +100,11 @@ def loss_of(
     regions: torch.Tensor,
     texts: torch.Tensor,
     targets: torch.Tensor,
-    asked: torch.Tensor,
+    scored: torch.Tensor,
 ) -> torch.Tensor:
-    """Mean over regions of the binary cross-entropies with all captions that are `asked` of them."""
+    """Mean over regions of the binary cross-entropies with all captions that are `scored` for them."""
     logits = model.logit_scale.exp().clamp(5.0, 20.0) * regions @ texts.T + model.logit_bias
-    return F.binary_cross_entropy_with_logits(logits, targets, weight=asked.float(), reduction="sum") / len(
+    return F.binary_cross_entropy_with_logits(logits, targets, weight=scored.float(), reduction="sum") / len(
         regions
     )
 
@@ -182,19 +113,19 @@ def loss_of(
 def fit_head(
     model: torch.nn.Module, batch: Batch, noun_texts: torch.Tensor, colour_texts: torch.Tensor
 ) -> None:
-    """Starts the projection at the ridge regression from pooled features to the texts of what the crops show.
+    """Initialises the projection by ridge regression from pooled features to the texts of the objects in the crops.
 
-    Pooled activations are all positive: with a random projection every image starts at almost the same embedding, and
-    thousands of steps go by before they part.
+    Pooled activations are all positive. With a random projection all images start at almost the same embedding, and take
+    thousands of steps to separate.
     """
     features = model.train().visual.trunk(batch.crops)  # [B, C]
     count = len(features)
-    wanted = batch.nouns[:count] @ noun_texts + batch.colours[:count] @ colour_texts  # [B, D]
-    mean, centre = features.mean(dim=0), wanted.mean(dim=0)
+    goal = batch.nouns[:count] @ noun_texts + batch.colours[:count] @ colour_texts  # [B, D]
+    mean, centre = features.mean(dim=0), goal.mean(dim=0)
     centred = features - mean
     gram = centred.T @ centred
     gram.diagonal().add_(0.03 * gram.trace() / len(gram) + 1e-6)
-    weight = torch.linalg.solve(gram, centred.T @ (wanted - centre)).T  # [D, C]
+    weight = torch.linalg.solve(gram, centred.T @ (goal - centre)).T  # [D, C]
     model.visual.head.proj.weight.copy_(weight)
     model.visual.head.proj.bias.copy_(centre - weight @ mean)
 
@@ -206,14 +137,14 @@ def naming_loss(
     shares: torch.Tensor,
     left_open: torch.Tensor,
 ) -> torch.Tensor:
-    """Cross-entropy of a softmax over names with the share of each, [R, names]: early on it teaches shape faster."""
+    """Cross-entropy of a softmax over names with the share of each [R, names]; it teaches shapes faster early on."""
     logits = model.logit_scale.exp().clamp(5.0, 20.0) * regions @ texts.T
     log_share = logits.masked_fill(left_open & (shares == 0), -math.inf).log_softmax(dim=-1)
     return -(shares * log_share.masked_fill(shares == 0, 0)).sum(dim=-1).mean()
 
 
 class TextBank:
-    """Embeddings of captions: computed once while the text tower is locked, every time while it learns."""
+    """Embeds captions; caches the embeddings while the text tower is locked."""
 
     def __init__(self, model: torch.nn.Module, tokenizer, locked: bool) -> None:
         self._model, self._tokenizer, self._locked = model, tokenizer, locked
@@ -236,9 +167,9 @@ class TextBank:
 
 
 class AttributeTable(torch.nn.Module):
-    """One vector per noun, colour and material; a region is the sum over its things, weighted by their shares.
+    """One vector per noun, colour and material; a region is the sum over its objects, weighted by their shares.
 
-    It stands for the image tower while the text tower learns what captions mean and which words are not in the world.
+    The table takes the place of the image tower while the text tower learns captions and unknown words.
     """
 
     def __init__(self) -> None:
@@ -254,7 +185,7 @@ class AttributeTable(torch.nn.Module):
 
 
 def train_text(model: torch.nn.Module, tokenizer, steps: int, rng) -> None:
-    """Text tower, logit scale and bias against an `AttributeTable`, on random regions of what training may show."""
+    """Trains text tower, logit scale and bias against an `AttributeTable`, on random regions without held-out pairs."""
     table = AttributeTable()
     things = np.array(
         [
@@ -276,10 +207,10 @@ def train_text(model: torch.nn.Module, tokenizer, steps: int, rng) -> None:
         shares /= shares.sum(axis=1, keepdims=True)
         drawn = draw_captions(shares, things, rng)
         targets = torch.from_numpy(captions.targets(drawn, things, shares))
-        asked = captions.denials(drawn, targets.numpy(), *captions.open_questions(things, shares))
+        scored = captions.scored_captions(drawn, targets.numpy(), *captions.open_questions(things, shares))
         regions = table(torch.from_numpy(things), torch.from_numpy(shares))
         texts = model.encode_text(tokenizer([c.text for c in drawn]), normalize=True)
-        loss = loss_of(model, regions, texts, targets, torch.from_numpy(asked))
+        loss = loss_of(model, regions, texts, targets, torch.from_numpy(scored))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 5.0)
@@ -330,7 +261,7 @@ def train(args: argparse.Namespace) -> None:
         batch, pending = pending.result(), loader.submit(Batch, store, args.crops, args.windows, rng)
         regions = embed_regions(model.train(), batch)
         names = bank(NOUN_NAMES + COLOUR_NAMES).split([len(NOUN_NAMES), len(COLOUR_NAMES)])
-        matching = loss_of(model, regions, bank(batch.texts), batch.targets, batch.asked)
+        matching = loss_of(model, regions, bank(batch.texts), batch.targets, batch.scored)
         naming = [
             naming_loss(model, regions, *kind)
             for kind in zip(names, (batch.nouns, batch.colours), batch.open, strict=True)
@@ -368,13 +299,6 @@ def _optimizer(model: torch.nn.Module, rate: float) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), fused=True)
 
 
-@torch.no_grad()
-def average_weights(average: torch.nn.Module, model: torch.nn.Module, keep: float) -> None:
-    """Exponential moving average of the weights; counters are copied."""
-    for ours, theirs in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
-        ours.lerp_(theirs, 1 - keep) if ours.is_floating_point() else ours.copy_(theirs)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of training scenes")
@@ -391,7 +315,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--naming", type=float, default=4.0, help="weight of the softmax over names")
     parser.add_argument(
-        "--colour", type=float, default=1.0, help="weight of naming colours, where that of nouns is 1"
+        "--colour", type=float, default=1.0, help="weight of naming colours relative to nouns"
     )
     parser.add_argument("--crops", type=int, default=128, help="crops per step")
     parser.add_argument("--windows", type=int, default=16, help="windows per step")

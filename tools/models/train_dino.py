@@ -26,8 +26,8 @@ import torch.nn.functional as F
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent / "world")]
 
 import parallel
+from clip_model import average_weights
 from crops import augment
-from train_clip import average_weights
 
 log = logging.getLogger("train_dino")
 
@@ -58,7 +58,7 @@ CONFIG = {
 
 
 class Student(torch.nn.Module):
-    """The vision transformer and the head that exists for training only."""
+    """The vision transformer and a head that is used in training only."""
 
     def __init__(self) -> None:
         import timm
@@ -94,7 +94,7 @@ class Frames:
 
 
 def two_crops(image: np.ndarray, rng) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Two overlapping square crops and where their patches lie in the image, [N, 2] pixels."""
+    """Two overlapping square crops, and the positions [N, 2] of their patches in the image, in pixels."""
     height, width = image.shape[:2]
     centre = np.array([rng.uniform(0, width), rng.uniform(0, height)])
     base = np.exp(rng.uniform(np.log(70), np.log(150)))
@@ -191,14 +191,14 @@ def _batch_loss(
     radii: tuple[float, float],
     others: torch.Tensor,
 ) -> torch.Tensor:
-    """`loss_of` for all patches of every image: near patches against far ones of the same image and some of others.
+    """`loss_of` over all patches: near patches against far patches of the same image and some patches of other images.
 
     Args:
         queries: [B, N, D] unit features of the first crops.
         keys: [B, N, D] unit features of the second crops.
         places: [2, B, N, 2] where the patches of both lie in their image, pixels.
-        radii: up to which distance a patch is near, and from which on it is far, in patches.
-        others: [M] rows of `keys`, flattened, that every query is compared with besides.
+        radii: largest distance of a near patch and smallest distance of a far one, in patches.
+        others: [M] rows of the flattened `keys` that serve as additional negatives of every query.
     """
     batch, count, width = queries.shape
     spacing = (places[0, :, 1, 0] - places[0, :, 0, 0]).view(batch, 1, 1)
@@ -237,13 +237,11 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument(
-        "--near", type=float, default=1.6, help="up to here a patch lies beside another, in patches"
+        "--near", type=float, default=1.6, help="largest distance of a near patch, in patches"
     )
+    parser.add_argument("--far", type=float, default=3.5, help="smallest distance of a far patch, in patches")
     parser.add_argument(
-        "--far", type=float, default=3.5, help="from here on it is taken for another thing, in patches"
-    )
-    parser.add_argument(
-        "--others", type=int, default=96, help="patches of other images that queries are compared with"
+        "--others", type=int, default=96, help="patches of other images that serve as negatives"
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,4 +1,4 @@
-"""Words beyond the world's own vocabulary: synonyms, hypernyms, caption frames, and names of things not there."""
+"""Words beyond the vocabulary of the world: synonyms, hypernyms, caption frames, and names of objects it lacks."""
 
 from __future__ import annotations
 
@@ -142,12 +142,12 @@ dinosaur dragon unicorn ghost robot-arm skeleton snowman angel wizard
 
 @functools.cache
 def distractors(held_out: bool) -> tuple[str, ...]:
-    """Names of things that are not in the world; every fifth is kept for evaluation and never seen in training."""
+    """Names of objects that the world lacks; about a fifth is held out of training, for evaluation."""
     return tuple(word for word in DISTRACTORS if (zlib.crc32(word.encode()) % 5 == 0) == held_out)
 
 
 def corpus() -> list[str]:
-    """Phrases the byte-pair merges are learnt from, the words of the world first."""
+    """Phrases for learning the byte-pair merges, the words of the world first."""
     import vocabulary
 
     phrases = [
