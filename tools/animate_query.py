@@ -1,10 +1,10 @@
-"""Makes the animation at the top of the README: a flight through a map while it is asked for things.
+"""Makes the animation at the top of the README: a camera flies through a map, which answers three queries.
 
     ovs3d map ovs3d_ros/demo_scene -o demo.ovs3d
     python tools/animate_query.py demo.ovs3d docs/images/query.webp
 
-Everything but the search bar comes from the map: the rendered colours, the mask and the box of each answer, its verdict and
-its probability.
+Only the search bar is drawn by hand. The map provides the rendered images, and the mask, box, verdict and probability of each
+answer.
 """
 
 from __future__ import annotations
@@ -18,34 +18,36 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from ovs3d_ros import Camera, Ovs3d
 from ovs3d_ros.commands.camera_paths import orbit_path
-from ovs3d_ros.geometry import quat_to_matrix
+from ovs3d_ros.geometry import project, quat_to_matrix
 from ovs3d_ros.types import MapSnapshot, QueryResult, SemanticObject
 from ovs3d_ros.visualization import pictures
 
 PROMPTS = ("green teddy bear", "bicycle", "red clock")
 WIDTH, FPS = 640, 15
-TYPING, ANSWER, PAUSE = 0.55, 1.25, 0.15  # seconds: the name is typed, the answer shows, the picture clears
-FADE = 0.25  # seconds in which an answer lights up or goes out
-SMOOTH = 2  # lines are drawn this many times larger, then shrunk
+TYPING, ANSWER, PAUSE = 0.55, 1.25, 0.15  # seconds to type a prompt, to show its answer, and to rest
+FADE = 0.25  # seconds in which an answer fades in or out
+SMOOTH = 2  # overlays are drawn at this multiple of the size, then shrunk
 INK, PAPER, FAINT = (24, 26, 31), (250, 250, 248), (138, 142, 150)
-UNMAPPED = np.array([52, 54, 60])  # where the map holds nothing
+UNMAPPED = np.array([52, 54, 60])  # colour where the map is transparent
 VERDICTS = {
     "yes": ("here", (46, 160, 103)),
     "unsure": ("perhaps", (208, 150, 48)),
     "no": ("not here", (206, 72, 60)),
 }
-COLORS = ((255, 202, 66), (255, 140, 90), (120, 200, 255))  # of the answers, in turn
-EDGES = [(i, i ^ bit) for i in range(8) for bit in (1, 2, 4) if i < i ^ bit]  # of a box, by corner
+COLORS = ((255, 202, 66), (255, 140, 90), (120, 200, 255))  # of the answers, in order
+EDGES = [
+    (i, i ^ bit) for i in range(8) for bit in (1, 2, 4) if i < i ^ bit
+]  # corner indices of the edges of a box
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What a frame of the animation shows.
+    """The content of a frame of the animation.
 
     Attributes:
-        prompt: index of the question.
-        letters: letters of the prompt that are typed by now.
-        light: 0..1, how brightly the answer shows.
+        prompt: index of the prompt.
+        letters: number of letters of the prompt that are typed.
+        light: brightness of the answer, 0..1.
     """
 
     prompt: int
@@ -56,7 +58,7 @@ class Moment:
 def plan(prompts: tuple[str, ...]) -> list[Moment]:
     """The moments of the whole animation, in order.
 
-    It starts in the middle of the first answer: that is the picture where animations do not play.
+    They start in the middle of the first answer, as some viewers show only the first frame.
     """
     moments = []
     for index, prompt in enumerate(prompts):
@@ -89,15 +91,12 @@ def light_up(image: np.ndarray, mask: np.ndarray, color: tuple[int, int, int], l
     return np.clip(image + light * (lit - image), 0, 255).astype(np.uint8)
 
 
-def project(item: SemanticObject, camera: Camera, camtoworld: np.ndarray) -> np.ndarray | None:
-    """Pixels [8, 2] of the corners of an object's box, or None where one is behind the camera."""
+def box_corners(item: SemanticObject, camera: Camera, camtoworld: np.ndarray) -> np.ndarray | None:
+    """Pixels [8, 2] of the corners of an object's box, or None when one of them is behind the camera."""
     signs = np.array([[i & 1, i >> 1 & 1, i >> 2 & 1] for i in range(8)]) * 2 - 1
     corners = item.center + signs * item.size / 2 @ quat_to_matrix(item.quat).T
-    local = (corners - camtoworld[:3, 3]) @ camtoworld[:3, :3]
-    if local[:, 2].min() < 0.05:
-        return None
-    pixels = local @ camera.K.T
-    return pixels[:, :2] / pixels[:, 2:]
+    pixels, depth = project(corners, camera, camtoworld)
+    return pixels if depth.min() > 0.05 else None
 
 
 def draw_box(
@@ -179,7 +178,7 @@ class Animation:
         if moment.light > 0:
             draw_verdict(chip, answer.verdicts[0], float(answer.presence[0]), moment.light)
             for item in answer.objects[:1]:
-                corners = project(item, self.camera, camtoworld)
+                corners = box_corners(item, self.camera, camtoworld)
                 if corners is not None:
                     draw_box(chip, item, corners, color, moment.light)
         layer = Image.alpha_composite(bar, chip).resize((WIDTH, height), Image.Resampling.LANCZOS)

@@ -42,16 +42,16 @@ def test_light_up_brightens_the_answer_and_dims_the_rest(animate) -> None:
     assert np.array_equal(animate.light_up(image, mask, (255, 200, 60), 0.0), image)
 
 
-def test_project_puts_the_center_of_a_box_where_the_camera_looks(animate) -> None:
+def test_box_corners_surround_the_projected_center(animate) -> None:
     camera, pose = make_camera(), orbit(1)[0]
     item = SemanticObject(
         "box", 1, 1, 1.0, np.array([0, 0.2, 0.2]), np.array([1.0, 0, 0, 0]), np.full(3, 0.1), 9, 2
     )
-    corners = animate.project(item, camera, pose)
+    corners = animate.box_corners(item, camera, pose)
     assert np.allclose(corners.mean(0), camera.K[:2, 2], atol=0.5)
     behind = pose.copy()
     behind[:3, 1:3] *= -1
-    assert animate.project(item, camera, behind) is None
+    assert animate.box_corners(item, camera, behind) is None
 
 
 def test_frame_shows_the_verdict_of_the_map(animate, monkeypatch: pytest.MonkeyPatch) -> None:
