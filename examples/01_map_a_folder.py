@@ -3,7 +3,7 @@
     python examples/01_map_a_folder.py                        the small room that ships with the package
     python examples/01_map_a_folder.py ~/data/kitchen --clip ViT-B-16 -o kitchen.ovs3d
 
-The folder has the layout of nerfstudio, COLMAP or LLFF, or is a rosbag2. Depth images are used where there are some.
+The folder has the layout of nerfstudio, COLMAP or LLFF, or is a rosbag2. Depth images are used if there are any.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def main() -> None:
             room.optimize(config.train.steps_per_keyframe)
             print(f"{frame.name}: {room.stats['num_gaussians']} Gaussians, PSNR {room.stats['psnr']:.1f} dB")
 
-    for _ in room.relift():  # the Gaussians have moved since their features were lifted: lift them again
+    for _ in room.relift():  # optimisation has moved the Gaussians: lift their features again
         pass
     room.save(options.output)
     print(f"Saved {options.output}. Ask it: python examples/02_ask_it.py {options.output} 'green teddy bear'")

@@ -1,4 +1,4 @@
-"""Fly through a map along its keyframes: colour, depth, and where the named things are.
+"""Fly through a map along its keyframes: colour, depth, and the named things highlighted.
 
 python examples/03_render_it.py room.ovs3d "green teddy bear" "blue chair" -o flight.webp
 """
@@ -23,12 +23,12 @@ def main() -> None:
     options = parser.parse_args()
 
     room = Ovs3d.load(options.map)
-    snapshot = room.snapshot()  # an immutable copy: any thread may query and render it
+    snapshot = room.snapshot()  # an immutable copy; any thread may query and render it
     answer = room.query(options.prompts, snapshot=snapshot)
-    camera: Camera = snapshot.cameras[0].fitted(WIDTH)  # any intrinsics do
+    camera: Camera = snapshot.cameras[0].fitted(WIDTH)  # other intrinsics work as well
 
     flight = []
-    for camtoworld in snapshot.camtoworlds:  # any poses do: [4, 4], OpenCV axes, metres
+    for camtoworld in snapshot.camtoworlds:  # other poses work as well: [4, 4], OpenCV axes, metres
         view = room.render(camera, camtoworld, snapshot)
         labels, _ = room.render_labels(answer, camera, camtoworld, snapshot)
         rgb = pictures.to_uint8(view.rgb.cpu().numpy())

@@ -1,8 +1,8 @@
-"""Replace CLIP by an encoder of your own: here one that knows the names of colours, and nothing else.
+"""Replace CLIP with your own encoder: here one that knows only the names of colours.
 
     python examples/04_your_own_encoder.py ~/data/kitchen red yellow
 
-Any class like `ColorNames` will do. The command line and the node take it by its import string as well:
+Any class with the members of `ColorNames` works. The command line and the node take its import string:
 `ovs3d map DATA -o room.ovs3d --set clip.model=my_package.my_module:ColorNames`.
 """
 
@@ -29,7 +29,7 @@ class ColorNames:
         self.palette = np.array([ImageColor.getrgb(color) for color in COLORS], np.float32)
 
     def encode_image(self, image: np.ndarray) -> CropTable:
-        """One embedding for each cell of 4 x 4 pixels: how near its colour is to each colour of the list."""
+        """One embedding for each cell of 4 x 4 pixels: the similarity of its colour to each colour in the list."""
         rows, columns = image.shape[0] // 4, image.shape[1] // 4
         cells = np.asarray(Image.fromarray(image).resize((columns, rows)), np.float32).reshape(-1, 1, 3)
         near = torch.from_numpy(-((cells - self.palette) ** 2).sum(-1) / 60.0**2).softmax(-1)

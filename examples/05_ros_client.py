@@ -3,8 +3,8 @@
     ros2 launch ovs3d_ros ovs3d.launch.py ...
     python examples/05_ros_client.py "green teddy bear"
 
-The node publishes a pose in front of the best object, facing it, after each answer. Nav2 drives to what arrives on
-`goal_pose`; RViz's "2D Goal Pose" uses the same topic.
+After each answer the node publishes a goal pose in front of the best object, facing it. Nav2 drives to the poses that it
+receives on `goal_pose`, the topic of the "2D Goal Pose" tool of RViz.
 """
 
 import sys
@@ -27,9 +27,8 @@ class Fetcher(Node):
 
     def ask(self, name: str) -> QueryText.Response:
         self.query.wait_for_service()
-        answer = self.query.call_async(
-            QueryText.Request(prompts=[name], threshold=-1.0)
-        )  # calibrated threshold
+        request = QueryText.Request(prompts=[name], threshold=-1.0)  # below 0: the calibrated threshold
+        answer = self.query.call_async(request)
         rclpy.spin_until_future_complete(self, answer)
         return answer.result()
 
@@ -50,9 +49,8 @@ def main() -> None:
     if not answer.found[0]:
         sys.exit(f"no {name} here (probability {answer.presence[0]:.2f})")
     goal = robot.go()
-    print(
-        f"Going to the {name}: ({goal.pose.position.x:.2f}, {goal.pose.position.y:.2f}) in {goal.header.frame_id}"
-    )
+    x, y = goal.pose.position.x, goal.pose.position.y
+    print(f"Going to the {name}: ({x:.2f}, {y:.2f}) in {goal.header.frame_id}")
 
 
 if __name__ == "__main__":

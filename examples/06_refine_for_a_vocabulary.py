@@ -1,4 +1,4 @@
-"""Refine a map for the names that matter to you: outlines get sharper, and checked on images before they are kept.
+"""Refine the labels of a map for your own names; a check on images decides whether the refined labels replace the old ones.
 
     python examples/06_refine_for_a_vocabulary.py room.ovs3d ~/data/kitchen "red mug" "blue kettle"
 
