@@ -78,10 +78,10 @@ class Child:
             raise self.failure(f"ended with exit status {code}")
         return code == 0
 
-    def failure(self, what: str) -> ProcessFailed:
+    def failure(self, event: str) -> ProcessFailed:
         """An error that quotes the last lines of the log."""
         tail = "\n".join(f"  {line}" for line in self.lines()[-TAIL:])
-        return ProcessFailed(f"{self.module} {what}; the end of {self.log}:\n{tail}")
+        return ProcessFailed(f"{self.module} {event}; the end of {self.log}:\n{tail}")
 
     def stop(self) -> int:
         """Interrupts the process, waits, then kills it; returns its exit status."""
@@ -106,7 +106,7 @@ def running(module: str, arguments: list[str], environment: dict[str, str], log:
 def run_processes(scene: Scene, config: Config, rate: float, map_path: Path, progress: Progress) -> Session:
     """Starts node, player and client, waits for the answers, and stops the node, which writes the map.
 
-    Logs, parameters and what the client received go to `logs/` beside the map.
+    Logs, parameters and the messages that the client received go to `logs/` beside the map.
 
     Raises:
         ProcessFailed: a process failed or did not finish in time.

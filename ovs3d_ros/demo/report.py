@@ -21,7 +21,7 @@ class PromptReport:
         present_in_scene: the truth.
         found: the presence decision.
         presence: calibrated probability that the thing is in the map.
-        iou: IoU of its mask with the labels of the held-out views; None when those show no such thing.
+        iou: IoU of its mask with the labels of the held-out views; None when those do not show it.
         latency_ms: time from the query to the answer.
     """
 

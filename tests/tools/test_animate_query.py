@@ -27,7 +27,7 @@ def animate():
 def test_plan_types_then_answers_each_prompt_and_loops(animate) -> None:
     moments = animate.plan(("red box", "bicycle"))
     assert 3 < len(moments) / animate.FPS < 6
-    assert moments[0].light == 1  # what a viewer without animation sees
+    assert moments[0].light == 1  # some viewers show only the first frame
     for moment in moments:
         assert moment.light == 0 or moment.letters == len(("red box", "bicycle")[moment.prompt])
     jumps = [abs(a.light - b.light) for a, b in zip(moments, moments[1:] + moments[:1], strict=True)]

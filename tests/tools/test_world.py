@@ -1,4 +1,4 @@
-"""The Blender-free part of the procedural world: what is held out, names, mesh primitives."""
+"""The Blender-free part of the procedural world: held-out pairs and meshes, names, mesh primitives."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _volume(part) -> float:
 
 
 @pytest.mark.parametrize("split", ["train", "varied", "val"])
-def test_train_and_val_never_draw_what_is_held_out(world, split):
+def test_train_and_val_never_draw_held_out_entries(world, split):
     vocabulary, _ = world
     rng = np.random.default_rng(0)
     for noun in vocabulary.NOUNS:
@@ -44,7 +44,7 @@ def test_train_and_val_never_draw_what_is_held_out(world, split):
             assert vocabulary.sample_variant(rng, noun, split) != vocabulary.HELD_OUT_VARIANTS.get(noun)
 
 
-def test_test_split_draws_held_out_pairs_at_the_stated_rate(world):
+def test_test_split_draws_held_out_pairs_at_its_rate(world):
     vocabulary, _ = world
     rng = np.random.default_rng(0)
     held_out = vocabulary.HELD_OUT_PAIRS
@@ -98,7 +98,7 @@ def test_held_out_entries_exist_and_leave_enough_to_learn(world):
     assert set(per_colour) == set(vocabulary.COLOURS) and max(per_colour.values()) <= 4
 
 
-def test_names_are_what_a_person_would_ask(world):
+def test_label_names_read_like_queries(world):
     vocabulary, _ = world
     assert vocabulary.label_name("mug", "red", "ceramic") == "red mug"
     assert vocabulary.label_name("table", "brown", "wood") == "wooden table"

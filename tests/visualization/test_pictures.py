@@ -1,4 +1,4 @@
-"""Pictures show what the numbers say."""
+"""Overlays, legends, colour maps and contact sheets."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def _merge(pieces: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
 
 
 def write_merges(path: Path, core: list[str], other: list[str]) -> int:
-    """Writes `bpe_merges.txt.gz`: the words of `core` become one token each, those of `other` pieces they share.
+    """Writes `bpe_merges.txt.gz`: each word of `core` becomes one token, words of `other` become several shared tokens.
 
     Returns:
         The vocabulary size of the tokenizer that reads the file.
@@ -52,7 +52,7 @@ def write_merges(path: Path, core: list[str], other: list[str]) -> int:
     for pair in shared:
         pieces = {word: _merge(parts, pair) for word, parts in pieces.items()}
     merges = list(shared)
-    for word in sorted(core):  # what the shared merges left in pieces
+    for word in sorted(core):  # merge the words that the shared merges left in pieces
         parts = pieces[word]
         while len(parts) > 1:
             merges.append(parts[:2])

@@ -36,7 +36,7 @@ def _shelf(scene: Scene, rng, split: str, x: float, back: float) -> list[Support
 def _floor_support(
     scene: Scene, centre: tuple[float, float], half: tuple[float, float], kind: str = "floor"
 ) -> Support:
-    """A free rectangle of floor, 13 mm up so that carpets fit below; furniture there is respected."""
+    """A free rectangle of floor, 13 mm above the floor, so that carpets fit below; it keeps clear of furniture."""
     support = Support(kind, centre, half, 0.014)
     for instance in scene.instances:
         if instance.noun not in ("floor", "wall", "carpet"):

@@ -1,6 +1,6 @@
 """Writes a rendered scene as a rosbag2 in mcap, with compressed images: `python tools/world/make_bag.py SCENE`.
 
-The pictures go in as they lie on disk (JPEG, and 16-bit PNG behind compressedDepth's header): nothing is recoded.
+The image files are stored unchanged: JPEG, and 16-bit PNG behind the header of compressedDepth.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rosbags.typesys import Stores, get_typestore
 START_NS, PERIOD_NS = 1_700_000_000 * 10**9, 500_000_000  # 2 Hz
 CAMERA_FRAME, WORLD_FRAME = "camera_optical_frame", "map"
 OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
-DEPTH_HEADER = struct.pack("<iff", 0, 0.0, 0.0)  # 16UC1 needs none of it
+DEPTH_HEADER = struct.pack("<iff", 0, 0.0, 0.0)  # readers of 16UC1 ignore it
 STORE = get_typestore(Stores.ROS2_KILTED)
 TOPICS = {
     "/image/compressed": "sensor_msgs/msg/CompressedImage",
@@ -39,13 +39,13 @@ def header(stamp_ns: int, frame: str) -> object:
 
 
 def compressed(path: Path, format: str, prefix: bytes, head: object) -> object:
-    """A compressed image whose data are a file's bytes behind a prefix."""
+    """A compressed image; its data are a prefix and the bytes of a file."""
     data = np.frombuffer(prefix + path.read_bytes(), np.uint8)
     return make("sensor_msgs/msg/CompressedImage", header=head, format=format, data=data)
 
 
 def camera_info(scene: dict, head: object) -> object:
-    """The pinhole camera; camera_info puts pixel centres at integers."""
+    """The CameraInfo of the pinhole camera; it has pixel centres at integers."""
     fx, fy, cx, cy = scene["fl_x"], scene["fl_y"], scene["cx"] - 0.5, scene["cy"] - 0.5
     region = make(
         "sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False

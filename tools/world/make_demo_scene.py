@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import vocabulary
 
-OUTSIDE = ("bicycle", "dog")  # asked for, although the world has no such thing
+OUTSIDE = ("bicycle", "dog")  # absent from the whole procedural world
 NUM_NOUNS, NUM_PAIRS = 6, 6
 ORIGIN = """Demo scene of ovs3d_ros
 =======================
@@ -41,11 +41,11 @@ bag/             the same frames as a rosbag2 (mcap): image/compressed, depth/co
 
 
 def absent_names(objects: list[dict], seed: int = 0) -> list[str]:
-    """Names of what is not in a room: other nouns, its nouns in other colours, and things of another world.
+    """Names of things that are absent from a room: other nouns, its nouns in other colours, and things beyond the world.
 
     Args:
-        objects: with "noun" and "colour", as objects.json has them.
-        seed: of the draw.
+        objects: objects of the room with "noun" and "colour", as in objects.json.
+        seed: seed of the draw.
     """
     rng = random.Random(seed)
     here = {(o["noun"], o["colour"]) for o in objects}

@@ -1,4 +1,4 @@
-"""Names of the procedural world: nouns, colours, materials, and what is held out of training.
+"""Names of the procedural world: nouns, colours, materials, and the pairs and meshes held out of training.
 
 Free of Blender, so that training and evaluation scripts can import it.
 """
@@ -22,12 +22,12 @@ HSV_RANGES = {
     "pink": ((328, 345), (0.36, 0.58), (0.95, 1.0)),
     "brown": ((18, 30), (0.55, 0.75), (0.34, 0.54)),
 }
-"""Hue in degrees, saturation and value of sRGB colours that people would call by the name."""
+"""Ranges of hue (degrees), saturation and value of the sRGB colours that people call by this name."""
 
 
 @dataclass(frozen=True)
 class Noun:
-    """What can be sampled for one noun.
+    """The choices for one noun.
 
     Attributes:
         variants: number of structural mesh variants.
@@ -152,7 +152,7 @@ VARIED_ONLY_VARIANTS = {noun: 4 for noun, spec in NOUNS.items() if spec.places o
 family of meshes with a wide range of proportions. The other splits never draw them, so their scenes still match their seeds."""
 
 HELD_OUT_RATE = 0.35
-"""In `test` scenes the chance of drawing a held-out pair, and apart from it a held-out variant."""
+"""Probability in `test` scenes of drawing a held-out pair, and independently a held-out variant."""
 
 
 def sample_colour(rng, noun: str, split: str) -> str:
@@ -173,12 +173,12 @@ def sample_variant(rng, noun: str, split: str) -> int:
 
 
 def sample_material(rng, noun: str) -> str:
-    """Draw a plausible material; wood that is not brown means painted wood."""
+    """Draw a plausible material; wood in a colour other than brown is painted."""
     return str(rng.choice(NOUNS[noun].materials))
 
 
 def label_name(noun: str, colour: str, material: str) -> str:
-    """The class name as a person would ask: 'red mug', 'wooden table' (natural wood), 'floor'."""
+    """The class name, as in a query: 'red mug', 'wooden table' (natural wood), 'floor'."""
     if noun == "floor":
         return "floor"
     if noun in ("table", "shelf", "chair", "stool") and material == "wood" and colour == "brown":
