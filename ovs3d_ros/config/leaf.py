@@ -9,6 +9,8 @@ from typing import Any
 
 from ovs3d_ros.types import UserError
 
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
 
 class Policy(Flag):
     """Where a parameter belongs, and whether it may change while a map grows.
@@ -112,15 +114,16 @@ def _check_scalar(spec: Leaf, kind: type, value: Any) -> Any:
         try:
             value = float(value)  # YAML reads 1 as an integer and 1e-4 as a string
         except (ValueError, OverflowError):
-            raise UserError(f"{spec.path}: expected a number, got {value!r}") from None
+            raise UserError(f"{spec.path}: expected {_KINDS[kind]}, got {value!r}") from None
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise UserError(f"{spec.path}: expected {kind.__name__}, got {value!r}")
+        raise UserError(f"{spec.path}: expected {_KINDS[kind]}, got {value!r}")
     if spec.choices and value not in spec.choices:
         raise UserError(f"{spec.path}: {value!r} is none of {', '.join(spec.choices)}")
     if kind in (int, float):
         low, high = -math.inf if spec.low is None else spec.low, math.inf if spec.high is None else spec.high
         # The first comparison is false for NaN.
         if not low <= value <= high or value in (math.inf, -math.inf):
-            problem = f"{spec.path}: {value!r} is outside [{low}, {high}] {spec.unit}".rstrip()
-            raise UserError(f"{problem}; an empty list switches it off" if spec.may_be_empty else problem)
+            remedy = " ".join(filter(None, ("give", spec.allowed or "a finite number", spec.unit)))
+            remedy += ", or an empty list" if spec.may_be_empty else ""
+            raise UserError(f"{spec.path}: {value!r} is outside the range; {remedy}")
     return value

@@ -43,8 +43,9 @@ class EmptyLists:
 def declare_config(node: Node) -> Config:
     """Declares every parameter of the configuration on `node` and returns the configuration they hold.
 
-    The node must be of a class with `EmptyLists` and made with `automatically_declare_parameters_from_overrides=True`,
-    so that misspelt names are seen. Parameters that are not `runtime` are read-only: the map is built with them.
+    The node must be of a class with `EmptyLists` and made with
+    `automatically_declare_parameters_from_overrides=True`, so that misspelt names are found. Parameters without
+    the policy RUNTIME are read-only: the map is built with them.
 
     Raises:
         UserError: a value of the wrong type or out of range, or a misspelt name in one of our groups.
@@ -58,7 +59,7 @@ def declare_config(node: Node) -> Config:
             node.undeclare_parameter(name)
         elif name != "use_sim_time" and not name.startswith(_FOREIGN):
             node.get_logger().warning(
-                f"parameter {name} is not one of ovs3d_ros and has no effect; `ovs3d config` lists all parameters"
+                f"parameter {name} is unknown to ovs3d_ros and has no effect; `ovs3d config` lists all parameters"
             )
     config = override(Config(), given)
     # Frames are compared without the leading slash that ROS 1 had.
@@ -85,10 +86,12 @@ def describe(spec: Leaf) -> ParameterDescriptor:
     """The ROS descriptor of a configuration leaf."""
     text = f"{spec.doc} [{spec.unit}]" if spec.unit else spec.doc
     if spec.may_be_empty:
-        text += _EMPTY_LIST.format("['']" if spec.item is str else "[0]")
+        text += _EMPTY_LIST.format("['']" if spec.item is str else "[0.0]")
     descriptor = ParameterDescriptor(name=spec.path, description=text, read_only=not spec.runtime)
     if spec.choices:
         descriptor.additional_constraints = "one of " + ", ".join(spec.choices)
+    elif spec.item and spec.allowed:
+        descriptor.additional_constraints = f"each element {spec.allowed}"
     bounded = spec.low is not None or spec.high is not None
     if bounded and spec.type is int:
         low = -INT_LIMIT if spec.low is None else int(spec.low)
@@ -120,11 +123,9 @@ def _declare(node: Node, spec: Leaf, value: Any) -> None:
 
 
 def _to_config(spec: Leaf | None, value: Any) -> Any:
-    """A ROS value for the configuration: ROS gives lists as array.array, and empty lists as None or a placeholder."""
-    if spec is None or spec.item is None:
-        return value
+    """A ROS value for the configuration: array.array becomes a list, and None or a placeholder an empty list."""
     if value is None:
         return []
-    return drop_placeholder(
-        spec, value if isinstance(value, str) or not hasattr(value, "__iter__") else list(value)
-    )
+    if spec is None or spec.item is None or isinstance(value, (str, bool, int, float)):
+        return value
+    return drop_placeholder(spec, list(value))

@@ -242,10 +242,10 @@ def test_overrides_become_the_configuration(make_node):
         ("map.max_gaussians:=-1", "map.max_gaussians: -1 is outside"),
         ("pose_source:=gps", "'gps' is none of"),
         ("map.max_gausians:=1000", "map.max_gausians: no such parameter"),
-        ("train.exposure:=5", "train.exposure: expected bool"),
+        ("train.exposure:=5", "train.exposure: expected true or false"),
         ("input.silence:=.nan", "is outside"),
         ("query.negatives:=[]", "query.negatives: must not be empty"),
-        ("map.max_gaussians:=[]", "map.max_gaussians: expected int"),
+        ("map.max_gaussians:=[]", "map.max_gaussians: expected a whole number"),
     ],
 )
 def test_bad_parameters_are_one_clear_error(make_node, override_text, problem):
