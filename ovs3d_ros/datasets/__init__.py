@@ -24,21 +24,22 @@ def open_dataset(
     config: Config | None = None,
     labels: bool = True,
 ) -> Dataset:
-    """Opens a dataset; poses, file names and annotations are checked now, pixels are read frame by frame.
+    """Opens a dataset: checks poses, file names and annotations at once, and reads pixels frame by frame.
 
-    Labels (`labels/`, 3D-OVS `segmentations/`) and lerf_ovs annotations (`label/`, or `../label/<scene>/`) come along.
+    Labels (`labels/`, 3D-OVS `segmentations/`) and lerf_ovs annotations (`label/` or `../label/<scene>/`) are
+    included.
 
     Args:
         path: a folder with `transforms.json`, a COLMAP model (`sparse/0`, `sparse` or in the folder itself), or
             `poses_bounds.npy`; or a nerfstudio JSON file such as `transforms_train.json`; or a rosbag2 folder, or
             its .mcap or .db3 file.
-        max_image_size: longest image side in pixels; larger images, their depth and labels are shrunk. 0: never.
-        format: one of FORMATS; needed only where the folder holds more than one of them.
-        config: which topics of a bag to take, and how they belong together; default: the defaults.
-        labels: whether to read labels and annotations; without them, what is wrong with them does not matter.
+        max_image_size: longest image side in pixels; larger images, their depth and labels are shrunk. 0: no limit.
+        format: one of FORMATS; needed only if the folder holds data of several formats.
+        config: for bags, names topics and tolerances; default `Config()`.
+        labels: whether to read labels and annotations; if not, faults in them are not noticed.
 
     Raises:
-        UserError: nothing recognised, more than one format, or broken data; one line names file and remedy.
+        UserError: no format or several formats were recognised, or the data is broken; one line names file and remedy.
     """
     path = Path(path)
     if not path.exists():
@@ -69,7 +70,7 @@ def open_dataset(
 
 
 def _recognise(path: Path) -> str:
-    """The one format whose files are at `path`."""
+    """The format whose files are at `path`."""
     if path.is_file():
         if is_bag(path):
             return "bag"
@@ -86,10 +87,10 @@ def _recognise(path: Path) -> str:
     if is_bag(path):
         found.append("bag")
     if found == ["colmap", "llff"] and (path / "segmentations").is_dir():
-        return "llff"  # a 3D-OVS scene, which always carries the COLMAP model it came from
+        return "llff"  # a 3D-OVS scene: it always contains the COLMAP model that it was made from
     if len(found) > 1:
         raise UserError(
-            f"{path}: holds {' and '.join(found)} data; say which with format (--format {found[0]})"
+            f"{path}: holds {' and '.join(found)} data; choose one with format (--format {found[0]})"
         )
     if found:
         return found[0]

@@ -1,4 +1,4 @@
-"""Reader of rosbag2 recordings (mcap and sqlite3): images matched with calibration, depth and poses by their stamps."""
+"""Reads rosbag2 recordings (mcap and sqlite3), and matches images with calibration, depth and poses by stamp."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class BagView:
-    """Where one frame lies in the bag and how it was taken; no pixels.
+    """The messages and the camera of one frame, without pixels.
 
     Attributes:
         image: the colour image.
         depth: the depth image, or None.
         camtoworld: [4, 4] float64, OpenCV camera axes.
-        rectifier: brings the images to their pinhole camera.
+        rectifier: rectifies the images of the camera.
     """
 
     image: Sample
@@ -47,7 +47,7 @@ class BagDataset(Dataset):
     """The frames of a bag; see `Dataset`."""
 
     def __init__(self, bag: BagFile, name: str, views: list[BagView], max_image_size: int):
-        """Takes the open bag and what was matched in it; arguments as for `Dataset`."""
+        """Makes the dataset of the views matched in an open bag; other arguments as for `Dataset`."""
         self._bag = bag
         self._views = views
         super().__init__(
@@ -64,8 +64,8 @@ class BagDataset(Dataset):
         """Reads, rectifies and resizes frame `index`.
 
         Raises:
-            IndexError: no such frame.
-            UserError: damaged data, an encoding that is not read, or sizes that contradict the calibration.
+            IndexError: there is no such frame.
+            UserError: the data is damaged, the encoding is not supported, or the sizes contradict the calibration.
         """
         view, camera = self._views[index], self.cameras[index]
         topic = view.image.topic
@@ -88,18 +88,19 @@ class BagDataset(Dataset):
 
 
 def read(path: Path, config: Config, max_image_size: int) -> BagDataset:
-    """Opens a bag; stamps, calibration and poses are read now, pixels frame by frame.
+    """Opens a bag: reads stamps, calibration and poses at once, and pixels frame by frame.
 
-    Images whose pose or depth is not known at their stamp (`input.sync_slop`, `input.pose_gap`) are left out, and
-    their number is logged.
+    Images without a pose or depth at their stamp (`input.sync_slop`, `input.pose_gap`) are left out, and their number
+    is logged.
 
     Args:
-        path: the bag's folder or its storage file.
-        config: `bag.*` names topics, `input.*` and `pose_source` mean what they mean for the node.
+        path: folder of the bag, or its storage file.
+        config: `bag.*` names topics; `input.*` and `pose_source` are used as in the node.
         max_image_size: longest image side in pixels, 0: as recorded.
 
     Raises:
-        UserError: a damaged bag, topics that are missing or ambiguous, poses that do not fit, no complete frame.
+        UserError: the bag is damaged, topics are missing or ambiguous, poses are in another frame, or no frame is
+            complete.
     """
     bag = BagFile(path)
     topics = choose_topics(bag, config)
@@ -117,15 +118,15 @@ def read(path: Path, config: Config, max_image_size: int) -> BagDataset:
     views = _match(color, samples[topics.depth] if topics.depth else None, poses, rectifiers, config)
     lost = len(color) - len(views)
     if not views:
-        what = "depth and a pose" if topics.depth else "a pose"
+        missing = "depth and a pose" if topics.depth else "a pose"
         raise UserError(
-            f"{path}: none of the {len(color)} images has {what} at its stamp "
-            f"({_ranges(color, samples[topics.depth], poses)}); are all on one clock? else raise "
+            f"{path}: none of the {len(color)} images has {missing} at its stamp "
+            f"({_ranges(color, samples[topics.depth], poses)}); check that all use one clock, or raise "
             "input.sync_slop or input.pose_gap"
         )
     if lost:
         logger.warning(
-            "%s: %d of %d images are left out, without %sa pose at their stamp",
+            "%s: %d of %d images are left out: they have no %spose at their stamp",
             path,
             lost,
             len(color),
@@ -138,11 +139,11 @@ class _Poses(Protocol):
     span: tuple[float, float]
 
     def at(self, stamp: float, frame_id: str) -> np.ndarray | None:
-        """The pose [4, 4] of a camera with this frame at `stamp`, None if unknown."""
+        """The pose [4, 4] of the camera with optical frame `frame_id` at `stamp`, or None."""
 
 
 class _TopicPoses:
-    """Poses from a topic of one camera."""
+    """Poses of one camera from a topic."""
 
     def __init__(self, buffer: PoseBuffer):
         self._buffer = buffer
@@ -205,14 +206,14 @@ def _read_tree(bag: BagFile, topics: BagTopics, config: Config, camera_frame: st
         tree.check_connected(config.input.world_frame, camera_frame.lstrip("/"))
     except UserError as error:
         raise UserError(
-            f"{bag.path}: {error}; images are in '{camera_frame}', --set input.world_frame=... names the "
-            "map's frame"
+            f"{bag.path}: {error}; images are in '{camera_frame}', set the frame of the map with --set "
+            "input.world_frame=..."
         ) from None
     return _TreePoses(tree, config.input.world_frame, (min(stamps), max(stamps)))
 
 
 class _Rectifiers:
-    """The rectifier in force at each time: drivers may send another calibration while they record."""
+    """The rectifier at each time; a driver may change its calibration during the recording."""
 
     def __init__(self, bag: BagFile, topics: BagTopics, rectification: str):
         rectified = rectification == "rectified" or (rectification == "auto" and "rect" in topics.image)
@@ -231,14 +232,14 @@ class _Rectifiers:
                 self._rectifiers.append(make(calibration))
 
     def at(self, stamp: float) -> Rectifier:
-        """The newest at `stamp`; before the first, that one."""
+        """The newest rectifier at `stamp`, or the first one before that."""
         return self._rectifiers[max(0, bisect.bisect_right(self._stamps, stamp + 1e-6) - 1)]
 
 
 def _match(
     color: list[Sample], depth: list[Sample] | None, poses: _Poses, rectifiers: _Rectifiers, config: Config
 ) -> list[BagView]:
-    """The images that have all that belongs to them."""
+    """The images that have a pose and, if there is depth, depth."""
     depths = StampBuffer(sys.maxsize)
     for sample in depth or ():
         depths.add(sample.stamp, sample)

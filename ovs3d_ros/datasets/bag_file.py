@@ -1,4 +1,4 @@
-"""A rosbag2 recording through the rosbags library: topics, and messages by topic and time. No ROS needed."""
+"""Reads topics and messages of rosbag2 recordings with the rosbags library, without ROS."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from typing import Any, NamedTuple
 from ovs3d_ros.types import UserError
 
 METADATA = "metadata.yaml"
-SUFFIXES = (".mcap", ".db3")  # what rosbag2 stores messages in; a bag may also be compressed as a whole
-_REMEDY = "mend it with `ros2 bag reindex` (mcap: `mcap recover`), or record it again"
+SUFFIXES = (".mcap", ".db3")  # of storage files; a suffix of a compression may follow
+_REMEDY = "repair it with `ros2 bag reindex` (mcap: `mcap recover`), or record it again"
 
 
 class Sample(NamedTuple):
-    """Where in the bag a message with a header lies.
+    """The place of a message with a header in the bag.
 
     Attributes:
-        stamp: of its header, seconds.
-        frame_id: of its header.
-        topic: name.
-        time_ns: when it was recorded.
-        ordinal: how many messages of this topic were recorded before it in the same nanosecond.
+        stamp: stamp of the header, seconds.
+        frame_id: frame of the header.
+        topic: name of the topic.
+        time_ns: time of the recording, nanoseconds.
+        ordinal: number of earlier messages of this topic in the same nanosecond.
     """
 
     stamp: float
@@ -37,7 +37,7 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A recorded topic: its name, its message type such as `sensor_msgs/msg/Image`, and how many there are."""
+    """A recorded topic: its name, its message type such as `sensor_msgs/msg/Image`, and its number of messages."""
 
     name: str
     type: str
@@ -45,7 +45,7 @@ class Topic:
 
 
 def is_bag(path: Path) -> bool:
-    """Whether this is a bag's folder (or what is left of one), or its storage file."""
+    """Whether the path is the folder of a bag, even an incomplete one, or a storage file."""
     if path.is_file():
         return path.suffix in SUFFIXES
     if any(set(entry.suffixes) & set(SUFFIXES) for entry in path.iterdir() if entry.is_file()):
@@ -67,7 +67,7 @@ class BagFile:
     """
 
     def __init__(self, path: Path):
-        """Opens it.
+        """Opens the bag.
 
         Raises:
             UserError: rosbags is not installed, or the bag is damaged, unfinished, or compressed in an unknown way.
@@ -102,18 +102,18 @@ class BagFile:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
-        """Turns whatever the library raises on damaged data into one error."""
+        """Turns every error of the library on damaged data into a UserError."""
         try:
             yield
         except UserError:
             raise
-        except Exception as error:  # parsers of two formats and two compressions; the cause is kept
+        except Exception as error:  # the parsers of two formats and two compressions raise many kinds
             about = " ".join(str(error).split()) or type(error).__name__
             raise UserError(
                 f"{self.path}: the bag cannot be read, it is truncated or damaged ({about}); {_REMEDY}"
             ) from error
 
-    def raw(
+    def read_raw(
         self,
         topics: list[str],
         start: int | None = None,
@@ -122,7 +122,7 @@ class BagFile:
         """Yields topic, time in nanoseconds and serialized message, in order of time.
 
         Raises:
-            UserError: damaged data.
+            UserError: the data is damaged.
         """
         connections = [c for topic in topics for c in self._connections[topic]]
         if not connections:
@@ -132,43 +132,43 @@ class BagFile:
                 yield connection.topic, time_ns, data
 
     def decode(self, topic: str, data: bytes) -> Any:
-        """A message with its fields as attributes.
+        """Decodes a message; its fields are attributes.
 
         Raises:
-            UserError: the bytes are not a message of the topic's type.
+            UserError: the bytes are not a message of the type of the topic.
         """
         kind = self.topics[topic].type
         if kind not in self._types.types:
-            raise UserError(f"{self.path}: {topic} has the message type {kind}, which is not read here")
+            raise UserError(f"{self.path}: {topic} has the message type {kind}, which is not supported")
         try:
             return self._types.deserialize_cdr(data, kind)
-        except Exception as error:  # the library raises many kinds on damaged bytes
+        except Exception as error:  # the library raises many kinds for damaged bytes
             raise UserError(
                 f"{self.path}: a message on {topic} is not a {kind} ({type(error).__name__}); {_REMEDY}"
             ) from error
 
     def messages(self, topics: list[str]) -> Iterator[tuple[str, Any]]:
         """Yields topic and decoded message, in order of time."""
-        for topic, _, data in self.raw(topics):
+        for topic, _, data in self.read_raw(topics):
             yield topic, self.decode(topic, data)
 
-    def first(self, topic: str) -> Any | None:
-        """The first message of a topic, None if there is none."""
-        with contextlib.closing(self.raw([topic])) as messages:
+    def first_message(self, topic: str) -> Any | None:
+        """The first message of a topic, or None."""
+        with contextlib.closing(self.read_raw([topic])) as messages:
             for _, _, data in messages:
                 return self.decode(topic, data)
         return None
 
     def samples(self, topics: list[str]) -> Iterator[Sample]:
-        """Yields where the messages of topics with headers lie; their bodies are not decoded."""
+        """Yields the places of the messages of topics with headers; decodes only the headers."""
         latest: dict[str, tuple[int, int]] = {}
-        for topic, time_ns, data in self.raw(topics):
+        for topic, time_ns, data in self.read_raw(topics):
             before, ordinal = latest.get(topic, (-1, -1))
             latest[topic] = (time_ns, ordinal + 1 if time_ns == before else 0)
             yield Sample(*self._header(topic, data), topic, *latest[topic])
 
     def _header(self, topic: str, data: bytes) -> tuple[float, str]:
-        """Stamp and frame of the std_msgs/Header a message starts with (CDR: 4 bytes say the byte order)."""
+        """Stamp and frame of the std_msgs/Header at the start of a message (CDR: after 4 bytes for the byte order)."""
         try:
             order = "<" if data[1] & 1 else ">"
             seconds, nanoseconds, length = struct.unpack_from(order + "iII", data, 4)
@@ -178,12 +178,12 @@ class BagFile:
         return seconds + nanoseconds * 1e-9, frame
 
     def read(self, sample: Sample) -> Any:
-        """The decoded message of a sample.
+        """Reads and decodes the message of a sample.
 
         Raises:
-            UserError: damaged data, or the bag changed since it was opened.
+            UserError: the data is damaged, or the bag changed since it was opened.
         """
-        found = self.raw([sample.topic], sample.time_ns, sample.time_ns + 1)
+        found = self.read_raw([sample.topic], sample.time_ns, sample.time_ns + 1)
         with contextlib.closing(found) as messages:
             for ordinal, (_, _, data) in enumerate(messages):
                 if ordinal == sample.ordinal:

@@ -1,4 +1,4 @@
-"""Which topics of a bag hold colour, depth, calibration and poses: chosen where there is no doubt, else asked for."""
+"""Chooses the topics of colour, depth, calibration and poses in a bag, or lists the candidates if several fit."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class BagTopics:
         camera_info: their calibration.
         depth: depth images, raw or compressedDepth; "" for none.
         pose: poses, or `/tf`.
-        pose_source: how to read them: pose, odom, transform or tf.
+        pose_source: kind of the poses: pose, odom, transform or tf.
     """
 
     image: str
@@ -46,8 +46,8 @@ class BagTopics:
 
 
 @dataclass(frozen=True, slots=True)
-class _Images:
-    """An image topic as its first message shows it."""
+class _ImageTopic:
+    """An image topic with the properties of its first message."""
 
     topic: str
     encoding: str
@@ -56,14 +56,14 @@ class _Images:
 
 
 def choose_topics(bag: BagFile, config: Config) -> BagTopics:
-    """The topics named by `bag.*`, and for the others the only ones that fit.
+    """Chooses the topics that `bag.*` names, and otherwise the only ones that fit.
 
     Raises:
-        UserError: a topic that is named is missing or of the wrong type, none fits, or several do; the candidates
-            are listed.
+        UserError: a named topic is missing or has the wrong type, no topic fits, or several fit; the error lists the
+            candidates.
     """
     images = [
-        _look_at(bag, topic.name)
+        _inspect(bag, topic.name)
         for topic in bag.topics.values()
         if topic.type in (IMAGE, COMPRESSED) and topic.count
     ]
@@ -82,51 +82,55 @@ def choose_topics(bag: BagFile, config: Config) -> BagTopics:
     return BagTopics(color.topic, camera_info, depth, pose, POSE_TYPES[bag.topics[pose].type])
 
 
-def _look_at(bag: BagFile, topic: str) -> _Images:
-    message: Any = bag.first(topic)
+def _inspect(bag: BagFile, topic: str) -> _ImageTopic:
+    message: Any = bag.first_message(topic)
     encoding = getattr(message, "encoding", None) or getattr(message, "format", "")
     if bag.topics[topic].type == COMPRESSED:
         is_depth = "compressedDepth" in encoding or topic.endswith("/compressedDepth")
     else:
         is_depth = encoding in DEPTH_ENCODINGS and (encoding not in COLOR_ENCODINGS or "depth" in topic)
-    return _Images(topic, encoding, message.header.frame_id, is_depth)
+    return _ImageTopic(topic, encoding, message.header.frame_id, is_depth)
 
 
-def _choose_color(bag: BagFile, named: str, images: list[_Images]) -> _Images:
+def _choose_color(bag: BagFile, named: str, images: list[_ImageTopic]) -> _ImageTopic:
     if named:
         _check_named(bag, "bag.image", named, (IMAGE, COMPRESSED))
         return next(entry for entry in images if entry.topic == named)
     candidates = [entry for entry in images if not entry.is_depth]
     raw = {entry.topic for entry in candidates}
     candidates = [
-        entry for entry in candidates if _base(entry.topic) == entry.topic or _base(entry.topic) not in raw
+        entry
+        for entry in candidates
+        if _strip_transport(entry.topic) == entry.topic or _strip_transport(entry.topic) not in raw
     ]
-    if len(candidates) > 1:  # an infrared pair beside a colour camera
+    if len(candidates) > 1:  # prefers a colour camera to an infrared pair
         candidates = [entry for entry in candidates if entry.encoding not in _GREY] or candidates
     if not candidates:
         raise UserError(
-            f"{bag.path}: no colour images: no Image or CompressedImage topic holds any ({_all(bag)})"
+            f"{bag.path}: no colour images: no Image or CompressedImage topic holds any ({_list_topics(bag)})"
         )
-    return _only(bag, "bag.image", "colour topics", candidates)
+    return _require_single(bag, "bag.image", "colour topics", candidates)
 
 
-def _choose_depth(bag: BagFile, named: str, images: list[_Images], color: _Images) -> str:
+def _choose_depth(bag: BagFile, named: str, images: list[_ImageTopic], color: _ImageTopic) -> str:
     if named:
         _check_named(bag, "bag.depth", named, (IMAGE, COMPRESSED))
         return named
     candidates = [entry for entry in images if entry.is_depth]
     raw = {entry.topic for entry in candidates}
     candidates = [
-        entry for entry in candidates if _base(entry.topic) == entry.topic or _base(entry.topic) not in raw
+        entry
+        for entry in candidates
+        if _strip_transport(entry.topic) == entry.topic or _strip_transport(entry.topic) not in raw
     ]
     if len(candidates) > 1:
         candidates = [entry for entry in candidates if entry.frame_id == color.frame_id] or candidates
     if not candidates:
         return ""
-    chosen = _only(bag, "bag.depth", "depth topics", candidates)
+    chosen = _require_single(bag, "bag.depth", "depth topics", candidates)
     if chosen.frame_id != color.frame_id:
         logger.warning(
-            "%s: depth is in frame '%s', images in '%s': unless that is one camera, use depth registered to "
+            "%s: depth is in frame '%s', images in '%s': unless both are one camera, use depth registered to "
             "the colour camera, or input.use_depth=false",
             bag.path,
             chosen.frame_id,
@@ -135,7 +139,7 @@ def _choose_depth(bag: BagFile, named: str, images: list[_Images], color: _Image
     return chosen.topic
 
 
-def _only(bag: BagFile, leaf: str, what: str, candidates: list[_Images]) -> _Images:
+def _require_single(bag: BagFile, leaf: str, what: str, candidates: list[_ImageTopic]) -> _ImageTopic:
     if len(candidates) > 1:
         listed = ", ".join(f"{entry.topic} ({entry.encoding})" for entry in candidates)
         raise UserError(
@@ -144,7 +148,7 @@ def _only(bag: BagFile, leaf: str, what: str, candidates: list[_Images]) -> _Ima
     return candidates[0]
 
 
-def _choose_camera_info(bag: BagFile, named: str, color: _Images) -> str:
+def _choose_camera_info(bag: BagFile, named: str, color: _ImageTopic) -> str:
     if named:
         _check_named(bag, "bag.camera_info", named, (CAMERA_INFO,))
         return named
@@ -153,12 +157,12 @@ def _choose_camera_info(bag: BagFile, named: str, color: _Images) -> str:
         raise UserError(
             f"{bag.path}: no camera_info, so {color.topic} cannot be used; record its CameraInfo topic too"
         )
-    beside = _base(color.topic).rpartition("/")[0] + "/camera_info"
+    beside = _strip_transport(color.topic).rpartition("/")[0] + "/camera_info"
     if beside in candidates:
         return beside
     if len(candidates) > 1:
         candidates = [
-            name for name in candidates if bag.first(name).header.frame_id == color.frame_id
+            name for name in candidates if bag.first_message(name).header.frame_id == color.frame_id
         ] or candidates
     if len(candidates) > 1:
         raise UserError(
@@ -178,12 +182,12 @@ def _choose_pose(bag: BagFile, config: Config) -> str:
         if topic.type in POSE_TYPES and topic.count and topic.name != TF_STATIC
     ]
     if len(candidates) > 1:
-        asked = [topic for topic in candidates if POSE_TYPES[topic.type] == config.pose_source]
-        candidates = asked if len(asked) == 1 else candidates
+        of_source = [topic for topic in candidates if POSE_TYPES[topic.type] == config.pose_source]
+        candidates = of_source if len(of_source) == 1 else candidates
     if not candidates:
         raise UserError(
             f"{bag.path}: no poses: no PoseStamped, Odometry, TransformStamped or /tf messages "
-            f"({_all(bag)}); record them too, there is no SLAM here"
+            f"({_list_topics(bag)}); record poses too, this package has no SLAM"
         )
     if len(candidates) > 1:
         listed = ", ".join(f"{topic.name} ({POSE_TYPES[topic.type]})" for topic in candidates)
@@ -200,19 +204,17 @@ def _check_named(bag: BagFile, leaf: str, name: str, types: tuple[str, ...]) -> 
     if topic is None or not topic.count:
         raise UserError(f"{leaf}: {bag.path} has no messages on {name}; topics that fit: {fitting}")
     if topic.type not in types:
-        raise UserError(
-            f"{leaf}: {name} holds {topic.type}, which is not read here; topics that fit: {fitting}"
-        )
+        raise UserError(f"{leaf}: {name} holds {topic.type}, which does not fit; topics that fit: {fitting}")
 
 
-def _base(topic: str) -> str:
-    """The topic without the suffix of a transport."""
+def _strip_transport(topic: str) -> str:
+    """The topic without the suffix of its image transport."""
     for suffix in ("/compressed", "/compressedDepth"):
         topic = topic.removesuffix(suffix)
     return topic
 
 
-def _all(bag: BagFile) -> str:
+def _list_topics(bag: BagFile) -> str:
     listed = ", ".join(
         f"{topic.name} {topic.type.rpartition('/')[2]}" for topic in bag.topics.values() if topic.count
     )

@@ -1,7 +1,7 @@
-"""Reader of COLMAP sparse models, text and binary.
+"""Reads COLMAP sparse models, text and binary.
 
-File formats: https://colmap.github.io/format.html. Poses there are world-to-camera in OpenCV axes, quaternions
-wxyz, pixel centres at +0.5.
+File formats: https://colmap.github.io/format.html. COLMAP poses are world-to-camera in OpenCV axes, with quaternions
+wxyz and pixel centres at +0.5.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from ovs3d_ros.types import Camera, UserError
 
 logger = logging.getLogger(__name__)
 
-FRAME_PERIOD_S = 0.1  # COLMAP knows no time
+FRAME_PERIOD_S = 0.1  # COLMAP models have no stamps
 _MODEL_FOLDERS = ("sparse/0", "sparse", ".")
-# name and number of parameters by COLMAP's model id
+# COLMAP model id -> (name, number of parameters)
 _MODELS = {
     0: ("SIMPLE_PINHOLE", 3),
     1: ("PINHOLE", 4),
@@ -77,10 +77,10 @@ def read(root: Path) -> tuple[list[View], tuple[np.ndarray, np.ndarray] | None]:
         root: the project folder, with `images/` (or a shrunk `images_2/`, `images_4/`, ...).
 
     Returns:
-        Views, and points (xyz [P, 3] float64, rgb [P, 3] uint8), None if there is no points3D file.
+        Views, and points (xyz [P, 3] float64, rgb [P, 3] uint8) or None if there is no points3D file.
 
     Raises:
-        UserError: anything missing, truncated, malformed, or a camera model that is not supported.
+        UserError: a file is missing, truncated or malformed, or a camera model is not supported.
     """
     model = find_model(root)
     if model is None:
@@ -90,11 +90,11 @@ def read(root: Path) -> tuple[list[View], tuple[np.ndarray, np.ndarray] | None]:
         model / (name + suffix) for name in ("cameras", "images", "points3D")
     )
     binary = suffix == ".bin"
-    camera_rows = _parsed(cameras_path, _binary_cameras if binary else _text_cameras)
+    camera_rows = _parse_file(cameras_path, _binary_cameras if binary else _text_cameras)
     image_rows = _image_rows(model)
     if not image_rows:
         raise UserError(f"{images_path}: lists no images; the reconstruction is empty")
-    _warn_of_others(model, len(image_rows))
+    _warn_of_other_models(model, len(image_rows))
     used = {row.camera_id for row in image_rows}
     cameras = {row.id: _camera(row, cameras_path) for row in camera_rows if row.id in used}
     folder = images.find_image_folder(root)
@@ -103,7 +103,7 @@ def read(root: Path) -> tuple[list[View], tuple[np.ndarray, np.ndarray] | None]:
     if not points_path.is_file():
         logger.warning("%s: no such file, so there are no sparse points to start from", points_path)
         return views, None
-    return views, _points(points_path, _parsed(points_path, _binary_points if binary else _text_points))
+    return views, _points(points_path, _parse_file(points_path, _binary_points if binary else _text_points))
 
 
 def _suffix(model: Path) -> str:
@@ -112,17 +112,17 @@ def _suffix(model: Path) -> str:
 
 def _image_rows(model: Path) -> list[_ImageRow]:
     suffix = _suffix(model)
-    return _parsed(model / f"images{suffix}", _binary_images if suffix == ".bin" else _text_images)
+    return _parse_file(model / f"images{suffix}", _binary_images if suffix == ".bin" else _text_images)
 
 
-def _warn_of_others(model: Path, count: int) -> None:
-    """Says so where `sparse/1`, `sparse/2`, ... hold images as well: each is a world of its own, and one is read."""
+def _warn_of_other_models(model: Path, count: int) -> None:
+    """Warns if `sparse/1`, `sparse/2`, ... hold images too: they have other world frames and are not read."""
     if model.parent.name != "sparse":
         return
     others = []
     for folder in sorted(model.parent.iterdir()):
         if folder != model and folder.name.isdigit() and folder.is_dir():
-            with contextlib.suppress(UserError):  # what is broken does not matter: it is not read
+            with contextlib.suppress(UserError):  # a broken model does not matter: it is not read
                 others.append(f"{folder} ({len(_image_rows(folder))} images)")
     if others:
         logger.warning(
@@ -158,7 +158,7 @@ def _view(
     if row.camera_id not in cameras:
         raise UserError(f"{where} refers to camera {row.camera_id}, which the cameras file does not list")
     image_path = folder / row.name
-    if not os.path.isfile(image_path):  # for names of any length
+    if not os.path.isfile(image_path):  # is_file raises an error for very long names
         raise UserError(
             f"{image_path}: no such file (named by {path}); restore it or remove it from the model"
         )
@@ -184,8 +184,8 @@ def _points(path: Path, rows: list[tuple[float, ...]]) -> tuple[np.ndarray, np.n
     return table[:, :3].copy(), np.clip(table[:, 3:], 0, 255).astype(np.uint8)
 
 
-def _parsed(path: Path, parse: Callable[[Path], Iterator]) -> list:
-    """All rows of one file, with every way it can be broken turned into one error."""
+def _parse_file(path: Path, parse: Callable[[Path], Iterator]) -> list:
+    """All rows of one file; turns every parse error into a UserError."""
     try:
         return list(parse(path))
     except FileNotFoundError:
@@ -197,7 +197,7 @@ def _parsed(path: Path, parse: Callable[[Path], Iterator]) -> list:
 
 
 def _text_rows(path: Path) -> Iterator[list[str]]:
-    """Words of each line that is no comment; blank lines stay, as images.txt uses them."""
+    """The words of each line that is not a comment; blank lines are kept, since images.txt uses them."""
     return (line.split() for line in read_text(path).splitlines() if not line.lstrip().startswith("#"))
 
 

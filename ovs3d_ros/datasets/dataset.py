@@ -1,4 +1,4 @@
-"""A dataset on disk as a lazily loading sequence of `Frame`s."""
+"""Datasets as sequences of frames, whose pixels are read on access."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from ovs3d_ros.types import Annotation, Camera, Frame, UserError
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Where one frame lies on disk and how it was taken; no pixels.
+    """The files and the camera of one frame, without pixels.
 
     Attributes:
         stamp: seconds.
         image_path: the photograph.
         camera: intrinsics of the photograph at its own resolution.
         camtoworld: [4, 4] float64, OpenCV camera axes.
-        distortion: of the photograph.
+        distortion: lens distortion of the photograph.
         depth_path: z-depth image, or None.
         depth_unit_m: metres per stored depth unit.
         label_path: index PNG, or None.
-        mask_paths: (class index, mask file) pairs that make up the labels; a later one covers an earlier one.
-        annotated: outlines of named things, or None.
+        mask_paths: (class index, mask file) pairs of which the labels consist; a later mask covers an earlier one.
+        annotated: annotations of named objects, or None.
     """
 
     stamp: float
@@ -44,20 +44,20 @@ class View:
 
 
 class Dataset:
-    """Posed frames in order; pixels are read when a frame is asked for.
+    """Posed frames in order; the pixels of a frame are read on access.
 
     Attributes:
-        name: the folder's name.
+        name: name of the folder.
         format: "nerfstudio", "colmap", "llff" or "bag".
-        cameras: the N pinhole cameras the frames come with (undistorted, at the reading resolution).
+        cameras: the N pinhole cameras of the frames (undistorted, at the reading resolution).
         camtoworlds: [N, 4, 4] float64.
         stamps: [N] float64 seconds.
-        names: the N frame names, unique and fit for file names.
+        names: the N frame names, unique and usable as file names.
         has_depth: whether any frame has depth.
         has_labels: whether any frame has labels.
         annotated: indices of the frames that have annotations.
         classes: class name per label index, `classes[0] == ""` for unlabelled; None without labels.
-        points: sparse points (xyz [P, 3] float64 in the world frame, rgb [P, 3] uint8); None without.
+        points: sparse points (xyz [P, 3] float64 in the world frame, rgb [P, 3] uint8); None if there are none.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Dataset:
         names: list[str],
         has_depth: bool,
     ) -> None:
-        """Takes the attributes of the same names; labels and points are set by the readers that have them."""
+        """Sets the attributes of the same names; readers with labels or points set those afterwards."""
         self.name = name
         self.format = format
         self.cameras = cameras
@@ -111,18 +111,18 @@ class FileDataset(Dataset):
         points: tuple[np.ndarray, np.ndarray] | None,
         max_image_size: int,
     ):
-        """Takes what a reader found.
+        """Makes the dataset of the views that a reader found.
 
         Args:
-            name: what to call the dataset.
-            format: which reader it was.
+            name: name of the dataset.
+            format: format of the reader.
             views: at least one view, in order.
             classes: class names by label index, or None.
             points: sparse points, or None.
-            max_image_size: longest image side in pixels; larger images are shrunk. 0 leaves them alone.
+            max_image_size: longest image side in pixels; larger images are shrunk. 0: no limit.
 
         Raises:
-            UserError: no views, or a distortion that cannot be undone.
+            UserError: there are no views, or a distortion cannot be undone.
         """
         if not views:
             raise UserError(f"{name}: the dataset has no frames; check that its pose file lists images")
@@ -149,8 +149,8 @@ class FileDataset(Dataset):
         """Reads, undistorts and resizes frame `index` (negative counts from the end).
 
         Raises:
-            IndexError: no such frame.
-            UserError: one of its files is missing, truncated, of the wrong kind, or of a contradicting size.
+            IndexError: there is no such frame.
+            UserError: a file of the frame is missing, truncated, of the wrong kind, or of a contradicting size.
         """
         view, camera = self._views[index], self.cameras[index]
         photograph = images.read_rgb(view.image_path)
@@ -167,20 +167,20 @@ class FileDataset(Dataset):
             image=images.resize_rgb(photograph, camera.width, camera.height),
             camera=camera,
             camtoworld=view.camtoworld.copy(),
-            depth=self._match(depth, index, view.depth_path),
-            labels=self._match(labels, index, view.label_path or view.image_path),
+            depth=self._resample(depth, index, view.depth_path),
+            labels=self._resample(labels, index, view.label_path or view.image_path),
             name=self.names[index],
             annotations=self._annotations(index),
         )
 
     def _annotations(self, index: int) -> dict[str, Annotation] | None:
-        """The annotations of frame `index`, brought to its camera."""
+        """The annotations of frame `index`, resampled for its camera."""
         annotated = self._views[index].annotated
         if annotated is None:
             return None
         return {
             name: Annotation(
-                *(self._match(pixels, index, annotated.path) for pixels in (drawn.mask, drawn.boxes))
+                *(self._resample(pixels, index, annotated.path) for pixels in (drawn.mask, drawn.boxes))
             )
             for name, drawn in annotated.draw().items()
         }
@@ -203,8 +203,8 @@ class FileDataset(Dataset):
             labels[mask] = index
         return labels
 
-    def _match(self, array: np.ndarray | None, index: int, path: Path | None) -> np.ndarray | None:
-        """Brings depth, labels or a mask [h, w] to frame `index`'s camera by nearest neighbour."""
+    def _resample(self, array: np.ndarray | None, index: int, path: Path | None) -> np.ndarray | None:
+        """Resamples depth, labels or a mask [h, w] for the camera of frame `index`, by nearest neighbour."""
         if array is None:
             return None
         view, camera = self._views[index], self.cameras[index]
@@ -221,7 +221,7 @@ class FileDataset(Dataset):
         return images.resize_nearest(array, camera.width, camera.height)
 
     def _undistortion_maps(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """The maps of frame `index`; those of the last calibration are kept, as frames mostly share one."""
+        """The maps of frame `index`; the last maps are cached, since most frames share one calibration."""
         view = self._views[index]
         key = _calibration_key(view)
         if self._maps is None or key != self._maps_key:
@@ -231,10 +231,10 @@ class FileDataset(Dataset):
 
 
 def split_holdout(count: int, holdout: int) -> tuple[list[int], list[int]]:
-    """Indices of the held-out frames (every `holdout`-th, from the middle of each run; 0: none) and of the others.
+    """Indices of the held-out frames (the middle one of each run of `holdout` frames; 0: none) and of the others.
 
     Raises:
-        UserError: the interval is 1 or negative, or leaves nothing to hold out.
+        UserError: `holdout` is 1 or negative, or no frame is held out.
     """
     if holdout == 0:
         return [], list(range(count))
@@ -253,7 +253,7 @@ def _calibration_key(view: View) -> tuple:
 
 
 def _pinhole_cameras(views: list[View]) -> list[Camera]:
-    """The undistorted camera of each view; each distinct calibration is worked out once."""
+    """The undistorted camera of each view, computed once per calibration."""
     known: dict[tuple, Camera] = {}
     for view in views:
         key = _calibration_key(view)
@@ -274,7 +274,7 @@ def _pinhole_camera(view: View) -> Camera:
 
 
 def _frame_names(paths: list[Path]) -> list[str]:
-    """File stems; with the folder's name where stems repeat; with the index where even that repeats."""
+    """File stems, with the name of the folder if stems repeat, or with the index if those names repeat too."""
     for names in ([path.stem for path in paths], [f"{path.parent.name}_{path.stem}" for path in paths]):
         if len(set(names)) == len(names):
             return names

@@ -1,7 +1,7 @@
-"""Reading pictures from disk: colour, depth, labels and masks; resizing that keeps pixel centres at +0.5.
+"""Reads colour, depth, labels and masks from disk, and resizes them with pixel centres at +0.5.
 
-Pillow decodes (it reports truncated files and keeps palette indices, and leaves EXIF orientation alone, as
-COLMAP and nerfstudio do when they compute poses); OpenCV resizes.
+Pillow decodes: it reports truncated files, keeps palette indices and ignores the EXIF orientation, as COLMAP and
+nerfstudio do when they compute poses. OpenCV resizes.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    """Reads an image as [H, W, 3] uint8 RGB; transparent pixels are laid on white, as in NeRF's Blender scenes.
+    """Reads an image as [H, W, 3] uint8 RGB; blends transparent pixels with white, as for NeRF's Blender scenes.
 
     Raises:
-        UserError: the file is missing, truncated, or holds no colour or grey values of 8 or 16 bits.
+        UserError: the file is missing or truncated, or has no colour or grey values of 8 or 16 bits.
     """
     image = _decode(path)
     mode = image.mode
@@ -56,14 +56,14 @@ def read_rgb(path: Path) -> np.ndarray:
 
 
 def read_depth(path: Path, unit_m: float) -> np.ndarray:
-    """Reads z-depth as [H, W] float32 metres, 0 = none (also where the file has NaN, infinite or negative values).
+    """Reads z-depth as [H, W] float32 metres, 0 = none; NaN, infinite and negative values become 0.
 
     Args:
         path: 16-bit PNG, float32 TIFF, or `.npy` (see `_DEPTH_TYPES`).
         unit_m: metres per stored unit.
 
     Raises:
-        UserError: missing or truncated file; 8-bit or multi-channel depth.
+        UserError: the file is missing or truncated, or the depth has 8 bits or several channels.
     """
     raw = load_npy(path) if path.suffix.lower() == ".npy" else np.array(_decode(path))
     raw = raw[:, :, 0] if raw.ndim == 3 and raw.shape[2] == 1 else raw
@@ -81,10 +81,10 @@ def read_labels(path: Path, classes: list[str]) -> np.ndarray:
 
     Args:
         path: the PNG.
-        classes: name per index; an empty name (but for index 0) marks an index that must not occur.
+        classes: name per index; an index with an empty name must not occur, except 0.
 
     Raises:
-        UserError: missing or truncated file, a colour image, or an index without a name in `classes`.
+        UserError: the file is missing, truncated or a colour image, or has an index without a name in `classes`.
     """
     labels = np.array(_decode(path))
     if labels.ndim != 2 or labels.dtype not in (np.bool_, np.uint8, np.uint16, np.int32):
@@ -94,13 +94,13 @@ def read_labels(path: Path, classes: list[str]) -> np.ndarray:
     for index in np.unique(labels).tolist():
         if index and not (0 <= index < len(classes) and classes[index]):
             raise UserError(
-                f"{path}: label {index} has no line in classes.txt; add 'index name' or mend the image"
+                f"{path}: label {index} has no line in classes.txt; add 'index name' or fix the image"
             )
     return labels.astype(label_dtype(classes))
 
 
 def label_dtype(classes: list[str]) -> type[np.unsignedinteger]:
-    """uint8 where the class indices fit, else uint16."""
+    """uint8 if the class indices fit, else uint16."""
     return np.uint8 if len(classes) <= 256 else np.uint16
 
 
@@ -108,7 +108,7 @@ def read_mask(path: Path) -> np.ndarray:
     """Reads a mask as [H, W] bool; only grey value 255 counts (as in the code of 3D-OVS).
 
     Raises:
-        UserError: missing or truncated file.
+        UserError: the file is missing or truncated.
     """
     return np.array(_decode(path).convert("L")) == 255
 
@@ -146,16 +146,16 @@ def fit_to_image(camera: Camera, path: Path) -> Camera:
         turned = " (turned by its EXIF orientation?)" if same_aspect(declared, actual[::-1]) else ""
         raise UserError(
             f"{path}: the image is {actual[0]}x{actual[1]} but its camera says {declared[0]}x{declared[1]}{turned}; "
-            "give the image that was calibrated, or mend width and height"
+            "give the image that was calibrated, or fix width and height"
         )
     return camera.scaled(*actual)
 
 
 def find_image_folder(root: Path) -> Path:
-    """`root/images`, or else the least shrunk of `images_2`, `images_4`, ...
+    """The folder `images`, or else the least shrunk of `images_2`, `images_4`, ...
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such folder.
     """
     if (root / "images").is_dir():
         return root / "images"
@@ -169,7 +169,7 @@ def load_npy(path: Path) -> np.ndarray:
     """Loads a `.npy` array without unpickling.
 
     Raises:
-        UserError: missing, truncated or pickled.
+        UserError: the file is missing, truncated or pickled.
     """
     try:
         return np.load(path, allow_pickle=False)

@@ -1,4 +1,4 @@
-"""Ground truth beside any dataset: a `labels/` folder of index PNGs, 3D-OVS `segmentations/`, or lerf_ovs `label/`."""
+"""Finds the ground truth of a dataset: `labels/` of index PNGs, 3D-OVS `segmentations/`, or lerf_ovs `label/`."""
 
 from __future__ import annotations
 
@@ -13,28 +13,31 @@ from ovs3d_ros.datasets.text import read_text
 from ovs3d_ros.types import UserError
 
 _IMAGE_FOLDER = re.compile(r"images(_\d+)?")
-MAX_LABEL = 65535  # what a 16-bit index PNG can hold
+MAX_LABEL = 65535  # the largest index in a 16-bit PNG
 _UNLABELLED_NAMES = frozenset({"unlabelled", "unlabeled", "unknown", "none", "void", "ignore"})
 
 
 def attach_labels(root: Path, views: list[View]) -> tuple[list[View], list[str] | None]:
     """Finds the labels of a dataset.
 
-    `labels/<path of the image below images/>.png`, or `labels/<image stem>.png` where no two images share the stem,
-    with a `classes.txt` of `index name` lines (in `labels/` or beside it); or the 3D-OVS layout
-    `segmentations/<view index>/<class>.png` with one class name per line. Views whose reader already named a label
-    file keep it.
+    There are two layouts:
+
+    - `labels/<path of the image below images/>.png`, or `labels/<image stem>.png` if no two images share the stem, with
+      a `classes.txt` of `index name` lines in `labels/` or beside it;
+    - that of 3D-OVS, `segmentations/<view index>/<class>.png`, with a `classes.txt` of one class name per line.
+
+    A view keeps the label file that its reader found.
 
     Args:
-        root: the dataset's folder.
-        views: its views, in order.
+        root: folder of the dataset.
+        views: views of the dataset, in order.
 
     Returns:
         The views with their label files, and the class names by index (None without labels).
 
     Raises:
-        UserError: labels without `classes.txt`, a broken `classes.txt`, missing masks, both layouts at once, or a label
-            image that might belong to several images.
+        UserError: `classes.txt` is missing or broken, masks are missing, both layouts are present, or a label image may
+            belong to several images.
     """
     segmentations, shared = root / "segmentations", _shared_stems(views)
     views = [
@@ -43,7 +46,7 @@ def attach_labels(root: Path, views: list[View]) -> tuple[list[View], list[str] 
     ]
     labelled = any(view.label_path for view in views)
     if labelled and segmentations.is_dir():
-        raise UserError(f"{root}: has both labels and segmentations/; keep the one you mean")
+        raise UserError(f"{root}: has both labels and segmentations/; keep one of them")
     if labelled:
         return views, read_classes(root)
     if segmentations.is_dir():
@@ -52,13 +55,13 @@ def attach_labels(root: Path, views: list[View]) -> tuple[list[View], list[str] 
 
 
 def _shared_stems(views: list[View]) -> set[str]:
-    """File stems that several images have, such as those of two cameras in folders of their own."""
+    """File stems of several images, for example of two cameras with a folder each."""
     counts = Counter(path.stem for path in {view.image_path for view in views})
     return {stem for stem, count in counts.items() if count > 1}
 
 
 def _label_path(root: Path, image: Path, shared: set[str]) -> Path | None:
-    """The label image of a photograph, None where there is none."""
+    """The label image of a photograph, or None."""
     folder = root / "labels"
     flat = folder / f"{image.stem}.png"
     if image.is_relative_to(root):
@@ -79,11 +82,11 @@ def _label_path(root: Path, image: Path, shared: set[str]) -> Path | None:
 
 
 def attach_annotations(root: Path, views: list[View]) -> list[View]:
-    """Finds the outlines of named things, see `lerf`; they belong to the image of the same name, but for its suffix.
+    """Finds the annotations of named objects, see `lerf`, by the file name of their image without its suffix.
 
     Raises:
-        UserError: annotations that cannot be used, of an image that is not in the dataset or not the only one of its
-            name, or in two places.
+        UserError: an annotation cannot be used, its image is not in the dataset or shares its name with another image,
+            or there are annotations in two places.
     """
     folder = find_annotations(root)
     if folder is None:
@@ -108,7 +111,7 @@ def read_classes(root: Path) -> list[str]:
     """Class names by index from `labels/classes.txt` or `classes.txt`; index 0 is "" (unlabelled).
 
     Raises:
-        UserError: no such file, a malformed or repeated line, or a class numbered 0.
+        UserError: the file is missing, a line is malformed or repeated, or a class has the index 0.
     """
     candidates = [root / "labels" / "classes.txt", root / "classes.txt"]
     path = next((candidate for candidate in candidates if candidate.is_file()), None)

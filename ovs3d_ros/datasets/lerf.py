@@ -1,10 +1,10 @@
-"""Reader of mask annotations of named things, as LangSplat published them for LERF's scenes (`lerf_ovs`).
+"""Reads mask annotations of named objects, as LangSplat published them for the scenes of LERF (`lerf_ovs`).
 
 One JSON file per annotated image: `info` holds the image's `name`, `width` and `height`, and each of `objects` a
 `category`, a polygon `segmentation` [[x, y], ...] and a box `bbox` [x1, y1, x2, y2], in pixels of that image. Masks of
-different categories may overlap, so they are no label image; a category that occurs several times is one mask and
-several boxes. Polygons are filled as LangSplat's evaluation does, so that masks equal its own: coordinates are cut to
-whole pixels, and the outline belongs to the thing.
+different categories may overlap, so they are not a label image. A category that occurs several times has one mask and
+several boxes. Polygons are filled as in the evaluation of LangSplat, so that the masks are the same: coordinates are
+truncated to whole pixels, and the outline belongs to the object.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class Outline:
     """One object of one image, in pixels of the annotated image.
 
     Attributes:
-        category: the name it is asked by.
-        polygon: [P, 2] x, y of its corners.
-        box: [4] x1, y1, x2, y2, both corners inside.
+        category: the name of the object.
+        polygon: [P, 2] x, y of the corners.
+        box: [4] x1, y1, x2, y2, both corners inclusive.
     """
 
     category: str
@@ -41,9 +41,9 @@ class AnnotatedImage:
     Attributes:
         path: the JSON file.
         image: file name of the image.
-        width: of the image that was annotated, in pixels.
-        height: likewise.
-        outlines: its objects.
+        width: width of the annotated image in pixels.
+        height: height of the annotated image in pixels.
+        outlines: the objects.
     """
 
     path: Path
@@ -53,38 +53,38 @@ class AnnotatedImage:
     outlines: tuple[Outline, ...]
 
     def draw(self) -> dict[str, Annotation]:
-        """Masks and boxes by category, at the size of the image that was annotated."""
+        """Masks and boxes by category, at the size of the annotated image."""
         empty = np.zeros((self.height, self.width), dtype=bool)
         drawn: dict[str, Annotation] = {}
         for outline in self.outlines:
-            known = drawn.setdefault(outline.category, Annotation(empty.copy(), empty.copy()))
-            known.mask[self._filled(outline.polygon)] = True
-            known.boxes[self._boxed(outline.box)] = True
+            annotation = drawn.setdefault(outline.category, Annotation(empty.copy(), empty.copy()))
+            annotation.mask[self._fill_polygon(outline.polygon)] = True
+            annotation.boxes[self._fill_box(outline.box)] = True
         return drawn
 
-    def _filled(self, polygon: np.ndarray) -> np.ndarray:
+    def _fill_polygon(self, polygon: np.ndarray) -> np.ndarray:
         """The polygon as [height, width] bool."""
         canvas = np.zeros((self.height, self.width), dtype=np.uint8)
         return cv2.fillPoly(canvas, [polygon.astype(np.int32)], 1) > 0
 
-    def _boxed(self, box: np.ndarray) -> np.ndarray:
-        """The pixels [height, width] whose whole coordinates lie in the box."""
+    def _fill_box(self, box: np.ndarray) -> np.ndarray:
+        """The pixels [height, width] bool whose integer coordinates lie in the box."""
         (left, right), (top, bottom) = np.sort(box[0::2]), np.sort(box[1::2])
         columns, rows = np.arange(self.width), np.arange(self.height)[:, None]
         return (columns >= left) & (columns <= right) & (rows >= top) & (rows <= bottom)
 
 
 def find_annotations(root: Path) -> Path | None:
-    """The folder that holds the annotations of a scene: `label/` in it, or `label/<scene>/` beside it; or None.
+    """The folder with the annotations of a scene: `label/` in it, or `label/<scene>/` beside it; None without.
 
     Raises:
-        UserError: both are there.
+        UserError: both folders exist.
     """
     root = root.resolve()
     inside, beside = root / "label", root.parent / "label" / root.name
     found = [folder for folder in (inside, beside) if any(folder.glob("*.json"))]
     if len(found) > 1:
-        raise UserError(f"{root}: is annotated in {inside} and in {beside}; keep the one you mean")
+        raise UserError(f"{root}: has annotations in {inside} and in {beside}; keep one of them")
     return found[0] if found else None
 
 
@@ -92,14 +92,16 @@ def read_annotations(folder: Path) -> list[AnnotatedImage]:
     """Reads all annotations in a folder.
 
     Raises:
-        UserError: a file that cannot be used, or two of one image; one line names file, object and remedy.
+        UserError: a file cannot be used, or two files annotate one image; one line names file, object and remedy.
     """
     annotated = [_read(path) for path in sorted(folder.glob("*.json"))]
     files: dict[str, Path] = {}
-    for one in annotated:
-        before = files.setdefault(Path(one.image).stem, one.path)
-        if before != one.path:
-            raise UserError(f"{one.path}: annotates {one.image}, and so does {before.name}; keep one of them")
+    for entry in annotated:
+        other = files.setdefault(Path(entry.image).stem, entry.path)
+        if other != entry.path:
+            raise UserError(
+                f"{entry.path}: annotates {entry.image}, and so does {other.name}; keep one of them"
+            )
     return annotated
 
 
@@ -108,8 +110,8 @@ def _read(path: Path) -> AnnotatedImage:
     info, objects = document.get("info"), document.get("objects")
     if not isinstance(info, dict) or not isinstance(objects, list):
         raise UserError(
-            f"{path}: expected 'info' and 'objects' as in lerf_ovs; mend it, or move it out of the folder "
-            "if it is no annotation"
+            f"{path}: expected 'info' and 'objects' as in lerf_ovs; fix it, or move it out of the folder "
+            "if it is not an annotation"
         )
     name = info.get("name")
     if not isinstance(name, str) or not name:
@@ -119,9 +121,11 @@ def _read(path: Path) -> AnnotatedImage:
     return AnnotatedImage(path, name, width, height, tuple(outlines))
 
 
-def _side(value: object, what: str) -> int:
+def _side(value: object, where: str) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 1 or value % 1 != 0:
-        raise UserError(f"{what} is {value!r}; give the size of the image that was annotated in whole pixels")
+        raise UserError(
+            f"{where} is {value!r}; give the size of the image that was annotated in whole pixels"
+        )
     return int(value)
 
 
@@ -139,13 +143,13 @@ def _outline(value: object, where: str, width: int, height: int) -> Outline:
         )
     if len(rows) < 3:
         raise UserError(
-            f"{where}: segmentation has {len(rows)} points, and a polygon at least 3; draw the object "
+            f"{where}: segmentation has {len(rows)} points, and a polygon needs at least 3; draw the object "
             "again or remove it"
         )
     polygon = np.array([[finite_number(v, f"{where}: segmentation") for v in row] for row in rows])
     if (polygon.max(0) < 0).any() or (polygon.min(0) >= (width, height)).any():
         raise UserError(
-            f"{where}: lies outside of the {width}x{height} image; mend info or the object's coordinates"
+            f"{where}: lies outside of the {width}x{height} image; fix info or the coordinates of the object"
         )
     box = value.get("bbox")
     if not isinstance(box, list) or len(box) != 4:

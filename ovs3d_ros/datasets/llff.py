@@ -1,4 +1,4 @@
-"""Reader of LLFF `poses_bounds.npy`, the layout of the 3D-OVS scenes."""
+"""Reads LLFF `poses_bounds.npy`, the layout of the 3D-OVS scenes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ovs3d_ros.datasets.dataset import View
 from ovs3d_ros.geometry import check_camera, check_pose
 from ovs3d_ros.types import Camera, UserError
 
-FRAME_PERIOD_S = 0.1  # LLFF knows no time
+FRAME_PERIOD_S = 0.1  # LLFF scenes have no stamps
 
 
 def read(root: Path) -> list[View]:
@@ -19,14 +19,14 @@ def read(root: Path) -> list[View]:
 
     A row holds 3 x 5 numbers [down, right, backward, position, (H, W, f)] camera-to-world and the near and far
     bounds (unused). In OpenCV axes R = [right, down, forward] = [column 1, column 0, -column 2].
-    The focal length is that of the view's own row, scaled to the image file; the principal point is the image centre.
-    The world frame is kept: no recentring, no NDC.
+    The focal length is that of the row, scaled to the image file; the principal point is the image centre. The world
+    frame is kept, without recentring or NDC.
 
     Args:
-        root: the scene's folder.
+        root: folder of the scene.
 
     Raises:
-        UserError: anything missing, of the wrong shape, not finite, or contradicting the images.
+        UserError: a file is missing, or the poses have a wrong shape, are not finite or contradict the images.
     """
     path = root / "poses_bounds.npy"
     table = images.load_npy(path)

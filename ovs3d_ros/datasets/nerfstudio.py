@@ -1,4 +1,4 @@
-"""Reader of nerfstudio `transforms.json` (also NeRF's Blender scenes with `camera_angle_x`)."""
+"""Reads nerfstudio `transforms.json`, and the Blender scenes of NeRF with `camera_angle_x`."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from ovs3d_ros.sensors.undistortion import Distortion
 from ovs3d_ros.types import Camera, UserError
 
 DEFAULT_DEPTH_UNIT_M = 0.001  # nerfstudio stores depth in millimetres
-FRAME_PERIOD_S = 0.1  # between frames that carry no timestamp
+FRAME_PERIOD_S = 0.1  # between frames without a timestamp
 _MODELS = ("PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "PERSPECTIVE")
 
 
 def read(path: Path) -> tuple[list[View], tuple[np.ndarray, np.ndarray] | None]:
     """Reads the poses and file names of a `transforms.json`.
 
-    Poses are camera-to-world in OpenGL axes; they are turned to OpenCV axes. Intrinsics may be global or per
-    frame. Frames with a "timestamp" (seconds) are put in time order.
+    Poses in the file are camera-to-world in OpenGL axes; they are converted to OpenCV axes. Intrinsics may be global
+    or per frame. Frames with a "timestamp" (seconds) are sorted by time.
 
     Args:
         path: the JSON file.
@@ -34,7 +34,7 @@ def read(path: Path) -> tuple[list[View], tuple[np.ndarray, np.ndarray] | None]:
         Views and sparse points (from `ply_file_path`, else None).
 
     Raises:
-        UserError: anything missing, malformed, or implausible, named by file and frame.
+        UserError: a value is missing, malformed or implausible; the error names file and frame.
     """
     document = read_json_object(path)
     frames = document.get("frames")
@@ -83,7 +83,7 @@ def _pose(value: object, where: str) -> np.ndarray:
 
 
 def _camera(keys: dict, image_path: Path, where: str) -> Camera:
-    """Intrinsics from fl_x, fl_y, cx, cy, w, h; or from camera_angle_x and the image's size."""
+    """Intrinsics from fl_x, fl_y, cx, cy, w, h, or from camera_angle_x and the size of the image."""
 
     def number(key: str, default: float) -> float:
         return finite_number(keys.get(key, default), f"{where}: {key}")
@@ -103,7 +103,7 @@ def _camera(keys: dict, image_path: Path, where: str) -> Camera:
 
 
 def _focal(keys: dict, axis: str, side: float, where: str) -> float | None:
-    """Focal length in pixels along one axis, from fl_* or the field of view; None where neither is given."""
+    """Focal length in pixels along one axis, from fl_* or the field of view; None if neither is given."""
     if f"fl_{axis}" in keys:
         return finite_number(keys[f"fl_{axis}"], f"{where}: fl_{axis}")
     if f"camera_angle_{axis}" not in keys:
@@ -132,11 +132,11 @@ def _distortion(keys: dict, where: str) -> Distortion:
 
 
 def _file(json_path: Path, value: object, where: str) -> Path:
-    """A file named in the JSON, relative to it; NeRF's Blender scenes leave the suffix out."""
+    """A file named in the JSON file, relative to it; the Blender scenes of NeRF omit the suffix."""
     if not isinstance(value, str) or not value:
         raise UserError(f"{where} is {value!r}; expected a file name")
     path = json_path.parent / value
     for candidate in (path, *(Path(f"{path}{suffix}") for suffix in (".png", ".jpg", ".jpeg"))):
-        if os.path.isfile(candidate):  # for names of any length
+        if os.path.isfile(candidate):  # is_file raises an error for very long names
             return candidate
-    raise UserError(f"{path}: no such file (named by {where}); restore it or drop it from {json_path.name}")
+    raise UserError(f"{path}: no such file (named by {where}); restore it or remove it from {json_path.name}")

@@ -1,4 +1,4 @@
-"""Sparse points from a PLY file (ASCII or binary), as nerfstudio writes them."""
+"""Reads sparse points from PLY files (ASCII or binary), as nerfstudio writes them."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ _BYTE_ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">"}
 
 
 def read_points(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Reads a PLY's vertices.
+    """Reads the vertices of a PLY file.
 
     Args:
-        path: the file; its first element must be `vertex` with x, y, z; red, green, blue are optional (else grey).
+        path: the file; its first element must be `vertex` with x, y, z; red, green, blue are optional (default grey).
 
     Returns:
         xyz [P, 3] float64 and rgb [P, 3] uint8.
 
     Raises:
-        UserError: missing, truncated, not a point cloud, or with coordinates that are not finite.
+        UserError: the file is missing, truncated or not a point cloud, or has coordinates that are not finite.
     """
     try:
         data = path.read_bytes()
@@ -54,7 +54,7 @@ def read_points(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if encoding in _BYTE_ORDERS:
         dtype = np.dtype([(name, _BYTE_ORDERS[encoding] + kind) for name, kind in fields])
         if len(body) < count * dtype.itemsize:
-            raise UserError(f"{path}: truncated, {count} vertices were promised; copy it again")
+            raise UserError(f"{path}: truncated: the header promises {count} vertices; copy it again")
         table = np.frombuffer(body, dtype=dtype, count=count)
         columns = {name: table[name] for name, _ in fields}
     else:
@@ -62,7 +62,7 @@ def read_points(path: Path) -> tuple[np.ndarray, np.ndarray]:
             rows = np.array([line.split() for line in body.splitlines()[:count]], dtype=np.float64)
             rows = rows.reshape(count, len(fields))
         except ValueError:
-            raise UserError(f"{path}: truncated or malformed, {count} vertices were promised") from None
+            raise UserError(f"{path}: truncated or malformed: the header promises {count} vertices") from None
         columns = {name: rows[:, i] for i, (name, _) in enumerate(fields)}
     xyz = np.stack([columns[axis].astype(np.float64) for axis in "xyz"], axis=1)
     if not np.isfinite(xyz).all():

@@ -1,4 +1,4 @@
-"""Reading text and JSON with errors that name the file."""
+"""Reads text and JSON; errors name the file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def read_text(path: Path) -> str:
     """The UTF-8 text of a file (a byte-order mark is dropped).
 
     Raises:
-        UserError: missing or not text.
+        UserError: the file is missing or not text.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -27,7 +27,7 @@ def read_json_object(path: Path) -> dict:
     """The JSON object in a file.
 
     Raises:
-        UserError: missing, truncated, or not an object.
+        UserError: the file is missing, truncated, or not an object.
     """
     try:
         value = json.loads(read_text(path))
@@ -40,19 +40,19 @@ def read_json_object(path: Path) -> dict:
     return value
 
 
-def finite_number(value: object, what: str) -> float:
-    """`value` as a float.
+def finite_number(value: object, where: str) -> float:
+    """Converts a number that was read from a file to a float.
 
     Args:
-        value: what a file gave.
-        what: file and key, for the error.
+        value: the value in the file.
+        where: file and key to name in the error.
 
     Raises:
-        UserError: not a finite number.
+        UserError: the value is not a finite number.
     """
     try:
         if not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value):
             return float(value)
     except OverflowError:
-        value = math.inf  # an integer beyond all floats, whose digits would fill the message
-    raise UserError(f"{what} is {value!r}; expected a finite number")
+        value = math.inf  # the digits of so large an integer would fill the message
+    raise UserError(f"{where} is {value!r}; expected a finite number")

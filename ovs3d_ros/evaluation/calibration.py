@@ -1,8 +1,8 @@
 """Fits the presence decision and the label threshold of an encoder (docs/method.md, "Presence").
 
 Each scene is mapped as on a robot, and queried for names of things that are in it and of things that are not. The
-presence decision is a logistic regression on the evidence of these queries. The label threshold is the one with the best
-mean IoU of single-prompt masks.
+presence decision is a logistic regression on the evidence of these queries. The label threshold is the one with the
+best mean IoU of single-prompt masks.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class SceneEvidence:
 
 
 def visible_classes(dataset: Dataset, indices: Sequence[int] | None = None) -> list[str]:
-    """Names of the classes that cover at least `MIN_SHARE` of at least `MIN_VIEWS` views; a map barely shows the others.
+    """Names of the classes that cover at least `MIN_SHARE` of at least `MIN_VIEWS` views.
 
     Args:
         dataset: a labelled dataset.

@@ -93,7 +93,10 @@ def is_located(relevancy: np.ndarray, annotation: Annotation) -> bool:
 
 
 def smooth_relevancy(relevancy: np.ndarray) -> np.ndarray:
-    """Averages relevancy [H, W] over a box of 29 px in images of 986 px, in proportion at other sizes; edges are mirrored."""
+    """Averages relevancy [H, W] over a box of 29 px in images of 986 px, in proportion at other sizes.
+
+    Edges are mirrored.
+    """
     half = round(_BOX * max(relevancy.shape) / _SIDE) // 2
     # cv2.blur keeps running sums; in double precision, equal averages stay equal after rounding to float32.
     return cv2.blur(np.ascontiguousarray(relevancy, dtype=np.float64), (2 * half + 1,) * 2).astype(np.float32)

@@ -49,7 +49,8 @@ class TransformTree:
         parent, child = parent.lstrip("/"), child.lstrip("/")
         if len(self._parents) >= _MAX_FRAMES and child not in self._parents:
             raise UserError(
-                f"/tf: more than {_MAX_FRAMES} frames, '{child}' is ignored; find the publisher that makes up frame names"
+                f"/tf: more than {_MAX_FRAMES} frames, '{child}' is ignored; find the publisher that makes up "
+                "frame names"
             )
         known = self._parents.setdefault(child, parent)
         if known != parent:

@@ -19,7 +19,7 @@ def assert_rigid(path: np.ndarray) -> None:
     np.testing.assert_allclose(np.linalg.det(rotations), 1.0, atol=1e-9)
 
 
-def test_cameras_around_a_table_give_a_full_orbit_around_it():
+def test_cameras_around_a_table_give_a_full_orbit():
     ring = camera_ring(12)
     path = orbit_path(ring, distance=1.5, count=40)
     assert_rigid(path)
@@ -45,7 +45,7 @@ def test_cameras_on_an_arc_give_a_swing_within_it():
     assert 50 < turned < 81
 
 
-def test_a_camera_turning_on_the_spot_keeps_its_place_and_looks_outwards():
+def test_turning_camera_keeps_its_place_and_looks_outwards():
     angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     eyes = np.stack([0.1 * np.cos(angles), 0.1 * np.sin(angles), np.full(24, 1.4)], axis=1)
     spin = np.stack(
@@ -57,13 +57,13 @@ def test_a_camera_turning_on_the_spot_keeps_its_place_and_looks_outwards():
     assert np.abs(path[:, :3, 2].mean(axis=0)[:2]).max() < 0.01, "every direction once"
 
 
-def test_a_single_keyframe_has_paths_too():
+def test_single_keyframe_has_both_paths():
     pose = camera_ring(5)[2:3]
     assert_rigid(orbit_path(pose, 1.5, 8))
     np.testing.assert_allclose(keyframe_path(pose, 3), np.repeat(pose, 3, axis=0), atol=1e-9)
 
 
-def test_the_path_along_keyframes_meets_every_one_and_moves_smoothly():
+def test_keyframe_path_is_smooth_and_meets_every_keyframe():
     ring = camera_ring(12)
     path = keyframe_path(ring, 111)  # ten poses per stretch
     assert_rigid(path)

@@ -3,29 +3,11 @@
 from __future__ import annotations
 
 import json
-import struct
-from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import datasets_on_disk as disk
 from PIL import Image
-
-from ovs3d_ros.datasets import open_dataset
-from ovs3d_ros.types import UserError
-
-
-def read_all(path: Path, **options) -> None:
-    for _ in open_dataset(path, **options):
-        pass
-
-
-def refusal(path: Path, **options) -> str:
-    with pytest.raises(UserError) as caught:
-        read_all(path, **options)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def frame(document: dict, **keys) -> dict:
@@ -93,29 +75,29 @@ TRANSFORMS = {
 
 
 @pytest.mark.parametrize("case", TRANSFORMS)
-def test_broken_transforms(tmp_path, case):
+def test_broken_transforms_are_refused(tmp_path, case):
     change, reason = TRANSFORMS[case]
     root = disk.write_nerfstudio(tmp_path)
     document = change(disk.transforms())
     (root / "transforms.json").write_text(document if isinstance(document, str) else json.dumps(document))
-    message = refusal(root)
+    message = disk.refusal(root)
     assert reason in message and str(tmp_path) in message
 
 
 @pytest.mark.parametrize("keep", [0, 2, 30, 0.3, 0.9, -3])
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
-def test_truncated_images(tmp_path, suffix, keep):
+def test_truncated_images_are_refused(tmp_path, suffix, keep):
     root = disk.write_nerfstudio(tmp_path)
     noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3)).astype(np.uint8)
     path = root / "images" / f"b.{suffix}"
     Image.fromarray(noise).save(path)
     disk.write_transforms(root, frame(disk.transforms(), file_path=f"images/b.{suffix}"))
-    read_all(root)
+    disk.read_all(root)
     data = path.read_bytes()
     path.write_bytes(data[: int(keep * len(data)) if isinstance(keep, float) else keep])
     if (suffix, keep) == ("png", -3):
         return  # only the checksum of the empty closing chunk is cut: no pixel is lost
-    assert f"images/b.{suffix}: " in refusal(root)
+    assert f"images/b.{suffix}: " in disk.refusal(root)
 
 
 def test_damaged_png_is_found_by_its_checksum(tmp_path):
@@ -123,7 +105,7 @@ def test_damaged_png_is_found_by_its_checksum(tmp_path):
     data = bytearray((root / "images" / "b.png").read_bytes())
     data[data.index(b"IDAT") + 8] ^= 255
     (root / "images" / "b.png").write_bytes(data)
-    assert "images/b.png: " in refusal(root)
+    assert "images/b.png: " in disk.refusal(root)
 
 
 @pytest.mark.parametrize(
@@ -134,11 +116,11 @@ def test_damaged_png_is_found_by_its_checksum(tmp_path):
         (np.full((48, 80), 100, np.uint16), "80x48 does not match its image b.png of 64x48"),
     ],
 )
-def test_wrong_depth(tmp_path, array, reason):
+def test_wrong_depth_is_refused(tmp_path, array, reason):
     root = disk.write_nerfstudio(tmp_path)
     Image.fromarray(array).save(root / "depth.png")
     disk.write_transforms(root, frame(disk.transforms(), depth_file_path="depth.png"))
-    message = refusal(root)
+    message = disk.refusal(root)
     assert "depth.png: " in message and reason in message
 
 
@@ -150,11 +132,11 @@ def test_wrong_depth(tmp_path, array, reason):
         (np.array([None]), "not a readable .npy array"),
     ],
 )
-def test_wrong_npy_depth(tmp_path, array, reason):
+def test_wrong_npy_depth_is_refused(tmp_path, array, reason):
     root = disk.write_nerfstudio(tmp_path)
     np.save(root / "depth.npy", array, allow_pickle=True)
     disk.write_transforms(root, frame(disk.transforms(), depth_file_path="depth.npy"))
-    message = refusal(root)
+    message = disk.refusal(root)
     assert "depth.npy: " in message and reason in message
 
 
@@ -172,43 +154,43 @@ def test_wrong_npy_depth(tmp_path, array, reason):
         ("\n", 1, "classes.txt: lists no classes"),
     ],
 )
-def test_wrong_labels(tmp_path, classes, label, reason):
+def test_wrong_labels_are_refused(tmp_path, classes, label, reason):
     root = disk.write_nerfstudio(tmp_path)
     (root / "labels").mkdir()
     Image.fromarray(np.full((48, 64), label, dtype=np.uint8)).save(root / "labels" / "b.png")
     (root / "classes.txt").write_text(classes)
-    assert reason in refusal(root)
+    assert reason in disk.refusal(root)
 
 
-def test_wrong_label_images(tmp_path):
+def test_wrong_label_images_are_refused(tmp_path):
     root = disk.write_nerfstudio(tmp_path)
     (root / "labels").mkdir()
     (root / "labels" / "classes.txt").write_text("1 wall\n")
     Image.fromarray(np.zeros((48, 64, 3), dtype=np.uint8)).save(root / "labels" / "b.png")
-    assert "labels/b.png: labels are uint8 of shape (48, 64, 3)" in refusal(root)
+    assert "labels/b.png: labels are uint8 of shape (48, 64, 3)" in disk.refusal(root)
     Image.fromarray(np.zeros((64, 48), dtype=np.uint8)).save(root / "labels" / "b.png")
-    assert "labels/b.png: 48x64 does not match its image b.png" in refusal(root)
+    assert "labels/b.png: 48x64 does not match its image b.png" in disk.refusal(root)
     (root / "segmentations").mkdir()
-    assert "has both labels and segmentations/" in refusal(root)
+    assert "has both labels and segmentations/" in disk.refusal(root)
 
 
-def test_wrong_segmentations(tmp_path):
+def test_wrong_segmentations_are_refused(tmp_path):
     root = disk.write_llff(tmp_path)
     disk.write_segmentations(root)
     folder = root / "segmentations"
     (folder / "01" / "wall.png").rename(folder / "01" / "Wall.png")
-    assert "01/wall.png: no such file" in refusal(root)
+    assert "01/wall.png: no such file" in disk.refusal(root)
     (folder / "01" / "Wall.png").rename(folder / "01" / "wall.png")
     Image.fromarray(np.zeros((24, 32), dtype=np.uint8)).save(folder / "01" / "wall.png")
-    assert "01/wall.png: mask is 32x24" in refusal(root)
+    assert "01/wall.png: mask is 32x24" in disk.refusal(root)
     (folder / "01").rename(folder / "07")
-    assert "segmentations/07: there is no view 7" in refusal(root)
+    assert "segmentations/07: there is no view 7" in disk.refusal(root)
     (folder / "07").rename(folder / "first")
-    assert "segmentations/first: folder names" in refusal(root)
+    assert "segmentations/first: folder names" in disk.refusal(root)
     (folder / "classes.txt").write_text("wall\nwall\n")
-    assert "classes.txt: expected one distinct class name per line" in refusal(root)
+    assert "classes.txt: expected one distinct class name per line" in disk.refusal(root)
     (folder / "classes.txt").unlink()
-    assert "classes.txt: no such file" in refusal(root)
+    assert "classes.txt: no such file" in disk.refusal(root)
 
 
 @pytest.mark.parametrize(
@@ -224,118 +206,49 @@ def test_wrong_segmentations(tmp_path):
         (lambda t: t.astype(str), "dtype <U"),
     ],
 )
-def test_wrong_poses_bounds(tmp_path, change, reason):
+def test_wrong_poses_bounds_are_refused(tmp_path, change, reason):
     root = disk.write_llff(tmp_path)
     np.save(root / "poses_bounds.npy", change(np.load(root / "poses_bounds.npy")))
-    message = refusal(root)
+    message = disk.refusal(root)
     assert "poses_bounds.npy" in message and reason in message
 
 
-def test_truncated_poses_bounds(tmp_path):
+def test_truncated_poses_bounds_are_refused(tmp_path):
     path = disk.write_llff(tmp_path) / "poses_bounds.npy"
     data = path.read_bytes()
     for length in (0, 5, 60, len(data) - 1):
         path.write_bytes(data[:length])
-        assert "poses_bounds.npy: not a readable .npy array" in refusal(tmp_path)
+        assert "poses_bounds.npy: not a readable .npy array" in disk.refusal(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["cameras", "images", "points3D"])
-def test_colmap_binary_cut_at_every_length(tmp_path, name):
-    path = disk.write_colmap_binary(tmp_path) / "sparse" / f"{name}.bin"
-    data = path.read_bytes()
-    for length in range(len(data)):
-        path.write_bytes(data[:length])
-        assert f"{name}.bin: truncated or not a COLMAP file" in refusal(tmp_path), length
-
-
-def test_colmap_binary_with_flipped_bytes_never_crashes(tmp_path):
-    """Damage is either refused or changes a value that cannot be told from a real one."""
-    root = disk.write_colmap_binary(tmp_path)
-    rng = np.random.default_rng(3)
-    for name in ("cameras", "images", "points3D"):
-        path = root / "sparse" / f"{name}.bin"
-        data = path.read_bytes()
-        for _ in range(60):
-            damaged = bytearray(data)
-            damaged[rng.integers(len(data))] ^= int(rng.integers(1, 256))
-            path.write_bytes(damaged)
-            try:
-                read_all(root)
-            except UserError as error:
-                assert str(root) in str(error)
-        path.write_bytes(data)
-
-
-COLMAP_TEXT = {
-    "unsupported model": (
-        "cameras",
-        "7 FULL_OPENCV 64 48 1 1 1 1 0 0 0 0 0 0 0 0",
-        "camera model FULL_OPENCV is not",
-    ),
-    "made-up model": ("cameras", "7 TELESCOPE 64 48 100 32 24", "camera model TELESCOPE is not supported"),
-    "too few parameters": ("cameras", "7 PINHOLE 64 48 100 32", "PINHOLE needs 4 finite parameters"),
-    "NaN focal": ("cameras", "7 SIMPLE_PINHOLE 64 48 nan 32 24", "needs 3 finite parameters"),
-    "zero focal": ("cameras", "7 SIMPLE_PINHOLE 64 48 0 32 24", "cameras.txt: camera 7: focal length"),
-    "other size": ("cameras", "7 SIMPLE_PINHOLE 64 64 100 32 24", "a.png: the image is 64x48"),
-    "words": ("cameras", "seven PINHOLE", "cameras.txt: truncated or not a COLMAP file"),
-    "no images": ("images", "# none", "images.txt: lists no images"),
-    "unknown camera": ("images", "1 1 0 0 0 0 0 0 8 a.png\n", "image a.png refers to camera 8"),
-    "zero quaternion": ("images", "1 0 0 0 0 0 0 0 7 a.png\n", "quaternion (0.0, 0.0, 0.0, 0.0)"),
-    "NaN translation": ("images", "1 1 0 0 0 nan 0 0 7 a.png\n", "image a.png: pose has NaN"),
-    "missing image": ("images", "1 1 0 0 0 0 0 0 7 z.png\n", "images/z.png: no such file"),
-    "no points lines": (
-        "images",
-        "1 1 0 0 0 0 0 0 7 a.png\n2 1 0 0 0 0 0 0 7 b.png\n",
-        "no line of 2D points follows image a.png",
-    ),
-    "endless image name": ("images", f"1 1 0 0 0 0 0 0 7 {'x' * 300}\n", "x: no such file"),
-    "short row": ("images", "1 1 0 0 0\n", "images.txt: truncated or not a COLMAP file"),
-    "NaN point": ("points3D", "1 nan 0 0 1 2 3 0.5", "points3D.txt: has points that are not finite"),
-    "short point": ("points3D", "1 0 0 0", "points3D.txt: truncated or not a COLMAP file"),
-}
-
-
-@pytest.mark.parametrize("case", COLMAP_TEXT)
-def test_broken_colmap_text(tmp_path, case):
-    name, content, reason = COLMAP_TEXT[case]
-    root = disk.write_colmap_text(tmp_path)
-    (root / "sparse" / "0" / f"{name}.txt").write_text(content)
-    message = refusal(root)
-    assert reason in message and str(tmp_path) in message
-
-
-def test_unknown_model_id_in_binary(tmp_path):
-    root = disk.write_colmap_binary(tmp_path)
-    (root / "sparse" / "cameras.bin").write_bytes(struct.pack("<QiiQQ", 1, 7, 99, 64, 48))
-    assert "cameras.bin: camera 7 has unknown model id 99" in refusal(root)
-
-
-def test_missing_files_and_folders(tmp_path):
-    assert "nowhere: no such file or folder" in refusal(tmp_path / "nowhere")
-    assert f"{tmp_path}: no dataset found; expected transforms.json" in refusal(tmp_path)
+def test_error_names_missing_files_and_folders(tmp_path):
+    assert "nowhere: no such file or folder" in disk.refusal(tmp_path / "nowhere")
+    assert f"{tmp_path}: no dataset found; expected transforms.json" in disk.refusal(tmp_path)
     (tmp_path / "notes.md").write_text("")
-    assert "notes.md: a dataset is a folder or" in refusal(tmp_path / "notes.md")
+    assert "notes.md: a dataset is a folder or" in disk.refusal(tmp_path / "notes.md")
     root = disk.write_colmap_text(tmp_path / "colmap")
-    assert "dataset format 'ply' is unknown" in refusal(root, format="ply")
-    assert "transforms.json: no such file" in refusal(root, format="nerfstudio")
-    assert "poses_bounds.npy: no such file" in refusal(root, format="llff")
-    assert "no COLMAP model" in refusal(disk.write_llff(tmp_path / "llff"), format="colmap")
+    assert "dataset format 'ply' is unknown" in disk.refusal(root, format="ply")
+    assert "transforms.json: no such file" in disk.refusal(root, format="nerfstudio")
+    assert "poses_bounds.npy: no such file" in disk.refusal(root, format="llff")
+    assert "no COLMAP model" in disk.refusal(disk.write_llff(tmp_path / "llff"), format="colmap")
     (root / "sparse" / "0" / "images.txt").unlink()
-    assert "images.txt: no such file" in refusal(root)
+    assert "images.txt: no such file" in disk.refusal(root)
     root = disk.write_llff(tmp_path / "empty")
     (root / "images").rename(root / "pictures")
-    assert f"{root}: no images folder" in refusal(root)
+    assert f"{root}: no images folder" in disk.refusal(root)
 
 
-def test_labels_that_might_belong_to_several_images(tmp_path):
+def test_label_image_of_several_images_is_refused(tmp_path):
     root = disk.write_two_cameras(tmp_path)
     (root / "labels").mkdir()
     (root / "classes.txt").write_text("1 wall\n")
     Image.fromarray(np.full((48, 64), 1, np.uint8)).save(root / "labels" / "a.png")
-    assert "labels/a.png: several images are named a; put their labels into the subfolders" in refusal(root)
+    assert "labels/a.png: several images are named a; put their labels into the subfolders" in disk.refusal(
+        root
+    )
 
 
-def test_a_label_image_is_its_own_images_and_nobody_elses(tmp_path):
+def test_label_image_belongs_to_one_image_only(tmp_path):
     """`images/a.png` and `images/right/a.png`: the label of the first one is no label of the second."""
     root = disk.write_two_cameras(tmp_path)
     (root / "images" / "left" / "a.png").rename(root / "images" / "a.png")
@@ -346,12 +259,12 @@ def test_a_label_image_is_its_own_images_and_nobody_elses(tmp_path):
     (root / "labels" / "right").mkdir(parents=True)
     (root / "classes.txt").write_text("1 wall\n")
     Image.fromarray(np.full((48, 64), 1, np.uint8)).save(root / "labels" / "a.png")
-    assert "several images are named a" in refusal(root)
+    assert "several images are named a" in disk.refusal(root)
     Image.fromarray(np.full((48, 64), 1, np.uint8)).save(root / "labels" / "right" / "a.png")
-    read_all(root)
+    disk.read_all(root)
 
 
-def test_annotations_that_might_belong_to_several_images(tmp_path):
+def test_annotation_of_several_images_is_refused(tmp_path):
     root = disk.write_two_cameras(tmp_path)
     disk.write_annotation(root / "label", "a.jpg", (disk.WIDTH, disk.HEIGHT), [])
-    assert "several images are named a" in refusal(root)
+    assert "several images are named a" in disk.refusal(root)

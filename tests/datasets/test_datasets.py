@@ -26,7 +26,7 @@ needs_bird = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize("writer", disk.WRITERS)
-def test_every_format_gives_the_pose_worked_out_by_hand(tmp_path, writer):
+def test_every_format_gives_the_expected_pose(tmp_path, writer):
     dataset = open_dataset(disk.WRITERS[writer](tmp_path))
     assert dataset.format == writer.partition("_")[0]
     assert (len(dataset), dataset.names) == (2, ["a", "b"])
@@ -46,7 +46,7 @@ def test_every_format_gives_the_pose_worked_out_by_hand(tmp_path, writer):
 
 
 @pytest.mark.parametrize("writer", ["colmap_text", "colmap_binary"])
-def test_colmap_points(tmp_path, writer):
+def test_colmap_points_are_read(tmp_path, writer):
     xyz, rgb = open_dataset(disk.WRITERS[writer](tmp_path)).points
     assert xyz.dtype == np.float64 and rgb.dtype == np.uint8
     np.testing.assert_allclose(xyz, [disk.POINT])
@@ -68,7 +68,7 @@ def test_shrinking_keeps_the_projection(tmp_path, writer, max_image_size):
     np.testing.assert_allclose(shrunk[0], pixels[0] * [width / 64, height / 48], rtol=1e-12)
 
 
-def test_shrinking_averages_the_image_and_picks_depth_and_labels(tmp_path):
+def test_shrinking_averages_colour_but_not_depth_and_labels(tmp_path):
     root = disk.write_nerfstudio(tmp_path)
     depth = np.zeros((48, 64), dtype=np.uint16)
     depth[1::3, 1::3] = 2500  # the centre of every 3 x 3 block
@@ -90,7 +90,7 @@ def test_shrinking_averages_the_image_and_picks_depth_and_labels(tmp_path):
     assert frame.depth[:, :10] == pytest.approx(2.5) and (frame.labels[:, :10] == 3).all()
 
 
-def test_depth_units_and_kinds(tmp_path):
+def test_depth_of_every_type_is_in_metres(tmp_path):
     root = disk.write_nerfstudio(tmp_path)
     millimetres = np.zeros((48, 64), dtype=np.uint16)
     millimetres[3, 4] = 1234
@@ -113,7 +113,7 @@ def test_depth_units_and_kinds(tmp_path):
     assert open_dataset(root)[1].depth[5, 5] == 1.0
 
 
-def test_labels_folder_serves_every_format_and_palette_images_keep_their_indices(tmp_path):
+def test_labels_folder_works_with_every_format(tmp_path):
     for name, write in disk.WRITERS.items():
         root = write(tmp_path / name)
         (root / "labels").mkdir()
@@ -129,7 +129,7 @@ def test_labels_folder_serves_every_format_and_palette_images_keep_their_indices
         assert dataset[1].labels[2, 3] == 2 and np.count_nonzero(dataset[1].labels) == 1
 
 
-def test_labels_of_two_cameras_lie_in_folders_like_their_images(tmp_path):
+def test_labels_of_two_cameras_are_found_in_their_folders(tmp_path):
     root = disk.write_two_cameras(tmp_path)
     (root / "classes.txt").write_text("1 chair\n2 mug\n")
     for label, camera in enumerate(("left", "right"), start=1):
@@ -142,7 +142,7 @@ def test_labels_of_two_cameras_lie_in_folders_like_their_images(tmp_path):
     assert not without.has_labels and without.classes is None and without[0].labels is None
 
 
-def test_colmap_reads_one_model_and_names_the_others(tmp_path, caplog):
+def test_colmap_reads_one_model_and_warns_of_others(tmp_path, caplog):
     root = disk.write_colmap_text(tmp_path)
     shutil.copytree(root / "sparse" / "0", root / "sparse" / "1")
     (root / "sparse" / "2").mkdir()  # broken
@@ -150,7 +150,7 @@ def test_colmap_reads_one_model_and_names_the_others(tmp_path, caplog):
     assert f"sparse/0: only this model of 2 images is read, not {root}/sparse/1 (2 images);" in caplog.text
 
 
-def test_colmap_cameras_that_no_image_uses_do_not_matter(tmp_path):
+def test_colmap_ignores_cameras_without_images(tmp_path):
     root = disk.write_colmap_text(tmp_path)
     cameras = root / "sparse" / "0" / "cameras.txt"
     cameras.write_text(cameras.read_text() + "8 OPENCV_FISHEYE 64 48 100 100 32 24 0 0 0 0\n")
@@ -158,7 +158,7 @@ def test_colmap_cameras_that_no_image_uses_do_not_matter(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [">u2", "<u4", ">u4", ">i4", ">f4", ">f8"])
-def test_depth_arrays_of_either_byte_order(tmp_path, kind):
+def test_depth_arrays_of_either_byte_order_are_read(tmp_path, kind):
     root = disk.write_nerfstudio(tmp_path)
     np.save(root / "depth.npy", np.full((48, 64), 1500).astype(kind))
     document = disk.transforms()
@@ -167,7 +167,7 @@ def test_depth_arrays_of_either_byte_order(tmp_path, kind):
     assert open_dataset(root)[0].depth[7, 9] == pytest.approx(1.5)
 
 
-def test_label_file_path_of_a_frame(tmp_path):
+def test_label_file_path_of_a_frame_is_read(tmp_path):
     root = disk.write_nerfstudio(tmp_path)
     Image.fromarray(np.full((24, 32), 1, dtype=np.uint8)).save(root / "half_size.png")
     (root / "classes.txt").write_text("1 wall")
@@ -177,7 +177,7 @@ def test_label_file_path_of_a_frame(tmp_path):
     assert (open_dataset(root)[1].labels == np.ones((48, 64))).all()
 
 
-def test_3dovs_scene_is_recognised_beside_its_colmap_model_and_only_255_counts(tmp_path):
+def test_3dovs_scene_is_recognised_beside_a_colmap_model(tmp_path):
     root = disk.write_llff(tmp_path)
     disk.write_segmentations(root)
     (root / "sparse").mkdir()
@@ -191,7 +191,7 @@ def test_3dovs_scene_is_recognised_beside_its_colmap_model_and_only_255_counts(t
     np.testing.assert_array_equal(dataset[1].labels, expected)
 
 
-def test_llff_scales_focal_and_centre_to_shrunk_images(tmp_path):
+def test_llff_scales_intrinsics_to_shrunk_images(tmp_path):
     root = disk.write_llff(tmp_path)
     (root / "images").rename(root / "full")
     (root / "images_2").mkdir()
@@ -200,7 +200,7 @@ def test_llff_scales_focal_and_centre_to_shrunk_images(tmp_path):
     np.testing.assert_allclose(open_dataset(root)[0].camera.K, [[50, 0, 16], [0, 50, 12], [0, 0, 1]])
 
 
-def test_ambiguous_folders_ask_for_the_format(tmp_path):
+def test_folder_of_two_formats_is_refused(tmp_path):
     disk.write_llff(disk.write_colmap_binary(tmp_path))
     with pytest.raises(UserError, match=r"colmap and llff.*--format"):
         open_dataset(tmp_path)
@@ -208,7 +208,7 @@ def test_ambiguous_folders_ask_for_the_format(tmp_path):
     assert open_dataset(tmp_path, format="colmap").format == "colmap"
 
 
-def test_per_frame_intrinsics_and_time_order(tmp_path):
+def test_nerfstudio_frames_have_own_intrinsics_and_time_order(tmp_path):
     root = disk.write_nerfstudio(tmp_path)
     document = disk.transforms()
     document["frames"][0].update(timestamp=12.5, fl_x=80.0, fl_y=81.0, cx=30.0, cy=20.0)
@@ -220,7 +220,7 @@ def test_per_frame_intrinsics_and_time_order(tmp_path):
     np.testing.assert_allclose(dataset[0].camera.K, [[100, 0, 32], [0, 100, 24], [0, 0, 1]])
 
 
-def test_blender_scene(tmp_path):
+def test_blender_scene_is_read(tmp_path):
     """No suffixes, a field of view instead of a focal length, transparency laid on white."""
     (tmp_path / "train").mkdir()
     rgba = np.zeros((40, 80, 4), dtype=np.uint8)
@@ -236,7 +236,7 @@ def test_blender_scene(tmp_path):
     assert frame.image[0, :3].tolist() == [[200, 10, 10], [244, 204, 204], [255, 255, 255]]
 
 
-def test_frames_are_read_when_asked_for(tmp_path):
+def test_pixels_are_read_on_access(tmp_path):
     dataset = open_dataset(disk.write_nerfstudio(tmp_path))
     (tmp_path / "images" / "b.png").unlink()
     assert dataset[0].name == "a" and dataset[-2].name == "a"
@@ -248,7 +248,7 @@ def test_frames_are_read_when_asked_for(tmp_path):
 
 @pytest.mark.parametrize("binary", [False, True])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_sparse_points_of_nerfstudio(tmp_path, binary, end):
+def test_sparse_points_of_nerfstudio_are_read(tmp_path, binary, end):
     root = disk.write_nerfstudio(tmp_path)
     properties = "".join(
         f"property {kind} {name}\n"

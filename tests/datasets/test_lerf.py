@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from helpers import datasets_on_disk as disk
 from PIL import Image
 
 from ovs3d_ros.datasets import open_dataset
-from ovs3d_ros.types import UserError
 
 
 def block(left: int, top: int, right: int, bottom: int) -> np.ndarray:
@@ -25,7 +23,7 @@ def block(left: int, top: int, right: int, bottom: int) -> np.ndarray:
 APPLE, OTHER, BOWL = block(8, 8, 15, 15), block(40, 20, 47, 27), block(4, 4, 19, 19)
 
 
-def test_annotations_are_found_beside_the_scene_and_may_overlap(tmp_path):
+def test_annotations_beside_the_scene_may_overlap(tmp_path):
     dataset = open_dataset(disk.write_lerf(tmp_path))
     assert (dataset.format, dataset.name, dataset.annotated, dataset.has_labels) == (
         "colmap",
@@ -40,7 +38,7 @@ def test_annotations_are_found_beside_the_scene_and_may_overlap(tmp_path):
     np.testing.assert_array_equal(annotations["green apple"].boxes, APPLE | OTHER)
 
 
-def test_another_annotation_size_is_brought_to_the_image(tmp_path):
+def test_annotations_of_another_size_are_resized(tmp_path):
     annotations = open_dataset(disk.write_lerf(tmp_path))[0].annotations
     assert list(annotations) == ["green apple"]
     np.testing.assert_array_equal(annotations["green apple"].mask, APPLE)
@@ -50,7 +48,7 @@ def test_another_annotation_size_is_brought_to_the_image(tmp_path):
     assert small.annotations["green apple"].mask.sum() == APPLE.sum() / 4
 
 
-def test_a_polygon_is_no_box(tmp_path):
+def test_mask_is_the_polygon_and_not_the_box(tmp_path):
     scene = disk.write_lerf(tmp_path)
     triangle = disk.outlined(
         "wedge", [[10.9, 10.9], [30.2, 10.0], [10.0, 30.7]]
@@ -63,7 +61,7 @@ def test_a_polygon_is_no_box(tmp_path):
     np.testing.assert_array_equal(wedge.boxes, block(10, 10, 30, 30))
 
 
-def test_annotations_inside_the_scene_and_through_any_path(tmp_path, monkeypatch):
+def test_annotations_inside_the_scene_are_found_by_any_path(tmp_path, monkeypatch):
     scene = disk.write_lerf(tmp_path)
     monkeypatch.chdir(scene)
     assert open_dataset(".").annotated == [0, 1]
@@ -74,7 +72,7 @@ def test_annotations_inside_the_scene_and_through_any_path(tmp_path, monkeypatch
     assert open_dataset(scene).annotated == [] and frame.annotations is None
 
 
-def test_distortion_is_undone_in_masks_and_boxes_as_in_the_image(tmp_path):
+def test_masks_and_boxes_are_undistorted_like_the_image(tmp_path):
     scene = disk.write_colmap_text(tmp_path / "table", "SIMPLE_RADIAL 64 48 100 32 24 0.6")
     Image.fromarray(255 * block(2, 2, 61, 45).astype(np.uint8)).save(scene / "images" / "b.png")
     disk.write_annotation(
@@ -98,7 +96,7 @@ def _document(*objects: object, **info) -> dict:
 BAD = {
     "truncated": ('{"info": {', "b.json: not valid JSON"),
     "a list": ([], "b.json: expected a JSON object"),
-    "labelme": ({"shapes": []}, "b.json: expected 'info' and 'objects' as in lerf_ovs; mend it, or move it"),
+    "labelme": ({"shapes": []}, "b.json: expected 'info' and 'objects' as in lerf_ovs; fix it, or move it"),
     "objects by name": ({"info": {}, "objects": {}}, "expected 'info' and 'objects'"),
     "no name": (_document(name=None), "info.name is None; give the file name"),
     "no width": (_document(width=None), "info.width is None; give the size"),
@@ -118,7 +116,7 @@ BAD = {
     "no category": (_document(_object(category=" ")), "object 0: category is ' '; give the name"),
     "two points": (
         _document(_object(), _object(segmentation=[[1, 1], [5, 5]])),
-        "object 1 (apple): segmentation has 2 points, and a polygon at least 3",
+        "object 1 (apple): segmentation has 2 points, and a polygon needs at least 3",
     ),
     "no polygon": (_document(_object(segmentation=None)), "object 0 (apple): segmentation is not a list"),
     "flat polygon": (
@@ -143,24 +141,17 @@ BAD = {
 }
 
 
-def refusal(scene: Path) -> str:
-    with pytest.raises(UserError) as caught:
-        list(open_dataset(scene))
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
 @pytest.mark.parametrize("name", BAD)
-def test_bad_annotations_are_named_with_the_remedy(name, tmp_path):
+def test_error_of_a_bad_annotation_names_the_remedy(name, tmp_path):
     document, message = BAD[name]
     scene = disk.write_lerf(tmp_path)
     text = document if isinstance(document, str) else json.dumps(document)
     (scene.parent / "label" / "table" / "b.json").write_text(text)
-    said = refusal(scene)
+    said = disk.refusal(scene)
     assert message in said and "b.json" in said
 
 
 def test_annotations_in_two_places_are_refused(tmp_path):
     scene = disk.write_lerf(tmp_path)
     shutil.copytree(scene.parent / "label" / "table", scene / "label")
-    assert "is annotated in" in refusal(scene) and "keep the one you mean" in refusal(scene)
+    assert "has annotations in" in disk.refusal(scene) and "keep one of them" in disk.refusal(scene)

@@ -69,7 +69,7 @@ LENSES = {
 
 
 @pytest.mark.parametrize("lens", LENSES)
-def test_each_pixel_shows_the_ray_its_camera_says(tmp_path, lens):
+def test_undistorted_pixels_show_the_rays_of_the_camera(tmp_path, lens):
     frame = open_dataset(write(tmp_path, LENSES[lens]))[0]
     assert frame.image.shape == (48, 64, 3)
     expected = colour_of(pixel_rays(frame.camera.K)).astype(float)
@@ -81,7 +81,7 @@ def test_each_pixel_shows_the_ray_its_camera_says(tmp_path, lens):
     assert np.abs(unmoved).max() > 5  # the lens did matter
 
 
-def test_labels_and_depth_move_with_the_image(tmp_path):
+def test_labels_are_undistorted_like_the_image(tmp_path):
     root = write(tmp_path, LENSES["barrel"])
     right = (photograph(LENSES["barrel"])[:, :, 0] > 150).astype(np.uint8)
     (root / "labels").mkdir()
@@ -116,7 +116,7 @@ def test_colmap_models_match_the_same_nerfstudio_camera(tmp_path, camera, coeffi
     np.testing.assert_array_equal(colmap[0].image, nerfstudio[0].image)
 
 
-def test_simple_pinhole_and_pinhole_are_left_alone(tmp_path):
+def test_pinhole_images_are_not_changed(tmp_path):
     frame = open_dataset(disk.write_colmap_text(tmp_path, "SIMPLE_PINHOLE 64 48 100 32 24"))[0]
     np.testing.assert_allclose(frame.camera.K, [[100, 0, 32], [0, 100, 24], [0, 0, 1]])
     np.testing.assert_array_equal(frame.image, np.array(Image.open(tmp_path / "images" / "a.png")))

@@ -18,7 +18,7 @@ TARGET = np.array([[0, 1, 2, 2], [1, 1, 2, 2]])
 PRED = np.array([[2, 1, 2, 0], [1, 2, 2, 2]])
 
 
-def test_psnr_by_hand():
+def test_psnr_of_known_images():
     target = np.zeros((4, 4, 3))
     assert metrics.psnr(target + 0.1, target) == pytest.approx(20.0)
     assert metrics.psnr(torch.full((4, 4, 3), 0.01), torch.zeros(4, 4, 3)) == pytest.approx(40.0, abs=1e-4)
@@ -26,7 +26,7 @@ def test_psnr_by_hand():
     assert metrics.psnr(np.full((4, 4, 3), 255, np.uint8), np.ones((4, 4, 3))) == float("inf")
 
 
-def test_psnr_aligned_undoes_a_gain_per_channel_and_nothing_else():
+def test_psnr_aligned_removes_a_gain_per_channel_only():
     target = RNG.uniform(0.1, 0.5, (16, 16, 3))
     assert metrics.psnr_aligned(target / [0.5, 1.5, 2.0], target) > 200
     noisy = target + RNG.normal(0, 0.05, target.shape)
@@ -37,7 +37,7 @@ def test_psnr_aligned_undoes_a_gain_per_channel_and_nothing_else():
     assert offset < 30  # an offset is no gain
 
 
-def test_psnr_aligned_clips_and_survives_black():
+def test_psnr_aligned_clips_and_handles_black():
     target = np.ones((8, 8, 3))
     pred = np.full((8, 8, 3), 0.5)
     pred[0] = 1.0  # gain 1.8; clipping brings this row back to 1
@@ -48,7 +48,7 @@ def test_psnr_aligned_clips_and_survives_black():
     assert metrics.psnr_aligned(np.zeros((8, 8, 3)), target) == pytest.approx(0.0)
 
 
-def test_ssim_against_brute_force():
+def test_ssim_equals_brute_force():
     x = RNG.uniform(size=(15, 14, 3))
     y = np.clip(x + RNG.normal(0, 0.1, x.shape), 0, 1)
     offsets = np.arange(11) - 5
@@ -72,7 +72,7 @@ def test_ssim_against_brute_force():
 
 
 @pytest.mark.parametrize("measure", [metrics.psnr, metrics.psnr_aligned, metrics.ssim])
-def test_image_measures_refuse_what_does_not_match(measure):
+def test_image_metrics_refuse_unequal_images(measure):
     with pytest.raises(ValueError, match="equal"):
         measure(np.zeros((12, 12, 3)), np.zeros((12, 13, 3)))
     with pytest.raises(ValueError, match="int64"):
@@ -81,7 +81,7 @@ def test_image_measures_refuse_what_does_not_match(measure):
         metrics.ssim(np.zeros((10, 12, 3)), np.zeros((10, 12, 3)))
 
 
-def test_confusion_matrix_and_iou_by_hand():
+def test_confusion_matrix_and_iou_of_known_labels():
     confusion = metrics.confusion_matrix(PRED, TARGET, 2)
     assert confusion.tolist() == [[0, 0, 1], [0, 2, 1], [1, 0, 3]]
     # wall: 2 hits, 3 in the target, 2 predicted; mug: 3 hits, 4 in the target, 4 predicted on labelled pixels
@@ -89,7 +89,7 @@ def test_confusion_matrix_and_iou_by_hand():
     assert metrics.miou(confusion) == pytest.approx((2 / 3 + 3 / 5) / 2)
 
 
-def test_iou_of_classes_that_are_absent():
+def test_iou_of_absent_classes():
     confusion = metrics.confusion_matrix(np.array([[1, 3]]), np.array([[1, 1]]), 3)
     np.testing.assert_allclose(metrics.iou_per_class(confusion), [0.5, np.nan, 0.0])
     assert metrics.miou(confusion) == pytest.approx(0.25)
@@ -103,7 +103,7 @@ def test_confusion_matrix_refuses_labels_without_a_class():
         metrics.confusion_matrix(np.zeros((2, 2)), np.zeros((2, 3)), 2)
 
 
-def test_3dovs_protocol_counts_all_pixels_by_hand():
+def test_3dovs_protocol_counts_all_pixels():
     # over all pixels: wall 2 / 3; mug 3 hits, 4 in the target, 5 predicted (one on the unlabelled pixel)
     np.testing.assert_allclose(metrics.jaccard_per_class(PRED, TARGET, 2), [2 / 3, 3 / 6])
     perfect = np.where(TARGET == 0, 1, TARGET)
@@ -116,7 +116,7 @@ def test_3dovs_protocol_counts_all_pixels_by_hand():
     assert absent.miou == pytest.approx(2 / 3)  # a class in neither map scores 0, as in the reference
 
 
-def test_3dovs_protocol_against_one_hot_brute_force():
+def test_3dovs_protocol_equals_one_hot_brute_force():
     preds, targets = RNG.integers(1, 5, (3, 9, 7)), RNG.integers(0, 5, (3, 9, 7))
     ious, accuracies = [], []
     for pred, target in zip(preds, targets, strict=True):
@@ -136,7 +136,7 @@ def test_dataset_protocol_pools_the_views():
     assert score.accuracy == pytest.approx(12 / 14)
 
 
-def test_unnamed_indices_are_left_out_and_nan_becomes_null():
+def test_unnamed_classes_are_left_out_and_nan_becomes_null():
     labels = np.where(TARGET == 2, 3, TARGET)
     score = metrics.score_segmentation("dataset", [labels], [labels], ["", "wall", "", "mug", "lamp"])
     assert score.miou == 1.0 and list(score.per_class) == ["wall", "mug", "lamp"]
@@ -152,7 +152,7 @@ def test_unnamed_indices_are_left_out_and_nan_becomes_null():
     assert score.miou == 1.0
 
 
-def test_protocols_are_checked():
+def test_unknown_protocol_and_missing_views_are_refused():
     with pytest.raises(UserError, match="protocol '3dovs-b' is unknown; choose one of 3dovs-a"):
         metrics.score_segmentation("3dovs-b", [PRED], [TARGET], CLASSES)
     with pytest.raises(UserError, match="no labelled views"):
@@ -161,7 +161,7 @@ def test_protocols_are_checked():
         metrics.score_segmentation("dataset", [PRED], [TARGET, TARGET], CLASSES)
 
 
-def test_scenes_are_averaged_and_protocol_c_leaves_out_room():
+def test_mean_over_scenes_leaves_out_room_in_protocol_c():
     def score(protocol, miou):
         return metrics.SegmentationScore(protocol, miou, miou / 2, {}, 5)
 
@@ -176,7 +176,7 @@ def test_scenes_are_averaged_and_protocol_c_leaves_out_room():
         metrics.mean_over_scenes("3dovs-c", {"room": score("3dovs-c", 0.5)})
 
 
-def test_auroc_against_counting_pairs():
+def test_auroc_equals_counting_pairs():
     scores = RNG.integers(0, 6, 60).astype(float)  # many ties
     present = RNG.random(60) < 0.4
     pairs = [(a > b) + 0.5 * (a == b) for a in scores[present] for b in scores[~present]]
@@ -185,7 +185,7 @@ def test_auroc_against_counting_pairs():
     assert metrics.auroc([1, 1, 1, 1], [0, 0, 1, 1]) == 0.5
 
 
-def test_fpr_at_tpr_by_hand_and_against_trying_every_threshold():
+def test_fpr_at_tpr_equals_trying_every_threshold():
     scores = [0.9, 0.8, 0.7, 0.1, 0.85, 0.3, 0.2, 0.05]
     present = [1, 1, 1, 1, 0, 0, 0, 0]
     assert metrics.fpr_at_tpr(scores, present, 0.75) == pytest.approx(1 / 4)
@@ -196,7 +196,7 @@ def test_fpr_at_tpr_by_hand_and_against_trying_every_threshold():
     assert metrics.fpr_at_tpr(scores, present) == pytest.approx((scores[~present] >= max(enough)).mean())
 
 
-def test_ece_by_hand():
+def test_ece_of_known_probabilities():
     # bins of width 0.5: [0.2, 0.4] hits 0 of 2 -> gap 0.3; [0.6, 1.0] hits 1 of 2 -> gap 0.3
     assert metrics.ece([0.2, 0.4, 0.6, 1.0], [0, 0, 1, 0], num_bins=2) == pytest.approx(0.3)
     assert metrics.ece([0.0, 1.0], [0, 1]) == 0.0
@@ -205,7 +205,7 @@ def test_ece_by_hand():
     assert metrics.ece(probabilities, RNG.random(200_000) < probabilities) < 0.01
 
 
-def test_presence_measures_refuse_nonsense():
+def test_presence_metrics_refuse_bad_input():
     for measure in (metrics.auroc, metrics.fpr_at_tpr):
         with pytest.raises(ValueError, match="both present and absent"):
             measure([0.1, 0.2], [1, 1])

@@ -11,7 +11,11 @@ import struct
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
+
+from ovs3d_ros.datasets import open_dataset
+from ovs3d_ros.types import UserError
 
 WIDTH, HEIGHT, FOCAL = 64, 48, 100.0
 # columns right, down, forward, position
@@ -214,3 +218,18 @@ WRITERS = {
     "colmap_binary": write_colmap_binary,
     "llff": write_llff,
 }
+
+
+def read_all(path: Path, **options) -> None:
+    """Reads all frames of a dataset."""
+    for _ in open_dataset(path, **options):
+        pass
+
+
+def refusal(path: Path, **options) -> str:
+    """The one-line error of a dataset that cannot be read."""
+    with pytest.raises(UserError) as caught:
+        read_all(path, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
