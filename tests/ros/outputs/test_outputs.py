@@ -9,6 +9,7 @@ import importlib.util
 import json
 import re
 import time
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,8 @@ def test_documentation_lists_inputs_of_running_node(session):
         names, types = (re.findall(r"`([\w/]+)`", cell) for cell in row[:2])
         package = types[0].partition("/")[0]
         kinds |= {
-            name: f"{package}/msg/{kind.rpartition('/')[2]}" for name, kind in zip(names, types, strict=True)
+            name: f"{package}/msg/{kind.rpartition('/')[2]}"
+            for name, kind in zip_longest(names, types, fillvalue=types[-1])
         }
     taken = dict(session.client.node.get_subscriber_names_and_types_by_node("ovs3d", "/"))
     ours = {
