@@ -399,7 +399,7 @@ def test_a_map_of_other_levels_answers_but_does_not_grow(room: Ovs3d, tmp_path) 
         return dataclasses.replace(table, levels=torch.arange(len(table.boxes)) % 2, num_levels=2, grid=None)
 
     loaded.clip.encode_image = pyramid
-    with pytest.raises(UserError, match=r"2 levels here, and those of the map 1: set clip\.mode"):
+    with pytest.raises(UserError, match=r"at 2 levels, but the map has features of 1: set clip\.mode"):
         loaded.add_frame(synthetic.make_frames(12)[5])
     assert not loaded.keyframes and loaded.query(["red box"]).found.all()
 
