@@ -1,6 +1,6 @@
 """Rigid motions and the pinhole camera.
 
-Conventions (the one place they are stated):
+Conventions of the whole package:
 - camera axes: OpenCV, x right, y down, z forward; world in metres, any orientation;
 - `camtoworld` [4, 4] float64 takes camera points to the world; `viewmat` is its inverse;
 - `K` [3, 3] in pixels; pixel centres lie at +0.5, so pixel (0, 0) covers [0, 1) x [0, 1);
@@ -85,7 +85,7 @@ def check_pose(camtoworld: np.ndarray, name: str) -> np.ndarray:
     """Returns the pose as float64 [4, 4] if it is a finite rigid motion.
 
     Raises:
-        UserError: wrong shape, NaN, or a rotation block that is not a rotation within 1e-3.
+        UserError: the shape is wrong, entries are not finite, or the rotation block is no rotation within 1e-3.
     """
     pose = np.asarray(camtoworld, dtype=np.float64)
     if pose.shape != (4, 4):
@@ -106,7 +106,8 @@ def check_camera(camera: Camera, name: str) -> Camera:
     """Returns the camera if its intrinsics are plausible.
 
     Raises:
-        UserError: NaN, non-positive or absurd focal length, principal point far outside the image, empty image.
+        UserError: the image is empty, entries are not finite, the focal length is not positive or implausible, or the
+            principal point lies far outside the image.
     """
     K, width, height = camera.K, camera.width, camera.height
     if K.shape != (3, 3) or not np.isfinite(K).all():
@@ -151,7 +152,7 @@ def check_frame(frame: Frame) -> None:
 def project(points: np.ndarray, camera: Camera, camtoworld: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Projects world points [P, 3]; returns pixels [P, 2] and depths z [P] in metres.
 
-    Pixels of points at z <= 0 are meaningless; callers mask by depth.
+    Pixels of points at z <= 0 are meaningless: mask them by depth.
     """
     viewmat = invert_rigid(camtoworld)
     local = points @ viewmat[:3, :3].T + viewmat[:3, 3]

@@ -1,7 +1,6 @@
-"""The values that travel between modules: cameras, frames, keyframes, snapshots, answers.
+"""The values that travel between modules: cameras, frames, keyframes, snapshots, queries and their results.
 
-Everything here is plain data. Maths lives in functions elsewhere; state that changes lives in `gaussians`
-and `mapper`.
+Everything here is plain data. Functions elsewhere hold the maths; `semantic_map.SemanticMap` holds the state.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:  # annotations only: the configuration and the messages need no torch
+if TYPE_CHECKING:  # annotations only: reading datasets and messages needs no torch
     import torch
 
 
@@ -48,11 +47,11 @@ class Camera:
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """Where one name shows in a frame; the masks of different names may overlap.
+    """The pixels of one name in a frame; the masks of different names may overlap.
 
     Attributes:
-        mask: [H, W] bool, what the name means.
-        boxes: [H, W] bool, the pixels that lie in one of its bounding boxes.
+        mask: [H, W] bool, the pixels of the named things.
+        boxes: [H, W] bool, the pixels inside one of their bounding boxes.
     """
 
     mask: np.ndarray
@@ -70,9 +69,9 @@ class Frame:
         camtoworld: [4, 4] float64, OpenCV camera axes, metres.
         depth: [H, W] float32 z in metres, 0 = none; or None.
         labels: [H, W] integer class index, 0 = unlabelled; or None. Never used for mapping.
-        name: what to call it in messages and file names.
-        sensor: which camera of several took it; each decides for itself when it sees something new.
-        annotations: by name, what to ask for in this frame and where it is; or None. Never used for mapping.
+        name: used in messages and file names.
+        sensor: name of the camera, where there are several. Keyframes are chosen for each camera on its own.
+        annotations: the annotated names of this frame; or None. Never used for mapping.
     """
 
     stamp: float
@@ -97,8 +96,8 @@ class CropTable:
         levels: [M] int64 index of the pyramid level.
         embeddings: [M, D] float32, as the encoder gave them (not normalised).
         num_levels: number of pyramid levels.
-        grid: (rows, columns) when the crops are the cells of one dense feature map in row-major order; such a
-            map is interpolated between cell centres, while crops are averaged over the pixels they cover.
+        grid: (rows, columns) if the crops are the cells of one dense feature map in row-major order, else None. A
+            dense map is interpolated between cell centres; crops are averaged over the pixels they cover.
     """
 
     boxes: torch.Tensor
@@ -116,12 +115,12 @@ class Keyframe:
         index: running number.
         stamp: seconds.
         name: the frame's name.
-        image: [H, W, 3] uint8 RGB, a fourth of what its values in 0..1 would take: keyframes are kept for good.
+        image: [H, W, 3] uint8 RGB: a quarter of the memory of float32, as keyframes are never deleted.
         camera: intrinsics of `image`.
         camtoworld: [4, 4] float64.
         depth: [H, W] float32 metres, 0 = none; or None.
-        crops: CLIP crop table, once encoded.
-        sensor: the frame's camera.
+        crops: CLIP crop table; None before the keyframe is encoded.
+        sensor: name of the frame's camera.
     """
 
     index: int
@@ -146,11 +145,11 @@ class RefinedField:
 
     Attributes:
         names: the user's names.
-        background: generic nouns the names competed against; the vocabulary is names, then background: V in all.
+        background: generic nouns that compete with the names. The vocabulary is names, then background: V in all.
         texts: [V, D] unit text features.
-        temperature: of the softmax over cosines that a lifted distribution is.
-        probabilities: [N, V]; a row of zeros where a Gaussian came later.
-        summary: figures of the refinement, for people.
+        temperature: softmax temperature that turns lifted cosines into a distribution.
+        probabilities: [N, V]; a row of zeros for a Gaussian that was inserted after the refinement.
+        summary: figures of the refinement.
     """
 
     names: tuple[str, ...]
@@ -169,9 +168,9 @@ class RefineStep:
         stage: "sharpening", "aligning", "checking" or "done".
         step: steps taken of this stage.
         total: steps this stage takes.
-        message: when done, what came of it.
+        message: when done, the outcome in one line.
         kept: when done, whether the refined field takes effect.
-        figures: when done, numbers for machines.
+        figures: when done, the figures of the check.
     """
 
     stage: str
@@ -184,18 +183,18 @@ class RefineStep:
 
 @dataclass(frozen=True, slots=True)
 class MapSnapshot:
-    """An immutable copy of the map: all that queries and renders read.
+    """An immutable copy of the map. Queries and renders read nothing else.
 
     Attributes:
         version: grows with every publication.
         gaussians: detached copies of the parameters: means [N, 3], quats [N, 4] wxyz, scales [N, 3] metres,
             opacities [N] in 0..1, sh [N, K, 3].
-        codes: [N, d + 1] the code of each Gaussian's unit feature, levels blended; zero where nothing was lifted.
+        codes: [N, d + 1] code of each Gaussian's unit feature, blended over levels; zero where nothing was lifted.
         level_codes: [N, S, d + 1] the same per pyramid level, before blending.
-        weight: [N] blending weight each Gaussian's code was averaged over, in pixels.
+        weight: [N] blending weight that went into each Gaussian's code, in pixels.
         views: [N] number of keyframes that saw the Gaussian.
         selection: [N, S] scale-selection logits.
-        codec: the `FeatureCodec` the codes are written in.
+        codec: the `FeatureCodec` of the codes.
         camtoworlds: [F, 4, 4] keyframe poses.
         stamps: [F] keyframe stamps in seconds.
         cameras: the keyframes' cameras.
@@ -229,15 +228,15 @@ class SemanticObject:
     """One instance of a queried name.
 
     Attributes:
-        prompt: the name it was found by.
+        prompt: the name.
         label: 1-based index of the prompt in the query.
         instance: 1-based number within the answer.
         score: mean relevancy of its Gaussians, 0..1.
         center: [3] metres, world frame.
         quat: [4] wxyz, orientation of the box.
         size: [3] metres, full extents of the oriented box.
-        num_gaussians: Gaussians in the instance.
-        views: keyframes that saw it.
+        num_gaussians: number of Gaussians in the instance.
+        views: number of keyframes that saw it.
     """
 
     prompt: str
@@ -258,7 +257,7 @@ class Query:
     Attributes:
         prompts: the P names to find.
         negatives: names the prompts compete against.
-        own_negatives: the user named the negatives. The lifted codes answer then, as a refined field knows only its own.
+        own_negatives: the user named the negatives. The lifted codes then answer: a refined field holds other ones.
         mode: "relevancy" decides each prompt against the negatives; "argmax" gives every Gaussian the best prompt
             (3D-OVS).
         threshold: relevancy from which a Gaussian or a pixel carries a label, 0..1.

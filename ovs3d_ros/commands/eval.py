@@ -1,4 +1,4 @@
-"""`ovs3d eval`: what a map says of a labelled dataset's views, scored by a protocol."""
+"""`ovs3d eval`: scores a map on the views of a labelled dataset by a protocol."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _annotated(options: argparse.Namespace, dataset: Dataset, indices: Sequence[
 def _segment(
     options: argparse.Namespace, pipeline: Ovs3d, dataset: Dataset, indices: Sequence[int]
 ) -> tuple[SegmentationScore, dict]:
-    """All pixels of the labelled views by all names."""
+    """Segments the labelled views by all names and scores every pixel."""
     snapshot = pipeline.snapshot()
     numbers = np.array([index for index, name in enumerate(dataset.classes) if name])
     names = [dataset.classes[index] for index in numbers]
@@ -112,7 +112,7 @@ def _segment(
 def _ask(
     options: argparse.Namespace, pipeline: Ovs3d, dataset: Dataset, indices: Sequence[int]
 ) -> tuple[SegmentationScore, dict]:
-    """Every name of the annotated views by itself."""
+    """Queries each name of the annotated views alone and scores its mask."""
     snapshot, threshold = pipeline.snapshot(), pipeline.label_threshold(options.threshold)
     scores = []
     with common.progress_bar(options, len(indices), "evaluating", "view") as bar:

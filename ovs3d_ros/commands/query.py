@@ -1,4 +1,4 @@
-"""`ovs3d query`: where in a map are the things with these names, and how do they look from the keyframes."""
+"""`ovs3d query`: finds things by name in a map, and shows them in views of the keyframes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from ovs3d_ros.types import MapSnapshot, QueryResult, UserError
 from ovs3d_ros.visualization import pictures, point_cloud
 
 MAX_VIEWS = 8
-_CANDIDATES = 32  # keyframes that are looked at to choose the views from
-_GLANCE = 120  # longer side of the small renders they are judged by, px
-_OVERLAY_WIDTH = 960
-_ALL_ROUND = 0.95  # of the horizon
+_CANDIDATES = 32  # keyframes among which the views are chosen
+_PREVIEW_SIZE = 120  # px, longer side of the renders that rank them
+_OVERLAY_WIDTH = 960  # px
+_FULL_HORIZON = 0.95  # share of the horizon from which a map counts as complete
 _PICTURE_FOLDERS = ("masks", "overlays")
-_MANIFEST = "query_pictures.txt"  # in an answer's folder: the pictures that the answer left in those
+_MANIFEST = "query_pictures.txt"  # file in an answer's folder that lists the pictures of the answer
 _MAX_NAME = 200  # bytes of a file name
 
 
@@ -64,11 +64,11 @@ def run(options: argparse.Namespace) -> int:
         ),
     )
     common.print_message(options, _table(entries))
-    if not result.found.all() and result.observed < _ALL_ROUND:
+    if not result.found.all() and result.observed < _FULL_HORIZON:
         common.print_message(
             options,
-            f"The map shows {result.observed:.0%} of the horizon: what is not in it may be where no camera "
-            "has looked yet.",
+            f"The map shows {result.observed:.0%} of the horizon: a thing that was not found may stand where "
+            "no camera has looked yet.",
         )
     if folder is not None:
         common.print_message(options, f"{folder}: objects.json, cloud.ply, masks/, overlays/")
@@ -76,24 +76,24 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _answer_folder(path: Path) -> Path:
-    """Creates the folder of an answer if need be; an earlier answer in it will be replaced.
+    """Creates the folder of an answer if it does not exist; an earlier answer in it will be replaced.
 
     Raises:
-        UserError: it cannot be written, or holds files of the same names that no earlier answer left.
+        UserError: the folder cannot be written, or holds files of the same names that this command did not write.
     """
     folder = common.make_output_folder(path)
     if not (folder / _MANIFEST).is_file():
         for part in (folder / name for name in ("objects.json", "cloud.ply", *_PICTURE_FOLDERS)):
             if part.exists() and not (part.is_dir() and not any(part.iterdir())):
                 raise UserError(
-                    f"{part}: is no answer of `ovs3d query`, which would overwrite it; choose another folder "
+                    f"{part}: not written by `ovs3d query`, which would overwrite it; choose another folder "
                     "or move it away"
                 )
     return folder
 
 
 def load_semantic_map(path: Path, values: dict[str, Any]) -> Ovs3d:
-    """Opens a map that can be asked in words.
+    """Opens a map that holds language features.
 
     Raises:
         UserError: the map cannot be used, is of another encoder, or was made without language features.
@@ -107,7 +107,7 @@ def load_semantic_map(path: Path, values: dict[str, Any]) -> Ovs3d:
 
 
 def describe(result: QueryResult) -> list[dict[str, Any]]:
-    """The answer per prompt: prompt, found, verdict, presence, score, and its objects, positions and sizes in metres."""
+    """One entry per prompt: prompt, found, verdict, presence, score, and its objects in metres."""
     return [
         dict(
             prompt=prompt,
@@ -134,19 +134,19 @@ def describe(result: QueryResult) -> list[dict[str, Any]]:
 
 
 def write_answer(folder: Path, pipeline: Ovs3d, snapshot: MapSnapshot, result: QueryResult) -> None:
-    """Writes cloud.ply, and label masks and overlays of the keyframes that show what was found.
+    """Writes cloud.ply, and label masks and overlays of the keyframes that show the found things.
 
     Args:
         folder: exists already.
-        pipeline: answers render calls.
+        pipeline: renders the views.
         snapshot: the map.
         result: the answer.
     """
     names = _picture_names(snapshot, choose_views(pipeline, snapshot, result))
     _renew_pictures(folder, list(names))
-    shown = point_cloud.visible_points(snapshot, pipeline.config.output)
-    points, rgb = point_cloud.point_columns(snapshot, shown)
-    write_cloud(folder / "cloud.ply", points, **point_cloud.answer_columns(result, shown, rgb))
+    indices = point_cloud.visible_points(snapshot, pipeline.config.output)
+    points, rgb = point_cloud.point_columns(snapshot, indices)
+    write_cloud(folder / "cloud.ply", points, **point_cloud.answer_columns(result, indices, rgb))
     text = "".join(f"{label} {prompt}\n" for label, prompt in enumerate(result.prompts, start=1))
     write_text(folder / "masks" / "classes.txt", text)
     for name, index in names.items():
@@ -161,7 +161,7 @@ def write_answer(folder: Path, pipeline: Ovs3d, snapshot: MapSnapshot, result: Q
 
 
 def _picture_names(snapshot: MapSnapshot, views: list[int]) -> dict[str, int]:
-    """A file name for each view, after its keyframe; what a file name cannot hold is replaced."""
+    """Names a file for each view after its keyframe; replaces characters that a file name cannot hold."""
     names: dict[str, int] = {}
     for index in views:
         stem = re.sub(r"[/\\\x00-\x1f]", "_", snapshot.names[index]) or f"keyframe_{index:05d}"
@@ -171,9 +171,9 @@ def _picture_names(snapshot: MapSnapshot, views: list[int]) -> dict[str, int]:
 
 
 def _renew_pictures(folder: Path, names: list[str]) -> None:
-    """Removes an earlier answer's pictures, which must not pass for this one's, and notes which come now.
+    """Deletes the pictures of an earlier answer and lists those of this one.
 
-    Only what that answer noted goes: other files in the folders are the user's.
+    Only pictures on the earlier list are deleted: other files in the folders are the user's.
     """
     manifest = folder / _MANIFEST
     for name in read_text(manifest).split("\n") if manifest.is_file() else ():
@@ -186,7 +186,7 @@ def _renew_pictures(folder: Path, names: list[str]) -> None:
 
 
 def legend(result: QueryResult) -> list[tuple[str, np.ndarray]]:
-    """What the legend of an overlay says per prompt: its probability, or that it is not here."""
+    """Legend entries of an overlay, text and colour: each prompt with its probability, or "not here"."""
     colors = pictures.label_colors(len(result.prompts))
     return [
         (f"{prompt}  {result.presence[p]:.2f}", colors[p + 1])
@@ -197,7 +197,7 @@ def legend(result: QueryResult) -> list[tuple[str, np.ndarray]]:
 
 
 def save_mask(path: Path, labels: np.ndarray, count: int) -> None:
-    """Writes labels [H, W] 0..count as an index PNG (0 = none) that also looks like something."""
+    """Writes labels [H, W] 0..count as an index PNG (0 = none) with a palette for people."""
     image = Image.frombytes("P", labels.shape[::-1], labels.astype(np.uint8).tobytes())
     palette = pictures.label_colors(count)
     palette[0] = 0
@@ -206,9 +206,10 @@ def save_mask(path: Path, labels: np.ndarray, count: int) -> None:
 
 
 def choose_views(pipeline: Ovs3d, snapshot: MapSnapshot, result: QueryResult) -> list[int]:
-    """Keyframes that show the found things best, in map order: every thing in turn takes the view it fills most.
+    """Chooses keyframes that show the found things best, and returns them in map order.
 
-    Views next to a chosen one are passed over while there are others. Without anything found: evenly spread views.
+    The found things take turns: each takes the view it fills most. Views next to a chosen one are skipped. If nothing was
+    found, the views are evenly spaced.
     """
     count = len(snapshot.names)
     candidates = evenly_spaced_indices(count, _CANDIDATES)
@@ -216,36 +217,38 @@ def choose_views(pipeline: Ovs3d, snapshot: MapSnapshot, result: QueryResult) ->
         return candidates[evenly_spaced_indices(len(candidates), MAX_VIEWS)].tolist()
     areas = np.zeros((len(candidates), len(result.prompts)))  # pixels by view and prompt
     for row, index in enumerate(candidates):
-        camera = snapshot.cameras[index].fitted(_GLANCE)
+        camera = snapshot.cameras[index].fitted(_PREVIEW_SIZE)
         labels, _ = pipeline.render_labels(result, camera, snapshot.camtoworlds[index], snapshot)
         areas[row] = np.bincount(labels.ravel(), minlength=len(result.prompts) + 1)[1:]
-    shown = np.flatnonzero(areas.any(axis=0))
-    if not len(shown):
+    visible = np.flatnonzero(areas.any(axis=0))
+    if not len(visible):
         return candidates[evenly_spaced_indices(len(candidates), MAX_VIEWS)].tolist()
-    apart = max(1, count // (3 * MAX_VIEWS))
+    spacing = max(1, count // (3 * MAX_VIEWS))
     chosen: list[int] = []
-    for turn in range(MAX_VIEWS * len(shown)):
+    for turn in range(MAX_VIEWS * len(visible)):
         if len(chosen) == MAX_VIEWS:
             break
         near = [
-            row for row, index in enumerate(candidates) if any(abs(index - other) < apart for other in chosen)
+            row
+            for row, index in enumerate(candidates)
+            if any(abs(index - other) < spacing for other in chosen)
         ]
-        left = areas[:, shown[turn % len(shown)]].copy()
-        left[near] = 0
-        if left.any():
-            chosen.append(int(candidates[left.argmax()]))
+        remaining = areas[:, visible[turn % len(visible)]].copy()
+        remaining[near] = 0
+        if remaining.any():
+            chosen.append(int(candidates[remaining.argmax()]))
     return sorted(chosen)
 
 
 def _table(entries: list[dict[str, Any]]) -> str:
-    """The answer for reading: one line per prompt with the position of its best object."""
+    """The answer as a text table: one line per prompt with the position of its best object."""
     width = max(len("prompt"), *(len(entry["prompt"]) for entry in entries))
     lines = [f"{'prompt':<{width}}  found   presence  objects  position (m)"]
     for entry in entries:
         objects = entry["objects"]
-        where = "(" + ", ".join(f"{v:.2f}" for v in objects[0]["center"]) + ")" if objects else "-"
+        position = "(" + ", ".join(f"{v:.2f}" for v in objects[0]["center"]) + ")" if objects else "-"
         lines.append(
             f"{entry['prompt']:<{width}}  {entry['verdict']:<6}  {entry['presence']:8.2f}  "
-            f"{len(objects):7d}  {where}"
+            f"{len(objects):7d}  {position}"
         )
     return "\n".join(lines)

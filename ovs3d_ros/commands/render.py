@@ -25,13 +25,13 @@ from ovs3d_ros.types import Camera, MapSnapshot, UserError
 from ovs3d_ros.visualization import pictures
 
 CHANNELS = ("rgb", "depth", "features", "segmentation")
-_SAMPLES = 8  # keyframes the range of depths is taken from
+_SAMPLES = 8  # keyframes that give the range of depths
 _MAX_IMAGE_SIZE = 8192  # px
-_NUMBERED = re.compile(r"(\d{5}|[1-9]\d{5,})\.png")  # pictures of this command
-_MARK = "Software", "ovs3d render"  # text in each of them
+_NUMBERED = re.compile(r"(\d{5}|[1-9]\d{5,})\.png")  # file names of this command's pictures
+_MARK = "Software", "ovs3d render"  # PNG text in each of them
 
-Painter = Callable[[Camera, np.ndarray], np.ndarray]  # camera and pose to an RGB picture of that size
-Sink = Callable[[np.ndarray], None]  # takes the RGB pictures of a flight one by one
+Painter = Callable[[Camera, np.ndarray], np.ndarray]  # paints the view of a camera and pose as an RGB picture
+Sink = Callable[[np.ndarray], None]  # writes the next RGB picture of a flight
 
 
 def run(options: argparse.Namespace) -> int:
@@ -94,7 +94,7 @@ def _check(options: argparse.Namespace, channels: list[str] | None, prompts: lis
 def make_painters(
     pipeline: Ovs3d, snapshot: MapSnapshot, channels: list[str], prompts: list[str]
 ) -> tuple[dict[str, Painter], list[tuple[str, np.ndarray]]]:
-    """What paints each channel, and the entries of the legend that explains them."""
+    """A painter for each channel, and the entries of the legend."""
 
     def rgb(camera: Camera, pose: np.ndarray) -> np.ndarray:
         return pictures.to_uint8(pipeline.render(camera, pose, snapshot).rgb.cpu().numpy())
@@ -144,14 +144,14 @@ def _path(options: argparse.Namespace, pipeline: Ovs3d, snapshot: MapSnapshot) -
 
 
 def _video_camera(camera: Camera, image_size: int) -> Camera:
-    """The camera with a longer side of `image_size` pixels (0: its own), smaller or larger; even sides for video coders."""
+    """The camera with a longer side of `image_size` pixels (0: unchanged). Both sides are even, as video codecs want."""
     factor = image_size / max(camera.width, camera.height) if image_size else 1.0
     width, height = (max(1, round(side * factor)) for side in (camera.width, camera.height))
     return camera.scaled(width + width % 2, height + height % 2)
 
 
 def _mosaic(tiles: list[np.ndarray], entries: list[tuple[str, np.ndarray]]) -> np.ndarray:
-    """The pictures in one row, or two where there are more than two, with the legend below."""
+    """Arranges up to two pictures in one row, more in two rows, and puts the legend below."""
     columns = len(tiles) if len(tiles) < 3 else 2
     tiles = tiles + [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
     rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
@@ -162,10 +162,10 @@ def _mosaic(tiles: list[np.ndarray], entries: list[tuple[str, np.ndarray]]) -> n
 
 @contextlib.contextmanager
 def _video(path: Path, fps: float) -> Iterator[Sink]:
-    """What appends RGB pictures of one size to an MP4 file, which is there after a clean end.
+    """A sink that appends RGB pictures of one size to an MP4 file; the file appears after a clean end.
 
     Raises:
-        UserError: the video cannot be written, or is not whole: OpenCV itself says nothing when the disk is full.
+        UserError: the video cannot be written, or is incomplete: OpenCV does not report a full disk.
     """
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # it would add lines to our error
     writer, count = cv2.VideoWriter(), 0
@@ -196,16 +196,16 @@ def _video(path: Path, fps: float) -> Iterator[Sink]:
 
 @contextlib.contextmanager
 def _folder(path: Path) -> Iterator[Sink]:
-    """What writes RGB pictures as numbered PNGs into a folder; those of an earlier, longer run go at the end.
+    """A sink that writes RGB pictures as numbered PNGs into a folder; surplus ones of an earlier run are deleted.
 
     Raises:
-        UserError: the folder holds numbered pictures that are not of this command, or cannot be written.
+        UserError: the folder cannot be written, or holds numbered pictures that this command did not write.
     """
     earlier = [old for old in path.iterdir() if _NUMBERED.fullmatch(old.name)]
     for old in earlier:
-        if not _is_ours(old):
+        if not _has_mark(old):
             raise UserError(
-                f"{old}: is no picture of `ovs3d render`, which might overwrite it; choose another folder"
+                f"{old}: not written by `ovs3d render`, which might overwrite it; choose another folder"
             )
     count, mark = 0, PngInfo()
     mark.add_text(*_MARK)
@@ -221,7 +221,7 @@ def _folder(path: Path) -> Iterator[Sink]:
             old.unlink(missing_ok=True)
 
 
-def _is_ours(path: Path) -> bool:
+def _has_mark(path: Path) -> bool:
     """Whether a picture carries the mark of this command."""
     try:
         with Image.open(path) as image:

@@ -1,4 +1,4 @@
-"""Views segmented by a full list of names, as benchmarks of semantic segmentation want it: every pixel gets one."""
+"""Segments views by a full list of names: every pixel gets one, as benchmarks of semantic segmentation require."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from ovs3d_ros.types import Camera, MapSnapshot, RefinedField
 
 _CHANNELS = 32  # one-hot labels rendered at a time
 
-# Labels [H, W] of a view of camera and pose: 1 + index of the name, 0 where the map is not.
+# Segments the view of a camera and pose: labels [H, W], 1 + index of the name, 0 where the map is not.
 Segmenter = Callable[[Camera, np.ndarray], np.ndarray]
 
 
 def field_for_names(field: RefinedField | None, names: list[str]) -> RefinedField | None:
-    """The field if it holds all of the names, so that it can segment by them; else None."""
+    """The field if it holds all of the names and can segment by them; else None."""
     return field if (vocabulary_indices(field, names, "argmax") >= 0).all() else None
 
 
 def pixel_segmenter(
     pipeline: Ovs3d, snapshot: MapSnapshot, names: list[str], field: RefinedField | None
 ) -> Segmenter:
-    """Blends what Gaussians carry, then decides at each pixel (protocols A and C).
+    """Blends features or distributions of the Gaussians, then decides at each pixel (protocols A and C).
 
     Args:
         pipeline: encodes the names and renders.
