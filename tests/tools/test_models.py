@@ -51,9 +51,9 @@ def test_recolour_paints_every_colour_over_all_but_black():
                 (8, 8, 3), np.round(255 * np.array(colorsys.hsv_to_rgb(hue / 360 % 1, saturation, value)))
             )
             image = image.astype(np.uint8)
-            wanted = recolour.sample(target, rng)
-            recolour.recolour(image, np.ones((8, 8), np.uint8), 1, source, wanted)
-            assert np.abs(image[0, 0] / 255 - _srgb(wanted)).max() < 0.03, (source, target)
+            paint = recolour.sample(target, rng)
+            recolour.recolour(image, np.ones((8, 8), np.uint8), 1, source, paint)
+            assert np.abs(image[0, 0] / 255 - _srgb(paint)).max() < 0.03, (source, target)
 
 
 def test_held_out_pairs_are_neither_painted_nor_named():
@@ -161,15 +161,15 @@ def store(tmp_path):
 def test_most_crops_show_a_single_object(store, monkeypatch):
     import crops
 
-    def alone() -> float:
+    def share_of_single_objects() -> float:
         rng = np.random.default_rng(0)
         shares = np.stack([crops.sample_crop(store, rng)[1] for _ in range(300)])
         assert np.allclose(shares.sum(axis=1), 1, atol=1e-5)
         return float((shares.max(axis=1) > crops.ALONE_SHARE).mean())
 
-    looked_for = alone()
+    share = share_of_single_objects()
     monkeypatch.setattr(crops, "ALONE", 0.0)
-    assert looked_for > alone() + 0.1
+    assert share > share_of_single_objects() + 0.1
 
 
 def test_bent_cut_bends_its_labels_too(store, monkeypatch):
@@ -187,8 +187,8 @@ def test_bent_cut_bends_its_labels_too(store, monkeypatch):
     for seed in range(10):
         (flat, _), (image, ids) = cut(0.0, seed), cut(1.0, seed)
         assert (np.abs(image.astype(int) - flat) > 20).mean() > 0.03, "another shape"
-        shown = image[2::4, 2::4, 0].astype(int)
-        agreement.append((np.abs(shown - np.vectorize(brightness.get)(ids)) < 4).mean())
+        grey = image[2::4, 2::4, 0].astype(int)
+        agreement.append((np.abs(grey - np.vectorize(brightness.get)(ids)) < 4).mean())
     assert np.mean(agreement) > 0.95, "all but pixels on borders"
 
 

@@ -1,8 +1,8 @@
 """Calibrates the bundled CLIP: `python tools/models/calibrate.py --scenes DIR [DIR ...] [--judge] [--json FILE]`.
 
-`ovs3d calibrate` does this for any encoder; here the questions come from the whole vocabulary of the world, with hard
-ones among them (the right noun in another colour), and the result goes into the model's own `calibration.json`. With
-`--judge` the calibration that is there is measured on scenes it has not seen, and stays as it is.
+`ovs3d calibrate` does this for any encoder. This script draws its prompts from the whole vocabulary of the world, with hard
+ones among them (the right noun in another colour), and writes the result into `calibration.json` of the model. `--judge`
+measures the present calibration on unseen scenes and does not change it.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ def distractors() -> tuple[str, ...]:
     return (*names, "wooden table", "wooden shelf", "wooden chair", "wooden stool")
 
 
-def questions(dataset: Dataset, rng: np.random.Generator) -> calibration.ScenePrompts:
+def draw_prompts(dataset: Dataset, rng: np.random.Generator) -> calibration.ScenePrompts:
     """Prompts for objects of a scene, with nouns without colour among them, and for absent objects."""
     named = [name for name in dataset.classes if name]
     present = calibration.visible_classes(dataset)
-    nouns = [noun for noun in vocabulary.NOUNS if any(name.endswith(noun) for name in present)]
-    present += [noun for noun in nouns if noun not in present]
+    bare_nouns = [noun for noun in vocabulary.NOUNS if any(name.endswith(noun) for name in present)]
+    present += [noun for noun in bare_nouns if noun not in present]
     nouns = [noun for noun in vocabulary.NOUNS if not any(name.endswith(noun) for name in named)]
     pairs = [f"{colour} {noun}" for noun, about in vocabulary.NOUNS.items() for colour in about.colours]
-    # Natural wood is named "wooden table" in the world, and "brown table" is no less true of it.
+    # The class "wooden table" is natural wood, which "brown table" describes as well.
     pairs = [pair for pair in pairs if pair not in named and pair.replace("brown", "wooden") not in named]
     absent = [
         *nouns,
@@ -66,7 +66,7 @@ def questions(dataset: Dataset, rng: np.random.Generator) -> calibration.ScenePr
     return calibration.ScenePrompts(present, [str(name) for name in absent])
 
 
-def answers(folders: Sequence[Path]) -> tuple[list[calibration.SceneEvidence], PresenceCalibration]:
+def measure_scenes(folders: Sequence[Path]) -> tuple[list[calibration.SceneEvidence], PresenceCalibration]:
     """The evidence of the queries in each scene, and the current calibration of the encoder."""
     pipeline = Ovs3d(override(Config(), SETTINGS))
     pipeline.recalibrate(distractors=distractors())
@@ -75,8 +75,8 @@ def answers(folders: Sequence[Path]) -> tuple[list[calibration.SceneEvidence], P
         dataset = open_dataset(folder)
         for _ in calibration.map_scene(pipeline, dataset):
             pass
-        asked = questions(dataset, np.random.default_rng(len(scenes)))
-        scenes.append(calibration.collect_evidence(pipeline, dataset, asked))
+        prompts = draw_prompts(dataset, np.random.default_rng(len(scenes)))
+        scenes.append(calibration.collect_evidence(pipeline, dataset, prompts))
         log.info(
             "%s: %d prompts, best mean IoU %.3f",
             folder,
@@ -93,15 +93,18 @@ def main() -> None:
     )
     parser.add_argument("--scenes", type=Path, nargs="+", required=True, help="labelled scene folders")
     parser.add_argument(
-        "--judge", action="store_true", help="measure the calibration that is there, and fit none"
+        "--judge", action="store_true", help="measure the present calibration instead of fitting a new one"
     )
     parser.add_argument(
-        "--json", type=Path, help="where the report goes; leave-one-scene-out where one is fitted"
+        "--json", type=Path, help="file for the report; after a fit it is the leave-one-scene-out result"
     )
     args = parser.parse_args()
-    scenes, known = answers(args.scenes)
+    scenes, present = measure_scenes(args.scenes)
     if args.judge:
-        weights = (known.presence_weights, known.presence_bias), (known.general_weights, known.general_bias)
+        weights = (
+            (present.presence_weights, present.presence_bias),
+            (present.general_weights, present.general_bias),
+        )
         figures = calibration.presence_metrics(
             scenes, [calibration.predict_presence(scene, *weights) for scene in scenes]
         )

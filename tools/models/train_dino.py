@@ -1,10 +1,11 @@
 """Trains ovs3d-tiny-dino without labels: `python tools/models/train_dino.py --data DIR --out DIR --minutes 20`.
 
 Self-distillation at patch level. A student sees one crop of a frame, its exponential moving average (the teacher)
-another crop with other colours. A student patch has to find those teacher patches that lie next to it in the frame, among
-far ones of the same frame and some of other frames (InfoNCE). What is predictable from its neighbours is what belongs together, so features agree
-inside an object and part at its border (Isola et al., Learning visual groups from co-occurrences in space and time,
-2015; teacher and crops as in DINO, Caron et al., ICCV 2021; dense pairs as in DenseCL, Wang et al., CVPR 2021).
+another crop with other colours. The student must tell the teacher patches that lie next to one of
+its patches from distant patches of the same frame and from patches of other frames (InfoNCE). Patches that predict each other
+belong together, so features agree inside an object and differ across its border (Isola et al., Learning visual groups from
+co-occurrences in space and time, 2015; teacher and crops as in DINO, Caron et al., ICCV 2021; dense pairs as in DenseCL, Wang
+et al., CVPR 2021).
 """
 
 from __future__ import annotations
@@ -117,11 +118,11 @@ def loss_of(cosines: torch.Tensor, near: torch.Tensor, temperature: float = 0.1)
     """InfoNCE with several positives: mean over queries of minus the mean log-softmax of the near keys.
 
     Args:
-        cosines: [Q, K] of queries and keys; -inf leaves a key out.
-        near: [Q, K] whether a key lies beside the query in the frame.
+        cosines: [Q, K] cosines of queries and keys; -inf excludes a key.
+        near: [Q, K] True where a key lies next to the query in the frame.
     """
-    found = near.any(dim=1)
-    cosines, near = cosines[found], near[found]
+    has_near = near.any(dim=1)
+    cosines, near = cosines[has_near], near[has_near]
     log_share = (cosines / temperature).log_softmax(dim=1)
     return -(log_share.masked_fill(~near, 0).sum(dim=1) / near.sum(dim=1)).mean()
 
