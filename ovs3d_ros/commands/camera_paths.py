@@ -1,4 +1,4 @@
-"""Camera paths for videos, made from the keyframe poses: views far from all keyframes look bad."""
+"""Camera paths for videos. They stay near the keyframes, because views far from all keyframes look bad."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 
 from ovs3d_ros.geometry import matrix_to_quat, quat_to_matrix, slerp
 
-_FULL_TURN = np.radians(270.0)  # directions that cover this much are completed to a circle
-_MIN_SWING = np.radians(6.0)  # a camera that never moved still swings a little
+_FULL_TURN = np.radians(270.0)  # an arc of this length is extended to a circle
+_MIN_SWING = np.radians(6.0)  # least amplitude, for a camera that never moved
 
 
 def keyframe_path(camtoworlds: np.ndarray, count: int) -> np.ndarray:
@@ -27,12 +27,13 @@ def keyframe_path(camtoworlds: np.ndarray, count: int) -> np.ndarray:
 def orbit_path(camtoworlds: np.ndarray, distance: float, count: int) -> np.ndarray:
     """A closed path [count, 4, 4] that stays near the keyframes [F, 4, 4].
 
-    Cameras that look inwards: around the point they look at, all the way where they surround it, else swinging
-    over the arc they cover. Cameras that look outwards: from their middle, turning over the directions they saw.
+    If most cameras look inwards, the path goes around the point they look at: on a full circle if they surround it, or
+    back and forth on the arc they cover. If they look outwards, the path turns at their median position, over the
+    directions they looked in.
 
     Args:
         camtoworlds: keyframe poses.
-        distance: typical distance in metres to what they see.
+        distance: typical viewing distance in metres.
         count: number of poses.
     """
     centers, forwards = camtoworlds[:, :3, 3], camtoworlds[:, :3, 2]
@@ -66,9 +67,9 @@ def look_at(eye: np.ndarray, target: np.ndarray, up: np.ndarray) -> np.ndarray:
 
 
 def _focus(centers: np.ndarray, forwards: np.ndarray, distance: float) -> np.ndarray:
-    """The point nearest to all optical axes, drawn towards the points at `distance` along them.
+    """The point nearest to all optical axes, with a slight pull to the points at `distance` on the axes.
 
-    The pull decides where the axes are all but parallel.
+    The pull keeps the system solvable if the axes are nearly parallel.
     """
     across = np.eye(3) - np.einsum("fi,fj->fij", forwards, forwards)
     pull = 0.02 * np.eye(3) * len(centers)
@@ -79,7 +80,7 @@ def _focus(centers: np.ndarray, forwards: np.ndarray, distance: float) -> np.nda
 
 
 def _angles(vectors: np.ndarray, up: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Angles [F] of vectors about `up` from their mean direction, and the axes at 90 and 0 degrees."""
+    """Angles [F] of vectors about `up` from their mean direction, and the directions of 90 and 0 degrees."""
     flat = vectors - np.outer(vectors @ up, up)
     flat = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
     mean = flat.mean(axis=0)
@@ -91,7 +92,7 @@ def _angles(vectors: np.ndarray, up: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _turn(angles: np.ndarray, phase: np.ndarray) -> np.ndarray:
-    """The angle at each phase: a full circle where `angles` cover one, else to and fro between their extremes."""
+    """The angle at each phase: a full circle if `angles` cover `_FULL_TURN`, else back and forth over them."""
     ordered = np.sort(angles)
     gaps = np.diff(np.append(ordered, ordered[0] + 2 * np.pi))
     if 2 * np.pi - gaps.max() > _FULL_TURN:
@@ -109,6 +110,7 @@ def _catmull_rom(before: np.ndarray, a: np.ndarray, b: np.ndarray, after: np.nda
     )
 
 
-def _unit(vector: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+def _unit(vector: np.ndarray, default: np.ndarray) -> np.ndarray:
+    """The vector at length 1, or `default` if it is too short."""
     norm = np.linalg.norm(vector)
-    return vector / norm if norm > 1e-6 else otherwise
+    return vector / norm if norm > 1e-6 else default

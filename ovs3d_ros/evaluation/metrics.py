@@ -1,7 +1,7 @@
-"""Measures of image quality, segmentation and presence: pure functions on arrays.
+"""Metrics of image quality, segmentation and presence: pure functions on arrays.
 
 Images are [H, W, 3] floats in 0..1, or uint8; label maps are [H, W] integers, 0 = unlabelled or no class, and
-1..C index `classes` (with `classes[0] == ""`, as `Dataset.classes` has it). NumPy arrays and CPU tensors both do.
+1..C index `classes` (with `classes[0] == ""`, as in `Dataset.classes`). NumPy arrays and CPU tensors are accepted.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class SegmentationScore:
     Attributes:
         protocol: key of `PROTOCOLS`, or "lerf".
         miou: mean intersection over union, 0..1.
-        accuracy: share of pixels (or, over scenes, of their means) that are right, 0..1; of names for "lerf".
-        per_class: IoU by class name; NaN for a class that neither occurs nor is predicted.
-        views: number of labelled views it was measured on.
+        accuracy: share of correct pixels, 0..1 (over scenes, the mean of their shares); for "lerf", of located names.
+        per_class: IoU by class name; NaN for a class that is neither labelled nor predicted.
+        views: number of labelled views.
     """
 
     protocol: str
@@ -62,7 +62,7 @@ class SegmentationScore:
 
 
 def psnr(pred: np.ndarray | torch.Tensor, target: np.ndarray | torch.Tensor) -> float:
-    """Peak signal-to-noise ratio in dB for peak 1; infinite where the images are equal.
+    """Peak signal-to-noise ratio in dB for peak 1; infinite if the images are equal.
 
     Raises:
         ValueError: the shapes differ.
@@ -73,10 +73,9 @@ def psnr(pred: np.ndarray | torch.Tensor, target: np.ndarray | torch.Tensor) -> 
 
 
 def psnr_aligned(pred: np.ndarray | torch.Tensor, target: np.ndarray | torch.Tensor) -> float:
-    """PSNR in dB after the gain per channel that fits `target` best, for auto-exposed cameras.
+    """PSNR in dB after a gain per channel that fits `pred` to `target`, for cameras with auto exposure.
 
-    The gain is the least-squares one, g = <pred, target> / <pred, pred>, of this image alone; the product is
-    clipped to 0..1.
+    The gain is the least-squares fit for this image, g = <pred, target> / <pred, pred>; the product is clipped to 0..1.
 
     Args:
         pred: [H, W, 3] image.
@@ -125,13 +124,13 @@ def confusion_matrix(pred: np.ndarray, target: np.ndarray, num_classes: int) -> 
     Args:
         pred: [H, W] labels 0..C; 0 = no class.
         target: [H, W] labels 0..C; 0 = unlabelled.
-        num_classes: C, without the unlabelled one.
+        num_classes: C, without index 0.
 
     Returns:
-        [C + 1, C + 1] int64; row and column 0 are the unlabelled.
+        [C + 1, C + 1] int64; row and column 0 stand for unlabelled.
 
     Raises:
-        ValueError: the shapes differ or a label is above C.
+        ValueError: the shapes differ, or a label is greater than C.
     """
     pred, target = _label_pair(pred, target, num_classes)
     size = num_classes + 1
@@ -141,7 +140,7 @@ def confusion_matrix(pred: np.ndarray, target: np.ndarray, num_classes: int) -> 
 def iou_per_class(confusion: np.ndarray) -> np.ndarray:
     """IoU [C] of each class of a `confusion_matrix`, ignoring unlabelled target pixels.
 
-    A class that occurs only in the prediction has IoU 0, one that occurs in neither NaN.
+    A class has IoU 0 if it is only predicted, and NaN if it is neither labelled nor predicted.
     """
     counted = confusion[1:]
     hits = np.diagonal(confusion)[1:].astype(np.float64)
@@ -150,7 +149,7 @@ def iou_per_class(confusion: np.ndarray) -> np.ndarray:
 
 
 def miou(confusion: np.ndarray) -> float:
-    """Mean of `iou_per_class` over the classes that occur or are predicted; NaN if there are none."""
+    """Mean of `iou_per_class` over the classes that are labelled or predicted; NaN if there are none."""
     ious = iou_per_class(confusion)
     return float(np.nanmean(ious)) if not np.isnan(ious).all() else float("nan")
 
@@ -158,11 +157,11 @@ def miou(confusion: np.ndarray) -> float:
 def jaccard_per_class(pred: np.ndarray, target: np.ndarray, num_classes: int) -> np.ndarray:
     """Jaccard index [C] of each class of one view over *all* pixels, as the 3D-OVS code computes it.
 
-    Predictions on unlabelled pixels count against their class; a class that is in neither map scores 0, as
-    scikit-learn's `jaccard_score` does in the reference.
+    Predictions on unlabelled pixels count as errors of the predicted class. A class that is in neither map scores 0, as
+    in `jaccard_score` of scikit-learn, which the reference uses.
 
     Raises:
-        ValueError: the shapes differ or a label is above C.
+        ValueError: the shapes differ, or a label is greater than C.
     """
     confusion = confusion_matrix(pred, target, num_classes)
     hits = np.diagonal(confusion)[1:].astype(np.float64)
@@ -176,15 +175,15 @@ def score_segmentation(
     """Scores the label maps of one scene.
 
     Args:
-        protocol: key of `PROTOCOLS`. How `preds` were made is up to the caller: argmax over the class list per
-            pixel for A and C, rendered from Gaussians selected in 3D for D.
+        protocol: key of `PROTOCOLS`. The caller makes `preds` accordingly: per pixel the argmax over the class list
+            for A and C, rendered from Gaussians selected in 3D for D.
         preds: V label maps [H, W].
         targets: V label maps of the same sizes.
         classes: names by index, `classes[0] == ""`; indices with an empty name are left out.
 
     Raises:
-        UserError: an unknown protocol, or no labelled views.
-        ValueError: maps that do not match.
+        UserError: the protocol is unknown, or there are no labelled views.
+        ValueError: predictions and targets do not match.
     """
     if protocol not in PROTOCOLS:
         raise UserError(f"protocol {protocol!r} is unknown; choose one of {', '.join(PROTOCOLS)}")
@@ -216,17 +215,17 @@ def score_segmentation(
 
 
 def mean_over_scenes(protocol: str, scenes: Mapping[str, SegmentationScore]) -> SegmentationScore:
-    """The mean of per-scene scores, as the 3D-OVS tables report it.
+    """The mean of per-scene scores, as in the tables of 3D-OVS.
 
     Args:
-        protocol: the protocol the scenes were scored with. "3dovs-c" leaves out the scene 'room'.
+        protocol: the protocol of the scores. "3dovs-c" leaves out the scene 'room'.
         scenes: score by scene name.
 
     Returns:
         `per_class` holds the mIoU by scene.
 
     Raises:
-        UserError: no scenes are left, or a scene was scored with another protocol.
+        UserError: no scene is left, or a scene was scored with another protocol.
     """
     chosen = {name: score for name, score in scenes.items() if not (protocol == "3dovs-c" and name == "room")}
     if not chosen:
@@ -244,14 +243,14 @@ def mean_over_scenes(protocol: str, scenes: Mapping[str, SegmentationScore]) -> 
 
 
 def auroc(scores: np.ndarray, present: np.ndarray) -> float:
-    """Area under the ROC curve: the chance that a present thing scores above an absent one, ties half.
+    """Area under the ROC curve: the probability that a present thing scores above an absent one; ties count half.
 
     Args:
-        scores: [P] evidence, higher = present.
+        scores: [P] a higher score means more likely present.
         present: [P] bool truth.
 
     Raises:
-        ValueError: the shapes differ, scores are not finite, or one of the two kinds is missing.
+        ValueError: the shapes differ, scores are not finite, or there are no present or no absent things.
     """
     scores, present = _decisions(scores, present)
     _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
@@ -262,10 +261,10 @@ def auroc(scores: np.ndarray, present: np.ndarray) -> float:
 
 
 def fpr_at_tpr(scores: np.ndarray, present: np.ndarray, tpr: float = 0.95) -> float:
-    """Share of absent things called present at the highest threshold (score >= it) that finds `tpr` of the present.
+    """False positive rate at the highest threshold whose true positive rate reaches `tpr`; a score at it is positive.
 
     Raises:
-        ValueError: as `auroc`, or `tpr` outside (0, 1].
+        ValueError: as `auroc`, or `tpr` is outside (0, 1].
     """
     scores, present = _decisions(scores, present)
     if not 0.0 < tpr <= 1.0:
@@ -276,17 +275,17 @@ def fpr_at_tpr(scores: np.ndarray, present: np.ndarray, tpr: float = 0.95) -> fl
 
 
 def ece(probabilities: np.ndarray, present: np.ndarray, num_bins: int = 15) -> float:
-    """Expected calibration error of presence probabilities: bins of equal width, weighted by their counts.
+    """Expected calibration error of presence probabilities: bins have equal widths and are weighted by their counts.
 
     Guo et al., "On calibration of modern neural networks" (2017), eq. 3, for a binary outcome.
 
     Args:
         probabilities: [P] in 0..1.
         present: [P] bool truth.
-        num_bins: bins over 0..1.
+        num_bins: number of bins over 0..1.
 
     Raises:
-        ValueError: the shapes differ, there are none, or a probability lies outside 0..1.
+        ValueError: the shapes differ, are empty, or a probability is outside 0..1.
     """
     probabilities, present = np.asarray(probabilities, dtype=np.float64), np.asarray(present, dtype=bool)
     if probabilities.shape != present.shape or probabilities.ndim != 1 or not len(present):
@@ -306,7 +305,7 @@ def _image_pair(pred: object, target: object) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _unit_image(image: object) -> np.ndarray:
-    """float64 in 0..1 of floats or uint8."""
+    """Converts floats or uint8 to float64 in 0..1."""
     array = image.detach().numpy() if isinstance(image, torch.Tensor) else np.asarray(image)
     if array.dtype == np.uint8:
         return array / 255.0
