@@ -76,7 +76,7 @@ def test_documentation_lists_services_of_running_node(session):
 
 def test_get_objects_returns_the_objects_of_the_query(session):
     answer = session.client.call(GetObjects, "get_objects")
-    assert answer.error_code == BAD_REQUEST and "ask ~/query first" in answer.error_msg
+    assert answer.error_code == BAD_REQUEST and "call ~/query first" in answer.error_msg
     query = session.client.query("red ball", "purple elephant", mode=QueryText.Request.RELEVANCY)
     for asked in ([], ["red ball", "purple elephant"]):
         answer = session.client.call(GetObjects, "get_objects", prompts=asked)
@@ -200,7 +200,7 @@ def test_load_refuses_unusable_map_and_keeps_current(session):
     other = Ovs3d.load(session.maps / "room.ovs3d", {"input.world_frame": "elsewhere"})
     other.save(session.maps / "elsewhere.ovs3d")
     other.clip.name = "tests/another"
-    object.__setattr__(other, "config", Ovs3d.load(session.maps / "room.ovs3d").config)
+    other.configure(Ovs3d.load(session.maps / "room.ovs3d").config)
     other.save(session.maps / "another.ovs3d")
     for name, problem in (
         ("nothing.ovs3d", "no such file"),
