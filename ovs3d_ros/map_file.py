@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from ovs3d_ros.geometry import check_camera, check_pose
 from ovs3d_ros.io.atomic import write_tensors
+from ovs3d_ros.io.tensors import read_tensors
 from ovs3d_ros.mapping.gaussians import PARAMETERS
 from ovs3d_ros.semantics.codec import FeatureCodec, make_codec
 from ovs3d_ros.semantics.lift import fuse_levels
@@ -127,10 +128,9 @@ def _read(path: Path) -> tuple[dict[str, Any], Tensors]:
     if path.stat().st_size > MAX_BYTES:
         raise UserError(f"{path}: {path.stat().st_size} bytes is larger than any map this version writes")
     try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("ovs3d", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, ValueError, OSError, RecursionError) as error:
+        tensors, text = read_tensors(path)
+        header = json.loads(text or "null")
+    except (ValueError, OSError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: not a readable map, truncated or damaged ({reason})") from None
     if not isinstance(header, dict):

@@ -274,6 +274,35 @@ def test_foreign_files_are_refused_and_never_unpickled(tmp_path) -> None:
     assert not (tmp_path / "sprung").exists()
 
 
+def test_loaded_map_does_not_live_in_its_file(tmp_path) -> None:
+    path = tmp_path / "room.ovs3d"
+    params, snapshot = make_map()
+    save_map(path, params, snapshot)
+    loaded, past = load_map(path)
+    with open(path, "r+b") as file:  # as `cp` and `rsync --inplace` do
+        file.write(bytes(path.stat().st_size))
+    assert all(torch.equal(loaded[name], params[name]) for name in PARAMETERS)
+    os.truncate(path, 0)  # a mapped file would kill the process here (SIGBUS)
+    assert all(torch.equal(loaded[name], params[name]) for name in PARAMETERS)
+    np.testing.assert_array_equal(past.camtoworlds, snapshot.camtoworlds)
+    assert torch.equal(past.weight, snapshot.weight) and torch.equal(past.codec.basis, snapshot.codec.basis)
+
+
+def test_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "room.ovs3d"
+    save_map(path, *make_map())
+    stat_before = os.fstat
+
+    def touch_and_stat(descriptor: int) -> os.stat_result:
+        result = stat_before(descriptor)
+        os.utime(path, ns=(0, result.st_mtime_ns + 1))
+        return result
+
+    monkeypatch.setattr(os, "fstat", touch_and_stat)
+    with pytest.raises(UserError, match=r"room\.ovs3d.*changed the file while it was read"):
+        load_map(path)
+
+
 def test_missing_files_and_folders_name_the_remedy(tmp_path) -> None:
     with pytest.raises(UserError, match="no such map"):
         load_map(tmp_path / "none.ovs3d")

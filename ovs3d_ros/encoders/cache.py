@@ -17,12 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from ovs3d_ros.config import ClipConfig, DinoConfig
 from ovs3d_ros.encoders import FrameEncoder, ImageTextEncoder, PatchEncoder
 from ovs3d_ros.encoders.precision import resolve_precision
 from ovs3d_ros.io.atomic import write_tensors
+from ovs3d_ros.io.tensors import read_tensors
 from ovs3d_ros.types import CropTable, Frame, UserError
 
 _log = logging.getLogger(__name__)
@@ -61,12 +62,11 @@ class TensorCache:
         if not path.is_file():
             return None
         try:
-            with safe_open(path, framework="pt") as file:
-                header = json.loads((file.metadata() or {})["ovs3d"])
-                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a mapping
+            tensors, text = read_tensors(path)
+            header = json.loads(text or "null")
             if header["checksum"] != _checksum(tensors):
                 raise ValueError("wrong checksum")
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             _log.warning("%s is damaged (%s): encoding it again", path, " ".join(str(error).split()))
             return None
         return tensors, header

@@ -1,0 +1,49 @@
+"""Tensor files in the safetensors format, with one text under the key `ovs3d` of the metadata."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+
+_PREFIX_BYTES = 8  # a safetensors file starts with the length of its JSON header, little-endian
+
+
+def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], str | None]:
+    """Reads a safetensors file into memory of this process; it never unpickles.
+
+    `safetensors.safe_open` maps the file into memory instead: its tensors change with the file, and the process dies
+    (SIGBUS) when another one truncates it.
+
+    Returns:
+        The tensors by name, and the text under the key `ovs3d` of the metadata, None without one.
+
+    Raises:
+        OSError: the file cannot be read, is not a regular file, or changed while it was read.
+        ValueError: it is not a safetensors file, or it is truncated or damaged.
+    """
+    content = _read_bytes(path)
+    try:
+        tensors = load(content)
+        header = json.loads(content[_PREFIX_BYTES : _PREFIX_BYTES + int.from_bytes(content[:8], "little")])
+    except (SafetensorError, KeyError, AssertionError, RecursionError) as error:
+        raise ValueError(" ".join(str(error).split())) from None
+    return tensors, header.get("__metadata__", {}).get("ovs3d")
+
+
+def _read_bytes(path: Path) -> bytes:
+    # Without O_NONBLOCK, opening a pipe would wait for somebody to write into it.
+    with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+        before = os.fstat(file.fileno())
+        if not stat.S_ISREG(before.st_mode):
+            raise OSError("it is not a regular file")
+        content = file.read(before.st_size)
+        after = os.fstat(file.fileno())
+    if (len(content), before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise OSError("another program changed the file while it was read; read it again")
+    return content
