@@ -71,7 +71,7 @@ class SemanticMap:
         """Empties the map; versions go on counting."""
         self.mapper = Mapper(self._config, self._rasterizer, self._device)
         self.lifter = Lifter(self._config.lift, self._config.map.codec_dim)
-        self.refinement.field = None
+        self.refinement.clear()
         self.frames = 0
         self._loaded: MapSnapshot | None = None  # keyframe views of a map file, which holds no images
 

@@ -51,5 +51,12 @@ def fda(divergence: torch.Tensor, correlation: torch.Tensor) -> tuple[torch.Tens
         The attracting term, over pairs of positive correlation, and the repelling term, over pairs of negative
         correlation. Each is a mean over its pairs, or 0 without pairs.
     """
-    attract, repel = correlation.clamp_min(0), correlation.clamp_max(0)
-    return tuple((part * divergence).sum() / (part != 0).sum().clamp_min(1) for part in (attract, repel))
+    return (
+        _mean_over_pairs(correlation.clamp_min(0), divergence),
+        _mean_over_pairs(correlation.clamp_max(0), divergence),
+    )
+
+
+def _mean_over_pairs(weights: torch.Tensor, divergence: torch.Tensor) -> torch.Tensor:
+    """Mean of weights times divergence over the pairs whose weight is not zero."""
+    return (weights * divergence).sum() / (weights != 0).sum().clamp_min(1)

@@ -229,9 +229,10 @@ class Refinement:
 
     def refine_for_query(self, prompts: Sequence[str], snapshot: MapSnapshot) -> RefinedField:
         """The snapshot's refined field if it holds all prompts, else a new field for its names and the prompts."""
-        known = snapshot.refined.names if snapshot.refined is not None else ()
-        if set(prompts) <= set(known):
-            return snapshot.refined
+        field = snapshot.refined
+        if field is not None and set(prompts) <= set(field.names):
+            return field
+        known = field.names if field is not None else ()
         steps = refine_names(
             list(dict.fromkeys([*prompts, *known])),
             snapshot,
@@ -244,6 +245,10 @@ class Refinement:
                 next(steps)
             except StopIteration as end:
                 return end.value
+
+    def clear(self) -> None:
+        """Forgets the field, for a new map."""
+        self.field = None
 
     def set_field(self, field: RefinedField, gaussians: Gaussians) -> None:
         """Makes `field` the refined field of the map."""

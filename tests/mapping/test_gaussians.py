@@ -1,17 +1,13 @@
-"""The Gaussians: rows stay consistent under insertion and removal; colours; PLY files."""
+"""The Gaussians: parameters, moments and statistics stay consistent under insertion and removal."""
 
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
-import torch.nn.functional as F
 
-from ovs3d_ros.config import Config, TrainConfig
-from ovs3d_ros.io.ply import write_ply
-from ovs3d_ros.mapping.gaussians import PARAMETERS, SH_C0, Gaussians, num_sh_rest, rotate
+from ovs3d_ros.config import Config
+from ovs3d_ros.mapping.gaussians import PARAMETERS, Gaussians, rotate
 from ovs3d_ros.rasterize.spherical_harmonics import sh_to_colors
-from ovs3d_ros.types import UserError
 
 TRAIN = Config().train
 
@@ -194,134 +190,3 @@ def test_load_params_replaces_everything() -> None:
     g.load_params({n: p.detach() for n, p in other.params.items()})
     assert len(g) == 3 and (g.stats["tag"] == 0).all()
     assert all(torch.equal(g.params[n], other.params[n]) for n in PARAMETERS)
-
-
-def associated_legendre_sh(degree: int, directions: np.ndarray) -> np.ndarray:
-    """Real spherical harmonics from their definition (quantum-mechanics convention of 3DGS): [M, (degree + 1)^2]."""
-    from math import factorial, pi, sqrt
-
-    x, y, z = directions.T
-    phi = np.arctan2(y, x)
-
-    def legendre(band: int, order: int) -> np.ndarray:
-        value = np.ones_like(z)
-        for i in range(order):  # P_m^m with the Condon-Shortley phase
-            value = value * -(2 * i + 1) * np.sqrt(1 - z * z)
-        below, result = np.zeros_like(z), value
-        for n in range(order + 1, band + 1):
-            below, result = result, ((2 * n - 1) * z * result - (n + order - 1) * below) / (n - order)
-        return result
-
-    columns = []
-    for band in range(degree + 1):
-        for m in range(-band, band + 1):
-            k = abs(m)
-            factor = sqrt((2 * band + 1) / (4 * pi) * factorial(band - k) / factorial(band + k)) * (
-                sqrt(2) if m else 1
-            )
-            columns.append(factor * legendre(band, k) * (np.cos(k * phi) if m >= 0 else np.sin(k * phi)))
-    return np.stack(columns, 1)
-
-
-@pytest.mark.parametrize("degree", [0, 1, 2, 3])
-def test_colours_are_real_spherical_harmonics(degree: int) -> None:
-    generator = torch.Generator().manual_seed(degree)
-    means, center = torch.randn(50, 3, generator=generator) * 3, torch.tensor([0.3, -0.2, 0.5])
-    sh = 0.1 * torch.randn(50, (degree + 1) ** 2, 3, generator=generator)
-    directions = F.normalize(means - center, dim=-1).double().numpy()
-    basis = associated_legendre_sh(degree, directions)
-    expected = np.einsum("nk,nkc->nc", basis, sh.double().numpy()) + 0.5
-    assert (expected > 0).all()
-    np.testing.assert_allclose(sh_to_colors(sh, means, center).numpy(), expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("degree", [1, 3])
-def test_colours_agree_with_gsplat(degree: int) -> None:
-    reference = pytest.importorskip("gsplat.cuda._torch_impl")
-    means, sh = torch.randn(30, 3), 0.1 * torch.randn(30, (degree + 1) ** 2, 3)
-    expected = reference._spherical_harmonics(degree, means, sh) + 0.5
-    torch.testing.assert_close(
-        sh_to_colors(sh, means, torch.zeros(3)), expected.clamp_min(0), atol=1e-5, rtol=0
-    )
-
-
-def test_colours_are_never_negative() -> None:
-    assert sh_to_colors(3 * torch.randn(30, 4, 3), torch.randn(30, 3), torch.zeros(3)).min() == 0
-
-
-PLY_TYPES = {"float": "<f4", "double": "<f8", "uchar": "u1", "int": "<i4"}
-
-
-def read_ply(path) -> np.ndarray:
-    """A binary little-endian PLY with one element, as a structured array; written from the PLY standard."""
-    data = path.read_bytes()
-    header, body = data.split(b"end_header\n", 1)
-    lines = header.decode("ascii").splitlines()
-    assert lines[:2] == ["ply", "format binary_little_endian 1.0"]
-    (element,) = [line.split() for line in lines if line.startswith("element")]
-    fields = [(line.split()[2], PLY_TYPES[line.split()[1]]) for line in lines if line.startswith("property")]
-    table = np.frombuffer(body, np.dtype(fields))
-    assert element[1] == "vertex" and int(element[2]) == len(table)
-    return table
-
-
-@pytest.mark.parametrize("degree", [0, 1, 3])
-def test_ply_has_the_standard_3dgs_layout(tmp_path, degree: int) -> None:
-    g = make(7, degree)
-    train(g)
-    with torch.no_grad():
-        g.params["quats"].mul_(3.0)
-    write_ply(tmp_path / "s.ply", g.params)
-    table = read_ply(tmp_path / "s.ply")
-    rest = num_sh_rest(degree)
-    assert list(table.dtype.names) == [
-        "x",
-        "y",
-        "z",
-        "nx",
-        "ny",
-        "nz",
-        "f_dc_0",
-        "f_dc_1",
-        "f_dc_2",
-        *(f"f_rest_{i}" for i in range(3 * rest)),
-        "opacity",
-        "scale_0",
-        "scale_1",
-        "scale_2",
-        "rot_0",
-        "rot_1",
-        "rot_2",
-        "rot_3",
-    ]
-
-    def columns(*names: str) -> np.ndarray:
-        return np.stack([table[name] for name in names], 1)
-
-    a = g.activated()
-    np.testing.assert_array_equal(columns("x", "y", "z"), a["means"].detach())
-    np.testing.assert_allclose(1 / (1 + np.exp(-table["opacity"])), a["opacities"].detach(), rtol=1e-5)
-    np.testing.assert_allclose(
-        np.exp(columns("scale_0", "scale_1", "scale_2")), a["scales"].detach(), rtol=1e-5
-    )
-    np.testing.assert_allclose(
-        np.linalg.norm(columns("rot_0", "rot_1", "rot_2", "rot_3"), axis=1), 1, rtol=1e-5
-    )
-    np.testing.assert_array_equal(
-        0.5 + SH_C0 * columns("f_dc_0", "f_dc_1", "f_dc_2"), 0.5 + SH_C0 * g.params["sh_dc"].detach().numpy()
-    )
-    for channel in range(3):  # all coefficients of red, then green, then blue
-        for k in range(rest):
-            np.testing.assert_array_equal(
-                table[f"f_rest_{channel * rest + k}"], g.params["sh_rest"][:, k, channel].detach()
-            )
-
-
-def test_ply_of_an_empty_map_is_a_valid_ply(tmp_path) -> None:
-    write_ply(tmp_path / "s.ply", Gaussians(TrainConfig(), 1, "cpu").params)
-    assert len(read_ply(tmp_path / "s.ply")) == 0
-
-
-def test_ply_into_missing_folder_is_refused(tmp_path) -> None:
-    with pytest.raises(UserError, match="cannot write"):
-        write_ply(tmp_path / "none" / "s.ply", make().params)

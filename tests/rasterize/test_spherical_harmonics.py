@@ -1,11 +1,13 @@
-"""Spherical harmonics in the rasterizer against the float64 reference."""
+"""Spherical harmonics against their definition, and in the rasterizer against the float64 reference."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from helpers.rasterize_oracle import NAMES, make_scene, on_an_edge, relative_error
 
 from ovs3d_ros.rasterize import Splats, make_rasterizer, reference
@@ -57,3 +59,56 @@ def test_wrong_number_of_coefficients_is_named() -> None:
     scene = make_scene(count=20)
     with pytest.raises(UserError, match=r"sh has shape \[20, 5, 3\]"):
         CPU(scene.splats, scene.colors, scene.views, sh=torch.zeros(20, 5, 3))
+
+
+def associated_legendre_sh(degree: int, directions: np.ndarray) -> np.ndarray:
+    """Real spherical harmonics from their definition (quantum-mechanics convention of 3DGS): [M, (degree + 1)^2]."""
+    from math import factorial, pi, sqrt
+
+    x, y, z = directions.T
+    phi = np.arctan2(y, x)
+
+    def legendre(band: int, order: int) -> np.ndarray:
+        value = np.ones_like(z)
+        for i in range(order):  # P_m^m with the Condon-Shortley phase
+            value = value * -(2 * i + 1) * np.sqrt(1 - z * z)
+        below, result = np.zeros_like(z), value
+        for n in range(order + 1, band + 1):
+            below, result = result, ((2 * n - 1) * z * result - (n + order - 1) * below) / (n - order)
+        return result
+
+    columns = []
+    for band in range(degree + 1):
+        for m in range(-band, band + 1):
+            k = abs(m)
+            factor = sqrt((2 * band + 1) / (4 * pi) * factorial(band - k) / factorial(band + k)) * (
+                sqrt(2) if m else 1
+            )
+            columns.append(factor * legendre(band, k) * (np.cos(k * phi) if m >= 0 else np.sin(k * phi)))
+    return np.stack(columns, 1)
+
+
+@pytest.mark.parametrize("degree", [0, 1, 2, 3])
+def test_colours_are_real_spherical_harmonics(degree: int) -> None:
+    generator = torch.Generator().manual_seed(degree)
+    means, center = torch.randn(50, 3, generator=generator) * 3, torch.tensor([0.3, -0.2, 0.5])
+    sh = 0.1 * torch.randn(50, (degree + 1) ** 2, 3, generator=generator)
+    directions = F.normalize(means - center, dim=-1).double().numpy()
+    basis = associated_legendre_sh(degree, directions)
+    expected = np.einsum("nk,nkc->nc", basis, sh.double().numpy()) + 0.5
+    assert (expected > 0).all()
+    np.testing.assert_allclose(sh_to_colors(sh, means, center).numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("degree", [1, 3])
+def test_colours_agree_with_gsplat(degree: int) -> None:
+    reference = pytest.importorskip("gsplat.cuda._torch_impl")
+    means, sh = torch.randn(30, 3), 0.1 * torch.randn(30, (degree + 1) ** 2, 3)
+    expected = reference._spherical_harmonics(degree, means, sh) + 0.5
+    torch.testing.assert_close(
+        sh_to_colors(sh, means, torch.zeros(3)), expected.clamp_min(0), atol=1e-5, rtol=0
+    )
+
+
+def test_colours_are_never_negative() -> None:
+    assert sh_to_colors(3 * torch.randn(30, 4, 3), torch.randn(30, 3), torch.zeros(3)).min() == 0
