@@ -1,4 +1,4 @@
-"""What `auto` means on this machine."""
+"""Chooses the device and the rasterizer on this machine where a parameter says `auto`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def resolve_device(config: ComputeConfig) -> str:
     """The torch device name: "cpu" or "cuda".
 
     Raises:
-        UserError: a GPU was asked for and torch sees none.
+        UserError: compute.device is cuda and torch sees no GPU.
     """
     if config.device == "cpu":
         return "cpu"
@@ -29,7 +29,7 @@ def resolve_rasterizer(config: ComputeConfig) -> str:
     """The rasterizer name for the resolved device: "gsplat" or "cpu".
 
     Raises:
-        UserError: as `resolve_device`, or the rasterizer asked for does not work on that device.
+        UserError: as `resolve_device`, or compute.rasterizer does not work on that device.
     """
     device = resolve_device(config)
     if (config.rasterizer, device) == ("cpu", "cuda") or (config.rasterizer, config.device) == (

@@ -15,7 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ovs3d_ros.config import Config, override
+from ovs3d_ros.config import Config, leaves, override
 from ovs3d_ros.demo.evaluation import evaluate_map
 from ovs3d_ros.demo.one_process import run_one_process
 from ovs3d_ros.demo.pictures import write_pictures
@@ -134,7 +134,8 @@ def make_demo(
 
 
 def _evaluate(out: Path, session: Session, scene: Scene, config: Config, started: float) -> Report:
-    pipeline = Ovs3d.load(session.map_path, {"compute.device": config.compute.device})
+    not_in_map = {leaf.path: value for leaf, value in leaves(config) if not leaf.stored}
+    pipeline = Ovs3d.load(session.map_path, not_in_map)
     snapshot = pipeline.snapshot()
     found = [answer.prompt for answer in session.answers if answer.found]
     evaluation = evaluate_map(pipeline, snapshot, scene, found)
