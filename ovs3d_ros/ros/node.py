@@ -68,7 +68,7 @@ class MappingNode(EmptyLists, LifecycleNode):
     @property
     def error(self) -> BaseException | None:
         """The exception that ended the mapping thread, or None."""
-        return self.session.worker.error if self.session is not None else None
+        return self.session.error if self.session is not None else None
 
     def start(self) -> None:
         """Configures and activates.
@@ -136,7 +136,7 @@ class MappingNode(EmptyLists, LifecycleNode):
     def _configure(self) -> None:
         self.session = MappingSession(self, self.config)
         self.diagnostics.worker = self.session.worker
-        self._refinement.attach(self.session.worker)
+        self._refinement.attach(self.session.worker, self.session.refiner)
 
     def _activate(self) -> None:
         if self.session.closed:
@@ -145,16 +145,12 @@ class MappingNode(EmptyLists, LifecycleNode):
             )
         with self._inputs.collect():
             try:
-                inputs = Inputs(self, self.config, self.session.submit, self.session.loop_closure.submit)
+                inputs = Inputs(self, self.config, self.session.submit, self.session.submit_path)
             except UserError:
                 self._inputs.destroy()
                 raise
         self.diagnostics.inputs = inputs
-        pipeline = self.session.pipeline
-        self.get_logger().info(
-            f"ready: poses from {self.config.pose_source}, device {pipeline.device}, "
-            f"text encoder {pipeline.clip.name}"
-        )
+        self.get_logger().info(f"ready: poses from {self.config.pose_source}, {self.session.describe()}")
 
     def _deactivate(self) -> None:
         self.diagnostics.inputs = None

@@ -15,6 +15,7 @@ from ovs3d_ros.ros import conversions
 from ovs3d_ros.ros.entities import EntityGroup
 from ovs3d_ros.ros.inputs.cameras import check_cameras, split_extrinsics
 from ovs3d_ros.ros.inputs.loop_closure import LoopClosure
+from ovs3d_ros.ros.inputs.streams import Stream
 from ovs3d_ros.ros.outputs.answers import AnswerStore
 from ovs3d_ros.ros.outputs.publishers import Outputs
 from ovs3d_ros.ros.outputs.view import LatestView
@@ -24,7 +25,7 @@ from ovs3d_ros.ros.services.query import QueryServices
 from ovs3d_ros.ros.services.vocabulary import Vocabulary, check_vocabulary
 from ovs3d_ros.types import Frame, UserError
 from ovs3d_ros.warm_up import warm_up
-from ovs3d_ros.worker import MappingWorker
+from ovs3d_ros.worker import MappingWorker, MapRefiner
 
 WARM_UP_TIMEOUT = 600.0  # seconds; compiling takes a minute on a slow machine, under load more
 STOP_TIMEOUT = 30.0  # seconds the mapping thread has to end if no map is to be saved
@@ -38,7 +39,7 @@ class MappingSession:
     Attributes:
         pipeline: the map.
         worker: the mapping thread.
-        loop_closure: receives `keyframe_path`.
+        refiner: refines the map.
         closed: the services and the mapping thread have ended.
     """
 
@@ -60,7 +61,8 @@ class MappingSession:
         extrinsics = dict(zip(cameras, split_extrinsics(config, len(cameras)), strict=True))
         self.pipeline = Ovs3d(config)
         self.worker = MappingWorker(self.pipeline, config)
-        self.loop_closure = LoopClosure(node, config, self.pipeline, self.worker, extrinsics)
+        self.refiner = MapRefiner(self.pipeline, self.worker)
+        self._loop_closure = LoopClosure(node, config, self.pipeline, self.worker, extrinsics)
         self.worker.start(prepare=self._warm_up)
         if not self.worker.wait_idle(WARM_UP_TIMEOUT) and self.worker.error is None:
             self._log.warning("the kernels are not compiled yet; the first frames will wait")
@@ -83,10 +85,23 @@ class MappingSession:
         warm_up(self.pipeline)
         self._log.info(f"warmed up in {time.monotonic() - started:.1f} s")
 
+    def describe(self) -> str:
+        """Device and text encoder, for the log."""
+        return f"device {self.pipeline.device}, text encoder {self.pipeline.clip.name}"
+
+    @property
+    def error(self) -> BaseException | None:
+        """The exception that ended the mapping thread, or None."""
+        return self.worker.error
+
     def submit(self, frame: Frame, header: conversions.Header) -> None:
         """Queues a frame with its image's header; never blocks."""
         self.worker.submit(frame)
         self._view.set(frame, header)
+
+    def submit_path(self, message: conversions.Path, stream: Stream) -> None:
+        """Queues a message of `keyframe_path`, see `LoopClosure.submit`."""
+        self._loop_closure.submit(message, stream)
 
     def configure(self, config: Config) -> None:
         """Uses new values of the runtime parameters, see `Leaf.runtime`."""

@@ -22,7 +22,7 @@ from ovs3d_ros.types import Frame, UserError
 
 
 class CameraInput:
-    """Calls back with every complete frame of one camera, once it has been told to `subscribe`.
+    """Calls back with every complete frame of one camera, after `subscribe`.
 
     Attributes:
         name: of the camera; empty if there is only one.
@@ -172,7 +172,7 @@ class CameraInput:
             self._on_frame(frame, match.image.header)
 
     def counts(self) -> dict[str, int]:
-        """What became of the messages; without clock jumps matched + lost_* + waiting = images received."""
+        """Messages by outcome; without clock jumps matched + lost_* + waiting = images received."""
         return {
             "frames": self.frames,
             "rejected": self.rejected,

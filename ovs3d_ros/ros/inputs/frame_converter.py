@@ -18,7 +18,7 @@ class FrameConverter:
     """
 
     def __init__(self, camera: str, topics: dict[str, str], rectification: str, log: Any):
-        """Takes what names and interprets the images.
+        """Takes the settings of a camera.
 
         Args:
             camera: name of the camera; may be empty.

@@ -54,7 +54,7 @@ class LoopClosure:
         with self._lock:
             waiting, self._newest = self._newest is not None, (stamps, np.array(poses).reshape(-1, 4, 4))
         if not waiting:
-            self._worker.post(self._correct, self._report)
+            self._worker.schedule(self._correct, self._report)
 
     def _correct(self) -> int:
         """Applies the newest path, on the mapping thread; returns the number of keyframes that moved."""

@@ -29,7 +29,7 @@ class SilenceReport:
         sync: FrameSynchronizer,
         pose_problem: Callable[[], str],
     ):
-        """Takes what the reasons are found in.
+        """Takes the sources of the reasons.
 
         Args:
             node: asks the ROS graph for publishers.

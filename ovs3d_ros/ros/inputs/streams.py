@@ -1,4 +1,4 @@
-"""Subscriptions of the node's inputs, with statistics of what arrives on each."""
+"""Subscriptions of the node's inputs, with statistics of their messages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Stream:
     """One input topic: its subscription and the statistics of its messages.
 
     Attributes:
-        role: the input it serves, such as image, or front/image with several cameras.
+        role: the input it serves, for example image, or front/image with several cameras.
         topic: the resolved topic.
         reliability: requested of publishers: "reliable" or "best effort".
         remedy: advice if the publishers' quality of service is incompatible.

@@ -19,7 +19,7 @@ class Answer:
 
 
 class ShownAnswer(NamedTuple):
-    """What the topics show.
+    """The content of the topics.
 
     Attributes:
         number: grows with every change.

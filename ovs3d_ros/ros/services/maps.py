@@ -119,7 +119,7 @@ class MapServices:
         return self._confirm("frames are mapped" if request.data else "frames are ignored and counted")
 
     def _set_training(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        (self._worker.resume if request.data else self._worker.pause)()
+        self._worker.set_training(request.data)
         return self._confirm(
             "the map is optimised" if request.data else "frames are mapped but not optimised"
         )

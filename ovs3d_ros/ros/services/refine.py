@@ -14,7 +14,7 @@ from ovs3d_interfaces.action import Refine
 from ovs3d_ros.query.request import check_prompts
 from ovs3d_ros.ros.services import responses
 from ovs3d_ros.types import RefineStep, UserError
-from ovs3d_ros.worker import MappingWorker
+from ovs3d_ros.worker import MappingWorker, MapRefiner
 
 TIMEOUT = 60.0  # seconds to wait for the mapping thread
 CLOSE_TIMEOUT = 30.0  # seconds a refinement has to end when the node cleans up
@@ -34,6 +34,7 @@ class RefineAction:
         """Offers the action. Goals are refused until `attach`."""
         self._log = node.get_logger()
         self._worker: MappingWorker | None = None
+        self._refiner: MapRefiner | None = None
         self._running = threading.Lock()
         self._closing = False
         self._server = ActionServer(
@@ -45,13 +46,13 @@ class RefineAction:
             cancel_callback=lambda _: CancelResponse.ACCEPT,
         )
 
-    def attach(self, worker: MappingWorker) -> None:
-        """Refines this worker's map from now on."""
-        self._worker, self._closing = worker, False
+    def attach(self, worker: MappingWorker, refiner: MapRefiner) -> None:
+        """Refines the map of this worker from now on."""
+        self._worker, self._refiner, self._closing = worker, refiner, False
 
     def detach(self) -> None:
         """Stops a running refinement and waits for its end; goals are refused afterwards."""
-        self._worker, self._closing = None, True
+        self._worker, self._refiner, self._closing = None, None, True
         if self._running.acquire(timeout=CLOSE_TIMEOUT):
             self._running.release()
         else:
@@ -87,7 +88,8 @@ class RefineAction:
 
     def _refine(self, goal: ServerGoalHandle, response: Refine.Result) -> None:
         names, worker = check_prompts(list(goal.request.names), "name"), self._worker
-        if worker is None:
+        refiner = self._refiner
+        if worker is None or refiner is None:
             raise responses.NoMap("no map: the node is not configured; configure and activate it first")
         responses.require_features(worker)
         progress = Progress(goal, worker)
@@ -98,7 +100,7 @@ class RefineAction:
             progress.publish(step)
             return True
 
-        step, snapshot = worker.refine(names, on_step, TIMEOUT)
+        step, snapshot = refiner.refine(names, on_step, TIMEOUT)
         if step.stage != "done" or self._closing or (goal.is_cancel_requested and snapshot is None):
             response.error_code = Refine.Result.CANCELLED
             response.error_msg = (
@@ -149,6 +151,6 @@ class Progress:
                 elapsed=now - self._started,
                 eta=eta,
                 loss=after["objective"] if after else NAN,
-                psnr=self._worker.pipeline.stats["psnr"],
+                psnr=self._worker.stats()["psnr"],
             )
         )

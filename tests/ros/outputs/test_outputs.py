@@ -80,6 +80,7 @@ def test_documentation_lists_inputs_of_running_node(session):
     kinds = {}
     for row in documented("input"):
         names, types = (re.findall(r"`([\w/]+)`", cell) for cell in row[:2])
+        types += types[-1:] * (len(names) - len(types))  # one type for all names of the row
         package = types[0].partition("/")[0]
         kinds |= {
             name: f"{package}/msg/{kind.rpartition('/')[2]}"

@@ -1,4 +1,4 @@
-"""The mapping thread: it never blocks its callers, loses no frame silently, and its errors come out."""
+"""The mapping thread never blocks its callers, counts every frame, and reports its errors."""
 
 from __future__ import annotations
 
@@ -9,17 +9,11 @@ import time
 import numpy as np
 import pytest
 from helpers import synthetic
+from helpers.workers import WAIT, Gate, make_worker
 
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.types import MapSnapshot, UserError
+from ovs3d_ros.types import MapSnapshot
 from ovs3d_ros.worker import MappingWorker
-
-WAIT = 120.0  # seconds; generous, for machines under load
-
-
-def make_worker(**settings) -> MappingWorker:
-    config = synthetic.make_config(**settings)
-    return MappingWorker(Ovs3d(config), config)
 
 
 @pytest.fixture
@@ -27,21 +21,6 @@ def worker():
     made = make_worker(input__inbox=3)
     yield made
     assert made.stop(WAIT)
-
-
-class Gate:
-    """Holds the pipeline inside `add_frame` until it is opened."""
-
-    def __init__(self, worker: MappingWorker) -> None:
-        self.entered, self.opened = threading.Event(), threading.Event()
-        add_frame = worker.pipeline.add_frame
-
-        def held(frame):
-            self.entered.set()
-            assert self.opened.wait(WAIT)
-            return add_frame(frame)
-
-        worker.pipeline.add_frame = held
 
 
 def test_frames_become_a_published_map(worker: MappingWorker) -> None:
@@ -71,7 +50,9 @@ def test_submit_never_blocks_and_drops_the_oldest_frames(worker: MappingWorker) 
     started = time.perf_counter()
     for frame in frames[1:]:
         worker.submit(frame)
-    assert time.perf_counter() - started < 1.0  # the thread is held: waiting for it would take forever
+    assert (
+        time.perf_counter() - started < 1.0
+    )  # the gate holds the thread: a blocking submit would wait for ever
     stats = worker.stats()
     assert (stats["frames_received"], stats["frames_dropped"], stats["queue"]) == (8, 4, 3)
     assert not worker.wait_idle(0.05)
@@ -120,55 +101,13 @@ def test_queries_while_mapping_see_one_consistent_map() -> None:
     assert worker.stop(WAIT)
 
 
-NAMES = ["red box", "green box", "blue box", "grey wall"]
-
-
-@pytest.mark.parametrize(
-    "weight, better", [(60.0, True), (0.0, False)]
-)  # of FDA; without it the lifted labels win
-def test_refinement_is_published_only_if_it_is_better(
-    weight: float, better: bool
-) -> None:
-    worker = make_worker(
-        dino__model="helpers.color_encoder:ColorPatches", refine__attract=weight, refine__repel=weight / 60
-    )
-    worker.start()
-    for frame in synthetic.make_frames(4):
-        worker.submit(frame)
-    assert worker.wait_idle(WAIT)
-    before, stages = worker.snapshot, []
-    step, refined = worker.refine(NAMES, lambda s: stages.append(s.stage) or True, WAIT)
-    assert list(dict.fromkeys(stages)) == ["sharpening", "aligning", "checking", "done"]
-    assert step.kept == better == (step.figures["after"]["objective"] < step.figures["before"]["objective"])
-    assert step.figures["checked"] == 4
-    if better:
-        assert refined is worker.snapshot and refined.refined.names == tuple(NAMES)
-    else:
-        assert refined is None and worker.snapshot is before and worker.pipeline.snapshot().refined is None
-    assert worker.stop(WAIT)
-
-
-def test_stopped_refinement_changes_nothing(worker: MappingWorker) -> None:
-    worker.start()
-    for frame in synthetic.make_frames(2):
-        worker.submit(frame)
-    assert worker.wait_idle(WAIT)
-    before = worker.snapshot
-    step, refined = worker.refine(NAMES, lambda s: s.stage != "aligning", WAIT)
-    assert (step.stage, refined) == ("aligning", None)
-    assert worker.snapshot is before and worker.pipeline.snapshot().refined is None
-    with pytest.raises(UserError, match="no class"):
-        worker.refine([], lambda s: True, WAIT)
-    assert worker.error is None
-
-
 def test_error_ends_the_thread_and_is_kept() -> None:
     worker = make_worker(clip__model="helpers.color_encoder:BrokenEncoder")
     worker.start()
     worker.submit(synthetic.make_frames(1)[0])
     assert not worker.wait_idle(WAIT)
     assert isinstance(worker.error, RuntimeError) and "encoder broke" in str(worker.error)
-    worker.submit(synthetic.make_frames(1)[0])  # harmless
+    worker.submit(synthetic.make_frames(1)[0])  # after the error: counted, nothing else
     assert worker.stats()["frames_received"] == 2
     assert worker.stop(WAIT)
 
@@ -183,11 +122,11 @@ def test_stop_joins_in_the_middle_of_work() -> None:
     assert worker.stop(WAIT)
     assert 0 < worker.stats()["steps"] < 10_000
     assert worker.stop(WAIT)  # twice is harmless
-    assert make_worker().stop(WAIT)  # and so is stopping what never started
+    assert make_worker().stop(WAIT)  # stopping a worker that never started is harmless too
 
 
 def test_pause_stops_training_but_not_mapping(worker: MappingWorker) -> None:
-    worker.pause()
+    worker.set_training(False)
     worker.start()
     first, second = synthetic.make_frames(2)
     worker.submit(first)
@@ -196,7 +135,7 @@ def test_pause_stops_training_but_not_mapping(worker: MappingWorker) -> None:
     worker.submit(second)
     assert worker.wait_idle(WAIT) and worker.snapshot is not None
     assert worker.stats()["steps"] == 0 and worker.stats()["keyframes"] == 2
-    worker.resume()
+    worker.set_training(True)
     assert worker.wait_idle(WAIT)
     assert worker.stats()["steps"] == 2 * worker.config.train.steps_per_keyframe
 
@@ -254,7 +193,7 @@ def test_jobs_end_with_the_thread() -> None:
 
     asker = threading.Thread(target=ask)
     asker.start()
-    while not worker._jobs:
+    while not worker._queue._jobs:
         time.sleep(0.01)
     gate.opened.set()
     asker.join(WAIT)

@@ -1,0 +1,146 @@
+"""Frames and jobs that wait for the mapping thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from ovs3d_ros.types import Frame
+
+THREAD_ENDED = "the mapping thread has ended"
+TRAIN = object()  # tells the thread to train
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedFrame:
+    """A frame and the time of its arrival, in seconds of `time.perf_counter`."""
+
+    frame: Frame
+    arrival: float = field(default_factory=time.perf_counter)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A call that must run on the mapping thread, and the future of its result."""
+
+    call: Callable[[], object]
+    future: Future = field(default_factory=Future)
+
+    def run(self) -> None:
+        """Makes the call, unless the future was cancelled. Exceptions go to the future."""
+        if not self.future.set_running_or_notify_cancel():
+            return
+        try:
+            self.future.set_result(self.call())
+        except Exception as error:  # raised again by the caller that waits for the future
+            self.future.set_exception(error)
+
+    def abort(self) -> None:
+        """Ends the future with an error: the thread will not run the job."""
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_exception(RuntimeError(THREAD_ENDED))
+
+
+class WorkQueue:
+    """Gives the mapping thread its next work: a job, else a frame, else training.
+
+    Attributes:
+        closed: the thread ends, or has ended.
+    """
+
+    def __init__(self, lock: threading.RLock, needs_training: Callable[[], bool]):
+        """Takes the lock that guards the queue, and the function that tells whether training is due."""
+        self.closed = False
+        self._changed = threading.Condition(lock)
+        self._needs_training = needs_training
+        self._frames: deque[QueuedFrame] = deque()
+        self._jobs: deque[Job] = deque()
+        self._busy = False
+
+    @property
+    def num_frames(self) -> int:
+        """Frames that wait."""
+        return len(self._frames)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits, nothing is being done and no training is due."""
+        return not (self._frames or self._jobs or self._busy or self._needs_training())
+
+    def put_frame(self, frame: Frame, capacity: int) -> int:
+        """Queues a frame; returns how many of the oldest frames were dropped to make room for it."""
+        with self._changed:
+            dropped = 0
+            while len(self._frames) >= capacity:
+                self._frames.popleft()
+                dropped += 1
+            self._frames.append(QueuedFrame(frame))
+            self._changed.notify_all()
+        return dropped
+
+    def clear_frames(self) -> int:
+        """Discards the frames that wait; returns their number."""
+        with self._changed:
+            count = len(self._frames)
+            self._frames.clear()
+        return count
+
+    def put_job(self, job: Job) -> None:
+        """Queues a job.
+
+        Raises:
+            RuntimeError: the thread has ended.
+        """
+        with self._changed:
+            if self.closed:
+                raise RuntimeError(THREAD_ENDED)
+            self._jobs.append(job)
+            self._changed.notify_all()
+
+    def mark_busy(self) -> None:
+        """Notes that the thread works until it calls `take`."""
+        with self._changed:
+            self._busy = True
+
+    def take(self) -> Job | QueuedFrame | object | None:
+        """Waits for the next work and returns it: a `Job`, a `QueuedFrame` or `TRAIN`; None once closed.
+
+        The call also tells the queue that the last work is done.
+        """
+        with self._changed:
+            self._busy = False
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self.closed or not self.idle)
+            if self.closed:
+                return None
+            self._busy = True
+            if self._jobs:
+                return self._jobs.popleft()
+            return self._frames.popleft() if self._frames else TRAIN
+
+    def notify(self) -> None:
+        """Wakes the thread after training was switched on or off."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def wait_idle(self, timeout: float) -> bool:
+        """Waits until the queue is idle; False after `timeout` seconds, or if it was closed before."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.idle or self.closed, timeout)
+            return self.idle
+
+    def close(self) -> None:
+        """Ends the thread after its current work."""
+        with self._changed:
+            self.closed = True
+            self._changed.notify_all()
+
+    def abort_jobs(self) -> None:
+        """Ends the jobs that still wait with an error."""
+        with self._changed:
+            while self._jobs:
+                self._jobs.popleft().abort()
