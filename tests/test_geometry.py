@@ -1,4 +1,4 @@
-"""Rigid motions, the pinhole camera, and the checks at the door."""
+"""Rigid motions, the pinhole camera, and the checks of poses, cameras and frames."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def random_rotations(count: int, seed: int = 0) -> list[np.ndarray]:
 HALF_TURNS = [rotation_about(axis, np.pi) for axis in ([1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 2, 3])]
 
 
-def test_quaternions_and_matrices_agree_in_every_branch() -> None:
+def test_quaternions_match_matrices_in_every_branch() -> None:
     for rotation in [np.eye(3), *HALF_TURNS, *random_rotations(50)]:
         quat = matrix_to_quat(rotation)
         assert np.linalg.norm(quat) == pytest.approx(1) and quat[0] >= 0
@@ -44,7 +44,7 @@ def test_quaternions_and_matrices_agree_in_every_branch() -> None:
         np.testing.assert_allclose(quat_to_matrix(-3.7 * quat), rotation, atol=1e-12)
 
 
-def test_quaternions_of_many_matrices_are_those_of_each() -> None:
+def test_batched_quaternions_match_single_ones() -> None:
     rotations = np.array([np.eye(3), *HALF_TURNS, *random_rotations(6)]).reshape(3, 4, 3, 3)
     quats = matrix_to_quat(rotations)
     assert quats.shape == (3, 4, 4)
@@ -58,12 +58,12 @@ def test_quaternion_order_is_wxyz() -> None:
 
 
 @pytest.mark.parametrize("quat", [[0, 0, 0, 0], [np.nan, 0, 0, 1], [np.inf, 0, 0, 1]])
-def test_quaternions_that_are_no_rotation_are_refused(quat) -> None:
+def test_quaternion_refuses_zero_and_nan(quat) -> None:
     with pytest.raises(UserError, match="pose source"):
         quat_to_matrix(np.array(quat))
 
 
-def test_inverse_and_angle() -> None:
+def test_inverse_and_angle_of_rigid_transforms() -> None:
     for rotation in random_rotations(10):
         pose = np.eye(4)
         pose[:3, :3], pose[:3, 3] = rotation, [5.0, -3.0, 1e3]
@@ -73,7 +73,7 @@ def test_inverse_and_angle() -> None:
         assert rotation_angle(random_rotations(1)[0], turned) == pytest.approx(angle, abs=1e-7)
 
 
-def test_axes_are_opencv() -> None:
+def test_camera_axes_are_opencv() -> None:
     camera = synthetic.make_camera()
     pose = synthetic.look_at([0, 0, 0], [0, 5, 0])  # forward is the world's y, up its z
     pixels, z = project(np.array([[0.0, 2, 0], [0.5, 2, 0], [0, 2, 0.5]]), camera, pose)
@@ -84,7 +84,7 @@ def test_axes_are_opencv() -> None:
     np.testing.assert_allclose(OPENGL_TO_OPENCV @ [0, 1, -1, 1], [0, -1, 1, 1])
 
 
-def test_unprojected_depth_lands_on_the_true_surface() -> None:
+def test_unprojected_depth_lies_on_the_surface() -> None:
     camera, pose = synthetic.make_camera(), synthetic.orbit(3)[0]
     _, depth, labels = synthetic.ray_cast(camera, pose)
     world = transform_points(unproject(depth, camera), pose)
@@ -133,13 +133,13 @@ def broken_poses():
 
 
 @pytest.mark.parametrize("pose, word", broken_poses())
-def test_poses_that_are_not_rigid_are_refused(pose, word: str) -> None:
+def test_check_pose_refuses_non_rigid_poses(pose, word: str) -> None:
     with pytest.raises(UserError, match=word) as caught:
         check_pose(pose, "frame 7")
     assert "frame 7" in str(caught.value)
 
 
-def test_a_pose_of_float32_precision_passes() -> None:
+def test_check_pose_accepts_float32_precision() -> None:
     pose = synthetic.orbit(3)[0]
     np.testing.assert_allclose(check_pose(pose.astype(np.float32), "x"), pose, atol=1e-6)
 
@@ -164,6 +164,6 @@ def broken_cameras():
 
 
 @pytest.mark.parametrize("camera, word", broken_cameras())
-def test_implausible_cameras_are_refused(camera: Camera, word: str) -> None:
+def test_check_camera_refuses_implausible_intrinsics(camera: Camera, word: str) -> None:
     with pytest.raises(UserError, match=word):
         check_camera(camera, "frame 7")

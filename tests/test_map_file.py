@@ -1,4 +1,4 @@
-"""The map file: what is written comes back, and nothing else is believed."""
+"""The map file: a round trip keeps the map, and loading refuses damaged files."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def make_map(sh_degree: int = 1, semantic: bool = True) -> tuple[dict[str, torch
 
 
 @pytest.mark.parametrize("sh_degree, semantic", [(0, True), (2, True), (1, False)])
-def test_what_is_saved_comes_back(tmp_path, sh_degree: int, semantic: bool) -> None:
+def test_save_and_load_round_trip(tmp_path, sh_degree: int, semantic: bool) -> None:
     params, snapshot = make_map(sh_degree, semantic)
     path = tmp_path / "room.ovs3d"
     save_map(path, params, snapshot)
@@ -96,18 +96,18 @@ def with_field(snapshot: MapSnapshot) -> MapSnapshot:
     return dataclasses.replace(snapshot, refined=field)
 
 
-def test_a_refined_field_comes_back(tmp_path) -> None:
+def test_refined_field_round_trip(tmp_path) -> None:
     params, snapshot = make_map()
     save_map(tmp_path / "m.ovs3d", params, with_field(snapshot))
-    held, wanted = load_map(tmp_path / "m.ovs3d")[1].refined, with_field(snapshot).refined
-    assert (held.names, held.background, held.temperature, held.summary) == (
-        wanted.names,
-        wanted.background,
-        wanted.temperature,
-        wanted.summary,
+    loaded, expected = load_map(tmp_path / "m.ovs3d")[1].refined, with_field(snapshot).refined
+    assert (loaded.names, loaded.background, loaded.temperature, loaded.summary) == (
+        expected.names,
+        expected.background,
+        expected.temperature,
+        expected.summary,
     )
-    assert torch.equal(held.texts, wanted.texts)
-    torch.testing.assert_close(held.probabilities, wanted.probabilities, atol=1e-3, rtol=0)
+    assert torch.equal(loaded.texts, expected.texts)
+    torch.testing.assert_close(loaded.probabilities, expected.probabilities, atol=1e-3, rtol=0)
 
 
 BAD_FIELDS = {
@@ -124,7 +124,7 @@ BAD_FIELDS = {
 
 
 @pytest.mark.parametrize("tensors, entry, word", BAD_FIELDS.values(), ids=BAD_FIELDS)
-def test_wrong_refined_fields_are_refused(tmp_path, tensors, entry, word: str) -> None:
+def test_load_refuses_bad_refined_fields(tmp_path, tensors, entry, word: str) -> None:
     params, snapshot = make_map()
     path = tmp_path / "m.ovs3d"
     save_map(path, params, with_field(snapshot))
@@ -133,20 +133,20 @@ def test_wrong_refined_fields_are_refused(tmp_path, tensors, entry, word: str) -
         held = {name: file.get_tensor(name) for name in file.keys()} | tensors  # noqa: SIM118 - not a mapping
     header["refined"] |= entry
     save_file(
-        {name: t for name, t in held.items() if t is not None}, path, metadata={"ovs3d": json.dumps(header)}
+        {name: t for name, t in loaded.items() if t is not None}, path, metadata={"ovs3d": json.dumps(header)}
     )
     with pytest.raises(UserError, match=word):
         load_map(path)
 
 
-def test_codes_beyond_half_precision_stay_loadable(tmp_path) -> None:
+def test_codes_beyond_half_precision_are_clamped(tmp_path) -> None:
     params, snapshot = make_map()
     snapshot.level_codes[0] *= 1e6
     save_map(tmp_path / "m.ovs3d", params, snapshot)
     assert torch.isfinite(load_map(tmp_path / "m.ovs3d")[1].codes).all()
 
 
-def test_an_empty_map_comes_back(tmp_path) -> None:
+def test_empty_map_round_trip(tmp_path) -> None:
     params, snapshot = make_map(semantic=False)
     empty = dataclasses.replace(
         snapshot,
@@ -162,7 +162,7 @@ def test_an_empty_map_comes_back(tmp_path) -> None:
     assert len(loaded["means"]) == 0 and past.cameras == []
 
 
-def test_the_file_is_safetensors_with_a_json_header(tmp_path) -> None:
+def test_file_is_safetensors_with_a_json_header(tmp_path) -> None:
     save_map(tmp_path / "m.ovs3d", *make_map())
     with safe_open(tmp_path / "m.ovs3d", framework="np") as file:
         header = json.loads(file.metadata()["ovs3d"])
@@ -176,7 +176,7 @@ def damaged(path, tensors=None, header=None) -> None:
         held = {name: file.get_tensor(name) for name in file.keys()} | (tensors or {})  # noqa: SIM118 - not a mapping
         told = json.loads(file.metadata()["ovs3d"]) | (header or {})
     save_file(
-        {n: t for n, t in held.items() if t is not None},
+        {n: t for n, t in loaded.items() if t is not None},
         path,
         metadata={"ovs3d": json.dumps({k: v for k, v in told.items() if v is not None})},
     )
@@ -218,7 +218,7 @@ CAMERA = dict(K=[[50, 0, 32], [0, 50, 24], [0, 0, 1]], width=64, height=48)
         (None, dict(meta=dict(steps=3)), "encoder"),
     ],
 )
-def test_wrong_contents_are_refused_by_name(tmp_path, tensors, header, word: str) -> None:
+def test_load_names_the_bad_tensor_or_entry(tmp_path, tensors, header, word: str) -> None:
     path = tmp_path / "room.ovs3d"
     save_map(path, *make_map())
     damaged(path, tensors, header)
@@ -227,7 +227,7 @@ def test_wrong_contents_are_refused_by_name(tmp_path, tensors, header, word: str
     assert "room.ovs3d" in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_truncated_files_are_refused_at_any_length(tmp_path) -> None:
+def test_load_refuses_truncated_files(tmp_path) -> None:
     path = tmp_path / "room.ovs3d"
     save_map(path, *make_map())
     whole = path.read_bytes()
@@ -237,7 +237,7 @@ def test_truncated_files_are_refused_at_any_length(tmp_path) -> None:
             load_map(path)
 
 
-def test_flipped_bytes_never_crash_or_pass_as_nan(tmp_path) -> None:
+def test_load_survives_flipped_bytes(tmp_path) -> None:
     path = tmp_path / "room.ovs3d"
     save_map(path, *make_map())
     whole, rng = path.read_bytes(), np.random.default_rng(0)
@@ -254,7 +254,7 @@ def test_flipped_bytes_never_crash_or_pass_as_nan(tmp_path) -> None:
     assert refused > 40  # a flipped bit of a float is still a float
 
 
-def test_foreign_files_are_refused_and_never_unpickled(tmp_path) -> None:
+def test_load_refuses_other_files_without_unpickling(tmp_path) -> None:
     class Trap:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "sprung"),)
@@ -315,7 +315,7 @@ def test_missing_files_and_folders_name_the_remedy(tmp_path) -> None:
     assert list(tmp_path.iterdir()) == [] and list(tmp_path.parent.glob("*.part")) == []
 
 
-def test_a_failed_write_leaves_the_old_map_and_no_rest(tmp_path, monkeypatch) -> None:
+def test_failed_write_keeps_the_old_map(tmp_path, monkeypatch) -> None:
     path = tmp_path / "room.ovs3d"
     params, snapshot = make_map()
     save_map(path, params, snapshot)

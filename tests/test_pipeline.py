@@ -67,7 +67,7 @@ def test_snapshot_is_immutable() -> None:
 
 
 class TwoLevels(ColorEncoder):
-    """A pyramid of two levels: what is there, and the same blurred."""
+    """A pyramid of two levels: the image, and the same image blurred."""
 
     name = "tests/two-levels"
 
@@ -97,7 +97,7 @@ def test_codes_blend_the_levels_as_selected(room: Ovs3d) -> None:
     pipeline.configure(override(pipeline.config, {"lift.selection": "sharp"}))
     chosen = pipeline.snapshot()
     weights = torch.softmax(chosen.selection[known], dim=-1)
-    assert float(weights.amax(-1).mean()) > 0.6, "one level speaks for most"
+    assert float(weights.amax(-1).mean()) > 0.6, "most Gaussians prefer one level"
     expected = snapshot.codec.normalize(weights[:, :1] * first + weights[:, 1:] * second)
     torch.testing.assert_close(chosen.codes[known], expected, atol=1e-4, rtol=0)
     single = room.snapshot()

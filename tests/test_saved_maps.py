@@ -1,4 +1,4 @@
-"""Maps that were saved: they answer the same, refuse what does not fit, and grow."""
+"""Saved maps answer the same, refuse other encoders and frames, and grow."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ def test_loaded_map_keeps_mapping_settings_only(room: Ovs3d, tmp_path) -> None:
 def test_map_versions_never_decrease(room: Ovs3d, tmp_path) -> None:
     """A client that has seen version 9 must not be told that 3 is newer."""
     room.save(tmp_path / "room.ovs3d")
-    params, past = load_map(tmp_path / "room.ovs3d")
+    params, loaded = load_map(tmp_path / "room.ovs3d")
     fresh = Ovs3d(room.config)
-    fresh.restore(params, past, "room")
-    assert fresh.snapshot().version > past.version
+    fresh.restore(params, loaded, "room")
+    assert fresh.snapshot().version > loaded.version
     for _ in range(5):
         newest = fresh.snapshot().version
-    fresh.restore(params, past, "room")
+    fresh.restore(params, loaded, "room")
     assert fresh.snapshot().version > newest
 
 

@@ -1,4 +1,4 @@
-"""Views segmented by all names: at the pixels and by Gaussians, lifted and refined."""
+"""Segmentation of views by all names, per pixel and per Gaussian, lifted and refined."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def room() -> Ovs3d:
 
 @pytest.mark.parametrize("way", [pixel_segmenter, gaussian_segmenter])
 @pytest.mark.parametrize("refine", [False, True])
-def test_unseen_views_are_segmented(room: Ovs3d, way, refine: bool) -> None:
+def test_segmenters_label_unseen_views(room: Ovs3d, way, refine: bool) -> None:
     snapshot = room.snapshot()
     field = room.query(NAMES[::-1], mode="argmax", snapshot=snapshot, refine=refine).field
     segment = way(room, snapshot, NAMES, field)
@@ -31,7 +31,7 @@ def test_unseen_views_are_segmented(room: Ovs3d, way, refine: bool) -> None:
     assert np.mean(right) > 0.85
 
 
-def test_a_field_covers_the_names_it_holds_and_no_others(room: Ovs3d) -> None:
+def test_field_for_names_wants_all_names(room: Ovs3d) -> None:
     field = room.query(NAMES, mode="argmax", refine=True).field
     assert (
         field_for_names(field, NAMES[:2]) is field
@@ -41,7 +41,7 @@ def test_a_field_covers_the_names_it_holds_and_no_others(room: Ovs3d) -> None:
 
 
 @pytest.mark.parametrize("way", [pixel_segmenter, gaussian_segmenter])
-def test_nothing_is_said_where_the_map_is_not_or_knows_nothing(room: Ovs3d, way) -> None:
+def test_segmenters_skip_pixels_without_features(room: Ovs3d, way) -> None:
     snapshot, frame = room.snapshot(), FRAMES[1]
     segment = way(room, snapshot, NAMES, None)
     away = synthetic.look_at([0, -60, 0.5], [0, -90, 0.5])
@@ -50,7 +50,7 @@ def test_nothing_is_said_where_the_map_is_not_or_knows_nothing(room: Ovs3d, way)
     assert (way(room, ignorant, NAMES, None)(frame.camera, frame.camtoworld) == 0).all()
 
 
-def test_more_names_than_channels_are_rendered_in_turns(room: Ovs3d) -> None:
+def test_many_names_are_rendered_in_batches(room: Ovs3d) -> None:
     snapshot, frame = room.snapshot(), FRAMES[1]
     many = [*(f"thing {i}" for i in range(40)), *NAMES]
     few = gaussian_segmenter(room, snapshot, NAMES, None)(frame.camera, frame.camtoworld)

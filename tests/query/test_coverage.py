@@ -1,4 +1,4 @@
-"""How much of its surroundings a map shows."""
+"""Share of the horizon that a map shows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TURN = synthetic.look_at([0, 0, 0], [0.3, -0.8, 0.9])[:3, :3]  # a world whose u
 def snapshot_of(
     points: np.ndarray, cameras: np.ndarray, opacity: float = 0.9, weight: float = 5.0
 ) -> MapSnapshot:
-    """A map of points [N, 3] seen by upright cameras at [F, 3], all of it turned by TURN."""
+    """A map of points [N, 3] seen by upright cameras at [F, 3], all rotated by TURN."""
     count = len(points)
     poses = np.stack([synthetic.look_at(position, position + [1.0, 0.2, 0.0]) for position in cameras])
     poses[:, :3] = TURN @ poses[:, :3]
@@ -49,11 +49,11 @@ CAMERAS = np.array([[-0.2, 0.0, 0.0], [0.0, 0.1, 0.0], [0.2, -0.1, 0.0]])
 
 
 @pytest.mark.parametrize("degrees", [30.0, 90.0, 200.0, 360.0])
-def test_the_share_is_that_of_the_wall_that_was_seen(degrees: float) -> None:
+def test_coverage_is_the_share_of_the_wall(degrees: float) -> None:
     assert horizon_coverage(snapshot_of(wall(degrees), CAMERAS)) == pytest.approx(degrees / 360, abs=0.06)
 
 
-def test_floors_ceilings_and_what_was_never_seen_are_no_horizon() -> None:
+def test_coverage_ignores_floors_and_unseen_gaussians() -> None:
     floor = wall(360.0) * [0.3, 0.3, 0.0] - [0, 0, 1.0]  # right below the cameras
     assert horizon_coverage(snapshot_of(floor, CAMERAS)) < 0.1
     assert horizon_coverage(snapshot_of(wall(360.0), CAMERAS, weight=0.0)) == 0
@@ -61,10 +61,10 @@ def test_floors_ceilings_and_what_was_never_seen_are_no_horizon() -> None:
     assert horizon_coverage(snapshot_of(np.zeros((0, 3)), CAMERAS)) == 0
 
 
-def test_a_few_floaters_fill_no_sector() -> None:
+def test_coverage_ignores_a_few_floaters() -> None:
     floaters = wall(360.0, count=40)
     assert horizon_coverage(snapshot_of(np.concatenate([wall(90.0), floaters]), CAMERAS)) < 0.45
 
 
-def test_a_large_map_is_sampled() -> None:
+def test_coverage_samples_a_large_map() -> None:
     assert horizon_coverage(snapshot_of(wall(180.0, count=400_000), CAMERAS)) == pytest.approx(0.5, abs=0.06)

@@ -1,4 +1,4 @@
-"""Instances: labelled Gaussians become things, with boxes that are where they stand."""
+"""Labelled Gaussians are grouped into objects with oriented boxes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def components_by_search(points: np.ndarray, gap: float) -> list[frozenset]:
 
 
 @pytest.mark.parametrize("seed, gap", [(0, 0.1), (1, 0.2), (2, 0.35), (3, 5.0), (4, 0.01)])
-def test_components_are_those_of_a_naive_search(seed: int, gap: float) -> None:
+def test_components_match_a_naive_search(seed: int, gap: float) -> None:
     points = np.random.default_rng(seed).uniform(-2, 2, (400, 3)) * [1, 1, 0.3]
     labels = joined(points, gap)
     got = {frozenset(np.flatnonzero(labels == label).tolist()) for label in np.unique(labels)}
@@ -56,7 +56,7 @@ def test_components_are_those_of_a_naive_search(seed: int, gap: float) -> None:
     assert set(np.unique(labels)) == set(range(len(got)))
 
 
-def test_a_long_winding_chain_is_one_component() -> None:
+def test_winding_chain_is_one_component() -> None:
     t = np.linspace(0, 40 * np.pi, 12000)
     spiral = np.stack([np.cos(t) * (1 + t / 10), np.sin(t) * (1 + t / 10), t * 0.02], 1)
     assert joined(spiral, 0.15).max() == 0
@@ -79,7 +79,7 @@ def surface(box: synthetic.Box, count: int, seed: int = 0) -> np.ndarray:
     return (points * size) @ box.rotation.T + box.center
 
 
-def test_the_box_of_a_rotated_cuboid() -> None:
+def test_box_fits_a_rotated_cuboid() -> None:
     box = synthetic.Box((1.0, -2.0, 0.5), (1.2, 0.6, 0.3), (0, 0, 0), yaw=0.7)
     center, quat, size = box_of(surface(box, 4000))
     np.testing.assert_allclose(center, box.center, atol=0.02)
@@ -93,15 +93,15 @@ def test_the_box_of_a_rotated_cuboid() -> None:
 @pytest.mark.parametrize(
     "size, yaw", [((0.8, 0.8, 0.3), 0.6), ((0.4, 0.4, 1.0), 0.3), ((0.5, 0.45, 0.5), 0.8)]
 )
-def test_the_box_of_a_thing_with_a_square_side_is_tight(size, yaw: float) -> None:
-    """Its principal axes point anywhere: a box along them would be up to 1.4 times too wide."""
+def test_box_is_tight_around_square_sides(size, yaw: float) -> None:
+    """The principal axes are arbitrary: a box along them would be up to 1.4 times too wide."""
     box = synthetic.Box((1.0, -2.0, 0.5), size, (0, 0, 0), yaw=yaw)
     center, _, found = box_of(surface(box, 2000))
     np.testing.assert_allclose(center, box.center, atol=0.03)
     np.testing.assert_allclose(sorted(found), sorted(size), rtol=0.12)
 
 
-def test_stray_points_do_not_blow_up_the_box() -> None:
+def test_box_ignores_stray_points() -> None:
     box = synthetic.Box((0.0, 0.0, 0.0), (1.2, 0.6, 0.3), (0, 0, 0))
     stray = np.random.default_rng(0).uniform(-2, 2, (20, 3))
     _, _, size = box_of(np.concatenate([surface(box, 4000), stray]))
@@ -109,7 +109,7 @@ def test_stray_points_do_not_blow_up_the_box() -> None:
 
 
 @pytest.mark.parametrize("points", [np.ones((1, 3)), np.ones((5, 3)), np.array([[0.0, 0, 0], [1, 0, 0]])])
-def test_flat_and_tiny_things_have_a_box(points: np.ndarray) -> None:
+def test_box_of_flat_and_tiny_objects(points: np.ndarray) -> None:
     center, quat, size = box_of(points)
     assert np.isfinite(center).all() and np.isfinite(size).all() and np.linalg.norm(quat) == pytest.approx(1)
     np.testing.assert_allclose(center, points.mean(0), atol=1e-9)
@@ -129,7 +129,7 @@ def two_mugs_and_a_sofa():
     return means, labels, scores, np.arange(len(means)) % 7
 
 
-def test_instances_are_found_counted_and_placed() -> None:
+def test_objects_are_found_counted_and_placed() -> None:
     means, labels, scores, views = two_mugs_and_a_sofa()
     config = QueryConfig(instance_gap=0.15, min_instance=12)
     objects, instances = find_objects(means, labels, scores, views, ["mug", "sofa"], config, 0)
@@ -146,7 +146,7 @@ def test_instances_are_found_counted_and_placed() -> None:
     assert (instances[180:3180] == 3).all() and instances[3180:].tolist() == [0, 0]
 
 
-def test_the_best_instances_come_first_and_no_more_than_asked() -> None:
+def test_objects_are_sorted_and_limited() -> None:
     means, labels, scores, views = two_mugs_and_a_sofa()
     scores[120:180, 0] = (
         1.3  # the smaller mug is so much better that half the Gaussians do: score by root of number
@@ -157,14 +157,14 @@ def test_the_best_instances_come_first_and_no_more_than_asked() -> None:
     assert (instances[:120] == 0).all()
 
 
-def test_nothing_labelled_gives_no_objects() -> None:
+def test_no_labels_give_no_objects() -> None:
     means = np.zeros((30, 3))
     nothing = np.zeros(30, int)
     objects, instances = find_objects(means, nothing, np.zeros((30, 1)), nothing, ["mug"], QueryConfig(), 0)
     assert objects == [] and (instances == 0).all()
 
 
-def test_single_gaussian_instances_are_allowed() -> None:
+def test_single_gaussian_can_be_an_object() -> None:
     config = QueryConfig(min_instance=1)
     objects, _ = find_objects(
         np.zeros((1, 3)), np.ones(1, int), np.ones((1, 1)), np.ones(1), ["mug"], config, 0
@@ -172,7 +172,7 @@ def test_single_gaussian_instances_are_allowed() -> None:
     assert len(objects) == 1 and (objects[0].size == 0).all()
 
 
-def test_things_of_two_names_that_touch_are_two_things() -> None:
+def test_touching_objects_of_two_names_stay_apart() -> None:
     rng = np.random.default_rng(5)
     points, labels = rng.uniform(-1, 1, (3000, 3)) * [1, 1, 0.2], rng.integers(0, 4, 3000)
     config = QueryConfig(min_instance=1, instance_gap=0.12)
@@ -188,13 +188,13 @@ def test_things_of_two_names_that_touch_are_two_things() -> None:
         assert got == {frozenset(rows[list(part)]) for part in components_by_search(points[rows], 0.12)}
 
 
-def test_a_far_floater_costs_no_memory_and_joins_nothing() -> None:
+def test_far_floater_costs_no_memory_and_joins_nothing() -> None:
     points = np.concatenate([np.random.default_rng(0).uniform(0, 1, (500, 3)), [[1e5, -1e5, 3e4]]])
     number = joined(points, 0.3)
     assert number[:500].max() == 0 and number[500] == 1
 
 
-def test_far_from_the_origin_things_are_told_apart_as_near_it() -> None:
+def test_components_are_the_same_far_from_the_origin() -> None:
     points = np.random.default_rng(0).uniform(0, 0.4, (600, 3))
     points[300:, 0] += 0.9
     for away in (0.0, 1e5, -2e6):
@@ -202,7 +202,7 @@ def test_far_from_the_origin_things_are_told_apart_as_near_it() -> None:
         assert number[:300].max() == 0 and (number[300:] == 1).all()
 
 
-def test_boxes_of_several_sets_are_those_of_each() -> None:
+def test_boxes_of_several_sets_match_single_ones() -> None:
     sets = [
         surface(synthetic.Box((i, -i, 0.5), (0.2 + 0.3 * i, 0.4, 0.3), (0, 0, 0), yaw=0.4 * i), 300 + i)
         for i in range(4)
@@ -217,7 +217,7 @@ def test_boxes_of_several_sets_are_those_of_each() -> None:
         np.testing.assert_allclose(axes[row], quat_to_matrix(quat), atol=1e-6)
 
 
-def test_the_box_spans_the_percentiles_along_its_axes() -> None:
+def test_box_spans_the_percentiles_along_its_axes() -> None:
     points = np.random.default_rng(2).normal(size=(900, 3)) * [3.0, 1.0, 0.3] + [5, 6, 7]
     (center,), (axes,), (size,) = oriented_boxes(points, np.array([[0, 900]]))
     low, high = np.percentile(points @ axes, [2, 98], axis=0)

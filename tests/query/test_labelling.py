@@ -13,7 +13,7 @@ from ovs3d_ros.query.presence import PresenceCalibration
 from ovs3d_ros.query.request import make_query
 
 
-def test_labels_are_the_best_found_prompt_above_the_threshold() -> None:
+def test_label_is_the_best_found_prompt_from_the_threshold() -> None:
     scores = torch.tensor(
         [[0.9, 0.8, 0.1], [0.2, 0.7, 0.3], [0.5, 0.55, 0.9], [0.1, 0.1, 0.1], [0.6, 0.2, 0.0]]
     )
@@ -25,8 +25,8 @@ def test_labels_are_the_best_found_prompt_above_the_threshold() -> None:
     assert best_found(image, np.array([True, True, True]), 0.6)[2].tolist() == [1, 2, 3, 0, 1]
 
 
-def test_what_is_found_keeps_gaussians_of_its_own() -> None:
-    """The keyboard outscores the phone everywhere, yet both are there."""
+def test_found_prompt_gets_its_strongest_gaussians_back() -> None:
+    """The keyboard outscores the phone everywhere, yet both are found."""
     scores = torch.tensor([[0.9, 0.6], [0.9, 0.7], [0.8, 0.3], [0.9, 0.1], [0.9, 0.1]])
     labels = best_found(scores, np.array([True, True]), 0.5)
     assert labels.tolist() == [1, 1, 1, 1, 1]
@@ -40,10 +40,10 @@ def test_what_is_found_keeps_gaussians_of_its_own() -> None:
         torch.tensor([[0, 1, 2, 3, 4], [1, 0, 3, 4, 2]]),
         3,
     )
-    assert kept.tolist().count(1) == 3, "who held them keeps as many as make an instance"
+    assert kept.tolist().count(1) == 3, "the other prompt keeps as many as make an instance"
     both = return_strongest(labels, scores, np.array([True, True]), 0.5, strongest, 2)
-    assert both.tolist() == [2, 2, 1, 1, 1], "but not what lies below the threshold"
-    assert labels.tolist() == [1, 1, 1, 1, 1], "the argument is left alone"
+    assert both.tolist() == [2, 2, 1, 1, 1], "Gaussians below the threshold stay"
+    assert labels.tolist() == [1, 1, 1, 1, 1], "the argument is unchanged"
     assert (
         return_strongest(labels, scores, np.array([True, False]), 0.5, strongest, 2).tolist()
         == labels.tolist()

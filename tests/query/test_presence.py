@@ -1,4 +1,4 @@
-"""The presence decision: evidence that means something, and a probability that follows it."""
+"""The presence decision: evidence, probability and verdict."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def codes_and_directions(strength: float, present: int = 80, count: int = 600):
 
 
 def collect(codes, prompt, distractors, competing=(True, True), weight=None, known=None) -> Evidence:
-    """Evidence among all Gaussians, of weight 1, unless told otherwise."""
+    """Evidence from all Gaussians with weight 1, unless given."""
     known = everything(len(codes)) if known is None else known
     weight = torch.ones(len(codes)) if weight is None else weight
     found = score_gaussians(codes, known, prompt, torch.zeros(prompt.shape[0], 1), 10.0, PEAK_GAUSSIANS)
@@ -52,7 +52,7 @@ def evidence_table(*columns: list[float]) -> Evidence:
     return Evidence(*map(np.array, columns), strongest=np.zeros((len(columns[0]), 0), np.int64))
 
 
-def test_evidence_grows_with_the_likeness_of_the_thing() -> None:
+def test_evidence_grows_with_similarity() -> None:
     tables = np.stack([evidence_of(s).table[0] for s in (0.0, 0.3, 0.5, 0.7, 0.9)])
     assert (np.diff(tables[:, :3], axis=0) > 0).all() and tables[-1, 3] > tables[0, 3]
     probabilities = [
@@ -62,7 +62,7 @@ def test_evidence_grows_with_the_likeness_of_the_thing() -> None:
     assert probabilities == sorted(probabilities) and probabilities[0] < 0.3 < 0.9 < probabilities[-1]
 
 
-def test_evidence_by_hand() -> None:
+def test_evidence_matches_a_hand_calculation() -> None:
     codes = torch.eye(4)
     cosines = np.array([0.9, 0.1, 0.2, 0.0])
     scores, weight = torch.tensor([[0.8], [0.5], [0.6], [0.1]]), torch.tensor([3.0, 1.0, 0.0, 0.0])
@@ -87,8 +87,8 @@ def test_synonyms_do_not_compete() -> None:
     assert evidence_of(0.9, competing=(False, True)).margin[0] > 0.5
 
 
-def test_what_does_not_count_is_no_evidence() -> None:
-    """Unknown Gaussians neither fit best nor enter the mean, whatever their codes say."""
+def test_ineligible_gaussians_are_no_evidence() -> None:
+    """Ineligible Gaussians are neither among the strongest nor in the mean, whatever their codes are."""
     codes, prompt, distractors = codes_and_directions(0.9)
     known = torch.arange(len(codes)) >= 40  # the first 80 resemble the prompt
     got = collect(codes, prompt, distractors, known=known)
@@ -100,7 +100,7 @@ def test_what_does_not_count_is_no_evidence() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_evidence_of_next_to_nothing_is_finite(count: int) -> None:
+def test_evidence_of_few_gaussians_is_finite(count: int) -> None:
     codes, prompt, distractors = codes_and_directions(0.9)
     got = collect(codes[:count], prompt, distractors)
     assert (
@@ -109,20 +109,22 @@ def test_evidence_of_next_to_nothing_is_finite(count: int) -> None:
     )
 
 
-def test_evidence_without_weight_is_no_evidence() -> None:
+def test_gaussians_without_weight_are_no_evidence() -> None:
     codes, prompt, distractors = codes_and_directions(0.9)
     got = collect(codes, prompt, distractors, weight=torch.zeros(len(codes)))
     assert got.peak[0] == 0 and got.cosine[0] == 0
 
 
-def test_verdicts_leave_room_for_doubt() -> None:
+def test_verdict_is_unsure_between_the_limits() -> None:
     presence = np.array([0.0, 0.19, 0.2, 0.54, 0.55, 1.0])
     config = QueryConfig(presence=0.55, absent=0.2)
     assert verdicts(presence, config) == ["no", "no", "unsure", "unsure", "yes", "yes"]
-    assert verdicts(presence, QueryConfig(presence=0.1, absent=0.9)) == ["no"] + ["yes"] * 5, "found is found"
+    assert verdicts(presence, QueryConfig(presence=0.1, absent=0.9)) == ["no"] + ["yes"] * 5, (
+        "a found prompt is never unsure"
+    )
 
 
-def test_presence_is_the_logistic_of_the_weighted_table() -> None:
+def test_presence_is_a_logistic_regression() -> None:
     evidence = evidence_table([0.8, 0.0], [0.3, 0.1], [0.2, -0.1], [4.0, 1.0])
     calibration = PresenceCalibration(presence_weights=(2.0, 1.0, 3.0, 0.5), presence_bias=-1.0)
     expected = 1 / (1 + np.exp(-(np.array([1.6 + 0.3 + 0.6 + 2.0, 0.1 - 0.3 + 0.5]) - 1.0)))
@@ -133,7 +135,7 @@ def test_presence_is_the_logistic_of_the_weighted_table() -> None:
     assert presence_probability(extreme, SPECIFIC, calibration)[0] == pytest.approx(1.0)
 
 
-def test_bare_nouns_are_judged_by_a_calibration_of_their_own() -> None:
+def test_general_names_have_their_own_weights() -> None:
     distractors = ("red mug", "blue toy car", "floor")
     assert general_prompts(
         ["mug", "Toy car", "car", "red mug", "floor", "dog", "mug red big"], distractors

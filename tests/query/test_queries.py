@@ -1,4 +1,4 @@
-"""Text queries on a small coloured room: the right things are found in the right places."""
+"""Text queries on a small coloured room find the right things in the right places."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_result_is_complete_and_consistent(room: Ovs3d) -> None:
 
 
 def test_codes_keep_the_cosines_of_features(room: Ovs3d) -> None:
-    """The code is long enough for the colours, so compression must change nothing."""
+    """The code is long enough for the colours, so compression must not change cosines."""
     snapshot = room.snapshot()
     texts = room.encode_text(["red", "green", "blue", "grey"])
     exact = torch.nn.functional.normalize(snapshot.codec.decode(snapshot.codes), dim=-1) @ texts.T
@@ -123,7 +123,7 @@ def test_negatives_lower_the_relevancy(room: Ovs3d) -> None:
 
 
 def test_two_names_of_one_thing_both_get_objects(room: Ovs3d) -> None:
-    """The first takes every Gaussian of the box; what the second one's decision rests on is given back to it."""
+    """The first prompt takes every Gaussian of the box; the second one gets its strongest Gaussians back."""
     result = room.query(["red box", "red thing"])
     assert result.found.all()
     means = room.map.params()["means"].detach().numpy()
@@ -216,7 +216,7 @@ def test_rendered_labels_segment_unseen_views(room: Ovs3d) -> None:
 
 
 def refined(room: Ovs3d, snapshot: MapSnapshot, ruled_out: str) -> RefinedField:
-    """A field of the boxes, as lifted, but with one name at 0 wherever it is not the best, or everywhere."""
+    """The lifted field of the boxes, with "blue box" at 0 wherever it is not the best name, or everywhere."""
     field = make_lifted_field(list(BOXES), room.config.refine, room.encode_text, snapshot)
     p, column = field.probabilities.clone(), field.names.index("blue box")
     p[(p.argmax(-1) != column) | (ruled_out == "everywhere"), column] = 0.0

@@ -1,4 +1,4 @@
-"""Relevancy by the book."""
+"""Relevancy matches the formula of LERF."""
 
 from __future__ import annotations
 

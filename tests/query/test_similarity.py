@@ -1,4 +1,4 @@
-"""One pass over the codes: the CPU's blocks give what one tensor operation after the other gives."""
+"""Scores of Gaussians: the Numba kernel matches the tensor operations."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def same(a, b) -> None:
     "count, dims, prompts, negatives",
     [(1, 2, 1, 1), (63, 30, 3, 4), (64, 62, 10, 4), (65, 17, 1, 64), (5000, 126, 64, 1)],
 )
-def test_blocks_give_what_tensors_give(count, dims, prompts, negatives) -> None:
+def test_numba_scores_match_torch(count, dims, prompts, negatives) -> None:
     inputs = world(count, dims, prompts, negatives)
     same(score_with_numba(*inputs, TEMPERATURE, 60), score_with_torch(*inputs, TEMPERATURE, 60))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_any_number_of_threads_gives_the_same(threads, monkeypatch) -> None:
+def test_scores_do_not_depend_on_threads(threads, monkeypatch) -> None:
     monkeypatch.setattr(module, "_GAUSSIANS_PER_THREAD", 100)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     inputs = world(1001, 30, 5, 4)
@@ -49,7 +49,7 @@ def test_any_number_of_threads_gives_the_same(threads, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("run", [score_with_numba, score_with_torch])
-def test_a_scan_by_hand(run) -> None:
+def test_scores_match_a_hand_calculation(run) -> None:
     codes = torch.tensor([[0.0, 1.0], [1.0, 1e-9], [0.8, 0.6], [0.0, -1.0], [1.0, 0.0]])
     known = torch.tensor([True, True, True, False, True])
     got = run(
@@ -59,7 +59,7 @@ def test_a_scan_by_hand(run) -> None:
     expected = 1 / (1 + np.exp(-TEMPERATURE * (np.array([1.0, 0.0, 0.6]) - rival)))
     np.testing.assert_allclose(got.scores[:3, 0], expected, rtol=1e-5)
     assert got.known.tolist() == [True, True, True, False, False]
-    assert got.scores[3, 0] == 0 and got.scores[4, 0] == 0, "one does not count, one has no code"
+    assert got.scores[3, 0] == 0 and got.scores[4, 0] == 0, "one is not eligible, one has no code"
     assert got.strongest.tolist() == [[0, 2]] and got.cosines[0] == pytest.approx([1.0, 0.6])
     assert got.mean[0] == pytest.approx(1.6 / 3) and got.deviation[0] == pytest.approx(
         np.std([1.0, 0.0, 0.6]), rel=1e-5
@@ -68,7 +68,7 @@ def test_a_scan_by_hand(run) -> None:
 
 @pytest.mark.parametrize("run", [score_with_numba, score_with_torch])
 @pytest.mark.parametrize("known", [0, 3])
-def test_no_more_are_listed_than_are_known(run, known) -> None:
+def test_strongest_lists_known_gaussians_only(run, known) -> None:
     codes, _, prompts, negatives = world(200, 8, 4, 2)
     codes[-3:, -1] = 0.5
     mask = torch.arange(200) >= 200 - known
@@ -81,7 +81,7 @@ def test_no_more_are_listed_than_are_known(run, known) -> None:
     )
 
 
-def test_the_scan_of_a_cpu_map_leaves_its_codes_alone() -> None:
+def test_scoring_leaves_its_inputs_unchanged() -> None:
     inputs = world(300, 8, 4, 2)
     before = [tensor.clone() for tensor in inputs]
     score_gaussians(*inputs, TEMPERATURE, 60)
