@@ -130,10 +130,10 @@ def test_load_refuses_bad_refined_fields(tmp_path, tensors, entry, word: str) ->
     save_map(path, params, with_field(snapshot))
     with safe_open(path, framework="pt") as file:
         header = json.loads(file.metadata()["ovs3d"])
-        held = {name: file.get_tensor(name) for name in file.keys()} | tensors  # noqa: SIM118 - not a mapping
+        stored = {name: file.get_tensor(name) for name in file.keys()} | tensors  # noqa: SIM118 - not a mapping
     header["refined"] |= entry
     save_file(
-        {name: t for name, t in loaded.items() if t is not None}, path, metadata={"ovs3d": json.dumps(header)}
+        {name: t for name, t in stored.items() if t is not None}, path, metadata={"ovs3d": json.dumps(header)}
     )
     with pytest.raises(UserError, match=word):
         load_map(path)
@@ -173,12 +173,12 @@ def test_file_is_safetensors_with_a_json_header(tmp_path) -> None:
 def damaged(path, tensors=None, header=None) -> None:
     """Rewrites a map with changed tensors or header entries; None drops one."""
     with safe_open(path, framework="pt") as file:
-        held = {name: file.get_tensor(name) for name in file.keys()} | (tensors or {})  # noqa: SIM118 - not a mapping
-        told = json.loads(file.metadata()["ovs3d"]) | (header or {})
+        stored = {name: file.get_tensor(name) for name in file.keys()} | (tensors or {})  # noqa: SIM118 - not a mapping
+        entries = json.loads(file.metadata()["ovs3d"]) | (header or {})
     save_file(
-        {n: t for n, t in loaded.items() if t is not None},
+        {n: t for n, t in stored.items() if t is not None},
         path,
-        metadata={"ovs3d": json.dumps({k: v for k, v in told.items() if v is not None})},
+        metadata={"ovs3d": json.dumps({k: v for k, v in entries.items() if v is not None})},
     )
 
 
