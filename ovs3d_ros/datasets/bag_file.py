@@ -85,9 +85,8 @@ class BagFile:
                 "or give the storage file itself"
             )
         self.path = path
-        self._types = get_typestore(
-            Stores.ROS2_HUMBLE
-        )  # the types read here are the same in all distributions
+        # All distributions have the same definitions of the types that are read here.
+        self._types = get_typestore(Stores.ROS2_HUMBLE)
         with self._reading():
             self._reader = Reader(path)
             self._reader.open()

@@ -17,7 +17,7 @@ from ovs3d_ros.types import Camera, UserError
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm"})
 DEPTH_REMEDY = "depth must be a single-channel 16-bit PNG, a float32 TIFF or a .npy array"
 
-_DEPTH_TYPES = ("u2", "u4", "i4", "f2", "f4", "f8")  # numpy's, of either byte order
+_DEPTH_TYPES = ("u2", "u4", "i4", "f2", "f4", "f8")  # NumPy types, of either byte order
 
 
 def image_size(path: Path) -> tuple[int, int]:

@@ -37,7 +37,7 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], str | None]:
 
 
 def _read_bytes(path: Path) -> bytes:
-    # Without O_NONBLOCK, opening a pipe would wait for somebody to write into it.
+    # Without O_NONBLOCK, opening a pipe would block until a process writes to it.
     with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
         before = os.fstat(file.fileno())
         if not stat.S_ISREG(before.st_mode):

@@ -1,4 +1,4 @@
-"""Camera paths of videos: they stay where the keyframes were and look at what they saw."""
+"""Camera paths stay near the keyframes and look where the keyframes looked."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def test_colmap_binary_truncated_anywhere_is_refused(tmp_path, name):
 
 
 def test_colmap_binary_with_flipped_bytes_never_crashes(tmp_path):
-    """Damage is either refused or changes a value that cannot be told from a real one."""
+    """Damage either is refused or changes a number to another valid number."""
     root = disk.write_colmap_binary(tmp_path)
     rng = np.random.default_rng(3)
     for name in ("cameras", "images", "points3D"):

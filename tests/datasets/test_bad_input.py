@@ -1,4 +1,4 @@
-"""Whatever is wrong with a dataset, the user gets one line that names the file and the reason."""
+"""Broken datasets are refused with one line that names the file and the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dataset readers against poses worked out by hand, and against real recordings."""
+"""Dataset readers give the poses computed by hand, and agree with real recordings."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ def test_nerfstudio_frames_have_own_intrinsics_and_time_order(tmp_path):
 
 
 def test_blender_scene_is_read(tmp_path):
-    """No suffixes, a field of view instead of a focal length, transparency laid on white."""
+    """Names have no suffixes, a field of view replaces the focal length, and transparency is blended with white."""
     (tmp_path / "train").mkdir()
     rgba = np.zeros((40, 80, 4), dtype=np.uint8)
     rgba[0, 0], rgba[0, 1] = (200, 10, 10, 255), (200, 0, 0, 51)
@@ -275,7 +275,7 @@ def test_sparse_points_of_nerfstudio_are_read(tmp_path, binary, end):
 
 @needs_office
 def test_office_depth_agrees_between_frames():
-    """A point measured in one frame lies where another frame measures it: poses, axes, units and K together."""
+    """A point measured in one frame lies where another frame measures it; checks poses, axes, units and K."""
     dataset = open_dataset(SHARED / "office", max_image_size=270)
     assert len(dataset) == 188 and dataset.has_depth and (np.diff(dataset.stamps) > 0).all()
     errors = []

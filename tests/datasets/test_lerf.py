@@ -14,7 +14,7 @@ from ovs3d_ros.datasets import open_dataset
 
 
 def block(left: int, top: int, right: int, bottom: int) -> np.ndarray:
-    """The pixels [48, 64] from one corner to the other, both inside."""
+    """The pixels [48, 64] bool from one corner to the other, both inclusive."""
     pixels = np.zeros((disk.HEIGHT, disk.WIDTH), dtype=bool)
     pixels[top : bottom + 1, left : right + 1] = True
     return pixels

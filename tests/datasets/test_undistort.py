@@ -1,4 +1,4 @@
-"""Lens distortion is undone: checked against a picture whose colour is a function of the viewing ray."""
+"""Lens distortion is removed; the colours of the test picture are a function of the viewing ray."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ K = np.array([[60.0, 0.0, 33.0], [0.0, 57.0, 22.0], [0.0, 0.0, 1.0]])
 
 
 def distort(rays: np.ndarray, coefficients: tuple[float, ...]) -> np.ndarray:
-    """Brown-Conrady forward model of rays x/z, y/z [..., 2], written out from COLMAP's and OpenCV's documentation."""
+    """Brown-Conrady forward model of rays x/z, y/z [..., 2], after the documentation of COLMAP and OpenCV."""
     k1, k2, p1, p2, k3 = coefficients
     x, y = rays[..., 0], rays[..., 1]
     r2 = x * x + y * y
@@ -35,7 +35,7 @@ def pixel_rays(camera_matrix: np.ndarray) -> np.ndarray:
 
 
 def photograph(coefficients: tuple[float, ...]) -> np.ndarray:
-    """What a distorting lens would see of `colour_of`."""
+    """The photograph of `colour_of` through a distorting lens."""
     target = pixel_rays(K)
     rays = target.copy()
     for _ in range(100):  # fixed point of distort(rays) = target
@@ -78,7 +78,7 @@ def test_undistorted_pixels_show_the_rays_of_the_camera(tmp_path, lens):
     assert np.abs(error[2:-2, 2:-2].mean(axis=(0, 1))).max() < 0.2  # half a pixel of shift would be 1.8
     assert (np.abs(error) <= 5).all() and (frame.image[:, :, 2] == 77).all()  # no black border
     unmoved = photograph(LENSES[lens]).astype(float) - colour_of(pixel_rays(K))
-    assert np.abs(unmoved).max() > 5  # the lens did matter
+    assert np.abs(unmoved).max() > 5  # the distortion is not negligible
 
 
 def test_labels_are_undistorted_like_the_image(tmp_path):

@@ -1,4 +1,4 @@
-"""Calibration: the fit finds what tells present from absent, and the file it writes changes the answers."""
+"""Calibration separates present from absent things, and its file changes the presence decision."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def ovs3d(*arguments: object) -> int:
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory) -> list[Path]:
-    """Two rooms, each with a box that the other has not."""
+    """Two rooms, each with a box that the other lacks."""
     folder = tmp_path_factory.mktemp("rooms")
     return [
         write_scene(folder / str(missing), COUNT, tuple(box for box in BOXES if box is not missing_box))
@@ -183,14 +183,16 @@ def test_full_disk_leaves_the_earlier_calibration(scenes, tmp_path, capsys, monk
 
     monkeypatch.setattr("os.replace", full)
     assert ovs3d("calibrate", *scenes, "-o", tmp_path / "c.json", "--set", ENCODER, *SETTINGS) == 2
-    told = capsys.readouterr()
+    output = capsys.readouterr()
     assert (
-        "AUROC" in told.out and "No space left" in told.err and (tmp_path / "c.json").read_text() == "earlier"
+        "AUROC" in output.out
+        and "No space left" in output.err
+        and (tmp_path / "c.json").read_text() == "earlier"
     )
 
 
 def make_evidence(rng: np.random.Generator, count: int = 60, noise: float = 0.05) -> SceneEvidence:
-    """Evidence of which the third column alone says what is present, in general prompts by a smaller margin."""
+    """Evidence whose third column alone separates present from absent, at a higher level for general prompts."""
     present, general = rng.random(count) < 0.4, rng.random(count) < 0.5
     evidence = rng.normal(size=(count, 4))
     evidence[:, 2] = (
@@ -213,7 +215,7 @@ def test_fit_weights_the_deciding_column_per_kind_of_prompt():
 
 
 def test_leave_one_out_ignores_the_scene_it_predicts():
-    """Scenes with opposite rules: what one teaches is wrong for the other."""
+    """The scenes have opposite rules, so the fit on one is wrong for the other."""
     first, second = make_evidence(np.random.default_rng(1)), make_evidence(np.random.default_rng(2))
     turned = SceneEvidence(second.prompts, -second.evidence, second.general, second.present, second.iou)
     assert leave_one_out([first, turned])["specific"]["auroc"] < 0.1

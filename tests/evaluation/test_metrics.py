@@ -1,4 +1,4 @@
-"""Measures against numbers worked out by hand and against brute force."""
+"""Metrics equal numbers computed by hand and by brute force."""
 
 from __future__ import annotations
 

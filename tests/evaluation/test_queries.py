@@ -1,4 +1,4 @@
-"""Protocol lerf: score maps made by hand, and a lerf_ovs folder that is mapped and evaluated on the command line."""
+"""Protocol lerf, on hand-made relevancy maps, and on a lerf_ovs folder through the command line."""
 
 from __future__ import annotations
 
@@ -104,10 +104,10 @@ def test_pairs_of_view_and_name_have_equal_weight():
 
 
 def test_names_of_a_frame_do_not_compete():
-    """Of two names that mean the same pixels both are found."""
+    """Two names for the same pixels are both found."""
 
     class Rendered:
-        """Stands for a pipeline: relevancy of each name as it is told."""
+        """Replaces a pipeline; the relevancy of each name is given."""
 
         def render_relevancy(self, prompts, camera, camtoworld, snapshot):
             highest = {"mug": 0.9, "cup": 0.8, "sofa": 0.3}
@@ -217,7 +217,7 @@ def test_eval_command_scores_a_lerf_ovs_folder(mapped, tmp_path, capsys):
 
 
 def test_scores_match_the_rendered_relevancy(mapped, tmp_path):
-    """Against masks from the ray caster, and another threshold."""
+    """Compares with masks from the ray caster, at another threshold."""
     scene, path = mapped
     assert (
         cli.main(

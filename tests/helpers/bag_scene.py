@@ -27,7 +27,7 @@ def settings(**values) -> Config:
 
 
 def camtoworld(time: float) -> np.ndarray:
-    """Where the camera is `time` seconds after the start: on a circle, so that interpolation has something to do."""
+    """The pose `time` seconds after the start; on a circle, so that interpolation matters."""
     eye = np.array([2.6 * np.cos(time), 2.6 * np.sin(time), 1.3])
     return look_at(eye, np.array([0.0, 0.1, 0.25]))
 
@@ -53,7 +53,7 @@ def pose_messages() -> list:
 
 
 def odometry_messages() -> list:
-    """The robot's own pose, at stamps that are not the images'."""
+    """Poses of the robot, at other stamps than those of the images."""
     times = stamps(0.02, 60, -0.11)
     to_base = geometry.invert_rigid(MOUNT)
     return [bags.odometry(bags.START + t, "odom", BASE, camtoworld(t) @ to_base) for t in times]

@@ -165,12 +165,12 @@ def write_lerf(root: Path) -> Path:
 
 
 def square(left: float, top: float, right: float, bottom: float) -> list[list[float]]:
-    """The corners of a polygon; its outline belongs to it."""
+    """The corners of a square whose outline belongs to it."""
     return [[left, top], [right, top], [right, bottom], [left, bottom]]
 
 
 def outlined(category: str, polygon: list[list[float]]) -> dict:
-    """An object of lerf_ovs, with the keys that the reader has no use for as well."""
+    """An object of lerf_ovs, including keys that the reader ignores."""
     x, y = zip(*polygon, strict=True)
     return {
         "category": category,

@@ -1,4 +1,4 @@
-"""Loop closures; needs no ROS."""
+"""A loop closure corrects keyframe poses; needs no ROS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pixel formats and calibrations of ROS images; needs no ROS."""
+"""ROS images are decoded and rectified; needs no ROS."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_compressed_images_are_decoded(rgb, extension, tolerance):
 
 
 def test_compressed_images_of_absurd_size_are_refused():
-    """One flipped bit in a header is enough, and cv2 raises an error of its own."""
+    """OpenCV raises its own error after one flipped bit in the header."""
     png = bytearray(cv2.imencode(".png", np.zeros((8, 8), np.uint16))[1].tobytes())
     png[16:24] = struct.pack(">II", 60000, 60000)  # IHDR: width and height, then its checksum
     png[29:33] = struct.pack(">I", zlib.crc32(png[12:29]))
@@ -220,7 +220,7 @@ def test_rectified_images_use_P_and_are_not_remapped():
     ],
 )
 def test_undistorted_point_lies_where_the_camera_projects_it(model, D, project):
-    """A blob drawn where the distorted camera sees a point lands where the rectified camera projects it."""
+    """A blob where the distorted camera sees a point moves to where the rectified camera projects the point."""
     info = calibration(model=model, D=D)
     K = np.array(info.K).reshape(3, 3)
     rectifier = make_rectifier(info, False, TOPIC)
@@ -239,7 +239,7 @@ def test_undistorted_point_lies_where_the_camera_projects_it(model, D, project):
     )
     expected = (rectifier.camera.K @ point[0, 0])[:2]
     assert np.abs(found - expected).max() < 0.3
-    assert np.abs(np.array([u, v]) + 0.5 - expected).max() > 1.0  # the distortion was worth undoing
+    assert np.abs(np.array([u, v]) + 0.5 - expected).max() > 1.0  # the distortion is not negligible
 
 
 def test_depth_is_resized_by_nearest_neighbour():

@@ -92,7 +92,7 @@ def test_depth_of_the_previous_image_is_not_used_too_early():
     assert match.depth == "its own"
     sync.add_image(10.015, "another", now=0.0)
     sync.poses.add(10.015, pose(0.0))
-    (match,) = sync.take_complete(1.0)  # its time is up: what is there serves
+    (match,) = sync.take_complete(1.0)  # after the timeout, the nearest depth is used
     assert (match.image, match.depth) == ("another", "its own")
 
 

@@ -1,4 +1,4 @@
-"""The transform tree; needs no ROS."""
+"""The transform tree chains and interpolates transforms; needs no ROS."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ def test_clear_keeps_static_transforms_only(tree):
     assert tree.frames == ["base", "camera", "lidar"]
     with pytest.raises(UserError, match="there is no frame 'map'"):
         tree.at("map", "camera", 10.25)
-    tree.add("map", "base", 1.0, turn(0.0, 3.0), static=False)  # another parent than before
+    tree.add("map", "base", 1.0, turn(0.0, 3.0), static=False)  # has another parent than before
     assert tree.at("map", "camera", 1.0)[0, 3] == 3.5
 
 
 def test_full_buffer_takes_transforms_after_a_clock_jump():
     tree = TransformTree(slop=0.02, max_gap=0.5, capacity=10, clock_jump=2.0)
-    for start in (500.0, 0.0):  # nobody calls `clear`: no image came yet
+    for start in (500.0, 0.0):  # without images, `clear` is not called
         for k in range(20):
             tree.add("map", "camera", start + k / 10, turn(0.0, start), static=False)
         tree.add("map", "camera", start + 0.1, turn(0.0, start), static=False)  # late by less than a jump
