@@ -151,7 +151,7 @@ def main() -> None:
         for name, value in clip_model.load(args.init)[0].state_dict().items()
         if not name.startswith("visual.")
     }
-    model.load_state_dict(text, strict=True)
+    model.load_state_dict(text, strict=False)  # the image tower is new
     if args.trunk is not None:
         model.visual.load_state_dict(clip_model.load(args.trunk)[0].visual.state_dict())
     store = FrameStore(args.data)

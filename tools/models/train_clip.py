@@ -221,6 +221,7 @@ def train_text(model: torch.nn.Module, tokenizer, steps: int, rng) -> None:
 
 
 def train(args: argparse.Namespace) -> None:
+    """Trains the text tower, then the image tower."""
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(1)
     torch.manual_seed(args.seed)
@@ -239,11 +240,16 @@ def train(args: argparse.Namespace) -> None:
         parameter.requires_grad_(args.joint)
     store = FrameStore(args.data)
     store.refresh()
-    loader = ThreadPoolExecutor(1)  # draws the next batch while this one is trained on
     bank = TextBank(model, tokenizer, locked=not args.joint)
     if args.fit_head:
         with torch.no_grad():
             fit_head(model, Batch(store, 1024, 1, rng), bank(NOUN_NAMES), bank(COLOUR_NAMES))
+    train_images(model, store, bank, args)
+
+
+def train_images(model: torch.nn.Module, store: FrameStore, bank: TextBank, args: argparse.Namespace) -> None:
+    """Trains the image tower for `args.minutes`, and the text tower unless it is locked; saves averaged weights."""
+    loader = ThreadPoolExecutor(1)  # draws the next batch during a training step
     rank = parallel.join(model)
     rng = np.random.default_rng([args.seed, rank])
     average, optimizer = copy.deepcopy(model).eval(), _optimizer(model, args.lr)

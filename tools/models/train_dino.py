@@ -150,10 +150,9 @@ def train(args: argparse.Namespace) -> None:
         if rank == 0 and time.monotonic() - saved > 120:
             saved = time.monotonic()
             save(teacher.trunk, args.out)
+        rate = args.lr * min(1.0, (step + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
         for group in optimizer.param_groups:
-            group["lr"] = (
-                args.lr * min(1.0, (step + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
-            )
+            group["lr"] = rate
         drawn = rng.integers(len(frames.images), size=args.batch)
         crops, places = zip(*[two_crops(frames.images[index], rng) for index in drawn], strict=True)
         views = [((augment(np.stack(side), rng) - mean) / std) for side in zip(*crops, strict=True)]
