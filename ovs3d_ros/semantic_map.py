@@ -27,9 +27,11 @@ class Texts(Protocol):
 
     def encode_text(self, prompts: Sequence[str]) -> torch.Tensor:
         """Unit text features [P, D]."""
+        ...
 
     def common_names(self) -> Sequence[str]:
         """Names between which `lift.selection` judges the levels of an image pyramid."""
+        ...
 
 
 class SemanticMap:

@@ -70,7 +70,7 @@ def leaves(config: Any = None, prefix: str = "") -> Iterator[tuple[Leaf, Any]]:
 def group_descriptions() -> dict[str, str]:
     """One line about each group of parameters, by its name."""
     groups = {f.name: getattr(Config(), f.name) for f in fields(Config)}
-    return {name: type(group).__doc__ for name, group in groups.items() if is_dataclass(group)}
+    return {name: type(group).__doc__ or "" for name, group in groups.items() if is_dataclass(group)}
 
 
 def override(config: Config, values: dict[str, Any]) -> Config:

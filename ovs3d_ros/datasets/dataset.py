@@ -190,7 +190,7 @@ class FileDataset(Dataset):
             return images.read_labels(view.label_path, self.classes)
         if not view.mask_paths:
             return None
-        labels = None
+        labels: np.ndarray | None = None
         for index, path in view.mask_paths:
             mask = images.read_mask(path)
             if labels is None:

@@ -53,7 +53,7 @@ class Report:
 
     def as_json(self) -> dict:
         """Plain JSON values; numbers are rounded to four decimals, NaN becomes null."""
-        return _rounded(asdict(self))
+        return {key: _rounded(value) for key, value in asdict(self).items()}
 
     @property
     def present(self) -> list[PromptReport]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 from ovs3d_ros.config import ClipConfig, DinoConfig
 from ovs3d_ros.types import CropTable, Frame, UserError
@@ -121,7 +121,7 @@ def _make_uncached_clip(config: ClipConfig, device: str) -> ImageTextEncoder:
             raise UserError(
                 f"clip.crop_metres: {config.model} has no encode_frame and cannot read depth; leave it empty"
             )
-        return encoder
+        return cast(ImageTextEncoder, encoder)
     from ovs3d_ros.encoders.clip import load_clip
     from ovs3d_ros.encoders.metric_crops import MetricCropEncoder
 

@@ -9,6 +9,7 @@ to every cell of the map before the pool. For a linear head the cells average to
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -87,7 +88,7 @@ def _conv_features(visual: torch.nn.Module, pixels: torch.Tensor) -> torch.Tenso
     return visual.head(visual.trunk.forward_head(single)).view(rows, columns, -1)
 
 
-def _vit_features(visual: torch.nn.Module, pixels: torch.Tensor) -> torch.Tensor:
+def _vit_features(visual: Any, pixels: torch.Tensor) -> torch.Tensor:
     x = visual.conv1(pixels)  # [1, C, h, w]
     rows, columns = x.shape[-2:]
     x = x.flatten(2).transpose(1, 2)  # [1, hw, C]
@@ -102,7 +103,7 @@ def _vit_features(visual: torch.nn.Module, pixels: torch.Tensor) -> torch.Tensor
     return (x @ visual.proj if visual.proj is not None else x).view(rows, columns, -1)
 
 
-def _position_embedding(visual: torch.nn.Module, rows: int, columns: int) -> torch.Tensor:
+def _position_embedding(visual: Any, rows: int, columns: int) -> torch.Tensor:
     """[1 + hw, C] position embedding: the class token's entry, then the grid resampled to rows x columns."""
     cls, grid = visual.positional_embedding[:1], visual.positional_embedding[1:]
     if tuple(visual.grid_size) != (rows, columns):
@@ -111,9 +112,7 @@ def _position_embedding(visual: torch.nn.Module, rows: int, columns: int) -> tor
     return torch.cat([cls, grid])
 
 
-def _neighbour_attention(
-    block: torch.nn.Module, tokens: torch.Tensor, rows: int, columns: int
-) -> torch.Tensor:
+def _neighbour_attention(block: Any, tokens: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
     """Value path of a block: softmax(k k^T / sqrt(d) + Gaussian of the cell distance) v, then the projection.
 
     Args:

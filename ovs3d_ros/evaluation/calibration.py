@@ -132,7 +132,8 @@ def collect_evidence(pipeline: Ovs3d, dataset: Dataset, scene_prompts: SceneProm
             for i in range(0, len(prompts), MAX_PROMPTS)
         ]
     )
-    labelled = [name for name in scene_prompts.present if name in dataset.classes]
+    classes = dataset.classes or ()
+    labelled = [name for name in scene_prompts.present if name in classes]
     return SceneEvidence(
         prompts,
         evidence,

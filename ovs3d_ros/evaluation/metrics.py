@@ -298,10 +298,10 @@ def ece(probabilities: np.ndarray, present: np.ndarray, num_bins: int = 15) -> f
 
 
 def _image_pair(pred: object, target: object) -> tuple[np.ndarray, np.ndarray]:
-    images = tuple(_unit_image(image) for image in (pred, target))
-    if images[0].shape != images[1].shape or images[0].ndim != 3:
-        raise ValueError(f"expected two equal [H, W, 3], got {images[0].shape} and {images[1].shape}")
-    return images
+    first, second = _unit_image(pred), _unit_image(target)
+    if first.shape != second.shape or first.ndim != 3:
+        raise ValueError(f"expected two equal [H, W, 3], got {first.shape} and {second.shape}")
+    return first, second
 
 
 def _unit_image(image: object) -> np.ndarray:

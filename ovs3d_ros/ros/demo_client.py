@@ -120,7 +120,7 @@ class DemoClient(Node):
         latency_ms = 1e3 * (time.perf_counter() - started)
         if not future.done():
             raise UserError(f"no answer from {SERVER}/query within {CALL_TIMEOUT:.0f} s")
-        response = future.result()
+        response: Any = future.result()
         if response.error_code != QueryText.Response.OK:
             raise UserError(f"{SERVER}/query refused {prompts}: {response.error_msg}")
         return response, latency_ms

@@ -59,7 +59,10 @@ class LoopClosure:
     def _correct(self) -> int:
         """Applies the newest path, on the mapping thread; returns the number of keyframes that moved."""
         with self._lock:
-            (stamps, path), self._newest = self._newest, None
+            newest, self._newest = self._newest, None
+        if newest is None:
+            return 0
+        stamps, path = newest
         self._check_stamps(stamps)
         count = 0
         for sensor, extrinsics in self._extrinsics.items():

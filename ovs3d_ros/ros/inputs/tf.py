@@ -43,6 +43,7 @@ class TransformBuffer(Protocol):
         Raises:
             UserError: the transform is not known, and why.
         """
+        ...
 
     def clear(self) -> None:
         """Deletes all transforms but the static ones, after a clock jump."""

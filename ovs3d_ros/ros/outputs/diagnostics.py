@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
@@ -80,7 +81,7 @@ class Diagnostics:
             return "error", self.failure, {}
         if worker is None:
             return "ok", f"not configured: no models are loaded; {self._remedy('configure')}", {}
-        stats = {key: _readable(value) for key, value in worker.stats().items()}
+        stats: dict[str, Any] = {key: _readable(value) for key, value in worker.stats().items()}
         if worker.error is not None:
             error = worker.error
             return "error", f"the mapping thread failed: {type(error).__name__}: {error}", stats
