@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,10 +20,13 @@ from ovs3d_ros.mapping.mapper import RenderedView, StepStats
 from ovs3d_ros.query.engine import QueryEngine
 from ovs3d_ros.query.presence import PresenceCalibration
 from ovs3d_ros.query.rendering import MapRenderer
-from ovs3d_ros.query.request import check_prompts
+from ovs3d_ros.query.request import QueryOptions, check_prompts
 from ovs3d_ros.rasterize import make_rasterizer
 from ovs3d_ros.semantic_map import SemanticMap
 from ovs3d_ros.types import Camera, Frame, Keyframe, MapSnapshot, Query, QueryResult, RefineStep
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class Ovs3d:
@@ -133,7 +136,7 @@ class Ovs3d:
         return self.map.snapshot()
 
     def query(
-        self, prompts: Sequence[str], *, snapshot: MapSnapshot | None = None, **options: Any
+        self, prompts: Sequence[str], *, snapshot: MapSnapshot | None = None, **options: Unpack[QueryOptions]
     ) -> QueryResult:
         """Finds things by name.
 
@@ -147,7 +150,7 @@ class Ovs3d:
         """
         return self.answer(self.make_query(prompts, **options), snapshot)
 
-    def make_query(self, prompts: Sequence[str], **options: Any) -> Query:
+    def make_query(self, prompts: Sequence[str], **options: Unpack[QueryOptions]) -> Query:
         """Checks a query and fills in the defaults without answering it; arguments and errors as in `query`."""
         return self.queries.make_query(prompts, **options)
 

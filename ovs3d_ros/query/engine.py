@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,12 +25,15 @@ from ovs3d_ros.query.presence import (
     verdicts,
 )
 from ovs3d_ros.query.relevancy import relevancy
-from ovs3d_ros.query.request import check_semantics, make_query, resolve_threshold
+from ovs3d_ros.query.request import QueryOptions, check_semantics, make_query, resolve_threshold
 from ovs3d_ros.query.similarity import GaussianScores, score_gaussians
 from ovs3d_ros.semantics.class_field import vocabulary_indices
 from ovs3d_ros.semantics.codec import FeatureCodec
 from ovs3d_ros.semantics.scale_selection import COMMON_NAMES
 from ovs3d_ros.types import MapSnapshot, Query, QueryResult, RefinedField, SemanticObject
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _MAX_CACHED_TEXTS = 10_000
 
@@ -90,7 +93,7 @@ class QueryEngine:
         """Nouns of other things: those of the calibration, or a short list for an encoder without one."""
         return self.calibration.distractors or COMMON_NAMES
 
-    def make_query(self, prompts: Sequence[str], **options: Any) -> Query:
+    def make_query(self, prompts: Sequence[str], **options: Unpack[QueryOptions]) -> Query:
         """Checks a query and fills in the defaults, see `request.make_query`."""
         return make_query(prompts, self._config, self.calibration, **options)
 

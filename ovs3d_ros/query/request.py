@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypedDict
 
 import numpy as np
 
@@ -12,6 +13,17 @@ from ovs3d_ros.types import MapSnapshot, Query, UserError
 
 MODES = ("relevancy", "argmax")
 MAX_PROMPTS, MAX_PROMPT_LENGTH = 64, 256
+
+
+class QueryOptions(TypedDict, total=False):
+    """The options of `Ovs3d.query`, for type checkers and editors; `make_query` explains them."""
+
+    negatives: Sequence[str] | None
+    mode: str
+    threshold: float | None
+    max_instances: int
+    roi: np.ndarray | None
+    refine: bool
 
 
 def make_query(
@@ -32,7 +44,7 @@ def make_query(
         prompts: 1 to 64 names.
         config: default negatives and threshold.
         calibration: threshold of the encoder, for a configuration that sets none.
-        negatives: names the prompts compete against; None or none: those of `config`.
+        negatives: names the prompts compete against; None or empty: those of `config`.
         mode: one of `MODES`, see `Query`.
         threshold: relevancy from which a label is given, 0..1; None: see `resolve_threshold`.
         max_instances: per prompt, 0 = all.
