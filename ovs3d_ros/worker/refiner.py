@@ -50,7 +50,7 @@ class MapRefiner:
             self._worker.run(steps.close, timeout)
 
     def _begin(self, names: list[str]) -> tuple[Iterator[RefineStep], RefineStep, int]:
-        """Starts a refinement; returns its steps, the first step, and the number of map replacements so far."""
+        """Starts a refinement; returns its steps, the first step, and the number of replaced maps."""
         keyframes = self._pipeline.keyframes
         chosen = evenly_spaced_indices(len(keyframes), self._pipeline.config.refine.check_views)
         steps = self._pipeline.refine(names, [to_frame(keyframes[index]) for index in chosen])

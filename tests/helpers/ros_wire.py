@@ -26,7 +26,7 @@ needs_tf = pytest.mark.skipif(
     importlib.util.find_spec("tf2_msgs") is None,
     reason="tf2_msgs not installed; pip install ./tests/tf2_msgs",
 )
-own_tf = pytest.mark.skipif(
+without_tf2_ros = pytest.mark.skipif(
     importlib.util.find_spec("tf2_ros") is not None,
     reason="tf2_ros is installed, and its rules and messages differ",
 )
@@ -153,7 +153,7 @@ class Transforms:
         )
 
 
-def at(x: float) -> np.ndarray:
+def pose_at(x: float) -> np.ndarray:
     pose = np.eye(4)
     pose[0, 3] = x
     return pose

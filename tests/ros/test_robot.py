@@ -23,7 +23,16 @@ pytestmark = [
     ),
 ]
 
-from helpers.ros_env import FOCAL, HEIGHT, SPHERES, WIDTH, look_at, render, use_child_environment, wait_until  # noqa: E402
+from helpers.ros_env import (  # noqa: E402
+    FOCAL,
+    HEIGHT,
+    SPHERES,
+    WIDTH,
+    look_at,
+    render,
+    use_child_environment,
+    wait_until,
+)
 from helpers.ros_session import SETTINGS, Client, start_node  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
 

@@ -13,7 +13,16 @@ pytestmark = pytest.mark.ros
 
 import cv2  # noqa: E402
 from helpers.ros_env import HEIGHT, WIDTH, write_dataset  # noqa: E402
-from helpers.ros_wire import CAMERA, Robot, Transforms, at, connect, needs_tf, own_tf, wire  # noqa: E402, F401
+from helpers.ros_wire import (  # noqa: E402
+    CAMERA,
+    Robot,
+    Transforms,
+    connect,
+    needs_tf,
+    pose_at,
+    wire,  # noqa: F401
+    without_tf2_ros,
+)
 from rclpy.node import Node  # noqa: E402
 
 from ovs3d_ros.datasets import open_dataset  # noqa: E402
@@ -80,17 +89,17 @@ def test_tf_chain_is_interpolated_to_the_image_stamp(wire):
     connect(wire, [robot.publishers["image"], *transforms.publishers.values()])
     robot.send(10.03)
     for k in range(3):
-        transforms.send(9.9 + k / 4, "map", "odom", at(100.0))
-    transforms.send(10.0, "odom", "base", at(0.0))
+        transforms.send(9.9 + k / 4, "map", "odom", pose_at(100.0))
+    transforms.send(10.0, "odom", "base", pose_at(0.0))
     wire.spin(0.2)
     assert not wire.frames  # the transform after the image may still come
-    transforms.send(10.1, "odom", "base", at(1.0))
+    transforms.send(10.1, "odom", "base", pose_at(1.0))
     wire.spin_until(lambda: wire.frames)
-    np.testing.assert_allclose(wire.frames[0].camtoworld, at(100.3) @ mount, atol=1e-6)
+    np.testing.assert_allclose(wire.frames[0].camtoworld, pose_at(100.3) @ mount, atol=1e-6)
 
 
 @needs_tf
-@own_tf
+@without_tf2_ros
 def test_transforms_are_used_after_clock_jump_before_first_image(wire, monkeypatch):
     monkeypatch.setattr(tf, "CAPACITY", 5)
     wire.inputs(pose_source="tf")
@@ -98,7 +107,7 @@ def test_transforms_are_used_after_clock_jump_before_first_image(wire, monkeypat
     connect(wire, [robot.publishers["image"], *transforms.publishers.values()])
     for start in (500.0, 10.0):
         for k in range(5):
-            transforms.send(start + k / 10, "map", "camera", at(start))
+            transforms.send(start + k / 10, "map", "camera", pose_at(start))
             wire.spin(0.02)
     robot.send(10.25)
     wire.spin_until(lambda: wire.frames)
@@ -135,7 +144,7 @@ def test_compressed_depth_becomes_depth(wire):
     np.testing.assert_allclose(wire.frames[0].depth, millimetres / 1000.0, atol=1e-6)
 
 
-@pytest.mark.parametrize("pose_source", ["pose", pytest.param("tf", marks=[needs_tf, own_tf])])
+@pytest.mark.parametrize("pose_source", ["pose", pytest.param("tf", marks=[needs_tf, without_tf2_ros])])
 def test_messages_that_arrive_during_subscription_are_used(wire, monkeypatch, pose_source):
     """With a camera that already runs, another thread of the executor calls back at once."""
     create, header = Node.create_subscription, conversions.to_header(10.0, "camera")
@@ -147,7 +156,7 @@ def test_messages_that_arrive_during_subscription_are_used(wire, monkeypatch, po
         "/pose": conversions.PoseStamped(header=world, pose=conversions.to_pose(np.eye(4))),
     }
     if pose_source == "tf":
-        broken = conversions.to_transform(at(float("nan")), world, "camera")
+        broken = conversions.to_transform(pose_at(float("nan")), world, "camera")
         first["/tf"] = conversions.tf_message_type()(transforms=[broken])
 
     def subscribe_and_call_back(self, kind, topic, callback, *arguments, **options):

@@ -48,9 +48,7 @@ def worker() -> Iterator[MappingWorker]:
     config = synthetic.make_config()
     pipeline = Ovs3d(config)
     for frame in 2 * synthetic.make_frames(len(STAMPS)):
-        pipeline.add_frame(
-            dataclasses.replace(frame, stamp=STAMPS[len(pipeline.keyframes) % len(STAMPS)])
-        )
+        pipeline.add_frame(dataclasses.replace(frame, stamp=STAMPS[len(pipeline.keyframes) % len(STAMPS)]))
     worker = MappingWorker(pipeline, config)
     worker.start()
     yield worker

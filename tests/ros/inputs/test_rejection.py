@@ -9,25 +9,33 @@ pytest.importorskip("rclpy")
 pytestmark = pytest.mark.ros
 
 from helpers.ros_env import HEIGHT, WIDTH  # noqa: E402
-from helpers.ros_wire import Robot, Transforms, at, connect, needs_tf, own_tf, wire  # noqa: E402, F401
+from helpers.ros_wire import (  # noqa: E402
+    Robot,
+    Transforms,
+    connect,
+    needs_tf,
+    pose_at,
+    wire,  # noqa: F401
+    without_tf2_ros,
+)
 
 from ovs3d_ros.ros import conversions  # noqa: E402
 
 
 @needs_tf
-@own_tf
+@without_tf2_ros
 def test_broken_transforms_are_rejected_one_by_one(wire):
     inputs = wire.inputs(pose_source="tf")
     transforms = Transforms(wire)
     connect(wire, transforms.publishers.values())
-    transforms.send(10.0, "map", "odom", at(float("nan")))
+    transforms.send(10.0, "map", "odom", pose_at(float("nan")))
     wire.spin_until(lambda: "/tf: 'odom': pose has NaN" in inputs.problem)
-    transforms.send(10.0, "map", "camera", at(0.0))
-    transforms.send(10.0, "elsewhere", "camera", at(0.0))
+    transforms.send(10.0, "map", "camera", pose_at(0.0))
+    transforms.send(10.0, "elsewhere", "camera", pose_at(0.0))
     wire.spin_until(lambda: "'camera' has two parents, 'map' and 'elsewhere'" in inputs.problem)
 
 
-def broken(kind: str, header, world):
+def make_bad_message(kind: str, header, world):
     """One broken message of a kind, by the input that it replaces."""
     image = conversions.to_image(np.zeros((HEIGHT, WIDTH, 3), np.uint8), "rgb8", header)
     if kind == "pose":
@@ -66,7 +74,8 @@ def test_bad_message_is_rejected_and_next_frame_used(wire, kind, problem):
     robot = Robot(wire)
     connect(wire, robot.publishers.values())
     robot.send(
-        10.0, **broken(kind, conversions.to_header(10.0, "camera"), conversions.to_header(10.0, "map"))
+        10.0,
+        **make_bad_message(kind, conversions.to_header(10.0, "camera"), conversions.to_header(10.0, "map")),
     )
     wire.spin_until(lambda: inputs.rejected)
     assert problem in inputs.problem

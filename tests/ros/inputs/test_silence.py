@@ -10,7 +10,15 @@ import pytest
 pytest.importorskip("rclpy")
 pytestmark = pytest.mark.ros
 
-from helpers.ros_wire import Robot, Transforms, at, connect, needs_tf, own_tf, wire  # noqa: E402, F401
+from helpers.ros_wire import (  # noqa: E402
+    Robot,
+    Transforms,
+    connect,
+    needs_tf,
+    pose_at,
+    wire,  # noqa: F401
+    without_tf2_ros,
+)
 from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
 
 from ovs3d_ros.config import Config, override  # noqa: E402
@@ -18,7 +26,7 @@ from ovs3d_ros.ros import conversions  # noqa: E402
 from ovs3d_ros.ros.outputs.diagnostics import Diagnostics  # noqa: E402
 
 
-def arrived(wire, inputs, *roles: str) -> None:
+def wait_for_messages(wire, inputs, *roles: str) -> None:
     wire.spin_until(lambda: all(inputs.streams[role].received for role in roles))
 
 
@@ -28,7 +36,7 @@ def test_topic_without_publisher_is_named(wire, missing):
     robot = Robot(wire, without=missing)
     connect(wire, robot.publishers.values())
     robot.send(10.0)
-    arrived(wire, inputs, *robot.publishers)
+    wait_for_messages(wire, inputs, *robot.publishers)
     silence = inputs.report_silence()
     assert silence == (
         f"no publisher on /{missing} (0 Hz, reliable); remap the inputs, for example "
@@ -55,7 +63,7 @@ def test_silent_publisher_differs_from_missing_publisher(wire):
     robot = Robot(wire)
     connect(wire, robot.publishers.values())
     robot.send(10.0, depth=None)
-    arrived(wire, inputs, "image", "camera_info", "pose")
+    wait_for_messages(wire, inputs, "image", "camera_info", "pose")
     silence = inputs.report_silence()
     assert silence == "nothing on /depth (0 Hz, reliable) though 1 publisher(s) offer reliable"
 
@@ -76,7 +84,7 @@ def test_stamps_of_unmatched_inputs_are_compared(wire, late):
         },
     )
     wire.spin_until(lambda: inputs.diagnostic_values()[f"lost_{late}"])
-    arrived(wire, inputs, *robot.publishers)
+    wait_for_messages(wire, inputs, *robot.publishers)
     silence = inputs.report_silence()
     assert f"newest image stamp 10.000, newest {late} stamp 5000.000" in silence
     assert "input.sync_slop" in silence
@@ -86,7 +94,7 @@ def test_poses_later_than_timeout_are_reported(wire):
     inputs = wire.inputs(tf__timeout_s=0.1)
     robot = Robot(wire)
     connect(wire, robot.publishers.values())
-    robot.send(11.5, pose=at_stamp(10.0))
+    robot.send(11.5, pose=make_pose(10.0))
     wire.spin_until(lambda: inputs.diagnostic_values()["lost_pose"])
     assert inputs.report_silence() == (
         "1 images without a pose at their stamp "
@@ -104,7 +112,7 @@ def test_dropped_waiting_images_are_named_with_missing_input(wire):
     wire.spin_until(lambda: wire.frames)
     inputs.report_silence()
     for k in range(1, 6):
-        robot.send(10.0 + k, pose=at_stamp(10.0))
+        robot.send(10.0 + k, pose=make_pose(10.0))
         wire.spin_until(
             lambda stamp=10.0 + k: all(
                 inputs.streams[role].newest_stamp == stamp for role in ("image", "depth", "camera_info")
@@ -118,7 +126,7 @@ def test_dropped_waiting_images_are_named_with_missing_input(wire):
     assert "newest pose stamp 10.000, 5.000 s behind" in silence
 
 
-def at_stamp(stamp: float) -> conversions.PoseStamped:
+def make_pose(stamp: float) -> conversions.PoseStamped:
     header = conversions.to_header(stamp, "map")
     return conversions.PoseStamped(header=header, pose=conversions.to_pose(np.eye(4)))
 
@@ -130,7 +138,7 @@ def test_missing_calibration_is_reported_before_other_problems(wire):
     unknown = conversions.CameraInfo(header=conversions.to_header(10.0, "camera"), width=160, height=120)
     robot.send(10.0, camera_info=unknown)
     wire.spin_until(lambda: inputs.rejected == 1)
-    broken = at_stamp(10.1)
+    broken = make_pose(10.1)
     broken.pose.position.x = float("nan")
     robot.send(10.1, camera_info=unknown, pose=broken)
     wire.spin_until(lambda: inputs.rejected == 2)
@@ -152,7 +160,7 @@ def test_incompatible_qos_is_named_with_both_sides(wire):
 
 
 @needs_tf
-@own_tf
+@without_tf2_ros
 @pytest.mark.parametrize(
     "cause, reason",
     [
@@ -175,9 +183,9 @@ def test_missing_transform_is_named_with_its_reason(wire, cause, reason):
     elif cause != "nothing":
         transforms = Transforms(wire)
         connect(wire, transforms.publishers.values())
-        transforms.send(5.0, "map", "camera" if cause == "old" else "base", at(0.0))
+        transforms.send(5.0, "map", "camera" if cause == "old" else "base", pose_at(0.0))
         if cause == "two trees":
-            transforms.send(5.0, "robot", "camera", at(0.0))
+            transforms.send(5.0, "robot", "camera", pose_at(0.0))
     robot = Robot(wire, without="pose")
     connect(wire, robot.publishers.values())
     wire.spin(0.5)  # transforms and QoS events must arrive before the image
@@ -188,7 +196,7 @@ def test_missing_transform_is_named_with_its_reason(wire, cause, reason):
 
 
 @needs_tf
-@own_tf
+@without_tf2_ros
 def test_ros_graph_is_queried_at_most_once_per_second(wire, monkeypatch):
     inputs = wire.inputs(pose_source="tf", tf__timeout_s=20.0)
     node, asked = wire.nodes[0], []
@@ -198,7 +206,7 @@ def test_ros_graph_is_queried_at_most_once_per_second(wire, monkeypatch):
     connect(wire, robot.publishers.values())
     started = time.monotonic()
     robot.send(10.0)
-    arrived(wire, inputs, "image", "camera_info", "depth")
+    wait_for_messages(wire, inputs, "image", "camera_info", "depth")
     wire.spin(1.0)  # twenty lookups
     assert (
         inputs.diagnostic_values()["waiting"] == 1

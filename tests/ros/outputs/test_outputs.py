@@ -211,7 +211,7 @@ def test_goal_faces_the_object_and_is_not_latched(session):
     np.testing.assert_allclose(facing, -away / np.linalg.norm(away), atol=0.2)
 
 
-def shown(session) -> tuple[list[str], int]:
+def read_label_map(session) -> tuple[list[str], int]:
     """The prompts and the map version on `~/label_map`."""
     labels = json.loads(session.client.receive("/ovs3d/label_map", conversions.String, LATCHED).data)
     return [entry["prompt"] for entry in labels["labels"]], labels["map_version"]
@@ -221,13 +221,13 @@ def test_vocabulary_is_labelled_again_as_the_map_grows(session):
     names = ["blue ball", "red ball"]
     assert session.client.call(SetVocabulary, "set_vocabulary", names=names).error_code == 0
     answer = session.client.call(GetObjects, "get_objects")
-    wait_until(lambda: shown(session)[0] == names, 20, lambda: str(shown(session)))
+    wait_until(lambda: read_label_map(session)[0] == names, 20, lambda: str(read_label_map(session)))
     assert answer.prompts == names and list(answer.found) == [True, True]
-    before, received = shown(session)[1], int(session.client.value(": mapping", "frames_received"))
+    before, received = read_label_map(session)[1], int(session.client.value(": mapping", "frames_received"))
     session.play("--rate", "4")
     session.settle(received + FRAMES)
     newest = session.client.query("green ball").map_version  # answered, but not shown on the topics
-    wait_until(lambda: shown(session) == (names, newest), 20, lambda: str(shown(session)))
+    wait_until(lambda: read_label_map(session) == (names, newest), 20, lambda: str(read_label_map(session)))
     assert newest > before
     markers = session.client.newest["/ovs3d/markers"].markers
     assert {m.text.rpartition(" ")[0] for m in markers if m.text} == set(names)
@@ -243,10 +243,10 @@ def test_vocabulary_is_labelled_again_as_the_map_grows(session):
     ],
 )
 def test_bad_vocabulary_is_refused_and_the_old_one_stays(session, fields, problem):
-    before = shown(session)
+    before = read_label_map(session)
     answer = session.client.call(SetVocabulary, "set_vocabulary", **fields)
     assert answer.error_code == SetVocabulary.Response.BAD_REQUEST and problem in answer.error_msg
-    assert shown(session) == before and before[0]
+    assert read_label_map(session) == before and before[0]
 
 
 def test_without_vocabulary_topics_show_the_last_query(session):
@@ -254,9 +254,9 @@ def test_without_vocabulary_topics_show_the_last_query(session):
         session.client.call(SetVocabulary, "set_vocabulary", mode=SetVocabulary.Request.ARGMAX).error_code
         == 0
     )
-    wait_until(lambda: shown(session)[0] == [], 20, lambda: str(shown(session)))
+    wait_until(lambda: read_label_map(session)[0] == [], 20, lambda: str(read_label_map(session)))
     session.client.query("green ball")
-    wait_until(lambda: shown(session)[0] == ["green ball"], 20, lambda: str(shown(session)))
+    wait_until(lambda: read_label_map(session)[0] == ["green ball"], 20, lambda: str(read_label_map(session)))
 
 
 def test_reset_clears_the_output_topics(session):

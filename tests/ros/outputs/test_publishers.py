@@ -31,7 +31,7 @@ def pipeline():
     return synthetic.build_map(synthetic.make_frames(2), steps=1)
 
 
-class Shown:
+class OutputRig:
     """Outputs of a pipeline whose snapshot the test sets, and the messages that a listener receives."""
 
     def __init__(self, wire, pipeline):
@@ -62,73 +62,73 @@ class Shown:
 
 
 def test_answer_set_during_publication_is_shown(wire, pipeline):
-    shown = Shown(wire, pipeline)
-    first, second = shown.answer("red box"), shown.answer("blue box")
-    shown.answers.add(first)
-    wire.spin_until(lambda: shown.prompts() == ["red box"])
-    cloud = shown.outputs._map_topics[0]
+    rig = OutputRig(wire, pipeline)
+    first, second = rig.answer("red box"), rig.answer("blue box")
+    rig.answers.add(first)
+    wire.spin_until(lambda: rig.prompts() == ["red box"])
+    cloud = rig.outputs._map_topics[0]
     build = cloud._build
 
     def build_meanwhile(snapshot, config):  # as if the query service finished on its thread in between
         cloud._build = build
-        shown.answers.add(second)
+        rig.answers.add(second)
         return build(snapshot, config)
 
     cloud._build = build_meanwhile
-    shown.worker._snapshot = pipeline.snapshot()
-    wire.spin_until(lambda: shown.prompts() == ["blue box"], 5.0, lambda: str(shown.prompts()))
+    rig.worker._snapshot = pipeline.snapshot()
+    wire.spin_until(lambda: rig.prompts() == ["blue box"], 5.0, lambda: str(rig.prompts()))
 
 
 def test_answer_from_replaced_map_is_not_shown(wire, pipeline):
-    shown = Shown(wire, pipeline)
-    shown.answers.add(shown.answer("red box"))
-    wire.spin_until(lambda: shown.prompts() == ["red box"])
-    late = shown.answer("blue box")
-    shown.answers.discard_map(shown.worker.snapshot)
-    shown.worker._snapshot = pipeline.snapshot()
-    shown.answers.add(late)
-    assert shown.answers.query is None
-    wire.spin_until(lambda: shown.prompts() == [])
-    shown.answers.add(shown.answer("green box"))
-    wire.spin_until(lambda: shown.prompts() == ["green box"])
+    rig = OutputRig(wire, pipeline)
+    rig.answers.add(rig.answer("red box"))
+    wire.spin_until(lambda: rig.prompts() == ["red box"])
+    late = rig.answer("blue box")
+    rig.answers.discard_map(rig.worker.snapshot)
+    rig.worker._snapshot = pipeline.snapshot()
+    rig.answers.add(late)
+    assert rig.answers.query is None
+    wire.spin_until(lambda: rig.prompts() == [])
+    rig.answers.add(rig.answer("green box"))
+    wire.spin_until(lambda: rig.prompts() == ["green box"])
 
 
 def test_output_parameters_act_on_an_unchanged_map(wire, pipeline):
-    shown = Shown(wire, pipeline)
-    wire.spin_until(lambda: "map_cloud" in shown.newest)
-    assert shown.newest["map_cloud"].width > 100
-    shown.outputs.configure(override(pipeline.config, {"output.max_points": 100}))
-    wire.spin_until(lambda: shown.newest["map_cloud"].width <= 100, 5.0)
+    rig = OutputRig(wire, pipeline)
+    wire.spin_until(lambda: "map_cloud" in rig.newest)
+    assert rig.newest["map_cloud"].width > 100
+    rig.outputs.configure(override(pipeline.config, {"output.max_points": 100}))
+    wire.spin_until(lambda: rig.newest["map_cloud"].width <= 100, 5.0)
 
 
 def test_output_continues_after_an_exception(wire, pipeline, monkeypatch, caplog):
-    shown = Shown(wire, pipeline)
+    rig = OutputRig(wire, pipeline)
     config = override(pipeline.config, {"output.rate": 20.0, "output.vocabulary": ["red box"]})
-    Vocabulary(wire.node("vocabulary"), config, pipeline, shown.worker, shown.answers, shown.outputs)
+    Vocabulary(wire.node("vocabulary"), config, pipeline, rig.worker, rig.answers, rig.outputs)
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "answer", lambda *_, **__: [][0])
-        patch.setattr(shown.outputs._map_topics[0], "_build", lambda *_: 1 / 0)
+        patch.setattr(rig.outputs._map_topics[0], "_build", lambda *_: 1 / 0)
         wire.spin_until(lambda: "IndexError" in caplog.text and "ZeroDivisionError" in caplog.text)
     assert "vocabulary: IndexError" in caplog.text and "outputs: ZeroDivisionError" in caplog.text
-    shown.worker._snapshot = pipeline.snapshot()
-    wire.spin_until(lambda: shown.prompts() == ["red box"] and "map_cloud" in shown.newest)
+    rig.worker._snapshot = pipeline.snapshot()
+    wire.spin_until(lambda: rig.prompts() == ["red box"] and "map_cloud" in rig.newest)
 
 
 def test_reset_discards_answers_from_the_old_map(wire):
     pipeline = synthetic.build_map(synthetic.make_frames(2), steps=1)
-    shown = Shown(wire, pipeline)
+    rig = OutputRig(wire, pipeline)
     worker = MappingWorker(pipeline, pipeline.config)
     worker.start()
-    shown.worker._snapshot = worker.snapshot
-    late = shown.answer("red box")
-    services = MapServices(wire.node("services"), pipeline.config, pipeline, worker, shown.answers)
+    rig.worker._snapshot = worker.snapshot
+    late = rig.answer("red box")
+    services = MapServices(wire.node("services"), pipeline.config, pipeline, worker, rig.answers)
     assert services._reset(Trigger.Request(), Trigger.Response()).success
     for frame in synthetic.make_frames(2):
         worker.submit(frame)
     assert worker.wait_idle(WAIT)
-    shown.worker._snapshot = worker.snapshot
-    shown.answers.add(late)
-    assert shown.answers.query is None
-    shown.answers.add(shown.answer("blue box"))
-    assert shown.answers.query.prompts == ("blue box",)
+    rig.worker._snapshot = worker.snapshot
+    rig.answers.add(late)
+    assert rig.answers.query is None
+    rig.answers.add(rig.answer("blue box"))
+    assert rig.answers.query.prompts == ("blue box",)
     assert worker.stop(WAIT)
