@@ -177,7 +177,7 @@ class Tf2Buffer:
         self._listener = TransformListener(self._buffer, self._node, spin_thread=False)
 
     def lookup(self, target: str, source: str, stamp: float, accept_nearest: bool) -> np.ndarray:
-        """See `TransformBuffer.lookup`. tf2 accepts no nearest transform, so `accept_nearest` has no effect."""
+        """See `TransformBuffer.lookup`. tf2 has no nearest transform: `accept_nearest` has no effect."""
         # A float64 stamp may lie outside the known range by a rounding error. Then the oldest transform is
         # tried, which lies up to SAME_STAMP later, and the newest (0).
         reason, nanoseconds = "", round(stamp * 1e9)
