@@ -15,6 +15,10 @@ import numpy as np
 from ovs3d_ros.types import Camera, Frame, UserError
 
 OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
+# Maps are float32: coordinates beyond this leave no digits for a scene, and products of them leave its range.
+MAX_COORDINATE = 1e9  # metres from the origin
+MAX_IMAGE_SIDE = 2**16  # pixels
+MAX_STAMP = 2.0**31  # seconds: ROS messages count them in 32 bits
 
 
 def invert_rigid(transform: np.ndarray) -> np.ndarray:
@@ -92,6 +96,7 @@ def check_pose(camtoworld: np.ndarray, name: str) -> np.ndarray:
         raise UserError(f"{name}: pose has shape {pose.shape}, expected 4 x 4")
     if not np.isfinite(pose).all():
         raise UserError(f"{name}: pose has NaN or infinite entries; drop this frame or fix the pose source")
+    check_coordinates(pose[:3, 3], name)
     rotation = pose[:3, :3]
     if np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-3 or np.linalg.det(rotation) < 0:
         raise UserError(
@@ -102,6 +107,35 @@ def check_pose(camtoworld: np.ndarray, name: str) -> np.ndarray:
     return pose
 
 
+def check_coordinates(points: np.ndarray, name: str) -> np.ndarray:
+    """Returns points [..., 3] in metres as float64 if a map can hold them.
+
+    Raises:
+        UserError: a coordinate is NaN, infinite or beyond `MAX_COORDINATE`.
+    """
+    points = np.asarray(points, dtype=np.float64)
+    if not np.isfinite(points).all():
+        raise UserError(f"{name}: has points that are not finite; remove them")
+    farthest = np.abs(points).max(initial=0.0)
+    if farthest > MAX_COORDINATE:
+        raise UserError(
+            f"{name}: lies {farthest:g} m from the origin, farther than {MAX_COORDINATE:g} m; check its source and "
+            "the unit, which is metres"
+        )
+    return points
+
+
+def check_stamp(stamp: float, name: str) -> float:
+    """Returns a stamp in seconds if ROS messages can hold it.
+
+    Raises:
+        UserError: it is NaN, infinite or beyond `MAX_STAMP`.
+    """
+    if not abs(stamp) < MAX_STAMP:  # NaN too
+        raise UserError(f"{name}: the stamp {stamp:g} s is no time; give seconds, below {MAX_STAMP:g}")
+    return stamp
+
+
 def check_camera(camera: Camera, name: str) -> Camera:
     """Returns the camera if its intrinsics are plausible.
 
@@ -110,11 +144,13 @@ def check_camera(camera: Camera, name: str) -> Camera:
             principal point lies far outside the image.
     """
     K, width, height = camera.K, camera.width, camera.height
-    if K.shape != (3, 3) or not np.isfinite(K).all():
+    if K.shape != (3, 3) or not (np.abs(K) <= np.finfo(np.float32).max).all():
         raise UserError(f"{name}: intrinsics must be a finite 3 x 3 matrix, got {K.tolist()}")
     if width < 1 or height < 1:
         raise UserError(f"{name}: image size {width}x{height} is empty")
     side = max(width, height)
+    if side > MAX_IMAGE_SIDE:
+        raise UserError(f"{name}: image size {width}x{height} is absurd; at most {MAX_IMAGE_SIDE} px a side")
     fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
     if not (0.05 * side < fx < 100 * side and 0.05 * side < fy < 100 * side):
         raise UserError(f"{name}: focal length ({fx:g}, {fy:g}) px is absurd for a {width}x{height} image")
@@ -128,6 +164,7 @@ def check_camera(camera: Camera, name: str) -> Camera:
 def check_frame(frame: Frame) -> None:
     """Raises UserError unless image, intrinsics, pose and depth of a frame can be used."""
     name = frame.name or f"frame at {frame.stamp:.3f} s"
+    check_stamp(frame.stamp, name)
     check_pose(frame.camtoworld, name)
     check_camera(frame.camera, name)
     if frame.image.dtype != np.uint8 or frame.image.ndim != 3 or frame.image.shape[2] != 3:

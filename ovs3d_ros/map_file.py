@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from ovs3d_ros.geometry import check_camera, check_pose
+from ovs3d_ros.geometry import check_camera, check_pose, check_stamp
 from ovs3d_ros.io.atomic import write_tensors
 from ovs3d_ros.io.tensors import read_tensors
+from ovs3d_ros.map_repair import drop_unusable, usable_rows
 from ovs3d_ros.mapping.gaussians import PARAMETERS
 from ovs3d_ros.semantics.codec import FeatureCodec, make_codec
 from ovs3d_ros.semantics.lift import fuse_levels
@@ -26,12 +27,14 @@ FORMAT_VERSION = 1
 REFINED_VERSION = 1  # of the refined field, which is optional and which older readers ignore
 MAX_BYTES = 64 * 1024**3
 _HALF_MAX = 65504.0
+_DOUBLE = ("camtoworlds", "stamps")  # used in double precision, all others in single precision
+_MAX_COUNT = 2**63  # ROS messages carry versions and counts in 64 bits
 
 Tensors = dict[str, torch.Tensor]
 
 
 def save_map(path: str | Path, params: Tensors, snapshot: MapSnapshot) -> None:
-    """Writes a map.
+    """Writes a map, without what `load_map` would refuse (see `map_repair.drop_unusable`).
 
     Args:
         path: file to write.
@@ -42,6 +45,7 @@ def save_map(path: str | Path, params: Tensors, snapshot: MapSnapshot) -> None:
         UserError: the folder does not exist or cannot be written.
     """
     path = Path(path).expanduser()
+    params, snapshot = drop_unusable(params, snapshot)
     tensors, header = _to_tensors(params, snapshot), _to_header(snapshot)
     if not path.parent.is_dir():
         raise UserError(f"{path}: cannot write there; create the folder {path.parent} first")
@@ -145,11 +149,12 @@ def _assemble(path: Path, header: dict[str, Any], tensors: Tensors) -> tuple[Ten
         UserError: shapes or values are wrong.
         KeyError, TypeError, ValueError, ...: something is missing or of another type.
     """
-    _check_values(path, tensors)
+    _convert_values(path, tensors)
     meta, names, frames = header["meta"], list(header["names"]), len(header["cameras"])
     named = len(names) == frames and all(isinstance(name, str) for name in names)
     if not isinstance(meta, dict) or not isinstance(meta.get("config", {}), dict) or not named:
         raise UserError(f"{path}: the header's meta or names are garbled; make the map anew")
+    meta = meta | {key: _to_count(path, meta[key], key) for key in ("frames", "steps") if key in meta}
     codec, features = _to_features(path, meta, tensors)
     params = {name: tensors[name] for name in PARAMETERS}
     count, coefficients = params["means"].shape[0], params["sh_rest"].shape[1]
@@ -167,14 +172,16 @@ def _assemble(path: Path, header: dict[str, Any], tensors: Tensors) -> tuple[Ten
         camtoworlds=(frames, 4, 4),
         stamps=(frames,),
     )
+    if not bool(usable_rows(params).all()):
+        raise UserError(f"{path}: Gaussians lie too far away or are too large for float32; make the map anew")
     return params, MapSnapshot(
-        version=int(header["map_version"]),
+        version=_to_count(path, header["map_version"], "map_version"),
         gaussians={},
         codec=codec,
         weight=tensors["weight"].float(),
         views=tensors["views"].float(),
         camtoworlds=_to_poses(path, tensors["camtoworlds"]),
-        stamps=tensors["stamps"].double().numpy(),
+        stamps=_to_stamps(path, tensors["stamps"]),
         cameras=[_to_camera(path, entry) for entry in header["cameras"]],
         names=names,
         meta=meta,
@@ -206,6 +213,20 @@ def _to_poses(path: Path, camtoworlds: torch.Tensor) -> np.ndarray:
     return poses
 
 
+def _to_stamps(path: Path, stamps: torch.Tensor) -> np.ndarray:
+    stamps = stamps.double().numpy()
+    for index, stamp in enumerate(stamps):
+        check_stamp(float(stamp), f"{path}: keyframe {index}")
+    return stamps
+
+
+def _to_count(path: Path, value: Any, name: str) -> int:
+    count = int(value)
+    if not 0 <= count < _MAX_COUNT:
+        raise UserError(f"{path}: {name} is {count}, expected 0 or more, in 63 bits; make the map anew")
+    return count
+
+
 def _to_camera(path: Path, entry: dict[str, Any]) -> Camera:
     K = np.array(entry["K"], np.float64)
     return check_camera(Camera(K, int(entry["width"]), int(entry["height"])), str(path))
@@ -231,7 +252,7 @@ def _to_field(
     size, temperature = len(names) + len(background), float(entry["temperature"])
     if (
         len(set(names + background)) != size
-        or not 0 < temperature < np.inf
+        or not 0 < np.float32(temperature) < np.inf
         or not isinstance(entry["summary"], dict)
     ):
         raise UserError(f"{path}: the refined field's vocabulary is garbled; refine the map anew")
@@ -252,11 +273,17 @@ def _check_shapes(path: Path, tensors: Tensors, **expected: tuple[int, ...]) -> 
             )
 
 
-def _check_values(path: Path, tensors: Tensors) -> None:
-    """Raises UserError unless all tensors hold finite floating-point numbers and the codec's two fit together."""
+def _convert_values(path: Path, tensors: Tensors) -> None:
+    """Converts tensors to the type they are used in.
+
+    Raises:
+        UserError: a tensor holds other values than finite floating-point numbers, or the codec's two do not fit together.
+    """
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
             raise UserError(f"{path}: tensor {name} holds {tensor.dtype}, expected floating point")
+        if name not in _DOUBLE:
+            tensors[name] = tensor = tensor.float()
         if not torch.isfinite(tensor).all():
             raise UserError(f"{path}: tensor {name} has NaN or infinite values; make the map anew")
     if "codec_basis" in tensors:

@@ -11,7 +11,7 @@ import torch
 from ovs3d_ros.config import Config
 from ovs3d_ros.config.stored import stored_settings
 from ovs3d_ros.encoders import ImageTextEncoder, encode_frame
-from ovs3d_ros.geometry import check_frame
+from ovs3d_ros.geometry import check_coordinates, check_frame
 from ovs3d_ros.mapping.keyframes import compress_crop_table, make_keyframe
 from ovs3d_ros.mapping.mapper import Mapper, StepStats
 from ovs3d_ros.rasterize import Rasterizer
@@ -129,7 +129,7 @@ class SemanticMap:
 
     def add_points(self, xyz: np.ndarray, rgb: np.ndarray) -> None:
         """Seeds the map from a point cloud: xyz [P, 3] metres, rgb [P, 3] uint8."""
-        self.mapper.insert_points(xyz, rgb)
+        self.mapper.insert_points(check_coordinates(xyz, "the point cloud"), rgb)
 
     def move_keyframes(self, camtoworlds: dict[int, np.ndarray]) -> int:
         """Corrects keyframe poses after a loop closure, see `Mapper.move_keyframes`."""

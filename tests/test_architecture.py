@@ -26,6 +26,7 @@ ORDER = (
     "mapping",
     "semantics",
     "semantic_map",
+    "map_repair",
     "map_file",
     "query",
     "pipeline",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from helpers import synthetic
@@ -9,6 +11,8 @@ from helpers import synthetic
 from ovs3d_ros.geometry import (
     OPENGL_TO_OPENCV,
     check_camera,
+    check_coordinates,
+    check_frame,
     check_pose,
     invert_rigid,
     matrix_to_quat,
@@ -114,6 +118,12 @@ def test_scaled_camera_sees_the_same_fraction_of_the_image() -> None:
     assert (fitted.width, fitted.height) == (16, 12)
 
 
+def translated(distance: float) -> np.ndarray:
+    pose = np.eye(4)
+    pose[1, 3] = -distance
+    return pose
+
+
 def broken_poses():
     scaled, mirrored, skewed, nan, row = (synthetic.orbit(3)[1].copy() for _ in range(5))
     scaled[:3, :3] *= 1.1
@@ -128,6 +138,8 @@ def broken_poses():
         (nan, "NaN"),
         (row, "last row"),
         (np.eye(3), "shape"),
+        (translated(np.float32(3e38)), "1e\\+09 m"),
+        (translated(1e39), "check its source and the unit"),
         (np.zeros((4, 4)), "rotation"),
     ]
 
@@ -158,7 +170,9 @@ def broken_cameras():
         (changed(1, 1, -60.0), "focal"),
         (changed(0, 0, 1e6), "focal"),
         (changed(0, 2, 5000.0), "principal"),
+        (changed(0, 1, 1e39), "finite"),
         (Camera(good.K, 0, 48), "empty"),
+        (Camera(good.K * [[1e6], [1e6], [1]], 64_000_000, 48_000_000), "at most 65536 px"),
         (Camera(np.eye(4), 64, 48), "3 x 3"),
     ]
 
@@ -167,3 +181,17 @@ def broken_cameras():
 def test_check_camera_refuses_implausible_intrinsics(camera: Camera, word: str) -> None:
     with pytest.raises(UserError, match=word):
         check_camera(camera, "frame 7")
+
+
+@pytest.mark.parametrize("stamp", [np.nan, np.inf, 2.0**31, -1e39])
+def test_stamps_that_no_message_holds_are_refused(stamp: float) -> None:
+    frame = dataclasses.replace(synthetic.make_frames(1)[0], stamp=stamp)
+    with pytest.raises(UserError, match="is no time; give seconds"):
+        check_frame(frame)
+
+
+def test_points_that_no_map_holds_are_refused() -> None:
+    assert check_coordinates(np.full((2, 3), 6e6, np.float32), "room.ply").dtype == np.float64  # UTM
+    assert check_coordinates(np.zeros((0, 3)), "room.ply").shape == (0, 3)
+    with pytest.raises(UserError, match=r"room\.ply: lies 1e\+39 m from the origin"):
+        check_coordinates(np.array([[0, 1, 2], [0, 1e39, 0]]), "room.ply")

@@ -119,6 +119,7 @@ BAD_FIELDS = {
     "version": ({}, dict(version=99), "version 99"),
     "names twice": ({}, dict(names=["mug", "mug"]), "garbled"),
     "temperature": ({}, dict(temperature=0), "garbled"),
+    "temperature of float64": ({}, dict(temperature=1e-60), "garbled"),
     "summary": ({}, dict(summary=[]), "garbled"),
 }
 
@@ -144,6 +145,36 @@ def test_codes_beyond_half_precision_are_clamped(tmp_path) -> None:
     snapshot.level_codes[0] *= 1e6
     save_map(tmp_path / "m.ovs3d", params, snapshot)
     assert torch.isfinite(load_map(tmp_path / "m.ovs3d")[1].codes).all()
+
+
+BAD_PARTS = {
+    "means": lambda params, snapshot: params["means"].__setitem__((2, 1), float("nan")),
+    "far": lambda params, snapshot: params["means"].__setitem__((2, 1), 1e20),
+    "large": lambda params, snapshot: params["log_scales"].__setitem__((2, 0), 200.0),
+    "weight": lambda params, snapshot: snapshot.weight.__setitem__(2, float("inf")),
+    "codes": lambda params, snapshot: snapshot.level_codes.__setitem__((2, 0), float("nan")),
+    "pose": lambda params, snapshot: snapshot.camtoworlds.__setitem__((1, 0, 3), 1e39),
+    "stamp": lambda params, snapshot: snapshot.stamps.__setitem__(1, np.inf),
+    "codec": lambda params, snapshot: snapshot.codec.basis.fill_(float("nan")),
+    "texts": lambda params, snapshot: snapshot.refined.texts.fill_(float("nan")),
+}
+
+
+@pytest.mark.parametrize("part", BAD_PARTS)
+def test_poisoned_map_is_saved_without_its_bad_parts(part: str, tmp_path, caplog) -> None:
+    params, snapshot = make_map()
+    snapshot = with_field(snapshot)
+    BAD_PARTS[part](params, snapshot)
+    save_map(tmp_path / "rescued.ovs3d", params, snapshot)
+    loaded, past = load_map(tmp_path / "rescued.ovs3d")
+    bad_row, bad_keyframe = part in list(BAD_PARTS)[:5], part in ("pose", "stamp")
+    rows = torch.arange(COUNT) != 2 if bad_row else torch.arange(COUNT) >= 0
+    assert torch.equal(loaded["quats"], params["quats"][rows]) and len(past.codes) == rows.sum()
+    assert past.names == (["ä", "c"] if bad_keyframe else ["ä", "b", "c"])
+    assert (past.codec is None) == (part == "codec") and (past.refined is None) == (
+        part in ("codec", "texts")
+    )
+    assert "the map is saved without" in caplog.text
 
 
 def test_empty_map_round_trip(tmp_path) -> None:
@@ -196,6 +227,10 @@ CAMERA = dict(K=[[50, 0, 32], [0, 50, 24], [0, 0, 1]], width=64, height=48)
         (dict(means=torch.zeros(())), None, "lacks or garbles"),
         (dict(means=torch.zeros(COUNT, 3, dtype=torch.int64)), None, "int64"),
         (dict(weight=torch.zeros(COUNT + 1)), None, "weight has shape"),
+        (dict(means=torch.full((COUNT, 3), 1e39, dtype=torch.float64)), None, "means has NaN or inf"),
+        (dict(means=torch.full((COUNT, 3), 1e30)), None, "too far away"),
+        (dict(log_scales=torch.full((COUNT, 3), 90.0)), None, "too large"),
+        (dict(stamps=torch.full((FRAMES,), 1e39, dtype=torch.float64)), None, "keyframe 0: the stamp"),
         (dict(opacity_logits=None), None, "opacity_logits"),
         (dict(scale_codes=None), None, "scale_codes"),
         (dict(scale_codes=torch.zeros(COUNT, SCALES, 4)), None, "scale_codes has shape"),
@@ -213,6 +248,8 @@ CAMERA = dict(K=[[50, 0, 32], [0, 50, 24], [0, 0, 1]], width=64, height=48)
         (None, dict(cameras=[CAMERA | dict(K=[[0, 0, 32], [0, 50, 24], [0, 0, 1]])] * FRAMES), "focal"),
         (None, dict(names=["a", 2, "c"]), "garbled"),
         (None, dict(map_version="new"), "lacks or garbles"),
+        (None, dict(map_version=2**64), "in 63 bits"),
+        (None, dict(meta=dict(clip="x", steps=-1)), "steps is -1"),
         (None, dict(meta=[1]), "garbled"),
         (None, dict(meta=dict(clip="x", config=[1])), "garbled"),
         (None, dict(meta=dict(steps=3)), "encoder"),

@@ -9,6 +9,8 @@ from typing import Any
 
 from ovs3d_ros.types import UserError
 
+_FLOAT32 = 1.1754943508222875e-38, 3.4028234663852886e38  # smallest and greatest positive number
+_INT64 = 2**63 - 1
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
@@ -121,8 +123,11 @@ def _check_scalar(spec: Leaf, kind: type, value: Any) -> Any:
         raise UserError(f"{spec.path}: {value!r} is none of {', '.join(spec.choices)}")
     if kind in (int, float):
         low, high = -math.inf if spec.low is None else spec.low, math.inf if spec.high is None else spec.high
-        # The first comparison is false for NaN.
-        if not low <= value <= high or value in (math.inf, -math.inf):
+        # Tensors are float32: a number must not become zero or infinity there. Comparisons are false for NaN.
+        is_exact = (
+            abs(value) <= _INT64 if kind is int else not value or _FLOAT32[0] <= abs(value) <= _FLOAT32[1]
+        )
+        if not (low <= value <= high and is_exact):
             remedy = " ".join(filter(None, ("give", spec.allowed or "a finite number", spec.unit)))
             remedy += ", or an empty list" if spec.may_be_empty else ""
             raise UserError(f"{spec.path}: {value!r} is outside the range; {remedy}")

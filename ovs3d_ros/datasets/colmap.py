@@ -20,7 +20,7 @@ import numpy as np
 from ovs3d_ros.datasets import images
 from ovs3d_ros.datasets.dataset import View
 from ovs3d_ros.datasets.text import read_text
-from ovs3d_ros.geometry import check_camera, check_pose, invert_rigid, quat_to_matrix
+from ovs3d_ros.geometry import check_camera, check_coordinates, check_pose, invert_rigid, quat_to_matrix
 from ovs3d_ros.sensors.undistortion import Distortion
 from ovs3d_ros.types import Camera, UserError
 
@@ -179,9 +179,9 @@ def _view(
 
 def _points(path: Path, rows: list[tuple[float, ...]]) -> tuple[np.ndarray, np.ndarray]:
     table = np.array(rows, dtype=np.float64).reshape(len(rows), 6)
-    if not np.isfinite(table).all():
-        raise UserError(f"{path}: has points that are not finite; remove them")
-    return table[:, :3].copy(), np.clip(table[:, 3:], 0, 255).astype(np.uint8)
+    if not np.isfinite(table[:, 3:]).all():
+        raise UserError(f"{path}: has points with colours that are not finite; remove them")
+    return check_coordinates(table[:, :3], str(path)).copy(), np.clip(table[:, 3:], 0, 255).astype(np.uint8)
 
 
 def _parse_file(path: Path, parse: Callable[[Path], Iterator]) -> list:

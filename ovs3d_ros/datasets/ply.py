@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ovs3d_ros.geometry import check_coordinates
 from ovs3d_ros.types import UserError
 
 _DTYPES = {
@@ -64,9 +65,7 @@ def read_points(path: Path) -> tuple[np.ndarray, np.ndarray]:
         except ValueError:
             raise UserError(f"{path}: truncated or malformed: the header promises {count} vertices") from None
         columns = {name: rows[:, i] for i, (name, _) in enumerate(fields)}
-    xyz = np.stack([columns[axis].astype(np.float64) for axis in "xyz"], axis=1)
-    if not np.isfinite(xyz).all():
-        raise UserError(f"{path}: has points that are not finite; remove them")
+    xyz = check_coordinates(np.stack([columns[axis] for axis in "xyz"], axis=1), str(path))
     if {"red", "green", "blue"} <= columns.keys():
         return xyz, np.stack([columns[c] for c in ("red", "green", "blue")], axis=1).astype(np.uint8)
     return xyz, np.full(xyz.shape, 128, dtype=np.uint8)

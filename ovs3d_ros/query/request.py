@@ -136,7 +136,7 @@ def _check_roi(roi: np.ndarray | None) -> np.ndarray | None:
     if roi is None:
         return None
     corners = np.asarray(roi, np.float64)
-    if corners.shape != (2, 3) or not np.isfinite(corners).all():
+    if corners.shape != (2, 3) or not (np.abs(corners) <= np.finfo(np.float32).max).all():
         raise UserError(
             f"roi: give two finite corners in metres, [[x, y, z], [x, y, z]], not {corners.tolist()}"
         )

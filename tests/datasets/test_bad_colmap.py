@@ -63,6 +63,8 @@ COLMAP_TEXT = {
     "endless image name": ("images", f"1 1 0 0 0 0 0 0 7 {'x' * 300}\n", "x: no such file"),
     "short row": ("images", "1 1 0 0 0\n", "images.txt: truncated or not a COLMAP file"),
     "NaN point": ("points3D", "1 nan 0 0 1 2 3 0.5", "points3D.txt: has points that are not finite"),
+    "far point": ("points3D", "1 1e39 0 0 1 2 3 0.5", "points3D.txt: lies 1e+39 m from the origin"),
+    "far camera": ("images", "1 1 0 0 0 0 1e39 0 7 a.png\n", "image a.png: lies 1e+39 m from the origin"),
     "short point": ("points3D", "1 0 0 0", "points3D.txt: truncated or not a COLMAP file"),
 }
 

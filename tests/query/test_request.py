@@ -69,6 +69,7 @@ def test_query_keeps_the_arguments() -> None:
         (dict(max_instances=-1), "max_instances -1"),
         (dict(roi=np.zeros((3, 2))), "two finite corners"),
         (dict(roi=[[0, 0, 0], [1, np.nan, 1]]), "two finite corners"),
+        (dict(roi=[[0, 0, 0], [1, 1e39, 1]]), "two finite corners"),
     ],
 )
 def test_query_refuses_bad_options(options: dict, word: str) -> None:
