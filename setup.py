@@ -63,7 +63,13 @@ setup(
         "docs": ["furo>=2024.8", "myst-parser>=4", "sphinx>=8"],
         "gpu": ["gsplat==1.5.3"],
         # The versions are those of .pre-commit-config.yaml.
-        "lint": ["codespell==2.4.3", "pre-commit>=4", "pyright[nodejs]==1.1.414", "ruff==0.17.6"],
+        "lint": [
+            "codespell==2.4.3",
+            "pre-commit>=4",
+            "pyright[nodejs]==1.1.414",
+            "ruff==0.17.6",
+            "typing_extensions",  # imported for the type checker alone
+        ],
         "ros": ROS_WHEELS,
         "test": ["pytest>=7", "rosbags>=0.11", "setuptools>=64", "wheel"],
     },

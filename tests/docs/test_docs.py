@@ -11,6 +11,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+from test_architecture import ORDER
 
 from ovs3d_ros.config import leaves
 
@@ -70,6 +71,13 @@ def string_literals(folder: Path) -> list[str]:
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.append(node.value)
     return found
+
+
+def test_architecture_page_lists_packages_in_import_order():
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    table = re.search(r"^\| package \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)[1]
+    cells = [line.split(" | ")[0] for line in table.splitlines()]
+    assert tuple(name for cell in cells for name in re.findall(r"`(\w+)(?:/|\.py)`", cell)) == ORDER
 
 
 def test_security_policy_covers_the_ros_interface():
