@@ -25,7 +25,7 @@ class View:
         camtoworld: [4, 4] float64, OpenCV camera axes.
         distortion: lens distortion of the photograph.
         depth_path: z-depth image, or None.
-        depth_unit_m: metres per stored depth unit.
+        depth_unit_m: metres per stored depth unit; None: integers are millimetres, floats are metres.
         label_path: index PNG, or None.
         mask_paths: (class index, mask file) pairs of which the labels consist; a later mask covers an earlier one.
         annotated: annotations of named objects, or None.
@@ -37,7 +37,7 @@ class View:
     camtoworld: np.ndarray
     distortion: undistortion.Distortion = undistortion.NO_DISTORTION
     depth_path: Path | None = None
-    depth_unit_m: float = 0.001
+    depth_unit_m: float | None = None
     label_path: Path | None = None
     mask_paths: tuple[tuple[int, Path], ...] = ()
     annotated: AnnotatedImage | None = None

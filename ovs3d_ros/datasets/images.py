@@ -17,7 +17,9 @@ from ovs3d_ros.types import Camera, UserError
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm"})
 DEPTH_REMEDY = "depth must be a single-channel 16-bit PNG, a float32 TIFF or a .npy array"
 
+INTEGER_DEPTH_UNIT_M = 0.001  # integers are millimetres unless the dataset says otherwise, as in nerfstudio
 _DEPTH_TYPES = ("u2", "u4", "i4", "f2", "f4", "f8")  # NumPy types, of either byte order
+_MAX_GUESSED_DEPTH = 100.0  # median metres; float depth beyond it is in millimetres rather than in metres
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -55,15 +57,16 @@ def read_rgb(path: Path) -> np.ndarray:
     return np.array(image.convert("RGB"))
 
 
-def read_depth(path: Path, unit_m: float) -> np.ndarray:
+def read_depth(path: Path, unit_m: float | None) -> np.ndarray:
     """Reads z-depth as [H, W] float32 metres, 0 = none; NaN, infinite and negative values become 0.
 
     Args:
         path: 16-bit PNG, float32 TIFF, or `.npy` (see `_DEPTH_TYPES`).
-        unit_m: metres per stored unit.
+        unit_m: metres per stored unit. None: integers are millimetres and floats are metres, as in ROS (REP 118).
 
     Raises:
-        UserError: the file is missing or truncated, or the depth has 8 bits or several channels.
+        UserError: the file is missing or truncated, the depth has 8 bits or several channels, or float depth without
+            a unit cannot be in metres.
     """
     raw = load_npy(path) if path.suffix.lower() == ".npy" else np.array(_decode(path))
     raw = raw[:, :, 0] if raw.ndim == 3 and raw.shape[2] == 1 else raw
@@ -71,8 +74,15 @@ def read_depth(path: Path, unit_m: float) -> np.ndarray:
         raise UserError(f"{path}: depth has shape {raw.shape}; {DEPTH_REMEDY}")
     if raw.dtype.str[1:] not in _DEPTH_TYPES:
         raise UserError(f"{path}: depth has dtype {raw.dtype}; {DEPTH_REMEDY}")
-    depth = (raw.astype(np.float64) * unit_m).astype(np.float32)
+    guessed = INTEGER_DEPTH_UNIT_M if raw.dtype.kind in "iu" else 1.0
+    depth = (raw.astype(np.float64) * (guessed if unit_m is None else unit_m)).astype(np.float32)
     depth[~(np.isfinite(depth) & (depth > 0))] = 0.0
+    median = np.median(depth[depth > 0]) if unit_m is None and guessed == 1.0 and depth.any() else 0.0
+    if median > _MAX_GUESSED_DEPTH:
+        raise UserError(
+            f"{path}: float depth is taken as metres, but its median is {median:.4g}; give the unit, e.g. "
+            '"depth_unit_m": 0.001 in transforms.json for millimetres'
+        )
     return depth
 
 

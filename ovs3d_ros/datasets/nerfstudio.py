@@ -16,7 +16,6 @@ from ovs3d_ros.geometry import OPENGL_TO_OPENCV, check_camera, check_pose
 from ovs3d_ros.sensors.undistortion import Distortion
 from ovs3d_ros.types import Camera, UserError
 
-DEFAULT_DEPTH_UNIT_M = 0.001  # nerfstudio stores depth in millimetres
 FRAME_PERIOD_S = 0.1  # between frames without a timestamp
 _MODELS = ("PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "PERSPECTIVE")
 
@@ -40,9 +39,7 @@ def read(path: Path) -> tuple[list[View], tuple[np.ndarray, np.ndarray] | None]:
     frames = document.get("frames")
     if not isinstance(frames, list) or not frames:
         raise UserError(f"{path}: 'frames' is missing or empty; list one entry per image")
-    unit = finite_number(document.get("depth_unit_m", DEFAULT_DEPTH_UNIT_M), f"{path}: depth_unit_m")
-    if unit <= 0:
-        raise UserError(f"{path}: depth_unit_m is {unit:g}; give metres per stored unit, e.g. 0.001")
+    unit = _depth_unit(document, "depth_unit_m", path)
     views = [_view(path, document, i, frame, unit) for i, frame in enumerate(frames)]
     timed = sum(isinstance(frame, dict) and "timestamp" in frame for frame in frames)
     if 0 < timed < len(frames):
@@ -52,7 +49,17 @@ def read(path: Path) -> tuple[list[View], tuple[np.ndarray, np.ndarray] | None]:
     return sorted(views, key=lambda view: view.stamp), points
 
 
-def _view(path: Path, document: dict, index: int, frame: object, unit: float) -> View:
+def _depth_unit(document: dict, key: str, path: Path) -> float | None:
+    """Metres per stored unit of depth, or None if the file does not say."""
+    if key not in document:
+        return None
+    unit = finite_number(document[key], f"{path}: {key}")
+    if unit <= 0:
+        raise UserError(f"{path}: {key} is {unit:g}; give metres per stored unit, e.g. 0.001")
+    return unit
+
+
+def _view(path: Path, document: dict, index: int, frame: object, unit: float | None) -> View:
     where = f"{path}: frame {index}"
     if not isinstance(frame, dict) or "transform_matrix" not in frame:
         raise UserError(f"{where} has no transform_matrix; give a 4 x 4 camera-to-world matrix")

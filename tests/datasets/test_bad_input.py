@@ -130,6 +130,7 @@ def test_wrong_depth_is_refused(tmp_path, array, reason):
         (np.array(["x"] * 4), "depth has shape (4,)"),
         (np.full((48, 64), 1, np.int64), "depth has dtype int64"),
         (np.array([None]), "not a readable .npy array"),
+        (np.full((48, 64), 1500.0), "float depth is taken as metres, but its median is 1500; give the unit"),
     ],
 )
 def test_wrong_npy_depth_is_refused(tmp_path, array, reason):

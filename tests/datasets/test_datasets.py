@@ -104,7 +104,6 @@ def test_depth_of_every_type_is_in_metres(tmp_path):
     disk.write_transforms(root, document)
     depth = open_dataset(root)[0].depth
     assert depth.dtype == np.float32 and depth[3, 4] == pytest.approx(1.234) and np.count_nonzero(depth) == 1
-    disk.write_transforms(root, {**document, "depth_unit_m": 1.0})
     depth = open_dataset(root)[1].depth
     assert depth[0, :4].tolist() == [0, 0, 0, 2.0]
     Image.fromarray(metres).save(root / "b_depth.tiff")
@@ -163,7 +162,7 @@ def test_depth_arrays_of_either_byte_order_are_read(tmp_path, kind):
     np.save(root / "depth.npy", np.full((48, 64), 1500).astype(kind))
     document = disk.transforms()
     document["frames"][0]["depth_file_path"] = "depth.npy"
-    disk.write_transforms(root, document)
+    disk.write_transforms(root, {**document, "depth_unit_m": 0.001})
     assert open_dataset(root)[0].depth[7, 9] == pytest.approx(1.5)
 
 
