@@ -39,14 +39,26 @@ def read(path: Path) -> tuple[list[View], tuple[np.ndarray, np.ndarray] | None]:
     frames = document.get("frames")
     if not isinstance(frames, list) or not frames:
         raise UserError(f"{path}: 'frames' is missing or empty; list one entry per image")
-    unit = _depth_unit(document, "depth_unit_m", path)
-    views = [_view(path, document, i, frame, unit) for i, frame in enumerate(frames)]
+    _depth_unit(document, "depth_unit_m", path)
+    views = [_view(path, document, i, frame) for i, frame in enumerate(frames)]
     timed = sum(isinstance(frame, dict) and "timestamp" in frame for frame in frames)
     if 0 < timed < len(frames):
         raise UserError(f"{path}: only {timed} of {len(frames)} frames have a timestamp; give all or none")
     ply = document.get("ply_file_path")
     points = None if ply is None else read_points(_file(path, ply, f"{path}: ply_file_path"))
     return sorted(views, key=lambda view: view.stamp), points
+
+
+def _depth(path: Path, document: dict, frame: dict, where: str) -> tuple[Path | None, float | None]:
+    """The depth file of a frame and its unit: the keys of nerfstudio, or those of instant-ngp and NeRFCapture."""
+    if frame.get("depth_file_path") is not None:
+        name, key, unit = frame["depth_file_path"], "depth_file_path", "depth_unit_m"
+    elif frame.get("depth_path") is not None and document.get("enable_depth_loading", True):
+        name, key = frame["depth_path"], "depth_path"
+        unit = "integer_depth_scale" if "integer_depth_scale" in document else "depth_unit_m"
+    else:
+        return None, None
+    return _file(path, name, f"{where}: {key}"), _depth_unit(document, unit, path)
 
 
 def _depth_unit(document: dict, key: str, path: Path) -> float | None:
@@ -59,13 +71,14 @@ def _depth_unit(document: dict, key: str, path: Path) -> float | None:
     return unit
 
 
-def _view(path: Path, document: dict, index: int, frame: object, unit: float | None) -> View:
+def _view(path: Path, document: dict, index: int, frame: object) -> View:
     where = f"{path}: frame {index}"
     if not isinstance(frame, dict) or "transform_matrix" not in frame:
         raise UserError(f"{where} has no transform_matrix; give a 4 x 4 camera-to-world matrix")
     image_path = _file(path, frame.get("file_path"), f"{where}: file_path")
     where = f"{where} ({image_path.name})"
-    depth, label = (frame.get(key) for key in ("depth_file_path", "label_file_path"))
+    label = frame.get("label_file_path")
+    depth_path, depth_unit_m = _depth(path, document, frame, where)
     camera = _camera({**document, **frame}, image_path, where)
     return View(
         stamp=finite_number(frame.get("timestamp", index * FRAME_PERIOD_S), f"{where}: timestamp"),
@@ -73,8 +86,8 @@ def _view(path: Path, document: dict, index: int, frame: object, unit: float | N
         camera=check_camera(images.fit_to_image(camera, image_path), where),
         camtoworld=_pose(frame["transform_matrix"], where),
         distortion=_distortion({**document, **frame}, where),
-        depth_path=None if depth is None else _file(path, depth, f"{where}: depth_file_path"),
-        depth_unit_m=unit,
+        depth_path=depth_path,
+        depth_unit_m=depth_unit_m,
         label_path=None if label is None else _file(path, label, f"{where}: label_file_path"),
     )
 
