@@ -1,12 +1,13 @@
 """Compares routines of this package with those of SciPy that do the same. Prints one JSON document.
 
-    python benchmarks/libraries.py [--sizes 20000 150000 1000000] [--map room.ovs3d] [--threads 1] [--repeats 3]
+    python benchmarks/libraries.py [--sizes 20000 150000 1000000] [--map room.ovs3d]
+                                   [--threads 1] [--repeats 3]
 
-Points are the means of the Gaussians of a map, or lie as those do: on the walls of a room and on furniture, with 3 mm of
-noise, and 1 % float anywhere. Both contestants of a comparison run in turn, so that a busy machine slows them alike.
-Times are the least of the repeats, in milliseconds: `_ms` wall-clock, `_cpu_ms` processor time of all threads. Each
-`ratio` is SciPy's time over ours: above 1, ours is faster. More than one thread inflates our processor time on a busy
-machine, where torch's threads spin while they wait.
+Points are the means of the Gaussians of a map, or lie as those do: on the walls of a room and on furniture,
+with 3 mm of noise, and 1 % float anywhere. Both contestants of a comparison run in turn, so that a busy
+machine slows them alike. Times are the least of the repeats, in milliseconds: `_ms` wall-clock, `_cpu_ms`
+processor time of all threads. Each `ratio` is SciPy's time over ours: above 1, ours is faster. More than one
+thread inflates our processor time on a busy machine, where torch's threads spin while they wait.
 """
 
 from __future__ import annotations
@@ -108,7 +109,9 @@ def components(points: np.ndarray, repeats: int) -> dict[str, Any]:
 
 
 def alignment(points: np.ndarray, repeats: int) -> dict[str, Any]:
-    """The linear system of refinement for `CLASSES` classes: all right-hand sides at once, and one by one in SciPy."""
+    """The linear system of refinement for `CLASSES` classes: all right-hand sides at once, and one by one in
+    SciPy.
+    """
     rng = np.random.default_rng(0)
     config = RefineConfig()
     means, colors = torch.from_numpy(points), torch.from_numpy(np.float32(rng.uniform(0, 1, points.shape)))

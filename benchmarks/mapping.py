@@ -3,10 +3,10 @@
     python benchmarks/mapping.py DATA [--modes offline online] [--holdout 8] [--set key=value ...]
                                  [--json FILE] [--picture FILE.svg]
 
-Modes: `offline` adds all frames, then optimises for `train.final_steps` steps. `online` submits the frames to a mapping
-thread at the rate of their stamps, and waits until the thread has taken all its steps. The suffix `-exposure` turns exposure
-compensation off, `-depth` removes the depth images. Every `--holdout`-th frame is held out. Each mode runs in its own process;
-quality is measured on snapshots after the clock has stopped.
+Modes: `offline` adds all frames, then optimises for `train.final_steps` steps. `online` submits the frames to
+a mapping thread at the rate of their stamps, and waits until the thread has taken all its steps. The suffix
+`-exposure` turns exposure compensation off, `-depth` removes the depth images. Every `--holdout`-th frame is
+held out. Each mode runs in its own process; quality is measured on snapshots after the clock has stopped.
 """
 
 from __future__ import annotations
@@ -103,7 +103,9 @@ def online(pipeline: Ovs3d, frames: list[Frame]) -> Iterator[Sample]:
 
 
 def measure(pipeline: Ovs3d, snapshot: MapSnapshot, frames: list[Frame]) -> dict[str, float]:
-    """Means over held-out frames at the mapping resolution; depth_error is the median relative error in per cent."""
+    """Means over held-out frames at the mapping resolution; depth_error is the median relative error in per
+    cent.
+    """
     rows = []
     for frame in frames:
         view = pipeline.render(frame.camera, frame.camtoworld, snapshot)

@@ -1,17 +1,20 @@
-"""Measures segmentation of labelled scenes, lifted and refined, or of single annotated names. Prints one JSON document.
+"""Measures segmentation of labelled scenes, lifted and refined, or of single annotated names. Prints one JSON
+document.
 
-    python benchmarks/quality.py DATA [DATA ...] [--every 5] [--seeds 0 1 2] [--protocol dataset] [--held-out-names 3]
-                                 [--ablate] [--set key=value ...] [--maps FOLDER] [--json FILE]
+    python benchmarks/quality.py DATA [DATA ...] [--every 5] [--seeds 0 1 2] [--protocol dataset]
+                                 [--held-out-names 3] [--ablate] [--set key=value ...] [--maps FOLDER]
+                                 [--json FILE]
 
-Every `--every`-th view is held out of the map and scored. `--every 0` maps and scores all views, as 3D-OVS does. For its
-published scenes use `--every 0 --protocol 3dovs-a --set clip.model=ViT-B-16`; this has not been run, as the scenes are not at
-hand. `--held-out-names` leaves names out of the vocabulary that the map is refined for and queries them afterwards. `--ablate`
-repeats the measurement with one setting changed at a time. `--maps` keeps the maps, and reuses maps with equal settings.
+Every `--every`-th view is held out of the map and scored. `--every 0` maps and scores all views, as 3D-OVS
+does. For its published scenes use `--every 0 --protocol 3dovs-a --set clip.model=ViT-B-16`; this has not been
+run, as the scenes are not at hand. `--held-out-names` leaves names out of the vocabulary that the map is
+refined for and queries them afterwards. `--ablate` repeats the measurement with one setting changed at a
+time. `--maps` keeps the maps, and reuses maps with equal settings.
 
-With `--protocol lerf` DATA are scenes with annotations. Each annotated name is queried alone; the results are mIoU and
-localisation accuracy per scene and over scenes. For the published scenes (not run either):
-    python benchmarks/quality.py lerf_ovs/figurines lerf_ovs/ramen lerf_ovs/teatime lerf_ovs/waldo_kitchen --every 0
-        --protocol lerf --set clip.model=ViT-B-16 clip.pretrained=openai
+With `--protocol lerf` DATA are scenes with annotations. Each annotated name is queried alone; the results are
+mIoU and localisation accuracy per scene and over scenes. For the published scenes (not run either):
+    python benchmarks/quality.py lerf_ovs/figurines lerf_ovs/ramen lerf_ovs/teatime lerf_ovs/waldo_kitchen
+        --every 0 --protocol lerf --set clip.model=ViT-B-16 clip.pretrained=openai
 """
 
 from __future__ import annotations
@@ -65,7 +68,8 @@ HALF, UNBALANCED = "half the views", "no re-balance of FDA in the check"
 
 
 def make_map(dataset: Dataset, views: Sequence[int], settings: dict[str, Any], path: Path) -> Path:
-    """Maps some views of a dataset one after the other, as a robot would, unless `path` holds that map already.
+    """Maps some views of a dataset one after the other, as a robot would, unless `path` holds that map
+    already.
 
     Without depth the sparse points of the dataset seed the map first, as in `ovs3d map`.
     """
@@ -109,9 +113,10 @@ class Scene:
         """Measures one map.
 
         Returns:
-            Figures, and scores: `lifted`; `refined`; `refined_3d`, with labels chosen per Gaussian; `refined_visible`, the
-            mean over names that the mapped views show well enough (`visible_classes`), with all names competing. The figure
-            `accepted` is the decision of the check of `ovs3d refine` on the held-out views.
+            Figures, and scores: `lifted`; `refined`; `refined_3d`, with labels chosen per Gaussian;
+            `refined_visible`, the mean over names that the mapped views show well enough (`visible_classes`),
+            with all names competing. The figure `accepted` is the decision of the check of `ovs3d refine` on
+            the held-out views.
         """
         snapshot, started = pipeline.snapshot(), time.perf_counter()
         field = pipeline.query(self.names, mode="argmax", snapshot=snapshot, refine=True).field
@@ -142,7 +147,9 @@ def of_names(score: SegmentationScore, names: Sequence[str]) -> SegmentationScor
 
 
 class AnnotatedScene:
-    """A dataset with annotations, its mapped views, and the annotated views in which each name is queried alone."""
+    """A dataset with annotations, its mapped views, and the annotated views in which each name is queried
+    alone.
+    """
 
     protocol = queries.PROTOCOL
 
@@ -176,7 +183,9 @@ class AnnotatedScene:
 
 
 def unbalanced_fda(divergence: torch.Tensor, correlation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """`fda` without re-balancing: both terms are divided by the number of all pairs, so the more frequent kind dominates."""
+    """`fda` without re-balancing: both terms are divided by the number of all pairs, so the more frequent
+    kind dominates.
+    """
     return tuple((part * divergence).mean() for part in (correlation.clamp_min(0), correlation.clamp_max(0)))
 
 
@@ -188,7 +197,9 @@ def split(dataset: Dataset, every: int) -> tuple[Sequence[int], Sequence[int]]:
 def ask_for_new_names(
     scene: Scene, pipeline: Ovs3d, snapshot: MapSnapshot, count: int
 ) -> dict[str, list[float]]:
-    """IoU of names that the map was not refined for, without and with refinement in the query, and its seconds."""
+    """IoU of names that the map was not refined for, without and with refinement in the query, and its
+    seconds.
+    """
     labelled = sorted({int(n) for frame in scene.frames for n in np.unique(frame.labels)} - {0})
     held_out = [scene.classes[n] for n in labelled[:: max(1, len(labelled) // count)] if scene.classes[n]][
         :count
@@ -224,7 +235,9 @@ def run(
     held_out: int,
     label: str,
 ) -> dict[str, Any]:
-    """Measures all scenes and seeds with one setting: a row for each, the mean over scenes, its deviation over seeds."""
+    """Measures all scenes and seeds with one setting: a row for each, the mean over scenes, its deviation
+    over seeds.
+    """
     stored = {leaf.path for leaf, _ in leaves() if leaf.stored}
     remade = {key: value for key, value in settings.items() if key in stored}
     tag = "".join(f"-{key}={value}" for key, value in remade.items()).replace("/", "_")

@@ -2,8 +2,9 @@
 
 Run: python benchmarks/query.py [--sizes 50000 1000000] [--prompts 10] [--threads 2] [--repeats 30]
 
-The script maps the demo scene and repeats the map side by side up to each size, so that queries find real objects. Half of
-the prompts name objects of the scene. Texts are encoded before the timing starts, as the pipeline caches them.
+The script maps the demo scene and repeats the map side by side up to each size, so that queries find real
+objects. Half of the prompts name objects of the scene. Texts are encoded before the timing starts, as the
+pipeline caches them.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
-"""Measures codec, query and presence decision on features that are distributed as those of a real CLIP. Prints JSON.
+"""Measures codec, query and presence decision on features that are distributed as those of a real CLIP.
+Prints JSON.
 
 Run: python benchmarks/real_geometry.py FOLDER [--ranks 16 29 61 125] [--rooms 12] [--matched 0.27] [--seed 0]
 
-FOLDER has text features of real prompts, `*.npy` [T, D] and `*names.txt` [T lines]. Image features are simulated. The feature
-of a thing has a cosine of 0.195 +- 0.022 with all texts (measured on ViT-B/32, 50 photographs x 1203 names) and of `--matched`
-with its own name; crops of one thing share four fifths of the variance that is independent of text. A real CLIP has such a
-narrow range of cosines. Each room has twenty things and five surfaces. Its queries are the names of its things, random other
-names, and the names nearest to those of its things (hard negatives).
+FOLDER has text features of real prompts, `*.npy` [T, D] and `*names.txt` [T lines]. Image features are
+simulated. The feature of a thing has a cosine of 0.195 +- 0.022 with all texts (measured on ViT-B/32, 50
+photographs x 1203 names) and of `--matched` with its own name; crops of one thing share four fifths of the
+variance that is independent of text. A real CLIP has such a narrow range of cosines. Each room has twenty
+things and five surfaces. Its queries are the names of its things, random other names, and the names nearest
+to those of its things (hard negatives).
 """
 
 from __future__ import annotations

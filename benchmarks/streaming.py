@@ -2,8 +2,8 @@
 
 Run: python benchmarks/streaming.py [--seconds 120] [--rate 30] [--size 640 480] [--set key=value ...]
 
-The player walks back and forth through the demo scene, scaled to `--size`, and repeats each view for half a second.
-Publisher, client and node share the machine; on 2 cores they compete.
+The player walks back and forth through the demo scene, scaled to `--size`, and repeats each view for half a
+second. Publisher, client and node share the machine; on 2 cores they compete.
 """
 
 from __future__ import annotations
@@ -110,7 +110,9 @@ def wait_for(condition, seconds: float, what: str, node: subprocess.Popen) -> No
 def stream(
     player: Player, views: list[Frame], rate: float, seconds: float, node: subprocess.Popen
 ) -> list[float]:
-    """Publishes for `seconds`, then three more images; returns the memory of the node in MiB, once per second."""
+    """Publishes for `seconds`, then three more images; returns the memory of the node in MiB, once per
+    second.
+    """
     memory, source, due = [], walk(views, rate), time.monotonic()
     end = due + seconds
     while time.monotonic() < end:

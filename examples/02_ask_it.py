@@ -26,7 +26,8 @@ def main() -> None:
 
     if answer.observed < 0.95:
         print(
-            f"The cameras saw {answer.observed:.0%} of the horizon: a missing thing may be where none has looked."
+            f"The cameras saw {answer.observed:.0%} of the horizon: a missing thing may be where none has "
+            "looked."
         )
 
 

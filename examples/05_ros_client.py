@@ -3,8 +3,8 @@
     ros2 launch ovs3d_ros ovs3d.launch.py ...
     python examples/05_ros_client.py "green teddy bear"
 
-With each answer the node publishes a goal pose in front of the best object, facing it. Nav2 drives to the poses that it
-receives on `goal_pose`, the topic of the "2D Goal Pose" tool of RViz.
+With each answer the node publishes a goal pose in front of the best object, facing it. Nav2 drives to the
+poses that it receives on `goal_pose`, the topic of the "2D Goal Pose" tool of RViz.
 """
 
 import sys

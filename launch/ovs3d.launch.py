@@ -71,7 +71,8 @@ ARGUMENTS = {
     ),
     "autostart": (
         "",
-        "Set it to false if a lifecycle manager configures and activates the node; empty: as in the parameter file",
+        "Set it to false if a lifecycle manager configures and activates the node; empty: as in the "
+        "parameter file",
     ),
     "use_sim_time": ("", "true takes the time from /clock; empty: as in the preset, else false"),
     "log_level": ("info", "Log level of the node: debug, info, warn, error or fatal"),

@@ -1,8 +1,8 @@
 """Builds a wheel of the interfaces with the ros-* wheels of PyPI, on machines without a ROS distribution.
 
-pip runs this file; colcon uses package.xml and CMakeLists.txt instead. CMake runs in a temporary folder. The wheel
-contains the files that CMake installs: the Python package, the shared libraries (``lib/``) and the ament index
-(``share/``). tests/tf2_msgs and tests/vision_msgs are built with the same functions.
+pip runs this file; colcon uses package.xml and CMakeLists.txt instead. CMake runs in a temporary folder. The
+wheel contains the files that CMake installs: the Python package, the shared libraries (``lib/``) and the
+ament index (``share/``). tests/tf2_msgs and tests/vision_msgs are built with the same functions.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def wheels_prefix() -> Path:
     spec = importlib.util.find_spec("rosidl_adapter")
     if spec is None or spec.origin is None:
         raise SystemExit(
-            "the rosidl wheels are missing; run `pip install ./ovs3d_interfaces` with build isolation on x86-64 Linux "
-            "with Python 3.10 to 3.13, or build with colcon on a distribution"
+            "the rosidl wheels are missing; run `pip install ./ovs3d_interfaces` with build isolation on "
+            "x86-64 Linux with Python 3.10 to 3.13, or build with colcon on a distribution"
         )
     return Path(spec.origin).resolve().parents[4]
 
@@ -65,8 +65,8 @@ def build_interfaces(source: Path, build: Path, install: Path) -> None:
 class BuildInterfaces(build_ext):
     """Runs CMake instead of compiling extensions.
 
-    setuptools skips ``build_py`` if no package is listed, and this package exists only after the build. Therefore
-    ``build_ext`` is overridden.
+    setuptools skips ``build_py`` if no package is listed, and this package exists only after the build.
+    Therefore ``build_ext`` is overridden.
     """
 
     def run(self) -> None:

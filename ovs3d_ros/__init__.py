@@ -6,8 +6,8 @@
     for item in room.query(["red mug"]).objects:
         print(item.prompt, item.center)
 
-Importing the package loads neither torch nor numpy; each name above loads what it needs at its first use. The command
-line is `ovs3d` (`ovs3d_ros.cli`), and everything that touches ROS lives in `ovs3d_ros.ros`.
+Importing the package loads neither torch nor numpy; each name above loads what it needs at its first use. The
+command line is `ovs3d` (`ovs3d_ros.cli`), and everything that touches ROS lives in `ovs3d_ros.ros`.
 """
 
 from __future__ import annotations

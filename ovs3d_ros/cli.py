@@ -1,7 +1,7 @@
 """The `ovs3d` command: arguments, dispatch and errors. The modules in `commands/` do the work.
 
-Exit codes: 0 success, 1 a bug or a broken machine (with a traceback), 2 bad input (with one line that says what to do),
-130 interrupted.
+Exit codes: 0 success, 1 a bug or a broken machine (with a traceback), 2 bad input (with one line that says
+what to do), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -143,7 +143,8 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         "data",
         type=Path,
         metavar="DATA",
-        help="dataset: a folder with transforms.json, a COLMAP model or poses_bounds.npy; a nerfstudio .json; or "
+        help="dataset: a folder with transforms.json, a COLMAP model or poses_bounds.npy; a nerfstudio "
+        ".json; or "
         "a rosbag2 folder, .mcap or .db3",
     )
     parser.add_argument(
@@ -251,7 +252,8 @@ def _add_render(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--channels",
         metavar="A,B",
-        help="pictures to render: rgb, depth, features, segmentation (default: all the map and the prompts allow)",
+        help="pictures to render: rgb, depth, features, segmentation (default: all the map and the prompts "
+        "allow)",
     )
     parser.add_argument("--prompts", nargs="+", metavar="PROMPT", help="names to segment")
     parser.add_argument("--frames", type=int, default=120, metavar="N", help="number of frames (default 120)")
@@ -290,7 +292,8 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
         "--protocol",
         default="dataset",
         metavar="NAME",
-        help="how to score: dataset (one confusion matrix), 3dovs-a, 3dovs-c, 3dovs-d or lerf (default dataset)",
+        help="how to score: dataset (one confusion matrix), 3dovs-a, 3dovs-c, 3dovs-d or lerf "
+        "(default dataset)",
     )
     parser.add_argument(
         "--threshold",

@@ -74,8 +74,8 @@ def slerp(a: np.ndarray, b: np.ndarray, fraction: float) -> np.ndarray:
 
     Source: Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985.
     """
-    # For one pose, SciPy's Slerp and Rotation take 3 to 5 times as long (benchmarks/libraries.py): odometry comes at
-    # 200 Hz, one pose at a time.
+    # For one pose, SciPy's Slerp and Rotation take 3 to 5 times as long (benchmarks/libraries.py): odometry
+    # comes at 200 Hz, one pose at a time.
     cosine = float(a @ b)
     if cosine < 0:
         b, cosine = -b, -cosine
@@ -89,7 +89,8 @@ def check_pose(camtoworld: np.ndarray, name: str) -> np.ndarray:
     """Returns the pose as float64 [4, 4] if it is a finite rigid motion.
 
     Raises:
-        UserError: the shape is wrong, entries are not finite, or the rotation block is no rotation within 1e-3.
+        UserError: the shape is wrong, entries are not finite, or the rotation block is no rotation within
+            1e-3.
     """
     pose = np.asarray(camtoworld, dtype=np.float64)
     if pose.shape != (4, 4):
@@ -119,7 +120,8 @@ def check_coordinates(points: np.ndarray, name: str) -> np.ndarray:
     farthest = np.abs(points).max(initial=0.0)
     if farthest > MAX_COORDINATE:
         raise UserError(
-            f"{name}: lies {farthest:g} m from the origin, farther than {MAX_COORDINATE:g} m; check its source and "
+            f"{name}: lies {farthest:g} m from the origin, farther than {MAX_COORDINATE:g} m; check its "
+            "source and "
             "the unit, which is metres"
         )
     return points
@@ -140,8 +142,8 @@ def check_camera(camera: Camera, name: str) -> Camera:
     """Returns the camera if its intrinsics are plausible.
 
     Raises:
-        UserError: the image is empty, entries are not finite, the focal length is not positive or implausible, or the
-            principal point lies far outside the image.
+        UserError: the image is empty, entries are not finite, the focal length is not positive or
+            implausible, or the principal point lies far outside the image.
     """
     K, width, height = camera.K, camera.width, camera.height
     if K.shape != (3, 3) or not (np.abs(K) <= np.finfo(np.float32).max).all():

@@ -1,7 +1,7 @@
 """The map file: `*.ovs3d` is one safetensors file; its header holds everything that is not a tensor, as JSON.
 
-Writing goes to a temporary file in the same folder, which is then renamed: a crash never leaves half a map. Loading
-validates everything before use and never unpickles.
+Writing goes to a temporary file in the same folder, which is then renamed: a crash never leaves half a map.
+Loading validates everything before use and never unpickles.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ def load_map(path: str | Path) -> tuple[Tensors, MapSnapshot]:
     """Reads and validates a map; the inverse of `save_map`.
 
     Returns:
-        The parameters in the stored form, and a snapshot whose `gaussians` are empty (its owner activates them).
+        The parameters in the stored form, and a snapshot whose `gaussians` are empty (its owner activates
+        them).
 
     Raises:
         UserError: the file is missing, truncated, of another version, or holds wrong shapes or values.
@@ -191,7 +192,9 @@ def _assemble(path: Path, header: dict[str, Any], tensors: Tensors) -> tuple[Ten
 
 
 def _to_features(path: Path, meta: dict[str, Any], tensors: Tensors) -> tuple[FeatureCodec | None, Tensors]:
-    """The codec, None for a map of colours only, and the snapshot's `codes`, `level_codes` and `selection`."""
+    """The codec, None for a map of colours only, and the snapshot's `codes`, `level_codes` and
+    `selection`.
+    """
     count = tensors["means"].shape[0]
     if "codec_basis" not in tensors:
         shapes = dict(codes=(count, 1), level_codes=(count, 0, 1), selection=(count, 0))
@@ -277,7 +280,8 @@ def _convert_values(path: Path, tensors: Tensors) -> None:
     """Converts tensors to the type they are used in.
 
     Raises:
-        UserError: a tensor holds other values than finite floating-point numbers, or the codec's two do not fit together.
+        UserError: a tensor holds other values than finite floating-point numbers, or the codec's two do not
+            fit together.
     """
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():

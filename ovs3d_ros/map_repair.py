@@ -1,4 +1,6 @@
-"""Leaves out of a map what a map file must not hold, so that a map that is rescued after an error always loads."""
+"""Leaves out of a map what a map file must not hold, so that a map that is rescued after an error always
+loads.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ Tensors = dict[str, torch.Tensor]
 
 
 def drop_unusable(params: Tensors, snapshot: MapSnapshot) -> tuple[Tensors, MapSnapshot]:
-    """The map without Gaussians, keyframes and features that `load_map` refuses; a warning says how many went.
+    """The map without Gaussians, keyframes and features that `load_map` refuses; a warning says how many
+    went.
 
     A map without such parts is returned as it is.
 

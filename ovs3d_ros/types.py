@@ -96,8 +96,9 @@ class CropTable:
         levels: [M] int64 index of the pyramid level.
         embeddings: [M, D] float32, as the encoder gave them (not normalised).
         num_levels: number of pyramid levels.
-        grid: (rows, columns) if the crops are the cells of one dense feature map in row-major order, else None. A
-            dense map is interpolated between cell centres; crops are averaged over the pixels they cover.
+        grid: (rows, columns) if the crops are the cells of one dense feature map in row-major order, else
+            None. A dense map is interpolated between cell centres; crops are averaged over the pixels they
+            cover.
     """
 
     boxes: torch.Tensor
@@ -145,7 +146,8 @@ class RefinedField:
 
     Attributes:
         names: the user's names.
-        background: generic nouns that compete with the names. The vocabulary is names, then background: V in all.
+        background: generic nouns that compete with the names. The vocabulary is names, then background: V in
+            all.
         texts: [V, D] unit text features.
         temperature: softmax temperature that turns lifted cosines into a distribution.
         probabilities: [N, V]; a row of zeros for a Gaussian that was inserted after the refinement.
@@ -189,7 +191,8 @@ class MapSnapshot:
         version: grows with every publication.
         gaussians: detached copies of the parameters: means [N, 3], quats [N, 4] wxyz, scales [N, 3] metres,
             opacities [N] in 0..1, sh [N, K, 3].
-        codes: [N, d + 1] code of each Gaussian's unit feature, blended over levels; zero where nothing was lifted.
+        codes: [N, d + 1] code of each Gaussian's unit feature, blended over levels; zero where nothing was
+            lifted.
         level_codes: [N, S, d + 1] the same per pyramid level, before blending.
         weight: [N] blending weight that went into each Gaussian's code, in pixels.
         views: [N] number of keyframes that saw the Gaussian.
@@ -257,9 +260,10 @@ class Query:
     Attributes:
         prompts: the P names to find.
         negatives: names the prompts compete against.
-        own_negatives: the user named the negatives. The lifted codes then answer: a refined field holds other ones.
-        mode: "relevancy" decides each prompt against the negatives; "argmax" gives every Gaussian the best prompt
-            (3D-OVS).
+        own_negatives: the user named the negatives. The lifted codes then answer: a refined field holds other
+            ones.
+        mode: "relevancy" decides each prompt against the negatives; "argmax" gives every Gaussian the best
+            prompt (3D-OVS).
         threshold: relevancy from which a Gaussian or a pixel carries a label, 0..1.
         max_instances: per prompt, 0 = all.
         roi: [2, 3] two opposite corners of a box in metres; nothing outside is labelled. None: no limit.
@@ -286,8 +290,8 @@ class QueryResult:
         found: [P] bool, the presence decision.
         presence: [P] float, calibrated probability that the thing is in the map.
         verdicts: [P] "yes" (found), "unsure" or "no".
-        observed: share of the horizon round the keyframes that the map shows, 0..1. Well below 1, a thing that was not
-            found may stand where no camera has looked.
+        observed: share of the horizon round the keyframes that the map shows, 0..1. Well below 1, a thing
+            that was not found may stand where no camera has looked.
         score: [P] float, the peak relevancy.
         evidence: [P, E] all the evidence of presence, see `presence.Evidence`.
         relevancy: [N, P] float32 per Gaussian, 0..1.

@@ -14,7 +14,8 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "ovs3d_ros"
 
-# A package (or a module beside them) imports only what stands before it in this list; within a package anything goes.
+# A package (or a module beside them) imports only what stands before it in this list; within a package
+# anything goes.
 ORDER = (
     "types",
     "geometry",

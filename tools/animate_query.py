@@ -3,8 +3,8 @@
     ovs3d map ovs3d_ros/demo_scene -o demo.ovs3d
     python tools/animate_query.py demo.ovs3d docs/images/query.webp
 
-Only the search bar is drawn by hand. The map provides the rendered images, and the mask, box, verdict and probability of each
-answer.
+Only the search bar is drawn by hand. The map provides the rendered images, and the mask, box, verdict and
+probability of each answer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""`ovs3d calibrate`: fits the presence decision and the label threshold of an encoder to labelled datasets."""
+"""`ovs3d calibrate`: fits the presence decision and the label threshold of an encoder to labelled
+datasets.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ def run(options: argparse.Namespace) -> int:
     """Maps each dataset, queries it for present and absent names, and writes the fitted calibration.
 
     Raises:
-        UserError: fewer than two datasets, a dataset without labels or names to query, or bad settings or output.
+        UserError: fewer than two datasets, a dataset without labels or names to query, or bad settings or
+            output.
     """
     config = common.read_config(options)
     output = common.check_output_file(options.output)
@@ -53,7 +56,8 @@ def _names(datasets: list[Dataset], paths: list[Path], absent: list[str]) -> lis
     """The class names of all datasets, then the absent ones."""
     if len(datasets) < _MIN_SCENES:
         raise UserError(
-            "calibration needs at least two labelled datasets: each is scored with what was fitted on the others"
+            "calibration needs at least two labelled datasets: each is scored with what was fitted on the "
+            "others"
         )
     for dataset, path in zip(datasets, paths, strict=True):
         if not dataset.has_labels:
@@ -65,14 +69,15 @@ def _names(datasets: list[Dataset], paths: list[Path], absent: list[str]) -> lis
 
 def _summary(output: Path, encoder: str, figures: dict) -> str:
     rows = [
-        f"  {kind:<9} {row['prompts']:>4} prompts: AUROC {row['auroc']:.3f}, found {row['tpr_at_half']:.0%} of the "
-        f"present and {row['fpr_at_half']:.0%} of the absent names"
+        f"  {kind:<9} {row['prompts']:>4} prompts: AUROC {row['auroc']:.3f}, found {row['tpr_at_half']:.0%} "
+        f"of the present and {row['fpr_at_half']:.0%} of the absent names"
         for kind, row in figures.items()
         if isinstance(row, dict)
     ]
     return "\n".join(
         [
-            f"{output}: calibration of {encoder} on {figures['scenes']} scenes, each scored with a fit on the others:",
+            f"{output}: calibration of {encoder} on {figures['scenes']} scenes, each scored with a fit on "
+            "the others:",
             *rows,
             f"use it with --set query.calibration={output}",
         ]

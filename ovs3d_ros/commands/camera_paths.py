@@ -11,7 +11,9 @@ _MIN_SWING = np.radians(6.0)  # least amplitude, for a camera that never moved
 
 
 def keyframe_path(camtoworlds: np.ndarray, count: int) -> np.ndarray:
-    """`count` poses [count, 4, 4] along keyframes [F, 4, 4] in order: Catmull-Rom positions, slerped rotations."""
+    """`count` poses [count, 4, 4] along keyframes [F, 4, 4] in order: Catmull-Rom positions, slerped
+    rotations.
+    """
     last = len(camtoworlds) - 1
     quats = matrix_to_quat(np.asarray(camtoworlds)[:, :3, :3])
     path = np.tile(np.eye(4), (count, 1, 1))
@@ -27,9 +29,9 @@ def keyframe_path(camtoworlds: np.ndarray, count: int) -> np.ndarray:
 def orbit_path(camtoworlds: np.ndarray, distance: float, count: int) -> np.ndarray:
     """A closed path [count, 4, 4] that stays near the keyframes [F, 4, 4].
 
-    If most cameras look inwards, the path goes around the point they look at: on a full circle if they surround it, or
-    back and forth on the arc they cover. If they look outwards, the path turns at their median position, over the
-    directions they looked in.
+    If most cameras look inwards, the path goes around the point they look at: on a full circle if they
+    surround it, or back and forth on the arc they cover. If they look outwards, the path turns at their
+    median position, over the directions they looked in.
 
     Args:
         camtoworlds: keyframe poses.
@@ -92,7 +94,9 @@ def _angles(vectors: np.ndarray, up: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _turn(angles: np.ndarray, phase: np.ndarray) -> np.ndarray:
-    """The angle at each phase: a full circle if `angles` cover `_FULL_TURN`, else back and forth over them."""
+    """The angle at each phase: a full circle if `angles` cover `_FULL_TURN`, else back and forth over
+    them.
+    """
     ordered = np.sort(angles)
     gaps = np.diff(np.append(ordered, ordered[0] + 2 * np.pi))
     if 2 * np.pi - gaps.max() > _FULL_TURN:

@@ -83,7 +83,9 @@ def check_json(target: str | None, *used: Path) -> None:
 
 
 def write_json(target: str | None, document: Any) -> None:
-    """Writes a document to the file of `--json`, or to standard output for '-'. NaN and infinity become null."""
+    """Writes a document to the file of `--json`, or to standard output for '-'. NaN and infinity become
+    null.
+    """
     if target is None:
         return
     text = json.dumps(_to_json(document), indent=2, ensure_ascii=False) + "\n"

@@ -79,7 +79,8 @@ def _answer_folder(path: Path) -> Path:
     """Creates the folder of an answer if it does not exist; an earlier answer in it will be replaced.
 
     Raises:
-        UserError: the folder cannot be written, or holds files of the same names that this command did not write.
+        UserError: the folder cannot be written, or holds files of the same names that this command did not
+            write.
     """
     folder = common.make_output_folder(path)
     if not (folder / _MANIFEST).is_file():
@@ -208,8 +209,8 @@ def save_mask(path: Path, labels: np.ndarray, count: int) -> None:
 def choose_views(pipeline: Ovs3d, snapshot: MapSnapshot, result: QueryResult) -> list[int]:
     """Chooses keyframes that show the found things best, and returns them in map order.
 
-    The found things take turns: each takes the view it fills most. Views next to a chosen one are skipped. If nothing was
-    found, the views are evenly spaced.
+    The found things take turns: each takes the view it fills most. Views next to a chosen one are skipped. If
+    nothing was found, the views are evenly spaced.
     """
     count = len(snapshot.names)
     candidates = evenly_spaced_indices(count, _CANDIDATES)

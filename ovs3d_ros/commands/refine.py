@@ -1,4 +1,6 @@
-"""`ovs3d refine`: class distributions for a vocabulary, refined in 3D, checked on images and stored in the map."""
+"""`ovs3d refine`: class distributions for a vocabulary, refined in 3D, checked on images and stored in the
+map.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Every parameter of the system, declared once: YAML, command line and ROS parameters are generated from here."""
+"""Every parameter of the system, declared once: YAML, command line and ROS parameters are generated from
+here.
+"""
 
 from ovs3d_ros.config.asking import QueryConfig, RefineConfig
 from ovs3d_ros.config.mapping import KeyframeConfig, LiftConfig, MapConfig, SeedConfig, TrainConfig

@@ -16,7 +16,8 @@ class RefineConfig:
     views: int = leaf(
         24,
         SESSION,
-        "Number of keyframe poses from which cosines are rendered and sharpened, evenly spread over all keyframes.",
+        "Number of keyframe poses from which cosines are rendered and sharpened, evenly spread over all "
+        "keyframes.",
         low=1,
         high=100_000,
     )
@@ -34,16 +35,16 @@ class RefineConfig:
     temperature: float = leaf(
         0.03,
         SESSION,
-        "Temperature of the softmax over the cosines with all names. Lower it for harder decisions. The default is "
-        "calibrated for the bundled encoder.",
+        "Temperature of the softmax over the cosines with all names. Lower it for harder decisions. The "
+        "default is calibrated for the bundled encoder.",
         low=0.001,
         high=10.0,
     )
     sharpen_radius: float = leaf(
         0.02,
         SESSION,
-        "Standard deviation of the blur that sharpening removes. Raise it for an encoder that mixes more of the "
-        "surroundings into its features.",
+        "Standard deviation of the blur that sharpening removes. Raise it for an encoder that mixes more of "
+        "the surroundings into its features.",
         unit="longer image sides",
         low=0.001,
         high=0.5,
@@ -51,8 +52,8 @@ class RefineConfig:
     sharpen_steps: int = leaf(
         3,
         SESSION,
-        "Rounds of sharpening, which removes the influence of the surroundings on the features of small things. "
-        "0: no sharpening.",
+        "Rounds of sharpening, which removes the influence of the surroundings on the features of small "
+        "things. 0: no sharpening.",
         low=0,
         high=20,
     )
@@ -62,24 +63,24 @@ class RefineConfig:
     normal_scale: float = leaf(
         0.1,
         SESSION,
-        "Difference of surface normals, as the square root of 1 - cosine, at which the affinity of two Gaussians "
-        "falls to 1/e. Lower it to separate things at weaker edges.",
+        "Difference of surface normals, as the square root of 1 - cosine, at which the affinity of two "
+        "Gaussians falls to 1/e. Lower it to separate things at weaker edges.",
         low=0.001,
         high=10.0,
     )
     color_scale: float = leaf(
         10.0,
         SESSION,
-        "CIELAB distance of two colours at which the affinity of two Gaussians falls to 1/e. Lower it to separate "
-        "things of similar colours.",
+        "CIELAB distance of two colours at which the affinity of two Gaussians falls to 1/e. Lower it to "
+        "separate things of similar colours.",
         low=0.1,
         high=1e4,
     )
     strength: float = leaf(
         100.0,
         SESSION,
-        "Weight of the alignment among neighbours relative to the alignment with the lifted features. Raise it for "
-        "smoother labels. 0: no alignment.",
+        "Weight of the alignment among neighbours relative to the alignment with the lifted features. Raise "
+        "it for smoother labels. 0: no alignment.",
         low=0.0,
         high=1e6,
     )
@@ -108,15 +109,15 @@ class RefineConfig:
     divergence: str = leaf(
         "js",
         SESSION,
-        "Divergence between class distributions in the FDA loss of the check. js is bounded; kl follows the code of "
-        "3D-OVS, but a single patch can dominate.",
+        "Divergence between class distributions in the FDA loss of the check. js is bounded; kl follows the "
+        "code of 3D-OVS, but a single patch can dominate.",
         choices=("js", "kl"),
     )
     similarity: float = leaf(
         0.85,
         SESSION,
-        "Cosine of DINO features above which the FDA loss of the check takes two patches for the same thing. Take "
-        "0.7 for DINO ViT-B/8, as 3D-OVS does.",
+        "Cosine of DINO features above which the FDA loss of the check takes two patches for the same thing. "
+        "Take 0.7 for DINO ViT-B/8, as 3D-OVS does.",
         low=-1.0,
         high=1.0,
     )
@@ -132,22 +133,22 @@ class QueryConfig:
     threshold: float = leaf(
         -1.0,
         SESSION | RUNTIME,
-        "Relevancy above which a Gaussian gets the label of a prompt. Raise it for fewer, surer labels. Below 0: the "
-        "calibrated value of the encoder.",
+        "Relevancy above which a Gaussian gets the label of a prompt. Raise it for fewer, surer labels. "
+        "Below 0: the calibrated value of the encoder.",
         low=-1.0,
         high=1.0,
     )
     calibration: str = leaf(
         "",
         MACHINE,
-        "File that `ovs3d calibrate` wrote for the encoder in use. Empty: the calibration shipped with the encoder, "
-        "which only the bundled one has.",
+        "File that `ovs3d calibrate` wrote for the encoder in use. Empty: the calibration shipped with the "
+        "encoder, which only the bundled one has.",
     )
     presence: float = leaf(
         0.6,
         SESSION | RUNTIME,
-        "A prompt counts as found if the probability that the map holds it is at least this. Raise it for fewer "
-        "false finds.",
+        "A prompt counts as found if the probability that the map holds it is at least this. Raise it for "
+        "fewer false finds.",
         low=0.0,
         high=1.0,
     )
@@ -162,8 +163,8 @@ class QueryConfig:
     min_weight: float = leaf(
         1.0,
         SESSION | RUNTIME,
-        "Queries pass over Gaussians that cover less than this in all keyframes together. Raise it to drop Gaussians "
-        "that were barely seen.",
+        "Queries pass over Gaussians that cover less than this in all keyframes together. Raise it to drop "
+        "Gaussians that were barely seen.",
         unit="px",
         low=0.0,
     )

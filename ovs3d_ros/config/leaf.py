@@ -25,7 +25,9 @@ class Policy(Flag):
     SESSION = auto()
     """How a map is asked, refined or published. A map file does not carry it; the settings of today hold."""
     MACHINE = auto()
-    """Devices, threads and folders of this computer. A map file does not carry it; the settings of today hold."""
+    """Devices, threads and folders of this computer. A map file does not carry it; the settings of today
+    hold.
+    """
     RUNTIME = auto()
     """May change while a map grows; all others are fixed when the node or the command starts."""
 
@@ -103,7 +105,8 @@ def check_value(spec: Leaf, value: Any) -> Any:
 
 
 def drop_placeholder(spec: Leaf, value: Any) -> Any:
-    """The empty list in place of a list that may be empty and holds only a placeholder: `['']`, `[0]` or `[0.0]`.
+    """The empty list in place of a list that may be empty and holds only a placeholder: `['']`, `[0]` or
+    `[0.0]`.
 
     ROS launch files have no empty list, and parameter files and maps of earlier versions have none either.
     """

@@ -14,21 +14,22 @@ class MapConfig:
     directory: str = leaf(
         "~/.ros/ovs3d_maps",
         MACHINE,
-        "Folder in which the node's services read and write maps and PLY files. They touch nothing outside it.",
+        "Folder in which the node's services read and write maps and PLY files. They touch nothing outside "
+        "it.",
     )
     max_gaussians: int = leaf(
         150_000,
         MAP | RUNTIME,
-        "Largest number of Gaussians. When the map reaches it, the Gaussians that contribute least are removed. "
-        "Raise it for large places; memory and time per step grow with it.",
+        "Largest number of Gaussians. When the map reaches it, the Gaussians that contribute least are "
+        "removed. Raise it for large places; memory and time per step grow with it.",
         low=100,
         high=20_000_000,
     )
     image_size: int = leaf(
         360,
         MAP,
-        "Longer side of the images the map is trained on. Raise it for finer detail at a slower pace. 0: keep the "
-        "size.",
+        "Longer side of the images the map is trained on. Raise it for finer detail at a slower pace. 0: "
+        "keep the size.",
         unit="px",
         low=0,
         high=8192,
@@ -36,16 +37,16 @@ class MapConfig:
     sh_degree: int = leaf(
         0,
         MAP,
-        "Degree of the spherical harmonics of the colour. 0 gives each Gaussian one colour; higher degrees let it "
-        "change with the viewing direction.",
+        "Degree of the spherical harmonics of the colour. 0 gives each Gaussian one colour; higher degrees "
+        "let it change with the viewing direction.",
         low=0,
         high=3,
     )
     codec_dim: int = leaf(
         61,
         MAP,
-        "Numbers per Gaussian into which the language feature is compressed. 29 halves the memory of features and "
-        "the time of masks, at some loss of accuracy.",
+        "Numbers per Gaussian into which the language feature is compressed. 29 halves the memory of "
+        "features and the time of masks, at some loss of accuracy.",
         low=2,
         high=125,
     )
@@ -58,7 +59,8 @@ class KeyframeConfig:
     translation: float = leaf(
         0.06,
         MAP | RUNTIME,
-        "The camera must move this far since the last keyframe, in multiples of the median depth it saw there.",
+        "The camera must move this far since the last keyframe, in multiples of the median depth it saw "
+        "there.",
         unit="median depths",
         low=0.0,
         high=10.0,
@@ -74,7 +76,8 @@ class KeyframeConfig:
     max_interval: float = leaf(
         2.0,
         MAP | RUNTIME,
-        "Or this time must pass while the camera moves by at least 1 % of the median depth or turns by 1 degree.",
+        "Or this time must pass while the camera moves by at least 1 % of the median depth or turns by 1 "
+        "degree.",
         unit="s",
         low=0.0,
     )
@@ -113,7 +116,8 @@ class SeedConfig:
     max_depth: float = leaf(
         10.0,
         MAP | RUNTIME,
-        "Largest depth that is trusted; measured depth beyond it is ignored. Set it to the range of the depth camera.",
+        "Largest depth that is trusted; measured depth beyond it is ignored. Set it to the range of the "
+        "depth camera.",
         unit="m",
         low=0.1,
         high=1000.0,
@@ -127,7 +131,8 @@ class TrainConfig:
     steps_per_keyframe: int = leaf(
         30,
         MAP | RUNTIME,
-        "Optimisation steps for each new keyframe. Raise it for better images, lower it to keep up with the camera.",
+        "Optimisation steps for each new keyframe. Raise it for better images, lower it to keep up with the "
+        "camera.",
         low=0,
         high=10_000,
     )
@@ -158,8 +163,8 @@ class TrainConfig:
     exposure: bool = leaf(
         True,
         MAP,
-        "Learn the exposure of each keyframe, a gain and an offset per colour channel. Leave it on for cameras with "
-        "automatic exposure. Renders show the mean exposure.",
+        "Learn the exposure of each keyframe, a gain and an offset per colour channel. Leave it on for "
+        "cameras with automatic exposure. Renders show the mean exposure.",
     )
     lr_means: float = leaf(8e-4, MAP, "Learning rate of the means.", unit="scene extents", low=0.0, high=1.0)
     lr_scales: float = leaf(2e-2, MAP, "Learning rate of the logarithms of the scales.", low=0.0, high=1.0)
@@ -178,8 +183,8 @@ class TrainConfig:
     densify_gradient: float = leaf(
         5e-3,
         MAP,
-        "A Gaussian is split or cloned if its mean absolute screen-space gradient exceeds this. Lower it for more "
-        "and finer Gaussians.",
+        "A Gaussian is split or cloned if its mean absolute screen-space gradient exceeds this. Lower it for "
+        "more and finer Gaussians.",
         unit="loss per half image side",
         low=0.0,
     )
@@ -193,7 +198,8 @@ class LiftConfig:
     image_size: int = leaf(
         240,
         MAP,
-        "Longer side of the renders through which features are lifted. Raise it for small things; lifting slows down.",
+        "Longer side of the renders through which features are lifted. Raise it for small things; lifting "
+        "slows down.",
         unit="px",
         low=16,
         high=4096,
@@ -201,22 +207,23 @@ class LiftConfig:
     decay: float = leaf(
         1.0,
         MAP,
-        "Factor on a Gaussian's earlier features each time a keyframe sees it again. Lower it below 1 so that the "
-        "map forgets things that were moved away.",
+        "Factor on a Gaussian's earlier features each time a keyframe sees it again. Lower it below 1 so "
+        "that the map forgets things that were moved away.",
         low=0.0,
         high=1.0,
     )
     residual: float = leaf(
         0.15,
         MAP,
-        "Refit the feature codec if it leaves more than this fraction of the variance of new features unexplained.",
+        "Refit the feature codec if it leaves more than this fraction of the variance of new features "
+        "unexplained.",
         low=0.0,
         high=1.0,
     )
     selection: str = leaf(
         "sharp",
         MAP,
-        "How each Gaussian weighs the levels of the crop pyramid: all alike (uniform), a mild blend as in 3D-OVS "
-        "(faithful), or almost only the level whose feature matches one name most clearly (sharp).",
+        "How each Gaussian weighs the levels of the crop pyramid: all alike (uniform), a mild blend as in "
+        "3D-OVS (faithful), or almost only the level whose feature matches one name most clearly (sharp).",
         choices=("uniform", "faithful", "sharp"),
     )

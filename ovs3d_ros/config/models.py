@@ -44,8 +44,8 @@ class ComputeConfig:
 
 _FORMATS = "auto", "float32", "bfloat16"
 _PRECISION = (
-    "Number format of the image encoder. bfloat16 is about twice as fast for large models on a processor that "
-    "multiplies it natively; auto takes it there, and float32 elsewhere."
+    "Number format of the image encoder. bfloat16 is about twice as fast for large models on a processor "
+    "that multiplies it natively; auto takes it there, and float32 elsewhere."
 )
 
 
@@ -56,8 +56,8 @@ class ClipConfig:
     model: str = leaf(
         "bundled",
         MAP,
-        "Name of an open_clip model. Take ViT-B-16 for real scenes. 'bundled' is a small offline model that knows "
-        "only the rendered demo world. An import string pkg.module:Class names an encoder of your own.",
+        "Name of an open_clip model. Take ViT-B-16 for real scenes. 'bundled' is a small offline model that "
+        "knows only the rendered demo world. An import string pkg.module:Class names an encoder of your own.",
     )
     pretrained: str = leaf(
         "openai",
@@ -67,23 +67,23 @@ class ClipConfig:
     mode: str = leaf(
         "auto",
         MAP,
-        "How an image is encoded: as many overlapping crops (pyramid, as in 3D-OVS; slower) or in one pass over "
-        "the whole image (dense). auto takes the mode the model was calibrated with, else pyramid on a GPU and "
-        "dense on a CPU.",
+        "How an image is encoded: as many overlapping crops (pyramid, as in 3D-OVS; slower) or in one pass "
+        "over the whole image (dense). auto takes the mode the model was calibrated with, else pyramid on a "
+        "GPU and dense on a CPU.",
         choices=("auto", "pyramid", "dense"),
     )
     crop_divisors: tuple[float, ...] = leaf(
         (3.0, 5.0, 8.0),
         MAP,
-        "Crop sizes of the pyramid, one per level: the crop side is the shorter image side divided by this number. "
-        "Larger numbers give smaller crops, for smaller things.",
+        "Crop sizes of the pyramid, one per level: the crop side is the shorter image side divided by this "
+        "number. Larger numbers give smaller crops, for smaller things.",
         low=1.0,
     )
     crop_metres: tuple[float, ...] = leaf(
         (),
         MAP,
-        "Crop sides of the pyramid in the scene, one per level, for images with depth. A level then means the same "
-        "from near and far. Replaces crop_divisors. Empty: crops are sized by crop_divisors.",
+        "Crop sides of the pyramid in the scene, one per level, for images with depth. A level then means "
+        "the same from near and far. Replaces crop_divisors. Empty: crops are sized by crop_divisors.",
         unit="m",
         low=0.001,
         high=100.0,
@@ -114,8 +114,8 @@ class ClipConfig:
     dense_sizes: tuple[int, ...] = leaf(
         (),
         MAP,
-        "Longer sides at which dense mode encodes the image; smaller images are enlarged. The features of several "
-        "sizes are averaged. Empty: the sizes the model was calibrated with, else image_size.",
+        "Longer sides at which dense mode encodes the image; smaller images are enlarged. The features of "
+        "several sizes are averaged. Empty: the sizes the model was calibrated with, else image_size.",
         unit="px",
         low=1,
         high=8192,
@@ -124,8 +124,8 @@ class ClipConfig:
     cache: str = leaf(
         "",
         MACHINE,
-        "Folder that keeps encoded images on disk, so that the same image is encoded once. Nothing in it is ever "
-        "deleted. Empty: no cache.",
+        "Folder that keeps encoded images on disk, so that the same image is encoded once. Nothing in it is "
+        "ever deleted. Empty: no cache.",
     )
 
 
@@ -136,8 +136,9 @@ class DinoConfig:
     model: str = leaf(
         "bundled",
         MAP,
-        "Name of a timm model. Take vit_base_patch8_224.dino for real scenes. 'bundled' is a small offline model "
-        "that knows only the rendered demo world. An import string pkg.module:Class names an encoder of your own.",
+        "Name of a timm model. Take vit_base_patch8_224.dino for real scenes. 'bundled' is a small offline "
+        "model that knows only the rendered demo world. An import string pkg.module:Class names an encoder "
+        "of your own.",
     )
     image_size: int = leaf(
         320,

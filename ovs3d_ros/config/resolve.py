@@ -38,7 +38,8 @@ def resolve_rasterizer(config: ComputeConfig) -> str:
     ):
         raise UserError(
             f"compute.rasterizer is {config.rasterizer} but compute.device is {device}: set "
-            f"compute.device={'cpu' if config.rasterizer == 'cpu' else 'cuda'} too, or compute.rasterizer=auto"
+            f"compute.device={'cpu' if config.rasterizer == 'cpu' else 'cuda'} too, or "
+            "compute.rasterizer=auto"
         )
     if config.rasterizer != "auto":
         return config.rasterizer

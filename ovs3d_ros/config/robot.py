@@ -14,8 +14,8 @@ class QosConfig:
     input: str = leaf(
         "sensor_data",
         SESSION,
-        "Reliability of the input subscriptions. sensor_data is best effort and receives from every publisher; "
-        "reliable loses no message, but receives nothing from best-effort publishers.",
+        "Reliability of the input subscriptions. sensor_data is best effort and receives from every "
+        "publisher; reliable loses no message, but receives nothing from best-effort publishers.",
         choices=("sensor_data", "reliable"),
     )
     depth: int = leaf(
@@ -38,7 +38,8 @@ class InputConfig:
     inbox: int = leaf(
         8,
         SESSION,
-        "Number of frames that may wait for the mapping thread. When they are more, the oldest is dropped and counted.",
+        "Number of frames that may wait for the mapping thread. When they are more, the oldest is dropped "
+        "and counted.",
         unit="frames",
         low=1,
         high=1000,
@@ -54,7 +55,8 @@ class InputConfig:
     use_depth: bool = leaf(
         True,
         MAP,
-        "Use depth images; an image without its depth image is dropped. Set it to false for cameras without depth.",
+        "Use depth images; an image without its depth image is dropped. Set it to false for cameras without "
+        "depth.",
     )
     image_transport: str = leaf(
         "raw",
@@ -71,8 +73,8 @@ class InputConfig:
     rectification: str = leaf(
         "auto",
         MAP,
-        "Whether images arrive rectified. Images that are raw are undistorted by their camera_info. auto takes "
-        "images for rectified if the name of their topic contains 'rect'.",
+        "Whether images arrive rectified. Images that are raw are undistorted by their camera_info. auto "
+        "takes images for rectified if the name of their topic contains 'rect'.",
         choices=("auto", "raw", "rectified"),
     )
     cameras: tuple[str, ...] = leaf(
@@ -84,8 +86,9 @@ class InputConfig:
     extrinsics: tuple[float, ...] = leaf(
         (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0),
         MAP,
-        "Pose of the camera's optical frame in the child frame of the odometry (pose_source odom) or in the frame "
-        "that keyframe_path moves: x y z in metres, then qx qy qz qw. Several cameras: seven numbers for each.",
+        "Pose of the camera's optical frame in the child frame of the odometry (pose_source odom) or in the "
+        "frame that keyframe_path moves: x y z in metres, then qx qy qz qw. Several cameras: seven numbers "
+        "for each.",
     )
     pose_gap: float = leaf(
         0.5,
@@ -98,8 +101,8 @@ class InputConfig:
     clock_jump: float = leaf(
         2.0,
         SESSION,
-        "A stamp older than the newest one by more than this means that the clock was set back, as by a bag that "
-        "starts again. The waiting images, depth images and poses are then forgotten; the map stays.",
+        "A stamp older than the newest one by more than this means that the clock was set back, as by a bag "
+        "that starts again. The waiting images, depth images and poses are then forgotten; the map stays.",
         unit="s",
         low=0.1,
     )
@@ -119,8 +122,8 @@ class BagConfig:
     pose: str = leaf(
         "",
         MAP,
-        "Topic of the poses, of type PoseStamped, Odometry or TransformStamped, or /tf. Empty: the only one, or the "
-        "one that fits pose_source.",
+        "Topic of the poses, of type PoseStamped, Odometry or TransformStamped, or /tf. Empty: the only one, "
+        "or the one that fits pose_source.",
     )
 
 
@@ -131,8 +134,8 @@ class TfConfig:
     timeout_s: float = leaf(
         1.0,
         SESSION,
-        "Longest time an image waits for its pose and its depth image. After it the image is dropped and counted. "
-        "Raise it if localisation lags behind the camera.",
+        "Longest time an image waits for its pose and its depth image. After it the image is dropped and "
+        "counted. Raise it if localisation lags behind the camera.",
         unit="s",
         low=0.0,
         high=60.0,
@@ -154,8 +157,8 @@ class OutputConfig:
     vocabulary: tuple[str, ...] = leaf(
         (),
         SESSION,
-        "Names the node keeps labelled in the growing map from the start; ~/set_vocabulary changes them later. "
-        "Empty: none.",
+        "Names the node keeps labelled in the growing map from the start; ~/set_vocabulary changes them "
+        "later. Empty: none.",
     )
     max_points: int = leaf(
         200_000,
@@ -174,7 +177,8 @@ class OutputConfig:
     stand_off: float = leaf(
         0.8,
         SESSION | RUNTIME,
-        "Distance of ~/goal_pose from the box of the object. Set it to what the robot needs to stop and turn.",
+        "Distance of ~/goal_pose from the box of the object. Set it to what the robot needs to stop and "
+        "turn.",
         unit="m",
         low=0.0,
         high=100.0,

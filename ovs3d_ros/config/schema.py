@@ -1,7 +1,8 @@
 """Every parameter of the system, declared once.
 
-`Config` is a tree of frozen dataclasses. Each leaf carries its default, policy, unit, range and description. The YAML
-file and the command line (see `yaml_io`) and the ROS parameters are generated from it. This module imports no torch.
+`Config` is a tree of frozen dataclasses. Each leaf carries its default, policy, unit, range and description.
+The YAML file and the command line (see `yaml_io`) and the ROS parameters are generated from it. This module
+imports no torch.
 """
 
 from __future__ import annotations

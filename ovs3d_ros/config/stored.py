@@ -17,8 +17,8 @@ def restore_config(settings: dict[str, Any]) -> Config:
     """The configuration to open a map with: its stored settings, and the defaults of all others.
 
     Args:
-        settings: from the map file. Files of earlier versions also carry settings of the session and of the machine;
-            they are ignored, and so are names this version does not know.
+        settings: from the map file. Files of earlier versions also carry settings of the session and of the
+            machine; they are ignored, and so are names this version does not know.
 
     Raises:
         UserError: a stored setting has a wrong type or lies outside its range.

@@ -1,4 +1,4 @@
-"""The configuration as text: YAML files, with or without the wrapper of ROS, and `key=value` on the command line."""
+"""The configuration as text: YAML files, plain or with the wrapper of ROS, and `key=value` assignments."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _HEADER = """
 # [] is an empty list. Python and XML launch files refuse it among their parameters: write [''] or [0.0] there.
 /**:
   ros__parameters:
-"""
+"""  # noqa: E501 - the text of a file
 
 
 def parse_assignments(assignments: list[str]) -> dict[str, Any]:
-    """Reads `key=value` strings of the command line; values are YAML scalars or comma lists, `key=` an empty one.
+    """Reads `key=value` strings. Values are YAML scalars or comma lists; `key=` is an empty list.
 
     Raises:
         UserError: a string without '='.
@@ -89,7 +89,7 @@ def _flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
 
 
 def to_yaml(config: Config | None = None) -> str:
-    """The commented YAML of all parameters, in the form of ROS parameter files (plain YAML tools read it too)."""
+    """The commented YAML of all parameters, in the form of a ROS parameter file."""
     lines = [_HEADER.strip()]
     descriptions, section = group_descriptions(), ""
     for spec, value in leaves(config):
@@ -107,7 +107,7 @@ def to_yaml(config: Config | None = None) -> str:
 
 
 def _comment(text: str, indent: int, facts: str = "") -> list[str]:
-    """The lines of a YAML comment; the facts go behind the text where they fit, else on a line of their own."""
+    """The lines of a YAML comment; the facts follow the text, on a line of their own if it is full."""
     prefix = " " * indent + "# "
     lines = textwrap.wrap(
         text, _WIDTH, initial_indent=prefix, subsequent_indent=prefix, break_on_hyphens=False

@@ -30,16 +30,18 @@ def open_dataset(
     included.
 
     Args:
-        path: a folder with `transforms.json`, a COLMAP model (`sparse/0`, `sparse` or in the folder itself), or
-            `poses_bounds.npy`; or a nerfstudio JSON file such as `transforms_train.json`; or a rosbag2 folder, or
-            its .mcap or .db3 file.
-        max_image_size: longest image side in pixels; larger images, their depth and labels are shrunk. 0: no limit.
+        path: a folder with `transforms.json`, a COLMAP model (`sparse/0`, `sparse` or in the folder itself),
+            or `poses_bounds.npy`; or a nerfstudio JSON file such as `transforms_train.json`; or a rosbag2
+            folder, or its .mcap or .db3 file.
+        max_image_size: longest image side in pixels; larger images, their depth and labels are shrunk. 0: no
+            limit.
         format: one of FORMATS; needed only if the folder holds data of several formats.
         config: for bags, names topics and tolerances; default `Config()`.
         labels: whether to read labels and annotations; if not, faults in them are not noticed.
 
     Raises:
-        UserError: no format or several formats were recognised, or the data is broken; one line names file and remedy.
+        UserError: no format or several formats were recognised, or the data is broken; one line names file
+            and remedy.
     """
     path = Path(path)
     if not path.exists():

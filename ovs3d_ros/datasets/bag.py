@@ -1,4 +1,6 @@
-"""Reads rosbag2 recordings (mcap and sqlite3), and matches images with calibration, depth and poses by stamp."""
+"""Reads rosbag2 recordings (mcap and sqlite3), and matches images with calibration, depth and poses by
+stamp.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,8 @@ class BagDataset(Dataset):
 
         Raises:
             IndexError: there is no such frame.
-            UserError: the data is damaged, the encoding is not supported, or the sizes contradict the calibration.
+            UserError: the data is damaged, the encoding is not supported, or the sizes contradict the
+                calibration.
         """
         view, camera = self._views[index], self.cameras[index]
         topic = view.image.topic
@@ -90,8 +93,8 @@ class BagDataset(Dataset):
 def read(path: Path, config: Config, max_image_size: int) -> BagDataset:
     """Opens a bag: reads stamps, calibration and poses at once, and pixels frame by frame.
 
-    Images without a pose or depth at their stamp (`input.sync_slop`, `input.pose_gap`) are left out, and their number
-    is logged.
+    Images without a pose or depth at their stamp (`input.sync_slop`, `input.pose_gap`) are left out, and
+    their number is logged.
 
     Args:
         path: folder of the bag, or its storage file.
@@ -99,8 +102,8 @@ def read(path: Path, config: Config, max_image_size: int) -> BagDataset:
         max_image_size: longest image side in pixels, 0: as recorded.
 
     Raises:
-        UserError: the bag is damaged, topics are missing or ambiguous, poses are in another frame, or no frame is
-            complete.
+        UserError: the bag is damaged, topics are missing or ambiguous, poses are in another frame, or no
+            frame is complete.
     """
     bag = BagFile(path)
     topics = choose_topics(bag, config)

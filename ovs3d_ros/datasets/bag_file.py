@@ -37,7 +37,9 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A recorded topic: its name, its message type such as `sensor_msgs/msg/Image`, and its number of messages."""
+    """A recorded topic: its name, its message type such as `sensor_msgs/msg/Image`, and its number of
+    messages.
+    """
 
     name: str
     type: str
@@ -70,7 +72,8 @@ class BagFile:
         """Opens the bag.
 
         Raises:
-            UserError: rosbags is not installed, or the bag is damaged, unfinished, or compressed in an unknown way.
+            UserError: rosbags is not installed, or the bag is damaged, unfinished, or compressed in an
+                unknown way.
         """
         try:
             from rosbags.rosbag2 import Reader
@@ -167,7 +170,9 @@ class BagFile:
             yield Sample(*self._header(topic, data), topic, *latest[topic])
 
     def _header(self, topic: str, data: bytes) -> tuple[float, str]:
-        """Stamp and frame of the std_msgs/Header at the start of a message (CDR: after 4 bytes for the byte order)."""
+        """Stamp and frame of the std_msgs/Header at the start of a message (CDR: after 4 bytes for the byte
+        order).
+        """
         try:
             order = "<" if data[1] & 1 else ">"
             seconds, nanoseconds, length = struct.unpack_from(order + "iII", data, 4)

@@ -1,4 +1,6 @@
-"""Chooses the topics of colour, depth, calibration and poses in a bag, or lists the candidates if several fit."""
+"""Chooses the topics of colour, depth, calibration and poses in a bag, or lists the candidates if several
+fit.
+"""
 
 from __future__ import annotations
 
@@ -59,8 +61,8 @@ def choose_topics(bag: BagFile, config: Config) -> BagTopics:
     """Chooses the topics that `bag.*` names, and otherwise the only ones that fit.
 
     Raises:
-        UserError: a named topic is missing or has the wrong type, no topic fits, or several fit; the error lists the
-            candidates.
+        UserError: a named topic is missing or has the wrong type, no topic fits, or several fit; the error
+            lists the candidates.
     """
     images = [
         _inspect(bag, topic.name)

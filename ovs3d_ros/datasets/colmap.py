@@ -1,7 +1,7 @@
 """Reads COLMAP sparse models, text and binary.
 
-File formats: https://colmap.github.io/format.html. COLMAP poses are world-to-camera in OpenCV axes, with quaternions
-wxyz and pixel centres at +0.5.
+File formats: https://colmap.github.io/format.html. COLMAP poses are world-to-camera in OpenCV axes, with
+quaternions wxyz and pixel centres at +0.5.
 """
 
 from __future__ import annotations

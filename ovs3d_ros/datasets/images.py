@@ -1,7 +1,7 @@
 """Reads colour, depth, labels and masks from disk, and resizes them with pixel centres at +0.5.
 
-Pillow decodes: it reports truncated files, keeps palette indices and ignores the EXIF orientation, as COLMAP and
-nerfstudio do when they compute poses. OpenCV resizes.
+Pillow decodes: it reports truncated files, keeps palette indices and ignores the EXIF orientation, as COLMAP
+and nerfstudio do when they compute poses. OpenCV resizes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    """Reads an image as [H, W, 3] uint8 RGB; blends transparent pixels with white, as for NeRF's Blender scenes.
+    """Reads an image as [H, W, 3] uint8 RGB; blends transparent pixels with white, as for NeRF's Blender
+    scenes.
 
     Raises:
         UserError: the file is missing or truncated, or has no colour or grey values of 8 or 16 bits.
@@ -62,11 +63,12 @@ def read_depth(path: Path, unit_m: float | None) -> np.ndarray:
 
     Args:
         path: 16-bit PNG, float32 TIFF, or `.npy` (see `_DEPTH_TYPES`).
-        unit_m: metres per stored unit. None: integers are millimetres and floats are metres, as in ROS (REP 118).
+        unit_m: metres per stored unit. None: integers are millimetres and floats are metres, as in ROS (REP
+            118).
 
     Raises:
-        UserError: the file is missing or truncated, the depth has 8 bits or several channels, or float depth without
-            a unit cannot be in metres.
+        UserError: the file is missing or truncated, the depth has 8 bits or several channels, or float depth
+            without a unit cannot be in metres.
     """
     raw = load_npy(path) if path.suffix.lower() == ".npy" else np.array(_decode(path))
     raw = raw[:, :, 0] if raw.ndim == 3 and raw.shape[2] == 1 else raw
@@ -94,7 +96,8 @@ def read_labels(path: Path, classes: list[str]) -> np.ndarray:
         classes: name per index; an index with an empty name must not occur, except 0.
 
     Raises:
-        UserError: the file is missing, truncated or a colour image, or has an index without a name in `classes`.
+        UserError: the file is missing, truncated or a colour image, or has an index without a name in
+            `classes`.
     """
     labels = np.array(_decode(path))
     if labels.ndim != 2 or labels.dtype not in (np.bool_, np.uint8, np.uint16, np.int32):
@@ -155,7 +158,8 @@ def fit_to_image(camera: Camera, path: Path) -> Camera:
     if not same_aspect(declared, actual):
         turned = " (turned by its EXIF orientation?)" if same_aspect(declared, actual[::-1]) else ""
         raise UserError(
-            f"{path}: the image is {actual[0]}x{actual[1]} but its camera says {declared[0]}x{declared[1]}{turned}; "
+            f"{path}: the image is {actual[0]}x{actual[1]} but its camera says "
+            f"{declared[0]}x{declared[1]}{turned}; "
             "give the image that was calibrated, or fix width and height"
         )
     return camera.scaled(*actual)

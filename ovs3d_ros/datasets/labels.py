@@ -1,4 +1,6 @@
-"""Finds the ground truth of a dataset: `labels/` of index PNGs, 3D-OVS `segmentations/`, or lerf_ovs `label/`."""
+"""Finds the ground truth of a dataset: `labels/` of index PNGs, 3D-OVS `segmentations/`, or lerf_ovs
+`label/`.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,10 @@ def attach_labels(root: Path, views: list[View]) -> tuple[list[View], list[str] 
 
     There are two layouts:
 
-    - `labels/<path of the image below images/>.png`, or `labels/<image stem>.png` if no two images share the stem, with
-      a `classes.txt` of `index name` lines in `labels/` or beside it;
-    - that of 3D-OVS, `segmentations/<view index>/<class>.png`, with a `classes.txt` of one class name per line.
+    - `labels/<path of the image below images/>.png`, or `labels/<image stem>.png` if no two images share the
+      stem, with a `classes.txt` of `index name` lines in `labels/` or beside it;
+    - that of 3D-OVS, `segmentations/<view index>/<class>.png`, with a `classes.txt` of one class name per
+      line.
 
     A view keeps the label file that its reader found.
 
@@ -36,8 +39,8 @@ def attach_labels(root: Path, views: list[View]) -> tuple[list[View], list[str] 
         The views with their label files, and the class names by index (None without labels).
 
     Raises:
-        UserError: `classes.txt` is missing or broken, masks are missing, both layouts are present, or a label image may
-            belong to several images.
+        UserError: `classes.txt` is missing or broken, masks are missing, both layouts are present, or a label
+            image may belong to several images.
     """
     segmentations, shared = root / "segmentations", _shared_stems(views)
     views = [
@@ -85,8 +88,8 @@ def attach_annotations(root: Path, views: list[View]) -> list[View]:
     """Finds the annotations of named objects, see `lerf`, by the file name of their image without its suffix.
 
     Raises:
-        UserError: an annotation cannot be used, its image is not in the dataset or shares its name with another image,
-            or there are annotations in two places.
+        UserError: an annotation cannot be used, its image is not in the dataset or shares its name with
+            another image, or there are annotations in two places.
     """
     folder = find_annotations(root)
     if folder is None:

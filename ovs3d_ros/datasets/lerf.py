@@ -1,10 +1,10 @@
 """Reads mask annotations of named objects, as LangSplat published them for the scenes of LERF (`lerf_ovs`).
 
-One JSON file per annotated image: `info` holds the image's `name`, `width` and `height`, and each of `objects` a
-`category`, a polygon `segmentation` [[x, y], ...] and a box `bbox` [x1, y1, x2, y2], in pixels of that image. Masks of
-different categories may overlap, so they are not a label image. A category that occurs several times has one mask and
-several boxes. Polygons are filled as in the evaluation of LangSplat, so that the masks are the same: coordinates are
-truncated to whole pixels, and the outline belongs to the object.
+One JSON file per annotated image: `info` holds the image's `name`, `width` and `height`, and each of
+`objects` a `category`, a polygon `segmentation` [[x, y], ...] and a box `bbox` [x1, y1, x2, y2], in pixels of
+that image. Masks of different categories may overlap, so they are not a label image. A category that occurs
+several times has one mask and several boxes. Polygons are filled as in the evaluation of LangSplat, so that
+the masks are the same: coordinates are truncated to whole pixels, and the outline belongs to the object.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ class AnnotatedImage:
 
 
 def find_annotations(root: Path) -> Path | None:
-    """The folder with the annotations of a scene: `label/` in it, or `label/<scene>/` beside it; None without.
+    """The folder with the annotations of a scene: `label/` in it, or `label/<scene>/` beside it; None
+    without.
 
     Raises:
         UserError: both folders exist.
@@ -92,7 +93,8 @@ def read_annotations(folder: Path) -> list[AnnotatedImage]:
     """Reads all annotations in a folder.
 
     Raises:
-        UserError: a file cannot be used, or two files annotate one image; one line names file, object and remedy.
+        UserError: a file cannot be used, or two files annotate one image; one line names file, object and
+            remedy.
     """
     annotated = [_read(path) for path in sorted(folder.glob("*.json"))]
     files: dict[str, Path] = {}

@@ -17,16 +17,17 @@ FRAME_PERIOD_S = 0.1  # LLFF scenes have no stamps
 def read(root: Path) -> list[View]:
     """Reads an LLFF scene: `poses_bounds.npy` and an image folder whose sorted names match its rows.
 
-    A row holds 3 x 5 numbers [down, right, backward, position, (H, W, f)] camera-to-world and the near and far
-    bounds (unused). In OpenCV axes R = [right, down, forward] = [column 1, column 0, -column 2].
-    The focal length is that of the row, scaled to the image file; the principal point is the image centre. The world
-    frame is kept, without recentring or NDC.
+    A row holds 3 x 5 numbers [down, right, backward, position, (H, W, f)] camera-to-world and the near and
+    far bounds (unused). In OpenCV axes R = [right, down, forward] = [column 1, column 0, -column 2]. The
+    focal length is that of the row, scaled to the image file; the principal point is the image centre. The
+    world frame is kept, without recentring or NDC.
 
     Args:
         root: folder of the scene.
 
     Raises:
-        UserError: a file is missing, or the poses have a wrong shape, are not finite or contradict the images.
+        UserError: a file is missing, or the poses have a wrong shape, are not finite or contradict the
+            images.
     """
     path = root / "poses_bounds.npy"
     table = images.load_npy(path)

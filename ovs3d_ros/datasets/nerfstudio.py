@@ -23,8 +23,8 @@ _MODELS = ("PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "PE
 def read(path: Path) -> tuple[list[View], tuple[np.ndarray, np.ndarray] | None]:
     """Reads the poses and file names of a `transforms.json`.
 
-    Poses in the file are camera-to-world in OpenGL axes; they are converted to OpenCV axes. Intrinsics may be global
-    or per frame. Frames with a "timestamp" (seconds) are sorted by time.
+    Poses in the file are camera-to-world in OpenGL axes; they are converted to OpenCV axes. Intrinsics may be
+    global or per frame. Frames with a "timestamp" (seconds) are sorted by time.
 
     Args:
         path: the JSON file.
@@ -50,7 +50,9 @@ def read(path: Path) -> tuple[list[View], tuple[np.ndarray, np.ndarray] | None]:
 
 
 def _depth(path: Path, document: dict, frame: dict, where: str) -> tuple[Path | None, float | None]:
-    """The depth file of a frame and its unit: the keys of nerfstudio, or those of instant-ngp and NeRFCapture."""
+    """The depth file of a frame and its unit: the keys of nerfstudio, or those of instant-ngp and
+    NeRFCapture.
+    """
     if frame.get("depth_file_path") is not None:
         name, key, unit = frame["depth_file_path"], "depth_file_path", "depth_unit_m"
     elif frame.get("depth_path") is not None and document.get("enable_depth_loading", True):

@@ -35,13 +35,15 @@ def read_points(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Reads the vertices of a PLY file.
 
     Args:
-        path: the file; its first element must be `vertex` with x, y, z; red, green, blue are optional (default grey).
+        path: the file; its first element must be `vertex` with x, y, z; red, green, blue are optional
+            (default grey).
 
     Returns:
         xyz [P, 3] float64 and rgb [P, 3] uint8.
 
     Raises:
-        UserError: the file is missing, truncated or not a point cloud, or has coordinates that are not finite.
+        UserError: the file is missing, truncated or not a point cloud, or has coordinates that are not
+            finite.
     """
     try:
         data = path.read_bytes()

@@ -1,4 +1,6 @@
-"""`ovs3d demo`: maps the small scene that ships with the project, asks for things in it, and measures the map."""
+"""`ovs3d demo`: maps the small scene that ships with the project, asks for things in it, and measures the
+map.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,9 @@ from ovs3d_ros.warm_up import warm_up
 
 log = logging.getLogger(__name__)
 
-# The demo shows what a plain CPU can do: the images of the scene are 320 x 240. On a busy machine mapping falls behind, and
-# the report says how far. No frame is lost then: the inbox holds the whole walk, and messages wait long for their pose.
+# The demo shows what a plain CPU can do: the images of the scene are 320 x 240. On a busy machine mapping
+# falls behind, and the report says how far. No frame is lost then: the inbox holds the whole walk, and
+# messages wait long for their pose.
 DEFAULTS = {
     "compute.device": "cpu",
     "clip.model": "bundled",
@@ -57,7 +60,8 @@ def run(
         out: folder to write.
         ros: True runs node, player and client over ROS; False runs everything in this process.
         settings: dotted parameters that override the demo's own (`DEFAULTS`).
-        json_path: a second file for the report beside `out/report.json`; "-" prints it instead of the summary.
+        json_path: a second file for the report beside `out/report.json`; "-" prints it instead of the
+            summary.
         rate: frames per second.
         quiet: no progress bar.
 
@@ -159,7 +163,9 @@ def _progress_on(bar: tqdm) -> Progress:
 
 @contextlib.contextmanager
 def _exit_on_sigterm() -> Iterator[None]:
-    """Turns SIGTERM into SystemExit inside the block, so that the demo stops its child processes before it ends."""
+    """Turns SIGTERM into SystemExit inside the block, so that the demo stops its child processes before it
+    ends.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

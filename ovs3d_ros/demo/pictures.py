@@ -37,7 +37,8 @@ def write_pictures(
 ) -> None:
     """Writes `cloud.ply`, `overlays/`, `masks/` and `demo.png` into `out`.
 
-    A run without ROS removes the topic pictures of an earlier run. All other files are overwritten under the same names.
+    A run without ROS removes the topic pictures of an earlier run. All other files are overwritten under the
+    same names.
     """
     for name in LABEL_FOLDERS:
         (out / name).mkdir(exist_ok=True)

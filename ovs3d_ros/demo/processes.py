@@ -163,7 +163,9 @@ def run_processes(scene: Scene, config: Config, rate: float, map_path: Path, pro
 
 
 def _watch(node: Child, player: Child, client: Child, deadline: float, progress: Progress) -> None:
-    """Forwards the client's progress until the client ends; raises ProcessFailed when a process fails or time is up."""
+    """Forwards the client's progress until the client ends; raises ProcessFailed when a process fails or time
+    is up.
+    """
     reported = 0
     while not client.has_ended():
         player.has_ended()

@@ -106,8 +106,8 @@ def describe(report: Report, how_run: str) -> str:
     present, absent = report.present, report.absent
     found, wrong = sum(q.found for q in present), sum(q.found for q in absent)
     lines = [
-        f"Mapped {report.frames_received} of {report.frames_sent} frames ({report.frames_dropped} dropped) into "
-        f"{report.num_gaussians} Gaussians from {report.keyframes} keyframes - {how_run}",
+        f"Mapped {report.frames_received} of {report.frames_sent} frames ({report.frames_dropped} dropped) "
+        f"into {report.num_gaussians} Gaussians from {report.keyframes} keyframes - {how_run}",
         f"Held-out views: PSNR {report.psnr_holdout:.1f} dB, mIoU {report.miou_lift:.2f}, "
         f"refined {report.miou_refined:.2f}",
         f"Found {found} of {len(present)} things that are there, and {wrong} of {len(absent)} that are not:",

@@ -1,8 +1,8 @@
 """Fits the presence decision and the label threshold of an encoder (docs/method.md, "Presence").
 
-Each scene is mapped as on a robot, and queried for names of things that are in it and of things that are not. The
-presence decision is a logistic regression on the evidence of these queries. The label threshold is the one with the
-best mean IoU of single-prompt masks.
+Each scene is mapped as on a robot, and queried for names of things that are in it and of things that are not.
+The presence decision is a logistic regression on the evidence of these queries. The label threshold is the
+one with the best mean IoU of single-prompt masks.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ def head_noun(name: str) -> str:
 def choose_prompts(dataset: Dataset, names: Sequence[str]) -> ScenePrompts:
     """Chooses the prompts for a scene: its visible classes, and those of `names` that it lacks.
 
-    Each name is a prompt with and without its attributes. Classes that are labelled but barely visible are left out.
+    Each name is a prompt with and without its attributes. Classes that are labelled but barely visible are
+    left out.
 
     Raises:
         UserError: no prompt is left.
@@ -146,7 +147,9 @@ def collect_evidence(pipeline: Ovs3d, dataset: Dataset, scene_prompts: SceneProm
 def iou_by_threshold(
     pipeline: Ovs3d, snapshot: MapSnapshot, dataset: Dataset, present: list[str]
 ) -> np.ndarray:
-    """IoU [P, T] of each present prompt's mask at every threshold, pixels of every fourth labelled view pooled."""
+    """IoU [P, T] of each present prompt's mask at every threshold, pixels of every fourth labelled view
+    pooled.
+    """
     inter, union = np.zeros((2, len(present), len(THRESHOLDS)))
     for frame in [frame for frame in dataset if frame.labels is not None][::_MASK_STRIDE]:
         _, scores = pipeline.render_relevancy(present, frame.camera, frame.camtoworld, snapshot)
@@ -205,7 +208,9 @@ def fit_presence(scenes: Sequence[SceneEvidence]) -> tuple[LogisticFit, Logistic
 
 
 def fit_logistic(evidence: np.ndarray, present: np.ndarray) -> LogisticFit:
-    """Fits a logistic regression with weight decay in which present and absent prompts have the same total weight."""
+    """Fits a logistic regression with weight decay in which present and absent prompts have the same total
+    weight.
+    """
     mean, std = evidence.mean(0), evidence.std(0) + 1e-9
     x = torch.from_numpy((evidence - mean) / std)
     y = torch.from_numpy(present.astype(np.float64))
@@ -251,8 +256,8 @@ def presence_metrics(scenes: Sequence[SceneEvidence], probabilities: Sequence[np
     """How well probabilities [P] of each scene's prompts separate present from absent things.
 
     Returns:
-        The number of scenes, `mean_iou` at the best threshold, and for "all", "specific" and "general" prompts the
-        metrics of `decision_metrics`.
+        The number of scenes, `mean_iou` at the best threshold, and for "all", "specific" and "general"
+        prompts the metrics of `decision_metrics`.
     """
     scores, present, general = (
         np.concatenate(rows)

@@ -1,7 +1,8 @@
 """Metrics of image quality, segmentation and presence: pure functions on arrays.
 
 Images are [H, W, 3] floats in 0..1, or uint8; label maps are [H, W] integers, 0 = unlabelled or no class, and
-1..C index `classes` (with `classes[0] == ""`, as in `Dataset.classes`). NumPy arrays and CPU tensors are accepted.
+1..C index `classes` (with `classes[0] == ""`, as in `Dataset.classes`). NumPy arrays and CPU tensors are
+accepted.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from ovs3d_ros.types import UserError
 SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
 
-# Protocols for label maps (docs/method.md, "Evaluation protocols"); "lerf" is in `evaluation.queries`. Protocol B,
-# LangSplat's per-query threshold, is left out: its code was never released.
+# Protocols for label maps (docs/method.md, "Evaluation protocols"); "lerf" is in `evaluation.queries`.
+# Protocol B, LangSplat's per-query threshold, is left out: its code was never released.
 PROTOCOLS = {
     "3dovs-a": "3D-OVS: argmax over the full class list, Jaccard averaged over views x classes; all scenes",
     "3dovs-c": "as 3dovs-a, over the scenes other than 'room'",
@@ -35,7 +36,8 @@ class SegmentationScore:
     Attributes:
         protocol: key of `PROTOCOLS`, or "lerf".
         miou: mean intersection over union, 0..1.
-        accuracy: share of correct pixels, 0..1 (over scenes, the mean of their shares); for "lerf", of located names.
+        accuracy: share of correct pixels, 0..1 (over scenes, the mean of their shares); for "lerf", of
+            located names.
         per_class: IoU by class name; NaN for a class that is neither labelled nor predicted.
         views: number of labelled views.
     """
@@ -75,7 +77,8 @@ def psnr(pred: np.ndarray | torch.Tensor, target: np.ndarray | torch.Tensor) -> 
 def psnr_aligned(pred: np.ndarray | torch.Tensor, target: np.ndarray | torch.Tensor) -> float:
     """PSNR in dB after a gain per channel that fits `pred` to `target`, for cameras with auto exposure.
 
-    The gain is the least-squares fit for this image, g = <pred, target> / <pred, pred>; the product is clipped to 0..1.
+    The gain is the least-squares fit for this image, g = <pred, target> / <pred, pred>; the product is
+    clipped to 0..1.
 
     Args:
         pred: [H, W, 3] image.
@@ -93,8 +96,8 @@ def psnr_aligned(pred: np.ndarray | torch.Tensor, target: np.ndarray | torch.Ten
 def ssim(pred: np.ndarray | torch.Tensor, target: np.ndarray | torch.Tensor) -> float:
     """Structural similarity, mean over pixels and channels.
 
-    Wang et al., "Image quality assessment: from error visibility to structural similarity" (2004): 11 x 11 Gaussian
-    window, sigma 1.5, K1 = 0.01, K2 = 0.03, peak 1, only windows that lie inside the image.
+    Wang et al., "Image quality assessment: from error visibility to structural similarity" (2004): 11 x 11
+    Gaussian window, sigma 1.5, K1 = 0.01, K2 = 0.03, peak 1, only windows that lie inside the image.
 
     Raises:
         ValueError: the shapes differ, or the images are smaller than the window.
@@ -157,8 +160,8 @@ def miou(confusion: np.ndarray) -> float:
 def jaccard_per_class(pred: np.ndarray, target: np.ndarray, num_classes: int) -> np.ndarray:
     """Jaccard index [C] of each class of one view over *all* pixels, as the 3D-OVS code computes it.
 
-    Predictions on unlabelled pixels count as errors of the predicted class. A class that is in neither map scores 0, as
-    in `jaccard_score` of scikit-learn, which the reference uses.
+    Predictions on unlabelled pixels count as errors of the predicted class. A class that is in neither map
+    scores 0, as in `jaccard_score` of scikit-learn, which the reference uses.
 
     Raises:
         ValueError: the shapes differ, or a label is greater than C.
@@ -175,8 +178,8 @@ def score_segmentation(
     """Scores the label maps of one scene.
 
     Args:
-        protocol: key of `PROTOCOLS`. The caller makes `preds` accordingly: per pixel the argmax over the class list
-            for A and C, rendered from Gaussians selected in 3D for D.
+        protocol: key of `PROTOCOLS`. The caller makes `preds` accordingly: per pixel the argmax over the
+            class list for A and C, rendered from Gaussians selected in 3D for D.
         preds: V label maps [H, W].
         targets: V label maps of the same sizes.
         classes: names by index, `classes[0] == ""`; indices with an empty name are left out.
@@ -243,7 +246,8 @@ def mean_over_scenes(protocol: str, scenes: Mapping[str, SegmentationScore]) -> 
 
 
 def auroc(scores: np.ndarray, present: np.ndarray) -> float:
-    """Area under the ROC curve: the probability that a present thing scores above an absent one; ties count half.
+    """Area under the ROC curve: the probability that a present thing scores above an absent one; ties count
+    half.
 
     Args:
         scores: [P] a higher score means more likely present.
@@ -261,7 +265,8 @@ def auroc(scores: np.ndarray, present: np.ndarray) -> float:
 
 
 def fpr_at_tpr(scores: np.ndarray, present: np.ndarray, tpr: float = 0.95) -> float:
-    """False positive rate at the highest threshold whose true positive rate reaches `tpr`; a score at it is positive.
+    """False positive rate at the highest threshold whose true positive rate reaches `tpr`; a score at it is
+    positive.
 
     Raises:
         ValueError: as `auroc`, or `tpr` is outside (0, 1].
@@ -275,7 +280,8 @@ def fpr_at_tpr(scores: np.ndarray, present: np.ndarray, tpr: float = 0.95) -> fl
 
 
 def ece(probabilities: np.ndarray, present: np.ndarray, num_bins: int = 15) -> float:
-    """Expected calibration error of presence probabilities: bins have equal widths and are weighted by their counts.
+    """Expected calibration error of presence probabilities: bins have equal widths and are weighted by their
+    counts.
 
     Guo et al., "On calibration of modern neural networks" (2017), eq. 3, for a binary outcome.
 

@@ -2,14 +2,14 @@
 
 The relevancy of each annotated name against the negatives is rendered at the pose of its frame.
 
-- Segmentation: the IoU of the mask with the pixels whose relevancy reaches the threshold, mean over all pairs of frame
-  and name.
-- Localisation: the share of pairs whose smoothed relevancy has its maximum inside one of the boxes of the name (Kerr et
-  al. 2023, §4.2; smoothing as in the evaluations of LERF and LangSplat).
+- Segmentation: the IoU of the mask with the pixels whose relevancy reaches the threshold, mean over all pairs
+  of frame and name.
+- Localisation: the share of pairs whose smoothed relevancy has its maximum inside one of the boxes of the
+  name (Kerr et al. 2023, §4.2; smoothing as in the evaluations of LERF and LangSplat).
 
-All names and scenes share one threshold. The IoU that LangSplat published is not comparable: it stretches each map to
-its own range first, and so finds every name (docs/method.md, "Evaluation protocols"). Queries use the lifted features,
-even if the map was refined for some of the names.
+All names and scenes share one threshold. The IoU that LangSplat published is not comparable: it stretches
+each map to its own range first, and so finds every name (docs/method.md, "Evaluation protocols"). Queries use
+the lifted features, even if the map was refined for some of the names.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ def score_frame(pipeline: Ovs3d, snapshot: MapSnapshot, frame: Frame, threshold:
 
 
 def mask_iou(relevancy: np.ndarray, annotation: Annotation, threshold: float) -> float:
-    """IoU of the annotated mask with the pixels of relevancy [H, W] that reach the threshold; 0 if both are empty.
+    """IoU of the annotated mask with the pixels of relevancy [H, W] that reach the threshold; 0 if both are
+    empty.
 
     Raises:
         ValueError: relevancy and mask differ in shape.
@@ -85,7 +86,8 @@ def mask_iou(relevancy: np.ndarray, annotation: Annotation, threshold: float) ->
 def is_located(relevancy: np.ndarray, annotation: Annotation) -> bool:
     """Whether the maximum of the smoothed relevancy [H, W] lies in a box.
 
-    One of several equal maxima in a box suffices, as in the published evaluations. A constant map locates nothing.
+    One of several equal maxima in a box suffices, as in the published evaluations. A constant map locates
+    nothing.
     """
     smooth = smooth_relevancy(relevancy)
     peak = smooth.max()
@@ -106,8 +108,8 @@ def score_queries(scores: Sequence[QueryScore]) -> SegmentationScore:
     """Averages the scores of one scene.
 
     Returns:
-        `miou` is the mean over all pairs of frame and name, `accuracy` the localisation accuracy, `per_class` the mean
-        IoU by name.
+        `miou` is the mean over all pairs of frame and name, `accuracy` the localisation accuracy, `per_class`
+        the mean IoU by name.
 
     Raises:
         UserError: there are no scores.

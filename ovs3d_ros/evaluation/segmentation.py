@@ -1,4 +1,6 @@
-"""Segments views by a full list of names: every pixel gets one, as benchmarks of semantic segmentation require."""
+"""Segments views by a full list of names: every pixel gets one, as benchmarks of semantic segmentation
+require.
+"""
 
 from __future__ import annotations
 

@@ -19,10 +19,11 @@ from ovs3d_ros.types import UserError
 
 @contextlib.contextmanager
 def atomic_write(path: Path, suffix: str = ".part") -> Iterator[Path]:
-    """Opens a temporary file in the folder of `path`, and renames it to `path` when the block ends without an error.
+    """Opens a temporary file in the folder of `path`, and renames it to `path` when the block ends without an
+    error.
 
-    A symbolic link stays a link: the file it points to is replaced. A new file gets its permissions from the umask;
-    a replaced file keeps its own.
+    A symbolic link stays a link: the file it points to is replaced. A new file gets its permissions from the
+    umask; a replaced file keeps its own.
 
     Args:
         path: file to write; its folder exists.
@@ -32,13 +33,15 @@ def atomic_write(path: Path, suffix: str = ".part") -> Iterator[Path]:
         The path of the temporary file.
 
     Raises:
-        OSError: the file cannot be written, or `path` exists and is not a regular file. The earlier file stays.
+        OSError: the file cannot be written, or `path` exists and is not a regular file. The earlier file
+            stays.
     """
     earlier_mode = path.stat().st_mode if path.exists() else None
     if earlier_mode is not None and not stat.S_ISREG(earlier_mode):
         raise OSError(errno.EINVAL, "it is not a regular file")
     target = path.resolve()
-    # The temporary name does not contain the name of `path`, which may already have the greatest length allowed.
+    # The temporary name does not contain the name of `path`, which may already have the greatest length
+    # allowed.
     temporary = target.parent / f".{secrets.token_hex(8)}{suffix}"
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     mode = temporary.stat().st_mode if earlier_mode is None else earlier_mode
@@ -56,8 +59,8 @@ def check_target(path: Path) -> Path:
     """Returns the path with `~` expanded, after checking that a file can be written there.
 
     Raises:
-        UserError: the path is a folder, a device or a pipe, the name is not allowed, or the folder of the file is
-            missing or not writable.
+        UserError: the path is a folder, a device or a pipe, the name is not allowed, or the folder of the
+            file is missing or not writable.
     """
     path = path.expanduser()
     try:

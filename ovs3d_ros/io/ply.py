@@ -60,7 +60,8 @@ def write_ply(path: str | Path, params: dict[str, torch.Tensor]) -> None:
 
 
 def write_cloud(path: str | Path, points: np.ndarray, rgb: np.ndarray, **columns: np.ndarray) -> None:
-    """Writes a point cloud as a binary PLY with the properties x y z, red green blue, and one for each of `columns`.
+    """Writes a point cloud as a binary PLY with the properties x y z, red green blue, and one for each of
+    `columns`.
 
     Args:
         path: file to write.

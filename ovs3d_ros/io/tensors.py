@@ -17,8 +17,8 @@ _PREFIX_BYTES = 8  # a safetensors file starts with the length of its JSON heade
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], str | None]:
     """Reads a safetensors file into memory of this process; it never unpickles.
 
-    `safetensors.safe_open` maps the file into memory instead: its tensors change with the file, and the process dies
-    (SIGBUS) when another one truncates it.
+    `safetensors.safe_open` maps the file into memory instead: its tensors change with the file, and the
+    process dies (SIGBUS) when another one truncates it.
 
     Returns:
         The tensors by name, and the text under the key `ovs3d` of the metadata, None without one.

@@ -15,8 +15,8 @@ def record_gradients(gaussians: Gaussians, absgrad: torch.Tensor, visible: torch
 
     Args:
         gaussians: the map.
-        absgrad: [N, 2] absolute gradients of the projected means, loss per pixel (AbsGS, Ye et al. 2024); zero for
-            Gaussians outside the view.
+        absgrad: [N, 2] absolute gradients of the projected means, loss per pixel (AbsGS, Ye et al. 2024);
+            zero for Gaussians outside the view.
         visible: [N] bool, Gaussians in the view.
         side: longer image side in pixels; sums are in loss per half image side.
     """
@@ -42,7 +42,9 @@ def densify(gaussians: Gaussians, config: TrainConfig, max_gaussians: int) -> No
 
 @torch.no_grad()
 def prune(gaussians: Gaussians, min_opacity: float, max_scale: float) -> None:
-    """Removes transparent Gaussians and fog: those larger than `max_scale` metres. Resets the gradient sums."""
+    """Removes transparent Gaussians and fog: those larger than `max_scale` metres. Resets the gradient
+    sums.
+    """
     gaussians.stats["gradient"].zero_()
     gaussians.stats["gradient_count"].zero_()
     opacity = torch.sigmoid(gaussians.params["opacity_logits"])

@@ -1,7 +1,7 @@
 """The Gaussians: parameters, optimizer state and statistics, kept in step when rows are added or removed.
 
-Parameters have the unconstrained form that is optimised: log scales, opacity logits, quaternions of any length. The
-standard 3DGS PLY holds the same numbers.
+Parameters have the unconstrained form that is optimised: log scales, opacity logits, quaternions of any
+length. The standard 3DGS PLY holds the same numbers.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class Gaussians:
     Attributes:
         params: leaf tensors by name, see `PARAMETERS`: means [N, 3], log_scales [N, 3], quats [N, 4] wxyz,
             opacity_logits [N], sh_dc [N, 3], sh_rest [N, K, 3].
-        stats: tensors [N, ...] by name; their rows follow those of the parameters, but they are never optimised.
+        stats: tensors [N, ...] by name; their rows follow those of the parameters, but they are never
+            optimised.
         extent: radius of the observed scene in metres; multiplies the learning rate of the means.
     """
 
@@ -60,7 +61,9 @@ class Gaussians:
         return self.params["means"].shape[0]
 
     def activated(self) -> dict[str, torch.Tensor]:
-        """Parameters as the rasterizer takes them: means, quats, scales [metres], opacities 0..1, sh [N, K, 3]."""
+        """Parameters as the rasterizer takes them: means, quats, scales [metres], opacities 0..1, sh [N, K,
+        3].
+        """
         p = self.params
         sh = p["sh_dc"][:, None]
         if p["sh_rest"].shape[1]:
@@ -113,7 +116,9 @@ class Gaussians:
         self._rewrite(lambda _, p: p[mask], lambda t: t[mask], lambda t: t[mask])
 
     def _rewrite(self, on_param, on_moment, on_stat) -> None:
-        """Applies one function each to parameters, Adam moments and statistics, and keeps the optimizer consistent."""
+        """Applies one function each to parameters, Adam moments and statistics, and keeps the optimizer
+        consistent.
+        """
         for group in self._optimizer.param_groups:
             name, old = group["name"], group["params"][0]
             new = on_param(name, old.detach()).contiguous().requires_grad_()
@@ -152,7 +157,8 @@ class Gaussians:
 
         Args:
             chosen: [N] bool.
-            split_above: metres; a Gaussian whose largest scale exceeds it is split into two, 1.6 times smaller.
+            split_above: metres; a Gaussian whose largest scale exceeds it is split into two, 1.6 times
+                smaller.
         """
         large = self.params["log_scales"].exp().amax(-1) > split_above
         clone, split = (chosen & ~large).nonzero()[:, 0], (chosen & large).nonzero()[:, 0]
@@ -190,7 +196,9 @@ class Gaussians:
             p["sh_rest"][rows] = sh_rotation @ p["sh_rest"][rows]
 
     def load_params(self, params: dict[str, torch.Tensor]) -> None:
-        """Replaces all Gaussians by parameters of the form of `params`; statistics of the new rows are zero."""
+        """Replaces all Gaussians by parameters of the form of `params`; statistics of the new rows are
+        zero.
+        """
         self.keep(torch.zeros(len(self), dtype=torch.bool, device=self.device))
         self._append({name: params[name].to(self.device, torch.float32) for name in PARAMETERS})
 
@@ -212,7 +220,8 @@ def _quat_product(first: torch.Tensor, quats: torch.Tensor) -> torch.Tensor:
 
 
 def _sh_rotation(rotation: torch.Tensor, count: int) -> torch.Tensor:
-    """Matrix [count, count] that rotates coefficients above degree 0, by least squares over random directions.
+    """Matrix [count, count] that rotates coefficients above degree 0, by least squares over random
+    directions.
 
     A rotation maps each degree onto itself, so the fit is exact.
     """

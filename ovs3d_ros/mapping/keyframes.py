@@ -20,7 +20,8 @@ _MIN_COARSE_SIDE = 64  # px: smaller images have no coarse level
 
 
 def is_new_view(config: KeyframeConfig, frame: Frame, last: Keyframe, median_depth: float) -> bool:
-    """Whether the camera moved or turned enough since the last keyframe, or moved at all and waited long enough.
+    """Whether the camera moved or turned enough since the last keyframe, or moved at all and waited long
+    enough.
 
     Args:
         config: thresholds.
@@ -42,8 +43,8 @@ def make_keyframe(frame: Frame, index: int, image_size: int, max_depth: float, d
         frame: as received.
         index: of the keyframe.
         image_size: longer image side at most, pixels; 0 keeps the size.
-        max_depth: metres; measured depth from here on counts as missing, because some sensors report large values
-            where they measured nothing.
+        max_depth: metres; measured depth from here on counts as missing, because some sensors report large
+            values where they measured nothing.
         device: torch device name.
     """
     camera = frame.camera.fitted(image_size)

@@ -42,8 +42,8 @@ def rasterize_rgbd(
     """Rasterizes activated Gaussians, with gradients.
 
     Returns:
-        RGB and blended depth in metres (not divided by alpha) as four channels [H, W, 4], alpha [H, W], and the
-        rasterizer's meta.
+        RGB and blended depth in metres (not divided by alpha) as four channels [H, W, 4], alpha [H, W], and
+        the rasterizer's meta.
     """
     splats = Splats.from_dict(gaussians)
     views = Views.from_camera(camera, camtoworld, gaussians["means"].device)

@@ -65,8 +65,8 @@ def _hash_blocks(points, gap):
     """Sorts points into blocks.
 
     Returns:
-        Block of each point [M], key of each block, its filled voxels (a bit each), a hash table from keys to blocks, and
-        the logarithm to base 2 of the table's size.
+        Block of each point [M], key of each block, its filled voxels (a bit each), a hash table from keys to
+        blocks, and the logarithm to base 2 of the table's size.
     """
     count, low, high = len(points), np.full(3, np.inf), np.full(3, -np.inf)
     for i in range(count):
@@ -128,7 +128,9 @@ def _find_root(parent, i):
 
 @njit(cache=True, nogil=True)
 def group_indices(number, count):
-    """Sorts indices [M] by their number below `count`, in stable order; returns them and each number's start [count + 1]."""
+    """Sorts indices [M] by their number below `count`, in stable order; returns them and each number's start
+    [count + 1].
+    """
     starts = np.zeros(count + 1, np.int64)
     for n in number:
         starts[n + 1] += 1

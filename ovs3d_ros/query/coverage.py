@@ -16,8 +16,8 @@ _MIN_GAUSSIANS = 3  # Gaussians that fill a sector
 def horizon_coverage(snapshot: MapSnapshot) -> float:
     """Share of the horizon, 0..1, on which the map shows a surface, seen from the median keyframe position.
 
-    The up direction is the mean over the cameras. A share of 1 does not mean that every corner was seen. Well below 1, a
-    thing that was not found may stand where no camera has looked yet.
+    The up direction is the mean over the cameras. A share of 1 does not mean that every corner was seen. Well
+    below 1, a thing that was not found may stand where no camera has looked yet.
     """
     poses = snapshot.camtoworlds
     step = 1 + snapshot.num_gaussians // _SAMPLE

@@ -118,7 +118,8 @@ class QueryEngine:
         prompts: Sequence[str],
         negatives: Sequence[str] | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosine and relevancy [..., P] of prompts at unit codes [..., d + 1]; relevancy 0 where a code is zero.
+        """Cosine and relevancy [..., P] of prompts at unit codes [..., d + 1]; relevancy 0 where a code is
+        zero.
 
         Args:
             codes: of Gaussians or pixels.
@@ -165,7 +166,8 @@ def answer_query(
         query,
         found,
         Similarities(
-            # By cosine: relevancy rounds to 1 at a high temperature, and the best prompt would be one of many.
+            # By cosine: relevancy rounds to 1 at a high temperature, and the best prompt would be one of
+            # many.
             ranking=snapshot.codes @ snapshot.codec.directions(texts.prompts)
             if query.mode == "argmax"
             else gaussians.scores,
@@ -225,7 +227,9 @@ def _find_objects(
     scores: torch.Tensor,
     config: QueryConfig,
 ) -> tuple[list[SemanticObject], np.ndarray]:
-    """The instances, and their numbers per Gaussian [N]; a prompt that is named again gets those of the first mention."""
+    """The instances, and their numbers per Gaussian [N]; a prompt that is named again gets those of the first
+    mention.
+    """
     objects, instances = find_objects(
         snapshot.gaussians["means"].cpu().numpy(),
         labels.cpu().numpy(),

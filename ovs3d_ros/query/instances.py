@@ -104,7 +104,9 @@ def _find_instances(
     config: QueryConfig,
     limit: int,
 ) -> _Instances:
-    """Finds at most `limit` instances (0: all) among Gaussians `rows` [M] of one label, at `points` [M, 3]."""
+    """Finds at most `limit` instances (0: all) among Gaussians `rows` [M] of one label, at `points` [M,
+    3].
+    """
     component, count = connected_components(points, config.instance_gap)
     order, starts = group_indices(component, count)
     sizes = np.diff(starts)

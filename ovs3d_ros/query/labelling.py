@@ -98,7 +98,9 @@ def first_mentions(prompts: tuple[str, ...]) -> np.ndarray:
 
 
 def best_found(relevancy: torch.Tensor, found: np.ndarray, threshold: float) -> torch.Tensor:
-    """Labels [...] in 0..P of relevancy [..., P]: the best found prompt that reaches the threshold, else 0."""
+    """Labels [...] in 0..P of relevancy [..., P]: the best found prompt that reaches the threshold, else
+    0.
+    """
     labels = torch.zeros(relevancy.shape[:-1], dtype=torch.int64, device=relevancy.device)
     best = torch.full_like(relevancy[..., 0], threshold)
     best = best.nextafter(best - 1)  # the threshold itself is enough
@@ -118,8 +120,8 @@ def return_strongest(
 ) -> torch.Tensor:
     """Gives a found prompt with too few Gaussians its strongest ones back.
 
-    A Gaussian carries one label, so a small thing ("yellow phone") may lose all of its Gaussians to a similar one
-    ("yellow keyboard"). A robot has no use for a found prompt without a place.
+    A Gaussian carries one label, so a small thing ("yellow phone") may lose all of its Gaussians to a similar
+    one ("yellow keyboard"). A robot has no use for a found prompt without a place.
 
     Args:
         labels: [N] of `best_found`.

@@ -1,4 +1,6 @@
-"""Navigation outputs: a goal pose in front of an object, and a grid of query scores on the ground. z is up."""
+"""Navigation outputs: a goal pose in front of an object, and a grid of query scores on the ground. z is
+up.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +34,8 @@ class Grid:
 def goal_pose(item: SemanticObject, camtoworlds: np.ndarray, stand_off: float) -> np.ndarray:
     """A pose on the ground (z = 0) that faces an object from the side where the cameras stood.
 
-    The goal lies towards the nearest keyframe that is at least `stand_off` away, and never beyond it: the robot has been
-    there.
+    The goal lies towards the nearest keyframe that is at least `stand_off` away, and never beyond it: the
+    robot has been there.
 
     Args:
         item: the object.

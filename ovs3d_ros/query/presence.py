@@ -24,15 +24,16 @@ _COLUMNS = 4  # columns of `Evidence.table`
 
 @dataclass(frozen=True, slots=True)
 class PresenceCalibration:
-    """Maps an encoder's cosines to labels and probabilities; fitted on labelled scenes, stored beside the model.
+    """Maps an encoder's cosines to labels and probabilities; fitted on labelled scenes, stored beside the
+    model.
 
     Attributes:
         temperature: factor on cosines before the softmax of relevancy (LERF uses 10 with OpenAI CLIP).
         threshold: relevancy from which a Gaussian carries a label.
         presence_weights: logistic weights of the columns of `Evidence.table`.
         presence_bias: logistic bias.
-        general_weights: logistic weights for general prompts, such as "mug" where the distractors hold "red mug". Many
-            round things fit a general name a little, so the same evidence means less.
+        general_weights: logistic weights for general prompts, such as "mug" where the distractors hold "red
+            mug". Many round things fit a general name a little, so the same evidence means less.
         general_bias: logistic bias for general prompts.
         distractors: nouns every prompt competes against in the presence decision.
         synonym: text-text cosine above which a distractor counts as another word for the prompt.
@@ -87,7 +88,8 @@ def load_calibration(path: str, encoder: str) -> PresenceCalibration:
         raise UserError(f"{where}: not a calibration ({error!r}); make one with `ovs3d calibrate`") from None
     if fitted_for != encoder:
         raise UserError(
-            f"{where}: was fitted for the encoder {fitted_for}, but {encoder} is loaded; make one for it with "
+            f"{where}: was fitted for the encoder {fitted_for}, but {encoder} is loaded; make one for it "
+            "with "
             "`ovs3d calibrate`, or leave the parameter empty"
         )
     if sizes != {_COLUMNS}:
@@ -153,7 +155,9 @@ def presence_evidence(
 
 
 def general_prompts(prompts: Sequence[str], distractors: tuple[str, ...]) -> np.ndarray:
-    """Finds general prompts, bool [P]: a distractor holds all words of the prompt and more ("mug" in "red mug")."""
+    """Finds general prompts, bool [P]: a distractor holds all words of the prompt and more ("mug" in "red
+    mug").
+    """
     specific = [set(name.lower().split()) for name in distractors]
     return np.array(
         [any(set(prompt.lower().split()) < words for words in specific) for prompt in prompts], bool
@@ -185,5 +189,7 @@ def presence_probability(
 
 
 def logistic_regression(evidence: np.ndarray, weights: Sequence[float], bias: float) -> np.ndarray:
-    """Probability [P] of each row of evidence [P, E]: the logistic function of its weighted sum plus the bias."""
+    """Probability [P] of each row of evidence [P, E]: the logistic function of its weighted sum plus the
+    bias.
+    """
     return expit(evidence @ np.asarray(weights) + bias)

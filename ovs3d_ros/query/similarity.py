@@ -1,7 +1,7 @@
 """Scores every Gaussian against prompts in one pass over the codes, and finds where each prompt fits best.
 
-The CPU reads a million codes in a few milliseconds, but each intermediate tensor of that size costs as much as the
-arithmetic. One kernel therefore processes the codes in blocks that stay in the cache.
+The CPU reads a million codes in a few milliseconds, but each intermediate tensor of that size costs as much
+as the arithmetic. One kernel therefore processes the codes in blocks that stay in the cache.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ def score_with_torch(
     strongest: int,
 ) -> GaussianScores:
     """`score_gaussians` on any device, in tensor operations."""
-    # One row per text: operations along rows are several times as fast as across them with a million Gaussians.
+    # One row per text: operations along rows are several times as fast as across them with a million
+    # Gaussians.
     cosines = torch.cat([prompts, negatives], dim=1).T.contiguous() @ codes.T  # [P + M, N]
     positive, negative = cosines[: prompts.shape[1]], cosines[prompts.shape[1] :]
     known = eligible & (codes[:, -1] != 0)
@@ -101,7 +102,9 @@ def score_with_numba(
     temperature: float,
     strongest: int,
 ) -> GaussianScores:
-    """`score_gaussians` on the CPU, block by block. A thread gets at least `_GAUSSIANS_PER_THREAD` Gaussians."""
+    """`score_gaussians` on the CPU, block by block. A thread gets at least `_GAUSSIANS_PER_THREAD`
+    Gaussians.
+    """
     count, threads = (
         prompts.shape[1],
         max(1, min(torch.get_num_threads(), len(codes) // _GAUSSIANS_PER_THREAD)),
@@ -153,8 +156,8 @@ def _moments(sums: np.ndarray, squares: np.ndarray, count: int) -> tuple[np.ndar
 def _score_range(codes, known, texts, temperature, count, start, stop, strongest, logits):
     """Fills logits [P, N] of Gaussians `start` to `stop`, and clears `known` [N] where there is no code.
 
-    The first P of `count` texts are prompts, the others negatives. Returns the best cosines and their rows [P, K], and sums
-    and sums of squares of all cosines [P].
+    The first P of `count` texts are prompts, the others negatives. Returns the best cosines and their rows
+    [P, K], and sums and sums of squares of all cosines [P].
     """
     prompts = len(logits)
     rival, counted = np.empty((2, _BLOCK), np.float32)
@@ -191,7 +194,9 @@ def _score_range(codes, known, texts, temperature, count, start, stop, strongest
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
 def _cosines(codes, first, size, texts, products, cosines):
-    """Fills cosines [T, 64] of the texts with the codes from `first` on; those past `size` are meaningless."""
+    """Fills cosines [T, 64] of the texts with the codes from `first` on; those past `size` are
+    meaningless.
+    """
     dims, lanes = codes.shape[1], len(_TEXTS)
     for g in range(len(texts)):
         full = size - size % len(_ROWS)
@@ -206,7 +211,9 @@ def _cosines(codes, first, size, texts, products, cosines):
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
 def _strongest_negative(codes, known, first, size, cosines, rival, counted):
-    """Fills the largest of cosines [M, 64] and 1 for each known Gaussian from `first` on, `-_UNKNOWN` and 0 for others."""
+    """Fills the largest of cosines [M, 64] and 1 for each known Gaussian from `first` on, `-_UNKNOWN` and 0
+    for others.
+    """
     rival[:], counted[:] = cosines[0], 0
     for t in range(1, len(cosines)):
         for j in range(_BLOCK):

@@ -44,8 +44,8 @@ def declare_config(node: Node) -> Config:
     """Declares every parameter of the configuration on `node` and returns the configuration they hold.
 
     The node must be of a class with `EmptyLists` and made with
-    `automatically_declare_parameters_from_overrides=True`, so that misspelt names are found. Parameters without
-    the policy RUNTIME are read-only: the map is built with them.
+    `automatically_declare_parameters_from_overrides=True`, so that misspelt names are found. Parameters
+    without the policy RUNTIME are read-only: the map is built with them.
 
     Raises:
         UserError: a value of the wrong type or out of range, or a misspelt name in one of our groups.
@@ -59,7 +59,8 @@ def declare_config(node: Node) -> Config:
             node.undeclare_parameter(name)
         elif name != "use_sim_time" and not name.startswith(_FOREIGN):
             node.get_logger().warning(
-                f"parameter {name} is unknown to ovs3d_ros and has no effect; `ovs3d config` lists all parameters"
+                f"parameter {name} is unknown to ovs3d_ros and has no effect; `ovs3d config` lists all "
+                "parameters"
             )
     config = override(Config(), given)
     # Frames are compared without the leading slash that ROS 1 had.
@@ -114,7 +115,8 @@ def _declare(node: Node, spec: Leaf, value: Any) -> None:
         except InvalidParameterTypeException as error:
             raise UserError(f"{spec.path}: {error}") from None
         return
-    # rclpy takes the type of a list from its first element, so an empty list is declared by type and then set.
+    # rclpy takes the type of a list from its first element, so an empty list is declared by type and then
+    # set.
     kind = LIST_TYPES[spec.item]
     node.declare_parameter(spec.path, kind, ignore_override=True)
     node.set_parameters([Parameter(spec.path, kind, [])])
@@ -123,7 +125,9 @@ def _declare(node: Node, spec: Leaf, value: Any) -> None:
 
 
 def _to_config(spec: Leaf | None, value: Any) -> Any:
-    """A ROS value for the configuration: array.array becomes a list, and None or a placeholder an empty list."""
+    """A ROS value for the configuration: array.array becomes a list, and None or a placeholder an empty
+    list.
+    """
     if value is None:
         return []
     if spec is None or spec.item is None or isinstance(value, (str, bool, int, float)):

@@ -1,12 +1,13 @@
-"""Affinities between neighbouring Gaussians, and class distributions aligned with them (docs/method.md, "Refinement").
+"""Affinities between neighbouring Gaussians, and class distributions aligned with them (docs/method.md,
+"Refinement").
 
-The FDA loss of 3D-OVS pulls pixels together that look alike to DINO. Here neighbouring Gaussians on one smooth surface
-of one colour are pulled together. With squared differences, the objective
+The FDA loss of 3D-OVS pulls pixels together that look alike to DINO. Here neighbouring Gaussians on one
+smooth surface of one colour are pulled together. With squared differences, the objective
 
     sum_i m_i |p_i - q_i|^2  +  strength * sum_{i<j} w_ij |p_i - p_j|^2
 
-of lifted class distributions q, evidence m and affinities w has one minimum, the solution of a sparse linear system.
-It is the random walker of Grady (2006) with soft seeds.
+of lifted class distributions q, evidence m and affinities w has one minimum, the solution of a sparse linear
+system. It is the random walker of Grady (2006) with soft seeds.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ _TOLERANCE, _MAX_ITERATIONS = 1e-3, 300
 def compute_affinities(means: torch.Tensor, colors: torch.Tensor, config: RefineConfig) -> torch.Tensor:
     """Symmetric affinities of neighbouring Gaussians: exp(-(1 - |n_i n_j|) / s_n^2 - |c_i - c_j|^2 / s_c^2).
 
-    The normal n is the direction in which a Gaussian's neighbours vary least, c the colour in CIELAB. An object meets
-    the table it stands on at an angle, so normals separate touching objects better than colours do. A pair of which
-    only one Gaussian lists the other as a neighbour has half the affinity.
+    The normal n is the direction in which a Gaussian's neighbours vary least, c the colour in CIELAB. An
+    object meets the table it stands on at an angle, so normals separate touching objects better than colours
+    do. A pair of which only one Gaussian lists the other as a neighbour has half the affinity.
 
     Args:
         means: [N, 3] metres.
@@ -41,7 +42,8 @@ def compute_affinities(means: torch.Tensor, colors: torch.Tensor, config: Refine
     Returns:
         [N, N] sparse COO tensor with a zero diagonal, on the device of `means`.
     """
-    # On the CPU, like the neighbour search: batched eigenvectors on a GPU take kilobytes per Gaussian (cupy#7261).
+    # On the CPU, like the neighbour search: batched eigenvectors on a GPU take kilobytes per Gaussian
+    # (cupy#7261).
     device, means = means.device, means.cpu()
     count, k = len(means), config.neighbours
     index = torch.from_numpy(nearest_neighbours(means.numpy(), k))  # [N, k]
@@ -64,9 +66,11 @@ def compute_affinities(means: torch.Tensor, colors: torch.Tensor, config: Refine
 
 
 def _normals(means: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """Unit normals [N, 3], of arbitrary sign, by weighted principal components of the neighbours `index` [N, k].
+    """Unit normals [N, 3], of arbitrary sign, by weighted principal components of the neighbours `index` [N,
+    k].
 
-    Near neighbours weigh more. Equal weights of many neighbours would smooth noisy surfaces too, but blur edges.
+    Near neighbours weigh more. Equal weights of many neighbours would smooth noisy surfaces too, but blur
+    edges.
     """
     points = torch.cat([means[:, None], means[index]], dim=1)  # [N, 1 + k, 3]
     squared = (points - means[:, None]).square().sum(-1, keepdim=True)  # [N, 1 + k, 1]
@@ -89,8 +93,8 @@ def align_distributions(
     Returns:
         [N, V] class distributions.
     """
-    # On one CPU thread, SciPy's cg for one class at a time takes 0.9 to 1.5 times as long (benchmarks/libraries.py); this
-    # also runs on more threads and on the GPU of the map.
+    # On one CPU thread, SciPy's cg for one class at a time takes 0.9 to 1.5 times as long
+    # (benchmarks/libraries.py); this also runs on more threads and on the GPU of the map.
     m = mass.clamp_max(_MAX_MASS)
     m = (m / m[m > 0].median().clamp_min(1e-6) if bool((m > 0).any()) else m).clamp_min(_MIN_MASS)[:, None]
     with warnings.catch_warnings():

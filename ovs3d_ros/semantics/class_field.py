@@ -17,7 +17,9 @@ SURFACE_ALPHA = 0.5  # a pixel with more alpha shows the map
 
 
 def lifted_cosines(codes: torch.Tensor, codec: FeatureCodec, texts: torch.Tensor) -> torch.Tensor:
-    """Cosines [N, V] of codes [N, d + 1] with texts [V, D]; Gaussians without a code take the mean of the others."""
+    """Cosines [N, V] of codes [N, d + 1] with texts [V, D]; Gaussians without a code take the mean of the
+    others.
+    """
     cosines, known = codes @ codec.directions(texts), codes[:, -1] != 0
     return torch.where(known[:, None], cosines, cosines[known].mean(0)) if bool(known.any()) else cosines
 
@@ -55,7 +57,9 @@ def make_lifted_field(
 
 
 def fill_missing_rows(field: RefinedField, codes: torch.Tensor, codec: FeatureCodec) -> RefinedField:
-    """Fills the zero rows of a field, of Gaussians added since the refinement, with lifted class distributions."""
+    """Fills the zero rows of a field, of Gaussians added since the refinement, with lifted class
+    distributions.
+    """
     new = field.probabilities.sum(-1) == 0
     if not bool(new.any()):
         return field
@@ -66,8 +70,8 @@ def fill_missing_rows(field: RefinedField, codes: torch.Tensor, codec: FeatureCo
 def vocabulary_indices(field: RefinedField | None, prompts: Sequence[str], mode: str) -> np.ndarray:
     """Index [P] of each prompt in the field's names; -1 if the lifted codes answer for it.
 
-    Refined probabilities and lifted cosines do not share a scale. In mode "argmax", where prompts compete, the lifted
-    codes therefore answer for all prompts unless the field holds every one.
+    Refined probabilities and lifted cosines do not share a scale. In mode "argmax", where prompts compete,
+    the lifted codes therefore answer for all prompts unless the field holds every one.
     """
     names = field.names if field is not None else ()
     columns = np.array([names.index(prompt) if prompt in names else -1 for prompt in prompts], np.int64)
@@ -83,9 +87,9 @@ def merge_refined_scores(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Replaces the lifted scores of refined prompts by those of the refined field.
 
-    The relevancy of a refined prompt is o p / (o p + rival) with o = threshold / (1 - threshold), so that a draw with
-    the rival lies at the threshold. The rival is the best other name, or half of all others together if that is more
-    (docs/method.md, "Relevancy and labels").
+    The relevancy of a refined prompt is o p / (o p + rival) with o = threshold / (1 - threshold), so that a
+    draw with the rival lies at the threshold. The rival is the best other name, or half of all others
+    together if that is more (docs/method.md, "Relevancy and labels").
 
     Args:
         probabilities: [..., V] of Gaussians, or blended at pixels.
@@ -95,8 +99,8 @@ def merge_refined_scores(
         threshold: relevancy from which a Gaussian takes a label, 0..1.
 
     Returns:
-        Ranking [..., P] for the argmax over prompts, and relevancy [..., P] in 0..1. Prompts outside the vocabulary
-        keep their lifted values.
+        Ranking [..., P] for the argmax over prompts, and relevancy [..., P] in 0..1. Prompts outside the
+        vocabulary keep their lifted values.
     """
     ranking, relevancy = cosines.clone(), scores.clone()
     top, index = probabilities.topk(2, dim=-1)
@@ -105,7 +109,8 @@ def merge_refined_scores(
         if column >= 0:
             own = probabilities[..., column]
             rival = torch.where(index[..., 0] == column, top[..., 1], top[..., 0])
-            # Where no name fits, all probabilities are alike; this rival then keeps the prompt below the threshold.
+            # Where no name fits, all probabilities are alike; this rival then keeps the prompt below the
+            # threshold.
             rival = torch.maximum(rival, (probabilities.sum(-1) - own) / 2)
             ranking[..., prompt] = own
             weighted = draw_odds * own
@@ -123,7 +128,9 @@ def render_channels(
     camtoworld: np.ndarray,
     rasterizer: Rasterizer,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Renders channels [N, C] of activated Gaussians without gradients: blended channels [H, W, C], alpha [H, W, 1]."""
+    """Renders channels [N, C] of activated Gaussians without gradients: blended channels [H, W, C], alpha [H,
+    W, 1].
+    """
     views = Views.from_camera(camera, camtoworld, channels.device)
     out, alphas, _ = rasterizer(Splats.from_dict(gaussians), channels.contiguous(), views)
     return out[0], alphas[0]

@@ -1,8 +1,8 @@
 """A linear code for CLIP features; cosines need no D numbers per pixel (docs/method.md, "Feature codec").
 
-A feature is F = B a + A mu with orthonormal B [D, d], mean mu [D] and accumulated alpha A. With the extended basis
-B^ = [B, mu] [D, d + 1] and the code z = [a; A], F = B^ z is linear in z: sums and blends of codes are sums and blends
-of features. The only non-linear step, normalisation, needs the Gram matrix G = B^^T B^ alone:
+A feature is F = B a + A mu with orthonormal B [D, d], mean mu [D] and accumulated alpha A. With the extended
+basis B^ = [B, mu] [D, d + 1] and the code z = [a; A], F = B^ z is linear in z: sums and blends of codes are
+sums and blends of features. The only non-linear step, normalisation, needs the Gram matrix G = B^^T B^ alone:
 cos(F, t) = z . (B^^T t) / sqrt(z^T G z).
 """
 

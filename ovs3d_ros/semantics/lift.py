@@ -1,8 +1,8 @@
 """Closed-form lifting of 2D features into Gaussians (docs/method.md, "Lifting features").
 
-With unit features phi_k(p) of pyramid level k at pixel p and blending weights w_i(p) = alpha_i T_i, each keyframe adds
-N_ik += sum_p w_i(p) phi_k(p) and D_i += sum_p w_i(p) in code space, where sums stay linear. The direction of N_ik is
-the Gaussian's feature; |N_ik| / D_i in 0..1 measures how far its views agree.
+With unit features phi_k(p) of pyramid level k at pixel p and blending weights w_i(p) = alpha_i T_i, each
+keyframe adds N_ik += sum_p w_i(p) phi_k(p) and D_i += sum_p w_i(p) in code space, where sums stay linear. The
+direction of N_ik is the Gaussian's feature; |N_ik| / D_i in 0..1 measures how far its views agree.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from ovs3d_ros.types import CropTable, Keyframe, UserError
 def pixel_codes(table: CropTable, codec: FeatureCodec, width: int, height: int) -> torch.Tensor:
     """Per-pixel codes of unit features, computed from a crop table.
 
-    The feature of a pixel is the mean of the unit embeddings of all crops that cover its centre (3D-OVS), or, for a
-    dense map, their bilinear interpolation (docs/method.md, "Language features").
+    The feature of a pixel is the mean of the unit embeddings of all crops that cover its centre (3D-OVS), or,
+    for a dense map, their bilinear interpolation (docs/method.md, "Language features").
 
     Returns:
         [S, H, W, d + 1] codes on the codec's device; zero where no crop covers the pixel.
@@ -45,11 +45,13 @@ def pixel_codes(table: CropTable, codec: FeatureCodec, width: int, height: int) 
 
 
 def _box_sums(boxes: torch.Tensor, values: torch.Tensor, width: int, height: int) -> torch.Tensor:
-    """Sums the values [M, C] of all boxes [M, 4] that cover a pixel centre: [H, W, C], by a 2D difference array.
+    """Sums the values [M, C] of all boxes [M, 4] that cover a pixel centre: [H, W, C], by a 2D difference
+    array.
 
     Sums serve as means, because codes are normalised afterwards.
     """
-    # The pixel centre x + 0.5 lies in [left, right) exactly if x is in [round(left), round(right)), up to ties.
+    # The pixel centre x + 0.5 lies in [left, right) exactly if x is in [round(left), round(right)), up to
+    # ties.
     left, right = ((boxes[:, i] * width).round().long().clamp(0, width) for i in (0, 2))
     top, bottom = ((boxes[:, i] * height).round().long().clamp(0, height) for i in (1, 3))
     differences = values.new_zeros((height + 1) * (width + 1), values.shape[1])
@@ -80,7 +82,8 @@ def check_num_levels(table: CropTable, gaussians: Gaussians) -> None:
     numerators = gaussians.stats.get("numerators")
     if numerators is not None and numerators.shape[1] != table.num_levels:
         raise UserError(
-            f"images are encoded at {table.num_levels} levels, but the map has features of {numerators.shape[1]}: "
+            f"images are encoded at {table.num_levels} levels, but the map has features of "
+            f"{numerators.shape[1]}: "
             "set clip.mode and the crop parameters to those of the map, or begin a new map"
         )
 
@@ -92,8 +95,8 @@ _RELIFT = "relift_"  # prefix of the evidence that `Lifter.relift` gathers
 class Lifter:
     """Accumulates the features of keyframes in the statistics of the Gaussians.
 
-    It writes the statistics `numerators` [N, S, d + 1], `weight` [N] (D_i, in pixels), `max_weight` [N] (largest w_i(p)
-    in any view) and `views` [N] (number of keyframes that saw the Gaussian).
+    It writes the statistics `numerators` [N, S, d + 1], `weight` [N] (D_i, in pixels), `max_weight` [N]
+    (largest w_i(p) in any view) and `views` [N] (number of keyframes that saw the Gaussian).
 
     Attributes:
         codec: codec of the numerators; None before the first keyframe.
@@ -118,8 +121,8 @@ class Lifter:
     ) -> Iterator[None]:
         """Lifts keyframes anew into the current Gaussians, with a codec fitted on all embeddings so far.
 
-        Yields after each keyframe. The old evidence stays in place until the last keyframe is lifted. Gaussians may be
-        added and removed in between.
+        Yields after each keyframe. The old evidence stays in place until the last keyframe is lifted.
+        Gaussians may be added and removed in between.
         """
         codec = self._fitter.fit().to(gaussians.device)
         self._reset_evidence(gaussians, keyframes[0].crops.num_levels, codec, prefix=_RELIFT)
@@ -165,7 +168,9 @@ class Lifter:
             gaussians.stats[prefix + name] = torch.zeros(count, device=device)
 
     def _update_codec(self, keyframe: Keyframe, gaussians: Gaussians) -> None:
-        """Refits the codec if it loses too much of the new embeddings, and converts the sums to the new codec."""
+        """Refits the codec if it loses too much of the new embeddings, and converts the sums to the new
+        codec.
+        """
         if keyframe.index in self._fitted_on:
             return
         embeddings = keyframe.crops.embeddings.to(gaussians.device, torch.float32)

@@ -1,9 +1,12 @@
 """Refinement of class distributions for one vocabulary (docs/method.md, "Refinement").
 
-1. Sharpening: a crop or cell of an image encoder sees its surroundings, so the feature of a mug is half table. The
-   part of the rendered cosines that a blur would remove is added to them: the first steps of van Cittert deconvolution.
+1. Sharpening: a crop or cell of an image encoder sees its surroundings, so the feature of a mug is half
+table. The
+   part of the rendered cosines that a blur would remove is added to them: the first steps of van Cittert
+   deconvolution.
 2. Alignment: class distributions follow the affinities between Gaussians, see `affinity`.
-3. Check: on views kept aside, the objective of 3D-OVS must fall. It is RDA against the view's own relevancy plus FDA
+3. Check: on views kept aside, the objective of 3D-OVS must fall. It is RDA against the view's own relevancy
+plus FDA
    over the view's DINO patches. DINO takes no part in steps 1 and 2, so it is an independent witness.
 """
 
@@ -144,7 +147,9 @@ def _sharpen(
 def _lift_blur_residual(
     cosines: torch.Tensor, snapshot: MapSnapshot, index: int, rasterizer: Rasterizer, config: RefineConfig
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The part of the cosines rendered at keyframe `index` that a blur removes, lifted: sums [N, V], weights [N]."""
+    """The part of the cosines rendered at keyframe `index` that a blur removes, lifted: sums [N, V], weights
+    [N].
+    """
     splats, camera = Splats.from_dict(snapshot.gaussians), snapshot.cameras[index].fitted(config.image_size)
     views = Views.from_camera(camera, snapshot.camtoworlds[index], cosines.device)
     with torch.no_grad():
@@ -205,7 +210,8 @@ class Refinement:
         """Refines as `refine_names` does, while the map may gain and lose Gaussians.
 
         Returns:
-            The field with one row per Gaussian at the end, zero for new Gaussians; or None, see `refine_names`.
+            The field with one row per Gaussian at the end, zero for new Gaussians; or None, see
+            `refine_names`.
         """
         if frames:
             self.prepare()
@@ -228,7 +234,9 @@ class Refinement:
         return replace(refined, probabilities=padded[rows])
 
     def refine_for_query(self, prompts: Sequence[str], snapshot: MapSnapshot) -> RefinedField:
-        """The snapshot's refined field if it holds all prompts, else a new field for its names and the prompts."""
+        """The snapshot's refined field if it holds all prompts, else a new field for its names and the
+        prompts.
+        """
         field = snapshot.refined
         if field is not None and set(prompts) <= set(field.names):
             return field

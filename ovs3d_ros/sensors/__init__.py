@@ -1,4 +1,5 @@
 """Conversion of sensor data without ROS: pixel formats, calibrations, poses, and matching by stamp.
 
-The ROS node and the bag reader share this package. It reads messages by their field names and imports no message types.
+The ROS node and the bag reader share this package. It reads messages by their field names and imports no
+message types.
 """

@@ -1,7 +1,7 @@
 """Turns a ROS calibration into a pinhole camera, and rectifies images for it.
 
-ROS, like OpenCV, puts pixel centres at integers; this package puts them at +0.5 (see `geometry`). The half pixel is
-added here and subtracted in `conversions.to_camera_info`.
+ROS, like OpenCV, puts pixel centres at integers; this package puts them at +0.5 (see `geometry`). The half
+pixel is added here and subtracted in `conversions.to_camera_info`.
 """
 
 from __future__ import annotations
@@ -106,12 +106,13 @@ def make_rectifier(calibration: CameraCalibration, rectified: bool, topic: str) 
 
     Args:
         calibration: from camera_info.
-        rectified: whether the images are rectified already, so that they have the intrinsics of P and no distortion.
+        rectified: whether the images are rectified already, so that they have the intrinsics of P and no
+            distortion.
         topic: the camera_info topic to name in errors.
 
     Raises:
-        UserError: the camera is not calibrated, has no size or absurd intrinsics, or its distortion model is not
-            known.
+        UserError: the camera is not calibrated, has no size or absurd intrinsics, or its distortion model is
+            not known.
     """
     raw = np.array(calibration.K, dtype=np.float64).reshape(3, 3)
     projection = np.array(calibration.P, dtype=np.float64).reshape(3, 4)[:, :3]
@@ -137,7 +138,8 @@ def _region_camera(K: np.ndarray, calibration: CameraCalibration, topic: str) ->
     across, down = (max(1, factor) for factor in calibration.binning)
     if not (width // across and height // down):
         raise UserError(
-            f"{topic}: an image of {width}x{height} pixels, binned by {across}x{down}, is empty; the driver must fill "
+            f"{topic}: an image of {width}x{height} pixels, binned by {across}x{down}, is empty; the driver "
+            "must fill "
             "in width and height"
         )
     return Camera(K, width, height).scaled(width // across, height // down)

@@ -16,9 +16,9 @@ def correct_poses(
     """Finds the keyframe poses that the path changes.
 
     A keyframe takes the pose of the path at its stamp, if there is one. Each other keyframe moves with its
-    neighbours: its motion is interpolated in time between the motions of the matched keyframes before and after it.
-    Before the first and after the last matched keyframe, the motion stays constant. A loop closure bends the whole
-    trajectory, and the map must not tear between two poses.
+    neighbours: its motion is interpolated in time between the motions of the matched keyframes before and
+    after it. Before the first and after the last matched keyframe, the motion stays constant. A loop closure
+    bends the whole trajectory, and the map must not tear between two poses.
 
     Args:
         stamps: [K] stamps of the keyframes, seconds.

@@ -1,7 +1,7 @@
 """Matches images with depth and poses by stamp, without ROS.
 
-No call blocks. Images without depth or pose stay in a bounded buffer until their timeout, and each lost image is
-counted.
+No call blocks. Images without depth or pose stay in a bounded buffer until their timeout, and each lost image
+is counted.
 """
 
 from __future__ import annotations
@@ -142,7 +142,9 @@ class Match:
 
 @dataclass(slots=True)
 class SyncCounts:
-    """Counts of matched and lost images; without clock jumps, matched + lost_* + waiting = images received."""
+    """Counts of matched and lost images; without clock jumps, matched + lost_* + waiting = images
+    received.
+    """
 
     matched: int = 0
     lost_pose: int = 0
@@ -163,7 +165,9 @@ class _Waiting:
 
 
 class FrameSynchronizer:
-    """Buffers images until their depth and pose are known. Not thread-safe: call it from one callback group."""
+    """Buffers images until their depth and pose are known. Not thread-safe: call it from one callback
+    group.
+    """
 
     def __init__(
         self,
@@ -180,11 +184,11 @@ class FrameSynchronizer:
             poses: gives the camera pose at a time.
             slop: greatest time difference between an image and its depth, seconds.
             timeout: an image that is incomplete for this long is dropped and counted, seconds.
-            clock_jump: a stamp older than the newest of its stream by more than this means that the clock was set
-                back, seconds.
+            clock_jump: a stamp older than the newest of its stream by more than this means that the clock was
+                set back, seconds.
             use_depth: whether an image needs depth.
-            capacity: most images, and most depth images, to buffer, whatever the timeout; 300 are ten seconds at
-                30 Hz, and half a gigabyte at 640 x 480.
+            capacity: most images, and most depth images, to buffer, whatever the timeout; 300 are ten seconds
+                at 30 Hz, and half a gigabyte at 640 x 480.
         """
         self.poses = poses
         self.slop = slop

@@ -28,9 +28,9 @@ class TransformTree:
             slop: how long a transform is valid before its first and after its last stamp, seconds.
             max_gap: longest time between two transforms to interpolate over, seconds.
             capacity: number of transforms to keep of each frame; the oldest are dropped.
-            clock_jump: a transform older than the newest of its frame by more than this means that the clock was
-                set back, seconds. The earlier transforms of the frame are then dropped; otherwise a full buffer
-                would drop each new transform as its oldest.
+            clock_jump: a transform older than the newest of its frame by more than this means that the clock
+                was set back, seconds. The earlier transforms of the frame are then dropped; otherwise a full
+                buffer would drop each new transform as its oldest.
         """
         self._slop = slop
         self._max_gap = max_gap
@@ -49,13 +49,15 @@ class TransformTree:
         parent, child = parent.lstrip("/"), child.lstrip("/")
         if len(self._parents) >= _MAX_FRAMES and child not in self._parents:
             raise UserError(
-                f"/tf: more than {_MAX_FRAMES} frames, '{child}' is ignored; find the publisher that makes up "
+                f"/tf: more than {_MAX_FRAMES} frames, '{child}' is ignored; find the publisher that makes "
+                "up "
                 "frame names"
             )
         known = self._parents.setdefault(child, parent)
         if known != parent:
             raise UserError(
-                f"/tf: frame '{child}' has two parents, '{known}' and '{parent}'; only one source may publish it"
+                f"/tf: frame '{child}' has two parents, '{known}' and '{parent}'; only one source may "
+                "publish it"
             )
         if static:
             self._static[child] = matrix
@@ -113,7 +115,8 @@ class TransformTree:
         return invert_rigid(from_target) @ from_source
 
     def explain_missing(self, target: str, source: str, stamp: float) -> str:
-        """Says which transform is missing at `stamp`, and from when to when it is known; empty if none is missing.
+        """Says which transform is missing at `stamp`, and from when to when it is known; empty if none is
+        missing.
 
         Raises:
             UserError: see `check_connected`.

@@ -32,7 +32,8 @@ def answer_columns(result: QueryResult, indices: np.ndarray, rgb: np.ndarray) ->
     Args:
         result: the answer.
         indices: [M] Gaussians in the cloud.
-        rgb: [M, 3] uint8 base colours; points without a label keep them, dimmed. Labelled points take the label's colour.
+        rgb: [M, 3] uint8 base colours; points without a label keep them, dimmed. Labelled points take the
+            label's colour.
     """
     labels = result.labels.cpu().numpy()[indices]
     relevancy = result.relevancy.cpu().numpy()[indices]  # [M, P]

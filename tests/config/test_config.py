@@ -1,4 +1,6 @@
-"""The configuration: YAML, command line and overrides give the same values; each mistake gives one clear line."""
+"""The configuration: YAML, command line and overrides give the same values; each mistake gives one clear
+line.
+"""
 
 from __future__ import annotations
 

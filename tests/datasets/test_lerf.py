@@ -1,4 +1,6 @@
-"""lerf_ovs annotations: masks that overlap and boxes, worked out by hand, and whatever can be wrong with them."""
+"""lerf_ovs annotations: masks that overlap and boxes, worked out by hand, and whatever can be wrong with
+them.
+"""
 
 from __future__ import annotations
 

@@ -146,7 +146,9 @@ def write(path: Path, topics: dict[str, list], storage: str = "sqlite3", compres
 
 
 def join(path: Path, first: Path, second: Path) -> Path:
-    """One bag split over the sqlite3 files of two with the same topics, as `ros2 bag record` splits by size."""
+    """One bag split over the sqlite3 files of two with the same topics, as `ros2 bag record` splits by
+    size.
+    """
     path.mkdir()
     documents = [yaml.safe_load((bag / "metadata.yaml").read_text()) for bag in (first, second)]
     whole, other = (document["rosbag2_bagfile_information"] for document in documents)

@@ -1,4 +1,5 @@
-"""An image-text encoder that knows only colours. It is exact where CLIP is vague, so tests can check positions.
+"""An image-text encoder that knows only colours. It is exact where CLIP is vague, so tests can check
+positions.
 
 Tests select it by import string: `clip.model:=helpers.color_encoder:ColorEncoder`.
 """
@@ -27,7 +28,8 @@ class ColorEncoder:
 
     name = "tests/colors"
     dim = 16
-    # The negatives name no colour, so relevancy is sigmoid(4 cos). Labels need cos > 0.55, presence needs 0.4.
+    # The negatives name no colour, so relevancy is sigmoid(4 cos). Labels need cos > 0.55, presence needs
+    # 0.4.
     calibration: ClassVar = {
         "query": {
             "temperature": 4.0,

@@ -1,7 +1,8 @@
 """Writes one small scene in every dataset format; all numbers are worked out by hand.
 
 Camera 0 sits at (1, 2, 3) and looks along world +x with world +z up, so its right is world -y and its down is
-world -z. Camera 1 is the world frame itself. Each photograph is 64 x 48 with f = 100, principal point (32, 24).
+world -z. Camera 1 is the world frame itself. Each photograph is 64 x 48 with f = 100, principal point (32,
+24).
 """
 
 from __future__ import annotations
@@ -95,7 +96,9 @@ def write_two_cameras(root: Path) -> Path:
 
 
 def write_colmap_text(root: Path, camera: str = f"PINHOLE {WIDTH} {HEIGHT} 100 100 32 24") -> Path:
-    """Images listed in reverse, one with 2D points and one with a blank points line, as COLMAP writes them."""
+    """Images listed in reverse, one with 2D points and one with a blank points line, as COLMAP writes
+    them.
+    """
     write_images(root)
     model = root / "sparse" / "0"
     model.mkdir(parents=True)
@@ -148,8 +151,8 @@ def write_binaries(model: Path, camera: tuple, images: list[tuple], points: list
 def write_lerf(root: Path) -> Path:
     """The scene `table` of a lerf_ovs folder: image a annotated at twice its size, image b at its own.
 
-    In b two apples lie at columns and rows 8..15 and at columns 40..47, rows 20..27, the first one in a bowl of
-    columns and rows 4..19; in a there is the first apple alone.
+    In b two apples lie at columns and rows 8..15 and at columns 40..47, rows 20..27, the first one in a bowl
+    of columns and rows 4..19; in a there is the first apple alone.
     """
     scene = write_colmap_binary(root / "lerf_ovs" / "table")
     apple, other, bowl = square(8, 8, 15, 15), square(40, 20, 47, 27), square(4, 4, 19, 19)

@@ -1,7 +1,7 @@
 """Captions of varied form, and how well each caption fits an image region.
 
-A caption carries its claims as masks over nouns, colours and materials. The target of the sigmoid loss is the share of a
-region that fits those masks, so two captions of one object are never negatives of each other.
+A caption carries its claims as masks over nouns, colours and materials. The target of the sigmoid loss is the
+share of a region that fits those masks, so two captions of one object are never negatives of each other.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ HELD_OUT = np.array(
 """[colours + 1, nouns] True where a pair is held out of training."""
 OPEN_SHARE = 0.15  # share of a region above which an object leaves questions open
 GENERIC_TARGET = 0.3
-"""Target of generic words for every region: between absent and present, where the negatives of relevancy must lie."""
+"""Target of generic words for every region: between absent and present, where the negatives of relevancy must
+lie.
+"""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,9 @@ class Caption:
 
 
 def caption_of(thing: tuple[int, int, int], other: tuple[int, int, int] | None, rng) -> Caption:
-    """Draws a caption of one object (noun, colour, material), sometimes together with another one beside it."""
+    """Draws a caption of one object (noun, colour, material), sometimes together with another one beside
+    it.
+    """
     noun, colour, material = thing
     kind = rng.random()
     if kind < 0.06 and colour != UNNAMED:
@@ -77,7 +81,9 @@ def caption_of(thing: tuple[int, int, int], other: tuple[int, int, int] | None, 
 
 
 def negative_caption(things: list[tuple[int, int, int]], rng) -> Caption:
-    """Draws a caption that is unlikely to fit: a near miss of an object in the batch, an unknown word, or a generic word."""
+    """Draws a caption that is unlikely to fit: a near miss of an object in the batch, an unknown word, or a
+    generic word.
+    """
     kind = rng.random()
     if kind < 0.22:
         return Caption(words.GENERIC[rng.integers(len(words.GENERIC))], constant=GENERIC_TARGET)
@@ -107,7 +113,8 @@ def targets(captions: list[Caption], things: np.ndarray, shares: np.ndarray) -> 
         shares: [R, U] share of each object in each region, rows sum to at most 1.
 
     Returns:
-        [R, T] in 0..1: 1 for a share of at least 0.8, proportional below. With two claims, twice the smaller share counts.
+        [R, T] in 0..1: 1 for a share of at least 0.8, proportional below. With two claims, twice the smaller
+        share counts.
     """
     offsets = things + np.array([0, len(NOUNS), len(NOUNS) + len(COLOURS) + 1])
     result = np.empty((len(shares), len(captions)), np.float32)
@@ -123,7 +130,8 @@ def targets(captions: list[Caption], things: np.ndarray, shares: np.ndarray) -> 
 
 
 def open_questions(things: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Names that training must not deny of a region; denying them would teach that held-out pairs do not exist.
+    """Names that training must not deny of a region; denying them would teach that held-out pairs do not
+    exist.
 
     Example: "red mug" is held out. Whether a red object is a mug stays open, and whether a mug is red.
 
@@ -141,7 +149,8 @@ def open_questions(things: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, 
 def scored_captions(
     captions: list[Caption], truth: np.ndarray, nouns: np.ndarray, colours: np.ndarray
 ) -> np.ndarray:
-    """Pairs of region and caption [R, T] that enter the loss: all but those that `open_questions` leaves open.
+    """Pairs of region and caption [R, T] that enter the loss: all but those that `open_questions` leaves
+    open.
 
     Args:
         captions: T captions.

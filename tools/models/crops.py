@@ -20,23 +20,29 @@ FURNITURE = np.array([noun not in SURFACES for noun in captions.NOUNS]) & ~SALIE
 MIN_SHARE = 0.22  # of a crop that shows one thing, filled by it
 CROP_SALIENCE = np.where(SALIENT, 32.0, np.where(FURNITURE, 6.0, 1.0))
 WINDOW_SALIENCE = np.where(SALIENT, 5.0, np.where(FURNITURE, 3.0, 1.0))
-"""Weight of an object's pixels, by noun: people name a crop after the object in it, not after the table or the wall behind
-it. In crops an object counts as a square around it, see `_extents`. Windows use smaller weights, so that the dense map stays
-sharp at borders, but not much smaller ones, as a crop is the mean of its cells."""
+"""Weight of an object's pixels, by noun: people name a crop after the object in it, not after the table or
+the wall behind it. In crops an object counts as a square around it, see `_extents`. Windows use smaller
+weights, so that the dense map stays sharp at borders, but not much smaller ones, as a crop is the mean of its
+cells.
+"""
 ALONE, TRIES = 0.6, 6
-"""Share of the crops that should show a single object, and the number of attempts to find such a crop. Without this, five of
-six crops are mixtures, and the tower learns to weigh objects instead of telling them apart."""
+"""Share of the crops that should show a single object, and the number of attempts to find such a crop.
+Without this, five of six crops are mixtures, and the tower learns to weigh objects instead of telling them
+apart.
+"""
 ALONE_SHARE = 0.8  # share of the salience above which a crop shows a single object
 RECOLOURED = 0.6  # share of the objects in a crop that get another colour
 UNNAMED = 0.5  # share of the recoloured objects whose new colour has no name
 BENT, BEND = 0.35, 0.035
-"""Share of the cuts that are bent, and the standard deviation of the bend in sides. Elastic deformation (Simard et al., ICDAR
-2003) gives the objects shapes beyond those of their few meshes."""
+"""Share of the cuts that are bent, and the standard deviation of the bend in sides. Elastic deformation
+(Simard et al., ICDAR 2003) gives the objects shapes beyond those of their few meshes.
+"""
 COARSE = 0.25  # share of the crops that are as coarse as crops of distant objects
 
 
 def sample_object(store: FrameStore, rng) -> tuple[np.ndarray, np.ndarray] | None:
-    """Draws a crop [96, 96, 3] uint8 around one object, and its codes [3] of noun, colour, material; None if it is mostly hidden.
+    """Draws a crop [96, 96, 3] uint8 around one object, and its codes [3] of noun, colour, material; None if
+    it is mostly hidden.
 
     Crops show small objects whole; they may show only a part of furniture, floor and walls.
     """
@@ -240,7 +246,9 @@ def _recolour(store: FrameStore, view: View, image: np.ndarray, instances: np.nd
 
 
 def _coarser(image: np.ndarray, side: float, rng) -> np.ndarray:
-    """Makes some crops as coarse as if taken from farther away; `side` is the crop side in pixels of the view."""
+    """Makes some crops as coarse as if taken from farther away; `side` is the crop side in pixels of the
+    view.
+    """
     px = int(np.exp(rng.uniform(np.log(18), np.log(CROP_PX))))
     if rng.random() > COARSE or px > side:
         return image
@@ -276,8 +284,8 @@ def _pixels(ids: np.ndarray, store: FrameStore) -> np.ndarray:
 def _extents(ids: np.ndarray, store: FrameStore) -> np.ndarray:
     """Number of pixels [K] of each object in a crop; a small object counts as a square of its longer extent.
 
-    A candle is the subject of its crop however thin it is. By pixels alone the table behind it outweighs the candle, and the
-    tower learns the colour of the table for the crop.
+    A candle is the subject of its crop however thin it is. By pixels alone the table behind it outweighs the
+    candle, and the tower learns the colour of the table for the crop.
     """
     counts = _pixels(ids, store)
     for row in np.flatnonzero(counts):

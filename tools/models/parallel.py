@@ -1,4 +1,6 @@
-"""Runs one training in several processes of one thread; on a busy CPU this is faster than one process of several threads."""
+"""Runs one training in several processes of one thread; on a busy CPU this is faster than one process of
+several threads.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,9 @@ import torch
 
 
 def join(model: torch.nn.Module) -> int:
-    """Joins the processes of torchrun, which all start from the weights of the first; returns the rank of this process."""
+    """Joins the processes of torchrun, which all start from the weights of the first; returns the rank of
+    this process.
+    """
     if not torch.distributed.is_torchelastic_launched():
         return 0
     torch.distributed.init_process_group("gloo")
@@ -16,7 +20,9 @@ def join(model: torch.nn.Module) -> int:
 
 
 def share_gradients(model: torch.nn.Module, progress: float) -> float:
-    """Averages gradients and progress over the processes, so that all stop at the same step; returns the mean progress."""
+    """Averages gradients and progress over the processes, so that all stop at the same step; returns the mean
+    progress.
+    """
     if not torch.distributed.is_torchelastic_launched():
         return progress
     gradients = [p.grad for p in model.parameters() if p.grad is not None]

@@ -1,8 +1,8 @@
 """Gives single objects in an image another colour, so that training sees every shape in every colour.
 
-Without it the image tower learns "red mug" instead of "red" and "mug", and does not recognise pairs that were never
-rendered. The model of a surface is its colour times a grey shading. Parts with another hue than the object (a steel handle, a
-white dial, a highlight) stay as they are.
+Without it the image tower learns "red mug" instead of "red" and "mug", and does not recognise pairs that were
+never rendered. The model of a surface is its colour times a grey shading. Parts with another hue than the
+object (a steel handle, a white dial, a highlight) stay as they are.
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ def recolour(
 
 @numba.njit
 def _paint(image, instances, instance, own_hue, colour, linear, encoded):
-    """Paints one object; `colour` is the new colour divided by the brightness of the old one, a NaN `own_hue` means grey."""
+    """Paints one object; `colour` is the new colour divided by the brightness of the old one, a NaN `own_hue`
+    means grey.
+    """
     steps = len(encoded) - 1
     for y in range(image.shape[0]):
         for x in range(image.shape[1]):

@@ -1,11 +1,12 @@
-"""Trains ovs3d-tiny-dino without labels: `python tools/models/train_dino.py --data DIR --out DIR --minutes 20`.
+"""Trains ovs3d-tiny-dino without labels: `python tools/models/train_dino.py --data DIR --out DIR --minutes
+20`.
 
-Self-distillation at patch level. A student sees one crop of a frame, its exponential moving average (the teacher)
-another crop with other colours. The student must tell the teacher patches that lie next to one of
-its patches from distant patches of the same frame and from patches of other frames (InfoNCE). Patches that predict each other
-belong together, so features agree inside an object and differ across its border (Isola et al., Learning visual groups from
-co-occurrences in space and time, 2015; teacher and crops as in DINO, Caron et al., ICCV 2021; dense pairs as in DenseCL, Wang
-et al., CVPR 2021).
+Self-distillation at patch level. A student sees one crop of a frame, its exponential moving average (the
+teacher) another crop with other colours. The student must tell the teacher patches that lie next to one of
+its patches from distant patches of the same frame and from patches of other frames (InfoNCE). Patches that
+predict each other belong together, so features agree inside an object and differ across its border (Isola et
+al., Learning visual groups from co-occurrences in space and time, 2015; teacher and crops as in DINO, Caron
+et al., ICCV 2021; dense pairs as in DenseCL, Wang et al., CVPR 2021).
 """
 
 from __future__ import annotations
@@ -191,7 +192,8 @@ def _batch_loss(
     radii: tuple[float, float],
     others: torch.Tensor,
 ) -> torch.Tensor:
-    """`loss_of` over all patches: near patches against far patches of the same image and some patches of other images.
+    """`loss_of` over all patches: near patches against far patches of the same image and some patches of
+    other images.
 
     Args:
         queries: [B, N, D] unit features of the first crops.

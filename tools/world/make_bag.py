@@ -1,4 +1,5 @@
-"""Writes a rendered scene as a rosbag2 in mcap, with compressed images: `python tools/world/make_bag.py SCENE`.
+"""Writes a rendered scene as a rosbag2 in mcap, with compressed images: `python tools/world/make_bag.py
+SCENE`.
 
 The image files are stored unchanged: JPEG, and 16-bit PNG behind the header of compressedDepth.
 """

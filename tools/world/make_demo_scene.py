@@ -37,11 +37,11 @@ absent.txt       what the demo asks for although it is not in the room: nouns of
                  lacks, things of this room in a colour that it lacks, and things that the world lacks, drawn by seed 0
 objects.json     noun, colour, material, centre and size of each object
 bag/             the same frames as a rosbag2 (mcap): image/compressed, depth/compressedDepth, camera_info, pose
-"""
+"""  # noqa: E501 - the text of a file
 
 
 def absent_names(objects: list[dict], seed: int = 0) -> list[str]:
-    """Names of things that are absent from a room: other nouns, its nouns in other colours, and things beyond the world.
+    """Names of things that are absent from a room: other nouns, other colours, and things beyond the world.
 
     Args:
         objects: objects of the room with "noun" and "colour", as in objects.json.

@@ -40,8 +40,8 @@ def build(noun: str, rng, variant: int, **shape) -> list[Part]:
     Args:
         noun: a key of `vocabulary.NOUNS`.
         rng: draws the proportions.
-        variant: below `Noun.variants` the mesh comes from `objects_*.py`. The variants from there on are those of
-            `vocabulary.VARIED_ONLY_VARIANTS` and come from `varied_*.py`, which count them from 0.
+        variant: below `Noun.variants` the mesh comes from `objects_*.py`. The variants from there on are
+            those of `vocabulary.VARIED_ONLY_VARIANTS` and come from `varied_*.py`, which count them from 0.
         shape: sizes of furniture, metres.
     """
     name = "container" if noun == "box" else noun.replace(" ", "_")

@@ -1,7 +1,7 @@
 """Mesh builders for `varied` scenes: plants and lamps.
 
-Each function takes (rng, variant) and returns parts in free units, front towards -y. A variant is a family of meshes with
-wide random proportions; `vocabulary.VARIED_ONLY_VARIANTS` counts them.
+Each function takes (rng, variant) and returns parts in free units, front towards -y. A variant is a family of
+meshes with wide random proportions; `vocabulary.VARIED_ONLY_VARIANTS` counts them.
 """
 
 from __future__ import annotations
@@ -114,7 +114,9 @@ def plant(rng, variant: int) -> list[Part]:
 
 
 def _shade(rng, wide: float, high: float) -> list[Part]:
-    """Open shade on z = 0: straight or bell, round, pleated, square or hexagonal, perhaps with trimmed edges."""
+    """Open shade on z = 0: straight or bell, round, pleated, square or hexagonal, perhaps with trimmed
+    edges.
+    """
     top = wide * rng.uniform(0.35, 0.9)
     outline = [wavy_circle(28), wavy_circle(72, 18, 0.03), 1.2 * wavy_circle(4), 1.08 * wavy_circle(6)][
         rng.integers(4)

@@ -1,7 +1,7 @@
 """Mesh builders for `varied` scenes: chairs and stools.
 
-Each function takes (rng, variant) and returns parts in free units, front towards -y. A variant is a family of meshes with
-wide random proportions; `vocabulary.VARIED_ONLY_VARIANTS` counts them.
+Each function takes (rng, variant) and returns parts in free units, front towards -y. A variant is a family of
+meshes with wide random proportions; `vocabulary.VARIED_ONLY_VARIANTS` counts them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def _upholstered(rng, w: float, d: float, z: float, top: float, lean: float) -> 
 
 
 def chair(rng, variant: int) -> list[Part]:
-    """Spindles in a hoop or under a rail, swivel chair on a foot, bent sheet on a tube frame, upholstered or tub."""
+    """Spindles in a hoop or under a rail, swivel chair on a foot, bent sheet on a tube frame, upholstered or
+    tub.
+    """
     w, d, z, top = (
         rng.uniform(0.4, 0.5),
         rng.uniform(0.4, 0.48),

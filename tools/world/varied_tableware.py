@@ -1,7 +1,7 @@
 """Mesh builders for `varied` scenes: mugs, bowls, plates, teapots and pans.
 
-Each function takes (rng, variant) and returns parts in free units, front towards -y. A variant is a family of meshes with
-wide random proportions; `vocabulary.VARIED_ONLY_VARIANTS` counts them.
+Each function takes (rng, variant) and returns parts in free units, front towards -y. A variant is a family of
+meshes with wide random proportions; `vocabulary.VARIED_ONLY_VARIANTS` counts them.
 """
 
 from __future__ import annotations
@@ -183,7 +183,9 @@ def teapot(rng, variant: int) -> list[Part]:
 
 
 def _stick(rng, x: float, z: float) -> list[Part]:
-    """Long pan handle along +x: tapered grip, flat strap, or a neck of steel and a grip; maybe with a hanging ring."""
+    """Long pan handle along +x: tapered grip, flat strap, or a neck of steel and a grip; maybe with a hanging
+    ring.
+    """
     length, rise, slot = (
         rng.uniform(0.9, 1.5),
         rng.uniform(0.0, 0.4),

@@ -1,7 +1,7 @@
 """Mesh builders for `varied` scenes: balls and books.
 
-Each function takes (rng, variant) and returns parts in free units, front towards -y. A variant is a family of meshes with
-wide random proportions; `vocabulary.VARIED_ONLY_VARIANTS` counts them.
+Each function takes (rng, variant) and returns parts in free units, front towards -y. A variant is a family of
+meshes with wide random proportions; `vocabulary.VARIED_ONLY_VARIANTS` counts them.
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ def ball(rng, variant: int) -> list[Part]:
 
 
 def _hardback(rng, w: float, d: float, h: float) -> list[Part]:
-    """Boards overhanging the pages, a flat or rounded spine at -x with bands or a label, a title on the front."""
+    """Boards overhanging the pages, a flat or rounded spine at -x with bands or a label, a title on the
+    front.
+    """
     t, over, bulge = rng.uniform(0.015, 0.035), rng.uniform(0.02, 0.05), h * rng.uniform(0.04, 0.4)
     a, slot = np.radians(np.linspace(270, 90, 7)), str(rng.choice(["accent", "accent", "light", "dark"]))
     spine = np.c_[bulge * np.cos(a), h / 2 + h / 2 * np.sin(a)]
@@ -118,7 +120,9 @@ def _notebook(rng, w: float, h: float) -> list[Part]:
 
 
 def _ajar(rng, w: float, h: float) -> list[Part]:
-    """A book opened a little: standing upright with the spine to the front, or lying with its cover raised."""
+    """A book opened a little: standing upright with the spine to the front, or lying with its cover
+    raised.
+    """
     angle, t = rng.uniform(8, 32), 0.025
     half = [
         box(t, w, 1).at(-h / 2, w / 2),

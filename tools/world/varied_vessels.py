@@ -1,7 +1,7 @@
 """Mesh builders for `varied` scenes: bottles, vases and candles.
 
-Each function takes (rng, variant) and returns parts in free units, front towards -y. A variant is a family of meshes with
-wide random proportions; `vocabulary.VARIED_ONLY_VARIANTS` counts them.
+Each function takes (rng, variant) and returns parts in free units, front towards -y. A variant is a family of
+meshes with wide random proportions; `vocabulary.VARIED_ONLY_VARIANTS` counts them.
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ def bottle(rng, variant: int) -> list[Part]:
 
 
 def vase(rng, variant: int) -> list[Part]:
-    """Globe or flat moon with a collar, faceted or twisted, stacked bulges, footed trumpet with or without twigs."""
+    """Globe or flat moon with a collar, faceted or twisted, stacked bulges, footed trumpet with or without
+    twigs.
+    """
     u = rng.uniform
     if variant == 0:
         w, neck, collar = u(0.28, 0.45), u(0.07, 0.17), u(0.03, 0.25)

@@ -148,8 +148,10 @@ HELD_OUT_VARIANTS = {
 }
 
 VARIED_ONLY_VARIANTS = {noun: 4 for noun, spec in NOUNS.items() if spec.places or noun in ("chair", "stool")}
-"""Number of extra mesh variants per noun that only `varied` scenes draw; their numbers start at `Noun.variants`. Each is a
-family of meshes with a wide range of proportions. The other splits never draw them, so their scenes still match their seeds."""
+"""Number of extra mesh variants per noun that only `varied` scenes draw; their numbers start at
+`Noun.variants`. Each is a family of meshes with a wide range of proportions. The other splits never draw
+them, so their scenes still match their seeds.
+"""
 
 HELD_OUT_RATE = 0.35
 """Probability in `test` scenes of drawing a held-out pair, and independently a held-out variant."""
