@@ -160,7 +160,8 @@ def _add_holdout(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="hold out frames i with i %% N == N // 2 for the evaluation (default 0: none)",
+        help="hold out frames i with i %% N == N // 2 for the evaluation (default 0: the val_filenames and "
+        "test_filenames of transforms.json, else none)",
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ovs3d_ros.commands import common
 from ovs3d_ros.commands.query import load_semantic_map
-from ovs3d_ros.datasets import Dataset, open_dataset, split_holdout
+from ovs3d_ros.datasets import Dataset, open_dataset, split_frames
 from ovs3d_ros.evaluation import queries
 from ovs3d_ros.evaluation.metrics import PROTOCOLS, SegmentationScore, score_segmentation
 from ovs3d_ros.evaluation.segmentation import field_for_names, gaussian_segmenter, pixel_segmenter
@@ -39,7 +39,8 @@ def run(options: argparse.Namespace) -> int:
     common.check_json(options.json, options.map)
     pipeline = load_semantic_map(options.map, values)
     dataset = open_dataset(options.data, format=options.format, config=pipeline.config)
-    indices = split_holdout(len(dataset), options.holdout)[0] if options.holdout else range(len(dataset))
+    held_out, _ = split_frames(dataset, options.holdout)
+    indices = held_out or range(len(dataset))
     indices = _annotated(options, dataset, indices) if asks else _labelled(options, dataset, indices)
     score, how = (_ask if asks else _segment)(options, pipeline, dataset, indices)
     common.write_json(options.json, score.as_json() | how)

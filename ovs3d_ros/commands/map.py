@@ -10,7 +10,7 @@ import numpy as np
 
 from ovs3d_ros.commands import common
 from ovs3d_ros.config import Config
-from ovs3d_ros.datasets import Dataset, open_dataset, split_holdout
+from ovs3d_ros.datasets import Dataset, open_dataset, split_frames
 from ovs3d_ros.evaluation.metrics import SSIM_WINDOW, psnr, psnr_aligned, ssim
 from ovs3d_ros.mapping.mapper import StepStats
 from ovs3d_ros.pipeline import Ovs3d
@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     dataset = open_dataset(
         options.data, 0 if options.clip else config.map.image_size, options.format, config, labels=False
     )
-    held_out, training = split_holdout(len(dataset), options.holdout)
+    held_out, training = split_frames(dataset, options.holdout)
     if options.clip and config.clip.model == "bundled":
         sys.stderr.write(_BUNDLED_WARNING + "\n")
     pipeline = Ovs3d(config, encode=options.clip)

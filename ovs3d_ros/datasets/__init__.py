@@ -8,11 +8,12 @@ from pathlib import Path
 from ovs3d_ros.config import Config
 from ovs3d_ros.datasets import bag, colmap, llff, nerfstudio
 from ovs3d_ros.datasets.bag_file import is_bag
-from ovs3d_ros.datasets.dataset import Dataset, FileDataset, View, split_holdout
+from ovs3d_ros.datasets.dataset import Dataset, FileDataset, View
 from ovs3d_ros.datasets.labels import attach_annotations, attach_labels
+from ovs3d_ros.datasets.splits import split_frames, split_holdout
 from ovs3d_ros.types import UserError
 
-__all__ = ["FORMATS", "Dataset", "View", "open_dataset", "split_holdout"]
+__all__ = ["FORMATS", "Dataset", "View", "open_dataset", "split_frames", "split_holdout"]
 
 FORMATS = ("nerfstudio", "colmap", "llff", "bag")
 

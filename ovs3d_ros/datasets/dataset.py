@@ -13,6 +13,8 @@ from ovs3d_ros.datasets.lerf import AnnotatedImage
 from ovs3d_ros.sensors import undistortion
 from ovs3d_ros.types import Annotation, Camera, Frame, UserError
 
+TRAINING, HELD_OUT, LEFT_OUT = "training", "held out", "left out"  # values of `View.split`
+
 
 @dataclass(frozen=True, slots=True)
 class View:
@@ -30,6 +32,7 @@ class View:
         mask_paths: (class index, mask file) pairs of which the labels consist; a later mask covers an earlier
             one.
         annotated: annotations of named objects, or None.
+        split: TRAINING, HELD_OUT or LEFT_OUT if the dataset divides its frames itself; else None.
     """
 
     stamp: float
@@ -42,6 +45,7 @@ class View:
     label_path: Path | None = None
     mask_paths: tuple[tuple[int, Path], ...] = ()
     annotated: AnnotatedImage | None = None
+    split: str | None = None
 
 
 class Dataset:
@@ -60,6 +64,7 @@ class Dataset:
         classes: class name per label index, `classes[0] == ""` for unlabelled; None without labels.
         points: sparse points (xyz [P, 3] float64 in the world frame, rgb [P, 3] uint8); None if there are
             none.
+        splits: TRAINING, HELD_OUT or LEFT_OUT per frame if the dataset divides its frames itself; else None.
     """
 
     def __init__(
@@ -85,6 +90,7 @@ class Dataset:
         self.annotated: list[int] = []
         self.classes: list[str] | None = None
         self.points: tuple[np.ndarray, np.ndarray] | None = None
+        self.splits: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -144,6 +150,8 @@ class FileDataset(Dataset):
         )
         self.classes = classes
         self.points = points
+        splits = [view.split for view in views if view.split is not None]
+        self.splits = splits if splits else None
         self.has_labels = any(view.label_path is not None or view.mask_paths for view in views)
         self.annotated = [index for index, view in enumerate(views) if view.annotated is not None]
 
@@ -231,25 +239,6 @@ class FileDataset(Dataset):
             self._maps = undistortion.undistortion_maps(view.camera, view.distortion, self._pinholes[index])
             self._maps_key = key
         return self._maps
-
-
-def split_holdout(count: int, holdout: int) -> tuple[list[int], list[int]]:
-    """Indices of the held-out frames (the middle one of each run of `holdout` frames; 0: none) and of the
-    others.
-
-    Raises:
-        UserError: `holdout` is 1 or negative, or no frame is held out.
-    """
-    if holdout == 0:
-        return [], list(range(count))
-    if holdout < 2:
-        raise UserError(
-            f"--holdout {holdout}: give 2 or more (8 keeps every 8th frame for the evaluation), or 0"
-        )
-    held_out = [i for i in range(count) if i % holdout == holdout // 2]
-    if not held_out:
-        raise UserError(f"--holdout {holdout}: the dataset has {count} frames only; give a smaller number")
-    return held_out, [i for i in range(count) if i % holdout != holdout // 2]
 
 
 def _calibration_key(view: View) -> tuple:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from pathlib import Path
@@ -11,12 +12,16 @@ import numpy as np
 from ovs3d_ros.datasets import images
 from ovs3d_ros.datasets.dataset import View
 from ovs3d_ros.datasets.ply import read_points
+from ovs3d_ros.datasets.splits import assign_splits
 from ovs3d_ros.datasets.text import finite_number, read_json_object
 from ovs3d_ros.geometry import OPENGL_TO_OPENCV, check_camera, check_pose
 from ovs3d_ros.sensors.undistortion import Distortion
 from ovs3d_ros.types import Camera, UserError
 
+logger = logging.getLogger(__name__)
+
 FRAME_PERIOD_S = 0.1  # between frames without a timestamp
+_OTHER_LENSES = ("ftheta_p0", "ftheta_p1", "latlong", "equirectangular")  # keys of instant-ngp
 _MODELS = ("PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "PERSPECTIVE")
 
 
@@ -44,6 +49,15 @@ def read(path: Path) -> tuple[list[View], tuple[np.ndarray, np.ndarray] | None]:
     timed = sum(isinstance(frame, dict) and "timestamp" in frame for frame in frames)
     if 0 < timed < len(frames):
         raise UserError(f"{path}: only {timed} of {len(frames)} frames have a timestamp; give all or none")
+    views = assign_splits(document, frames, views, path)
+    masked = sum(isinstance(frame, dict) and bool(frame.get("mask_path")) for frame in frames)
+    if masked:
+        logger.warning(
+            "%s: %d of %d frames have a mask_path, and masks are not used: masked pixels enter the map like the others",
+            path,
+            masked,
+            len(frames),
+        )
     ply = document.get("ply_file_path")
     points = None if ply is None else read_points(_file(path, ply, f"{path}: ply_file_path"))
     return sorted(views, key=lambda view: view.stamp), points
@@ -137,6 +151,12 @@ def _focal(keys: dict, axis: str, side: float, where: str) -> float | None:
 
 
 def _distortion(keys: dict, where: str) -> Distortion:
+    for key in _OTHER_LENSES:
+        if keys.get(key):
+            raise UserError(
+                f"{where}: {key} belongs to a lens model of instant-ngp that is not supported; undistort the images "
+                "to a pinhole first"
+            )
     model = "is_fisheye" if keys.get("is_fisheye") else str(keys.get("camera_model", "OPENCV")).upper()
     if model not in _MODELS:
         raise UserError(

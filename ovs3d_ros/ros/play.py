@@ -21,7 +21,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from ovs3d_ros.config import Config, InputConfig, override
 from ovs3d_ros.config.yaml_io import parse_assignments
-from ovs3d_ros.datasets import FORMATS, Dataset, open_dataset, split_holdout
+from ovs3d_ros.datasets import FORMATS, Dataset, open_dataset, split_frames
 from ovs3d_ros.ros import conversions
 from ovs3d_ros.types import Frame, UserError
 
@@ -187,7 +187,7 @@ def wait_for_subscribers(player: Player, seconds: float, stopping: threading.Eve
 
 def play(player: Player, dataset: Dataset, options: argparse.Namespace, stopping: threading.Event) -> None:
     """Publishes the dataset at a steady rate until its end, or until `stopping` is set."""
-    _, indices = split_holdout(len(dataset), options.holdout)
+    _, indices = split_frames(dataset, options.holdout)
     due = time.monotonic()
     while not stopping.is_set():
         for index in indices:
