@@ -53,7 +53,8 @@ def read(path: Path) -> tuple[list[View], tuple[np.ndarray, np.ndarray] | None]:
     masked = sum(isinstance(frame, dict) and bool(frame.get("mask_path")) for frame in frames)
     if masked:
         logger.warning(
-            "%s: %d of %d frames have a mask_path, and masks are not used: masked pixels enter the map like the others",
+            "%s: %d of %d frames have a mask_path, and masks are not used: masked pixels enter the map like "
+            "the others",
             path,
             masked,
             len(frames),
@@ -154,8 +155,8 @@ def _distortion(keys: dict, where: str) -> Distortion:
     for key in _OTHER_LENSES:
         if keys.get(key):
             raise UserError(
-                f"{where}: {key} belongs to a lens model of instant-ngp that is not supported; undistort the images "
-                "to a pinhole first"
+                f"{where}: {key} belongs to a lens model of instant-ngp that is not supported; undistort the "
+                "images to a pinhole first"
             )
     model = "is_fisheye" if keys.get("is_fisheye") else str(keys.get("camera_model", "OPENCV")).upper()
     if model not in _MODELS:

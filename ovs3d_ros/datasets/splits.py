@@ -60,7 +60,7 @@ def split_holdout(count: int, holdout: int) -> tuple[list[int], list[int]]:
 
 
 def assign_splits(document: dict, frames: list, views: list[View], path: Path) -> list[View]:
-    """Sets the split of each view by `train_filenames`, `val_filenames` and `test_filenames`, as nerfstudio does.
+    """Splits the views by `train_filenames`, `val_filenames` and `test_filenames`, as in nerfstudio.
 
     Without `train_filenames`, frames in none of the lists are for training; with it they are left out.
 
