@@ -217,10 +217,10 @@ def _to_poses(path: Path, camtoworlds: torch.Tensor) -> np.ndarray:
 
 
 def _to_stamps(path: Path, stamps: torch.Tensor) -> np.ndarray:
-    stamps = stamps.double().numpy()
-    for index, stamp in enumerate(stamps):
+    seconds = stamps.double().numpy()
+    for index, stamp in enumerate(seconds):
         check_stamp(float(stamp), f"{path}: keyframe {index}")
-    return stamps
+    return seconds
 
 
 def _to_count(path: Path, value: Any, name: str) -> int:
