@@ -1,7 +1,8 @@
 """The `ovs3d` command: arguments, dispatch and errors. The modules in `commands/` do the work.
 
-Exit codes: 0 success, 1 a bug or a broken machine (with a traceback), 2 bad input (with one line that says
-what to do), 130 interrupted.
+Exit codes: 0 success, 1 a bug or a broken machine (with a traceback, or one line if standard output cannot be
+written), 2 bad input (with one line that says what to do), 130 interrupted, 141 if the reader of standard output
+has left.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 from pathlib import Path
 
 from ovs3d_ros import __version__
+from ovs3d_ros.commands.streams import OutputError, checked_streams
 from ovs3d_ros.config import Config, override, yaml_io
 from ovs3d_ros.types import UserError
 
@@ -24,6 +26,7 @@ _EXAMPLES = """examples:
   ovs3d render room.ovs3d --path orbit -o room.mp4
 """
 _PLAY = "play"
+_BROKEN_PIPE = 141  # 128 + SIGPIPE, what a shell reports for other programs
 _PIP_ROS = "pip install 'ovs3d_ros[ros]' ./ovs3d_interfaces"
 
 
@@ -36,13 +39,23 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line (default: that of this process) and returns the exit code."""
+    try:
+        with checked_streams():
+            return _run(sys.argv[1:] if arguments is None else arguments)
+    except OutputError as error:
+        if error.reader_left:
+            return _BROKEN_PIPE
+        if sys.stderr is not None:
+            sys.stderr.write(f"ovs3d: error: cannot write to standard output ({error})\n")
+        return 1
+
+
+def _run(arguments: list[str]) -> int:
     logging.basicConfig(level=logging.WARNING, format="ovs3d: %(levelname)s: %(message)s")
-    arguments = sys.argv[1:] if arguments is None else arguments
     try:
         if arguments[:1] == [_PLAY]:  # the player parses its own arguments, which include ROS remappings
             return _play(arguments[1:])
-        options = make_parser().parse_args(arguments)
-        return _dispatch(options)
+        return _dispatch(make_parser().parse_args(arguments))
     except UserError as error:
         sys.stderr.write(f"ovs3d: error: {' '.join(str(error).split())}\n")
         return 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import json
 import math
 import resource
@@ -83,16 +84,19 @@ def check_json(target: str | None, *used: Path) -> None:
 
 
 def write_json(target: str | None, document: Any) -> None:
-    """Writes a document to the file of `--json`, or to standard output for '-'. NaN and infinity become
-    null.
+    """Writes a document to the file of `--json`, or to standard output for '-'. NaN and infinity become null.
+
+    Files are in UTF-8. Standard output gets JSON escapes if its encoding is another one.
     """
     if target is None:
         return
-    text = json.dumps(_to_json(document), indent=2, ensure_ascii=False) + "\n"
-    if target == STDOUT:
+    to_file = target != STDOUT
+    is_utf8 = to_file or codecs.lookup(sys.stdout.encoding or "ascii").name == "utf-8"
+    text = json.dumps(_to_json(document), indent=2, ensure_ascii=not is_utf8) + "\n"
+    if to_file:
+        write_text(Path(target).expanduser(), text)
+    else:
         sys.stdout.write(text)
-        return
-    write_text(Path(target).expanduser(), text)
 
 
 def save_picture(path: Path, image: Image.Image, notes: PngInfo | None = None) -> None:
