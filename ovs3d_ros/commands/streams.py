@@ -11,7 +11,10 @@ from typing import Any
 
 
 class OutputError(Exception):
-    """Standard output cannot be written. It is no OSError, so that no handler takes it for a fault of another file."""
+    """Standard output cannot be written.
+
+    It is no OSError, so that no handler takes it for a fault of another file.
+    """
 
     def __init__(self, cause: OSError):
         super().__init__(cause.strerror or str(cause))
@@ -46,19 +49,21 @@ class _Output:
 
 
 class _Messages:
-    """Standard error: a message that cannot be written is dropped, since long work must not end because of it."""
+    """Standard error: drops a message that cannot be written, so that long work does not end because of it."""
 
     def __init__(self, stream: Any):
-        self._stream = stream
+        self._stream = stream  # None if Python found the descriptor closed
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError):
-            self._stream.write(text)
+            if self._stream is not None:
+                self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
         with contextlib.suppress(OSError):
-            self._stream.flush()
+            if self._stream is not None:
+                self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -78,7 +83,7 @@ def checked_streams() -> Iterator[None]:
     if hasattr(output, "reconfigure"):
         output.reconfigure(errors="replace")
     sys.stdout = _Output(output)
-    sys.stderr = _Messages(messages if messages is not None else open(os.devnull, "w"))
+    sys.stderr = _Messages(messages)
     try:
         try:
             yield
@@ -100,14 +105,14 @@ def _flush(output: Any) -> None:
 
 
 def _occupy_descriptors() -> None:
-    """Opens the null device in place of closed standard streams. Otherwise a map file could become descriptor 1."""
+    """Opens the null device in place of closed standard streams, or else a map file could become descriptor 1."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(descriptor)
 
 
 def _discard(output: Any) -> None:
-    """Sends what is still buffered for standard output to the null device: Python flushes it again at its exit."""
+    """Sends what standard output still buffers to the null device, since Python flushes it again at its exit."""
     try:
         descriptor = output.fileno()
     except (AttributeError, OSError, ValueError):  # closed, or no file of the system

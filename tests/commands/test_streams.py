@@ -31,7 +31,7 @@ def run(command: str, repository: Path, **environment: str) -> subprocess.Comple
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("command", ["config", "--help"])
 def test_broken_pipe_ends_quietly(command, unbuffered, repository):
-    # The reader has left before the command starts, so that the outcome does not depend on the machine's speed.
+    # The reader leaves before the command starts, so that the outcome does not depend on the machine's speed.
     line = f"{{ sleep 0.3; OVS3D {command}; echo $? >&2; }} | true"
     done = run(line, repository, PYTHONUNBUFFERED=unbuffered)
     assert done.stderr.decode() == "141\n"
@@ -57,7 +57,7 @@ def test_closed_streams_are_harmless_unless_used(repository, tmp_path):
 def test_files_never_become_standard_output(repository, tmp_path):
     code = (
         "import os, sys; from ovs3d_ros.commands.streams import checked_streams\n"
-        f"with checked_streams(): file = open(r'{tmp_path}/map', 'wb'); os.write(1, b'a message'); file.close()"
+        f"with checked_streams(): file = open(r'{tmp_path}/map', 'wb'); os.write(1, b'a message')"
     )
     done = run(f'{sys.executable} -c "{code}" >&- 2>&-', repository)
     assert done.returncode == 0 and (tmp_path / "map").read_bytes() == b""
