@@ -49,7 +49,7 @@ class _Output:
 
 
 class _Messages:
-    """Standard error: drops a message that cannot be written, so that long work does not end because of it."""
+    """Standard error: drops a message that cannot be written, so that long work goes on."""
 
     def __init__(self, stream: Any):
         self._stream = stream  # None if Python found the descriptor closed
@@ -105,14 +105,14 @@ def _flush(output: Any) -> None:
 
 
 def _occupy_descriptors() -> None:
-    """Opens the null device in place of closed standard streams, or else a map file could become descriptor 1."""
+    """Opens the null device in place of closed standard streams: a map file could become descriptor 1."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(descriptor)
 
 
 def _discard(output: Any) -> None:
-    """Sends what standard output still buffers to the null device, since Python flushes it again at its exit."""
+    """Sends what standard output still buffers to the null device: Python flushes it again at exit."""
     try:
         descriptor = output.fileno()
     except (AttributeError, OSError, ValueError):  # closed, or no file of the system
