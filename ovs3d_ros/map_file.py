@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 
 from ovs3d_ros.geometry import check_camera, check_pose, check_stamp
-from ovs3d_ros.io.atomic import write_tensors
-from ovs3d_ros.io.tensors import read_tensors
+from ovs3d_ros.io.atomic import Destination
+from ovs3d_ros.io.tensors import read_tensors, write_tensors
 from ovs3d_ros.map_repair import drop_unusable, usable_rows
 from ovs3d_ros.mapping.gaussians import PARAMETERS
 from ovs3d_ros.semantics.codec import FeatureCodec, make_codec
@@ -33,7 +32,7 @@ _MAX_COUNT = 2**63  # ROS messages carry versions and counts in 64 bits
 Tensors = dict[str, torch.Tensor]
 
 
-def save_map(path: str | Path, params: Tensors, snapshot: MapSnapshot) -> None:
+def save_map(path: str | Path | Destination, params: Tensors, snapshot: MapSnapshot) -> None:
     """Writes a map, without what `load_map` would refuse (see `map_repair.drop_unusable`).
 
     Args:
@@ -44,17 +43,15 @@ def save_map(path: str | Path, params: Tensors, snapshot: MapSnapshot) -> None:
     Raises:
         UserError: the folder does not exist or cannot be written.
     """
-    path = Path(path).expanduser()
+    path = path if isinstance(path, Destination) else Path(path).expanduser()
     params, snapshot = drop_unusable(params, snapshot)
     tensors, header = _to_tensors(params, snapshot), _to_header(snapshot)
-    if not path.parent.is_dir():
+    if isinstance(path, Path) and not path.parent.is_dir():
         raise UserError(f"{path}: cannot write there; create the folder {path.parent} first")
     try:
         write_tensors(path, tensors, json.dumps(header))
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"{path}: cannot write the map ({getattr(error, 'strerror', None) or error})"
-        ) from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot write the map ({error.strerror or error})") from None
 
 
 def load_map(path: str | Path) -> tuple[Tensors, MapSnapshot]:

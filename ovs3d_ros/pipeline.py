@@ -14,6 +14,7 @@ import torch
 from ovs3d_ros.config import Config, override, resolve_device, resolve_rasterizer
 from ovs3d_ros.config.stored import restore_config
 from ovs3d_ros.encoders import ImageTextEncoder, make_clip
+from ovs3d_ros.io.atomic import Destination
 from ovs3d_ros.io.ply import write_ply
 from ovs3d_ros.map_file import load_map, save_map
 from ovs3d_ros.mapping.mapper import RenderedView, StepStats
@@ -217,7 +218,7 @@ class Ovs3d:
         """Copies of the stored parameters and a snapshot; `save_map` takes both, on any thread."""
         return {name: t.detach().clone() for name, t in self.map.params().items()}, self.snapshot()
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path | Destination) -> None:
         """Writes the map file."""
         save_map(path, *self.freeze())
 

@@ -358,7 +358,7 @@ def test_failed_write_keeps_the_old_map(tmp_path, monkeypatch) -> None:
     save_map(path, params, snapshot)
     before = path.read_bytes()
 
-    def full(*_) -> None:
+    def full(*_, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     for step in ("fsync", "replace"):

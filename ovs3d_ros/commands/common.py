@@ -106,8 +106,8 @@ def save_picture(path: Path, image: Image.Image, notes: PngInfo | None = None) -
         UserError: the file cannot be written.
     """
     try:
-        with atomic_write(path) as temporary:
-            image.save(temporary, format="PNG", pnginfo=notes)
+        with atomic_write(path) as file:
+            image.save(file, format="PNG", pnginfo=notes)
     except OSError as error:
         raise UserError(
             f"{path}: cannot write this picture ({error.strerror}); free some space or choose another folder"

@@ -17,7 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 from ovs3d_ros.commands import common
 from ovs3d_ros.commands.camera_paths import keyframe_path, orbit_path
 from ovs3d_ros.commands.query import legend, load_semantic_map
-from ovs3d_ros.io.atomic import atomic_write
+from ovs3d_ros.io.atomic import atomic_write_path
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query.request import check_prompts
 from ovs3d_ros.sampling import evenly_spaced_indices
@@ -173,7 +173,7 @@ def _video(path: Path, fps: float) -> Iterator[Sink]:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # it would add lines to our error
     writer, count = cv2.VideoWriter(), 0
     try:
-        with atomic_write(path, ".mp4") as temporary:
+        with atomic_write_path(path, ".mp4") as temporary:
 
             def write(picture: np.ndarray) -> None:
                 nonlocal count

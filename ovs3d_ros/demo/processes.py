@@ -17,6 +17,7 @@ from ovs3d_ros.config import Config
 from ovs3d_ros.config.yaml_io import to_yaml
 from ovs3d_ros.demo.scene import HOLDOUT, Scene
 from ovs3d_ros.demo.session import Progress, PromptAnswer, Session
+from ovs3d_ros.io.atomic import write_text
 from ovs3d_ros.ros.environment import child_environment, free_domain_id
 from ovs3d_ros.visualization.pictures import label_colors
 
@@ -117,14 +118,12 @@ def run_processes(scene: Scene, config: Config, rate: float, map_path: Path, pro
         stale.unlink(missing_ok=True)
     environment = child_environment(free_domain_id()) | {"ROS_LOG_DIR": str(logs.resolve())}
     parameters, player_report, request = logs / "parameters.yaml", logs / "player.json", logs / "request.json"
-    parameters.write_text(to_yaml(config), encoding="utf-8")
+    write_text(parameters, to_yaml(config))
     seconds = START_TIMEOUT + len(scene.training) / rate + SETTLE_TIMEOUT
-    request.write_text(
-        json.dumps(
-            dict(prompts=[*scene.present, *scene.absent], player_report=str(player_report), timeout=seconds)
-        ),
-        encoding="utf-8",
+    content = dict(
+        prompts=[*scene.present, *scene.absent], player_report=str(player_report), timeout=seconds
     )
+    write_text(request, json.dumps(content))
     player_arguments = [
         str(scene.path),
         "--rate",

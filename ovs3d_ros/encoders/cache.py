@@ -17,13 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 
 from ovs3d_ros.config import ClipConfig, DinoConfig
 from ovs3d_ros.encoders import FrameEncoder, ImageTextEncoder, PatchEncoder
 from ovs3d_ros.encoders.precision import resolve_precision
-from ovs3d_ros.io.atomic import write_tensors
-from ovs3d_ros.io.tensors import read_tensors
+from ovs3d_ros.io.tensors import read_tensors, write_tensors
 from ovs3d_ros.types import CropTable, Frame, UserError
 
 _log = logging.getLogger(__name__)
@@ -76,10 +74,8 @@ class TensorCache:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         try:
             write_tensors(self._path(key), tensors, json.dumps(header | {"checksum": _checksum(tensors)}))
-        except (OSError, SafetensorError) as error:
-            _log.warning(
-                "%s: cannot be written (%s)", self._path(key), getattr(error, "strerror", None) or error
-            )
+        except OSError as error:
+            _log.warning("%s: cannot be written (%s)", self._path(key), error.strerror or error)
 
     def _path(self, key: str) -> Path:
         return self._folder / f"{key}.safetensors"

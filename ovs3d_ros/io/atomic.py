@@ -1,4 +1,8 @@
-"""Atomic file writing: a crash or a full disk leaves the earlier file, never half of the new one."""
+"""Atomic file writing: a crash or a full disk leaves the earlier file, never half of the new one.
+
+Other users may be able to write into the folder. So temporary names are unpredictable and opened exclusively, links are
+followed once, when the destination is chosen, and everything after that happens relative to the opened folder.
+"""
 
 from __future__ import annotations
 
@@ -9,58 +13,160 @@ import secrets
 import stat
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from safetensors.torch import save_file
+from typing import BinaryIO
 
 from ovs3d_ros.types import UserError
 
 
-@contextlib.contextmanager
-def atomic_write(path: Path, suffix: str = ".part") -> Iterator[Path]:
-    """Opens a temporary file in the folder of `path`, and renames it to `path` when the block ends without an
-    error.
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A file to write. Its links are already followed; a link that is put there later is replaced, not followed.
 
-    A symbolic link stays a link: the file it points to is replaced. A new file gets its permissions from the
-    umask; a replaced file keeps its own.
+    Attributes:
+        folder: the folder, without links.
+        name: name of the file in the folder.
+        identity: device and inode number of the folder.
+    """
+
+    folder: Path
+    name: str
+    identity: tuple[int, int]
+
+    @property
+    def path(self) -> Path:
+        """The path of the file."""
+        return self.folder / self.name
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+def resolve_destination(path: str | Path | Destination) -> Destination:
+    """Follows the links of a path; the file it points to is the one to write.
+
+    Raises:
+        OSError: the folder does not exist, or the links form a loop.
+    """
+    if isinstance(path, Destination):
+        return path
+    try:
+        real = Path(path).resolve()
+    except RuntimeError:  # of Python up to 3.12
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from None
+    status = os.stat(real.parent)
+    return Destination(real.parent, real.name, (status.st_dev, status.st_ino))
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | Path | Destination) -> Iterator[BinaryIO]:
+    """Opens a temporary file in the folder of `path`; it becomes `path` when the block ends without an error.
+
+    A symbolic link stays a link: the file it points to is replaced. A new file gets its permissions from the umask;
+    a replaced file keeps its own.
 
     Args:
         path: file to write; its folder exists.
-        suffix: ending of the temporary file's name, for writers that choose a format by it.
 
     Yields:
-        The path of the temporary file.
+        The temporary file, open for writing.
 
     Raises:
-        OSError: the file cannot be written, or `path` exists and is not a regular file. The earlier file
-            stays.
+        OSError: the file cannot be written, or `path` exists and is not a regular file. The earlier file stays.
     """
-    earlier_mode = path.stat().st_mode if path.exists() else None
-    if earlier_mode is not None and not stat.S_ISREG(earlier_mode):
-        raise OSError(errno.EINVAL, "it is not a regular file")
-    target = path.resolve()
-    # The temporary name does not contain the name of `path`, which may already have the greatest length
-    # allowed.
-    temporary = target.parent / f".{secrets.token_hex(8)}{suffix}"
-    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-    mode = temporary.stat().st_mode if earlier_mode is None else earlier_mode
+    destination = resolve_destination(path)
+    with _open_folder(destination) as folder:
+        mode, temporary = _earlier_mode(folder, destination.name), _temporary_name()
+        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(temporary, flags, 0o666, dir_fd=folder)
+        try:
+            with open(descriptor, "wb") as file:
+                yield file
+                file.flush()
+                _finish(descriptor, mode)
+                if not os.path.samestat(os.fstat(descriptor), os.lstat(temporary, dir_fd=folder)):
+                    raise OSError(errno.ESTALE, "another program replaced the temporary file")
+            os.replace(temporary, destination.name, src_dir_fd=folder, dst_dir_fd=folder)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=folder)
+
+
+@contextlib.contextmanager
+def atomic_write_path(path: str | Path | Destination, suffix: str) -> Iterator[Path]:
+    """As `atomic_write`, for writers that open a file by its path and choose the format by its suffix.
+
+    Yields:
+        A path in a temporary folder that no other user can open.
+
+    Raises:
+        OSError: as `atomic_write`.
+    """
+    destination = resolve_destination(path)
+    with _open_folder(destination) as folder:
+        mode, temporary, name = _earlier_mode(folder, destination.name), _temporary_name(), f"file{suffix}"
+        os.mkdir(temporary, 0o700, dir_fd=folder)
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        private = os.open(temporary, flags, dir_fd=folder)
+        try:
+            yield destination.folder / temporary / name
+            descriptor = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=private)
+            try:
+                _finish(descriptor, mode)
+            finally:
+                os.close(descriptor)
+            os.replace(name, destination.name, src_dir_fd=private, dst_dir_fd=folder)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=private)
+            os.close(private)
+            os.rmdir(temporary, dir_fd=folder)
+
+
+@contextlib.contextmanager
+def _open_folder(destination: Destination) -> Iterator[int]:
+    """The descriptor of the destination's folder; refuses another folder that was put in its place."""
+    folder = os.open(destination.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, stat.S_IMODE(mode))  # safetensors recreates the file, readable by its owner only
-        os.replace(temporary, target)
+        status = os.fstat(folder)
+        if (status.st_dev, status.st_ino) != destination.identity:
+            raise OSError(errno.ESTALE, "its folder was replaced by another one in the meantime")
+        yield folder
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(folder)
+
+
+def _earlier_mode(folder: int, name: str) -> int | None:
+    """Permissions of the file to replace; None without one."""
+    try:
+        mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+    except FileNotFoundError:
+        return None
+    if stat.S_ISLNK(mode):  # it was put there after the destination was resolved
+        return None
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    return stat.S_IMODE(mode)
+
+
+def _temporary_name() -> str:
+    # It does not contain the name of the destination, which may already have the greatest length allowed.
+    return f".ovs3d-{secrets.token_hex(8)}.part"
+
+
+def _finish(descriptor: int, mode: int | None) -> None:
+    os.fsync(descriptor)
+    if mode is not None:
+        os.fchmod(descriptor, mode)
 
 
 def check_target(path: Path) -> Path:
     """Returns the path with `~` expanded, after checking that a file can be written there.
 
     Raises:
-        UserError: the path is a folder, a device or a pipe, the name is not allowed, or the folder of the
-            file is missing or not writable.
+        UserError: the path is a folder, a device or a pipe, the name is not allowed, or the folder of the file is
+            missing or not writable.
     """
     path = path.expanduser()
     try:
@@ -95,22 +201,7 @@ def write_text(path: Path, text: str) -> None:
         UserError: the file cannot be written.
     """
     try:
-        with atomic_write(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        with atomic_write(path) as file:
+            file.write(text.encode("utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot write this file ({error.strerror})") from None
-
-
-def write_tensors(path: Path, tensors: dict[str, torch.Tensor], header: str) -> None:
-    """Writes tensors to a safetensors file atomically.
-
-    Args:
-        path: file to write; its folder exists.
-        tensors: contiguous, on the CPU.
-        header: text stored under the key `ovs3d` of the file's metadata.
-
-    Raises:
-        OSError, SafetensorError: the file cannot be written. The earlier file stays.
-    """
-    with atomic_write(path) as temporary:
-        save_file(tensors, temporary, metadata={"ovs3d": header})

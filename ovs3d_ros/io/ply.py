@@ -8,13 +8,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ovs3d_ros.io.atomic import atomic_write
+from ovs3d_ros.io.atomic import Destination, atomic_write
 from ovs3d_ros.types import UserError
 
 _PLY_TYPES = {"f4": "float", "u1": "uchar", "u4": "uint", "i4": "int"}
 
 
-def write_ply(path: str | Path, params: dict[str, torch.Tensor]) -> None:
+def write_ply(path: str | Path | Destination, params: dict[str, torch.Tensor]) -> None:
     """Writes the standard binary 3DGS PLY that splat viewers read.
 
     Args:
@@ -52,7 +52,7 @@ def write_ply(path: str | Path, params: dict[str, torch.Tensor]) -> None:
         "",
     ]
     try:
-        with atomic_write(Path(path)) as temporary, open(temporary, "wb") as file:
+        with atomic_write(path) as file:
             file.write("\n".join(header).encode("ascii"))
             file.write(np.ascontiguousarray(table).tobytes())
     except OSError as error:
@@ -90,7 +90,7 @@ def write_cloud(path: str | Path, points: np.ndarray, rgb: np.ndarray, **columns
         "",
     ]
     try:
-        with atomic_write(Path(path)) as temporary, open(temporary, "wb") as file:
+        with atomic_write(path) as file:
             file.write("\n".join(header).encode("ascii") + table.tobytes())
     except OSError as error:
         raise UserError(f"{path}: cannot write the point cloud ({error.strerror})") from None

@@ -178,7 +178,7 @@ def test_scene_without_prompts_is_refused_before_mapping(scenes, tmp_path, capsy
 def test_full_disk_leaves_the_earlier_calibration(scenes, tmp_path, capsys, monkeypatch):
     (tmp_path / "c.json").write_text("earlier")
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.replace", full)

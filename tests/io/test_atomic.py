@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from ovs3d_ros.commands import common
 from ovs3d_ros.io import ply
-from ovs3d_ros.io.atomic import atomic_write, check_target, write_tensors, write_text
+from ovs3d_ros.io.atomic import atomic_write, atomic_write_path, check_target, write_text
+from ovs3d_ros.io.tensors import read_tensors, write_tensors
 from ovs3d_ros.mapping.gaussians import PARAMETERS
 from ovs3d_ros.types import UserError
 
@@ -101,7 +104,56 @@ def test_new_file_follows_umask_and_replaced_file_keeps_mode(tmp_path):
 def test_interruption_leaves_the_earlier_file(tmp_path):
     path = tmp_path / "file"
     path.write_text("earlier")
-    with pytest.raises(KeyboardInterrupt), atomic_write(path) as temporary:
-        temporary.write_text("half")
+    with pytest.raises(KeyboardInterrupt), atomic_write(path) as file:
+        file.write(b"half")
         raise KeyboardInterrupt
     assert path.read_text() == "earlier" and list(tmp_path.iterdir()) == [path]
+
+
+def test_temporary_file_replaced_by_a_link_is_not_written_through(tmp_path):
+    victim, path = tmp_path / "victim", tmp_path / "file"
+    victim.write_text("precious")
+    for writer in (atomic_write(path), atomic_write_path(path, ".mp4")):
+        with pytest.raises(OSError), writer as handle:
+            (temporary,) = (entry for entry in tmp_path.iterdir() if entry.name.endswith(".part"))
+            if isinstance(handle, Path):
+                assert stat.S_IMODE(temporary.stat().st_mode) == 0o700  # nobody else puts a link into it
+                handle.symlink_to(victim)
+            else:
+                temporary.unlink()
+                temporary.symlink_to(victim)
+                handle.write(b"attack")
+                handle.flush()
+        assert victim.read_text() == "precious" and list(tmp_path.iterdir()) == [victim]
+
+
+def test_writers_by_path_keep_the_mode_and_leave_nothing(tmp_path):
+    path = tmp_path / "file.mp4"
+    path.write_text("old")
+    path.chmod(0o640)
+    with atomic_write_path(path, ".mp4") as temporary:
+        assert temporary.suffix == ".mp4"
+        temporary.write_text("new")
+    assert path.read_text() == "new" and stat.S_IMODE(path.stat().st_mode) == 0o640
+    with pytest.raises(FileNotFoundError), atomic_write_path(path, ".mp4"):
+        pass  # the writer wrote nothing
+    assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
+
+
+def test_tensor_files_are_those_of_safetensors(tmp_path):
+    tensors = {
+        "half": torch.randn(3, 5).half(),
+        "double": torch.randn(2, dtype=torch.float64),
+        "single": torch.randn(4, 1),
+        "empty": torch.zeros(0, 3),
+        "scalar": torch.tensor(7),
+        "short": torch.tensor([-1, 2], dtype=torch.int16),
+    }
+    write_tensors(tmp_path / "a", tensors, '{"ä": 1}')
+    save_file(tensors, tmp_path / "b", metadata={"ovs3d": '{"ä": 1}'})
+    for path in (tmp_path / "a", tmp_path / "b"):
+        with safe_open(path, framework="pt") as file:
+            assert file.metadata() == {"ovs3d": '{"ä": 1}'} and set(file.keys()) == set(tensors)
+        read, text = read_tensors(path)
+        assert text == '{"ä": 1}' and all(torch.equal(read[name], tensors[name]) for name in tensors)
+        assert all(read[name].dtype == tensors[name].dtype for name in tensors)

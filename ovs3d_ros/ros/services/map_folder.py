@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+from ovs3d_ros.io.atomic import Destination
 from ovs3d_ros.types import UserError
 
 MAP_SUFFIX, PLY_SUFFIX = ".ovs3d", ".ply"
@@ -30,8 +32,8 @@ class MapFolder:
             raise UserError(f"{name}: no such file in {self.path}; existing files: {existing}")
         return path
 
-    def target(self, name: str, suffix: str, overwrite: bool) -> Path:
-        """The path of a file to write; creates the folder.
+    def target(self, name: str, suffix: str, overwrite: bool) -> Destination:
+        """The file to write, with links followed once; creates the folder.
 
         Raises:
             UserError: the name is no plain file name with the suffix, it is a link out of the folder, it
@@ -46,9 +48,11 @@ class MapFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"map.directory {self.path} cannot be created ({error.strerror})") from None
-        return path
+        status = os.stat(path.parent)
+        return Destination(path.parent, path.name, (status.st_dev, status.st_ino))
 
     def _inside(self, name: str, suffix: str) -> Path:
+        """The path of this name without links."""
         if not name.endswith(suffix) or name == suffix:
             raise UserError(f"name {name[:_MAX_NAME]!r}: give a file name that ends in {suffix}")
         if any(c in "/\\" or not c.isprintable() for c in name) or name.startswith("."):
@@ -65,4 +69,4 @@ class MapFolder:
             raise UserError(f"{name}: is a link that leads nowhere") from None
         if real.parent != folder:
             raise UserError(f"{name}: is a link out of {self.path}; no file outside that folder is opened")
-        return path
+        return real

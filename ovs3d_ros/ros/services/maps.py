@@ -59,18 +59,18 @@ class MapServices:
             node.create_service(service_type, f"~/{name}", callback, callback_group=group)
 
     def _save(self, request: SaveMap.Request, response: SaveMap.Response) -> None:
-        path = self._folder.target(request.name, MAP_SUFFIX, request.overwrite)
+        target = self._folder.target(request.name, MAP_SUFFIX, request.overwrite)
         responses.require_map(self._worker)
         params, snapshot = self._worker.run(self._pipeline.freeze, TIMEOUT)
-        _write(save_map, path, params, snapshot)
-        self._report(response, path, snapshot.version, snapshot.num_gaussians)
+        _write(save_map, target, params, snapshot)
+        self._report(response, self._folder.path / request.name, snapshot.version, snapshot.num_gaussians)
 
     def _export(self, request: ExportPly.Request, response: ExportPly.Response) -> None:
-        path = self._folder.target(request.name, PLY_SUFFIX, request.overwrite)
+        target = self._folder.target(request.name, PLY_SUFFIX, request.overwrite)
         responses.require_map(self._worker)
         params, snapshot = self._worker.run(self._pipeline.freeze, TIMEOUT)
-        _write(write_ply, path, params)
-        self._report(response, path, snapshot.version, snapshot.num_gaussians)
+        _write(write_ply, target, params)
+        self._report(response, self._folder.path / request.name, snapshot.version, snapshot.num_gaussians)
 
     def _report(
         self, response: SaveMap.Response | ExportPly.Response, path: Path, version: int, count: int

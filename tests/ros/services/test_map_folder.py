@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from ovs3d_ros.io.atomic import atomic_write
 from ovs3d_ros.ros.services.map_folder import MapFolder
 from ovs3d_ros.types import UserError
 
@@ -16,7 +17,7 @@ def folder(tmp_path) -> MapFolder:
 
 
 def test_plain_names_are_files_in_the_folder(folder):
-    assert folder.target("room 1.ovs3d", ".ovs3d", False) == folder.path / "room 1.ovs3d"
+    assert folder.target("room 1.ovs3d", ".ovs3d", False).path == folder.path / "room 1.ovs3d"
     assert folder.path.is_dir()
     (folder.path / "küche.ovs3d").touch()
     assert folder.source("küche.ovs3d", ".ovs3d").is_file()
@@ -64,11 +65,29 @@ def test_links_out_of_the_folder_are_refused(folder, tmp_path):
     assert outside.read_text() == "secret"
 
 
+def test_link_that_comes_after_the_check_is_not_followed(folder, tmp_path):
+    (tmp_path / "outside").mkdir()
+    outside = tmp_path / "outside" / "a.ply"
+    outside.write_text("secret")
+    target = folder.target("a.ply", ".ply", True)
+    os.symlink(outside, folder.path / "a.ply")
+    with atomic_write(target) as file:
+        file.write(b"cloud")
+    assert outside.read_text() == "secret"
+    assert (folder.path / "a.ply").read_text() == "cloud" and not (folder.path / "a.ply").is_symlink()
+    target = folder.target("a.ply", ".ply", True)
+    folder.path.rename(tmp_path / "moved")
+    folder.path.symlink_to(tmp_path / "outside")
+    with pytest.raises(OSError, match="replaced by another one"), atomic_write(target):
+        pass
+    assert outside.read_text() == "secret"
+
+
 def test_existing_files_are_overwritten_only_on_request(folder):
-    folder.target("a.ply", ".ply", False).write_text("x")
+    folder.target("a.ply", ".ply", False).path.write_text("x")
     with pytest.raises(UserError, match=r"exists in .*set overwrite"):
         folder.target("a.ply", ".ply", False)
-    assert folder.target("a.ply", ".ply", True) == folder.path / "a.ply"
+    assert folder.target("a.ply", ".ply", True).path == folder.path / "a.ply"
     (folder.path / "b.ply").mkdir()
     with pytest.raises(UserError, match="is a folder"):
         folder.target("b.ply", ".ply", True)
@@ -77,7 +96,7 @@ def test_existing_files_are_overwritten_only_on_request(folder):
 def test_missing_file_error_lists_existing_files(folder):
     with pytest.raises(UserError, match=r"a\.ovs3d: no such file in .*existing files: none"):
         folder.source("a.ovs3d", ".ovs3d")
-    folder.target("b.ovs3d", ".ovs3d", False).touch()
+    folder.target("b.ovs3d", ".ovs3d", False).path.touch()
     with pytest.raises(UserError, match=r"existing files: b\.ovs3d"):
         folder.source("a.ovs3d", ".ovs3d")
 
