@@ -1,7 +1,8 @@
 """Atomic file writing: a crash or a full disk leaves the earlier file, never half of the new one.
 
-Other users may be able to write into the folder. So temporary names are unpredictable and opened exclusively, links are
-followed once, when the destination is chosen, and everything after that happens relative to the opened folder.
+Other users may be able to write into the folder. So temporary names are unpredictable and opened exclusively,
+links are followed once, when the destination is chosen, and everything after that happens relative to the opened
+folder.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ovs3d_ros.types import UserError
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """A file to write. Its links are already followed; a link that is put there later is replaced, not followed.
+    """A file to write. Its links are already followed; a link that comes later is replaced, not followed.
 
     Attributes:
         folder: the folder, without links.
@@ -63,8 +64,8 @@ def resolve_destination(path: str | Path | Destination) -> Destination:
 def atomic_write(path: str | Path | Destination) -> Iterator[BinaryIO]:
     """Opens a temporary file in the folder of `path`; it becomes `path` when the block ends without an error.
 
-    A symbolic link stays a link: the file it points to is replaced. A new file gets its permissions from the umask;
-    a replaced file keeps its own.
+    A symbolic link stays a link: the file it points to is replaced. A new file gets its permissions from the
+    umask; a replaced file keeps its own.
 
     Args:
         path: file to write; its folder exists.
@@ -73,7 +74,8 @@ def atomic_write(path: str | Path | Destination) -> Iterator[BinaryIO]:
         The temporary file, open for writing.
 
     Raises:
-        OSError: the file cannot be written, or `path` exists and is not a regular file. The earlier file stays.
+        OSError: the file cannot be written, or `path` exists and is not a regular file. The earlier file
+            stays.
     """
     destination = resolve_destination(path)
     with _open_folder(destination) as folder:
@@ -165,8 +167,8 @@ def check_target(path: Path) -> Path:
     """Returns the path with `~` expanded, after checking that a file can be written there.
 
     Raises:
-        UserError: the path is a folder, a device or a pipe, the name is not allowed, or the folder of the file is
-            missing or not writable.
+        UserError: the path is a folder, a device or a pipe, the name is not allowed, or the folder of the
+            file is missing or not writable.
     """
     path = path.expanduser()
     try:
