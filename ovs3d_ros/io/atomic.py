@@ -1,8 +1,7 @@
 """Atomic file writing: a crash or a full disk leaves the earlier file, never half of the new one.
 
 Other users may be able to write into the folder. So temporary names are unpredictable and opened exclusively,
-links are followed once, when the destination is chosen, and everything after that happens relative to the opened
-folder.
+links are followed once, when the destination is chosen, and the rest happens relative to the opened folder.
 """
 
 from __future__ import annotations
