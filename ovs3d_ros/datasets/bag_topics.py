@@ -10,7 +10,7 @@ from typing import Any
 
 from ovs3d_ros.config import Config
 from ovs3d_ros.datasets.bag_file import BagFile
-from ovs3d_ros.sensors.pixels import COLOR_ENCODINGS, DEPTH_ENCODINGS
+from ovs3d_ros.sensors.pixels import COLOR_ENCODINGS, DEPTH_ENCODINGS, compressed_encoding
 from ovs3d_ros.types import UserError
 
 logger = logging.getLogger(__name__)
@@ -86,12 +86,16 @@ def choose_topics(bag: BagFile, config: Config) -> BagTopics:
 
 def _inspect(bag: BagFile, topic: str) -> _ImageTopic:
     message: Any = bag.first_message(topic)
-    encoding = getattr(message, "encoding", None) or getattr(message, "format", "")
     if bag.topics[topic].type == COMPRESSED:
-        is_depth = "compressedDepth" in encoding or topic.endswith("/compressedDepth")
+        described, encoding = message.format, compressed_encoding(message.data, message.format)
     else:
-        is_depth = encoding in DEPTH_ENCODINGS and (encoding not in COLOR_ENCODINGS or "depth" in topic)
-    return _ImageTopic(topic, encoding, message.header.frame_id, is_depth)
+        described = encoding = message.encoding
+    is_depth = (
+        "compressedDepth" in described
+        or topic.endswith("/compressedDepth")
+        or (encoding in DEPTH_ENCODINGS and (encoding not in COLOR_ENCODINGS or "depth" in topic))
+    )
+    return _ImageTopic(topic, described, message.header.frame_id, is_depth)
 
 
 def _choose_color(bag: BagFile, named: str, images: list[_ImageTopic]) -> _ImageTopic:
@@ -106,7 +110,9 @@ def _choose_color(bag: BagFile, named: str, images: list[_ImageTopic]) -> _Image
         if _strip_transport(entry.topic) == entry.topic or _strip_transport(entry.topic) not in raw
     ]
     if len(candidates) > 1:  # prefers a colour camera to an infrared pair
-        candidates = [entry for entry in candidates if entry.encoding not in _GREY] or candidates
+        candidates = [
+            entry for entry in candidates if entry.encoding.partition(";")[0].strip() not in _GREY
+        ] or candidates
     if not candidates:
         raise UserError(
             f"{bag.path}: no colour images: no Image or CompressedImage topic holds any ({_list_topics(bag)})"

@@ -27,7 +27,7 @@ def from_image(message: Any, topic: str) -> np.ndarray:
         UserError: the encoding is not a colour image, the data is truncated, or the sizes contradict it.
     """
     if _is_compressed(message):
-        return pixels.decompress_color(_buffer(message), topic)
+        return pixels.decompress_color(_buffer(message), message.format, topic)
     return pixels.decode_color(
         _buffer(message),
         message.encoding,

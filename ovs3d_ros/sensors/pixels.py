@@ -47,6 +47,7 @@ DEPTH_ENCODINGS: dict[str, tuple[str, float]] = {
     "16UC1": ("u2", 0.001),
     "mono16": ("u2", 0.001),
 }
+_PNG, _TIFF = b"\x89PNG\r\n\x1a\n", (b"II*\0", b"MM\0*")  # how these files begin
 MAX_SIDE = 16384  # pixels; no camera has more, so a header that claims more is damaged
 
 
@@ -141,12 +142,28 @@ def _decompress(data: np.ndarray, flags: int, topic: str) -> np.ndarray | None:
         ) from None
 
 
-def decompress_color(data: bytes, topic: str) -> np.ndarray:
+def compressed_encoding(data: bytes, format: str) -> str:
+    """Pixel encoding of a CompressedImage: from its format, else "mono16" for a 16-bit grey PNG; or ""."""
+    encoding = format.partition(";")[0].strip()
+    if encoding in COLOR_ENCODINGS or encoding in DEPTH_ENCODINGS:
+        return encoding
+    head = bytes(
+        data[:26]
+    )  # PNG: signature, then the chunk IHDR with width, height, bit depth and colour type
+    return "mono16" if head.startswith(_PNG) and head[24:26] == b"\x10\x00" else ""
+
+
+def decompress_color(data: bytes, format: str, topic: str) -> np.ndarray:
     """RGB uint8 [H, W, 3] of a JPEG or PNG.
 
     Raises:
-        UserError: the data is not an image that OpenCV reads, or is truncated.
+        UserError: the format is depth, or the data is not an image that OpenCV reads, or is truncated.
     """
+    encoding = compressed_encoding(data, format)
+    if encoding in DEPTH_ENCODINGS and encoding not in COLOR_ENCODINGS:
+        raise UserError(
+            f"{topic}: format '{format.strip()}' is depth and not a colour image; is depth remapped to it?"
+        )
     image = _decompress(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR, topic)
     if image is None:
         raise UserError(
@@ -157,14 +174,17 @@ def decompress_color(data: bytes, topic: str) -> np.ndarray:
 
 
 def decompress_depth(data: bytes, format: str, topic: str) -> np.ndarray:
-    """Depth float32 [H, W] in metres, 0 = none, of a compressedDepth message.
+    """Depth float32 [H, W] in metres, 0 = none, of a CompressedImage.
 
-    The buffer is a 12-byte header (int32, two float32 a, b), then a 16-bit PNG. 16UC1 holds millimetres;
-    32FC1 holds quantised inverse depth q with z = a / (q - b), 0 = none.
+    A message of the transport 'compressed' is a 16-bit PNG in millimetres or a float32 TIFF in metres. One of
+    'compressedDepth' has a 12-byte header (int32, two float32 a, b) before its 16-bit PNG: 16UC1 holds
+    millimetres, 32FC1 holds quantised inverse depth q with z = a / (q - b), 0 = none.
 
     Raises:
-        UserError: the codec is RVL or another one, the PNG is broken, or the encoding is not depth.
+        UserError: the codec is RVL or another one, the image is broken, or the encoding is not depth.
     """
+    if bytes(data[:8]).startswith((_PNG, *_TIFF)):
+        return _decompress_plain_depth(data, format, topic)
     encoding, _, codec = (part.strip() for part in format.partition(";"))
     if "rvl" in codec:
         raise UserError(
@@ -181,3 +201,15 @@ def decompress_depth(data: bytes, format: str, topic: str) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         depth = np.float32(a) / (image.astype(np.float32) - np.float32(b))
     return _clean_depth(np.where(image == 0, np.float32(0), depth))
+
+
+def _decompress_plain_depth(data: bytes, format: str, topic: str) -> np.ndarray:
+    """Depth of the transport 'compressed'; arguments as for `decompress_depth`."""
+    image = _decompress(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED, topic)
+    if image is None or image.ndim != 2 or image.dtype not in (np.uint16, np.float32):
+        found = "a broken image" if image is None else f"{image.dtype} pixels of shape {image.shape}"
+        raise UserError(
+            f"{topic}: format '{format.strip()}' holds {found}, not 16-bit or float depth; is colour "
+            "remapped to it?"
+        )
+    return _clean_depth(image * np.float32(0.001) if image.dtype == np.uint16 else image)

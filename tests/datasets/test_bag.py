@@ -132,6 +132,32 @@ def test_compressed_images_and_depth_in_millimetres_are_read(tmp_path):
     np.testing.assert_allclose(frame.depth, depth, atol=6e-4)
 
 
+@pytest.mark.parametrize("format", ["16UC1; png compressed ", "png"])
+def test_depth_as_plain_png_is_no_colour(tmp_path, format):
+    topics = scene(pose=pose_messages())
+    topics["/camera/depth/image/compressed"] = [
+        bags.compressed(
+            bags.START + t,
+            OPTICAL,
+            cv2.imencode(".png", np.round(render(camtoworld(t))[1] * 1000).astype(np.uint16))[1].tobytes(),
+            format,
+        )
+        for t in stamps()
+    ]
+    del topics["/camera/depth/image"]
+    path = bags.write(tmp_path / "b", topics)
+    np.testing.assert_allclose(open_dataset(path)[1].depth, render(camtoworld(PERIOD))[1], atol=6e-4)
+
+
+def test_compressed_infrared_is_no_second_colour_camera(tmp_path):
+    topics = scene(pose=pose_messages())
+    jpeg = cv2.imencode(".jpg", np.zeros((8, 8), np.uint8))[1].tobytes()
+    topics["/infra/compressed"] = [
+        bags.compressed(bags.START, "infra", jpeg, "mono8; jpeg compressed ") for _ in stamps()
+    ]
+    check_scene(bags.write(tmp_path / "b", topics), Config())
+
+
 def test_images_are_rectified_unless_the_topic_is_rectified(tmp_path):
     topics = scene(pose=pose_messages())
     D = (-0.2, 0.05, 0.0, 0.0, 0.0)

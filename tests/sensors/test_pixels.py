@@ -140,11 +140,11 @@ def test_colour_is_refused_as_depth(rgb):
 @pytest.mark.parametrize("extension, tolerance", [(".png", 0), (".jpg", 12)])
 def test_compressed_images_are_decoded(rgb, extension, tolerance):
     data = cv2.imencode(extension, rgb[..., ::-1])[1].tobytes()
-    assert np.abs(pixels.decompress_color(data, TOPIC).astype(int) - rgb).max() <= tolerance
+    assert np.abs(pixels.decompress_color(data, "", TOPIC).astype(int) - rgb).max() <= tolerance
     with pytest.raises(UserError, match="neither JPEG nor PNG"):
-        pixels.decompress_color(b"not an image", TOPIC)
+        pixels.decompress_color(b"not an image", "", TOPIC)
     with pytest.raises(UserError, match="neither JPEG nor PNG"):
-        pixels.decompress_color(b"", TOPIC)
+        pixels.decompress_color(b"", "", TOPIC)
 
 
 def test_compressed_images_of_absurd_size_are_refused():
@@ -157,7 +157,7 @@ def test_compressed_images_of_absurd_size_are_refused():
     jpeg[size : size + 4] = struct.pack(">HH", 65000, 65000)
     for data in (png, jpeg):
         with pytest.raises(UserError, match=f"{TOPIC}: {len(data)} bytes of a broken image"):
-            pixels.decompress_color(bytes(data), TOPIC)
+            pixels.decompress_color(bytes(data), "", TOPIC)
     with pytest.raises(UserError, match=f"{TOPIC}: {len(png)} bytes of a broken image"):
         pixels.decompress_depth(bytes(12) + bytes(png), "16UC1; compressedDepth png", TOPIC)
 
@@ -178,6 +178,20 @@ def test_compressed_depth_is_decoded_in_both_encodings():
             pixels.decompress_depth(data[:20], format, TOPIC)
     with pytest.raises(UserError, match="'format' to png"):
         pixels.decompress_depth(data, "16UC1; compressedDepth rvl", TOPIC)
+
+
+def test_depth_of_the_plain_compressed_transport_is_decoded():
+    metres = np.array([[0.5, 1.25, np.nan], [0.0, 2.0, -9.0]], np.float32)
+    expected = np.array([[0.5, 1.25, 0.0], [0.0, 2.0, 0.0]], np.float32)
+    png = cv2.imencode(".png", (expected * 1000).astype(np.uint16))[1].tobytes()
+    tiff = cv2.imencode(".tiff", metres)[1].tobytes()
+    for data, format in ((png, "16UC1; png compressed "), (png, "png"), (tiff, "32FC1; tiff compressed ")):
+        np.testing.assert_allclose(pixels.decompress_depth(data, format, TOPIC), expected)
+    grey = cv2.imencode(".png", np.zeros((4, 4), np.uint8))[1].tobytes()
+    with pytest.raises(UserError, match="holds uint8 pixels"):
+        pixels.decompress_depth(grey, "png", TOPIC)
+    with pytest.raises(UserError, match=f"{TOPIC}: format '16UC1; png compressed' is depth"):
+        pixels.decompress_color(png, "16UC1; png compressed ", TOPIC)
 
 
 def calibration(**changes) -> CameraCalibration:
