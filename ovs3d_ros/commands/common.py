@@ -91,7 +91,7 @@ def write_json(target: str | None, document: Any) -> None:
     if target is None:
         return
     to_file = target != STDOUT
-    is_utf8 = to_file or codecs.lookup(sys.stdout.encoding or "ascii").name == "utf-8"
+    is_utf8 = to_file or codecs.lookup(getattr(sys.stdout, "encoding", None) or "ascii").name == "utf-8"
     text = json.dumps(_to_json(document), indent=2, ensure_ascii=not is_utf8) + "\n"
     if to_file:
         write_text(Path(target).expanduser(), text)

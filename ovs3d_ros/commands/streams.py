@@ -65,6 +65,9 @@ class _Messages:
             if self._stream is not None:
                 self._stream.flush()
 
+    def isatty(self) -> bool:
+        return self._stream is not None and self._stream.isatty()
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 from helpers.command_line import SETTINGS, ovs3d
 
-from ovs3d_ros.commands.streams import checked_streams
+from ovs3d_ros.commands.common import progress_bar, write_json
+from ovs3d_ros.commands.streams import OutputError, checked_streams
 
 OVS3D = f"{sys.executable} -m ovs3d_ros.cli"
 
@@ -56,7 +58,8 @@ def test_closed_streams_are_harmless_unless_used(repository, tmp_path):
 
 def test_files_never_become_standard_output(repository, tmp_path):
     code = (
-        "import os, sys; from ovs3d_ros.commands.streams import checked_streams\n"
+        "import os, sys; from ovs3d_ros.commands.common import progress_bar, write_json
+from ovs3d_ros.commands.streams import OutputError, checked_streams\n"
         f"with checked_streams(): file = open(r'{tmp_path}/map', 'wb'); os.write(1, b'a message')"
     )
     done = run(f'{sys.executable} -c "{code}" >&- 2>&-', repository)
@@ -80,6 +83,16 @@ def test_streams_are_restored_after_an_error():
         assert sys.stdout is not before[0]
         raise ZeroDivisionError
     assert (sys.stdout, sys.stderr) == before
+
+
+def test_closed_streams_take_json_and_progress_bars(monkeypatch):
+    options = argparse.Namespace(quiet=False, json="-")
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    with pytest.raises(OutputError, match="it is closed"), checked_streams():
+        with progress_bar(options, 2, "frames", "frame") as bar:
+            bar.update()
+        write_json("-", dict(prompt="椅子"))
 
 
 def test_output_stays_readable_in_process(capsys):
