@@ -58,8 +58,7 @@ def test_closed_streams_are_harmless_unless_used(repository, tmp_path):
 
 def test_files_never_become_standard_output(repository, tmp_path):
     code = (
-        "import os, sys; from ovs3d_ros.commands.common import progress_bar, write_json
-from ovs3d_ros.commands.streams import OutputError, checked_streams\n"
+        "import os, sys; from ovs3d_ros.commands.streams import checked_streams\n"
         f"with checked_streams(): file = open(r'{tmp_path}/map', 'wb'); os.write(1, b'a message')"
     )
     done = run(f'{sys.executable} -c "{code}" >&- 2>&-', repository)
