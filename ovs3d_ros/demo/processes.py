@@ -120,9 +120,7 @@ def run_processes(scene: Scene, config: Config, rate: float, map_path: Path, pro
     parameters, player_report, request = logs / "parameters.yaml", logs / "player.json", logs / "request.json"
     write_text(parameters, to_yaml(config))
     seconds = START_TIMEOUT + len(scene.training) / rate + SETTLE_TIMEOUT
-    content = dict(
-        prompts=[*scene.present, *scene.absent], player_report=str(player_report), timeout=seconds
-    )
+    content = dict(prompts=[*scene.present, *scene.absent], player_report=str(player_report), timeout=seconds)
     write_text(request, json.dumps(content))
     player_arguments = [
         str(scene.path),

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from ovs3d_ros.config import ClipConfig
+from ovs3d_ros.encoders.checkpoints import check_weight_files
 from ovs3d_ros.encoders.crops import CropGroup, plan_relative_crops
 from ovs3d_ros.encoders.dense import average_directions, dense_features, is_transformer, supports_dense
 from ovs3d_ros.encoders.precision import image_autocast
@@ -196,6 +197,10 @@ def load_clip(config: ClipConfig, device: str) -> ClipEncoder:
         raise UserError("CLIP needs open_clip: pip install open_clip_torch") from None
     source = f"local-dir:{BUNDLED}" if config.model == "bundled" else config.model
     is_self_contained = source.startswith(("local-dir:", "hf-hub:"))
+    if not is_self_contained:
+        check_weight_files("clip.pretrained", config.pretrained)
+    elif source.startswith("local-dir:"):
+        check_weight_files("clip.model", source.partition(":")[2])
     if not is_self_contained and source.replace("/", "-") not in open_clip.list_models():
         raise UserError(
             f"clip.model={source}: open_clip knows no such model; `open_clip.list_models()` lists "

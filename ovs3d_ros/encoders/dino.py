@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ovs3d_ros.config import DinoConfig
+from ovs3d_ros.encoders.checkpoints import check_weight_files
 from ovs3d_ros.encoders.precision import image_autocast
 from ovs3d_ros.encoders.preprocessing import fitted_size, image_to_tensor, resize
 from ovs3d_ros.types import UserError
@@ -63,6 +64,8 @@ def load_dino(config: DinoConfig, device: str) -> DinoEncoder:
     except ImportError:
         raise UserError("DINO needs timm: pip install timm") from None
     source = f"local-dir:{BUNDLED}" if config.model == "bundled" else config.model
+    if source.startswith("local-dir:"):
+        check_weight_files("dino.model", source.partition(":")[2])
     try:
         model = timm.create_model(source, pretrained=True, num_classes=0, dynamic_img_size=True)
     except Exception as error:  # the hub raises many types, and none names a remedy
