@@ -10,19 +10,18 @@ import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from ovs3d_ros.config import Config
 from ovs3d_ros.datasets import images
 from ovs3d_ros.datasets.bag_file import BagFile, Sample
-from ovs3d_ros.datasets.bag_topics import TF_MESSAGE, TF_STATIC, BagTopics, choose_topics
+from ovs3d_ros.datasets.bag_poses import Poses, read_poses
+from ovs3d_ros.datasets.bag_topics import BagTopics, choose_topics
 from ovs3d_ros.datasets.dataset import Dataset
 from ovs3d_ros.sensors import messages
 from ovs3d_ros.sensors.calibration import CameraCalibration, Rectifier, make_rectifier
-from ovs3d_ros.sensors.sync import PoseBuffer, StampBuffer
-from ovs3d_ros.sensors.transforms import TransformTree
+from ovs3d_ros.sensors.sync import StampBuffer
 from ovs3d_ros.types import Frame, UserError
 
 logger = logging.getLogger(__name__)
@@ -117,7 +116,7 @@ def read(path: Path, config: Config, max_image_size: int) -> BagDataset:
     color = list({sample.stamp: sample for sample in samples[topics.image]}.values())
     color.sort(key=lambda sample: sample.stamp)
     rectifiers = _Rectifiers(bag, topics, config.input.rectification)
-    poses = _read_poses(bag, topics, config, color[0].frame_id)
+    poses = read_poses(bag, topics, config, color[0].frame_id)
     views = _match(color, samples[topics.depth] if topics.depth else None, poses, rectifiers, config)
     lost = len(color) - len(views)
     if not views:
@@ -136,83 +135,6 @@ def read(path: Path, config: Config, max_image_size: int) -> BagDataset:
             "depth or " if topics.depth else "",
         )
     return BagDataset(bag, path.resolve().name.partition(".")[0], views, max_image_size)
-
-
-class _Poses(Protocol):
-    span: tuple[float, float]
-
-    def at(self, stamp: float, frame_id: str) -> np.ndarray | None:
-        """The pose [4, 4] of the camera with optical frame `frame_id` at `stamp`, or None."""
-
-
-class _TopicPoses:
-    """Poses of one camera from a topic."""
-
-    def __init__(self, buffer: PoseBuffer):
-        self._buffer = buffer
-        self.span = buffer.poses.stamps[0], buffer.poses.stamps[-1]
-
-    def at(self, stamp: float, frame_id: str) -> np.ndarray | None:
-        """See `_Poses.at`."""
-        return self._buffer.at(stamp, accept_nearest=True)
-
-
-class _TreePoses:
-    """Poses from the transform tree."""
-
-    def __init__(self, tree: TransformTree, world_frame: str, span: tuple[float, float]):
-        self._tree = tree
-        self._world_frame = world_frame
-        self.span = span
-
-    def at(self, stamp: float, frame_id: str) -> np.ndarray | None:
-        """See `_Poses.at`."""
-        return self._tree.at(self._world_frame, frame_id.lstrip("/"), stamp)
-
-
-def _read_poses(bag: BagFile, topics: BagTopics, config: Config, camera_frame: str) -> _Poses:
-    if topics.pose_source == "tf":
-        return _read_tree(bag, topics, config, camera_frame)
-    buffer = PoseBuffer(config.input.sync_slop, config.input.pose_gap, sys.maxsize)
-    extrinsics = messages.extrinsics_matrix(config.input.extrinsics, "input.extrinsics")
-    for topic, message in bag.messages([topics.pose]):
-        frame_id = message.header.frame_id.lstrip("/")
-        if frame_id and frame_id != config.input.world_frame:
-            raise UserError(
-                f"{bag.path}: {topic} has poses in frame '{frame_id}', the map is in "
-                f"'{config.input.world_frame}'; --set input.world_frame={frame_id}"
-            )
-        if topics.pose_source == "transform":
-            pose = messages.from_transform(message.transform, topic)
-        elif topics.pose_source == "odom":
-            pose = messages.from_pose(message.pose.pose, topic) @ extrinsics
-        else:
-            pose = messages.from_pose(message.pose, topic)
-        buffer.add(messages.to_seconds(message.header.stamp), pose)
-    return _TopicPoses(buffer)
-
-
-def _read_tree(bag: BagFile, topics: BagTopics, config: Config, camera_frame: str) -> _TreePoses:
-    tree = TransformTree(config.input.sync_slop, config.input.pose_gap)
-    named = [topics.pose, topics.pose + TF_STATIC.removeprefix("/tf"), TF_STATIC]
-    stamps = []
-    for topic, message in bag.messages(
-        [t for t in dict.fromkeys(named) if t in bag.topics and bag.topics[t].type == TF_MESSAGE]
-    ):
-        for item in message.transforms:
-            stamps.append(messages.to_seconds(item.header.stamp))
-            matrix = messages.from_transform(item.transform, topic)
-            tree.add(
-                item.header.frame_id, item.child_frame_id, stamps[-1], matrix, static=topic != topics.pose
-            )
-    try:
-        tree.check_connected(config.input.world_frame, camera_frame.lstrip("/"))
-    except UserError as error:
-        raise UserError(
-            f"{bag.path}: {error}; images are in '{camera_frame}', set the frame of the map with --set "
-            "input.world_frame=..."
-        ) from None
-    return _TreePoses(tree, config.input.world_frame, (min(stamps), max(stamps)))
 
 
 class _Rectifiers:
@@ -240,7 +162,7 @@ class _Rectifiers:
 
 
 def _match(
-    color: list[Sample], depth: list[Sample] | None, poses: _Poses, rectifiers: _Rectifiers, config: Config
+    color: list[Sample], depth: list[Sample] | None, poses: Poses, rectifiers: _Rectifiers, config: Config
 ) -> list[BagView]:
     """The images that have a pose and, if there is depth, depth."""
     depths = StampBuffer(sys.maxsize)
@@ -255,7 +177,7 @@ def _match(
     return views
 
 
-def _ranges(color: list[Sample], depth: list[Sample], poses: _Poses) -> str:
+def _ranges(color: list[Sample], depth: list[Sample], poses: Poses) -> str:
     spans = {"images": (color[0].stamp, color[-1].stamp), "poses": poses.span}
     if depth:
         spans["depth"] = (min(s.stamp for s in depth), max(s.stamp for s in depth))

@@ -13,6 +13,7 @@ pytest.importorskip("rosbags")
 
 from helpers import bag_writer as bags
 from helpers.bag_scene import (
+    BASE,
     K_ROS,
     MOUNT,
     OPTICAL,
@@ -89,9 +90,56 @@ def test_bag_split_over_two_files_is_read(tmp_path):
 def test_odometry_is_interpolated_and_uses_the_extrinsics(tmp_path):
     path = bags.write(tmp_path / "b", scene(odom=odometry_messages()))
     assert "poses in frame 'odom'" in refusal(path)
+    problem = refusal(path, settings(input__world_frame="odom"))
+    assert "has poses of 'base_link', images are in 'camera_optical', and the bag does not connect" in problem
+    assert "--set input.extrinsics=" in problem
     w, x, y, z = geometry.matrix_to_quat(MOUNT[:3, :3])
     config = settings(input__world_frame="odom", input__extrinsics=[*MOUNT[:3, 3], x, y, z, w])
     check_scene(path, config, 2e-4)  # 20 ms between poses on a circle of 2.6 m
+
+
+@pytest.mark.parametrize("source", ["odom", "transform"])
+def test_poses_of_the_robot_find_the_camera_in_the_transforms(tmp_path, source):
+    _, static = tf_messages("odom")
+    messages = odometry_messages()
+    if source == "transform":
+        to_base = geometry.invert_rigid(MOUNT)
+        messages = [
+            bags.transform(bags.START + t, "odom", "/" + BASE, camtoworld(t) @ to_base)
+            for t in stamps(0.02, 60, -0.11)
+        ]
+    path = bags.write(tmp_path / "b", scene(**{source: messages}, tf_static=static))
+    config = settings(input__world_frame="odom", pose_source=source)
+    check_scene(path, config, 2e-4)
+
+
+def test_mount_that_moves_is_followed(tmp_path):
+    """Odometry of a frame that stands still; /tf moves the camera in it."""
+    moving, static = tf_messages("rail")
+    times = stamps(0.02, 60, -0.11)
+    odometry = [bags.odometry(bags.START + t, "odom", "rail", np.eye(4)) for t in times]
+    path = bags.write(tmp_path / "b", scene(odom=odometry, tf=moving, tf_static=static))
+    check_scene(path, settings(input__world_frame="odom", pose_source="odom"), 2e-4)
+
+
+def test_same_frame_under_another_name_is_given_by_the_extrinsics(tmp_path):
+    odometry = [bags.odometry(bags.START + t, "map", "cam0", camtoworld(t)) for t in stamps()]
+    path = bags.write(tmp_path / "b", scene(odom=odometry))
+    assert "(0,0,0,0,0,0,-1 if both names mean the same frame)" in refusal(path)
+    check_scene(path, settings(input__extrinsics=[0, 0, 0, 0, 0, 0, -1.0]))
+
+
+def test_odometry_without_child_frame_is_said_to_be_the_camera(tmp_path, caplog):
+    odometry = [bags.odometry(bags.START + t, "map", "", camtoworld(t)) for t in stamps()]
+    check_scene(bags.write(tmp_path / "b", scene(odom=odometry)), Config())
+    assert caplog.text.count("does not say whose poses it holds") == 1
+
+
+def test_poses_of_several_frames_are_refused(tmp_path):
+    odometry = [bags.odometry(bags.START + t, "map", f"robot{t > 0}", camtoworld(t)) for t in stamps()]
+    assert "has poses of several frames, 'robotFalse' and 'robotTrue'" in refusal(
+        bags.write(tmp_path / "b", scene(odom=odometry))
+    )
 
 
 def test_transforms_are_chained_and_interpolated(tmp_path):
