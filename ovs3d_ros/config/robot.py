@@ -74,7 +74,7 @@ class InputConfig:
         "auto",
         MAP,
         "Whether images arrive rectified. Images that are raw are undistorted by their camera_info. auto "
-        "takes images for rectified if the name of their topic contains 'rect'.",
+        "takes images for rectified if a part of their topic's name, between / and _, is rect or rectified.",
         choices=("auto", "raw", "rectified"),
     )
     cameras: tuple[str, ...] = leaf(

@@ -20,7 +20,13 @@ from ovs3d_ros.datasets.bag_poses import Poses, read_poses
 from ovs3d_ros.datasets.bag_topics import BagTopics, choose_topics
 from ovs3d_ros.datasets.dataset import Dataset
 from ovs3d_ros.sensors import messages
-from ovs3d_ros.sensors.calibration import CameraCalibration, Rectifier, make_rectifier
+from ovs3d_ros.sensors.calibration import (
+    CameraCalibration,
+    Rectifier,
+    describe_doubt,
+    is_rectified,
+    make_rectifier,
+)
 from ovs3d_ros.sensors.sync import StampBuffer
 from ovs3d_ros.types import Frame, UserError
 
@@ -141,7 +147,7 @@ class _Rectifiers:
     """The rectifier at each time; a driver may change its calibration during the recording."""
 
     def __init__(self, bag: BagFile, topics: BagTopics, rectification: str):
-        rectified = rectification == "rectified" or (rectification == "auto" and "rect" in topics.image)
+        rectified = is_rectified(rectification, topics.image)
         make = functools.cache(lambda calibration: make_rectifier(calibration, rectified, topics.camera_info))
         self._stamps: list[float] = []
         self._rectifiers: list[Rectifier] = []
@@ -155,6 +161,8 @@ class _Rectifiers:
                 latest = calibration
                 self._stamps.append(stamp)
                 self._rectifiers.append(make(calibration))
+                if doubt := describe_doubt(calibration, rectified, topics.image):
+                    logger.warning("%s: %s", bag.path, doubt)
 
     def at(self, stamp: float) -> Rectifier:
         """The newest rectifier at `stamp`, or the first one before that."""

@@ -6,6 +6,7 @@ pixel is added here and subtracted in `conversions.to_camera_info`.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import cv2
@@ -21,6 +22,8 @@ from ovs3d_ros.sensors.undistortion import (
     undistortion_maps,
 )
 from ovs3d_ros.types import Camera, UserError
+
+_RECTIFIED = frozenset(("rect", "rectified"))  # parts of topic names, as image_proc and the drivers use them
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,37 @@ class Rectifier:
         if self.maps is None:
             return depth
         return remap_nearest(depth, self.maps)
+
+
+def is_rectified(rectification: str, topic: str) -> bool:
+    """Whether the images of a topic arrive rectified.
+
+    Args:
+        rectification: `input.rectification`. With "auto" the name decides: a part of it, between slashes and
+            underscores, is "rect" or "rectified", as in /camera/image_rect_color. Words that only contain
+            these letters, such as /direct_cam, do not count.
+        topic: of the images.
+    """
+    if rectification == "auto":
+        return not _RECTIFIED.isdisjoint(re.split(r"[/_]", topic.lower()))
+    return rectification == "rectified"
+
+
+def describe_doubt(calibration: CameraCalibration, rectified: bool, topic: str) -> str:
+    """Why the images of a topic may not be rectified although their name says so; empty if there is no doubt.
+
+    image_proc publishes rectified images beside the camera_info of the raw ones: their distortion is not
+    zero, and P differs from K. Otherwise a distortion contradicts the name.
+    """
+    if not rectified or not Distortion(calibration.D, calibration.model):
+        return ""
+    projection = np.array(calibration.P, dtype=np.float64).reshape(3, 4)[:, :3].ravel()
+    if projection[0] > 0 and not np.allclose(projection, calibration.K, atol=1e-3):
+        return ""
+    return (
+        f"images on {topic} are taken for rectified, but their camera_info has distortion and no other "
+        "projection P; if they are raw, set input.rectification=raw"
+    )
 
 
 def make_rectifier(calibration: CameraCalibration, rectified: bool, topic: str) -> Rectifier:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ovs3d_ros.ros import conversions
-from ovs3d_ros.sensors.calibration import Rectifier, make_rectifier
+from ovs3d_ros.sensors.calibration import Rectifier, describe_doubt, is_rectified, make_rectifier
 from ovs3d_ros.sensors.sync import Match
 from ovs3d_ros.types import Frame, UserError
 
@@ -23,16 +23,13 @@ class FrameConverter:
         Args:
             camera: name of the camera; may be empty.
             topics: resolved topics by role, for error messages.
-            rectification: `input.rectification`; with "auto", images of a topic that contains "rect" are
-                rectified.
+            rectification: `input.rectification`; see `is_rectified`.
             log: logger of the node.
         """
         self.problem = ""
         self._camera = camera
         self._topics = topics
-        self._rectified = rectification == "rectified" or (
-            rectification == "auto" and "rect" in topics["image"]
-        )
+        self._rectified = is_rectified(rectification, topics["image"])
         self._log = log
         self._calibration: object = None
         self._rectifier: Rectifier | None = None
@@ -61,6 +58,8 @@ class FrameConverter:
         camera = self._rectifier.camera
         treatment = "undistorted" if self._rectifier.maps is not None else "used without undistortion"
         self._log.info(f"camera {camera.width}x{camera.height}: images are {treatment}")
+        if doubt := describe_doubt(calibration, self._rectified, self._topics["image"]):
+            self._log.warning(doubt)
 
     def convert(self, match: Match) -> Frame:
         """The frame of an image message, its depth message and its pose.
