@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,8 @@ from ovs3d_ros.mapping.seeding import ImageMatcher, Seeds, seed_from_depth, seed
 from ovs3d_ros.rasterize import Rasterizer
 from ovs3d_ros.types import Frame, Keyframe
 
+logger = logging.getLogger(__name__)
+
 _COARSE_VISITS = 6  # first visits of a keyframe at half resolution: four times cheaper, similar gradients
 _FINAL_DECAY = 0.03  # factor on the learning rate of the means at the end of a run, or of a keyframe's visits
 _SETTLED_VISITS = 60  # visits after which a keyframe's own decay is complete, while the map still grows
@@ -28,6 +31,10 @@ _DENSIFY_PROGRESS = 0.7  # share of a run after which densification ends
 _GUESSED_OPACITY = 0.15  # of seeds at guessed depth: easy for the optimiser to overrule
 _CAMERA_QUANTILE = 0.9  # of camera distances: one wild pose must not raise the learning rates for good
 _FOG_SCALE = 0.15  # map radii: larger Gaussians are fog
+_RANDOM_DEPTHS = (
+    "no image matches of the first %d keyframes could be triangulated, so the map starts at random depths "
+    "and may be wrong: give depth or COLMAP points, or check that the views overlap and that their poses fit"
+)
 _PSNR_DECAY = 0.95  # of the running mean
 
 
@@ -71,6 +78,7 @@ class Mapper:
         self._exposure = Exposure(device)
         self._median_depths: list[float] = []  # of the scene in each keyframe, metres
         self._max_scale = 0.0  # metres; larger Gaussians are fog
+        self._warned = False  # of seeds at random depths
 
     @property
     def psnr(self) -> float:
@@ -216,6 +224,9 @@ class Mapper:
         seeds = self._matcher.seed(keyframe, view.alpha, config)
         if seeds is None and len(self.gaussians) == 0 and len(self.keyframes) >= 2:
             baseline = np.linalg.norm(keyframe.camtoworld[:3, 3] - self.keyframes[0].camtoworld[:3, 3])
+            if not self._warned:
+                logger.warning(_RANDOM_DEPTHS, len(self.keyframes) + 1)
+            self._warned = True
             seeds = seed_random(keyframe, max(10 * baseline, 1e-2), config, self._rng)
         return seeds, _GUESSED_OPACITY
 

@@ -173,13 +173,14 @@ def test_map_grows_from_image_matches_without_depth() -> None:
     assert float(((view.depth - truth).abs() / truth)[view.alpha > 0.5].median()) < 0.1
 
 
-def test_views_without_matches_or_depth_get_random_depth() -> None:
+def test_views_without_matches_or_depth_get_random_depth(caplog) -> None:
     frames = [
         dataclasses.replace(f, depth=None, image=np.full_like(f.image, 128)) for f in synthetic.make_frames(4)
     ]
     mapper = make_mapper(frames)
     assert len(mapper.gaussians) > 0
     mapper.step()
+    assert caplog.text.count("the map starts at random depths and may be wrong") == 1
 
 
 def test_same_seed_and_threads_give_bit_identical_maps() -> None:
