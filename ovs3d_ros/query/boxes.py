@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from ovs3d_ros.rasterize.kernel_cache import cached_njit
 
 _ANGLES = np.radians(np.arange(0, 90, 5))
 _ISOTROPY = 0.8  # two principal axes are arbitrary if the ratio of their standard deviations is above this
@@ -35,7 +36,7 @@ def oriented_boxes(points: np.ndarray, segments: np.ndarray) -> tuple[np.ndarray
     return centers, axes.transpose(0, 2, 1), sizes
 
 
-@njit(cache=True, nogil=True)
+@cached_njit(nogil=True)
 def _moments(points, segments):
     """Means [K, 3] and covariances [K, 3, 3] of the sets."""
     means, covariances = np.zeros((len(segments), 3)), np.zeros((len(segments), 3, 3))
@@ -52,7 +53,7 @@ def _moments(points, segments):
     return means, covariances
 
 
-@njit(cache=True, nogil=True)
+@cached_njit(nogil=True)
 def _fit(points, segments, means, axes, centers, sizes):
     """Rotates `axes` [K, 3, 3] (rows) where they are arbitrary, and measures the boxes along them."""
     for k in range(len(segments)):
@@ -76,7 +77,7 @@ def _fit(points, segments, means, axes, centers, sizes):
             centers[k] += axes[k, a] * ((low + high) / 2)
 
 
-@njit(cache=True, nogil=True)
+@cached_njit(nogil=True)
 def _project_on_axes(points, mean, axes):
     """Coordinates [3, S] of points [S, 3] along `axes` (rows), relative to the mean."""
     local = np.empty((3, len(points)))
@@ -90,7 +91,7 @@ def _project_on_axes(points, mean, axes):
     return local
 
 
-@njit(cache=True, nogil=True)
+@cached_njit(nogil=True)
 def _tightest_angle(x, y):
     """The rotation in radians of both axes that gives the smallest rectangle round points x, y [S]."""
     best, smallest = 0.0, np.inf
@@ -103,7 +104,7 @@ def _tightest_angle(x, y):
     return best
 
 
-@njit(cache=True, nogil=True)
+@cached_njit(nogil=True)
 def _percentile_span(values):
     """The `_TAIL` and 1 - `_TAIL` quantiles of the values, interpolated linearly."""
     last = len(values) - 1

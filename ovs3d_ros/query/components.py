@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from ovs3d_ros.rasterize.kernel_cache import cached_njit
 
 _BITS = 20  # bits of a voxel's number along an axis
 _TOUCHING = np.array(
@@ -37,7 +38,7 @@ def connected_components(points: np.ndarray, gap: float) -> tuple[np.ndarray, in
     return _label_components(np.ascontiguousarray(points), float(gap))
 
 
-@njit(cache=True, nogil=True)
+@cached_njit(nogil=True)
 def _label_components(points, gap):
     """Union-find over blocks of 2 x 2 x 2 voxels; the voxels of one block all touch each other."""
     block_of, keys, filled, table, bits = _hash_blocks(points, gap)
@@ -60,7 +61,7 @@ def _label_components(points, gap):
     return number[block_of], components
 
 
-@njit(cache=True, nogil=True)
+@cached_njit(nogil=True)
 def _hash_blocks(points, gap):
     """Sorts points into blocks.
 
@@ -98,7 +99,7 @@ def _hash_blocks(points, gap):
     return block_of, keys[:blocks], filled, table, bits
 
 
-@njit(cache=True, nogil=True)
+@cached_njit(nogil=True)
 def _make_table(keys, blocks, bits):
     """A hash table of 2^bits slots that holds the first `blocks` keys."""
     table = np.full(1 << bits, -1, np.int32)
@@ -107,7 +108,7 @@ def _make_table(keys, blocks, bits):
     return table
 
 
-@njit(cache=True, nogil=True)
+@cached_njit(nogil=True)
 def _find_slot(table, keys, key, bits):
     """The slot of a key in the table, or the empty slot for it (Fibonacci hashing)."""
     mask = (1 << bits) - 1
@@ -117,7 +118,7 @@ def _find_slot(table, keys, key, bits):
     return slot
 
 
-@njit(cache=True, nogil=True)
+@cached_njit(nogil=True)
 def _find_root(parent, i):
     """The root of block i; shortens the path to it."""
     while parent[i] != i:
@@ -126,7 +127,7 @@ def _find_root(parent, i):
     return i
 
 
-@njit(cache=True, nogil=True)
+@cached_njit(nogil=True)
 def group_indices(number, count):
     """Sorts indices [M] by their number below `count`, in stable order; returns them and each number's start
     [count + 1].

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numba import njit
 
 from ovs3d_ros.query.relevancy import relevancy
+from ovs3d_ros.rasterize.kernel_cache import cached_njit
 from ovs3d_ros.rasterize.simd import set_products
 
 _BLOCK = 64  # Gaussians
@@ -152,7 +152,7 @@ def _moments(sums: np.ndarray, squares: np.ndarray, count: int) -> tuple[np.ndar
     return mean, np.sqrt((squares / max(count, 1) - mean**2).clip(1e-12))
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
+@cached_njit(nogil=True, fastmath=_FAST)
 def _score_range(codes, known, texts, temperature, count, start, stop, strongest, logits):
     """Fills logits [P, N] of Gaussians `start` to `stop`, and clears `known` [N] where there is no code.
 
@@ -192,7 +192,7 @@ def _score_range(codes, known, texts, temperature, count, start, stop, strongest
     return best, rows, sums, squares
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
+@cached_njit(nogil=True, fastmath=_FAST)
 def _cosines(codes, first, size, texts, products, cosines):
     """Fills cosines [T, 64] of the texts with the codes from `first` on; those past `size` are
     meaningless.
@@ -209,7 +209,7 @@ def _cosines(codes, first, size, texts, products, cosines):
                 cosines[g * lanes + t, j] = products[j, t]
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
+@cached_njit(nogil=True, fastmath=_FAST)
 def _strongest_negative(codes, known, first, size, cosines, rival, counted):
     """Fills the largest of cosines [M, 64] and 1 for each known Gaussian from `first` on, `-_UNKNOWN` and 0
     for others.

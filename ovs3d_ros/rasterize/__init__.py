@@ -87,12 +87,6 @@ def make_rasterizer(name: str, threads: int = 0) -> Rasterizer:
             from .cpu import CpuRasterizer
         except ImportError as error:
             raise UserError(f"the CPU rasterizer needs Numba ({error}): pip install numba") from error
-        except (
-            RuntimeError
-        ) as error:  # from Numba, if neither the package nor the user's cache folder is writable
-            raise UserError(
-                f"Numba cannot keep compiled kernels ({error}): set NUMBA_CACHE_DIR to a writable folder"
-            ) from error
         return CpuRasterizer(threads)
     if name == "gsplat":
         from .gsplat import GsplatRasterizer

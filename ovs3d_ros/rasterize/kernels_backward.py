@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from .kernel_cache import cached_njit
 from .kernels_forward import (
     BLOCK,
     FALLOFF,
@@ -132,7 +133,7 @@ def _load_gradients(window, gradients, first_channel, depth, scratch, v_tile):
             scratch[V_END + q] = transmittance[y, x] * v_transmittance[y, x]
 
 
-@njit(**KERNEL)
+@cached_njit(**KERNEL)
 def composite_backward(
     thread, num_threads, tiles, splats, colors, gradients, first_channel, channels, v_splats, v_colors
 ):
@@ -167,7 +168,7 @@ def composite_backward(
                 column += WIDTH
 
 
-@njit(**KERNEL)
+@cached_njit(**KERNEL)
 def scatter_rows(thread, num_threads, partial_sums, visible, column, out):
     """Adds partial sums [threads, M, P], summed over the threads, to the rows `visible` of out [N, D].
 

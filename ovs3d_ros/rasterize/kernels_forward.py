@@ -19,6 +19,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from .kernel_cache import cached_njit
 from .kernels_project import HELPER, KERNEL
 from .kernels_tiles import (
     CONIC_XX,
@@ -192,7 +193,7 @@ def _store_tile(window, scratch, buffer, first_channel, depth, image, transmitta
                 ]
 
 
-@njit(**KERNEL)
+@cached_njit(**KERNEL)
 def composite(thread, num_threads, tiles, splats, colors, first_channel, channels, image, transmittance):
     """Renders every num_threads-th tile.
 
@@ -273,7 +274,7 @@ def _gather_rows(scratch, first, last, column, buffer, channels, sums, splat_ind
                     add_scaled(sums, splat_index, weight, buffer, (q + i) * depth, channels)
 
 
-@njit(**KERNEL)
+@cached_njit(**KERNEL)
 def lift_tiles(
     thread, num_threads, tiles, splats, targets, pixel_weights, first_channel, channels, sums, weights, maxima
 ):

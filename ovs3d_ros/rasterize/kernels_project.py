@@ -16,11 +16,13 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-KERNEL = {"nogil": True, "cache": True, "fastmath": True, "error_model": "numpy", "boundscheck": False}
+from .kernel_cache import cached_njit
+
+KERNEL = {"nogil": True, "fastmath": True, "error_model": "numpy", "boundscheck": False}
 KERNEL["no_cfunc_wrapper"] = True  # no code calls kernels by address, and every wrapper takes time to compile
 # Kernels inline the helpers. Without cache files and Python wrappers for helpers, compilation is a fifth
 # faster.
-HELPER = {**KERNEL, "cache": False, "no_cpython_wrapper": True}
+HELPER = {**KERNEL, "no_cpython_wrapper": True}
 
 MIN_ALPHA = 1.0 / 255.0
 MAX_EXTENT = 3.33  # standard deviations; 3.33^2 / 2 > ln 255, so it never cuts a visible alpha
@@ -173,7 +175,7 @@ def _covariance(screen):
     return xx, xy, yy, xx * yy - xy * xy
 
 
-@njit(**KERNEL)
+@cached_njit(**KERNEL)
 def project_forward(thread, num_threads, gaussians, camera, projected):
     """Projects one thread's range of the Gaussians into `projected`."""
     rotation, axes, screen = np.empty((3, 3)), np.empty((3, 3)), np.empty((2, 3))
@@ -283,7 +285,7 @@ def _add_viewmat_gradient(means, n, rotation, v_point, v_axes, v_viewmat):
         v_viewmat[i, 3] += v_point[i]
 
 
-@njit(**KERNEL)
+@cached_njit(**KERNEL)
 def project_backward(
     thread, num_threads, gaussians, camera, visible, v_splats, v_gaussians, v_means2d_abs, v_viewmats
 ):

@@ -11,6 +11,7 @@ import math
 import numpy as np
 from numba import njit
 
+from .kernel_cache import cached_njit
 from .kernels_project import HELPER, KERNEL, thread_range
 
 RGB = 3  # channels
@@ -71,7 +72,7 @@ def _basis_backward(x, y, z, count, v):
     return v_x, v_y, v_z
 
 
-@njit(**KERNEL)
+@cached_njit(**KERNEL)
 def shade_forward(thread, num_threads, visible, means, center, sh, packed_colors):
     """Fills the first three packed colors of one thread's range of the visible Gaussians.
 
@@ -96,7 +97,7 @@ def shade_forward(thread, num_threads, visible, means, center, sh, packed_colors
             packed_colors[i, c] = max(color, 0.0)
 
 
-@njit(**KERNEL)
+@cached_njit(**KERNEL)
 def shade_backward(
     thread, num_threads, visible, means, center, sh, packed_colors, v_colors, v_means, v_sh, v_centers
 ):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from .kernel_cache import cached_njit
 from .kernels_project import HELPER, KERNEL, sigma_threshold, thread_range
 
 TILE = 16  # pixels; one row of a tile is one or two vector registers
@@ -38,7 +39,7 @@ class Tiles(NamedTuple):
     height: int
 
 
-@njit(**KERNEL)
+@cached_njit(**KERNEL)
 def pack_splats(thread, num_threads, visible, projected, opacities, colors, column, splats, packed_colors):
     """Gathers one thread's range of the visible Gaussians.
 
@@ -116,7 +117,7 @@ def _grow(array, used, needed):
     return larger
 
 
-@njit(**KERNEL)
+@cached_njit(**KERNEL)
 def sort_by_digit(keys, shift, order, sorted_order):
     """One stable pass of a radix sort.
 
@@ -137,7 +138,7 @@ def sort_by_digit(keys, shift, order, sorted_order):
         starts[digit] += 1
 
 
-@njit(**KERNEL)
+@cached_njit(**KERNEL)
 def list_intersections(thread, num_threads, splats, order, width, height, counts):
     """Lists every (tile, splat) pair that may hold a visible alpha, for one thread's range of the order.
 
@@ -178,7 +179,7 @@ def list_intersections(thread, num_threads, splats, order, width, height, counts
     return tile_of, splat_of, used
 
 
-@njit(**KERNEL)
+@cached_njit(**KERNEL)
 def fill_bins(tile_of, splat_of, used, cursor, ids):
     """Stable bucket sort of the first `used` pairs by tile; `cursor` is each tile's next place in `ids`."""
     for k in range(used):
