@@ -70,14 +70,16 @@ class PatchEncoder(Protocol):
 
 
 def encode_frame(encoder: ImageTextEncoder, frame: Frame) -> CropTable:
-    """Crop table of a frame. A `FrameEncoder` reads the whole frame, any other encoder only its image.
+    """Checked crop table of a frame. A `FrameEncoder` reads all of it, any other encoder only its image.
 
     Raises:
-        UserError: the frame lacks data that the encoder needs.
+        UserError: the frame lacks data that the encoder needs, or the encoder returned an unusable table.
     """
+    from ovs3d_ros.encoders.validation import check_crop_table
+
     if isinstance(encoder, FrameEncoder):
-        return encoder.encode_frame(frame)
-    return encoder.encode_image(frame.image)
+        return check_crop_table(encoder.encode_frame(frame), encoder)
+    return check_crop_table(encoder.encode_image(frame.image), encoder)
 
 
 def make_clip(config: ClipConfig, device: str) -> ImageTextEncoder:

@@ -21,6 +21,7 @@ import torch
 from ovs3d_ros.config import ClipConfig, DinoConfig
 from ovs3d_ros.encoders import FrameEncoder, ImageTextEncoder, PatchEncoder
 from ovs3d_ros.encoders.precision import resolve_precision
+from ovs3d_ros.encoders.validation import check_crop_table, check_patches
 from ovs3d_ros.io.tensors import read_tensors, write_tensors
 from ovs3d_ros.types import CropTable, Frame, UserError
 
@@ -122,7 +123,7 @@ class CachedImageTextEncoder:
                 header["num_scales"],
                 header["grid"] and tuple(header["grid"]),
             )
-        table = encode()
+        table = check_crop_table(encode(), self._encoder)
         embeddings = _to_half(table.embeddings)
         self._cache.write(
             key,
@@ -151,7 +152,7 @@ class CachedPatchEncoder:
         entry = self._cache.read(key)
         if entry is not None:
             return entry[0]["features"].float()
-        features = _to_half(self._encoder.encode_image(image))
+        features = _to_half(check_patches(self._encoder.encode_image(image), self._encoder))
         self._cache.write(key, {"features": features}, {})
         return features.float()
 

@@ -11,6 +11,7 @@ import torch
 
 from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.encoders import ImageTextEncoder
+from ovs3d_ros.encoders.validation import check_texts
 from ovs3d_ros.query.coverage import horizon_coverage
 from ovs3d_ros.query.instances import find_objects
 from ovs3d_ros.query.labelling import Similarities, first_mentions, in_region, label_places
@@ -85,7 +86,8 @@ class QueryEngine:
         cache = self._texts if len(self._texts) < _MAX_CACHED_TEXTS else {}  # a robot runs for months
         unknown = [p for p in dict.fromkeys(prompts) if p not in cache]
         if unknown:
-            cache.update(zip(unknown, self.clip.encode_text(unknown), strict=True))
+            features = check_texts(self.clip.encode_text(unknown), len(unknown), self.clip)
+            cache.update(zip(unknown, features, strict=True))
         self._texts = cache
         return torch.stack([cache[p] for p in prompts]) if prompts else torch.zeros(0, self.clip.dim)
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from ovs3d_ros.config import RefineConfig
 from ovs3d_ros.encoders import ImageTextEncoder, PatchEncoder, encode_frame
+from ovs3d_ros.encoders.validation import check_patches
 from ovs3d_ros.rasterize import Rasterizer
 from ovs3d_ros.sampling import evenly_spaced_indices
 from ovs3d_ros.semantics.alignment_losses import fda, pairwise_js, pairwise_kl, rda
@@ -73,7 +74,7 @@ def encode_check_views(
             pixel_codes(encode_frame(clip, frame), codec, camera.width, camera.height).sum(0)
         )
         target = codes @ codec.directions(field.texts) / field.temperature
-        tokens = dino.encode_image(frame.image).to(device)
+        tokens = check_patches(dino.encode_image(frame.image), dino).to(device)
         views.append(
             CheckView(
                 camera,
