@@ -11,7 +11,6 @@ import argparse
 from pathlib import Path
 
 from ovs3d_ros import Config, Ovs3d
-from ovs3d_ros.config import override
 from ovs3d_ros.datasets import open_dataset
 from ovs3d_ros.demo.scene import SHIPPED
 
@@ -25,7 +24,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("room.ovs3d"))
     options = parser.parse_args()
 
-    config = override(Config(), {"clip.model": options.clip})
+    config = Config.from_settings({"clip.model": options.clip})
     room = Ovs3d(config)
     for frame in open_dataset(options.data, config=config):
         if room.add_frame(frame):  # it became a keyframe

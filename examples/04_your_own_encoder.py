@@ -13,7 +13,6 @@ import torch
 from PIL import Image, ImageColor
 
 from ovs3d_ros import Config, Ovs3d
-from ovs3d_ros.config import override
 from ovs3d_ros.datasets import open_dataset
 from ovs3d_ros.types import CropTable
 
@@ -37,14 +36,8 @@ class ColorNames:
         near = torch.from_numpy(-((cells - self.palette) ** 2).sum(-1) / 60.0**2).softmax(-1)
         left, top = np.meshgrid(np.arange(columns) / columns, np.arange(rows) / rows)
         boxes = np.stack([left, top, left + 1 / columns, top + 1 / rows], -1).reshape(-1, 4)
-        embeddings = torch.nn.functional.pad(near, (0, 1))
-        return CropTable(
-            torch.from_numpy(boxes).float(),
-            torch.zeros(len(boxes), dtype=torch.long),
-            embeddings,
-            num_levels=1,
-            grid=(rows, columns),
-        )
+        embeddings, levels = torch.nn.functional.pad(near, (0, 1)), torch.zeros(len(boxes), dtype=torch.long)
+        return CropTable(torch.from_numpy(boxes).float(), levels, embeddings, 1, (rows, columns))
 
     def encode_text(self, prompts) -> torch.Tensor:
         axes = [COLORS.index(prompt) if prompt in COLORS else len(COLORS) for prompt in prompts]
@@ -53,7 +46,7 @@ class ColorNames:
 
 if __name__ == "__main__":
     data, *prompts = sys.argv[1:]
-    room = Ovs3d(override(Config(), {"clip.model": "__main__:ColorNames", "map.codec_dim": 10}))
+    room = Ovs3d(Config.from_settings({"clip.model": "__main__:ColorNames", "map.codec_dim": 10}))
     for frame in open_dataset(data):
         if room.add_frame(frame):
             room.optimize(20)

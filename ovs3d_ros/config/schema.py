@@ -53,6 +53,11 @@ class Config:
     tf: TfConfig = field(default_factory=TfConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
 
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> Config:
+        """The defaults with dotted parameters replaced, e.g. `{"clip.model": "ViT-B-16"}`; see `override`."""
+        return override(cls(), settings)
+
 
 def leaves(config: Any = None, prefix: str = "") -> Iterator[tuple[Leaf, Any]]:
     """Yields (leaf, value) for every parameter of a config (default: `Config()`), in declaration order."""

@@ -32,6 +32,7 @@ def test_override_copies_and_replaces() -> None:
     assert config == Config()
     different = {path for path, value in flat(changed).items() if value != flat(config)[path]}
     assert different == {"map.max_gaussians", "seed.spacing"}
+    assert Config.from_settings({"map.max_gaussians": 5000, "seed.spacing": 2}) == changed
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ def test_readme_programs_run(tmp_path, monkeypatch, capsys):
     ask, build = re.findall(r"```python\n(.+?)```", README, re.DOTALL)
     frames = [frame for frame, _ in zip(open_dataset(SHIPPED), range(3), strict=False)]
     images = [(f.stamp, f.image, f.camera.K, f.camtoworld) for f in frames]
-    exec(build.replace("optimize(30)", "optimize(2)"), {"images": images})
+    assert "ViT-B-16" in build and "optimize(30)" in build
+    exec(build.replace("ViT-B-16", "bundled").replace("optimize(30)", "optimize(2)"), {"images": images})
     exec(ask, {})
     assert re.search(r"^red mug: (not )?here \(\d\.\d\d\)$", capsys.readouterr().out, re.MULTILINE)
