@@ -22,6 +22,7 @@ from ovs3d_ros.config import ClipConfig, DinoConfig
 from ovs3d_ros.encoders import FrameEncoder, ImageTextEncoder, PatchEncoder
 from ovs3d_ros.encoders.precision import resolve_precision
 from ovs3d_ros.encoders.validation import check_crop_table, check_patches
+from ovs3d_ros.io.atomic import remove_leftovers
 from ovs3d_ros.io.tensors import read_tensors, write_tensors
 from ovs3d_ros.types import CropTable, Frame, UserError
 
@@ -49,6 +50,7 @@ class TensorCache:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=self._folder).close()
+            remove_leftovers(self._folder)
         except OSError as error:
             raise UserError(
                 f"{parameter}={folder}: cannot write there ({error.strerror}); name a writable folder, or "

@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
+import logging
 import os
+import re
 import secrets
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from ovs3d_ros.types import UserError
+
+_LEFTOVER = re.compile(r"\.(ovs3d-)?[0-9a-f]{16}\.part")  # without the prefix in earlier versions
+_LEFTOVER_AGE = 600.0  # seconds; writers of earlier versions, and those on some network drives, hold no lock
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +91,7 @@ def atomic_write(path: str | Path | Destination) -> Iterator[BinaryIO]:
         descriptor = os.open(temporary, flags, 0o666, dir_fd=folder)
         try:
             with open(descriptor, "wb") as file:
+                _lock(descriptor)
                 yield file
                 file.flush()
                 _finish(descriptor, mode)
@@ -111,6 +120,7 @@ def atomic_write_path(path: str | Path | Destination, suffix: str) -> Iterator[P
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         private = os.open(temporary, flags, dir_fd=folder)
         try:
+            _lock(private)
             yield destination.folder / temporary / name
             descriptor = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=private)
             try:
@@ -156,6 +166,59 @@ def _temporary_name() -> str:
     return f".ovs3d-{secrets.token_hex(8)}.part"
 
 
+def _lock(descriptor: int) -> bool:
+    """Marks a temporary file or folder as in use until it is closed; False if another process uses it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a drive without locks
+        return True
+    return True
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes temporary files of writers that were killed; the log names their number.
+
+    A file is removed if its name is one of ours, it belongs to this user, it is ten minutes old and no
+    writer uses it.
+
+    Args:
+        folder: where files will be written; it may be missing.
+    """
+    removed = 0
+    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        stack.callback(os.close, descriptor)
+        for name in os.listdir(descriptor):
+            if _LEFTOVER.fullmatch(name):
+                with contextlib.suppress(OSError):
+                    removed += _remove_leftover(descriptor, name)
+    if removed:
+        _log.info("%s: removed %d temporary files of writers that were killed", folder, removed)
+
+
+def _remove_leftover(folder: int, name: str) -> bool:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(name, flags, dir_fd=folder)
+    try:
+        status = os.fstat(descriptor)
+        is_ours = status.st_uid == os.geteuid() and time.time() - status.st_mtime > _LEFTOVER_AGE
+        if not is_ours or not _lock(descriptor):
+            return False
+        if stat.S_ISDIR(status.st_mode):
+            for child in os.listdir(descriptor):
+                os.unlink(child, dir_fd=descriptor)
+            os.rmdir(name, dir_fd=folder)
+        elif stat.S_ISREG(status.st_mode):
+            os.unlink(name, dir_fd=folder)
+        else:
+            return False
+        return True
+    finally:
+        os.close(descriptor)
+
+
 def _finish(descriptor: int, mode: int | None) -> None:
     os.fsync(descriptor)
     if mode is not None:
@@ -188,7 +251,8 @@ def check_target(path: Path) -> Path:
 
 
 def check_writable(folder: Path) -> None:
-    """Raises UserError unless files can be created in the folder."""
+    """Removes what killed writers left in the folder; raises UserError unless files can be created there."""
+    remove_leftovers(folder)
     try:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from safetensors.torch import save_file
 
 from ovs3d_ros.commands import common
 from ovs3d_ros.io import ply
-from ovs3d_ros.io.atomic import atomic_write, atomic_write_path, check_target, write_text
+from ovs3d_ros.io.atomic import atomic_write, atomic_write_path, check_target, remove_leftovers, write_text
 from ovs3d_ros.io.tensors import read_tensors, write_tensors
 from ovs3d_ros.mapping.gaussians import PARAMETERS
 from ovs3d_ros.types import UserError
@@ -157,3 +159,46 @@ def test_tensor_files_are_those_of_safetensors(tmp_path):
         read, text = read_tensors(path)
         assert text == '{"ä": 1}' and all(torch.equal(read[name], tensors[name]) for name in tensors)
         assert all(read[name].dtype == tensors[name].dtype for name in tensors)
+
+
+KILLED_WRITER = """
+import os, sys
+from pathlib import Path
+from ovs3d_ros.io.atomic import atomic_write, atomic_write_path
+path = Path(sys.argv[1])
+with atomic_write(path) if sys.argv[2] == "file" else atomic_write_path(path, ".mp4") as handle:
+    handle.write_text("half") if isinstance(handle, Path) else handle.write(b"half")
+    print("writing", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("kind", ["file", "path"])
+def test_what_a_killed_writer_leaves_is_removed_at_the_next_start(kind, tmp_path):
+    command = [sys.executable, "-c", KILLED_WRITER, str(tmp_path / "room.ovs3d"), kind]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout.readline() == b"writing\n"
+        (leftover,) = tmp_path.iterdir()
+        os.utime(leftover, (0, 0))
+        check_target(tmp_path / "other")
+        assert leftover.exists(), "the file of a living writer was removed"
+        writer.kill()
+    check_target(tmp_path / "other")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_old_files_of_ours_are_removed(tmp_path):
+    old = [tmp_path / name for name in (f".ovs3d-{'0a' * 8}.part", f".{'0a' * 8}.part")]
+    kept = [
+        tmp_path / name
+        for name in ("a.part", ".a.part", ".ovs3d-0a.part", f"x.{'0a' * 8}.part", ".tmp0a1b2c")
+    ]
+    young = tmp_path / f".{'1b' * 8}.part"
+    for path in (*old, *kept, young):
+        path.touch()
+        os.utime(path, None if path == young else (0, 0))
+    link = tmp_path / f".{'2c' * 8}.part"
+    link.symlink_to(kept[0])
+    remove_leftovers(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([*kept, young, link])
+    remove_leftovers(tmp_path / "missing")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ovs3d_ros.io.atomic import Destination
+from ovs3d_ros.io.atomic import Destination, remove_leftovers
 from ovs3d_ros.types import UserError
 
 MAP_SUFFIX, PLY_SUFFIX = ".ovs3d", ".ply"
@@ -16,8 +16,9 @@ class MapFolder:
     """Turns file names from clients into paths inside the folder, and refuses names that lead elsewhere."""
 
     def __init__(self, directory: str):
-        """Takes the folder; the first file that is written creates it."""
+        """Takes the folder; the first file that is written creates it. Removes what killed writers left."""
         self.path = Path(directory).expanduser().absolute()
+        remove_leftovers(self.path)
 
     def source(self, name: str, suffix: str) -> Path:
         """The existing file of this name.
