@@ -8,6 +8,7 @@ imports no torch.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -89,8 +90,9 @@ def override(config: Config, values: dict[str, Any]) -> Config:
     for path, value in values.items():
         if path not in specs:
             close = [p for p in specs if p.rpartition(".")[2] == path.rpartition(".")[2]]
-            hint = f"; did you mean {close[0]}?" if close else "; `ovs3d config` lists all parameters"
-            raise UserError(f"{path}: no such parameter{hint}")
+            close += difflib.get_close_matches(path, specs, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise UserError(f"{path}: no such parameter; {hint}`ovs3d config` lists all parameters")
         config = _replace(config, path.split("."), check_value(specs[path], value))
     return config
 

@@ -27,10 +27,13 @@ _HEADER = """
 
 
 def parse_assignments(assignments: list[str]) -> dict[str, Any]:
-    """Reads `key=value` strings. Values are YAML scalars or comma lists; `key=` is an empty list.
+    """Reads `key=value` strings.
+
+    A value is written as in YAML, so it can be copied from `ovs3d config`. Text needs no quotes and a list no
+    brackets: `key=[a, b]` and `key=a,b` are the same, `key=[]` and `key=` are empty lists.
 
     Raises:
-        UserError: a string without '='.
+        UserError: a string without '=', or a value that is not YAML.
     """
     specs = {spec.path: spec for spec, _ in leaves()}
     values = {}
@@ -38,22 +41,36 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
         path, sign, raw = text.partition("=")
         if not sign:
             raise UserError(f"--set {text}: expected key=value, for example --set clip.model=bundled")
+        path, raw = path.strip(), raw.strip()
         spec = specs.get(path)
-        if spec is not None and spec.type is str:
-            values[path] = raw
-        elif spec is not None and spec.item is not None:
-            items = [item.strip() for item in raw.split(",") if item.strip()]
-            values[path] = items if spec.item is str else [_scalar(path, item) for item in items]
+        if spec is None:
+            values[path] = raw  # `override` refuses the name
+        elif spec.item is not None:
+            values[path] = _read_list(path, raw, spec.item is str)
         else:
-            values[path] = _scalar(path, raw)
+            values[path] = _read_value(path, raw, spec.type is str)
     return values
 
 
-def _scalar(path: str, raw: str) -> Any:
+def _read_list(path: str, raw: str, is_text: bool) -> Any:
+    if raw.startswith("["):
+        # BaseLoader leaves every scalar as the text it is, so that `[no, 1]` are two names.
+        return _read_yaml(path, raw, yaml.BaseLoader if is_text else yaml.SafeLoader)
+    return [_read_value(path, item.strip(), is_text) for item in raw.split(",") if item.strip()]
+
+
+def _read_value(path: str, raw: str, is_text: bool) -> Any:
+    is_quoted = len(raw) > 1 and raw[0] == raw[-1] and raw[0] in "'\""
+    return raw if is_text and not is_quoted else _read_yaml(path, raw, yaml.SafeLoader)
+
+
+def _read_yaml(path: str, raw: str, loader: Any) -> Any:
     try:
-        return yaml.safe_load(raw)
+        return yaml.load(raw, loader)
     except yaml.YAMLError:
-        raise UserError(f"{path}: cannot read the value {raw!r}") from None
+        raise UserError(
+            f"{path}: cannot read the value {raw}; write it as `ovs3d config` does, a list as [a, b] or a,b"
+        ) from None
 
 
 def load(path: str | Path, config: Config | None = None) -> Config:

@@ -20,9 +20,11 @@ BAD = {
         ["map", "{scene}", "-o", "x", "--config", "no.yaml"],
         ["no.yaml", "ovs3d config"],
     ),
-    "missing output folder": (["map", "nowhere", "-o", "{tmp}/no/m.ovs3d"], ["no/m.ovs3d", "create it"]),
-    "output is a folder": (["map", "nowhere", "-o", "{tmp}"], ["is a folder"]),
+    "missing output folder": (["map", "{scene}", "-o", "{tmp}/no/m.ovs3d"], ["no/m.ovs3d", "create it"]),
+    "output is a folder": (["map", "{scene}", "-o", "{tmp}"], ["is a folder"]),
     "missing data": (["map", "{tmp}/nowhere", "-o", "{tmp}/m.ovs3d"], ["nowhere", "no such"]),
+    "similar data": (["map", "{tmp}/bear", "-o", "{tmp}/m.ovs3d"], ["no such", "Did you mean", "bare?"]),
+    "similar map": (["query", "{tmp}/hal.ovs3d", "red"], ["no such map", "Did you mean", "half.ovs3d?"]),
     "no dataset": (["map", "{tmp}", "-o", "{tmp}/m.ovs3d"], ["no dataset found", "transforms.json"]),
     "hold-out of everything": (["map", "{scene}", "-o", "{tmp}/m", "--holdout", "1"], ["--holdout 1"]),
     "hold-out of nothing": (

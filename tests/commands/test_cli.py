@@ -5,8 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 from helpers.command_line import assert_one_line, ovs3d
 
+from ovs3d_ros.commands.inputs import repeat_set
 from ovs3d_ros.config import Config, leaves, override
 from ovs3d_ros.config.yaml_io import load, parse_assignments, to_yaml
 
@@ -35,6 +37,42 @@ def test_help_and_config_import_nothing_heavy(repository):
     assert done.returncode == 0, done.stderr
     for command in ("demo", "map", "query", "refine", "render", "eval", "export", "config", "play"):
         assert f"\n    {command} " in done.stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["query", "no.ovs3d", "red"],
+        ["render", "no.ovs3d", "-o", "v.mp4"],
+        ["export", "no.ovs3d", "-o", "x.ply"],
+        ["map", "no", "-o", "m.ovs3d"],
+        ["eval", "no.ovs3d", "no"],
+        ["refine", "no.ovs3d", "no", "--names", "a"],
+        ["calibrate", "no", "no", "-o", "c.json"],
+    ],
+)
+def test_missing_input_is_reported_before_torch_loads(command, repository):
+    code = (
+        f"import sys; from ovs3d_ros.cli import main; assert main({command}) == 2\n"
+        "assert not {'torch', 'cv2', 'numba'} & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert_one_line(done.stderr, "no such")
+
+
+def test_one_set_takes_several_assignments(capsys):
+    assert ovs3d("config", "--set", "train.final_steps=7", "query.negatives=[a, b]", "pose_source=tf") == 0
+    out = capsys.readouterr().out
+    assert all(line in out for line in ("final_steps: 7\n", "negatives: [a, b]\n", "pose_source: tf\n"))
+
+
+def test_set_leaves_other_words_alone():
+    words = ["--set", "clip.model=a", "clip.pretrained=b", "room=1.ovs3d", "map.x=1", "--", "clip.model=a"]
+    assert repeat_set(words) == words[:2] + ["--set"] + words[2:]
+    assert repeat_set(["map", "--set", "map.x=1"]) == ["map", "--set", "map.x=1"]
 
 
 def test_config_output_reads_back(tmp_path, capsys):

@@ -38,7 +38,11 @@ def test_override_copies_and_replaces() -> None:
 @pytest.mark.parametrize(
     "path, value, words",
     [
-        ("map.max_gausians", 5, ["map.max_gausians", "no such parameter", "ovs3d config"]),
+        (
+            "map.max_gausians",
+            5,
+            ["no such parameter; did you mean map.max_gaussians?", "ovs3d config"],
+        ),
         ("mapping.max_gaussians", 5, ["did you mean map.max_gaussians"]),
         ("map.max_gaussians", 5.5, ["expected a whole number", "5.5"]),
         ("map.max_gaussians", True, ["expected a whole number"]),
@@ -94,6 +98,29 @@ def test_command_line_assignments_are_parsed() -> None:
     assert config.query.negatives == ("no", "wall paint")
     assert config.train.exposure is False
     assert config.map.max_gaussians == 700
+
+
+@pytest.mark.parametrize("path", [spec.path for spec, _ in leaves()])
+def test_printed_values_are_assignments(path: str) -> None:
+    """What `ovs3d config` prints behind a parameter's name can be given to `--set`."""
+    printed, group = {}, ""
+    for line in to_yaml().splitlines():
+        name, sign, value = line.strip().partition(": ")
+        if line.startswith("    ") and not line.strip().startswith("#"):
+            if not sign:
+                group = name.removesuffix(":") + "."
+            printed[(group if line.startswith("      ") else "") + name] = value
+    config = override(Config(), parse_assignments([f"{path}={printed[path]}"]))
+    assert config == Config()
+
+
+def test_lists_are_assigned_as_yaml() -> None:
+    texts = ["query.negatives=[object, 'a, b', no, 1]", "clip.crop_metres=[0.2, 0.3]", "clip.dense_sizes=[]"]
+    config = override(Config(), parse_assignments(texts))
+    assert config.query.negatives == ("object", "a, b", "no", "1")
+    assert config.clip.crop_metres == (0.2, 0.3) and config.clip.dense_sizes == ()
+    with pytest.raises(UserError, match=r"clip.crop_metres: .* as \[a, b\]"):
+        parse_assignments(["clip.crop_metres=[0.2, 0.3"])
 
 
 EMPTY = {"clip.crop_metres", "clip.dense_sizes", "input.cameras", "output.vocabulary"}

@@ -19,7 +19,7 @@ from ovs3d_ros.ros.environment import free_domain_id  # noqa: E402
 @pytest.mark.parametrize(
     "settings, problem",
     [
-        ({"map.max_gausians": 10}, "ovs3d: map.max_gausians: no such parameter; `ovs3d config`"),
+        ({"map.max_gausians": 10}, "ovs3d: map.max_gausians: no such parameter; did you mean"),
         ({"clip.model": "nowhere:Encoder"}, "ovs3d: clip.model"),
         ({"output.vocabulary": "[red ball, '']"}, "ovs3d: output.vocabulary: name 2 is empty"),
     ],

@@ -1,0 +1,279 @@
+"""The arguments of the `ovs3d` command."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ovs3d_ros import __version__
+from ovs3d_ros.types import UserError
+
+_EXAMPLES = """examples:
+  ovs3d demo                                        map a small scene and query it on this machine
+  ovs3d map DATA -o room.ovs3d --holdout 8 --set clip.model=ViT-B-16
+  ovs3d query room.ovs3d "red mug" "sofa" -o out/
+  ovs3d refine room.ovs3d DATA --names "red mug" sofa floor wall
+  ovs3d render room.ovs3d --path orbit -o room.mp4
+"""
+PLAY = "play"  # the player parses its own arguments, which include ROS remappings
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports wrong arguments like any other bad input."""
+
+    def error(self, message: str) -> None:
+        raise UserError(f"{message}; see `{self.prog} --help`")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = _Parser(
+        "ovs3d",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Online, open-vocabulary 3D Gaussian maps: posed frames in, text queries out.",
+    )
+    parser.add_argument("--version", action="version", version=f"ovs3d_ros {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_demo(commands.add_parser("demo", help="map a small scene and query it; writes out/demo/"))
+    _add_map(commands.add_parser("map", help="build a map from a dataset of posed images"))
+    _add_query(commands.add_parser("query", help="find things in a map by their names"))
+    _add_render(
+        commands.add_parser(
+            "render", help="render a camera path through a map: colour, depth, features, segmentation"
+        )
+    )
+    _add_refine(
+        commands.add_parser(
+            "refine", help="refine a map for a vocabulary, so that its names are told apart better"
+        )
+    )
+    _add_eval(commands.add_parser("eval", help="score a map's segmentation against a labelled dataset"))
+    _add_calibrate(
+        commands.add_parser(
+            "calibrate", help="calibrate an encoder on labelled datasets: when a prompt counts as found"
+        )
+    )
+    export = commands.add_parser("export", help="write a map as the standard 3DGS PLY")
+    _add_map_file(export)
+    export.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="PLY file to write")
+    export.set_defaults(json=None)
+    _add_set(commands.add_parser("config", help="print all parameters as commented YAML"))
+    commands.add_parser(PLAY, help="publish a dataset as ROS topics; needs ROS 2, even for --help")
+    return parser
+
+
+def _add_set(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="set a parameter, e.g. clip.model=ViT-B-16 or 'query.negatives=[object, floor]'; more may "
+        "follow; `ovs3d config` lists all parameters",
+    )
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    _add_set(parser)
+    parser.add_argument(
+        "--json", metavar="FILE", help="write the results as JSON to this file; - writes to standard output"
+    )
+    parser.add_argument("--quiet", action="store_true", help="show no progress bars")
+
+
+def _add_map_file(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("map", type=Path, metavar="MAP", help="map file, e.g. room.ovs3d")
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "data",
+        type=Path,
+        metavar="DATA",
+        help="dataset: a folder with transforms.json, a COLMAP model or poses_bounds.npy; a nerfstudio "
+        ".json; or "
+        "a rosbag2 folder, .mcap or .db3",
+    )
+    parser.add_argument(
+        "--format",
+        metavar="NAME",
+        help="nerfstudio, colmap, llff or bag; needed only if a folder holds several",
+    )
+
+
+def _add_holdout(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--holdout",
+        type=int,
+        default=0,
+        metavar="N",
+        help="hold out frames i with i %% N == N // 2 for the evaluation (default 0: the val_filenames and "
+        "test_filenames of transforms.json, else none)",
+    )
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("out/demo"),
+        metavar="FOLDER",
+        help="output folder (default out/demo)",
+    )
+    parser.add_argument("--no-ros", dest="ros", action="store_false", help="run in one process, without ROS")
+    parser.add_argument("--rate", type=float, default=2.0, metavar="HZ", help="frames per second (default 2)")
+    _add_common(parser)
+
+
+def _add_map(parser: argparse.ArgumentParser) -> None:
+    _add_data(parser)
+    _add_holdout(parser)
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE", help="map to write, e.g. room.ovs3d"
+    )
+    parser.add_argument(
+        "--config", type=Path, metavar="YAML", help="parameter file; --set overrides its values"
+    )
+    parser.add_argument(
+        "--no-clip",
+        dest="clip",
+        action="store_false",
+        help="map colour and shape only: loads no models, and the map takes no text queries",
+    )
+    _add_common(parser)
+
+
+def _add_query(parser: argparse.ArgumentParser) -> None:
+    _add_map_file(parser)
+    parser.add_argument(
+        "prompts", nargs="+", metavar="PROMPT", help='name of a thing to find, e.g. "red mug"'
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="write objects.json, cloud.ply, masks/ and overlays/ to this folder",
+    )
+    parser.add_argument(
+        "--negatives", metavar="A,B", help="names the prompts compete against (default: query.negatives)"
+    )
+    parser.add_argument(
+        "--mode",
+        choices=("relevancy", "argmax"),
+        default="relevancy",
+        help="relevancy compares each prompt with the negatives; argmax gives every Gaussian its best prompt "
+        "(default relevancy)",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        metavar="T",
+        help="relevancy above which a Gaussian gets a label, 0 to 1 (default: calibrated)",
+    )
+    parser.add_argument(
+        "--max-instances", type=int, default=0, metavar="N", help="most instances per prompt (default 0: all)"
+    )
+    parser.add_argument(
+        "--refine", action="store_true", help="refine the map for these prompts first, which takes seconds"
+    )
+    _add_common(parser)
+
+
+def _add_render(parser: argparse.ArgumentParser) -> None:
+    _add_map_file(parser)
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="video file (.mp4), or a folder for PNG pictures",
+    )
+    parser.add_argument(
+        "--path",
+        choices=("orbit", "keyframes"),
+        default="orbit",
+        help="orbit moves around the scene; keyframes follows the poses of the keyframes (default orbit)",
+    )
+    parser.add_argument(
+        "--channels",
+        metavar="A,B",
+        help="pictures to render: rgb, depth, features, segmentation (default: all the map and the prompts "
+        "allow)",
+    )
+    parser.add_argument("--prompts", nargs="+", metavar="PROMPT", help="names to segment")
+    parser.add_argument("--frames", type=int, default=120, metavar="N", help="number of frames (default 120)")
+    parser.add_argument("--fps", type=float, default=24.0, help="frames per second of the video (default 24)")
+    parser.add_argument(
+        "--image-size",
+        type=int,
+        default=0,
+        metavar="PX",
+        help="longer side of a picture (default 0: as the keyframes)",
+    )
+    _add_common(parser)
+
+
+def _add_refine(parser: argparse.ArgumentParser) -> None:
+    _add_map_file(parser)
+    _add_data(parser)
+    parser.add_argument(
+        "--names",
+        nargs="+",
+        required=True,
+        metavar="NAME",
+        help="names to tell apart; include walls and floor",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="map to write (default: overwrite MAP)"
+    )
+    _add_common(parser)
+
+
+def _add_eval(parser: argparse.ArgumentParser) -> None:
+    _add_map_file(parser)
+    _add_data(parser)
+    _add_holdout(parser)
+    parser.add_argument(
+        "--protocol",
+        default="dataset",
+        metavar="NAME",
+        help="how to score: dataset (one confusion matrix), 3dovs-a, 3dovs-c, 3dovs-d or lerf "
+        "(default dataset)",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        metavar="T",
+        help="only for lerf: relevancy above which a pixel counts, 0 to 1 (default: calibrated)",
+    )
+    _add_common(parser)
+
+
+def _add_calibrate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", type=Path, nargs="+", metavar="DATA", help="labelled datasets, at least two")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="calibration file to write; use it with --set query.calibration=FILE",
+    )
+    parser.add_argument(
+        "--absent",
+        metavar="A,B",
+        help="names of things that none of the datasets shows; they are queried too",
+    )
+    parser.add_argument(
+        "--config", type=Path, metavar="YAML", help="parameter file; --set overrides its values"
+    )
+    parser.add_argument(
+        "--format",
+        metavar="NAME",
+        help="nerfstudio, colmap, llff or bag; needed only if the folders hold several",
+    )
+    _add_common(parser)

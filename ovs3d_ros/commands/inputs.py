@@ -1,0 +1,59 @@
+"""Checks of a command's arguments that need no torch, so that a slip of the keyboard is reported at once."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import re
+from pathlib import Path
+
+from ovs3d_ros.commands import common
+from ovs3d_ros.config import leaves
+from ovs3d_ros.types import UserError
+
+_MAX_NAMES = 1000  # of a folder, among which a similar name is looked for
+
+
+def repeat_set(arguments: list[str]) -> list[str]:
+    """Puts `--set` before each further `key=value` that follows one: `--set a.b=1 a.c=2`.
+
+    Only words that begin with a known group and have an equals sign count: file names and prompts may follow.
+    """
+    groups = {spec.path.partition(".")[0] for spec, _ in leaves()}
+    assignment = re.compile(rf"({'|'.join(sorted(groups))})(\.\w+)*=", re.ASCII)
+    repeated: list[str] = []
+    for index, word in enumerate(arguments):
+        follows = index > 1 and repeated[-2] == "--set" and arguments[index - 1] != "--set"
+        repeated += ["--set", word] if follows and assignment.match(word) else [word]
+    return repeated
+
+
+def check_inputs(options: argparse.Namespace) -> None:
+    """Checks the settings of a command, and that its map, datasets and parameter file exist.
+
+    Raises:
+        UserError: as `common.read_settings`, or one of them does not exist.
+    """
+    if hasattr(options, "set"):
+        common.read_settings(options)
+    if config := getattr(options, "config", None):
+        _check_exists(config, f"no such file; `ovs3d config > {config}` writes a template")
+    if path := getattr(options, "map", None):
+        _check_exists(path, f"no such map; `ovs3d map DATA -o {path.name}` makes one")
+    data = getattr(options, "data", None) or ()
+    for path in (data,) if isinstance(data, Path) else data:
+        _check_exists(path, "no such file or folder")
+
+
+def _check_exists(path: Path, problem: str) -> None:
+    path = path.expanduser()
+    if os.path.exists(path):  # false too for names that the system refuses
+        return
+    names = []
+    if os.path.isdir(path.parent) and os.access(path.parent, os.R_OK):
+        with os.scandir(path.parent) as entries:
+            names = [entry.name for entry, _ in zip(entries, range(_MAX_NAMES), strict=False)]
+    close = difflib.get_close_matches(path.name, names, n=1)
+    hint = f". Did you mean {path.parent / close[0]}?" if close else ""
+    raise UserError(f"{path}: {problem}{hint}")
