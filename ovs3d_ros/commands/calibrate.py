@@ -1,6 +1,4 @@
-"""`ovs3d calibrate`: fits the presence decision and the label threshold of an encoder to labelled
-datasets.
-"""
+"""`ovs3d calibrate`: fits presence decision and label threshold of an encoder to labelled datasets."""
 
 from __future__ import annotations
 
@@ -23,8 +21,7 @@ def run(options: argparse.Namespace) -> int:
     """Maps each dataset, queries it for present and absent names, and writes the fitted calibration.
 
     Raises:
-        UserError: fewer than two datasets, a dataset without labels or names to query, or bad settings or
-            output.
+        UserError: fewer than two datasets, one without labels or names to query, bad settings or output.
     """
     config = common.read_config(options)
     output = common.check_output_file(options.output)

@@ -11,8 +11,9 @@ _MIN_SWING = np.radians(6.0)  # least amplitude, for a camera that never moved
 
 
 def keyframe_path(camtoworlds: np.ndarray, count: int) -> np.ndarray:
-    """`count` poses [count, 4, 4] along keyframes [F, 4, 4] in order: Catmull-Rom positions, slerped
-    rotations.
+    """`count` poses [count, 4, 4] along keyframes [F, 4, 4].
+
+    Positions follow a Catmull-Rom spline through the keyframes in order; rotations are slerped.
     """
     last = len(camtoworlds) - 1
     quats = matrix_to_quat(np.asarray(camtoworlds)[:, :3, :3])
@@ -94,9 +95,7 @@ def _angles(vectors: np.ndarray, up: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _turn(angles: np.ndarray, phase: np.ndarray) -> np.ndarray:
-    """The angle at each phase: a full circle if `angles` cover `_FULL_TURN`, else back and forth over
-    them.
-    """
+    """The angle at each phase: a full circle if `angles` cover `_FULL_TURN`, else back and forth."""
     ordered = np.sort(angles)
     gaps = np.diff(np.append(ordered, ordered[0] + 2 * np.pi))
     if 2 * np.pi - gaps.max() > _FULL_TURN:

@@ -79,8 +79,7 @@ def _answer_folder(path: Path) -> Path:
     """Creates the folder of an answer if it does not exist; an earlier answer in it will be replaced.
 
     Raises:
-        UserError: the folder cannot be written, or holds files of the same names that this command did not
-            write.
+        UserError: the folder cannot be written, or holds files of these names from another source.
     """
     folder = common.make_output_folder(path)
     if not (folder / _MANIFEST).is_file():

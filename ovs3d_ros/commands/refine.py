@@ -1,6 +1,4 @@
-"""`ovs3d refine`: class distributions for a vocabulary, refined in 3D, checked on images and stored in the
-map.
-"""
+"""`ovs3d refine`: refines the class distributions of names, checks them on images, stores them in the map."""
 
 from __future__ import annotations
 

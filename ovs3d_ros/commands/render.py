@@ -38,8 +38,7 @@ def run(options: argparse.Namespace) -> int:
     """Renders the path.
 
     Raises:
-        UserError: unknown channels or path, a map without what a channel needs, or an output that cannot be
-            written.
+        UserError: unknown channels or path, a map that lacks the data of a channel, or an unwritable output.
     """
     values = common.read_settings(options)
     channels = [name.strip() for name in options.channels.split(",")] if options.channels else None
@@ -145,9 +144,7 @@ def _path(options: argparse.Namespace, pipeline: Ovs3d, snapshot: MapSnapshot) -
 
 
 def _video_camera(camera: Camera, image_size: int) -> Camera:
-    """The camera with a longer side of `image_size` pixels (0: unchanged). Both sides are even, as video
-    codecs want.
-    """
+    """The camera with a longer side of `image_size` pixels (0: unchanged) and even sides, for video."""
     factor = image_size / max(camera.width, camera.height) if image_size else 1.0
     width, height = (max(1, round(side * factor)) for side in (camera.width, camera.height))
     return camera.scaled(width + width % 2, height + height % 2)
@@ -199,8 +196,7 @@ def _video(path: Path, fps: float) -> Iterator[Sink]:
 
 @contextlib.contextmanager
 def _folder(path: Path) -> Iterator[Sink]:
-    """A sink that writes RGB pictures as numbered PNGs into a folder; surplus ones of an earlier run are
-    deleted.
+    """A sink that writes RGB pictures as numbered PNGs into a folder and deletes surplus older ones.
 
     Raises:
         UserError: the folder cannot be written, or holds numbered pictures that this command did not write.
