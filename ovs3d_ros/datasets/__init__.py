@@ -27,15 +27,14 @@ def open_dataset(
 ) -> Dataset:
     """Opens a dataset: checks poses, file names and annotations at once, and reads pixels frame by frame.
 
-    Labels (`labels/`, 3D-OVS `segmentations/`) and lerf_ovs annotations (`label/` or `../label/<scene>/`) are
-    included.
+    Labels (`labels/`, 3D-OVS `segmentations/`) and lerf_ovs annotations are included. The annotations
+    lie in `label/` or in `../label/<scene>/`.
 
     Args:
         path: a folder with `transforms.json`, a COLMAP model (`sparse/0`, `sparse` or in the folder itself),
             or `poses_bounds.npy`; or a nerfstudio JSON file such as `transforms_train.json`; or a rosbag2
             folder, or its .mcap or .db3 file.
-        max_image_size: longest image side in pixels; larger images, their depth and labels are shrunk. 0: no
-            limit.
+        max_image_size: longest image side in pixels; larger images, depth and labels are shrunk. 0: no limit.
         format: one of FORMATS; needed only if the folder holds data of several formats.
         config: for bags, names topics and tolerances; default `Config()`.
         labels: whether to read labels and annotations; if not, faults in them are not noticed.

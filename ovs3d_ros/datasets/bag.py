@@ -1,6 +1,4 @@
-"""Reads rosbag2 recordings (mcap and sqlite3), and matches images with calibration, depth and poses by
-stamp.
-"""
+"""Reads rosbag2 recordings (mcap, sqlite3); matches images with calibration, depth and poses by stamp."""
 
 from __future__ import annotations
 
@@ -72,8 +70,7 @@ class BagDataset(Dataset):
 
         Raises:
             IndexError: there is no such frame.
-            UserError: the data is damaged, the encoding is not supported, or the sizes contradict the
-                calibration.
+            UserError: damaged data, an unsupported encoding, or sizes that contradict the calibration.
         """
         view, camera = self._views[index], self.cameras[index]
         topic = view.image.topic

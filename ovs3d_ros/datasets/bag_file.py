@@ -37,9 +37,7 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A recorded topic: its name, its message type such as `sensor_msgs/msg/Image`, and its number of
-    messages.
-    """
+    """A recorded topic: name, message type such as `sensor_msgs/msg/Image`, and number of messages."""
 
     name: str
     type: str
@@ -170,9 +168,7 @@ class BagFile:
             yield Sample(*self._header(topic, data), topic, *latest[topic])
 
     def _header(self, topic: str, data: bytes) -> tuple[float, str]:
-        """Stamp and frame of the std_msgs/Header at the start of a message (CDR: after 4 bytes for the byte
-        order).
-        """
+        """Stamp and frame of the std_msgs/Header that starts a CDR message after 4 bytes of byte order."""
         try:
             order = "<" if data[1] & 1 else ">"
             seconds, nanoseconds, length = struct.unpack_from(order + "iII", data, 4)

@@ -1,6 +1,4 @@
-"""Chooses the topics of colour, depth, calibration and poses in a bag, or lists the candidates if several
-fit.
-"""
+"""Chooses the topics of colour, depth, calibration and poses in a bag; lists candidates if several fit."""
 
 from __future__ import annotations
 

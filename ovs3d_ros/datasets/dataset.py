@@ -29,8 +29,7 @@ class View:
         depth_path: z-depth image, or None.
         depth_unit_m: metres per stored depth unit; None: integers are millimetres, floats are metres.
         label_path: index PNG, or None.
-        mask_paths: (class index, mask file) pairs of which the labels consist; a later mask covers an earlier
-            one.
+        mask_paths: (class index, mask file) pairs that make up the labels; a later mask covers earlier ones.
         annotated: annotations of named objects, or None.
         split: TRAINING, HELD_OUT or LEFT_OUT if the dataset divides its frames itself; else None.
     """
@@ -62,8 +61,7 @@ class Dataset:
         has_labels: whether any frame has labels.
         annotated: indices of the frames that have annotations.
         classes: class name per label index, `classes[0] == ""` for unlabelled; None without labels.
-        points: sparse points (xyz [P, 3] float64 in the world frame, rgb [P, 3] uint8); None if there are
-            none.
+        points: sparse points (xyz [P, 3] float64 in the world frame, rgb [P, 3] uint8), or None.
         splits: TRAINING, HELD_OUT or LEFT_OUT per frame if the dataset divides its frames itself; else None.
     """
 
@@ -160,8 +158,7 @@ class FileDataset(Dataset):
 
         Raises:
             IndexError: there is no such frame.
-            UserError: a file of the frame is missing, truncated, of the wrong kind, or of a contradicting
-                size.
+            UserError: a file of the frame is missing, truncated, of the wrong kind or of another size.
         """
         view, camera = self._views[index], self.cameras[index]
         photograph = images.read_rgb(view.image_path)
@@ -267,9 +264,7 @@ def _pinhole_camera(view: View) -> Camera:
 
 
 def _frame_names(paths: list[Path]) -> list[str]:
-    """File stems, with the name of the folder if stems repeat, or with the index if those names repeat
-    too.
-    """
+    """File stems, with the folder's name if stems repeat, or the index if those repeat too."""
     for names in ([path.stem for path in paths], [f"{path.parent.name}_{path.stem}" for path in paths]):
         if len(set(names)) == len(names):
             return names

@@ -38,8 +38,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    """Reads an image as [H, W, 3] uint8 RGB; blends transparent pixels with white, as for NeRF's Blender
-    scenes.
+    """Reads an image as [H, W, 3] uint8 RGB; blends transparent pixels with white, as NeRF's Blender.
 
     Raises:
         UserError: the file is missing or truncated, or has no colour or grey values of 8 or 16 bits.
@@ -63,8 +62,7 @@ def read_depth(path: Path, unit_m: float | None) -> np.ndarray:
 
     Args:
         path: 16-bit PNG, float32 TIFF, or `.npy` (see `_DEPTH_TYPES`).
-        unit_m: metres per stored unit. None: integers are millimetres and floats are metres, as in ROS (REP
-            118).
+        unit_m: metres per stored unit. None: integers are millimetres, floats are metres (REP 118).
 
     Raises:
         UserError: the file is missing or truncated, the depth has 8 bits or several channels, or float depth
@@ -96,8 +94,7 @@ def read_labels(path: Path, classes: list[str]) -> np.ndarray:
         classes: name per index; an index with an empty name must not occur, except 0.
 
     Raises:
-        UserError: the file is missing, truncated or a colour image, or has an index without a name in
-            `classes`.
+        UserError: the file is missing, truncated or a colour image, or an index is not in `classes`.
     """
     labels = np.array(_decode(path))
     if labels.ndim != 2 or labels.dtype not in (np.bool_, np.uint8, np.uint16, np.int32):

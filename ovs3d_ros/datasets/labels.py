@@ -1,6 +1,4 @@
-"""Finds the ground truth of a dataset: `labels/` of index PNGs, 3D-OVS `segmentations/`, or lerf_ovs
-`label/`.
-"""
+"""Finds a dataset's ground truth: index PNGs in `labels/`, 3D-OVS `segmentations/`, lerf_ovs `label/`."""
 
 from __future__ import annotations
 
@@ -26,8 +24,7 @@ def attach_labels(root: Path, views: list[View]) -> tuple[list[View], list[str] 
 
     - `labels/<path of the image below images/>.png`, or `labels/<image stem>.png` if no two images share the
       stem, with a `classes.txt` of `index name` lines in `labels/` or beside it;
-    - that of 3D-OVS, `segmentations/<view index>/<class>.png`, with a `classes.txt` of one class name per
-      line.
+    - that of 3D-OVS, `segmentations/<view index>/<class>.png`, with a class name per line of `classes.txt`.
 
     A view keeps the label file that its reader found.
 

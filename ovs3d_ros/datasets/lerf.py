@@ -75,8 +75,7 @@ class AnnotatedImage:
 
 
 def find_annotations(root: Path) -> Path | None:
-    """The folder with the annotations of a scene: `label/` in it, or `label/<scene>/` beside it; None
-    without.
+    """The folder of a scene's annotations: its `label/`, or `label/<scene>/` beside it; or None.
 
     Raises:
         UserError: both folders exist.
@@ -93,8 +92,7 @@ def read_annotations(folder: Path) -> list[AnnotatedImage]:
     """Reads all annotations in a folder.
 
     Raises:
-        UserError: a file cannot be used, or two files annotate one image; one line names file, object and
-            remedy.
+        UserError: a file cannot be used, or two files annotate one image; names file, object and remedy.
     """
     annotated = [_read(path) for path in sorted(folder.glob("*.json"))]
     files: dict[str, Path] = {}

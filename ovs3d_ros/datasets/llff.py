@@ -26,8 +26,7 @@ def read(root: Path) -> list[View]:
         root: folder of the scene.
 
     Raises:
-        UserError: a file is missing, or the poses have a wrong shape, are not finite or contradict the
-            images.
+        UserError: a file is missing; poses have a wrong shape, are not finite or contradict the images.
     """
     path = root / "poses_bounds.npy"
     table = images.load_npy(path)

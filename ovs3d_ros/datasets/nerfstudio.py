@@ -65,9 +65,7 @@ def read(path: Path) -> tuple[list[View], tuple[np.ndarray, np.ndarray] | None]:
 
 
 def _depth(path: Path, document: dict, frame: dict, where: str) -> tuple[Path | None, float | None]:
-    """The depth file of a frame and its unit: the keys of nerfstudio, or those of instant-ngp and
-    NeRFCapture.
-    """
+    """The depth file of a frame and its unit, by keys of nerfstudio, instant-ngp or NeRFCapture."""
     if frame.get("depth_file_path") is not None:
         name, key, unit = frame["depth_file_path"], "depth_file_path", "depth_unit_m"
     elif frame.get("depth_path") is not None and document.get("enable_depth_loading", True):

@@ -42,8 +42,7 @@ def read_points(path: Path) -> tuple[np.ndarray, np.ndarray]:
         xyz [P, 3] float64 and rgb [P, 3] uint8.
 
     Raises:
-        UserError: the file is missing, truncated or not a point cloud, or has coordinates that are not
-            finite.
+        UserError: the file is missing, truncated, not a point cloud, or has non-finite coordinates.
     """
     try:
         data = path.read_bytes()

@@ -41,8 +41,9 @@ def split_frames(dataset: Dataset, holdout: int) -> tuple[list[int], list[int]]:
 
 
 def split_holdout(count: int, holdout: int) -> tuple[list[int], list[int]]:
-    """Indices of the held-out frames (the middle one of each run of `holdout` frames; 0: none) and of the
-    others.
+    """Indices of held-out frames and of the others.
+
+    The middle frame of each run of `holdout` frames is held out; 0 holds out none.
 
     Raises:
         UserError: `holdout` is 1 or negative, or no frame is held out.
