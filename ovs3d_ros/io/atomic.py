@@ -81,8 +81,7 @@ def atomic_write(path: str | Path | Destination) -> Iterator[BinaryIO]:
         The temporary file, open for writing.
 
     Raises:
-        OSError: the file cannot be written, or `path` exists and is not a regular file. The earlier file
-            stays.
+        OSError: the file cannot be written, or `path` is no regular file. The earlier file stays.
     """
     destination = resolve_destination(path)
     with _open_folder(destination) as folder:

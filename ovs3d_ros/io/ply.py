@@ -60,8 +60,7 @@ def write_ply(path: str | Path | Destination, params: dict[str, torch.Tensor]) -
 
 
 def write_cloud(path: str | Path, points: np.ndarray, rgb: np.ndarray, **columns: np.ndarray) -> None:
-    """Writes a point cloud as a binary PLY with the properties x y z, red green blue, and one for each of
-    `columns`.
+    """Writes a binary PLY point cloud with x y z, red green blue, and one property per column.
 
     Args:
         path: file to write.
