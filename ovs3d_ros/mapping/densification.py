@@ -42,9 +42,7 @@ def densify(gaussians: Gaussians, config: TrainConfig, max_gaussians: int) -> No
 
 @torch.no_grad()
 def prune(gaussians: Gaussians, min_opacity: float, max_scale: float) -> None:
-    """Removes transparent Gaussians and fog: those larger than `max_scale` metres. Resets the gradient
-    sums.
-    """
+    """Removes transparent Gaussians and those above `max_scale` metres (fog); resets gradient sums."""
     gaussians.stats["gradient"].zero_()
     gaussians.stats["gradient_count"].zero_()
     opacity = torch.sigmoid(gaussians.params["opacity_logits"])

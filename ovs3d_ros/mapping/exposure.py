@@ -9,8 +9,9 @@ _PENALTY = 0.02  # pulls gain and offset to identity where the images leave them
 
 
 class Exposure:
-    """A gain and an offset per keyframe and channel, relative to their mean: the map keeps the mean
-    exposure.
+    """A gain and an offset per keyframe and channel.
+
+    Both are relative to their mean over keyframes, so the map keeps the mean exposure.
     """
 
     def __init__(self, device: str) -> None:

@@ -30,8 +30,7 @@ class Gaussians:
     Attributes:
         params: leaf tensors by name, see `PARAMETERS`: means [N, 3], log_scales [N, 3], quats [N, 4] wxyz,
             opacity_logits [N], sh_dc [N, 3], sh_rest [N, K, 3].
-        stats: tensors [N, ...] by name; their rows follow those of the parameters, but they are never
-            optimised.
+        stats: tensors [N, ...] by name that are never optimised; their rows follow those of the parameters.
         extent: radius of the observed scene in metres; multiplies the learning rate of the means.
     """
 
@@ -61,9 +60,7 @@ class Gaussians:
         return self.params["means"].shape[0]
 
     def activated(self) -> dict[str, torch.Tensor]:
-        """Parameters as the rasterizer takes them: means, quats, scales [metres], opacities 0..1, sh [N, K,
-        3].
-        """
+        """Parameters for the rasterizer: means, quats, scales [metres], opacities 0..1, sh [N, K, 3]."""
         p = self.params
         sh = p["sh_dc"][:, None]
         if p["sh_rest"].shape[1]:
@@ -116,9 +113,7 @@ class Gaussians:
         self._rewrite(lambda _, p: p[mask], lambda t: t[mask], lambda t: t[mask])
 
     def _rewrite(self, on_param, on_moment, on_stat) -> None:
-        """Applies one function each to parameters, Adam moments and statistics, and keeps the optimizer
-        consistent.
-        """
+        """Rewrites parameters, Adam moments and statistics by one function each, optimizer included."""
         for group in self._optimizer.param_groups:
             name, old = group["name"], group["params"][0]
             new = on_param(name, old.detach()).contiguous().requires_grad_()
@@ -157,8 +152,7 @@ class Gaussians:
 
         Args:
             chosen: [N] bool.
-            split_above: metres; a Gaussian whose largest scale exceeds it is split into two, 1.6 times
-                smaller.
+            split_above: metres; a Gaussian with a larger scale is split into two, 1.6 times smaller.
         """
         large = self.params["log_scales"].exp().amax(-1) > split_above
         clone, split = (chosen & ~large).nonzero()[:, 0], (chosen & large).nonzero()[:, 0]
@@ -196,9 +190,7 @@ class Gaussians:
             p["sh_rest"][rows] = sh_rotation @ p["sh_rest"][rows]
 
     def load_params(self, params: dict[str, torch.Tensor]) -> None:
-        """Replaces all Gaussians by parameters of the form of `params`; statistics of the new rows are
-        zero.
-        """
+        """Replaces all Gaussians by parameters in the form of `params`; new rows have zero statistics."""
         self.keep(torch.zeros(len(self), dtype=torch.bool, device=self.device))
         self._append({name: params[name].to(self.device, torch.float32) for name in PARAMETERS})
 
@@ -220,8 +212,7 @@ def _quat_product(first: torch.Tensor, quats: torch.Tensor) -> torch.Tensor:
 
 
 def _sh_rotation(rotation: torch.Tensor, count: int) -> torch.Tensor:
-    """Matrix [count, count] that rotates coefficients above degree 0, by least squares over random
-    directions.
+    """Matrix [count, count] that rotates SH above degree 0: least squares over random directions.
 
     A rotation maps each degree onto itself, so the fit is exact.
     """

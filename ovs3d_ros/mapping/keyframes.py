@@ -20,8 +20,7 @@ _MIN_COARSE_SIDE = 64  # px: smaller images have no coarse level
 
 
 def is_new_view(config: KeyframeConfig, frame: Frame, last: Keyframe, median_depth: float) -> bool:
-    """Whether the camera moved or turned enough since the last keyframe, or moved at all and waited long
-    enough.
+    """Whether the camera moved or turned enough since the last keyframe, or moved and waited long enough.
 
     Args:
         config: thresholds.

@@ -91,9 +91,7 @@ class Mapper:
         return self._median_depths[-1] if self._median_depths else 0.0
 
     def needs_keyframe(self, frame: Frame) -> bool:
-        """Whether the frame shows something new to the camera that took it, so that it should become a
-        keyframe.
-        """
+        """Whether the frame shows something new to its camera and so should become a keyframe."""
         last = next((k for k in reversed(self.keyframes) if k.sensor == frame.sensor), None)
         return last is None or is_new_view(self.config.keyframe, frame, last, self.median_depth or 1.0)
 
@@ -127,9 +125,7 @@ class Mapper:
         self._max_scale = 2 * float(params["log_scales"].exp().max()) if len(self.gaussians) else 0.0
 
     def move_keyframes(self, camtoworlds: dict[int, np.ndarray]) -> int:
-        """Moves keyframes, and the Gaussians they spawned, to corrected poses; see
-        `loop_closure.move_keyframes`.
-        """
+        """Moves keyframes and their Gaussians to corrected poses, see `loop_closure.move_keyframes`."""
         moved = move_keyframes(self.keyframes, self.gaussians, camtoworlds)
         if camtoworlds:
             self._update_extent()
@@ -170,9 +166,7 @@ class Mapper:
         return StepStats(self.steps, loss.detach(), psnr, len(self.gaussians))
 
     def _choose_keyframe(self) -> int:
-        """Index of the newest keyframe in `newest_share` of the steps of its first visits, else of a random
-        one.
-        """
+        """Index of the newest keyframe in `newest_share` of its first steps, else of a random one."""
         if self._rng.random() < self.config.train.newest_share and self._visits[-1] < 3 * _COARSE_VISITS:
             return len(self.keyframes) - 1
         return int(self._rng.integers(len(self.keyframes)))
@@ -193,9 +187,7 @@ class Mapper:
             self._exposure.step(index, decay=0.1 ** (progress or 0.0))
 
     def _densify_and_prune(self, progress: float) -> None:
-        """Every `densify_every` steps: adds Gaussians where gradients are large, removes transparent ones and
-        fog.
-        """
+        """Every `densify_every` steps: adds Gaussians at large gradients, prunes transparent ones and fog."""
         config = self.config.train
         if config.densify_every and self.steps % config.densify_every == 0:
             if progress < _DENSIFY_PROGRESS:
@@ -231,8 +223,7 @@ class Mapper:
         return seeds, _GUESSED_OPACITY
 
     def _update_extent(self) -> None:
-        """Sets the scene extent, camera spread plus typical viewing distance, and the size from which fog
-        begins.
+        """Sets the scene extent (camera spread plus typical viewing distance) and the size of fog.
 
         The fog limit follows the largest viewing distance and never shrinks, so the map of a hall survives
         when the robot turns to a wall.

@@ -14,8 +14,7 @@ Seeds = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # means [M, 3] m, color
 
 _SCALE = 0.65  # grid spacings; smaller seeds leave gaps that later views seed again, larger ones blur edges
 _MAX_RAY_COSINE = np.cos(np.radians(1.0))  # rays at a smaller angle give no usable depth
-_MAX_REPROJECTION = 2.0  # px
-# OpenCV's SIFT doubles the image first, which shifts its keypoints by +0.25 px; our pixel centres lie at
+# OpenCV's SIFT doubles the image first: its keypoints shift by +0.25 px. Our pixel centres lie at +0.5.
 # +0.5.
 _SIFT_TO_PIXEL = 0.25
 # FLANN's single k-d tree is exact; its randomised trees draw from a generator that cannot be seeded.
@@ -96,8 +95,7 @@ class ImageMatcher:
     def seed(self, keyframe: Keyframe, alpha: torch.Tensor, config: SeedConfig) -> Seeds | None:
         """Seeds where the map is still transparent, or None while too few matches have usable parallax.
 
-        Triangulated points are sparse. Depth between them is interpolated: a guess that the optimiser
-        corrects.
+        Triangulated points are sparse. Depth between them is interpolated; the optimiser corrects it.
 
         Args:
             keyframe: the view to fill.
