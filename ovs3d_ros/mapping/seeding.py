@@ -14,8 +14,8 @@ Seeds = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # means [M, 3] m, color
 
 _SCALE = 0.65  # grid spacings; smaller seeds leave gaps that later views seed again, larger ones blur edges
 _MAX_RAY_COSINE = np.cos(np.radians(1.0))  # rays at a smaller angle give no usable depth
+_MAX_REPROJECTION = 2.0  # px
 # OpenCV's SIFT doubles the image first: its keypoints shift by +0.25 px. Our pixel centres lie at +0.5.
-# +0.5.
 _SIFT_TO_PIXEL = 0.25
 # FLANN's single k-d tree is exact; its randomised trees draw from a generator that cannot be seeded.
 _KD_TREE = dict(algorithm=4)
