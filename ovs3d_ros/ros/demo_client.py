@@ -90,8 +90,7 @@ class DemoClient(Node):
         """Spins until the condition holds.
 
         Raises:
-            UserError: the condition does not hold after `seconds`; the message says which, in the words of
-                `subject`.
+            UserError: the condition still fails after `seconds`; the message names it by `subject`.
         """
         deadline = time.monotonic() + seconds
         while not condition():

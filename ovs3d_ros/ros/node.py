@@ -33,8 +33,7 @@ log = logging.getLogger(__name__)
 
 
 class MappingNode(EmptyLists, LifecycleNode):
-    """A lifecycle node that subscribes to posed images, maps them on a thread of its own, and answers text
-    queries.
+    """A lifecycle node that maps posed images on a thread of its own and answers text queries.
 
     configure loads the models and offers the services. activate subscribes to the inputs. deactivate
     unsubscribes; the map stays and still answers queries. cleanup writes the map to `output.save_on_exit` and
@@ -197,8 +196,7 @@ def main(args: list[str] | None = None) -> int:
 def _run(stopping: threading.Event) -> int:
     """Starts the node and spins it; returns the exit status."""
     node = MappingNode()
-    # One thread each for inputs, queries, services, outputs, vocabulary, refinement, diagnostics and the
-    # lifecycle.
+    # A thread per group: inputs, queries, services, outputs, vocabulary, refinement, diagnostics, lifecycle.
     executor = MultiThreadedExecutor(num_threads=8)
     executor.add_node(node)
     try:
@@ -237,8 +235,7 @@ def spin_once(executor: Executor) -> None:
     """Runs one callback that is ready, or waits up to `SPIN_PERIOD` for one.
 
     rclpy raises InvalidHandle if a subscription is destroyed, for example on deactivation, while it collects
-    the entities to wait for (ros2/rclpy issues 1142 and 1206). The next call no longer collects that
-    subscription.
+    the entities to wait for (ros2/rclpy issues 1142, 1206). The next call no longer collects it.
     """
     try:
         executor.spin_once(timeout_sec=SPIN_PERIOD)

@@ -115,8 +115,7 @@ def _declare(node: Node, spec: Leaf, value: Any) -> None:
         except InvalidParameterTypeException as error:
             raise UserError(f"{spec.path}: {error}") from None
         return
-    # rclpy takes the type of a list from its first element, so an empty list is declared by type and then
-    # set.
+    # rclpy takes a list's type from its first element, so an empty list is declared by type and then set.
     kind = LIST_TYPES[spec.item]
     node.declare_parameter(spec.path, kind, ignore_override=True)
     node.set_parameters([Parameter(spec.path, kind, [])])
@@ -125,9 +124,7 @@ def _declare(node: Node, spec: Leaf, value: Any) -> None:
 
 
 def _to_config(spec: Leaf | None, value: Any) -> Any:
-    """A ROS value for the configuration: array.array becomes a list, and None or a placeholder an empty
-    list.
-    """
+    """A ROS value for the configuration: array.array becomes a list, None or a placeholder an empty list."""
     if value is None:
         return []
     if spec is None or spec.item is None or isinstance(value, (str, bool, int, float)):

@@ -1,7 +1,6 @@
 """Camera poses from /tf, for `pose_source: tf`. A lookup never waits.
 
-The buffer of tf2_ros is used if it is installed. Otherwise `TfTopicBuffer` needs only the message package
-tf2_msgs.
+The buffer of tf2_ros is used if installed. Otherwise `TfTopicBuffer` needs only the message package tf2_msgs.
 """
 
 from __future__ import annotations
@@ -37,8 +36,9 @@ class TransformBuffer(Protocol):
         """Starts to receive transforms."""
 
     def lookup(self, target: str, source: str, stamp: float, accept_nearest: bool) -> np.ndarray:
-        """The transform [4, 4] from `source` to `target` at `stamp` (seconds); see `sync.PoseSource.at` for
-        `accept_nearest`.
+        """The transform [4, 4] from `source` to `target` at `stamp` (seconds).
+
+        `sync.PoseSource.at` explains `accept_nearest`.
 
         Raises:
             UserError: the transform is not known, and why.

@@ -33,8 +33,7 @@ class ShownAnswer(NamedTuple):
 class AnswerStore:
     """Holds the answer that the topics show; any thread may use it.
 
-    The topics show the answer to the last `~/query`. While there is a vocabulary they only show answers to
-    that.
+    The topics show the answer to the last `~/query`; while there is a vocabulary, only answers to it.
     """
 
     def __init__(self) -> None:

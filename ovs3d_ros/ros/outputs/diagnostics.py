@@ -18,8 +18,7 @@ PERIOD = 1.0  # seconds
 
 
 class Diagnostics:
-    """Publishes the two statuses, and logs one line every `input.silence` seconds while no usable frame
-    arrives.
+    """Publishes the two statuses; logs a line per `input.silence` seconds without a usable frame.
 
     Attributes:
         inputs: None unless the node is active.

@@ -1,7 +1,6 @@
 """Services that save, load, export and reset the map, and switch ingest and training.
 
-The mapping thread copies or replaces the map, which is short. The thread of the service reads and writes
-files.
+The mapping thread copies or replaces the map, which is short. The service's thread reads and writes files.
 """
 
 from __future__ import annotations

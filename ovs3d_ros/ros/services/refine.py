@@ -22,8 +22,7 @@ NAN = float("nan")
 
 
 class RefineAction:
-    """Runs one refinement at a time. All goals are accepted, so that a refusal can give its reason in the
-    result.
+    """Runs one refinement at a time. Accepts all goals, so a refusal gives its reason in the result.
 
     rclpy executes each goal on a separate thread of the executor; the callback group only receives goals and
     cancellations. The action exists as long as the node, because rclpy cannot destroy an action server while

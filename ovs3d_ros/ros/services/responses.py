@@ -21,8 +21,7 @@ class OperationFailed(Exception):
 
 
 def fill_response(fill: Callable[[Any, Any], None], request: Any, response: Any) -> Any:
-    """Returns the response that `fill` has filled, or after an exception a new one with its error code and
-    message.
+    """Returns the response that `fill` fills, or on an exception a new one with error code and message.
 
     Args:
         fill: takes request and response.
