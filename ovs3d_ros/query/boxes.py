@@ -14,8 +14,7 @@ _ANGLE_SAMPLE = 250  # Gaussians that measure the rectangle at each angle
 
 
 def oriented_boxes(points: np.ndarray, segments: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes along the principal axes of point sets, between their 2nd and 98th percentiles, longest axis
-    first.
+    """Boxes along the principal axes of point sets, 2nd to 98th percentile, longest axis first.
 
     Two principal axes of equal variance, as of a square table, are arbitrary, and a box along them may be 1.4
     times too wide. The box is then rotated about the third axis until it is tightest.

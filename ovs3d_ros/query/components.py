@@ -129,8 +129,9 @@ def _find_root(parent, i):
 
 @cached_njit(nogil=True)
 def group_indices(number, count):
-    """Sorts indices [M] by their number below `count`, in stable order; returns them and each number's start
-    [count + 1].
+    """Sorts indices [M] by their number below `count`; returns them and each number's start [count + 1].
+
+    Indices of one number keep their order.
     """
     starts = np.zeros(count + 1, np.int64)
     for n in number:

@@ -120,8 +120,7 @@ class QueryEngine:
         prompts: Sequence[str],
         negatives: Sequence[str] | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosine and relevancy [..., P] of prompts at unit codes [..., d + 1]; relevancy 0 where a code is
-        zero.
+        """Cosine and relevancy [..., P] of prompts at unit codes [..., d + 1]; zero codes: relevancy 0.
 
         Args:
             codes: of Gaussians or pixels.
@@ -168,8 +167,7 @@ def answer_query(
         query,
         found,
         Similarities(
-            # By cosine: relevancy rounds to 1 at a high temperature, and the best prompt would be one of
-            # many.
+            # By cosine: relevancy rounds to 1 at a high temperature, and then many prompts would be the best.
             ranking=snapshot.codes @ snapshot.codec.directions(texts.prompts)
             if query.mode == "argmax"
             else gaussians.scores,
@@ -229,9 +227,7 @@ def _find_objects(
     scores: torch.Tensor,
     config: QueryConfig,
 ) -> tuple[list[SemanticObject], np.ndarray]:
-    """The instances, and their numbers per Gaussian [N]; a prompt that is named again gets those of the first
-    mention.
-    """
+    """The instances, their numbers per Gaussian [N]; a repeated prompt gets those of its first mention."""
     objects, instances = find_objects(
         snapshot.gaussians["means"].cpu().numpy(),
         labels.cpu().numpy(),

@@ -104,9 +104,7 @@ def _find_instances(
     config: QueryConfig,
     limit: int,
 ) -> _Instances:
-    """Finds at most `limit` instances (0: all) among Gaussians `rows` [M] of one label, at `points` [M,
-    3].
-    """
+    """At most `limit` instances (0: all) among Gaussians `rows` [M] of one label at `points` [M, 3]."""
     component, count = connected_components(points, config.instance_gap)
     order, starts = group_indices(component, count)
     sizes = np.diff(starts)

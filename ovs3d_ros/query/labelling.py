@@ -98,9 +98,7 @@ def first_mentions(prompts: tuple[str, ...]) -> np.ndarray:
 
 
 def best_found(relevancy: torch.Tensor, found: np.ndarray, threshold: float) -> torch.Tensor:
-    """Labels [...] in 0..P of relevancy [..., P]: the best found prompt that reaches the threshold, else
-    0.
-    """
+    """Labels [...] in 0..P of relevancy [..., P]: the best found prompt over the threshold, else 0."""
     labels = torch.zeros(relevancy.shape[:-1], dtype=torch.int64, device=relevancy.device)
     best = torch.full_like(relevancy[..., 0], threshold)
     best = best.nextafter(best - 1)  # the threshold itself is enough

@@ -1,6 +1,4 @@
-"""Navigation outputs: a goal pose in front of an object, and a grid of query scores on the ground. z is
-up.
-"""
+"""Navigation outputs: a goal pose in front of an object, a grid of query scores on the ground; z is up."""
 
 from __future__ import annotations
 

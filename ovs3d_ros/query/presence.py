@@ -24,8 +24,9 @@ _COLUMNS = 4  # columns of `Evidence.table`
 
 @dataclass(frozen=True, slots=True)
 class PresenceCalibration:
-    """Maps an encoder's cosines to labels and probabilities; fitted on labelled scenes, stored beside the
-    model.
+    """Maps an encoder's cosines to labels and probabilities.
+
+    The calibration is fitted on labelled scenes and stored beside the model.
 
     Attributes:
         temperature: factor on cosines before the softmax of relevancy (LERF uses 10 with OpenAI CLIP).
@@ -155,8 +156,9 @@ def presence_evidence(
 
 
 def general_prompts(prompts: Sequence[str], distractors: tuple[str, ...]) -> np.ndarray:
-    """Finds general prompts, bool [P]: a distractor holds all words of the prompt and more ("mug" in "red
-    mug").
+    """Finds general prompts, bool [P]: a distractor holds all their words and more.
+
+    "mug" is general if "red mug" is a distractor.
     """
     specific = [set(name.lower().split()) for name in distractors]
     return np.array(
@@ -189,7 +191,5 @@ def presence_probability(
 
 
 def logistic_regression(evidence: np.ndarray, weights: Sequence[float], bias: float) -> np.ndarray:
-    """Probability [P] of each row of evidence [P, E]: the logistic function of its weighted sum plus the
-    bias.
-    """
+    """Probability [P] per row of evidence [P, E]: logistic function of its weighted sum plus bias."""
     return expit(evidence @ np.asarray(weights) + bias)

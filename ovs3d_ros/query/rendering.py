@@ -66,8 +66,7 @@ class MapRenderer:
             snapshot: the map. Where `result.field` is set, it must be the snapshot that answered.
 
         Returns:
-            labels [H, W] uint16, 0 = none, else 1 + prompt index; score [H, W] float32 relevancy of that
-            prompt.
+            labels [H, W] uint16, 0 = none, else 1 + prompt index; score [H, W] float32, its relevancy.
         """
         query, view = result.query, (camera, camtoworld)
         cosines, scores = self.relevancy(query.prompts, *view, snapshot, query.negatives)

@@ -108,8 +108,7 @@ def check_threshold(threshold: float | None) -> None:
 def resolve_threshold(
     threshold: float | None, config: QueryConfig, calibration: PresenceCalibration
 ) -> float:
-    """The relevancy from which a label is given: the argument, else the configured one, else the calibrated
-    one.
+    """The relevancy from which a label is given: argument, else configured, else calibrated value.
 
     Raises:
         UserError: the argument is not in 0..1.

@@ -75,8 +75,7 @@ def score_with_torch(
     strongest: int,
 ) -> GaussianScores:
     """`score_gaussians` on any device, in tensor operations."""
-    # One row per text: operations along rows are several times as fast as across them with a million
-    # Gaussians.
+    # One row per text: with a million Gaussians, row operations are several times as fast as column ones.
     cosines = torch.cat([prompts, negatives], dim=1).T.contiguous() @ codes.T  # [P + M, N]
     positive, negative = cosines[: prompts.shape[1]], cosines[prompts.shape[1] :]
     known = eligible & (codes[:, -1] != 0)
@@ -102,8 +101,9 @@ def score_with_numba(
     temperature: float,
     strongest: int,
 ) -> GaussianScores:
-    """`score_gaussians` on the CPU, block by block. A thread gets at least `_GAUSSIANS_PER_THREAD`
-    Gaussians.
+    """`score_gaussians` on the CPU, block by block.
+
+    A thread gets at least `_GAUSSIANS_PER_THREAD` Gaussians.
     """
     count, threads = (
         prompts.shape[1],
@@ -194,9 +194,7 @@ def _score_range(codes, known, texts, temperature, count, start, stop, strongest
 
 @cached_njit(nogil=True, fastmath=_FAST)
 def _cosines(codes, first, size, texts, products, cosines):
-    """Fills cosines [T, 64] of the texts with the codes from `first` on; those past `size` are
-    meaningless.
-    """
+    """Fills cosines [T, 64] of texts with the codes from `first` on; columns past `size` are undefined."""
     dims, lanes = codes.shape[1], len(_TEXTS)
     for g in range(len(texts)):
         full = size - size % len(_ROWS)
@@ -211,9 +209,7 @@ def _cosines(codes, first, size, texts, products, cosines):
 
 @cached_njit(nogil=True, fastmath=_FAST)
 def _strongest_negative(codes, known, first, size, cosines, rival, counted):
-    """Fills the largest of cosines [M, 64] and 1 for each known Gaussian from `first` on, `-_UNKNOWN` and 0
-    for others.
-    """
+    """Fills the largest of cosines [M, 64] and 1 per known Gaussian, `-_UNKNOWN` and 0 for others."""
     rival[:], counted[:] = cosines[0], 0
     for t in range(1, len(cosines)):
         for j in range(_BLOCK):
