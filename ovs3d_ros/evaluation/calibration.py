@@ -147,9 +147,7 @@ def collect_evidence(pipeline: Ovs3d, dataset: Dataset, scene_prompts: SceneProm
 def iou_by_threshold(
     pipeline: Ovs3d, snapshot: MapSnapshot, dataset: Dataset, present: list[str]
 ) -> np.ndarray:
-    """IoU [P, T] of each present prompt's mask at every threshold, pixels of every fourth labelled view
-    pooled.
-    """
+    """IoU [P, T] of each present prompt's mask per threshold, over every fourth labelled view."""
     inter, union = np.zeros((2, len(present), len(THRESHOLDS)))
     for frame in [frame for frame in dataset if frame.labels is not None][::_MASK_STRIDE]:
         _, scores = pipeline.render_relevancy(present, frame.camera, frame.camtoworld, snapshot)
@@ -208,9 +206,7 @@ def fit_presence(scenes: Sequence[SceneEvidence]) -> tuple[LogisticFit, Logistic
 
 
 def fit_logistic(evidence: np.ndarray, present: np.ndarray) -> LogisticFit:
-    """Fits a logistic regression with weight decay in which present and absent prompts have the same total
-    weight.
-    """
+    """Fits a logistic regression with weight decay; present and absent prompts weigh the same in total."""
     mean, std = evidence.mean(0), evidence.std(0) + 1e-9
     x = torch.from_numpy((evidence - mean) / std)
     y = torch.from_numpy(present.astype(np.float64))

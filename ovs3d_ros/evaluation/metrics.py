@@ -1,8 +1,7 @@
 """Metrics of image quality, segmentation and presence: pure functions on arrays.
 
 Images are [H, W, 3] floats in 0..1, or uint8; label maps are [H, W] integers, 0 = unlabelled or no class, and
-1..C index `classes` (with `classes[0] == ""`, as in `Dataset.classes`). NumPy arrays and CPU tensors are
-accepted.
+1..C index `classes` (with `classes[0] == ""`, as in `Dataset.classes`). Inputs: NumPy arrays, CPU tensors.
 """
 
 from __future__ import annotations
@@ -246,8 +245,7 @@ def mean_over_scenes(protocol: str, scenes: Mapping[str, SegmentationScore]) -> 
 
 
 def auroc(scores: np.ndarray, present: np.ndarray) -> float:
-    """Area under the ROC curve: the probability that a present thing scores above an absent one; ties count
-    half.
+    """Area under the ROC curve: probability that a present thing scores above an absent one; ties: half.
 
     Args:
         scores: [P] a higher score means more likely present.
@@ -265,8 +263,7 @@ def auroc(scores: np.ndarray, present: np.ndarray) -> float:
 
 
 def fpr_at_tpr(scores: np.ndarray, present: np.ndarray, tpr: float = 0.95) -> float:
-    """False positive rate at the highest threshold whose true positive rate reaches `tpr`; a score at it is
-    positive.
+    """False positive rate at the highest threshold (inclusive) whose true positive rate reaches `tpr`.
 
     Raises:
         ValueError: as `auroc`, or `tpr` is outside (0, 1].
@@ -280,8 +277,7 @@ def fpr_at_tpr(scores: np.ndarray, present: np.ndarray, tpr: float = 0.95) -> fl
 
 
 def ece(probabilities: np.ndarray, present: np.ndarray, num_bins: int = 15) -> float:
-    """Expected calibration error of presence probabilities: bins have equal widths and are weighted by their
-    counts.
+    """Expected calibration error of presence probabilities, over bins of equal width weighted by count.
 
     Guo et al., "On calibration of modern neural networks" (2017), eq. 3, for a binary outcome.
 

@@ -71,8 +71,7 @@ def score_frame(pipeline: Ovs3d, snapshot: MapSnapshot, frame: Frame, threshold:
 
 
 def mask_iou(relevancy: np.ndarray, annotation: Annotation, threshold: float) -> float:
-    """IoU of the annotated mask with the pixels of relevancy [H, W] that reach the threshold; 0 if both are
-    empty.
+    """IoU of the mask with the pixels of relevancy [H, W] that reach the threshold; 0 if both are empty.
 
     Raises:
         ValueError: relevancy and mask differ in shape.
@@ -86,8 +85,7 @@ def mask_iou(relevancy: np.ndarray, annotation: Annotation, threshold: float) ->
 def is_located(relevancy: np.ndarray, annotation: Annotation) -> bool:
     """Whether the maximum of the smoothed relevancy [H, W] lies in a box.
 
-    One of several equal maxima in a box suffices, as in the published evaluations. A constant map locates
-    nothing.
+    One of several equal maxima in a box suffices, as in published work. A constant map locates nothing.
     """
     smooth = smooth_relevancy(relevancy)
     peak = smooth.max()

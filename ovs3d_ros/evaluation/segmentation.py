@@ -1,6 +1,4 @@
-"""Segments views by a full list of names: every pixel gets one, as benchmarks of semantic segmentation
-require.
-"""
+"""Segments views by a full list of names: every pixel gets a name, as segmentation benchmarks require."""
 
 from __future__ import annotations
 
