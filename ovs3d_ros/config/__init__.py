@@ -1,6 +1,4 @@
-"""Every parameter of the system, declared once: YAML, command line and ROS parameters are generated from
-here.
-"""
+"""Declares every parameter once; YAML, command line and ROS parameters are generated from here."""
 
 from ovs3d_ros.config.asking import QueryConfig, RefineConfig
 from ovs3d_ros.config.mapping import KeyframeConfig, LiftConfig, MapConfig, SeedConfig, TrainConfig

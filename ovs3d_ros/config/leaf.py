@@ -105,8 +105,7 @@ def check_value(spec: Leaf, value: Any) -> Any:
 
 
 def drop_placeholder(spec: Leaf, value: Any) -> Any:
-    """The empty list in place of a list that may be empty and holds only a placeholder: `['']`, `[0]` or
-    `[0.0]`.
+    """An empty list for an optional list that holds only a placeholder: `['']`, `[0]` or `[0.0]`.
 
     ROS launch files have no empty list, and parameter files and maps of earlier versions have none either.
     """

@@ -1,6 +1,4 @@
-"""`ovs3d demo`: maps the small scene that ships with the project, asks for things in it, and measures the
-map.
-"""
+"""`ovs3d demo`: maps the small scene shipped with the project, asks for things, and measures the map."""
 
 from __future__ import annotations
 
@@ -60,8 +58,7 @@ def run(
         out: folder to write.
         ros: True runs node, player and client over ROS; False runs everything in this process.
         settings: dotted parameters that override the demo's own (`DEFAULTS`).
-        json_path: a second file for the report beside `out/report.json`; "-" prints it instead of the
-            summary.
+        json_path: a second file for the report beside `out/report.json`; "-" prints it, not the summary.
         rate: frames per second.
         quiet: no progress bar.
 
@@ -163,9 +160,7 @@ def _progress_on(bar: tqdm) -> Progress:
 
 @contextlib.contextmanager
 def _exit_on_sigterm() -> Iterator[None]:
-    """Turns SIGTERM into SystemExit inside the block, so that the demo stops its child processes before it
-    ends.
-    """
+    """Turns SIGTERM into SystemExit inside the block, so the demo stops its child processes first."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

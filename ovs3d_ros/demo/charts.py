@@ -79,9 +79,7 @@ def draw_room(
 
 
 def _footprint(item: SemanticObject) -> np.ndarray:
-    """Corners [4, 2] of the smallest rectangle on the floor that contains the vertical projection of the
-    box.
-    """
+    """Corners [4, 2] of the smallest floor rectangle that contains the box's vertical projection."""
     axes = quat_to_matrix(item.quat)
     corners = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]) * item.size / 2
     shadow = (item.center + corners @ axes.T)[:, :2].astype(np.float32)
@@ -110,8 +108,7 @@ def _write_names(
 def draw_presence(
     present: Sequence[PromptReport], absent: Sequence[PromptReport], threshold: float, width: int, height: int
 ) -> np.ndarray:
-    """Draws two lists of presence bars, for things in the room and for absent things; wrong decisions are
-    red.
+    """Draws presence bars for things in the room and for absent things; wrong decisions are red.
 
     Args:
         present: results for the things in the room.

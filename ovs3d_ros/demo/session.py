@@ -33,8 +33,7 @@ class Session:
         frames_received: frames that reached the mapping thread.
         frames_dropped: frames without a matching pose, rejected frames, and frames that a full inbox dropped.
         keyframes: number of keyframes of the map.
-        frame_to_map_p95_ms: time from the arrival of a keyframe to the snapshot that holds it, 95th
-            percentile.
+        frame_to_map_p95_ms: time from a keyframe's arrival to its first snapshot, 95th percentile.
         answers: one per prompt, each asked alone.
         pictures: images received on `~/segmentation/*` for the last query, by topic, RGB uint8 [H, W, 3].
     """

@@ -87,8 +87,7 @@ def make_clip(config: ClipConfig, device: str) -> ImageTextEncoder:
 
     Raises:
         UserError: the model is unknown, its weights are neither local nor downloadable, the import string is
-            broken, the encoder has no crops in metres but `config.crop_metres` is set, or the cache is not
-            writable.
+            broken, the encoder has no crops in metres for `config.crop_metres`, or the cache is not writable.
     """
     if not config.cache:
         return _make_uncached_clip(config, device)

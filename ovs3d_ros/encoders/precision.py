@@ -11,8 +11,7 @@ def resolve_precision(precision: str, device: str) -> str:
     """Resolves the parameter `precision` on this machine.
 
     Args:
-        precision: "float32", "bfloat16", or "auto" for bfloat16 on a CPU that multiplies it natively, else
-            float32.
+        precision: "float32", "bfloat16", or "auto": bfloat16 on a CPU that multiplies it natively.
         device: torch device name.
 
     Returns:

@@ -45,8 +45,7 @@ class Rasterizer(Protocol):
             backward pass reaches the geometry.
 
         Raises:
-            UserError: a shape, type or device is wrong, a value on the CPU is not finite, or Ks requires
-                grad.
+            UserError: a wrong shape, type or device, non-finite values on the CPU, or Ks that requires grad.
         """
         ...
 

@@ -18,13 +18,11 @@ class BufferPool:
     """Keeps float32 arrays for reuse. Several threads may use it at once.
 
     Fresh pages from the system cost as much time as the kernels that fill them, and the system hands them out
-    to one thread at a time. Sizes are rounded up to powers of two, so a growing map leaves few unused blocks
-    behind.
+    to one thread at a time. Sizes are rounded up to powers of two, so a growing map wastes few blocks.
     """
 
     def __init__(self) -> None:
-        # No lock: dict and list operations are atomic, and the garbage collector may call `release` inside
-        # `acquire`.
+        # No lock: dict and list operations are atomic; garbage collection may call `release` in `acquire`.
         self._free: dict[int, list[np.ndarray]] = {}
 
     def acquire(self, *shape: int) -> np.ndarray:
