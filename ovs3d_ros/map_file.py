@@ -58,8 +58,7 @@ def load_map(path: str | Path) -> tuple[Tensors, MapSnapshot]:
     """Reads and validates a map; the inverse of `save_map`.
 
     Returns:
-        The parameters in the stored form, and a snapshot whose `gaussians` are empty (its owner activates
-        them).
+        The parameters in the stored form, and a snapshot with empty `gaussians` (its owner activates them).
 
     Raises:
         UserError: the file is missing, truncated, of another version, or holds wrong shapes or values.
@@ -189,9 +188,7 @@ def _assemble(path: Path, header: dict[str, Any], tensors: Tensors) -> tuple[Ten
 
 
 def _to_features(path: Path, meta: dict[str, Any], tensors: Tensors) -> tuple[FeatureCodec | None, Tensors]:
-    """The codec, None for a map of colours only, and the snapshot's `codes`, `level_codes` and
-    `selection`.
-    """
+    """The codec (None for a map of colours only), and the snapshot's `codes`, `level_codes`, `selection`."""
     count = tensors["means"].shape[0]
     if "codec_basis" not in tensors:
         shapes = dict(codes=(count, 1), level_codes=(count, 0, 1), selection=(count, 0))

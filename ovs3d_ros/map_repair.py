@@ -1,6 +1,4 @@
-"""Leaves out of a map what a map file must not hold, so that a map that is rescued after an error always
-loads.
-"""
+"""Removes everything from a map that a map file must not hold, so a map rescued after an error loads."""
 
 from __future__ import annotations
 
@@ -22,8 +20,7 @@ Tensors = dict[str, torch.Tensor]
 
 
 def drop_unusable(params: Tensors, snapshot: MapSnapshot) -> tuple[Tensors, MapSnapshot]:
-    """The map without Gaussians, keyframes and features that `load_map` refuses; a warning says how many
-    went.
+    """The map without Gaussians, keyframes and features that `load_map` refuses; logs how many went.
 
     A map without such parts is returned as it is.
 

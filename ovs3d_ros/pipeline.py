@@ -54,8 +54,7 @@ class Ovs3d:
 
     @classmethod
     def load(cls, path: str | Path, settings: dict | None = None, *, encode: bool = True) -> Ovs3d:
-        """Opens a map with the settings stored in it, see `config.leaf.Policy`, and the defaults of all
-        others.
+        """Opens a map with the settings stored in it (`config.leaf.Policy`) and defaults for all others.
 
         Args:
             path: a `*.ovs3d` file.
@@ -97,8 +96,9 @@ class Ovs3d:
         self.map.add_points(xyz, rgb)
 
     def move_keyframes(self, camtoworlds: dict[int, np.ndarray]) -> int:
-        """Corrects keyframe poses after a loop closure, see `Mapper.move_keyframes`; returns how many
-        Gaussians moved.
+        """Corrects keyframe poses after a loop closure, see `Mapper.move_keyframes`.
+
+        Returns how many Gaussians moved.
         """
         return self.map.move_keyframes(camtoworlds)
 
@@ -112,8 +112,9 @@ class Ovs3d:
         self.map.optimize(steps, on_step, horizon)
 
     def relift(self) -> Iterator[None]:
-        """Lifts the features of all keyframes anew, see `SemanticMap.relift`; exhaust it for the result to
-        take effect.
+        """Lifts the features of all keyframes anew, see `SemanticMap.relift`.
+
+        The result takes effect once the iterator is exhausted.
         """
         return self.map.relift()
 
@@ -134,9 +135,7 @@ class Ovs3d:
         yield from self.map.refine(check_prompts(names, "class"), snapshot, frames)
 
     def prepare_check(self) -> None:
-        """Loads the model with which `refine` checks its result; it takes seconds. Raises UserError if it is
-        missing.
-        """
+        """Loads, in seconds, the model that checks a refinement. Raises UserError if it is missing."""
         self.map.prepare_check()
 
     def snapshot(self) -> MapSnapshot:
@@ -159,9 +158,7 @@ class Ovs3d:
         return self.answer(self.make_query(prompts, **options), snapshot)
 
     def make_query(self, prompts: Sequence[str], **options: Unpack[QueryOptions]) -> Query:
-        """Checks a query and fills in the defaults without answering it; arguments and errors as in
-        `query`.
-        """
+        """Checks a query and fills in the defaults without answering it; same arguments as `query`."""
         return self.queries.make_query(prompts, **options)
 
     def answer(self, query: Query, snapshot: MapSnapshot | None = None) -> QueryResult:
@@ -174,9 +171,7 @@ class Ovs3d:
         return replace(result, latency_ms=1e3 * (time.perf_counter() - started))
 
     def label_threshold(self, threshold: float | None = None) -> float:
-        """The relevancy from which a label is given: the argument, else `query.threshold`, else the
-        calibrated one.
-        """
+        """The relevancy from which a label is given: argument, else `query.threshold`, else calibrated."""
         return self.queries.label_threshold(threshold)
 
     def encode_text(self, prompts: Sequence[str]) -> torch.Tensor:
@@ -190,9 +185,7 @@ class Ovs3d:
         return self.renderer.view(camera, camtoworld, snapshot or self.snapshot())
 
     def render_codes(self, camera: Camera, camtoworld: np.ndarray, snapshot: MapSnapshot) -> torch.Tensor:
-        """Renders the codes: [H, W, d + 1] of unit features, zero where the map is more transparent than
-        solid.
-        """
+        """Renders unit features as codes [H, W, d + 1], zero where the map is mostly transparent."""
         return self.renderer.codes(camera, camtoworld, snapshot)
 
     def render_relevancy(
@@ -209,9 +202,7 @@ class Ovs3d:
     def render_labels(
         self, result: QueryResult, camera: Camera, camtoworld: np.ndarray, snapshot: MapSnapshot
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Segments a view as a query was answered: labels [H, W] uint16, score [H, W] float32, see
-        `MapRenderer`.
-        """
+        """Segments a view by a query's answer: labels [H, W] uint16, score [H, W] float32."""
         return self.renderer.labels(result, camera, camtoworld, snapshot)
 
     def freeze(self) -> tuple[dict[str, torch.Tensor], MapSnapshot]:
