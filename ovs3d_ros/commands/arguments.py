@@ -100,6 +100,8 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="nerfstudio, colmap, llff or bag; needed only if a folder holds several",
     )
+    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the photographs, if elsewhere")
+    parser.add_argument("--skip-missing", action="store_true", help="leave out frames without a photograph")
 
 
 def _add_holdout(parser: argparse.ArgumentParser) -> None:

@@ -38,7 +38,13 @@ def run(options: argparse.Namespace) -> int:
         )
     common.check_json(options.json, options.map)
     pipeline = load_semantic_map(options.map, values)
-    dataset = open_dataset(options.data, format=options.format, config=pipeline.config)
+    dataset = open_dataset(
+        options.data,
+        format=options.format,
+        config=pipeline.config,
+        images=options.images,
+        skip_missing=options.skip_missing,
+    )
     held_out, _ = split_frames(dataset, options.holdout)
     indices = held_out or range(len(dataset))
     indices = _annotated(options, dataset, indices) if asks else _labelled(options, dataset, indices)

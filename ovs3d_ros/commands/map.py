@@ -34,7 +34,13 @@ def run(options: argparse.Namespace) -> int:
     output = common.check_output_file(options.output, options.data)
     common.check_json(options.json, output)
     dataset = open_dataset(
-        options.data, 0 if options.clip else config.map.image_size, options.format, config, labels=False
+        options.data,
+        0 if options.clip else config.map.image_size,
+        options.format,
+        config,
+        labels=False,
+        images=options.images,
+        skip_missing=options.skip_missing,
     )
     held_out, training = split_frames(dataset, options.holdout)
     if options.clip and config.clip.model == "bundled":
@@ -45,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     _relift(options, pipeline)
     pipeline.save(output)
     try:
-        quality = _hold_out_quality(options, pipeline, config, held_out)
+        quality = _hold_out_quality(pipeline, dataset.resized(config.map.image_size), held_out)
     except UserError as error:
         raise UserError(
             f"{error}; the map is finished and saved as {output}, but its quality could not be measured"
@@ -120,9 +126,7 @@ def _relift(options: argparse.Namespace, pipeline: Ovs3d) -> None:
             bar.update()
 
 
-def _hold_out_quality(
-    options: argparse.Namespace, pipeline: Ovs3d, config: Config, held_out: list[int]
-) -> dict[str, float | None]:
+def _hold_out_quality(pipeline: Ovs3d, dataset: Dataset, held_out: list[int]) -> dict[str, float | None]:
     """Mean measures over the held-out frames at the mapping resolution; None without such frames.
 
     SSIM is None too if a frame is smaller than its window.
@@ -131,7 +135,6 @@ def _hold_out_quality(
     unknown: dict[str, float | None] = dict.fromkeys(measures)
     if not held_out:
         return unknown
-    dataset = open_dataset(options.data, config.map.image_size, options.format, config, labels=False)
     if any(
         min(dataset.cameras[index].width, dataset.cameras[index].height) < SSIM_WINDOW for index in held_out
     ):

@@ -25,7 +25,13 @@ def run(options: argparse.Namespace) -> int:
     output = common.check_output_file(options.output or options.map)
     common.check_json(options.json, output, options.map)
     pipeline = load_semantic_map(options.map, values)
-    dataset = open_dataset(options.data, format=options.format, config=pipeline.config)
+    dataset = open_dataset(
+        options.data,
+        format=options.format,
+        config=pipeline.config,
+        images=options.images,
+        skip_missing=options.skip_missing,
+    )
     snapshot = pipeline.snapshot()
     try:
         chosen = choose_check_views(

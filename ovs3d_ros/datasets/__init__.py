@@ -24,6 +24,8 @@ def open_dataset(
     format: str | None = None,
     config: Config | None = None,
     labels: bool = True,
+    images: str | Path | None = None,
+    skip_missing: bool = False,
 ) -> Dataset:
     """Opens a dataset: checks poses, file names and annotations at once, and reads pixels frame by frame.
 
@@ -31,12 +33,14 @@ def open_dataset(
     lie in `label/` or in `../label/<scene>/`.
 
     Args:
-        path: a folder with `transforms.json`, a COLMAP model (`sparse/0`, `sparse` or in the folder itself),
+        path: a folder with `transforms.json`, a COLMAP model (`sparse/0` and other usual places),
             or `poses_bounds.npy`; or a nerfstudio JSON file such as `transforms_train.json`; or a rosbag2
             folder, or its .mcap or .db3 file.
         max_image_size: longest image side in pixels; larger images, depth and labels are shrunk. 0: no limit.
         format: one of FORMATS; needed only if the folder holds data of several formats.
         config: for bags, names topics and tolerances; default `Config()`.
+        images: folder of the photographs, if they are not where the dataset names them; not for bags.
+        skip_missing: leave out frames whose photograph is missing, instead of refusing the dataset.
         labels: whether to read labels and annotations; if not, faults in them are not noticed.
 
     Raises:
@@ -55,15 +59,17 @@ def open_dataset(
     json_path = path if path.is_file() else path / "transforms.json"
     root = path.parent if path.is_file() else path
     format = format or _recognise(path)
+    if format == "bag" and images is not None:
+        raise UserError(f"{path}: a bag holds its images; leave out --images")
     if format == "bag":
         return bag.read(path, config or Config(), max_image_size)
-    points = None
+    points, folder = None, None if images is None else Path(images)
     if format == "nerfstudio":
-        views, points = nerfstudio.read(json_path)
+        views, points = nerfstudio.read(json_path, folder, skip_missing)
     elif format == "colmap":
-        views, points = colmap.read(root)
+        views, points = colmap.read(root, folder, skip_missing)
     else:
-        views = llff.read(root)
+        views = llff.read(root, folder)
     if labels:
         views, classes = attach_labels(root, attach_annotations(root, views))
     else:
@@ -82,7 +88,8 @@ def _recognise(path: Path) -> str:
     found = []
     if (path / "transforms.json").is_file():
         found.append("nerfstudio")
-    if colmap.find_model(path) is not None:
+    model = colmap.find_model(path)
+    if model is not None and not colmap.is_nested(path, model):
         found.append("colmap")
     if (path / "poses_bounds.npy").is_file():
         found.append("llff")
@@ -96,6 +103,8 @@ def _recognise(path: Path) -> str:
         )
     if found:
         return found[0]
+    if model is not None:
+        return "colmap"
     if (path / "transforms_train.json").is_file():
         raise UserError(f"{path}: has split files; give one of them, e.g. {path / 'transforms_train.json'}")
     raise UserError(

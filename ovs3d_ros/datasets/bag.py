@@ -58,7 +58,8 @@ class BagDataset(Dataset):
         super().__init__(
             name=name,
             format="bag",
-            cameras=[view.rectifier.camera.fitted(max_image_size) for view in views],
+            cameras=[view.rectifier.camera for view in views],
+            max_image_size=max_image_size,
             camtoworlds=np.stack([view.camtoworld for view in views]),
             stamps=np.array([view.image.stamp for view in views]),
             names=[f"{view.image.stamp:.6f}" for view in views],

@@ -48,7 +48,7 @@ def is_bag(path: Path) -> bool:
     """Whether the path is the folder of a bag, even an incomplete one, or a storage file."""
     if path.is_file():
         return path.suffix in SUFFIXES
-    if any(set(entry.suffixes) & set(SUFFIXES) for entry in path.iterdir() if entry.is_file()):
+    if any(set(entry.suffixes) & set(SUFFIXES) for entry in path.glob("[!.]*") if entry.is_file()):
         return True
     try:
         return "rosbag2_bagfile_information" in (path / METADATA).read_text(

@@ -19,6 +19,7 @@ import numpy as np
 
 from ovs3d_ros.datasets import images
 from ovs3d_ros.datasets.dataset import View
+from ovs3d_ros.datasets.image_files import ImageFiles
 from ovs3d_ros.datasets.text import read_text
 from ovs3d_ros.geometry import check_camera, check_coordinates, check_pose, invert_rigid, quat_to_matrix
 from ovs3d_ros.sensors.undistortion import Distortion
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 FRAME_PERIOD_S = 0.1  # COLMAP models have no stamps
 _MODEL_FOLDERS = ("sparse/0", "sparse", ".")
+# of COLMAP's automatic_reconstructor and image_undistorter, of nerfstudio, and of the original 3DGS
+_NESTED = ("dense/0/sparse", "dense/sparse", "colmap/sparse/0", "distorted/sparse/0")
 # COLMAP model id -> (name, number of parameters)
 _MODELS = {
     0: ("SIMPLE_PINHOLE", 3),
@@ -62,19 +65,63 @@ class _ImageRow(NamedTuple):
 
 
 def find_model(root: Path) -> Path | None:
-    """The folder of the first sparse model under `root` (`sparse/0`, `sparse` or `root` itself), or None."""
-    for name in _MODEL_FOLDERS:
-        folder = root / name
+    """The folder of the first sparse model in the usual places under `root`, or None."""
+    return next(_models(root), None)
+
+
+def is_nested(root: Path, model: Path) -> bool:
+    """Whether the model is in a folder where other tools keep intermediate results."""
+    return model.relative_to(root).parts[:1] in (("colmap",), ("dense",), ("distorted",))
+
+
+def _models(root: Path) -> Iterator[Path]:
+    """The folders of sparse models, in order of preference."""
+    numbered = sorted((int(p.name), p) for p in (root / "sparse").glob("*") if p.name.isdigit())
+    folders = [root / "sparse", root, *(path for _, path in numbered), *(root / name for name in _NESTED)]
+    for folder in (root / "sparse" / "0", *folders):
         if any((folder / f"cameras{suffix}").is_file() for suffix in (".bin", ".txt")):
-            return folder
-    return None
+            yield folder
 
 
-def read(root: Path) -> tuple[list[View], tuple[np.ndarray, np.ndarray] | None]:
+def _find_project(root: Path) -> tuple[Path, Path]:
+    """The folder of the first sparse model that has photographs, and their folder.
+
+    The photographs are beside the model or in a folder above it, up to the project folder, or up to two
+    folders above `root` if that is the model itself.
+
+    Raises:
+        UserError: there is no model, or no folder of photographs.
+    """
+    models = list(_models(root))
+    if not models:
+        raise UserError(
+            f"{root}: no COLMAP model (cameras.bin or .txt) in {', '.join(_MODEL_FOLDERS + _NESTED)}"
+        )
+    for model in models:
+        if model == root:
+            folders = [root, *root.resolve().parents[:2]]
+        else:
+            folders = [model, *model.parents][: len(model.relative_to(root).parts) + 1]
+        for folder in folders:
+            found = images.image_folder(folder, original=model.parent.parent.name == "distorted")
+            if found is not None:
+                return model, found
+    raise UserError(
+        f"{root}: no images folder; put the photographs into {root / 'images'}, or give their folder with "
+        "--images DIR"
+    )
+
+
+def read(
+    root: Path, images_folder: Path | None = None, skip_missing: bool = False
+) -> tuple[list[View], tuple[np.ndarray, np.ndarray] | None]:
     """Reads the first sparse model of a COLMAP project; frames in the order of their image names.
 
     Args:
-        root: the project folder, with `images/` (or a shrunk `images_2/`, `images_4/`, ...).
+        root: the project folder, with `images/` (or a shrunk `images_2/`, `images_4/`, ...), or the folder of
+            a model.
+        images_folder: folder of the photographs; None: the one of the project.
+        skip_missing: leave out images whose photograph is missing.
 
     Returns:
         Views, and points (xyz [P, 3] float64, rgb [P, 3] uint8) or None if there is no points3D file.
@@ -82,9 +129,11 @@ def read(root: Path) -> tuple[list[View], tuple[np.ndarray, np.ndarray] | None]:
     Raises:
         UserError: a file is missing, truncated or malformed, or a camera model is not supported.
     """
-    model = find_model(root)
-    if model is None:
-        raise UserError(f"{root}: no COLMAP model (cameras.bin or .txt) in {', '.join(_MODEL_FOLDERS)}")
+    if images_folder is None:
+        model, folder = _find_project(root)
+    else:
+        model = find_model(root) or _find_project(root)[0]
+        folder = images_folder
     suffix = _suffix(model)
     cameras_path, images_path, points_path = (
         model / (name + suffix) for name in ("cameras", "images", "points3D")
@@ -97,9 +146,11 @@ def read(root: Path) -> tuple[list[View], tuple[np.ndarray, np.ndarray] | None]:
     _warn_of_other_models(model, len(image_rows))
     used = {row.camera_id for row in image_rows}
     cameras = {row.id: _camera(row, cameras_path) for row in camera_rows if row.id in used}
-    folder = images.find_image_folder(root)
     image_rows.sort(key=lambda row: row.name)
-    views = [_view(row, i, cameras, folder, images_path) for i, row in enumerate(image_rows)]
+    files = ImageFiles(images_path, folder, images_folder, skip_missing)
+    found = [_view(row, i, cameras, files, images_path) for i, row in enumerate(image_rows)]
+    files.check(len(found))
+    views = [view for view in found if view is not None]
     if not points_path.is_file():
         logger.warning("%s: no such file, so there are no sparse points to start from", points_path)
         return views, None
@@ -126,7 +177,7 @@ def _warn_of_other_models(model: Path, count: int) -> None:
                 others.append(f"{folder} ({len(_image_rows(folder))} images)")
     if others:
         logger.warning(
-            "%s: only this model of %d images is read, not %s; to read another one, exchange their folders",
+            "%s: only this model of %d images is read, not %s; to read another one, give its folder",
             model,
             count,
             ", ".join(others),
@@ -152,16 +203,15 @@ def _camera(row: _CameraRow, path: Path) -> tuple[Camera, Distortion]:
 
 
 def _view(
-    row: _ImageRow, index: int, cameras: dict[int, tuple[Camera, Distortion]], folder: Path, path: Path
-) -> View:
+    row: _ImageRow, index: int, cameras: dict[int, tuple[Camera, Distortion]], files: ImageFiles, path: Path
+) -> View | None:
+    """The view of an image, or None if its photograph is missing."""
     where = f"{path}: image {row.name}"
     if row.camera_id not in cameras:
         raise UserError(f"{where} refers to camera {row.camera_id}, which the cameras file does not list")
-    image_path = folder / row.name
-    if not os.path.isfile(image_path):  # is_file raises an error for very long names
-        raise UserError(
-            f"{image_path}: no such file (named by {path}); restore it or remove it from the model"
-        )
+    image_path = files.find(row.name)
+    if image_path is None:
+        return None
     if not abs(math.hypot(*row.quat) - 1.0) < 1e-3:
         raise UserError(f"{where}: quaternion {row.quat} does not have length 1; the file is damaged")
     viewmat = np.eye(4)
@@ -198,7 +248,11 @@ def _parse_file(path: Path, parse: Callable[[Path], Iterator]) -> list:
 
 def _text_rows(path: Path) -> Iterator[list[str]]:
     """The words of each line that is not a comment; blank lines are kept, since images.txt uses them."""
-    return (line.split() for line in read_text(path).splitlines() if not line.lstrip().startswith("#"))
+    return (
+        line.split()
+        for line in read_text(path, errors="surrogateescape").splitlines()
+        if not line.lstrip().startswith("#")
+    )
 
 
 def _text_cameras(path: Path) -> Iterator[_CameraRow]:
@@ -254,7 +308,7 @@ def _binary_images(path: Path) -> Iterator[_ImageRow]:
     for _ in range(count):
         _, *pose, camera_id = struct.unpack_from("<i7di", data, offset)
         end = data.index(b"\0", offset + 64)
-        name = data[offset + 64 : end].decode("utf-8")
+        name = os.fsdecode(data[offset + 64 : end])
         (num_points,) = struct.unpack_from("<Q", data, end + 1)
         offset = end + 9 + 24 * num_points
         if offset > len(data):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,9 @@ from ovs3d_ros.sensors import undistortion
 from ovs3d_ros.types import Annotation, Camera, Frame, UserError
 
 TRAINING, HELD_OUT, LEFT_OUT = "training", "held out", "left out"  # values of `View.split`
+
+
+_NOT_UTF8 = re.compile("[\ud800-\udfff]")  # how Python spells other bytes in file names
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +76,20 @@ class Dataset:
         name: str,
         format: str,
         cameras: list[Camera],
+        max_image_size: int,
         camtoworlds: np.ndarray,
         stamps: np.ndarray,
         names: list[str],
         has_depth: bool,
     ) -> None:
-        """Sets the attributes of the same names; readers with labels or points set those afterwards."""
+        """Sets the attributes of the same names; readers with labels or points set those afterwards.
+
+        `cameras` are those at full resolution, `max_image_size` is as for `open_dataset`.
+        """
         self.name = name
         self.format = format
-        self.cameras = cameras
+        self._full_cameras = cameras
+        self.cameras = [camera.fitted(max_image_size) for camera in cameras]
         self.camtoworlds = camtoworlds
         self.stamps = stamps
         self.names = names
@@ -89,6 +99,12 @@ class Dataset:
         self.classes: list[str] | None = None
         self.points: tuple[np.ndarray, np.ndarray] | None = None
         self.splits: list[str] | None = None
+
+    def resized(self, max_image_size: int) -> Dataset:
+        """The same frames, read at another size; `max_image_size` as for `open_dataset`."""
+        other = copy.copy(self)
+        other.cameras = [camera.fitted(max_image_size) for camera in self._full_cameras]
+        return other
 
     def __len__(self) -> int:
         return len(self.names)
@@ -140,7 +156,8 @@ class FileDataset(Dataset):
         super().__init__(
             name=name,
             format=format,
-            cameras=[camera.fitted(max_image_size) for camera in self._pinholes],
+            cameras=self._pinholes,
+            max_image_size=max_image_size,
             camtoworlds=np.stack([view.camtoworld for view in views]),
             stamps=np.array([view.stamp for view in views], dtype=np.float64),
             names=_frame_names(self.image_paths),
@@ -265,7 +282,16 @@ def _pinhole_camera(view: View) -> Camera:
 
 def _frame_names(paths: list[Path]) -> list[str]:
     """File stems, with the folder's name if stems repeat, or the index if those repeat too."""
-    for names in ([path.stem for path in paths], [f"{path.parent.name}_{path.stem}" for path in paths]):
+    stems, parents = (
+        [_printable(name) for name in names]
+        for names in ([path.stem for path in paths], [path.parent.name for path in paths])
+    )
+    for names in (stems, [f"{parent}_{stem}" for parent, stem in zip(parents, stems, strict=True)]):
         if len(set(names)) == len(names):
             return names
-    return [f"{i:05d}_{path.stem}" for i, path in enumerate(paths)]
+    return [f"{i:05d}_{stem}" for i, stem in enumerate(stems)]
+
+
+def _printable(name: str) -> str:
+    """The name with "_" for bytes that are not UTF-8: it is written to files and screens."""
+    return _NOT_UTF8.sub("_", name)

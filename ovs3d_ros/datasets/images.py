@@ -162,18 +162,19 @@ def fit_to_image(camera: Camera, path: Path) -> Camera:
     return camera.scaled(*actual)
 
 
-def find_image_folder(root: Path) -> Path:
-    """The folder `images`, or else the least shrunk of `images_2`, `images_4`, ...
+def image_folder(root: Path, original: bool = False) -> Path | None:
+    """The folder `images`, or else the least shrunk of `images_2`, `images_4`, ...; None if there is none.
 
-    Raises:
-        UserError: there is no such folder.
+    Args:
+        root: where to look.
+        original: prefer the folder `input`, where the original 3DGS keeps the distorted photographs.
     """
+    if original and (root / "input").is_dir():
+        return root / "input"
     if (root / "images").is_dir():
         return root / "images"
     shrunk = [folder for folder in root.glob("images_*") if folder.is_dir() and folder.name[7:].isdigit()]
-    if not shrunk:
-        raise UserError(f"{root}: no images folder; put the photographs into {root / 'images'}")
-    return min(shrunk, key=lambda folder: int(folder.name[7:]))
+    return min(shrunk, key=lambda folder: int(folder.name[7:]), default=None)
 
 
 def load_npy(path: Path) -> np.ndarray:

@@ -147,7 +147,7 @@ def _attach_segmentations(folder: Path, views: list[View]) -> tuple[list[View], 
     if not names or len(set(names)) != len(names) or len(names) > MAX_LABEL:
         raise UserError(f"{path}: expected one distinct class name per line")
     views = list(views)
-    for view_folder in sorted(child for child in folder.iterdir() if child.is_dir()):
+    for view_folder in sorted(p for p in folder.glob("[!.]*") if p.is_dir()):
         if not (view_folder.name.isascii() and view_folder.name.isdigit()):
             raise UserError(f"{view_folder}: folder names in segmentations/ are view indices such as 07")
         index = int(view_folder.name)

@@ -82,7 +82,7 @@ def find_annotations(root: Path) -> Path | None:
     """
     root = root.resolve()
     inside, beside = root / "label", root.parent / "label" / root.name
-    found = [folder for folder in (inside, beside) if any(folder.glob("*.json"))]
+    found = [folder for folder in (inside, beside) if any(folder.glob("[!.]*.json"))]
     if len(found) > 1:
         raise UserError(f"{root}: has annotations in {inside} and in {beside}; keep one of them")
     return found[0] if found else None
@@ -94,7 +94,7 @@ def read_annotations(folder: Path) -> list[AnnotatedImage]:
     Raises:
         UserError: a file cannot be used, or two files annotate one image; names file, object and remedy.
     """
-    annotated = [_read(path) for path in sorted(folder.glob("*.json"))]
+    annotated = [_read(path) for path in sorted(folder.glob("[!.]*.json"))]
     files: dict[str, Path] = {}
     for entry in annotated:
         other = files.setdefault(Path(entry.image).stem, entry.path)

@@ -14,7 +14,7 @@ from ovs3d_ros.types import Camera, UserError
 FRAME_PERIOD_S = 0.1  # LLFF scenes have no stamps
 
 
-def read(root: Path) -> list[View]:
+def read(root: Path, images_folder: Path | None = None) -> list[View]:
     """Reads an LLFF scene: `poses_bounds.npy` and an image folder whose sorted names match its rows.
 
     A row holds 3 x 5 numbers [down, right, backward, position, (H, W, f)] camera-to-world and the near and
@@ -24,6 +24,7 @@ def read(root: Path) -> list[View]:
 
     Args:
         root: folder of the scene.
+        images_folder: folder of the photographs; None: the one of the scene.
 
     Raises:
         UserError: a file is missing; poses have a wrong shape, are not finite or contradict the images.
@@ -32,8 +33,18 @@ def read(root: Path) -> list[View]:
     table = images.load_npy(path)
     if table.ndim != 2 or table.shape[1] != 17 or not len(table) or table.dtype.kind not in "fiu":
         raise UserError(f"{path}: has shape {table.shape} and dtype {table.dtype}; expected N x 17 numbers")
-    folder = images.find_image_folder(root)
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in images.IMAGE_SUFFIXES)
+    folder = images_folder or images.image_folder(root)
+    if folder is None or not folder.is_dir():
+        raise UserError(
+            f"{folder or root}: no images folder; put the photographs into {root / 'images'}, or give their "
+            "folder with --images DIR"
+        )
+    # Names with a leading dot are no photographs: macOS writes `._a.jpg` beside `a.jpg` on foreign disks.
+    paths = sorted(
+        p
+        for p in folder.iterdir()
+        if p.suffix.lower() in images.IMAGE_SUFFIXES and not p.name.startswith(".")
+    )
     if len(paths) != len(table):
         raise UserError(
             f"{folder}: has {len(paths)} images but {path.name} has {len(table)} poses; they must match"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from pathlib import Path
 
 import numpy as np
 
 from ovs3d_ros.datasets import images
 from ovs3d_ros.datasets.dataset import View
+from ovs3d_ros.datasets.image_files import ImageFiles, find_file
 from ovs3d_ros.datasets.ply import read_points
 from ovs3d_ros.datasets.splits import assign_splits
 from ovs3d_ros.datasets.text import finite_number, read_json_object
@@ -25,7 +25,9 @@ _OTHER_LENSES = ("ftheta_p0", "ftheta_p1", "latlong", "equirectangular")  # keys
 _MODELS = ("PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "PERSPECTIVE")
 
 
-def read(path: Path) -> tuple[list[View], tuple[np.ndarray, np.ndarray] | None]:
+def read(
+    path: Path, images_folder: Path | None = None, skip_missing: bool = False
+) -> tuple[list[View], tuple[np.ndarray, np.ndarray] | None]:
     """Reads the poses and file names of a `transforms.json`.
 
     Poses in the file are camera-to-world in OpenGL axes; they are converted to OpenCV axes. Intrinsics may be
@@ -33,6 +35,8 @@ def read(path: Path) -> tuple[list[View], tuple[np.ndarray, np.ndarray] | None]:
 
     Args:
         path: the JSON file.
+        images_folder: folder of the photographs; None: as the file names them.
+        skip_missing: leave out frames whose photograph is missing.
 
     Returns:
         Views and sparse points (from `ply_file_path`, else None).
@@ -45,11 +49,13 @@ def read(path: Path) -> tuple[list[View], tuple[np.ndarray, np.ndarray] | None]:
     if not isinstance(frames, list) or not frames:
         raise UserError(f"{path}: 'frames' is missing or empty; list one entry per image")
     _depth_unit(document, "depth_unit_m", path)
-    views = [_view(path, document, i, frame) for i, frame in enumerate(frames)]
+    files = ImageFiles(path, path.parent, images_folder, skip_missing)
+    found = [_view(path, document, i, frame, files) for i, frame in enumerate(frames)]
+    files.check(len(frames))
     timed = sum(isinstance(frame, dict) and "timestamp" in frame for frame in frames)
     if 0 < timed < len(frames):
         raise UserError(f"{path}: only {timed} of {len(frames)} frames have a timestamp; give all or none")
-    views = assign_splits(document, frames, views, path)
+    views = [view for view in assign_splits(document, frames, found, path) if view is not None]
     masked = sum(isinstance(frame, dict) and bool(frame.get("mask_path")) for frame in frames)
     if masked:
         logger.warning(
@@ -86,11 +92,14 @@ def _depth_unit(document: dict, key: str, path: Path) -> float | None:
     return unit
 
 
-def _view(path: Path, document: dict, index: int, frame: object) -> View:
+def _view(path: Path, document: dict, index: int, frame: object, files: ImageFiles) -> View | None:
+    """The view of a frame, or None if its photograph is missing."""
     where = f"{path}: frame {index}"
     if not isinstance(frame, dict) or "transform_matrix" not in frame:
         raise UserError(f"{where} has no transform_matrix; give a 4 x 4 camera-to-world matrix")
-    image_path = _file(path, frame.get("file_path"), f"{where}: file_path")
+    image_path = files.find(_file_name(frame.get("file_path"), f"{where}: file_path"))
+    if image_path is None:
+        return None
     where = f"{where} ({image_path.name})"
     label = frame.get("label_file_path")
     depth_path, depth_unit_m = _depth(path, document, frame, where)
@@ -172,12 +181,19 @@ def _distortion(keys: dict, where: str) -> Distortion:
     return Distortion((k1, k2, p1, p2, k3))
 
 
-def _file(json_path: Path, value: object, where: str) -> Path:
-    """A file named in the JSON file, relative to it; the Blender scenes of NeRF omit the suffix."""
+def _file_name(value: object, where: str) -> str:
     if not isinstance(value, str) or not value:
         raise UserError(f"{where} is {value!r}; expected a file name")
-    path = json_path.parent / value
-    for candidate in (path, *(Path(f"{path}{suffix}") for suffix in (".png", ".jpg", ".jpeg"))):
-        if os.path.isfile(candidate):  # is_file raises an error for very long names
-            return candidate
-    raise UserError(f"{path}: no such file (named by {where}); restore it or remove it from {json_path.name}")
+    return value
+
+
+def _file(json_path: Path, value: object, where: str) -> Path:
+    """A file named in the JSON file, relative to it."""
+    name = _file_name(value, where)
+    path = find_file(json_path.parent, name)
+    if path is None:
+        raise UserError(
+            f"{json_path.parent / name}: no such file (named by {where}); restore it or remove it from "
+            f"{json_path.name}"
+        )
+    return path

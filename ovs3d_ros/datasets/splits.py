@@ -60,7 +60,7 @@ def split_holdout(count: int, holdout: int) -> tuple[list[int], list[int]]:
     return held_out, [i for i in range(count) if i % holdout != holdout // 2]
 
 
-def assign_splits(document: dict, frames: list, views: list[View], path: Path) -> list[View]:
+def assign_splits(document: dict, frames: list, views: list[View | None], path: Path) -> list[View | None]:
     """Splits the views by `train_filenames`, `val_filenames` and `test_filenames`, as in nerfstudio.
 
     Without `train_filenames`, frames in none of the lists are for training; with it they are left out.
@@ -68,7 +68,7 @@ def assign_splits(document: dict, frames: list, views: list[View], path: Path) -
     Args:
         document: content of the JSON file.
         frames: its frames.
-        views: the view of each frame.
+        views: the view of each frame; None: its photograph is missing.
         path: the JSON file, to name in errors.
 
     Raises:
@@ -90,13 +90,13 @@ def assign_splits(document: dict, frames: list, views: list[View], path: Path) -
         for name in listed:
             splits.setdefault(_normalized(name), _LISTS[key])
     rest = LEFT_OUT if "train_filenames" in lists else TRAINING
-    views = [replace(view, split=splits.get(name, rest)) for view, name in zip(views, names, strict=True)]
-    left_out = Counter(view.split for view in views)[LEFT_OUT]
+    chosen = [splits.get(name, rest) for name in names]
+    left_out = Counter(chosen)[LEFT_OUT]
     if left_out:
         logger.warning(
             "%s: %d of %d frames are in none of its lists and are left out", path, left_out, len(views)
         )
-    return views
+    return [view and replace(view, split=split) for view, split in zip(views, chosen, strict=True)]
 
 
 def _normalized(name: str) -> str:

@@ -9,14 +9,18 @@ from pathlib import Path
 from ovs3d_ros.types import UserError
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, errors: str = "strict") -> str:
     """The UTF-8 text of a file (a byte-order mark is dropped).
+
+    Args:
+        path: the file.
+        errors: what to do with other bytes, see `open`; "surrogateescape" keeps those of file names.
 
     Raises:
         UserError: the file is missing or not text.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig", errors=errors)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -114,13 +114,20 @@ class Player(Node):
         return all(p.wait_for_all_acked(Duration(seconds=seconds)) for p in self._outputs.values())
 
 
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that say which data to read."""
+    parser.add_argument("data", type=Path, help="nerfstudio, COLMAP or LLFF folder, or a rosbag2")
+    parser.add_argument("--format", choices=FORMATS, help="only needed if a folder contains several formats")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the photographs, if elsewhere")
+    parser.add_argument("--skip-missing", action="store_true", help="leave out frames without a photograph")
+
+
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     """Parses the command line without its ROS arguments."""
     parser = argparse.ArgumentParser(
         prog="play", description="Publishes a dataset as ROS topics: image, camera_info, depth and poses."
     )
-    parser.add_argument("data", type=Path, help="nerfstudio, COLMAP or LLFF folder, or a rosbag2")
-    parser.add_argument("--format", choices=FORMATS, help="only needed if a folder contains several formats")
+    _add_data(parser)
     parser.add_argument(
         "--set",
         action="append",
@@ -213,7 +220,14 @@ def main(args: list[str] | None = None) -> int:
     try:
         settings = {"input.world_frame": options.world_frame} | parse_assignments(options.set)
         config = override(Config(), settings)
-        dataset = open_dataset(options.data, options.max_image_size, options.format, config)
+        dataset = open_dataset(
+            options.data,
+            options.max_image_size,
+            options.format,
+            config,
+            images=options.images,
+            skip_missing=options.skip_missing,
+        )
         player = Player(options.pose_source, options.depth_encoding, options.world_frame, dataset.has_depth)
         return _run(player, dataset, options, stopping)
     except UserError as error:
