@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 import threading
 from typing import Any
@@ -22,6 +21,7 @@ from ovs3d_ros.ros.outputs.diagnostics import Diagnostics
 from ovs3d_ros.ros.params import EmptyLists, apply_parameters, declare_config
 from ovs3d_ros.ros.services.refine import RefineAction
 from ovs3d_ros.ros.session import MappingSession
+from ovs3d_ros.ros.stopping import stop_on_signals
 from ovs3d_ros.types import UserError
 
 SPIN_PERIOD = 0.1  # seconds until a signal or a failure is noticed
@@ -173,15 +173,14 @@ class MappingNode(EmptyLists, LifecycleNode):
 
 
 def main(args: list[str] | None = None) -> int:
-    """Runs the node until SIGINT or SIGTERM.
+    """Runs the node until SIGINT, SIGTERM or SIGHUP.
 
     Returns:
         0; 1 after a failure, or if the map was written elsewhere than configured; 2 for bad input.
     """
     logging.basicConfig(level=logging.INFO, format="[%(levelname)s] [%(name)s]: %(message)s")
     stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.set())
+    stop_on_signals(stopping)
     sys.setswitchinterval(SWITCH_INTERVAL)
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import signal
 import sys
 import threading
 import time
@@ -23,6 +22,7 @@ from ovs3d_ros.config import Config, InputConfig, override
 from ovs3d_ros.config.yaml_io import parse_assignments
 from ovs3d_ros.datasets import FORMATS, Dataset, open_dataset, split_frames
 from ovs3d_ros.ros import conversions
+from ovs3d_ros.ros.stopping import stop_on_signals
 from ovs3d_ros.types import Frame, UserError
 
 log = logging.getLogger(__name__)
@@ -212,8 +212,7 @@ def main(args: list[str] | None = None) -> int:
     """Runs the player; returns 0, 1 if a subscriber did not acknowledge all frames, or 2 for bad input."""
     logging.basicConfig(level=logging.INFO, format="[%(levelname)s] [%(name)s]: %(message)s")
     stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.set())
+    stop_on_signals(stopping)
     command = sys.argv[1:] if args is None else args
     options = parse_arguments(rclpy.utilities.remove_ros_args(["play", *command])[1:])
     rclpy.init(args=["play", *command], signal_handler_options=SignalHandlerOptions.NO)

@@ -31,11 +31,12 @@ def test_bad_settings_end_the_node_with_one_line(tmp_path, settings, problem):
     assert "Traceback" not in node.output()
 
 
-def test_node_starts_with_defaults_and_sigterm_ends_it(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_node_starts_with_defaults_and_a_signal_ends_it(number: int, tmp_path):
     node = start_node({}, free_domain_id(), tmp_path / "node.log")
     node.wait_for("ready: poses from pose", 120)
     assert "text encoder bundled/" in node.output()
-    assert node.stop(signal.SIGTERM, 120) == 0
+    assert node.stop(number, 120) == 0
     assert "Traceback" not in node.output()
 
 

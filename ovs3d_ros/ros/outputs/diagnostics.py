@@ -33,6 +33,7 @@ class Diagnostics:
         self.failure = ""
         self._watched: Inputs | None = None
         self._dropped = 0  # frames dropped until the last status
+        self._namesake = ""  # what to do about another node of the same name; empty without one
         self._node = node
         self._publisher = node.create_publisher(conversions.DiagnosticArray, "/diagnostics", 10)
         group = MutuallyExclusiveCallbackGroup()
@@ -53,6 +54,7 @@ class Diagnostics:
         inputs, worker = self.inputs, self.worker
         if inputs is not None:
             inputs.update_rates()
+        self._watch_name()
         name = self._node.get_fully_qualified_name().lstrip("/")
         statuses = [
             conversions.to_diagnostic(f"{name}: input", *self._input_state(inputs)),
@@ -60,6 +62,21 @@ class Diagnostics:
         ]
         now = self._node.get_clock().now().to_msg()
         self._publisher.publish(conversions.to_diagnostics(now, statuses))
+
+    def _watch_name(self) -> None:
+        """Logs when another node of this name comes or goes; both would answer every call."""
+        node, name = self._node, self._node.get_fully_qualified_name()
+        count = node.get_node_names_and_namespaces().count((node.get_name(), node.get_namespace()))
+        if count > 1 and not self._namesake:
+            self._namesake = (
+                f"another node is called {name}: both answer every call, each from its own map; end "
+                "one, or start it with -r __node:=NAME or -r __ns:=/ROBOT (a killed node stays listed for "
+                "half a minute)"
+            )
+            node.get_logger().error(self._namesake)
+        elif count <= 1 and self._namesake:
+            self._namesake = ""
+            node.get_logger().info(f"no other node is called {name} any more")
 
     def _input_state(self, inputs: Inputs | None) -> tuple[str, str, dict[str, object]]:
         if inputs is None:
@@ -78,12 +95,16 @@ class Diagnostics:
     def _mapping_state(self, worker: MappingWorker | None) -> tuple[str, str, dict[str, object]]:
         if self.failure:
             return "error", self.failure, {}
+        if worker is None and self._namesake:
+            return "error", self._namesake, {}
         if worker is None:
             return "ok", f"not configured: no models are loaded; {self._remedy('configure')}", {}
         stats: dict[str, Any] = {key: _readable(value) for key, value in worker.stats().items()}
         if worker.error is not None:
             error = worker.error
             return "error", f"the mapping thread failed: {type(error).__name__}: {error}", stats
+        if self._namesake:
+            return "error", self._namesake, stats
         dropped, self._dropped = stats["frames_dropped"] - self._dropped, stats["frames_dropped"]
         if dropped > 0:
             return (
