@@ -54,9 +54,18 @@ def make_parser() -> argparse.ArgumentParser:
             "calibrate", help="calibrate an encoder on labelled datasets: when a prompt counts as found"
         )
     )
-    export = commands.add_parser("export", help="write a map as the standard 3DGS PLY")
+    export = commands.add_parser(
+        "export", help="write a map as the standard 3DGS PLY, or as .splat for web viewers"
+    )
     _add_map_file(export)
-    export.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="PLY file to write")
+    export.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="file to write; its suffix, .ply or .splat, is the format",
+    )
     export.set_defaults(json=None)
     _add_set(commands.add_parser("config", help="print all parameters as commented YAML"))
     commands.add_parser(PLAY, help="publish a dataset as ROS topics; needs ROS 2, even for --help")

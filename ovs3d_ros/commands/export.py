@@ -1,4 +1,4 @@
-"""`ovs3d export`: writes a map as the standard 3DGS PLY."""
+"""`ovs3d export`: writes a map as the standard 3DGS PLY, or as .splat for web viewers."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import argparse
 
 from ovs3d_ros.commands import common
 from ovs3d_ros.io.ply import write_ply
+from ovs3d_ros.io.splat import write_splat
 from ovs3d_ros.map_file import load_map
+
+WRITERS = {".ply": write_ply, ".splat": write_splat}  # the suffixes are those of `inputs.EXPORT_SUFFIXES`
 
 
 def run(options: argparse.Namespace) -> int:
-    """Writes the PLY; loads no model.
+    """Writes the file in the format of its suffix; loads no model.
 
     Raises:
         UserError: the map cannot be read, or the output cannot be written.
     """
     output = common.check_output_file(options.output, options.map)
     params, _ = load_map(options.map)
-    write_ply(output, params)
+    WRITERS[output.suffix.lower()](output, params)
     common.print_message(options, f"{output}: {params['means'].shape[0]} Gaussians")
     return 0

@@ -12,6 +12,12 @@ from ovs3d_ros.commands import common
 from ovs3d_ros.config import leaves
 from ovs3d_ros.types import UserError
 
+EXPORT_SUFFIXES = (".ply", ".splat")
+# Of files that are no maps. A map may have any other name, like room.v2.
+_FOREIGN = re.compile(
+    r"\.(ply|splat|ksplat|spz|sog|pcd|las|laz|obj|glb|gltf|usdz?|json|ya?ml|txt|csv"
+    r"|png|jpe?g|mp4|webm|webp|gif|db3|mcap|bag|zip)"
+)
 _MAX_NAMES = 1000  # of a folder, among which a similar name is looked for
 
 
@@ -30,13 +36,15 @@ def repeat_set(arguments: list[str]) -> list[str]:
 
 
 def check_inputs(options: argparse.Namespace) -> None:
-    """Checks the settings of a command, and that its map, datasets and parameter file exist.
+    """Checks the settings of a command, the suffix of its output, and that its input files exist.
 
     Raises:
-        UserError: as `common.read_settings`, or one of them does not exist.
+        UserError: as `common.read_settings`, the suffix names a format that the command does not write, or an
+            input does not exist.
     """
     if hasattr(options, "set"):
         common.read_settings(options)
+    _check_output_suffix(options)
     if config := getattr(options, "config", None):
         _check_exists(config, f"no such file; `ovs3d config > {config}` writes a template")
     if path := getattr(options, "map", None):
@@ -44,6 +52,22 @@ def check_inputs(options: argparse.Namespace) -> None:
     data = getattr(options, "data", None) or ()
     for path in (data,) if isinstance(data, Path) else data:
         _check_exists(path, "no such file or folder")
+
+
+def _check_output_suffix(options: argparse.Namespace) -> None:
+    output = getattr(options, "output", None)
+    suffix = output.suffix.lower() if output else ""
+    if options.command == "export" and suffix not in EXPORT_SUFFIXES:
+        raise UserError(
+            f"{output}: the suffix is the format; give a name that ends in .ply (3DGS, for most "
+            "viewers) or .splat (for web viewers)"
+        )
+    if options.command in ("map", "refine") and _FOREIGN.fullmatch(suffix):
+        name = output.with_suffix(".ovs3d").name
+        remedy = f"; afterwards `ovs3d export {name} -o {output.name}`" if suffix in EXPORT_SUFFIXES else ""
+        raise UserError(f"{output}: {options.command} writes a map, not {suffix}; give -o {name}{remedy}")
+    if options.command == "calibrate" and suffix not in ("", ".json"):
+        raise UserError(f"{output}: calibrate writes JSON; give -o {output.with_suffix('.json').name}")
 
 
 def _check_exists(path: Path, problem: str) -> None:

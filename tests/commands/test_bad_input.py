@@ -25,6 +25,17 @@ BAD = {
     "missing data": (["map", "{tmp}/nowhere", "-o", "{tmp}/m.ovs3d"], ["nowhere", "no such"]),
     "similar data": (["map", "{tmp}/bear", "-o", "{tmp}/m.ovs3d"], ["no such", "Did you mean", "bare?"]),
     "similar map": (["query", "{tmp}/hal.ovs3d", "red"], ["no such map", "Did you mean", "half.ovs3d?"]),
+    "map into a PLY": (
+        ["map", "{scene}", "-o", "{tmp}/x.ply"],
+        ["x.ply: map writes a map", "-o x.ovs3d", "`ovs3d export x.ovs3d -o x.ply`"],
+    ),
+    "refine into a video": (
+        ["refine", "{map}", "{scene}", "--names", "a", "-o", "{tmp}/x.MP4"],
+        ["refine writes a map", "-o x.ovs3d"],
+    ),
+    "export to SPZ": (["export", "{map}", "-o", "{tmp}/x.spz"], ["x.spz", ".ply", ".splat"]),
+    "export without a suffix": (["export", "{map}", "-o", "{tmp}/x"], [".ply", ".splat"]),
+    "calibration into YAML": (["calibrate", "{scene}", "{scene}", "-o", "{tmp}/c.yaml"], ["-o c.json"]),
     "no dataset": (["map", "{tmp}", "-o", "{tmp}/m.ovs3d"], ["no dataset found", "transforms.json"]),
     "hold-out of everything": (["map", "{scene}", "-o", "{tmp}/m", "--holdout", "1"], ["--holdout 1"]),
     "hold-out of nothing": (

@@ -150,23 +150,24 @@ def test_depth_in_a_wrong_unit_is_explained(own_scene, tmp_path, capsys):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["export", "{map}", "-o", "{map}"],
-        ["export", "{map}", "-o", "{link}"],
+        ["export", "{map}", "-o", "{tmp}/link.ply"],
+        ["export", "{tmp}/link.ply", "-o", "{tmp}/link.ply"],
         ["query", "{map}", "red", "--json", "{map}"],
-        ["map", "{data}", "-o", "{data}"],
+        ["map", "{data}", "-o", "{tmp}/data"],
         ["map", "{data}", "-o", "{tmp}/m", "--json", "{tmp}/m"],
         ["refine", "{map}", "{data}", "--names", "a", "-o", "{tmp}/m", "--json", "{map}"],
     ],
 )
 def test_outputs_never_overwrite_inputs_or_each_other(arguments, mapped, scene, tmp_path, capsys):
-    (tmp_path / "link").symlink_to(mapped)
     before, data = mapped.read_bytes(), scene / "transforms.json"
-    assert (
-        ovs3d(*(a.format(map=mapped, data=data, tmp=tmp_path, link=tmp_path / "link") for a in arguments))
-        == 2
-    )
+    (tmp_path / "link.ply").symlink_to(mapped)
+    (tmp_path / "data").symlink_to(data)
+    assert ovs3d(*(a.format(map=mapped, data=data, tmp=tmp_path) for a in arguments)) == 2
     assert "give another name" in error_line(capsys)
-    assert mapped.read_bytes() == before and [path.name for path in tmp_path.iterdir()] == ["link"]
+    assert mapped.read_bytes() == before and sorted(path.name for path in tmp_path.iterdir()) == [
+        "data",
+        "link.ply",
+    ]
 
 
 @pytest.mark.parametrize("command", [["eval"], ["refine", "--names", "a"]])

@@ -8,6 +8,8 @@ from helpers.box_scene import HEIGHT, WIDTH, camera_ring, ray_cast
 from helpers.command_line import COUNT, ovs3d, read_ply
 from PIL import Image
 
+from ovs3d_ros.commands.export import WRITERS
+from ovs3d_ros.commands.inputs import EXPORT_SUFFIXES
 from ovs3d_ros.map_file import load_map
 
 
@@ -38,6 +40,17 @@ def test_export_writes_a_standard_3dgs_ply(mapped, tmp_path):
     np.testing.assert_array_equal(table["y"], params["means"][:, 1].numpy())
     np.testing.assert_array_equal(table["opacity"], params["opacity_logits"].numpy())
     np.testing.assert_array_equal(table["scale_2"], params["log_scales"][:, 2].numpy())
+
+
+def test_export_writes_splats(mapped, tmp_path):
+    assert ovs3d("export", mapped[0], "-o", tmp_path / "room.SPLAT") == 0
+    params, _ = load_map(mapped[0])
+    rows = np.fromfile(tmp_path / "room.SPLAT", np.dtype([("means", "<f4", 3), ("rest", "u1", 20)]))
+    by_x = [
+        means[np.argsort(means[:, 0], kind="stable")] for means in (rows["means"], params["means"].numpy())
+    ]
+    np.testing.assert_array_equal(by_x[0][:, 0], by_x[1][:, 0])
+    assert set(WRITERS) == set(EXPORT_SUFFIXES)
 
 
 def test_render_writes_a_video(mapped, tmp_path):

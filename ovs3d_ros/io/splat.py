@@ -1,0 +1,46 @@
+"""Writes .splat files: 32 bytes per Gaussian, in the layout of antimatter15/splat, which web viewers read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ovs3d_ros.io.atomic import atomic_write
+from ovs3d_ros.types import UserError
+
+_SH_C0 = 0.28209479177387814  # colour = 0.5 + _SH_C0 * dc
+_ROW = np.dtype([("means", "<f4", 3), ("scales", "<f4", 3), ("rgba", "u1", 4), ("quats", "u1", 4)])
+
+
+def write_splat(path: str | Path, params: dict[str, torch.Tensor]) -> None:
+    """Writes means, scales in metres, colours with opacities, and quaternions wxyz as (q + 1) * 128.
+
+    The format has no view-dependent colour, so spherical harmonics above degree 0 are left out. Large opaque
+    Gaussians come first, so that viewers show the whole scene while they load.
+
+    Args:
+        path: file to write.
+        params: parameters in the stored form, see `mapping.gaussians.PARAMETERS`.
+
+    Raises:
+        UserError: the file cannot be written. The earlier file stays.
+    """
+    stored = {name: params[name].detach().cpu().float() for name in ("means", "log_scales", "sh_dc", "quats")}
+    opacities = torch.sigmoid(params["opacity_logits"].detach().cpu().float())
+    rows = np.zeros(len(opacities), _ROW)
+    rows["means"] = stored["means"].numpy()
+    rows["scales"] = stored["log_scales"].exp().numpy()
+    rgba = torch.cat([0.5 + _SH_C0 * stored["sh_dc"], opacities[:, None]], dim=1)
+    rows["rgba"] = (rgba * 255).round().clamp(0, 255).to(torch.uint8).numpy()
+    rows["quats"] = (
+        (F.normalize(stored["quats"], dim=-1) * 128 + 128).round().clamp(0, 255).to(torch.uint8).numpy()
+    )
+    order = torch.argsort(stored["log_scales"].sum(dim=1).exp() * opacities, descending=True, stable=True)
+    try:
+        with atomic_write(path) as file:
+            file.write(rows[order.numpy()].tobytes())
+    except OSError as error:
+        raise UserError(f"{path}: cannot write the splats ({error.strerror})") from None
