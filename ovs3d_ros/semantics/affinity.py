@@ -1,5 +1,6 @@
-"""Affinities between neighbouring Gaussians, and class distributions aligned with them (docs/method.md,
-"Refinement").
+"""Affinities between neighbouring Gaussians and aligned class distributions.
+
+See docs/method.md, "Refinement".
 
 The FDA loss of 3D-OVS pulls pixels together that look alike to DINO. Here neighbouring Gaussians on one
 smooth surface of one colour are pulled together. With squared differences, the objective
@@ -42,8 +43,7 @@ def compute_affinities(means: torch.Tensor, colors: torch.Tensor, config: Refine
     Returns:
         [N, N] sparse COO tensor with a zero diagonal, on the device of `means`.
     """
-    # On the CPU, like the neighbour search: batched eigenvectors on a GPU take kilobytes per Gaussian
-    # (cupy#7261).
+    # On the CPU, like the neighbour search: a GPU's batched eigenvectors take kilobytes per row (cupy#7261).
     device, means = means.device, means.cpu()
     count, k = len(means), config.neighbours
     index = torch.from_numpy(nearest_neighbours(means.numpy(), k))  # [N, k]
@@ -66,11 +66,9 @@ def compute_affinities(means: torch.Tensor, colors: torch.Tensor, config: Refine
 
 
 def _normals(means: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """Unit normals [N, 3], of arbitrary sign, by weighted principal components of the neighbours `index` [N,
-    k].
+    """Unit normals [N, 3], of arbitrary sign: weighted principal components of neighbours `index` [N, k].
 
-    Near neighbours weigh more. Equal weights of many neighbours would smooth noisy surfaces too, but blur
-    edges.
+    Near neighbours weigh more. Equal weights of many neighbours would smooth noisy surfaces but blur edges.
     """
     points = torch.cat([means[:, None], means[index]], dim=1)  # [N, 1 + k, 3]
     squared = (points - means[:, None]).square().sum(-1, keepdim=True)  # [N, 1 + k, 1]

@@ -30,9 +30,7 @@ def pairwise_kl(log_p: torch.Tensor) -> torch.Tensor:
 
 
 def pairwise_js(log_p: torch.Tensor) -> torch.Tensor:
-    """Jensen-Shannon divergence of all pairs, [..., M, M] in 0..ln 2; log_p: [..., M, C]
-    log-probabilities.
-    """
+    """Jensen-Shannon divergence [..., M, M], 0..ln 2, of all pairs of log-probabilities [..., M, C]."""
     p = log_p.exp()
     negative_entropy = (p * log_p).sum(-1)
     m = 0.5 * (p[..., :, None, :] + p[..., None, :, :])  # [..., M, M, C]
@@ -43,13 +41,11 @@ def pairwise_js(log_p: torch.Tensor) -> torch.Tensor:
 def fda(divergence: torch.Tensor, correlation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Feature-Distribution Alignment with re-balancing.
 
-    The loss pulls the class distributions of similar patches together and pushes those of different patches
-    apart.
+    The loss pulls class distributions of similar patches together and pushes those of different ones apart.
 
     Args:
         divergence: [..., M, M] divergence between the class distributions of patches.
-        correlation: [..., M, M] cosine of their DINO features minus a threshold: positive for similar
-            patches.
+        correlation: [..., M, M] cosine of their DINO features minus a threshold: positive if similar.
 
     Returns:
         The attracting term, over pairs of positive correlation, and the repelling term, over pairs of

@@ -17,9 +17,7 @@ SURFACE_ALPHA = 0.5  # a pixel with more alpha shows the map
 
 
 def lifted_cosines(codes: torch.Tensor, codec: FeatureCodec, texts: torch.Tensor) -> torch.Tensor:
-    """Cosines [N, V] of codes [N, d + 1] with texts [V, D]; Gaussians without a code take the mean of the
-    others.
-    """
+    """Cosines [N, V] of codes [N, d + 1] with texts [V, D]; the others' mean for Gaussians without a code."""
     cosines, known = codes @ codec.directions(texts), codes[:, -1] != 0
     return torch.where(known[:, None], cosines, cosines[known].mean(0)) if bool(known.any()) else cosines
 
@@ -57,9 +55,7 @@ def make_lifted_field(
 
 
 def fill_missing_rows(field: RefinedField, codes: torch.Tensor, codec: FeatureCodec) -> RefinedField:
-    """Fills the zero rows of a field, of Gaussians added since the refinement, with lifted class
-    distributions.
-    """
+    """Fills zero rows (Gaussians added since the refinement) with lifted class distributions."""
     new = field.probabilities.sum(-1) == 0
     if not bool(new.any()):
         return field
@@ -109,8 +105,7 @@ def merge_refined_scores(
         if column >= 0:
             own = probabilities[..., column]
             rival = torch.where(index[..., 0] == column, top[..., 1], top[..., 0])
-            # Where no name fits, all probabilities are alike; this rival then keeps the prompt below the
-            # threshold.
+            # Where no name fits, all probabilities are alike; this rival keeps the prompt below threshold.
             rival = torch.maximum(rival, (probabilities.sum(-1) - own) / 2)
             ranking[..., prompt] = own
             weighted = draw_odds * own
@@ -128,8 +123,9 @@ def render_channels(
     camtoworld: np.ndarray,
     rasterizer: Rasterizer,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Renders channels [N, C] of activated Gaussians without gradients: blended channels [H, W, C], alpha [H,
-    W, 1].
+    """Renders channels [N, C] of activated Gaussians, without gradients.
+
+    Returns blended channels [H, W, C] and alpha [H, W, 1].
     """
     views = Views.from_camera(camera, camtoworld, channels.device)
     out, alphas, _ = rasterizer(Splats.from_dict(gaussians), channels.contiguous(), views)

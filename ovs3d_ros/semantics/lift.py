@@ -45,13 +45,13 @@ def pixel_codes(table: CropTable, codec: FeatureCodec, width: int, height: int) 
 
 
 def _box_sums(boxes: torch.Tensor, values: torch.Tensor, width: int, height: int) -> torch.Tensor:
-    """Sums the values [M, C] of all boxes [M, 4] that cover a pixel centre: [H, W, C], by a 2D difference
-    array.
+    """Sums [H, W, C] of the values [M, C] of all boxes [M, 4] over each pixel centre.
+
+    Computed by a 2D difference array.
 
     Sums serve as means, because codes are normalised afterwards.
     """
-    # The pixel centre x + 0.5 lies in [left, right) exactly if x is in [round(left), round(right)), up to
-    # ties.
+    # A pixel centre x + 0.5 is in [left, right) exactly if x is in [round(left), round(right)), but for ties.
     left, right = ((boxes[:, i] * width).round().long().clamp(0, width) for i in (0, 2))
     top, bottom = ((boxes[:, i] * height).round().long().clamp(0, height) for i in (1, 3))
     differences = values.new_zeros((height + 1) * (width + 1), values.shape[1])
@@ -168,9 +168,7 @@ class Lifter:
             gaussians.stats[prefix + name] = torch.zeros(count, device=device)
 
     def _update_codec(self, keyframe: Keyframe, gaussians: Gaussians) -> None:
-        """Refits the codec if it loses too much of the new embeddings, and converts the sums to the new
-        codec.
-        """
+        """Refits the codec if it loses too much of the new embeddings, and converts the sums to it."""
         if keyframe.index in self._fitted_on:
             return
         embeddings = keyframe.crops.embeddings.to(gaussians.device, torch.float32)

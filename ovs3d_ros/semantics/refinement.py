@@ -1,13 +1,11 @@
 """Refinement of class distributions for one vocabulary (docs/method.md, "Refinement").
 
 1. Sharpening: a crop or cell of an image encoder sees its surroundings, so the feature of a mug is half
-table. The
-   part of the rendered cosines that a blur would remove is added to them: the first steps of van Cittert
-   deconvolution.
+   table. This step adds the part of the rendered cosines that a blur would remove: the first steps of van
+   Cittert deconvolution.
 2. Alignment: class distributions follow the affinities between Gaussians, see `affinity`.
 3. Check: on views kept aside, the objective of 3D-OVS must fall. It is RDA against the view's own relevancy
-plus FDA
-   over the view's DINO patches. DINO takes no part in steps 1 and 2, so it is an independent witness.
+   plus FDA over the view's DINO patches. DINO takes no part in steps 1 and 2, so the check is independent.
 """
 
 from __future__ import annotations
@@ -147,9 +145,7 @@ def _sharpen(
 def _lift_blur_residual(
     cosines: torch.Tensor, snapshot: MapSnapshot, index: int, rasterizer: Rasterizer, config: RefineConfig
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The part of the cosines rendered at keyframe `index` that a blur removes, lifted: sums [N, V], weights
-    [N].
-    """
+    """Lifts the part of keyframe `index`'s cosines that a blur removes: sums [N, V], weights [N]."""
     splats, camera = Splats.from_dict(snapshot.gaussians), snapshot.cameras[index].fitted(config.image_size)
     views = Views.from_camera(camera, snapshot.camtoworlds[index], cosines.device)
     with torch.no_grad():
@@ -178,8 +174,7 @@ class Refinement:
     The class distributions are statistics of the Gaussians, so they follow insertion and removal.
 
     Attributes:
-        field: names, background and text features of the field, without distributions; None before the first
-            refinement.
+        field: names, background and text features, without distributions; None before the first refinement.
     """
 
     def __init__(
@@ -210,8 +205,7 @@ class Refinement:
         """Refines as `refine_names` does, while the map may gain and lose Gaussians.
 
         Returns:
-            The field with one row per Gaussian at the end, zero for new Gaussians; or None, see
-            `refine_names`.
+            The field, one row per Gaussian at the end, zero for new ones; or None, see `refine_names`.
         """
         if frames:
             self.prepare()
@@ -234,9 +228,7 @@ class Refinement:
         return replace(refined, probabilities=padded[rows])
 
     def refine_for_query(self, prompts: Sequence[str], snapshot: MapSnapshot) -> RefinedField:
-        """The snapshot's refined field if it holds all prompts, else a new field for its names and the
-        prompts.
-        """
+        """The snapshot's refined field if it holds all prompts, else a new one that adds the prompts."""
         field = snapshot.refined
         if field is not None and set(prompts) <= set(field.names):
             return field

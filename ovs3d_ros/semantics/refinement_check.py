@@ -20,8 +20,7 @@ from ovs3d_ros.semantics.codec import FeatureCodec
 from ovs3d_ros.semantics.lift import pixel_codes
 from ovs3d_ros.types import Camera, Frame, RefinedField, RefineStep, UserError
 
-# Largest difference between entries of equal poses: metres, and entries of the rotation. ROS messages cost
-# precision.
+# Largest difference of equal poses: metres, and entries of the rotation. ROS messages cost precision.
 _POSE_TOLERANCE = 2e-3
 _MIN_PROBABILITY = 1e-4  # bounds the cost of a class that the field rules out
 _MAX_PATCHES = 400  # patches of a view that are compared pairwise
@@ -127,8 +126,7 @@ def alignment_objective(
 def choose_check_views(camtoworlds: np.ndarray, keyframes: np.ndarray, limit: int) -> list[int]:
     """Chooses poses to check at, evenly spaced.
 
-    Poses of keyframes are left out if two others remain, because the lifted field has already seen the
-    keyframes.
+    Poses of keyframes are left out if two others remain: the lifted field has already seen the keyframes.
 
     Args:
         camtoworlds: [M, 4, 4] poses to choose from.

@@ -2,8 +2,7 @@
 
 3D-OVS trains selection logits with its feature loss and RDA. The feature loss alone prefers wide crops,
 because wide crops of different views agree more; RDA prefers the level at which a thing has a clear name. The
-closed form does the same: the logit of a level is the highest cosine of its feature with a bank of common
-names.
+closed form does the same: a level's logit is the highest cosine of its feature with a bank of common names.
 """
 
 from __future__ import annotations
