@@ -145,8 +145,7 @@ class SemanticMap:
                 on_step(stats)
 
     def relift(self) -> Iterator[None]:
-        """Lifts the features of all keyframes anew, into the Gaussians as they are now; yields after each
-        keyframe.
+        """Lifts the features of all keyframes into the present Gaussians; yields after each keyframe.
 
         Exhaust it for the result to take effect; snapshots hold the old features until then. A loaded map
         keeps its features, as the file holds no images.
@@ -160,8 +159,9 @@ class SemanticMap:
     def refine(
         self, names: list[str], snapshot: MapSnapshot, frames: Sequence[Frame]
     ) -> Iterator[RefineStep]:
-        """Refines class distributions, see `Ovs3d.refine`; a map that replaced the one of `snapshot` stays as
-        it is.
+        """Refines class distributions, see `Ovs3d.refine`.
+
+        A map that has replaced the one of `snapshot` meanwhile stays as it is.
         """
         g = self.mapper.gaussians
         refined = yield from self.refinement.run(names, snapshot, g, frames)
@@ -245,9 +245,7 @@ def _check_fits(
     clip: ImageTextEncoder | None,
     degree: int,
 ) -> None:
-    """Raises UserError unless a map file is of the loaded encoder, if any, and of the configured degree of
-    colours.
-    """
+    """Raises UserError unless a map file fits the loaded encoder, if any, and the degree of colours."""
     if clip is not None and clip.name != loaded.meta["clip"]:
         raise UserError(
             f"{name}: made with the encoder {loaded.meta['clip']}, but clip.model and clip.pretrained "

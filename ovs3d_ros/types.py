@@ -97,8 +97,7 @@ class CropTable:
         embeddings: [M, D] float32, as the encoder gave them (not normalised).
         num_levels: number of pyramid levels.
         grid: (rows, columns) if the crops are the cells of one dense feature map in row-major order, else
-            None. A dense map is interpolated between cell centres; crops are averaged over the pixels they
-            cover.
+            None. A dense map is interpolated between cell centres; crops are averaged over their pixels.
     """
 
     boxes: torch.Tensor
@@ -146,8 +145,7 @@ class RefinedField:
 
     Attributes:
         names: the user's names.
-        background: generic nouns that compete with the names. The vocabulary is names, then background: V in
-            all.
+        background: generic nouns that compete with the names. The vocabulary is names, then background: V.
         texts: [V, D] unit text features.
         temperature: softmax temperature that turns lifted cosines into a distribution.
         probabilities: [N, V]; a row of zeros for a Gaussian that was inserted after the refinement.
@@ -191,8 +189,7 @@ class MapSnapshot:
         version: grows with every publication.
         gaussians: detached copies of the parameters: means [N, 3], quats [N, 4] wxyz, scales [N, 3] metres,
             opacities [N] in 0..1, sh [N, K, 3].
-        codes: [N, d + 1] code of each Gaussian's unit feature, blended over levels; zero where nothing was
-            lifted.
+        codes: [N, d + 1] code of each Gaussian's unit feature, blended over levels; zero if not lifted.
         level_codes: [N, S, d + 1] the same per pyramid level, before blending.
         weight: [N] blending weight that went into each Gaussian's code, in pixels.
         views: [N] number of keyframes that saw the Gaussian.
@@ -260,8 +257,7 @@ class Query:
     Attributes:
         prompts: the P names to find.
         negatives: names the prompts compete against.
-        own_negatives: the user named the negatives. The lifted codes then answer: a refined field holds other
-            ones.
+        own_negatives: the user named the negatives. Lifted codes then answer: a refined field holds others.
         mode: "relevancy" decides each prompt against the negatives; "argmax" gives every Gaussian the best
             prompt (3D-OVS).
         threshold: relevancy from which a Gaussian or a pixel carries a label, 0..1.

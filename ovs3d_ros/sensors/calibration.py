@@ -140,8 +140,7 @@ def make_rectifier(calibration: CameraCalibration, rectified: bool, topic: str) 
 
     Args:
         calibration: from camera_info.
-        rectified: whether the images are rectified already, so that they have the intrinsics of P and no
-            distortion.
+        rectified: whether the images are already rectified: intrinsics of P and no distortion.
         topic: the camera_info topic to name in errors.
 
     Raises:

@@ -131,8 +131,9 @@ def _clean_depth(depth: np.ndarray) -> np.ndarray:
 
 
 def _decompress(data: np.ndarray, flags: int, topic: str) -> np.ndarray | None:
-    """The image that `cv2.imdecode` reads, or None; OpenCV raises an error if the header claims an absurd
-    size.
+    """The image that `cv2.imdecode` reads, or None.
+
+    OpenCV raises an error if the header claims an absurd size.
     """
     try:
         return cv2.imdecode(data, flags) if len(data) else None

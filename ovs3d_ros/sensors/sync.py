@@ -142,8 +142,9 @@ class Match:
 
 @dataclass(slots=True)
 class SyncCounts:
-    """Counts of matched and lost images; without clock jumps, matched + lost_* + waiting = images
-    received.
+    """Counts of matched and lost images.
+
+    Without clock jumps, matched + lost_* + waiting = images received.
     """
 
     matched: int = 0
@@ -165,8 +166,9 @@ class _Waiting:
 
 
 class FrameSynchronizer:
-    """Buffers images until their depth and pose are known. Not thread-safe: call it from one callback
-    group.
+    """Buffers images until their depth and pose are known.
+
+    Not thread-safe: call it from one callback group.
     """
 
     def __init__(

@@ -115,8 +115,7 @@ class TransformTree:
         return invert_rigid(from_target) @ from_source
 
     def explain_missing(self, target: str, source: str, stamp: float) -> str:
-        """Says which transform is missing at `stamp`, and from when to when it is known; empty if none is
-        missing.
+        """Names the transform that is missing at `stamp`, and when it is known; empty if none is missing.
 
         Raises:
             UserError: see `check_connected`.

@@ -34,8 +34,9 @@ _DIM = 0.7  # brightness of pixels without a label
 
 
 def label_colors(count: int) -> np.ndarray:
-    """Colours of labels 0..count, RGB uint8 [count + 1, 3]; 0 (none) is grey. A colour does not depend on
-    `count`.
+    """Colours of labels 0..count, RGB uint8 [count + 1, 3]; 0 (none) is grey.
+
+    A colour does not depend on `count`.
     """
     more = [
         tuple(round(255 * c) for c in colorsys.hsv_to_rgb((0.02 + i * _GOLDEN_RATIO) % 1.0, 0.65, 0.92))
@@ -50,8 +51,9 @@ def to_uint8(rgb: np.ndarray) -> np.ndarray:
 
 
 def resize_labels(labels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Resizes labels [H, W] with smooth outlines: each pixel takes the label with the largest interpolated
-    weight.
+    """Resizes labels [H, W] with smooth outlines: a pixel takes the label with the largest weight.
+
+    Weights are interpolated from the pixels of the input.
     """
     values = np.unique(labels)
     shares = [
@@ -107,8 +109,7 @@ def color_depth(depth: np.ndarray, near: float, far: float) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class FeatureColors:
-    """Maps codes to RGB by three principal directions, so that similar features get similar colours in every
-    view.
+    """Maps codes to RGB by three principal directions; similar features look alike in every view.
 
     Attributes:
         mean: [C] mean of the fitted codes.

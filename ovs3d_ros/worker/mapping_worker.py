@@ -151,8 +151,7 @@ class MappingWorker:
     def replace_map(self, change: Callable[[], object], timeout: float) -> MapSnapshot | None:
         """Runs a change that replaces or empties the map, see `run` for errors, and publishes the new map.
 
-        Frames that wait were meant for the old map: they are ignored and counted, and its training is
-            cancelled.
+        Waiting frames belong to the old map: they are ignored and counted, and its training is cancelled.
 
         Returns:
             The new snapshot, None if the map is empty.
