@@ -86,7 +86,7 @@ class CameraInput:
         handle = handlers[topic.role]
 
         def receive(message: Any, stream: Stream) -> None:
-            handle(message, _stamp(message, stream))
+            handle(message, _stamp(message, stream, required=not topic.latched))
 
         return Stream(
             self._node,
@@ -97,6 +97,7 @@ class CameraInput:
             group,
             receive,
             self.reject,
+            latched=topic.latched,
         )
 
     def subscribe(self) -> None:
@@ -191,10 +192,10 @@ class CameraInput:
         return self._silence.update(self.frames, problem)
 
 
-def _stamp(message: Any, stream: Stream) -> float:
-    """The stamp of a message in seconds, noted in its stream."""
+def _stamp(message: Any, stream: Stream, required: bool) -> float:
+    """The stamp of a message in seconds, noted in its stream. A latched calibration needs none."""
     stamp = conversions.to_seconds(message.header.stamp)
-    if stamp == 0:
+    if stamp == 0 and required:
         raise UserError(f"{stream.topic}: header.stamp is 0; the publisher must stamp its messages")
     stream.newest_stamp = stamp
     return stamp

@@ -64,8 +64,9 @@ class Inputs:
             stream.role: stream for camera in self.cameras for stream in camera.streams.values()
         }
         path = "keyframe_path"
+        profile = QoSProfile(depth=1)
         self._path = Stream(
-            node, path, conversions.Path, path, QoSProfile(depth=1), group, on_path, self._reject
+            node, path, conversions.Path, path, profile, group, on_path, self._reject, latched=True
         )
         self._updated_at = time.monotonic()
         for source in filter(None, (transforms, *self.cameras, self._path)):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from ovs3d_ros.config import Config
 from ovs3d_ros.ros.inputs.streams import Stream
@@ -136,9 +137,21 @@ def explain_silent_topics(node: Node, streams: list[Stream], frames: int) -> str
 def explain_silent_publishers(stream: Stream, publishers: list[Any]) -> str:
     """Why no message arrived on a topic that has publishers."""
     topic = f"nothing on {stream.topic} (0 Hz, {stream.reliability})"
-    offers = sorted({p.qos_profile.reliability.name.lower().replace("_", " ") for p in publishers})
+    offers = " / ".join(sorted({_describe_quality(p.qos_profile) for p in publishers}))
     if stream.incompatible:
-        return (
-            f"{topic}: the publisher offers another quality of service ({', '.join(offers)}); {stream.remedy}"
-        )
-    return f"{topic} though {len(publishers)} publisher(s) offer {', '.join(offers)}"
+        return f"{topic}: the publisher offers another quality of service ({offers}); {stream.remedy}"
+    silence = f"{topic} though {len(publishers)} publisher(s) offer {offers}"
+    if stream.received or not all(_is_latched(p.qos_profile) for p in publishers):
+        return silence
+    return f"{silence}; a message sent once, before the node subscribed, does not arrive: send it repeatedly"
+
+
+def _is_latched(profile: QoSProfile) -> bool:
+    return profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
+
+
+def _describe_quality(profile: QoSProfile) -> str:
+    """Reliability and durability in words."""
+    return ", ".join(
+        policy.name.lower().replace("_", " ") for policy in (profile.reliability, profile.durability)
+    )

@@ -8,7 +8,7 @@ from typing import Any
 
 from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 
 try:
@@ -20,6 +20,7 @@ from ovs3d_ros.ros.callbacks import ErrorReporter
 from ovs3d_ros.types import UserError
 
 MAX_PUBLISHERS = 100  # publishers whose sequence numbers are remembered
+LATCHED_DEPTH = 1  # messages kept of each latched publisher: only the newest is of use
 
 
 class Stream:
@@ -51,6 +52,7 @@ class Stream:
         callback: Callable[[Any, Stream], None],
         reject: Callable[[UserError], None],
         remedy: str = "set qos.input=sensor_data",
+        latched: bool = False,
     ):
         """Prepares the subscription; call `subscribe` to receive messages.
 
@@ -65,6 +67,9 @@ class Stream:
                 logged first.
             reject: takes the reason why a message cannot be used.
             remedy: see the attribute.
+            latched: whether a publisher may send its message only once, before the node subscribes
+                (transient local). A second subscription then asks for that message, because a single one
+                either misses it or refuses the volatile publishers.
         """
         best_effort = profile.reliability == ReliabilityPolicy.BEST_EFFORT
         self.role = role
@@ -85,6 +90,7 @@ class Stream:
         self._group = group
         self._callback = callback
         self._reject = reject
+        self._latched = latched
         self._received_at_update = 0
         self._sequence_numbers: dict[object, int] = {}
 
@@ -92,17 +98,30 @@ class Stream:
         """Subscribes. The executor may call back at once, so all callbacks must be ready before."""
         # rclpy passes information on each message to a callback with two arguments; Humble does not.
         informed = hasattr(Subscription, "CallbackType")
+        self._create(self._profile, self._on_incompatible, informed)
+        if self._latched:
+            latched = QoSProfile(
+                depth=LATCHED_DEPTH,
+                reliability=ReliabilityPolicy.RELIABLE,
+                durability=DurabilityPolicy.TRANSIENT_LOCAL,
+            )
+            # Volatile publishers do not match it. That is no fault: the first subscription serves them.
+            self._create(latched, lambda event: None, informed)
+
+    def _create(self, profile: QoSProfile, on_incompatible: Callable[[Any], None], informed: bool) -> None:
         self._node.create_subscription(
             self._message_type,
             self._name,
             self._receive if informed else lambda message: self._receive(message, {}),
-            self._profile,
+            profile,
             callback_group=self._group,
-            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible),
+            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=on_incompatible),
         )
 
     def _receive(self, message: Any, info: dict[str, Any]) -> None:
         started = time.perf_counter()
+        if self._latched and self._is_known(info):
+            return
         self._count(info)
         try:
             self._callback(message, self)
@@ -111,6 +130,15 @@ class Stream:
         except Exception as error:  # logged and counted: one message must not end the process
             self._reject(self.errors.report(error))
         self.slowest_ms = max(self.slowest_ms, 1e3 * (time.perf_counter() - started))
+
+    def _is_known(self, info: dict[str, Any]) -> bool:
+        """Whether the other subscription of a latched topic has brought this message, or a newer one of its
+        publisher. False where the middleware does not number messages; a repeated message does no harm.
+        """
+        number, publisher = info.get("publication_sequence_number"), info.get("publisher_gid")
+        if number is None or publisher is None:
+            return False
+        return number <= self._sequence_numbers.get(bytes(publisher["data"]), number - 1)
 
     def _count(self, info: dict[str, Any]) -> None:
         """Counts a message, and by its sequence number, if any, the messages lost before it."""

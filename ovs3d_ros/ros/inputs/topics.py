@@ -28,6 +28,7 @@ class InputTopic:
         prefix: camera name with a slash; empty for a single camera and for odometry, which all cameras share.
         transport: suffix of the image transport with a slash, or empty.
         queue: least number of messages to queue.
+        latched: whether the publisher may send it only once, see `Stream`.
     """
 
     role: str
@@ -35,6 +36,7 @@ class InputTopic:
     prefix: str
     transport: str = ""
     queue: int = 0
+    latched: bool = False
 
     @property
     def name(self) -> str:
@@ -62,7 +64,7 @@ def camera_topics(config: Config, camera: str) -> list[InputTopic]:
         InputTopic("image", compressed, prefix, "/compressed")
         if options.image_transport == "compressed"
         else InputTopic("image", raw, prefix),
-        InputTopic("camera_info", conversions.CameraInfo, prefix),
+        InputTopic("camera_info", conversions.CameraInfo, prefix, latched=True),
     ]
     if options.use_depth:
         topics.append(

@@ -159,10 +159,12 @@ def test_messages_that_arrive_during_subscription_are_used(wire, monkeypatch, po
         broken = conversions.to_transform(pose_at(float("nan")), world, "camera")
         first["/tf"] = conversions.tf_message_type()(transforms=[broken])
 
+    info = {"publication_sequence_number": 1, "publisher_gid": {"data": bytes(16)}}
+
     def subscribe_and_call_back(self, kind, topic, callback, *arguments, **options):
         subscription = create(self, kind, topic, callback, *arguments, **options)
         if topic in first:
-            callback(first[topic], {})
+            callback(first[topic], info)  # twice for a latched topic, which has two subscriptions
         return subscription
 
     monkeypatch.setattr(Node, "create_subscription", subscribe_and_call_back)

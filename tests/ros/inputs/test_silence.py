@@ -19,7 +19,7 @@ from helpers.ros_wire import (  # noqa: E402
     wire,  # noqa: F401
     without_tf2_ros,
 )
-from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
 
 from ovs3d_ros.config import Config, override  # noqa: E402
 from ovs3d_ros.ros import conversions  # noqa: E402
@@ -65,7 +65,7 @@ def test_silent_publisher_differs_from_missing_publisher(wire):
     robot.send(10.0, depth=None)
     wait_for_messages(wire, inputs, "image", "camera_info", "pose")
     silence = inputs.report_silence()
-    assert silence == "nothing on /depth (0 Hz, reliable) though 1 publisher(s) offer reliable"
+    assert silence == "nothing on /depth (0 Hz, reliable) though 1 publisher(s) offer reliable, volatile"
 
 
 @pytest.mark.parametrize("late", ["pose", "depth"])
@@ -154,9 +154,21 @@ def test_incompatible_qos_is_named_with_both_sides(wire):
     Robot(wire, reliable=False)
     wire.spin_until(lambda: all(stream.incompatible for stream in inputs.streams.values()))
     assert (
-        "nothing on /image (0 Hz, reliable): the publisher offers another quality of service (best effort); "
-        "set qos.input=sensor_data" in inputs.report_silence()
+        "nothing on /image (0 Hz, reliable): the publisher offers another quality of service "
+        "(best effort, volatile); set qos.input=sensor_data" in inputs.report_silence()
     )
+
+
+def test_latched_publisher_of_an_unlatched_input_is_named(wire):
+    inputs = wire.inputs()
+    robot = Robot(wire, without="depth")
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    depth = robot.node.create_publisher(conversions.Image, "depth", latched)
+    connect(wire, [*robot.publishers.values(), depth])
+    robot.send(10.0)
+    wait_for_messages(wire, inputs, "image", "camera_info", "pose")
+    silence = inputs.report_silence()
+    assert "1 publisher(s) offer reliable, transient local; a message sent once" in silence
 
 
 @needs_tf
@@ -167,8 +179,8 @@ def test_incompatible_qos_is_named_with_both_sides(wire):
         ("nothing", "no publisher on /tf and /tf_static"),
         (
             "best effort",
-            "nothing on /tf (0 Hz, reliable): the publisher offers another quality of service (best effort); "
-            "transforms must be published reliably",
+            "nothing on /tf (0 Hz, reliable): the publisher offers another quality of service "
+            "(best effort, volatile); transforms must be published reliably",
         ),
         ("other camera", "there is no frame 'camera' (there are: base, map)"),
         ("two trees", "'camera' and 'map' are in separate trees, under 'robot' and 'map'"),
