@@ -93,11 +93,10 @@ class CameraInput:
             topic.name,
             topic.message_type,
             topic.resolve(self._node),
-            topic.profile(self._config),
+            topic.quality(self._config),
             group,
             receive,
             self.reject,
-            latched=topic.latched,
         )
 
     def subscribe(self) -> None:

@@ -15,7 +15,7 @@ from ovs3d_ros.config import Config
 from ovs3d_ros.ros import conversions
 from ovs3d_ros.ros.callbacks import start_timer
 from ovs3d_ros.ros.inputs.camera import CameraInput
-from ovs3d_ros.ros.inputs.streams import Stream
+from ovs3d_ros.ros.inputs.streams import Quality, Stream
 from ovs3d_ros.ros.inputs.tf import make_transform_buffer
 from ovs3d_ros.types import Frame, UserError
 
@@ -64,10 +64,8 @@ class Inputs:
             stream.role: stream for camera in self.cameras for stream in camera.streams.values()
         }
         path = "keyframe_path"
-        profile = QoSProfile(depth=1)
-        self._path = Stream(
-            node, path, conversions.Path, path, profile, group, on_path, self._reject, latched=True
-        )
+        quality = Quality(QoSProfile(depth=1), latched=True)
+        self._path = Stream(node, path, conversions.Path, path, quality, group, on_path, self._reject)
         self._updated_at = time.monotonic()
         for source in filter(None, (transforms, *self.cameras, self._path)):
             source.subscribe()

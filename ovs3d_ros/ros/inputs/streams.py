@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from rclpy.callback_groups import CallbackGroup
@@ -21,6 +22,23 @@ from ovs3d_ros.types import UserError
 
 MAX_PUBLISHERS = 100  # publishers whose sequence numbers are remembered
 LATCHED_DEPTH = 1  # messages kept of each latched publisher: only the newest is of use
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How a topic is subscribed.
+
+    Attributes:
+        profile: quality of service.
+        remedy: advice if that of the publishers is incompatible.
+        latched: whether a publisher may send its message only once, before the node subscribes (transient
+            local). A second subscription then asks for that message, because a single one either misses it or
+            refuses the volatile publishers.
+    """
+
+    profile: QoSProfile
+    remedy: str = "set qos.input=sensor_data"
+    latched: bool = False
 
 
 class Stream:
@@ -47,12 +65,10 @@ class Stream:
         role: str,
         message_type: type,
         topic: str,
-        profile: QoSProfile,
+        quality: Quality,
         group: CallbackGroup,
         callback: Callable[[Any, Stream], None],
         reject: Callable[[UserError], None],
-        remedy: str = "set qos.input=sensor_data",
-        latched: bool = False,
     ):
         """Prepares the subscription; call `subscribe` to receive messages.
 
@@ -61,21 +77,17 @@ class Stream:
             role: see the attribute.
             message_type: type of the topic.
             topic: relative or absolute name.
-            profile: quality of service.
+            quality: of service, see there.
             group: callback group.
             callback: takes a message and this stream. Its UserErrors go to `reject`; any other exception is
                 logged first.
             reject: takes the reason why a message cannot be used.
-            remedy: see the attribute.
-            latched: whether a publisher may send its message only once, before the node subscribes
-                (transient local). A second subscription then asks for that message, because a single one
-                either misses it or refuses the volatile publishers.
         """
-        best_effort = profile.reliability == ReliabilityPolicy.BEST_EFFORT
+        best_effort = quality.profile.reliability == ReliabilityPolicy.BEST_EFFORT
         self.role = role
         self.topic = node.resolve_topic_name(topic)
         self.reliability = "best effort" if best_effort else "reliable"
-        self.remedy = remedy
+        self.remedy = quality.remedy
         self.received = 0
         self.lost = 0
         self.rate = 0.0
@@ -86,11 +98,10 @@ class Stream:
         self._node = node
         self._name = topic
         self._message_type = message_type
-        self._profile = profile
+        self._quality = quality
         self._group = group
         self._callback = callback
         self._reject = reject
-        self._latched = latched
         self._received_at_update = 0
         self._sequence_numbers: dict[object, int] = {}
 
@@ -98,8 +109,8 @@ class Stream:
         """Subscribes. The executor may call back at once, so all callbacks must be ready before."""
         # rclpy passes information on each message to a callback with two arguments; Humble does not.
         informed = hasattr(Subscription, "CallbackType")
-        self._create(self._profile, self._on_incompatible, informed)
-        if self._latched:
+        self._create(self._quality.profile, self._on_incompatible, informed)
+        if self._quality.latched:
             latched = QoSProfile(
                 depth=LATCHED_DEPTH,
                 reliability=ReliabilityPolicy.RELIABLE,
@@ -120,7 +131,7 @@ class Stream:
 
     def _receive(self, message: Any, info: dict[str, Any]) -> None:
         started = time.perf_counter()
-        if self._latched and self._is_known(info):
+        if self._quality.latched and self._is_known(info):
             return
         self._count(info)
         try:

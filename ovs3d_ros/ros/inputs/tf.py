@@ -19,7 +19,7 @@ from rclpy.time import Time
 from ovs3d_ros.config import InputConfig
 from ovs3d_ros.ros import conversions
 from ovs3d_ros.ros.inputs.silence import explain_silent_publishers
-from ovs3d_ros.ros.inputs.streams import Stream
+from ovs3d_ros.ros.inputs.streams import Quality, Stream
 from ovs3d_ros.sensors.sync import SAME_STAMP
 from ovs3d_ros.sensors.transforms import TransformTree
 from ovs3d_ros.types import UserError
@@ -111,7 +111,7 @@ class TfTopicBuffer:
         }
         remedy = "transforms must be published reliably, static ones transient local"
         self._streams = [
-            Stream(node, topic[1:], message_type, topic, profile, group, self._add, reject, remedy)
+            Stream(node, topic[1:], message_type, topic, Quality(profile, remedy), group, self._add, reject)
             for topic, profile in profiles.items()
         ]
 

@@ -9,6 +9,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from ovs3d_ros.config import Config
 from ovs3d_ros.ros import conversions
+from ovs3d_ros.ros.inputs.streams import Quality
 
 POSE_QUEUE = 200  # messages; odometry arrives in bursts of up to 200 Hz
 POSE_TYPES = {
@@ -28,7 +29,7 @@ class InputTopic:
         prefix: camera name with a slash; empty for a single camera and for odometry, which all cameras share.
         transport: suffix of the image transport with a slash, or empty.
         queue: least number of messages to queue.
-        latched: whether the publisher may send it only once, see `Stream`.
+        latched: whether the publisher may send it only once, see `Quality`.
     """
 
     role: str
@@ -47,13 +48,14 @@ class InputTopic:
         """The full topic. The transport's suffix follows the remapping of the base topic."""
         return node.resolve_topic_name(self.name) + self.transport
 
-    def profile(self, config: Config) -> QoSProfile:
+    def quality(self, config: Config) -> Quality:
         """The quality of service of the subscription."""
         reliable = config.qos.input == "reliable"
-        return QoSProfile(
+        profile = QoSProfile(
             depth=max(self.queue, config.qos.depth),
             reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
         )
+        return Quality(profile, latched=self.latched)
 
 
 def camera_topics(config: Config, camera: str) -> list[InputTopic]:
