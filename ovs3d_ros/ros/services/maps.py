@@ -106,9 +106,8 @@ class MapServices:
 
         def job() -> None:
             change()
-            last = (
-                self._worker.snapshot
-            )  # of the old map: the mapping thread runs this job and has not published yet
+            # The mapping thread runs this job and has not published yet: its snapshot is of the old map.
+            last = self._worker.snapshot
             self._answers.discard_map(last)
 
         return self._worker.replace_map(job, TIMEOUT)

@@ -135,10 +135,8 @@ class Progress:
         """Publishes stage, step, objective and the estimated time to the end of the stage."""
         now = time.monotonic()
         if step.stage != self._stage:
-            self._stage, self._stage_started = (
-                step.stage,
-                self._last,
-            )  # the first step ended now, and began at the last
+            # The first step of the stage ends now and began at the last feedback.
+            self._stage, self._stage_started = step.stage, self._last
         self._last = now
         eta = (now - self._stage_started) / step.step * (step.total - step.step) if step.step else NAN
         after = step.figures.get("after")
