@@ -116,9 +116,8 @@ def alignment(points: np.ndarray, repeats: int) -> dict[str, Any]:
     config = RefineConfig()
     means, colors = torch.from_numpy(points), torch.from_numpy(np.float32(rng.uniform(0, 1, points.shape)))
     affinity = compute_affinities(means, colors * 0.1, config)
-    regions = (
-        np.floor(points / 0.3).astype(np.int64) @ [7, 11, 13] % CLASSES
-    )  # classes come in patches, as in a room
+    # Classes come in patches, as in a room.
+    regions = np.floor(points / 0.3).astype(np.int64) @ [7, 11, 13] % CLASSES
     noise = rng.dirichlet(np.ones(CLASSES), len(points))
     prior = torch.from_numpy((0.7 * np.eye(CLASSES)[regions] + 0.3 * noise).astype(np.float32))
     mass = torch.from_numpy(rng.uniform(0, 20, len(points)).astype(np.float32))

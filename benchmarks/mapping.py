@@ -35,15 +35,8 @@ from ovs3d_ros.warm_up import warm_up
 from ovs3d_ros.worker import MappingWorker
 
 MODES = tuple(f"{base}{change}" for base in ("offline", "online") for change in ("", "-exposure", "-depth"))
-SNAPSHOT_AT = (
-    1 / 32,
-    1 / 16,
-    1 / 8,
-    1 / 4,
-    1 / 2,
-    3 / 4,
-    1,
-)  # shares of all steps at which offline takes a snapshot
+# Shares of all steps at which offline mapping takes a snapshot.
+SNAPSHOT_AT = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1)
 SNAPSHOT_FACTOR = (
     1.3  # online takes a snapshot each time the time since the first frame has grown by this factor
 )

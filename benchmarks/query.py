@@ -60,9 +60,8 @@ def mib_per_100k(snapshot: MapSnapshot) -> dict[str, float]:
     """MiB per 100,000 Gaussians of a snapshot."""
 
     def mib(tensors) -> float:
-        sizes = {
-            t.data_ptr(): t.numel() * t.element_size() for t in tensors
-        }  # with one level, two share their memory
+        # With one level, two tensors share their memory.
+        sizes = {t.data_ptr(): t.numel() * t.element_size() for t in tensors}
         return round(sum(sizes.values()) / snapshot.num_gaussians * 1e5 / 2**20, 2)
 
     return dict(

@@ -49,9 +49,8 @@ class Room:
             COSINE / mean.square().sum() * mean
             + (matched - COSINE) / own.square().sum(-1, keepdim=True) * own
         )
-        text_free = (1 - anchor.square().sum(-1, keepdim=True)).sqrt()[
-            :, None
-        ]  # length of the text-independent part
+        # Length of the text-independent part.
+        text_free = (1 - anchor.square().sum(-1, keepdim=True)).sqrt()[:, None]
 
         def unit(*shape: int) -> torch.Tensor:
             random = torch.randn(*shape, texts.shape[1], generator=noise)

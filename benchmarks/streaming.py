@@ -136,9 +136,8 @@ def settle(client: Client, sent: int, node: subprocess.Popen) -> None:
             arrived >= sent or client.reports > last_report
         )
 
-    last_report = (
-        client.reports + 30
-    )  # some images are neither delivered nor reported lost: stop waiting for them
+    # Some images are neither delivered nor reported lost: stop waiting for them.
+    last_report = client.reports + 30
     wait_for(is_idle, SETTLE_TIMEOUT, "idle state", node)
     before = client.reports
     wait_for(lambda: client.reports >= before + 2, SETTLE_TIMEOUT, "diagnostics", node)

@@ -56,6 +56,7 @@ def matrix_to_quat(rotation: np.ndarray) -> np.ndarray:
     x, y, z = m[0, 0], m[1, 1], m[2, 2]
     wx, wy, wz = m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]
     xy, xz, yz = m[1, 0] + m[0, 1], m[0, 2] + m[2, 0], m[2, 1] + m[1, 2]
+    # 4 q q^T, shape [4, 4, ...].
     rows = np.array(
         [
             [1 + x + y + z, wx, wy, wz],
@@ -63,7 +64,7 @@ def matrix_to_quat(rotation: np.ndarray) -> np.ndarray:
             [wy, xy, 1 - x + y - z, yz],
             [wz, xz, yz, 1 - x - y + z],
         ]
-    )  # [4, 4, ...]: 4 q q^T
+    )
     pivot = np.argmax(np.einsum("ii...->i...", rows), axis=0)  # of the largest of w^2, x^2, y^2, z^2
     quat = np.moveaxis(np.take_along_axis(rows, pivot[None, None], axis=0)[0], 0, -1)
     return quat * np.where(quat[..., :1] < 0, -1, 1) / np.linalg.norm(quat, axis=-1, keepdims=True)

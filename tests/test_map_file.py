@@ -72,9 +72,8 @@ def test_save_and_load_round_trip(tmp_path, sh_degree: int, semantic: bool) -> N
     assert all(torch.equal(loaded[name], params[name]) for name in PARAMETERS)
     assert torch.equal(past.weight, snapshot.weight) and torch.equal(past.views, snapshot.views)
     np.testing.assert_array_equal(past.camtoworlds, snapshot.camtoworlds)
-    np.testing.assert_array_equal(
-        past.stamps, snapshot.stamps
-    )  # float64: a stamp of today to the microsecond
+    # Stamps are float64: today's time to the microsecond.
+    np.testing.assert_array_equal(past.stamps, snapshot.stamps)
     assert past.version == 41 and past.names == snapshot.names and past.meta == snapshot.meta
     assert [c.width for c in past.cameras] == [64] * FRAMES
     np.testing.assert_array_equal(past.cameras[0].K, snapshot.cameras[0].K)

@@ -35,9 +35,8 @@ VERDICTS = {
     "no": ("not here", (206, 72, 60)),
 }
 COLORS = ((255, 202, 66), (255, 140, 90), (120, 200, 255))  # of the answers, in order
-EDGES = [
-    (i, i ^ bit) for i in range(8) for bit in (1, 2, 4) if i < i ^ bit
-]  # corner indices of the edges of a box
+# Corner indices of the edges of a box.
+EDGES = [(i, i ^ bit) for i in range(8) for bit in (1, 2, 4) if i < i ^ bit]
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ STOP_TIMEOUT = (
 )
 POLL = 0.1  # seconds
 TAIL = 15  # log lines that the error of a failed process shows
+# The demo writes these files into logs/ and removes those of an earlier run.
 LOG_FILES = (
     "answers.json",
     "client.log",
@@ -40,7 +41,7 @@ LOG_FILES = (
     "player.log",
     "query_cloud.npy",
     "request.json",
-)  # the demo writes these into logs/, and removes those of an earlier run
+)
 ROS_LOGS = "python*_[0-9]*_[0-9]*.log"  # rcl writes these, named by process and time
 
 

@@ -158,9 +158,8 @@ class ClipEncoder:
     def _encode_dense(self, pixels: torch.Tensor) -> CropTable:
         sizes = [fitted_size(*pixels.shape[-2:], size, enlarge=True) for size in self._dense_sizes]
         with image_autocast(self._precision, self._device):
-            maps = [
-                dense_features(self._model.visual, pixels, *size).float() for size in sizes
-            ]  # [h, w, D] each
+            # One map [h, w, D] per size.
+            maps = [dense_features(self._model.visual, pixels, *size).float() for size in sizes]
         features = maps[0] if len(maps) == 1 else average_directions(maps)
         rows, columns, _ = features.shape
         y, x = torch.meshgrid(

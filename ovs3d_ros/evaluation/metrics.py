@@ -205,9 +205,10 @@ def score_segmentation(
         labelled = int(confusion[1:].sum())
         accuracy = float(np.diagonal(confusion)[1:].sum() / labelled) if labelled else float("nan")
     else:
+        # Shape [V, C].
         by_view = np.stack(
             [jaccard_per_class(p, t, count)[rows] for p, t in zip(preds, targets, strict=True)]
-        )  # [V, C]
+        )
         ious, mean = by_view.mean(axis=0), float(by_view.mean())
         accuracy = float(
             np.mean([np.mean(np.asarray(p) == np.asarray(t)) for p, t in zip(preds, targets, strict=True)])

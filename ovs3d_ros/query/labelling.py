@@ -136,9 +136,8 @@ def return_strongest(
             own = strongest[p][relevancy[strongest[p], p] >= threshold]
             for owner in labels[own].unique().tolist():
                 taken = own[labels[own] == owner]
-                spare = max(
-                    int(counts[owner]) - min_instance, 0
-                )  # two words for one thing: both keep a place
+                # Two prompts may name one thing, and both keep Gaussians.
+                spare = max(int(counts[owner]) - min_instance, 0)
                 labels[taken if owner == 0 else taken[:spare]] = int(p) + 1
             counts = torch.bincount(labels, minlength=len(found) + 1)
     return labels

@@ -49,9 +49,8 @@ def goal_pose(item: SemanticObject, camtoworlds: np.ndarray, stand_off: float) -
     far = distances >= stand_off
     best = np.where(far, distances, np.inf).argmin() if far.any() else distances.argmax()
     away = (eyes[best] - center) / distances[best] if distances[best] > 1e-6 else np.array([-1.0, 0.0])
-    reach = (
-        np.abs(quat_to_matrix(item.quat).T @ [*away, 0.0]) @ item.size / 2
-    )  # half the box's extent in that direction
+    # Half the box's extent in that direction.
+    reach = np.abs(quat_to_matrix(item.quat).T @ [*away, 0.0]) @ item.size / 2
     pose = np.eye(4)
     pose[:2, 3] = center + away * min(stand_off + reach, max(distances[best], stand_off))
     pose[:2, :2] = [[-away[0], away[1]], [-away[1], -away[0]]]

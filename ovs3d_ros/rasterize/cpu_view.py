@@ -17,9 +17,8 @@ from .simd import WIDTH
 from .thread_pool import ThreadPool, chain_kernels
 
 CHANNELS_PER_PASS = 32  # more would spill the innermost loops out of registers
-MIN_PARALLEL_SIZE = (
-    1 << 17
-)  # one thread moves fewer numbers than this in less time than it takes to wake another
+# A thread moves fewer numbers than this in less time than it takes to wake another thread.
+MIN_PARALLEL_SIZE = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)

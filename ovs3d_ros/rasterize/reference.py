@@ -49,9 +49,8 @@ def project(splats: Splats, view: Views) -> Projection:
     factors = rotation @ rotation_matrices(splats.quats) * splats.scales[:, None, :]  # [N, 3, 3]
     points = means @ rotation.T + translation  # [N, 3]
     depths = points[:, 2]
-    z = torch.where(
-        depths > NEAR_PLANE, depths, torch.ones_like(depths)
-    )  # culled Gaussians must not yield NaN
+    # Culled Gaussians must not yield NaN.
+    z = torch.where(depths > NEAR_PLANE, depths, torch.ones_like(depths))
     focal, centre, size = K.diagonal()[:2], K[:2, 2], torch.tensor([width, height]).to(K)
     slopes = points[:, :2] / z[:, None]  # [N, 2]
     margin = 0.3 * 0.5 * size / focal

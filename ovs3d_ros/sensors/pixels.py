@@ -148,9 +148,8 @@ def compressed_encoding(data: bytes, format: str) -> str:
     encoding = format.partition(";")[0].strip()
     if encoding in COLOR_ENCODINGS or encoding in DEPTH_ENCODINGS:
         return encoding
-    head = bytes(
-        data[:26]
-    )  # PNG: signature, then the chunk IHDR with width, height, bit depth and colour type
+    # A PNG starts with its signature and the chunk IHDR: width, height, bit depth and colour type.
+    head = bytes(data[:26])
     return "mono16" if head.startswith(_PNG) and head[24:26] == b"\x10\x00" else ""
 
 

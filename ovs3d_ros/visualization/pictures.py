@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+# Easy to tell apart on screen and in print.
 _PALETTE = (
     (228, 87, 46),
     (23, 163, 152),
@@ -25,7 +26,7 @@ _PALETTE = (
     (161, 94, 73),
     (155, 93, 229),
     (198, 214, 61),
-)  # easy to tell apart on screen and in print
+)
 _GOLDEN_RATIO = 0.6180339887498949  # hue step beyond the palette; keeps successive hues far apart
 _NONE = (128, 128, 128)
 _PAPER, _INK, _FAINT = (250, 250, 248), (34, 36, 40), (120, 124, 130)

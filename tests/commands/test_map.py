@@ -36,9 +36,8 @@ def test_map_reports_quality_and_cost(mapped):
 
 def test_map_lifts_all_views_into_the_final_gaussians(mapped):
     _, past = load_map(mapped[0])
-    newest = past.views[
-        -len(past.views) // 4 :
-    ]  # seeded by late keyframes, and seen by earlier ones all the same
+    # Late keyframes seeded these Gaussians; earlier keyframes see them too.
+    newest = past.views[-len(past.views) // 4 :]
     assert newest.mean() > 0.8 * mapped[1]["keyframes"]
 
 

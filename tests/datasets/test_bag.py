@@ -41,9 +41,8 @@ def test_shipped_bag_equals_the_dataset_it_was_made_from():
     bag, files = open_dataset(SHIPPED / "bag"), open_dataset(SHIPPED)
     assert bag.format == "bag" and bag.name == "bag"
     assert len(bag) == len(files) == 60 and bag.has_depth
-    np.testing.assert_allclose(
-        bag.camtoworlds, files.camtoworlds, atol=1e-6
-    )  # matrices there, quaternions here
+    # The dataset stores matrices, the bag quaternions.
+    np.testing.assert_allclose(bag.camtoworlds, files.camtoworlds, atol=1e-6)
     np.testing.assert_allclose(np.diff(bag.stamps), 0.5, atol=1e-6)
     assert len(set(bag.names)) == 60
     for i in (0, 17, -1):

@@ -298,9 +298,8 @@ def test_bird_poses_agree_between_colmap_and_llff():
     colmap, llff = (open_dataset(SHARED / "bird_llff", format=kind) for kind in ("colmap", "llff"))
     assert len(colmap) == len(llff) == 184 and colmap.image_paths == llff.image_paths
     for a, b in zip(colmap.camtoworlds, llff.camtoworlds, strict=True):
-        chord = np.linalg.norm(
-            a[:3, :3] - b[:3, :3]
-        )  # sqrt(2) times the angle when small; arccos loses digits
+        # The chord is sqrt(2) times a small angle; arccos would lose digits.
+        chord = np.linalg.norm(a[:3, :3] - b[:3, :3])
         assert np.degrees(chord) < 1e-5 and np.abs(a[:3, 3] - b[:3, 3]).max() < 1e-12
     np.testing.assert_allclose(llff.cameras[0].K, colmap.cameras[0].K)  # LLFF keeps view 0's focal for all
 

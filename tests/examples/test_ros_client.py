@@ -39,9 +39,8 @@ def test_client_hands_the_goal_to_navigation(session: Session) -> None:  # noqa:
     goal = session.client.receive("/goal_pose", conversions.PoseStamped, 1)
     place = goal.pose.position
     assert goal.header.frame_id == "map"
-    assert (
-        0.35 < np.hypot(place.x, place.y) < 4.0
-    )  # outside the ball, which is at the origin, and inside the room
+    # The goal lies outside the ball, which is at the origin, and inside the room.
+    assert 0.35 < np.hypot(place.x, place.y) < 4.0
 
 
 def test_client_says_that_a_thing_is_not_here(session: Session) -> None:  # noqa: F811

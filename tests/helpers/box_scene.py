@@ -65,9 +65,8 @@ def ray_cast(pose: np.ndarray, boxes: Boxes = BOXES) -> tuple[np.ndarray, np.nda
     x, y = np.meshgrid(
         (np.arange(WIDTH) + 0.5 - WIDTH / 2) / FOCAL, (np.arange(HEIGHT) + 0.5 - HEIGHT / 2) / FOCAL
     )
-    rays = (
-        np.stack([x, y, np.ones_like(x)], axis=-1) @ pose[:3, :3].T
-    )  # the z component in camera axes is 1, so ray lengths are z-depths
+    # z is 1 in camera axes, so ray lengths are z-depths.
+    rays = np.stack([x, y, np.ones_like(x)], axis=-1) @ pose[:3, :3].T
     eye = pose[:3, 3]
     depth = -eye[2] / np.minimum(rays[..., 2], -1e-9)
     floor = eye + depth[..., None] * rays

@@ -42,10 +42,8 @@ def render(camtoworld: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Ray casts three spheres in a chequered room: RGB uint8 [H, W, 3], z-depth float32 [H, W] metres."""
     columns, rows = np.meshgrid(np.arange(WIDTH) + 0.5, np.arange(HEIGHT) + 0.5)
     local = np.stack([(columns - WIDTH / 2) / FOCAL, (rows - HEIGHT / 2) / FOCAL, np.ones_like(columns)], -1)
-    rays, eye = (
-        local @ camtoworld[:3, :3].T,
-        camtoworld[:3, 3],
-    )  # z of `local` is 1, so ray lengths are z-depths
+    # z of `local` is 1, so ray lengths are z-depths.
+    rays, eye = local @ camtoworld[:3, :3].T, camtoworld[:3, 3]
     rays = np.where(np.abs(rays) < 1e-9, 1e-9, rays)  # avoids division by zero
     exits = np.where(rays > 0, ROOM[1] - eye, ROOM[0] - eye) / rays  # [H, W, 3] to the walls of each axis
     depth = exits.min(-1)

@@ -115,9 +115,8 @@ def test_threshold_roi_and_max_instances_narrow_the_result(room: Ovs3d) -> None:
 def test_negatives_lower_the_relevancy(room: Ovs3d) -> None:
     snapshot = room.snapshot()
     usual = room.query(["red box"], snapshot=snapshot)
-    rivals = room.query(
-        ["red box"], negatives=["red paint"], snapshot=snapshot
-    )  # the same direction in this encoder
+    # The encoder maps both texts to the same direction.
+    rivals = room.query(["red box"], negatives=["red paint"], snapshot=snapshot)
     assert float(usual.relevancy.max()) > 0.9
     assert float(rivals.relevancy.max()) == pytest.approx(0.5, abs=0.01)
 
@@ -204,9 +203,8 @@ def test_rendered_labels_segment_unseen_views(room: Ovs3d) -> None:
         a, b = labels == label, frame.labels == label
         assert (a & b).sum() / (a | b).sum() > 0.6
     assert ((score > 0) == (labels > 0)).all() and score.max() <= 1
-    half = room.query(
-        list(BOXES), snapshot=snapshot, roi=np.array([[-9, -9, -9], [0.1, 0.4, 9]])
-    )  # the red box alone
+    # The region holds the red box alone.
+    half = room.query(list(BOXES), snapshot=snapshot, roi=np.array([[-9, -9, -9], [0.1, 0.4, 9]]))
     cut, _ = room.render_labels(half, frame.camera, pose, snapshot)
     assert set(np.unique(cut)) == {0, 1} and ((cut == 1) == (labels == 1)).mean() > 0.99
     names = ["grey wall", *BOXES]

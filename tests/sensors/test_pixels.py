@@ -264,9 +264,8 @@ def test_depth_is_resized_by_nearest_neighbour():
     depth = rectifier.rectify_depth(small, TOPIC)
     assert depth.shape == (120, 160)
     assert set(np.unique(depth)) == {1.0, 5.0}
-    columns = np.arange(480, dtype=np.float32)[None].repeat(
-        360, axis=0
-    )  # three for every pixel: the middle one counts
+    # Three columns for every pixel: the middle one counts.
+    columns = np.arange(480, dtype=np.float32)[None].repeat(360, axis=0)
     np.testing.assert_array_equal(rectifier.rectify_depth(columns, TOPIC)[7], np.arange(1, 480, 3))
     with pytest.raises(UserError, match="register depth"):
         rectifier.rectify_depth(np.ones((120, 120), np.float32), TOPIC)

@@ -50,9 +50,8 @@ def test_submit_never_blocks_and_drops_the_oldest_frames(worker: MappingWorker) 
     started = time.perf_counter()
     for frame in frames[1:]:
         worker.submit(frame)
-    assert (
-        time.perf_counter() - started < 1.0
-    )  # the gate holds the thread: a blocking submit would wait for ever
+    # The gate holds the thread: a blocking submit would wait for ever.
+    assert time.perf_counter() - started < 1.0
     stats = worker.stats()
     assert (stats["frames_received"], stats["frames_dropped"], stats["queue"]) == (8, 4, 3)
     assert not worker.wait_idle(0.05)

@@ -122,9 +122,8 @@ def targets(captions: list[Caption], things: np.ndarray, shares: np.ndarray) -> 
         if not caption.claims:
             result[:, column] = caption.constant
             continue
-        fitting = np.stack(
-            [shares @ claim.masks()[offsets].all(axis=1) for claim in caption.claims]
-        )  # [claims, R]
+        # Shape [claims, R].
+        fitting = np.stack([shares @ claim.masks()[offsets].all(axis=1) for claim in caption.claims])
         result[:, column] = np.clip(len(fitting) * fitting.min(axis=0) / 0.8, 0, 1)
     return result
 

@@ -100,9 +100,8 @@ def sample_window(store: FrameStore, rng) -> tuple[np.ndarray, np.ndarray, np.nd
     side = px / np.exp(rng.uniform(np.log(0.9), np.log(3.4)))
     image, ids = _cut(store, view, (x, y, side, side), 0.0, px, rng)
     cells = ids.reshape(WINDOW_CELLS, 8, WINDOW_CELLS, 8).transpose(0, 2, 1, 3).reshape(WINDOW_CELLS**2, 64)
-    per_cell = (
-        np.stack([_pixels(cell, store) for cell in cells]) * WINDOW_SALIENCE[store.things[:, 0]]
-    )  # [25, K]
+    # Shape [25, K].
+    per_cell = np.stack([_pixels(cell, store) for cell in cells]) * WINDOW_SALIENCE[store.things[:, 0]]
     regions = np.zeros((REGIONS, WINDOW_CELLS, WINDOW_CELLS), np.float32)
     for region in regions:
         height, width = np.minimum(WINDOW_CELLS, 1 + rng.geometric(0.45, 2) - (rng.random(2) < 0.6))

@@ -59,9 +59,8 @@ class Batch:
             for column, names in enumerate((captions.NOUNS, captions.COLOURS))
         )
         nouns, colours = captions.open_questions(things, shares)
-        self.scored = torch.from_numpy(
-            captions.scored_captions(drawn, self.targets.numpy(), nouns, colours)
-        )  # [R, T]
+        # Shape [R, T].
+        self.scored = torch.from_numpy(captions.scored_captions(drawn, self.targets.numpy(), nouns, colours))
         self.open = [torch.from_numpy(codes) for codes in (nouns, colours)]  # [R, nouns], [R, colours]
         self.crops = normalised(crops.augment(np.stack(images), rng))
         self.windows = normalised(crops.augment(np.stack(windows), rng))
@@ -185,9 +184,10 @@ class AttributeTable(torch.nn.Module):
         self.tables = torch.nn.ModuleList(torch.nn.Embedding(size, DIM) for size in sizes)
 
     def forward(self, things: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+        # Shape [K, D].
         vectors = F.normalize(
             sum(table(codes) for table, codes in zip(self.tables, things.T, strict=True)), dim=-1
-        )  # [K, D]
+        )
         return F.normalize(shares @ vectors, dim=-1)
 
 

@@ -135,9 +135,8 @@ def test_compressed_depth_becomes_depth(wire):
     connect(wire, [*robot.publishers.values(), depth])
     millimetres = np.random.default_rng(0).integers(500, 5000, (HEIGHT, WIDTH)).astype(np.uint16)
     header = conversions.to_header(10.0, "camera")
-    data = (
-        bytes(12) + cv2.imencode(".png", millimetres)[1].tobytes()
-    )  # after the header of compressed_depth_image_transport
+    # The PNG follows the 12-byte header of compressed_depth_image_transport.
+    data = bytes(12) + cv2.imencode(".png", millimetres)[1].tobytes()
     depth.publish(conversions.CompressedImage(header=header, format="16UC1; compressedDepth png", data=data))
     robot.send(10.0)
     wire.spin_until(lambda: wire.frames)
