@@ -126,12 +126,16 @@ class Lifter:
         """
         codec = self._fitter.fit().to(gaussians.device)
         self._reset_evidence(gaussians, keyframes[0].crops.num_levels, codec, prefix=_RELIFT)
-        for keyframe in keyframes:
-            self._accumulate(keyframe, gaussians, rasterizer, codec, prefix=_RELIFT)
-            yield
-        self.codec = codec
-        for name in EVIDENCE:
-            gaussians.stats[name] = gaussians.stats.pop(_RELIFT + name)
+        try:
+            for keyframe in keyframes:
+                self._accumulate(keyframe, gaussians, rasterizer, codec, prefix=_RELIFT)
+                yield
+            self.codec = codec
+            for name in EVIDENCE:
+                gaussians.stats[name] = gaussians.stats[_RELIFT + name]
+        finally:  # also when the caller abandons the lift: the evidence is the largest part of a map
+            for name in EVIDENCE:
+                gaussians.stats.pop(_RELIFT + name, None)
 
     def _accumulate(
         self,

@@ -324,6 +324,19 @@ def test_relift_replaces_evidence_only_at_the_end() -> None:
     )
 
 
+def test_abandoned_relift_keeps_no_second_evidence() -> None:
+    g, lifter = scene_gaussians(), Lifter(LiftConfig(image_size=64), CODE)
+    frames = [keyframe(i, random_crops(i), x=0.2 * i) for i in range(2)]
+    for frame in frames:
+        lifter.lift(frame, g, RASTERIZER)
+    names, codec = set(g.stats), lifter.codec
+    lifting = lifter.relift(frames, g, RASTERIZER)
+    next(lifting)
+    assert set(g.stats) > names
+    del lifting  # as the mapping thread does it when a new keyframe arrives
+    assert set(g.stats) == names and lifter.codec is codec
+
+
 def test_relift_fits_the_codec_on_all_keyframes() -> None:
     """The first keyframes determined the codec; without a refit, later features would stay truncated."""
     g, lifter = scene_gaussians(), Lifter(LiftConfig(image_size=64, residual=1.0), 6)
