@@ -64,16 +64,15 @@ class LoopClosure:
             return 0
         stamps, path = newest
         self._check_stamps(stamps)
-        count = 0
+        keyframes, corrected = self._pipeline.keyframes, {}
         for sensor, extrinsics in self._extrinsics.items():
-            keyframes = self._pipeline.keyframes
             own = [index for index, k in enumerate(keyframes) if k.sensor == sensor]
             times = np.array([keyframes[index].stamp for index in own])
             old = np.array([keyframes[index].camtoworld for index in own]).reshape(-1, 4, 4)
             new = correct_poses(times, old, stamps, path @ extrinsics, self._config.input.sync_slop)
-            self._pipeline.move_keyframes({own[position]: pose for position, pose in new.items()})
-            count += len(new)
-        return count
+            corrected |= {own[position]: pose for position, pose in new.items()}
+        self._pipeline.move_keyframes(corrected)  # all at once: a bad pose of one camera moves none
+        return len(corrected)
 
     def _check_stamps(self, stamps: np.ndarray) -> None:
         """Warns once about a path without a pose at any keyframe: it would silently correct nothing."""

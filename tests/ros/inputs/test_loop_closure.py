@@ -129,3 +129,33 @@ def test_path_without_matching_keyframe_warns_once(closure, worker, caplog):
         settle(worker)
     (record,) = caplog.records
     assert "(500.000 to 501.000 s) is within 0.02 s of a keyframe (10.000 to 11.000 s)" in record.message
+
+
+@pytest.mark.parametrize("distance", [1e39, 3e38, 1e12])
+def test_positions_beyond_float32_are_refused(distance: float, closure, worker):
+    before = worker.pipeline.snapshot()
+    message = path(*STAMPS)
+    message.poses[1].pose.position.x = distance
+    with pytest.raises(UserError, match=r"/keyframe_path: lies .* m from the origin"):
+        closure.submit(message, STREAM)
+    settle(worker)
+    assert np.array_equal(worker.pipeline.snapshot().camtoworlds, before.camtoworlds)
+
+
+def test_bad_pose_of_one_camera_moves_no_camera(worker, caplog):
+    far = np.eye(4)
+    far[:3, 3] = 9e8
+    keyframes = worker.pipeline.keyframes
+    for keyframe in keyframes[2:]:
+        keyframe.sensor = "rear"
+    node = SimpleNamespace(get_logger=lambda: logging.getLogger("loop_closure"))
+    closure = LoopClosure(node, worker.config, worker.pipeline, worker, {"": np.eye(4), "rear": far})
+    before = [keyframe.camtoworld.copy() for keyframe in keyframes]
+    message = path(*STAMPS)
+    for item in message.poses:
+        item.pose.position.x += 9e8
+    closure.submit(message, STREAM)
+    settle(worker)
+    assert "could not be applied" in caplog.text
+    assert all(np.array_equal(k.camtoworld, old) for k, old in zip(keyframes, before, strict=True))
+    assert worker.error is None
