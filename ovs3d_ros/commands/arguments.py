@@ -159,7 +159,10 @@ def _add_map(parser: argparse.ArgumentParser) -> None:
 def _add_query(parser: argparse.ArgumentParser) -> None:
     _add_map_file(parser)
     parser.add_argument(
-        "prompts", nargs="+", metavar="PROMPT", help='name of a thing to find, e.g. "red mug"'
+        "prompts",
+        nargs="+",
+        metavar="PROMPT",
+        help='name of a thing to find, e.g. "red mug"; spellings that differ in letter case are one',
     )
     parser.add_argument(
         "-o",

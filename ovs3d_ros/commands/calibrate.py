@@ -11,7 +11,7 @@ from ovs3d_ros.datasets import Dataset, open_dataset
 from ovs3d_ros.evaluation import calibration
 from ovs3d_ros.io.atomic import write_text
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.query.request import check_prompts
+from ovs3d_ros.query.request import check_prompts, distinct_names
 from ovs3d_ros.types import UserError
 
 _MIN_SCENES = 2  # each scene is scored with a calibration fitted on the others
@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
     config = common.read_config(options)
     output = common.check_output_file(options.output)
     common.check_json(options.json, output)
-    absent = check_prompts(options.absent.split(","), "absent name") if options.absent else []
+    absent = distinct_names(check_prompts(options.absent.split(","), "absent name")) if options.absent else []
     datasets = [open_dataset(path, format=options.format, config=config) for path in options.data]
     names = _names(datasets, options.data, absent)
     prompts = [calibration.choose_prompts(dataset, names) for dataset in datasets]

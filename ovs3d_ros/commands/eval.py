@@ -50,7 +50,10 @@ def run(options: argparse.Namespace) -> int:
     indices = _annotated(options, dataset, indices) if asks else _labelled(options, dataset, indices)
     score, how = (_ask if asks else _segment)(options, pipeline, dataset, indices)
     common.write_json(options.json, score.as_json() | how)
-    rows = [f"  {name:<24} {'-' if np.isnan(iou) else f'{iou:.3f}'}" for name, iou in score.per_class.items()]
+    rows = [
+        f"  {common.pad(name, 24)} {'-' if np.isnan(iou) else f'{iou:.3f}'}"
+        for name, iou in score.per_class.items()
+    ]
     what, features = (
         "localisation accuracy" if asks else "accuracy",
         "refined" if how["refined"] else "lifted",

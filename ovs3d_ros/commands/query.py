@@ -15,6 +15,7 @@ from ovs3d_ros.datasets.text import read_text
 from ovs3d_ros.io.atomic import write_text
 from ovs3d_ros.io.ply import write_cloud
 from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.query.request import check_prompts, distinct_names
 from ovs3d_ros.sampling import evenly_spaced_indices
 from ovs3d_ros.types import MapSnapshot, QueryResult, UserError
 from ovs3d_ros.visualization import pictures, point_cloud
@@ -39,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     common.check_json(options.json, options.map)
     pipeline = load_semantic_map(options.map, values)
     query = pipeline.make_query(
-        options.prompts,
+        distinct_names(check_prompts(options.prompts)),
         negatives=options.negatives.split(",") if options.negatives else None,
         mode=options.mode,
         threshold=options.threshold,
@@ -242,13 +243,13 @@ def choose_views(pipeline: Ovs3d, snapshot: MapSnapshot, result: QueryResult) ->
 
 def _table(entries: list[dict[str, Any]]) -> str:
     """The answer as a text table: one line per prompt with the position of its best object."""
-    width = max(len("prompt"), *(len(entry["prompt"]) for entry in entries))
-    lines = [f"{'prompt':<{width}}  found   presence  objects  position (m)"]
+    width = max(len("prompt"), *(common.display_width(entry["prompt"]) for entry in entries))
+    lines = [f"{common.pad('prompt', width)}  found   presence  objects  position (m)"]
     for entry in entries:
         objects = entry["objects"]
         position = "(" + ", ".join(f"{v:.2f}" for v in objects[0]["center"]) + ")" if objects else "-"
         lines.append(
-            f"{entry['prompt']:<{width}}  {entry['verdict']:<6}  {entry['presence']:8.2f}  "
+            f"{common.pad(entry['prompt'], width)}  {entry['verdict']:<6}  {entry['presence']:8.2f}  "
             f"{len(objects):7d}  {position}"
         )
     return "\n".join(lines)

@@ -8,7 +8,7 @@ import time
 from ovs3d_ros.commands import common
 from ovs3d_ros.commands.query import load_semantic_map
 from ovs3d_ros.datasets import open_dataset
-from ovs3d_ros.query.request import check_prompts
+from ovs3d_ros.query.request import check_prompts, distinct_names
 from ovs3d_ros.semantics.refinement_check import choose_check_views
 from ovs3d_ros.types import UserError
 
@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> int:
     """
     started = time.monotonic()
     values = common.read_settings(options)
-    names = check_prompts(options.names, "name")
+    names = distinct_names(check_prompts(options.names, "name"))
     output = common.check_output_file(options.output or options.map)
     common.check_json(options.json, output, options.map)
     pipeline = load_semantic_map(options.map, values)

@@ -19,7 +19,7 @@ from ovs3d_ros.commands.camera_paths import keyframe_path, orbit_path
 from ovs3d_ros.commands.query import legend, load_semantic_map
 from ovs3d_ros.io.atomic import atomic_write_path
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.query.request import check_prompts
+from ovs3d_ros.query.request import check_prompts, distinct_names
 from ovs3d_ros.sampling import evenly_spaced_indices
 from ovs3d_ros.types import Camera, MapSnapshot, UserError
 from ovs3d_ros.visualization import pictures
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     """
     values = common.read_settings(options)
     channels = [name.strip() for name in options.channels.split(",")] if options.channels else None
-    prompts = check_prompts(options.prompts) if options.prompts else []
+    prompts = distinct_names(check_prompts(options.prompts)) if options.prompts else []
     _check(options, channels, prompts)
     video = options.output.suffix.lower() == ".mp4"
     output = common.check_output_file(options.output) if video else common.make_output_folder(options.output)

@@ -41,7 +41,7 @@ def make_query(
     """Checks the parts of a text query and fills in the defaults.
 
     Args:
-        prompts: 1 to 64 names.
+        prompts: 1 to 64 names. A repeated one, in any letter case, gets the answer of its first mention.
         config: default negatives and threshold.
         calibration: threshold of the encoder, for a configuration that sets none.
         negatives: names the prompts compete against; None or empty: those of `config`.
@@ -59,7 +59,7 @@ def make_query(
     if max_instances < 0:
         raise UserError(f"max_instances {max_instances}: give 0 (all) or more")
     return Query(
-        prompts=tuple(check_prompts(prompts)),
+        prompts=tuple(_unify_spelling(check_prompts(prompts))),
         negatives=tuple(check_prompts(negatives or config.negatives, "negative")),
         own_negatives=bool(negatives),
         mode=mode,
@@ -97,6 +97,17 @@ def check_prompts(prompts: Sequence[str], kind: str = "prompt") -> list[str]:
                 f"{kind} {index + 1} is not valid UTF-8: set the terminal to UTF-8 and type it again"
             ) from None
     return stripped
+
+
+def distinct_names(names: Sequence[str]) -> list[str]:
+    """The names without repetitions. Letter case makes no difference; the first spelling stays."""
+    return list(dict.fromkeys(_unify_spelling(names)))
+
+
+def _unify_spelling(names: Sequence[str]) -> list[str]:
+    """Gives names that differ only in letter case the spelling of the first, so that they get one answer."""
+    first: dict[str, str] = {}
+    return [first.setdefault(name.casefold(), name) for name in names]
 
 
 def check_threshold(threshold: float | None) -> None:

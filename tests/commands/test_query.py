@@ -9,6 +9,9 @@ from helpers.box_scene import BOXES, HEIGHT, WIDTH, camera_ring, ray_cast
 from helpers.command_line import COUNT, PROMPTS, ovs3d, read_ply
 from PIL import Image
 
+from ovs3d_ros.commands.common import display_width
+from ovs3d_ros.commands.query import _table
+
 
 def test_query_finds_boxes_and_their_size(answered):
     by_prompt = {entry["prompt"]: entry for entry in answered[1]}
@@ -78,6 +81,23 @@ def test_query_prints_a_table_and_json(mapped, capsys):
     rows = capsys.readouterr().out.splitlines()
     assert rows[0].startswith("prompt") and rows[1].split()[2] == "no" and rows[2].split()[2] == "yes"
     assert ("of the horizon" in rows[-1]) == (document["observed"] < 0.95), "not here, or not looked at yet"
+
+
+def test_repeated_prompt_is_one_row(mapped, tmp_path, capsys):
+    repeated = ["red box", "green box", " Red  BOX", "red box"]
+    assert ovs3d("query", mapped[0], *repeated, "--json", tmp_path / "q.json") == 0
+    once = json.loads((tmp_path / "q.json").read_text())["prompts"]
+    assert [entry["prompt"] for entry in once] == ["red box", "green box"]
+    assert all(len(entry["objects"]) == 1 for entry in once)
+    assert len([row for row in capsys.readouterr().out.splitlines() if "box" in row]) == 2
+
+
+def test_table_keeps_its_columns_with_wide_characters():
+    names = ["roter Stuhl", "红色的椅子", "🪑", "chaise e\u0301lectrique", "\uff57\uff49\uff44\uff45", "👩‍🚀"]
+    entries = [dict(prompt=name, verdict="no", presence=0.1, objects=[]) for name in names]
+    head, *rows = _table(entries).splitlines()
+    assert {display_width(row[: row.index(" no ")]) for row in rows} == {head.index("  found") + 1}
+    assert [display_width(name) for name in names[:5]] == [11, 10, 2, 17, 8]
 
 
 def test_query_refines_on_demand(mapped, tmp_path):

@@ -9,11 +9,17 @@ import pytest
 
 from ovs3d_ros.config import Config
 from ovs3d_ros.query.presence import PresenceCalibration
-from ovs3d_ros.query.request import MAX_PROMPTS, check_prompts, make_query
+from ovs3d_ros.query.request import MAX_PROMPTS, check_prompts, distinct_names, make_query
 from ovs3d_ros.types import UserError
 
 CONFIG = Config().query
 CALIBRATION = PresenceCalibration(threshold=0.62)
+
+
+def test_repeated_names_take_the_first_spelling() -> None:
+    prompts = ["Mug", " mug", "Straße", "cup", "STRASSE"]
+    assert make_query(prompts, CONFIG, CALIBRATION).prompts == ("Mug", "Mug", "Straße", "cup", "Straße")
+    assert distinct_names(check_prompts(prompts)) == ["Mug", "Straße", "cup"]
 
 
 def test_prompts_are_stripped_and_checked() -> None:
