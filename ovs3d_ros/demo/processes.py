@@ -24,9 +24,8 @@ from ovs3d_ros.visualization.pictures import label_colors
 NODE, PLAYER, CLIENT = "ovs3d_ros.ros.node", "ovs3d_ros.ros.play", "ovs3d_ros.ros.demo_client"
 START_TIMEOUT = 90.0  # seconds until the node subscribes; it imports torch and loads its models first
 SETTLE_TIMEOUT = 600.0  # seconds from the last frame to the last answer, on a busy machine
-STOP_TIMEOUT = (
-    60.0  # seconds from a signal until the process must have ended; the node saves its map meanwhile
-)
+# Seconds from a signal until the process must have ended; the node saves its map meanwhile.
+STOP_TIMEOUT = 60.0
 POLL = 0.1  # seconds
 TAIL = 15  # log lines that the error of a failed process shows
 # The demo writes these files into logs/ and removes those of an earlier run.
@@ -161,8 +160,9 @@ def run_processes(scene: Scene, config: Config, rate: float, map_path: Path, pro
 
 
 def _watch(node: Child, player: Child, client: Child, deadline: float, progress: Progress) -> None:
-    """Forwards the client's progress until the client ends; raises ProcessFailed when a process fails or time
-    is up.
+    """Forwards the client's progress until it ends.
+
+    Raises ProcessFailed when a process fails or time is up.
     """
     reported = 0
     while not client.has_ended():

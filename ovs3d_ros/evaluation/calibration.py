@@ -22,9 +22,8 @@ from ovs3d_ros.query.request import MAX_PROMPTS
 from ovs3d_ros.types import MapSnapshot, UserError
 
 THRESHOLDS = np.linspace(0.3, 0.9, 25)
-MIN_SHARE = (
-    0.0025  # of the pixels of a view, 14 x 14 px of 320 x 240: a class that covers less is not visible
-)
+# Share of the pixels of a view, 14 x 14 px of 320 x 240: a class that covers less is not visible.
+MIN_SHARE = 0.0025
 MIN_VIEWS = 3  # views in which a class must be visible to serve as a prompt
 _MASK_STRIDE = 4  # every fourth labelled view takes part in the choice of the threshold
 _MIN_GENERAL = 8  # least number of present, and of absent, general prompts for a separate fit
