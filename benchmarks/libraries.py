@@ -109,9 +109,7 @@ def components(points: np.ndarray, repeats: int) -> dict[str, Any]:
 
 
 def alignment(points: np.ndarray, repeats: int) -> dict[str, Any]:
-    """The linear system of refinement for `CLASSES` classes: all right-hand sides at once, and one by one in
-    SciPy.
-    """
+    """Times the linear system of refinement for `CLASSES` classes: all at once, and one by one in SciPy."""
     rng = np.random.default_rng(0)
     config = RefineConfig()
     means, colors = torch.from_numpy(points), torch.from_numpy(np.float32(rng.uniform(0, 1, points.shape)))

@@ -37,9 +37,8 @@ from ovs3d_ros.worker import MappingWorker
 MODES = tuple(f"{base}{change}" for base in ("offline", "online") for change in ("", "-exposure", "-depth"))
 # Shares of all steps at which offline mapping takes a snapshot.
 SNAPSHOT_AT = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1)
-SNAPSHOT_FACTOR = (
-    1.3  # online takes a snapshot each time the time since the first frame has grown by this factor
-)
+# Online mapping takes a snapshot whenever the time since the first frame has grown by this factor.
+SNAPSHOT_FACTOR = 1.3
 PANELS = (
     ("psnr_aligned", "PSNR, gain-aligned [dB]"),
     ("ssim", "SSIM"),
@@ -96,9 +95,7 @@ def online(pipeline: Ovs3d, frames: list[Frame]) -> Iterator[Sample]:
 
 
 def measure(pipeline: Ovs3d, snapshot: MapSnapshot, frames: list[Frame]) -> dict[str, float]:
-    """Means over held-out frames at the mapping resolution; depth_error is the median relative error in per
-    cent.
-    """
+    """Means over held-out frames at mapping resolution; depth_error: median relative error in per cent."""
     rows = []
     for frame in frames:
         view = pipeline.render(frame.camera, frame.camtoworld, snapshot)

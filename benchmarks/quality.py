@@ -1,5 +1,4 @@
-"""Measures segmentation of labelled scenes, lifted and refined, or of single annotated names. Prints one JSON
-document.
+"""Measures segmentation of labelled scenes, lifted and refined, or of single annotated names. Prints JSON.
 
     python benchmarks/quality.py DATA [DATA ...] [--every 5] [--seeds 0 1 2] [--protocol dataset]
                                  [--held-out-names 3] [--ablate] [--set key=value ...] [--maps FOLDER]
@@ -68,8 +67,7 @@ HALF, UNBALANCED = "half the views", "no re-balance of FDA in the check"
 
 
 def make_map(dataset: Dataset, views: Sequence[int], settings: dict[str, Any], path: Path) -> Path:
-    """Maps some views of a dataset one after the other, as a robot would, unless `path` holds that map
-    already.
+    """Maps some views of a dataset in order, as a robot would, unless `path` holds that map already.
 
     Without depth the sparse points of the dataset seed the map first, as in `ovs3d map`.
     """
@@ -147,9 +145,7 @@ def of_names(score: SegmentationScore, names: Sequence[str]) -> SegmentationScor
 
 
 class AnnotatedScene:
-    """A dataset with annotations, its mapped views, and the annotated views in which each name is queried
-    alone.
-    """
+    """A dataset with annotations: its mapped views, and annotated views to query each name alone in."""
 
     protocol = queries.PROTOCOL
 
@@ -183,8 +179,9 @@ class AnnotatedScene:
 
 
 def unbalanced_fda(divergence: torch.Tensor, correlation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """`fda` without re-balancing: both terms are divided by the number of all pairs, so the more frequent
-    kind dominates.
+    """`fda` without re-balancing.
+
+    Both terms are divided by the number of all pairs, so the more frequent kind dominates.
     """
     return tuple((part * divergence).mean() for part in (correlation.clamp_min(0), correlation.clamp_max(0)))
 
@@ -197,9 +194,7 @@ def split(dataset: Dataset, every: int) -> tuple[Sequence[int], Sequence[int]]:
 def ask_for_new_names(
     scene: Scene, pipeline: Ovs3d, snapshot: MapSnapshot, count: int
 ) -> dict[str, list[float]]:
-    """IoU of names that the map was not refined for, without and with refinement in the query, and its
-    seconds.
-    """
+    """IoU of names the map was not refined for, without and with refinement in the query; its seconds."""
     labelled = sorted({int(n) for frame in scene.frames for n in np.unique(frame.labels)} - {0})
     held_out = [scene.classes[n] for n in labelled[:: max(1, len(labelled) // count)] if scene.classes[n]][
         :count
@@ -235,8 +230,9 @@ def run(
     held_out: int,
     label: str,
 ) -> dict[str, Any]:
-    """Measures all scenes and seeds with one setting: a row for each, the mean over scenes, its deviation
-    over seeds.
+    """Measures all scenes and seeds with one setting.
+
+    Returns a row for each, the mean over scenes and its deviation over seeds.
     """
     stored = {leaf.path for leaf, _ in leaves() if leaf.stored}
     remade = {key: value for key, value in settings.items() if key in stored}

@@ -1,5 +1,4 @@
-"""Measures codec, query and presence decision on features that are distributed as those of a real CLIP.
-Prints JSON.
+"""Measures codec, query and presence decision on features distributed as a real CLIP's. Prints JSON.
 
 Run: python benchmarks/real_geometry.py FOLDER [--ranks 16 29 61 125] [--rooms 12] [--matched 0.27] [--seed 0]
 

@@ -110,9 +110,7 @@ def wait_for(condition, seconds: float, what: str, node: subprocess.Popen) -> No
 def stream(
     player: Player, views: list[Frame], rate: float, seconds: float, node: subprocess.Popen
 ) -> list[float]:
-    """Publishes for `seconds`, then three more images; returns the memory of the node in MiB, once per
-    second.
-    """
+    """Publishes for `seconds`, then three more images; returns the node's memory in MiB, once per second."""
     memory, source, due = [], walk(views, rate), time.monotonic()
     end = due + seconds
     while time.monotonic() < end:
