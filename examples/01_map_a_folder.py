@@ -3,8 +3,7 @@
     python examples/01_map_a_folder.py                        the small room that ships with the package
     python examples/01_map_a_folder.py ~/data/kitchen --clip ViT-B-16 -o kitchen.ovs3d
 
-The folder has the layout of nerfstudio, COLMAP or LLFF, or is a rosbag2. Depth images are used if there are
-any.
+The folder has the layout of nerfstudio, COLMAP or LLFF, or is a rosbag2. Depth images are optional.
 """
 
 import argparse

@@ -28,9 +28,7 @@ class ColorNames:
         self.palette = np.array([ImageColor.getrgb(color) for color in COLORS], np.float32)
 
     def encode_image(self, image: np.ndarray) -> CropTable:
-        """One embedding for each cell of 4 x 4 pixels: the similarity of its colour to each colour in the
-        list.
-        """
+        """One embedding per cell of 4 x 4 pixels: the cell colour's similarity to each listed colour."""
         rows, columns = image.shape[0] // 4, image.shape[1] // 4
         cells = np.asarray(Image.fromarray(image).resize((columns, rows)), np.float32).reshape(-1, 1, 3)
         near = torch.from_numpy(-((cells - self.palette) ** 2).sum(-1) / 60.0**2).softmax(-1)

@@ -1,5 +1,6 @@
-"""Refine the labels of a map for your own names; a check on images decides whether the refined labels replace
-the old ones.
+"""Refine the labels of a map for your own names.
+
+A check on images decides whether the refined labels replace the old ones.
 
     python examples/06_refine_for_a_vocabulary.py room.ovs3d ~/data/kitchen "red mug" "blue kettle"
 

@@ -14,8 +14,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "ovs3d_ros"
 
-# A package (or a module beside them) imports only what stands before it in this list; within a package
-# anything goes.
+# A package (or a module beside them) imports only from above it in this list; inside it anything goes.
 ORDER = (
     "types",
     "geometry",

@@ -1,6 +1,4 @@
-"""The configuration: YAML, command line and overrides give the same values; each mistake gives one clear
-line.
-"""
+"""The configuration: YAML, command line and overrides agree; each mistake gives one clear line."""
 
 from __future__ import annotations
 

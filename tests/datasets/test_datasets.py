@@ -220,9 +220,7 @@ def test_nerfstudio_frames_have_own_intrinsics_and_time_order(tmp_path):
 
 
 def test_blender_scene_is_read(tmp_path):
-    """Names have no suffixes, a field of view replaces the focal length, and transparency is blended with
-    white.
-    """
+    """Names lack suffixes, a field of view gives the focal length, transparency turns white."""
     (tmp_path / "train").mkdir()
     rgba = np.zeros((40, 80, 4), dtype=np.uint8)
     rgba[0, 0], rgba[0, 1] = (200, 10, 10, 255), (200, 0, 0, 51)

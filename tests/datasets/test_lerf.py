@@ -1,6 +1,4 @@
-"""lerf_ovs annotations: masks that overlap and boxes, worked out by hand, and whatever can be wrong with
-them.
-"""
+"""lerf_ovs annotations: masks that overlap and boxes, worked out by hand, and damaged annotations."""
 
 from __future__ import annotations
 

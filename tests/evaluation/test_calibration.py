@@ -192,9 +192,7 @@ def test_full_disk_leaves_the_earlier_calibration(scenes, tmp_path, capsys, monk
 
 
 def make_evidence(rng: np.random.Generator, count: int = 60, noise: float = 0.05) -> SceneEvidence:
-    """Evidence whose third column alone separates present from absent, at a higher level for general
-    prompts.
-    """
+    """Evidence whose third column alone tells presence; its level is higher for general prompts."""
     present, general = rng.random(count) < 0.4, rng.random(count) < 0.5
     evidence = rng.normal(size=(count, 4))
     evidence[:, 2] = (

@@ -139,9 +139,7 @@ def corners(mask: np.ndarray) -> list[list[float]]:
 
 
 def write_lerf_ovs(root: Path) -> Path:
-    """The table with three boxes as a scene of lerf_ovs: COLMAP binaries, JPEG, annotations at twice the
-    size.
-    """
+    """Writes the table as a lerf_ovs scene: COLMAP binaries, JPEG, annotations at twice the size."""
     scene = root / "lerf_ovs" / "table"
     (scene / "images").mkdir(parents=True)
     images, points = [], []

@@ -1,6 +1,4 @@
-"""A scene of spheres as the topics of a bag: a camera walks around them, and its poses come in several
-forms.
-"""
+"""A scene of spheres as topics of a bag; a camera walks around them, its poses come in several forms."""
 
 from __future__ import annotations
 
@@ -39,9 +37,7 @@ def stamps(period: float = PERIOD, count: int = COUNT, offset: float = 0.0) -> l
 
 
 def scene(**poses: list) -> dict[str, list]:
-    """Topics of a camera that walks around the spheres: raw colour, 32FC1 depth, camera_info; poses as
-    given.
-    """
+    """Topics of a camera that circles the spheres: raw colour, 32FC1 depth, camera_info, poses as given."""
     topics: dict[str, list] = {"/camera/image_raw": [], "/camera/camera_info": [], "/camera/depth/image": []}
     for time in stamps():
         stamp = bags.START + time

@@ -146,9 +146,7 @@ def write(path: Path, topics: dict[str, list], storage: str = "sqlite3", compres
 
 
 def join(path: Path, first: Path, second: Path) -> Path:
-    """One bag split over the sqlite3 files of two with the same topics, as `ros2 bag record` splits by
-    size.
-    """
+    """Joins two bags of the same topics into one of two sqlite3 files, as `ros2 bag record` splits it."""
     path.mkdir()
     documents = [yaml.safe_load((bag / "metadata.yaml").read_text()) for bag in (first, second)]
     whole, other = (document["rosbag2_bagfile_information"] for document in documents)

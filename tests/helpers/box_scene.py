@@ -1,5 +1,4 @@
-"""A ray-cast table top with three coloured boxes, written as a labelled RGB-D dataset in the layout of
-nerfstudio.
+"""A ray-cast table top with three coloured boxes, written as a labelled RGB-D nerfstudio dataset.
 
 World: x and y on the table, z up, metres. Sizes and positions are known exactly, so tests can check answers
 in centimetres.

@@ -1,5 +1,6 @@
-"""An image-text encoder that knows only colours. It is exact where CLIP is vague, so tests can check
-positions.
+"""An image-text encoder that knows only colours.
+
+It is exact where CLIP is vague, so tests can check positions.
 
 Tests select it by import string: `clip.model:=helpers.color_encoder:ColorEncoder`.
 """
@@ -28,8 +29,7 @@ class ColorEncoder:
 
     name = "tests/colors"
     dim = 16
-    # The negatives name no colour, so relevancy is sigmoid(4 cos). Labels need cos > 0.55, presence needs
-    # 0.4.
+    # The negatives name no colour: relevancy is sigmoid(4 cos). Labels need cos > 0.55, presence needs 0.4.
     calibration: ClassVar = {
         "query": {
             "temperature": 4.0,

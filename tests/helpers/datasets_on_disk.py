@@ -1,8 +1,7 @@
 """Writes one small scene in every dataset format; all numbers are worked out by hand.
 
 Camera 0 sits at (1, 2, 3) and looks along world +x with world +z up, so its right is world -y and its down is
-world -z. Camera 1 is the world frame itself. Each photograph is 64 x 48 with f = 100, principal point (32,
-24).
+world -z. Camera 1 is the world frame itself. Photographs: 64 x 48 px, f = 100, principal point (32, 24).
 """
 
 from __future__ import annotations
@@ -96,9 +95,7 @@ def write_two_cameras(root: Path) -> Path:
 
 
 def write_colmap_text(root: Path, camera: str = f"PINHOLE {WIDTH} {HEIGHT} 100 100 32 24") -> Path:
-    """Images listed in reverse, one with 2D points and one with a blank points line, as COLMAP writes
-    them.
-    """
+    """Lists images in reverse, one with 2D points and one with a blank points line, like COLMAP."""
     write_images(root)
     model = root / "sparse" / "0"
     model.mkdir(parents=True)

@@ -1,6 +1,4 @@
-"""A small coloured room, ray cast in numpy with exact images, depth and labels: ground truth for tests of the
-core.
-"""
+"""A small coloured room, ray cast in numpy with exact images, depth and labels: ground truth for tests."""
 
 from __future__ import annotations
 
@@ -68,9 +66,7 @@ def orbit(count: int, radius: float = 1.8, height: float = 0.9, arc: float = np.
 def ray_cast(
     camera: Camera, camtoworld: np.ndarray, scene=SCENE
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ray casts through the pixel centres: RGB uint8 [H, W, 3], z-depth float32 [H, W] in metres, labels [H,
-    W].
-    """
+    """Ray casts pixel centres: RGB uint8 [H, W, 3], z-depth float32 [H, W] in metres, labels [H, W]."""
     u, v = np.meshgrid(np.arange(camera.width) + 0.5, np.arange(camera.height) + 0.5)
     rays = np.stack(
         [(u - camera.K[0, 2]) / camera.K[0, 0], (v - camera.K[1, 2]) / camera.K[1, 1], np.ones_like(u)], -1

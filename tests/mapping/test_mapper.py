@@ -81,8 +81,9 @@ def test_learning_rates_fall_towards_the_horizon() -> None:
 
 
 class HostReads(TorchDispatchMode):
-    """Records operations that make the host wait for a GPU: reading values, and results whose size depends on
-    data.
+    """Records operations that make the host wait for a GPU.
+
+    These are reads of values and results whose size depends on data.
     """
 
     def __init__(self) -> None:

@@ -39,9 +39,7 @@ def snapshot_of(
 
 
 def wall(degrees: float, count: int = 4000) -> np.ndarray:
-    """Points [N, 3] of a round wall of 3 m radius over the first `degrees` of the horizon, floor to
-    ceiling.
-    """
+    """Points [N, 3] of a round wall (radius 3 m) over the first `degrees` of the horizon, full height."""
     rng = np.random.default_rng(0)
     angle = np.radians(rng.uniform(0, degrees, count))
     return np.stack([3 * np.cos(angle), 3 * np.sin(angle), rng.uniform(-1, 1, count)], axis=1)

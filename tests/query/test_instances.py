@@ -148,9 +148,8 @@ def test_objects_are_found_counted_and_placed() -> None:
 
 def test_objects_are_sorted_and_limited() -> None:
     means, labels, scores, views = two_mugs_and_a_sofa()
-    scores[120:180, 0] = (
-        1.3  # the smaller mug is so much better that half the Gaussians do: score by root of number
-    )
+    # The smaller mug wins with half the Gaussians: instances rank by score times the root of their number.
+    scores[120:180, 0] = 1.3
     config = QueryConfig(instance_gap=0.15, min_instance=12)
     objects, instances = find_objects(means, labels, scores, views, ["mug", "sofa"], config, 1)
     assert [(o.prompt, o.num_gaussians) for o in objects] == [("mug", 60), ("sofa", 3000)]

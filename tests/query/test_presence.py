@@ -27,9 +27,7 @@ def everything(count: int) -> torch.Tensor:
 
 
 def codes_and_directions(strength: float, present: int = 80, count: int = 600):
-    """Unit codes of which the first `present` resemble the prompt by `strength`; the prompt; two
-    distractors.
-    """
+    """Unit codes, the first `present` close to the prompt by `strength`; prompt; two distractors."""
     generator = torch.Generator().manual_seed(0)
     prompt, other, *_ = torch.eye(8)
     codes = F.normalize(0.3 * torch.randn(count, 8, generator=generator) + other, dim=-1)

@@ -62,8 +62,9 @@ def test_wrong_number_of_coefficients_is_named() -> None:
 
 
 def associated_legendre_sh(degree: int, directions: np.ndarray) -> np.ndarray:
-    """Real spherical harmonics from their definition (quantum-mechanics convention of 3DGS): [M, (degree +
-    1)^2].
+    """Real spherical harmonics from their definition: [M, (degree + 1)^2].
+
+    The convention is that of quantum mechanics, as in 3DGS.
     """
     from math import factorial, pi, sqrt
 

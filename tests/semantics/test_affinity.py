@@ -38,9 +38,7 @@ def test_few_and_equal_points_have_valid_neighbours(count: int) -> None:
 
 
 def corner() -> tuple[torch.Tensor, torch.Tensor]:
-    """Points of a floor [400] and a wall [400] that meet at a right angle, and the surface index of each
-    point.
-    """
+    """Points of a floor [400] and a wall [400] at a right angle, and the surface index of each point."""
     grid = torch.cartesian_prod(torch.arange(20.0), torch.arange(20.0)) / 20
     noise = 1e-3 * torch.randn(800, 3, generator=torch.Generator().manual_seed(0))
     zero = torch.zeros(400, 1)

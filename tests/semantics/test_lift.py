@@ -137,9 +137,7 @@ def keyframe(index: int, table: CropTable, x: float = 0.0, size: tuple[int, int]
 
 
 def crops_of_two_kinds(rank: int) -> tuple[CropTable, CropTable]:
-    """Two tables whose embeddings vary in `rank` directions each; the two sets of directions are
-    orthogonal.
-    """
+    """Two tables whose embeddings vary in `rank` directions each; the two sets are orthogonal."""
     basis = torch.linalg.qr(torch.randn(DIM, DIM, generator=torch.Generator().manual_seed(0)))[0]
     tables = random_crops(0), random_crops(1)
     for table, first in zip(tables, (0, 5), strict=True):

@@ -234,9 +234,7 @@ def test_rectified_images_use_P_and_are_not_remapped():
     ],
 )
 def test_undistorted_point_lies_where_the_camera_projects_it(model, D, project):
-    """A blob where the distorted camera sees a point moves to where the rectified camera projects the
-    point.
-    """
+    """A blob at the distorted image of a point moves to the point's rectified projection."""
     info = calibration(model=model, D=D)
     K = np.array(info.K).reshape(3, 3)
     rectifier = make_rectifier(info, False, TOPIC)

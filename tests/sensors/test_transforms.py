@@ -19,9 +19,7 @@ def turn(angle: float, x: float = 0.0) -> np.ndarray:
 
 @pytest.fixture
 def tree() -> TransformTree:
-    """map -> odom -> base -> camera (static), and a lidar beside it; the robot drives 1 m/s and turns 1
-    rad/s.
-    """
+    """map -> odom -> base -> camera (static), and a lidar on base; the robot drives 1 m/s, turns 1 rad/s."""
     tree = TransformTree(slop=0.02, max_gap=0.5, capacity=10)
     tree.add("/base", "camera", 0.0, turn(0.0, 0.5), static=True)
     tree.add("base", "lidar", 0.0, turn(np.pi, -0.5), static=True)

@@ -1,5 +1,4 @@
-"""Builds the messages of ~/detections and ~/label_info into a wheel, as ovs3d_interfaces is built: there is
-none on PyPI.
+"""Builds the messages of ~/detections and ~/label_info into a wheel, as ovs3d_interfaces; PyPI has none.
 
 Only for `pip install ./tests/vision_msgs` where there is no ROS distribution; colcon never sees this folder.
 """
