@@ -15,6 +15,7 @@ import torch
 
 from ovs3d_ros.geometry import check_camera, check_pose, check_stamp
 from ovs3d_ros.io.atomic import Destination
+from ovs3d_ros.io.git_lfs import check_no_lfs_pointer
 from ovs3d_ros.io.tensors import read_tensors, write_tensors
 from ovs3d_ros.map_repair import drop_unusable, usable_rows
 from ovs3d_ros.mapping.gaussians import PARAMETERS
@@ -132,6 +133,7 @@ def _read(path: Path) -> tuple[dict[str, Any], Tensors]:
         tensors, text = read_tensors(path)
         header = json.loads(text or "null")
     except (ValueError, OSError, RecursionError) as error:
+        check_no_lfs_pointer(path)
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: not a readable map, truncated or damaged ({reason})") from None
     if not isinstance(header, dict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import struct
 import weakref
 from collections.abc import Iterator
@@ -10,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ovs3d_ros.io.git_lfs import check_no_lfs_pointer
 from ovs3d_ros.types import UserError
 
 METADATA = "metadata.yaml"
 SUFFIXES = (".mcap", ".db3")  # of storage files; a suffix of a compression may follow
+_NO_STORAGE = re.compile(r"""^\s*storage_identifier:\s*(""|''|null|~)?\s*$""", re.MULTILINE)
 _REMEDY = "repair it with `ros2 bag reindex` (mcap: `mcap recover`), or record it again"
 
 
@@ -58,6 +61,28 @@ def is_bag(path: Path) -> bool:
         return False
 
 
+def _storage(path: Path) -> Path:
+    """The path to open: the given one, or the only storage file if the metadata do not name the storage.
+
+    `ros2 bag reindex` of Humble leaves `storage_identifier` empty (github.com/ros2/rosbag2, issue 2175).
+
+    Raises:
+        UserError: the storage is not named and there are several files.
+    """
+    if path.is_file():
+        return path
+    metadata = (path / METADATA).read_text(encoding="utf-8", errors="replace")
+    if _NO_STORAGE.search(metadata) is None:
+        return path
+    files = [file for file in sorted(path.glob("[!.]*")) if file.suffix in SUFFIXES]
+    if len(files) != 1:
+        raise UserError(
+            f"{path / METADATA}: storage_identifier is empty and there are {len(files)} files; write mcap or "
+            "sqlite3 there, whichever the files are"
+        )
+    return files[0]
+
+
 class BagFile:
     """An open bag.
 
@@ -85,11 +110,14 @@ class BagFile:
                 f"{path}: a bag without {METADATA}, so it was not closed; run `ros2 bag reindex {path}`, "
                 "or give the storage file itself"
             )
+        for file in [path] if path.is_file() else path.iterdir():
+            check_no_lfs_pointer(file)
+        storage = _storage(path)
         self.path = path
         # All distributions have the same definitions of the types that are read here.
         self._types = get_typestore(Stores.ROS2_HUMBLE)
         with self._reading():
-            self._reader = Reader(path)
+            self._reader = Reader(storage)
             self._reader.open()
             weakref.finalize(self, self._reader.close)
             self._connections: dict[str, list[Any]] = {}

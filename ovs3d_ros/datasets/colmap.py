@@ -22,11 +22,13 @@ from ovs3d_ros.datasets.dataset import View
 from ovs3d_ros.datasets.image_files import ImageFiles
 from ovs3d_ros.datasets.text import read_text
 from ovs3d_ros.geometry import check_camera, check_coordinates, check_pose, invert_rigid, quat_to_matrix
+from ovs3d_ros.io.git_lfs import check_no_lfs_pointer
 from ovs3d_ros.sensors.undistortion import Distortion
 from ovs3d_ros.types import Camera, UserError
 
 logger = logging.getLogger(__name__)
 
+_MAX_LENGTH_ERROR = 5e-3  # of quaternions; three decimals leave up to 1e-3
 FRAME_PERIOD_S = 0.1  # COLMAP models have no stamps
 _MODEL_FOLDERS = ("sparse/0", "sparse", ".")
 # of COLMAP's automatic_reconstructor and image_undistorter, of nerfstudio, and of the original 3DGS
@@ -212,7 +214,7 @@ def _view(
     image_path = files.find(row.name)
     if image_path is None:
         return None
-    if not abs(math.hypot(*row.quat) - 1.0) < 1e-3:
+    if not abs(math.hypot(*row.quat) - 1.0) < _MAX_LENGTH_ERROR:
         raise UserError(f"{where}: quaternion {row.quat} does not have length 1; the file is damaged")
     viewmat = np.eye(4)
     viewmat[:3, :3] = quat_to_matrix(np.array(row.quat))
@@ -243,6 +245,7 @@ def _parse_file(path: Path, parse: Callable[[Path], Iterator]) -> list:
     except (OSError, struct.error, IndexError, ValueError, MemoryError) as error:
         if isinstance(error, UserError):
             raise
+        check_no_lfs_pointer(path)
         raise UserError(f"{path}: truncated or not a COLMAP file ({error}); export the model again") from None
 
 

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ovs3d_ros.io.git_lfs import check_no_lfs_pointer
 from ovs3d_ros.types import Camera, UserError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm"})
@@ -34,6 +35,7 @@ def image_size(path: Path) -> tuple[int, int]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        check_no_lfs_pointer(path)
         raise UserError(f"{path}: not a readable image ({_first_line(error)})") from None
 
 
@@ -188,6 +190,7 @@ def load_npy(path: Path) -> np.ndarray:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (ValueError, EOFError, OSError) as error:
+        check_no_lfs_pointer(path)
         raise UserError(f"{path}: not a readable .npy array ({_first_line(error)})") from None
 
 
@@ -199,6 +202,7 @@ def _decode(path: Path) -> Image.Image:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        check_no_lfs_pointer(path)
         raise UserError(f"{path}: the image is truncated or unreadable ({_first_line(error)})") from None
 
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from ovs3d_ros.datasets import images
 from ovs3d_ros.datasets.dataset import View
-from ovs3d_ros.geometry import check_camera, check_pose
+from ovs3d_ros.datasets.poses import read_pose
+from ovs3d_ros.geometry import check_camera
 from ovs3d_ros.types import Camera, UserError
 
 FRAME_PERIOD_S = 0.1  # LLFF scenes have no stamps
@@ -70,5 +71,5 @@ def _view(row: np.ndarray, index: int, image_path: Path, where: str) -> View:
         stamp=index * FRAME_PERIOD_S,
         image_path=image_path,
         camera=images.fit_to_image(camera, image_path),
-        camtoworld=check_pose(camtoworld, where),
+        camtoworld=read_pose(camtoworld, where),
     )

@@ -12,9 +12,10 @@ from ovs3d_ros.datasets import images
 from ovs3d_ros.datasets.dataset import View
 from ovs3d_ros.datasets.image_files import ImageFiles, find_file
 from ovs3d_ros.datasets.ply import read_points
+from ovs3d_ros.datasets.poses import read_pose
 from ovs3d_ros.datasets.splits import assign_splits
 from ovs3d_ros.datasets.text import finite_number, read_json_object
-from ovs3d_ros.geometry import OPENGL_TO_OPENCV, check_camera, check_pose
+from ovs3d_ros.geometry import OPENGL_TO_OPENCV, check_camera
 from ovs3d_ros.sensors.undistortion import Distortion
 from ovs3d_ros.types import Camera, UserError
 
@@ -123,7 +124,7 @@ def _pose(value: object, where: str) -> np.ndarray:
         raise UserError(f"{where}: transform_matrix is not a 4 x 4 matrix of numbers") from None
     if matrix.shape == (3, 4):
         matrix = np.vstack([matrix, [0.0, 0.0, 0.0, 1.0]])
-    return check_pose(matrix, where) @ OPENGL_TO_OPENCV
+    return read_pose(matrix, where) @ OPENGL_TO_OPENCV
 
 
 def _camera(keys: dict, image_path: Path, where: str) -> Camera:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ovs3d_ros.geometry import check_coordinates
+from ovs3d_ros.io.git_lfs import check_no_lfs_pointer
 from ovs3d_ros.types import UserError
 
 _DTYPES = {
@@ -50,6 +51,7 @@ def read_points(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise UserError(f"{path}: not readable ({error.strerror})") from None
     header = re.match(rb"ply.*?end_header\r?\n", data, re.DOTALL)
     if header is None:
+        check_no_lfs_pointer(path)
         raise UserError(f"{path}: not a PLY file (no 'ply' ... 'end_header')")
     encoding, count, fields = _header(header[0].decode("ascii", "replace"), path)
     body = data[header.end() :]

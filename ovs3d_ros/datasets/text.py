@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 
+from ovs3d_ros.io.git_lfs import check_no_lfs_pointer
 from ovs3d_ros.types import UserError
 
 
@@ -38,6 +39,7 @@ def read_json_object(path: Path) -> dict:
     except (ValueError, RecursionError) as error:
         if isinstance(error, UserError):
             raise
+        check_no_lfs_pointer(path)
         raise UserError(f"{path}: not valid JSON ({error}); is the file truncated?") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected a JSON object, got {type(value).__name__}")

@@ -126,3 +126,25 @@ def test_folder_with_bag_and_dataset_is_refused(tmp_path):
 def test_error_without_rosbags_names_the_remedy(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "rosbags.rosbag2", None)
     assert "pip install 'rosbags" in refusal(SHIPPED / "bag")
+
+
+def test_bag_without_storage_identifier_is_read(tmp_path):
+    """As `ros2 bag reindex` of ROS 2 Humble writes it."""
+    for storage in ("mcap", "sqlite3"):
+        path = bags.write(tmp_path / storage, scene(pose=pose_messages()), storage)
+        metadata = path / "metadata.yaml"
+        text = metadata.read_text()
+        assert f"storage_identifier: {storage}\n" in text
+        metadata.write_text(text.replace(f"storage_identifier: {storage}", 'storage_identifier: ""'))
+        check_scene(path, settings())
+        shutil.copy(
+            next(path.glob(f"{storage}.*")), path / f"second.{'mcap' if storage == 'mcap' else 'db3'}"
+        )
+        assert "storage_identifier is empty and there are 2 files" in refusal(path)
+
+
+def test_bag_as_git_lfs_pointer_is_recognised(tmp_path):
+    path = bags.write(tmp_path / "b", scene(pose=pose_messages()), "mcap")
+    (path / "b.mcap").write_text("version https://git-lfs.github.com/spec/v1\nsize 9\n")
+    assert "b.mcap: only a Git LFS pointer" in refusal(path)
+    assert "b.mcap: only a Git LFS pointer" in refusal(path / "b.mcap")
