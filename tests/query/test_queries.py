@@ -170,8 +170,8 @@ def test_presence_has_weights_for_general_names(room: Ovs3d, tmp_path) -> None:
         general_bias=-3.0,
     )
     result = asked.query(["red box", "red", "green box"])
-    # "red box" is a distractor itself, of cosine 1 with the prompt: it must not compete, or the margin would
     # "red box" is a distractor itself, with cosine 1 to the prompt: it must not compete, or the margin is 0.
+    assert result.found.tolist() == [True, False, True]
     assert result.presence[1] == pytest.approx(1 / (1 + np.exp(3.0)))  # more general than "red box"
 
 
