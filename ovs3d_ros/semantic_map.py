@@ -168,6 +168,10 @@ class SemanticMap:
         if refined is not None and g is self.mapper.gaussians:
             self.refinement.set_field(refined, g)
 
+    def discard_refinement(self) -> None:
+        """Frees what a refinement that raised left in the map; the thread that owns the map calls it."""
+        self.refinement.discard(self.mapper.gaussians)
+
     @property
     def keyframes(self) -> Sequence[Keyframe]:
         """The keyframes that were added; those of a loaded map are not among them."""

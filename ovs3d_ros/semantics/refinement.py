@@ -220,12 +220,18 @@ class Refinement:
                 frames,
                 (self._clip, self._dino),
             )
-        finally:
-            rows = gaussians.stats.pop(_ROW)
+        except GeneratorExit:
+            self.discard(gaussians)
+            raise
+        rows = gaussians.stats.pop(_ROW)
         if refined is None:
             return None
         padded = F.pad(refined.probabilities, (0, 0, 1, 0))  # row 0: zeros, for new Gaussians
         return replace(refined, probabilities=padded[rows])
+
+    def discard(self, gaussians: Gaussians) -> None:
+        """Frees what a `run` that raised left in the statistics; the thread that owns the map calls it."""
+        gaussians.stats.pop(_ROW, None)
 
     def refine_for_query(self, prompts: Sequence[str], snapshot: MapSnapshot) -> RefinedField:
         """The snapshot's refined field if it holds all prompts, else a new one that adds the prompts."""

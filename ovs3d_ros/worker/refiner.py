@@ -47,14 +47,23 @@ class MapRefiner:
                 return step, None
             return step, self._worker.run(lambda: self._end(steps, num_replacements), timeout)
         finally:
-            self._worker.run(steps.close, timeout)
+            self._worker.run(lambda: self._close(steps), timeout)
 
     def _begin(self, names: list[str]) -> tuple[Iterator[RefineStep], RefineStep, int]:
         """Starts a refinement; returns its steps, the first step, and the number of replaced maps."""
         keyframes = self._pipeline.keyframes
         chosen = evenly_spaced_indices(len(keyframes), self._pipeline.config.refine.check_views)
         steps = self._pipeline.refine(names, [to_frame(keyframes[index]) for index in chosen])
-        return steps, next(steps), self._worker.num_replacements
+        try:
+            return steps, next(steps), self._worker.num_replacements
+        except Exception:
+            self._close(steps)
+            raise
+
+    def _close(self, steps: Iterator[RefineStep]) -> None:
+        """Ends the steps, also those that raised, and frees what they kept in the map."""
+        steps.close()  # type: ignore[attr-defined]  # a generator
+        self._pipeline.map.discard_refinement()
 
     def _end(self, steps: Iterator[RefineStep], num_replacements: int) -> MapSnapshot | None:
         """Exhausts the steps, which installs the field, and publishes it unless the map was replaced."""

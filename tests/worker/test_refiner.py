@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from helpers import synthetic
 from helpers.workers import WAIT, make_worker
 
+from ovs3d_ros.semantics import refinement
 from ovs3d_ros.types import RefineStep, UserError
 from ovs3d_ros.worker import MappingWorker, MapRefiner
 
@@ -72,3 +75,34 @@ def test_refinement_of_a_replaced_map_is_not_published(worker: MappingWorker) ->
     step, refined = refiner.refine(NAMES, empty_map, WAIT)
     assert step.stage == "done" and refined is None and worker.snapshot is None
     assert worker.num_replacements == 1 and worker.error is None
+
+
+class RecordedStatistics(dict):
+    """Statistics of Gaussians that record which threads remove an entry."""
+
+    def __init__(self, *arguments) -> None:
+        super().__init__(*arguments)
+        self.threads: set[str] = set()
+
+    def pop(self, *arguments):
+        self.threads.add(threading.current_thread().name)
+        return super().pop(*arguments)
+
+
+@pytest.mark.parametrize("stage", ["class_distribution", "_sharpen"])
+def test_failed_refinement_leaves_statistics_to_the_mapping_thread(stage: str, worker, monkeypatch) -> None:
+    worker.start()
+    for frame in synthetic.make_frames(2):
+        worker.submit(frame)
+    assert worker.wait_idle(WAIT)
+    g = worker.pipeline.map.mapper.gaussians
+    names, g.stats = set(g.stats), RecordedStatistics(g.stats)
+
+    def fail(*_: object) -> None:
+        raise MemoryError("out of memory")
+
+    monkeypatch.setattr(refinement, stage, fail)
+    with pytest.raises(MemoryError, match="out of memory"):
+        MapRefiner(worker.pipeline, worker).refine(NAMES, lambda s: True, WAIT)
+    assert g.stats.threads == {"mapping"} and set(g.stats) == names
+    assert worker.error is None
