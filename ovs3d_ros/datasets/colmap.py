@@ -23,7 +23,7 @@ from ovs3d_ros.datasets.image_files import ImageFiles
 from ovs3d_ros.datasets.text import read_text
 from ovs3d_ros.geometry import check_camera, check_coordinates, check_pose, invert_rigid, quat_to_matrix
 from ovs3d_ros.io.git_lfs import check_no_lfs_pointer
-from ovs3d_ros.sensors.undistortion import Distortion
+from ovs3d_ros.sensors.undistortion import FISHEYE, Distortion
 from ovs3d_ros.types import Camera, UserError
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,16 @@ _MODELS = {
     10: ("THIN_PRISM_FISHEYE", 12),
     11: ("RAD_TAN_THIN_PRISM_FISHEYE", 16),
 }
-_SUPPORTED = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV")
+_FISHEYE = ("OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE")
+_SUPPORTED = (
+    "SIMPLE_PINHOLE",
+    "PINHOLE",
+    "SIMPLE_RADIAL",
+    "RADIAL",
+    "OPENCV",
+    "FULL_OPENCV",
+    *_FISHEYE,
+)
 
 
 class _CameraRow(NamedTuple):
@@ -196,10 +205,13 @@ def _camera(row: _CameraRow, path: Path) -> tuple[Camera, Distortion]:
     counts = dict(_MODELS.values())
     if len(row.params) != counts[row.model] or not np.isfinite(row.params).all():
         raise UserError(f"{where}: {row.model} needs {counts[row.model]} finite parameters, got {row.params}")
-    focal_count = 2 if row.model in ("PINHOLE", "OPENCV") else 1
+    focal_count = 2 if row.model == "PINHOLE" or "OPENCV" in row.model else 1
     fx, fy = row.params[0], row.params[focal_count - 1]
     cx, cy, *coefficients = row.params[focal_count:]
-    distortion = Distortion((*coefficients, *([0.0] * (5 - len(coefficients)))))
+    if row.model in _FISHEYE:  # angle polynomials with k1, k2, k3, k4 of OpenCV's fisheye module
+        distortion = Distortion((*coefficients, *([0.0] * (4 - len(coefficients)))), FISHEYE)
+    else:  # k1, k2, p1, p2, k3, ... in the same order as OpenCV
+        distortion = Distortion((*coefficients, *([0.0] * (5 - len(coefficients)))))
     K = np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
     return check_camera(Camera(K, row.width, row.height), where), distortion
 

@@ -16,14 +16,27 @@ from ovs3d_ros.datasets.poses import read_pose
 from ovs3d_ros.datasets.splits import assign_splits
 from ovs3d_ros.datasets.text import finite_number, read_json_object
 from ovs3d_ros.geometry import OPENGL_TO_OPENCV, check_camera
-from ovs3d_ros.sensors.undistortion import Distortion
+from ovs3d_ros.sensors.undistortion import FISHEYE, Distortion
 from ovs3d_ros.types import Camera, UserError
 
 logger = logging.getLogger(__name__)
 
 FRAME_PERIOD_S = 0.1  # between frames without a timestamp
 _OTHER_LENSES = ("ftheta_p0", "ftheta_p1", "latlong", "equirectangular")  # keys of instant-ngp
-_MODELS = ("PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "PERSPECTIVE")
+_FISHEYE = ("OPENCV_FISHEYE", "FISHEYE")
+_MODELS = (
+    "PINHOLE",
+    "SIMPLE_PINHOLE",
+    "SIMPLE_RADIAL",
+    "RADIAL",
+    "OPENCV",
+    "PERSPECTIVE",
+    "FULL_OPENCV",
+    *_FISHEYE,
+)
+_OPENCV_KEYS = ("k1", "k2", "p1", "p2", "k3")  # in OpenCV's order, as those below
+_FULL_KEYS = (*_OPENCV_KEYS, "k4", "k5", "k6")
+_FISHEYE_KEYS = ("k1", "k2", "k3", "k4")
 
 
 def read(
@@ -166,20 +179,19 @@ def _distortion(keys: dict, where: str) -> Distortion:
                 f"{where}: {key} belongs to a lens model of instant-ngp that is not supported; undistort the "
                 "images to a pinhole first"
             )
-    model = "is_fisheye" if keys.get("is_fisheye") else str(keys.get("camera_model", "OPENCV")).upper()
+    model = "OPENCV_FISHEYE" if keys.get("is_fisheye") else str(keys.get("camera_model", "OPENCV")).upper()
     if model not in _MODELS:
         raise UserError(
             f"{where}: camera model {model} is not supported ({', '.join(_MODELS)} are); undistort the "
             "images to a pinhole first (e.g. colmap image_undistorter)"
         )
-    k1, k2, p1, p2, k3, k4 = (
-        finite_number(keys.get(key, 0.0), f"{where}: {key}") for key in ("k1", "k2", "p1", "p2", "k3", "k4")
-    )
-    if k4:
+    names = _FISHEYE_KEYS if model in _FISHEYE else _FULL_KEYS if model == "FULL_OPENCV" else _OPENCV_KEYS
+    values = {key: finite_number(keys.get(key, 0.0), f"{where}: {key}") for key in {*names, "k4"}}
+    if values["k4"] and "k4" not in names:
         raise UserError(
-            f"{where}: k4 = {k4:g} belongs to a fisheye model; undistort the images to a pinhole first"
+            f"{where}: k4 = {values['k4']:g} belongs to OPENCV_FISHEYE or FULL_OPENCV, not to {model}"
         )
-    return Distortion((k1, k2, p1, p2, k3))
+    return Distortion(tuple(values[key] for key in names), FISHEYE if model in _FISHEYE else "plumb_bob")
 
 
 def _file_name(value: object, where: str) -> str:

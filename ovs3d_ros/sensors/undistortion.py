@@ -10,7 +10,8 @@ import numpy as np
 from ovs3d_ros.types import Camera, UserError
 
 POLYNOMIAL_MODELS = ("plumb_bob", "rational_polynomial", "")
-FISHEYE_MODELS = ("equidistant", "fisheye")
+FISHEYE = "fisheye"
+FISHEYE_MODELS = ("equidistant", FISHEYE)
 _GRID = 33  # points along each side of the grid on which the mapping is checked
 _MAX_OVERHANG = 0.02  # of the longer image side: how far the pinhole image may extend beyond the photograph
 _FOCAL_RATIO = (0.2, 5.0)  # focal lengths of the pinhole image over those of the photograph
@@ -23,7 +24,8 @@ class Distortion:
     """The distortion of a lens, hashable so that derived tables can be cached.
 
     Attributes:
-        coefficients: in OpenCV's order, for polynomials (k1, k2, p1, p2, k3, ...); empty or all 0: none.
+        coefficients: in OpenCV's order: k1, k2, p1, p2, k3, ... of polynomials, k1, k2, k3, k4 of fisheye
+            lenses. Empty or all 0: none, except for `FISHEYE`.
         model: one of `POLYNOMIAL_MODELS` or `FISHEYE_MODELS`, by its ROS name.
     """
 
@@ -31,7 +33,9 @@ class Distortion:
     model: str = "plumb_bob"
 
     def __bool__(self) -> bool:
-        return any(self.coefficients)
+        # With all coefficients 0, a fisheye lens still maps angles to pixels. ROS drivers write "equidistant"
+        # with zeros for images that are rectified already.
+        return any(self.coefficients) or (self.model == FISHEYE and len(self.coefficients) > 0)
 
 
 NO_DISTORTION = Distortion()
@@ -74,7 +78,7 @@ def is_invertible(camera: Camera, distortion: Distortion, target: Camera) -> boo
 
     Args:
         camera: intrinsics of the distorted photograph.
-        distortion: of its lens, a polynomial.
+        distortion: of its lens.
         target: the camera from `undistorted_camera`.
     """
     ratios = np.diagonal(target.K)[:2] / np.diagonal(camera.K)[:2]
@@ -86,7 +90,8 @@ def is_invertible(camera: Camera, distortion: Distortion, target: Camera) -> boo
     grid = np.stack(np.meshgrid(columns, rows), axis=-1)
     K = _opencv_K(target.K)
     rays = np.concatenate([(grid - K[:2, 2]) / K[[0, 1], [0, 1]], np.ones((_GRID, _GRID, 1))], axis=-1)
-    pixels, _ = cv2.projectPoints(
+    project = cv2.fisheye.projectPoints if distortion.model in FISHEYE_MODELS else cv2.projectPoints
+    pixels, _ = project(
         rays.reshape(-1, 1, 3), np.zeros(3), np.zeros(3), _opencv_K(camera.K), _opencv_D(distortion)
     )
     pixels = pixels.reshape(_GRID, _GRID, 2)

@@ -41,8 +41,8 @@ def test_colmap_binary_with_flipped_bytes_never_crashes(tmp_path):
 COLMAP_TEXT = {
     "unsupported model": (
         "cameras",
-        "7 FULL_OPENCV 64 48 1 1 1 1 0 0 0 0 0 0 0 0",
-        "camera model FULL_OPENCV is not",
+        "7 FOV 64 48 1 1 1 1 0",
+        "camera model FOV is not",
     ),
     "made-up model": ("cameras", "7 TELESCOPE 64 48 100 32 24", "camera model TELESCOPE is not supported"),
     "too few parameters": ("cameras", "7 PINHOLE 64 48 100 32", "PINHOLE needs 4 finite parameters"),

@@ -127,3 +127,61 @@ def test_distortion_that_folds_the_image_is_refused(tmp_path):
     disk.write_transforms(root, {**disk.transforms(), "camera_model": "OPENCV", "k1": -9.0})
     with pytest.raises(UserError, match=r"a\.png: distortion .* cannot be undone"):
         open_dataset(root)
+
+
+FISHEYE_LENSES = {"bent": (-0.05, 0.02, 0.01, -0.004), "ideal": (0.0, 0.0, 0.0, 0.0)}
+
+
+def fisheye_photograph(coefficients: tuple[float, ...]) -> np.ndarray:
+    """The photograph through a fisheye lens: the radius is a polynomial of the angle."""
+    target = pixel_rays(K)
+    radius = np.linalg.norm(target, axis=-1)
+    angle = radius.copy()
+    powers = np.array([3, 5, 7, 9])
+    for _ in range(100):
+        angle = radius - (np.array(coefficients) * angle[..., None] ** powers).sum(-1)
+    return colour_of(target * (np.tan(angle) / radius)[..., None])
+
+
+@pytest.mark.parametrize("lens", FISHEYE_LENSES)
+@pytest.mark.parametrize("reader", ["colmap", "nerfstudio", "instant-ngp"])
+def test_fisheye_images_are_undistorted(tmp_path, lens, reader):
+    coefficients = FISHEYE_LENSES[lens]
+    if reader == "colmap":
+        values = " ".join(map(str, (60.0, 57.0, 33.0, 22.0, *coefficients)))
+        root = disk.write_colmap_text(tmp_path, f"OPENCV_FISHEYE 64 48 {values}")
+    else:
+        root = disk.write_nerfstudio(tmp_path)
+        keys = dict(zip(("k1", "k2", "k3", "k4"), coefficients, strict=True))
+        model = {"camera_model": "OPENCV_FISHEYE"} if reader == "nerfstudio" else {"is_fisheye": True}
+        document = {**disk.transforms(), **keys, **model, "fl_x": 60.0, "fl_y": 57.0, "cx": 33.0, "cy": 22.0}
+        disk.write_transforms(root, document)
+    Image.fromarray(fisheye_photograph(coefficients)).save(root / "images" / "a.png")
+    frame = open_dataset(root)[0]
+    error = frame.image.astype(float) - colour_of(pixel_rays(frame.camera.K))
+    assert np.abs(error[2:-2, 2:-2]).max() <= 2
+    assert (frame.image[:, :, 2] == 77).all()  # no black border
+    unmoved = fisheye_photograph(coefficients).astype(float) - colour_of(pixel_rays(K))
+    assert np.abs(unmoved).max() > 5
+
+
+def test_full_opencv_equals_opencv_if_its_denominator_is_one(tmp_path):
+    images = []
+    for name, camera in (
+        ("opencv", "OPENCV 64 48 100 95 33 22 -0.2 0.05 0.01 -0.02"),
+        ("full", "FULL_OPENCV 64 48 100 95 33 22 -0.2 0.05 0.01 -0.02 0 0 0 0"),
+        ("other", "FULL_OPENCV 64 48 100 95 33 22 -0.2 0.05 0.01 -0.02 0 0.3 0 0"),
+    ):
+        images.append(open_dataset(disk.write_colmap_text(tmp_path / name, camera)))
+    np.testing.assert_array_equal(images[0][0].image, images[1][0].image)
+    assert not np.allclose(images[0].cameras[0].K, images[2].cameras[0].K)
+    root = disk.write_nerfstudio(tmp_path / "nerfstudio")
+    keys = dict(camera_model="FULL_OPENCV", k1=-0.2, k2=0.05, p1=0.01, p2=-0.02, k4=0.3)
+    disk.write_transforms(root, {**disk.transforms(), **keys, "fl_y": 95.0, "cx": 33, "cy": 22})
+    np.testing.assert_allclose(open_dataset(root).cameras[0].K, images[2].cameras[0].K)
+
+
+def test_fisheye_wider_than_a_pinhole_is_refused(tmp_path):
+    camera = "OPENCV_FISHEYE 64 48 15 15 32 24 0 0 0 0"
+    with pytest.raises(UserError, match="cannot be undone over the whole image"):
+        open_dataset(disk.write_colmap_text(tmp_path, camera))
