@@ -55,8 +55,7 @@ class ImageFiles:
         Args:
             pose_file: the file that names the photographs, for errors.
             folder: the folder to which the names are relative.
-            images: the folder that the user named instead, or None. In it, leading folders of a name may be
-                missing.
+            images: the folder that the user named instead, or None; it may lack leading folders of a name.
             skip_missing: leave out frames whose photograph is missing, instead of refusing the dataset.
         """
         self.missing: list[Path] = []

@@ -1,5 +1,6 @@
-"""Averages the weights of trained folders: `python tools/models/average.py --clip DIR DIR [DIR ...] --out
-DIR`.
+"""Averages the weights of trained folders.
+
+Usage: `python tools/models/average.py --clip DIR DIR [DIR ...] --out DIR`.
 
 The mean of the weights of runs that continue one another is better than each run (Wortsman et al., "Model
 soups", 2022).

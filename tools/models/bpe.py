@@ -40,8 +40,9 @@ def _merge(pieces: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
 
 
 def write_merges(path: Path, core: list[str], other: list[str]) -> int:
-    """Writes `bpe_merges.txt.gz`: each word of `core` becomes one token, words of `other` become several
-    shared tokens.
+    """Writes `bpe_merges.txt.gz`.
+
+    Each word of `core` becomes one token; words of `other` become several shared tokens.
 
     Returns:
         The vocabulary size of the tokenizer that reads the file.

@@ -1,5 +1,6 @@
-"""Calibrates the bundled CLIP: `python tools/models/calibrate.py --scenes DIR [DIR ...] [--judge] [--json
-FILE]`.
+"""Calibrates the bundled CLIP.
+
+Usage: `python tools/models/calibrate.py --scenes DIR [DIR ...] [--judge] [--json FILE]`.
 
 `ovs3d calibrate` does this for any encoder. This script draws its prompts from the whole vocabulary of the
 world, with hard ones among them (the right noun in another colour), and writes the result into

@@ -56,9 +56,7 @@ class Caption:
 
 
 def caption_of(thing: tuple[int, int, int], other: tuple[int, int, int] | None, rng) -> Caption:
-    """Draws a caption of one object (noun, colour, material), sometimes together with another one beside
-    it.
-    """
+    """Draws a caption of one object (noun, colour, material), sometimes with another one beside it."""
     noun, colour, material = thing
     kind = rng.random()
     if kind < 0.06 and colour != UNNAMED:
@@ -81,8 +79,9 @@ def caption_of(thing: tuple[int, int, int], other: tuple[int, int, int] | None, 
 
 
 def negative_caption(things: list[tuple[int, int, int]], rng) -> Caption:
-    """Draws a caption that is unlikely to fit: a near miss of an object in the batch, an unknown word, or a
-    generic word.
+    """Draws a caption that is unlikely to fit.
+
+    It is a near miss of an object in the batch, an unknown word or a generic word.
     """
     kind = rng.random()
     if kind < 0.22:
@@ -129,8 +128,9 @@ def targets(captions: list[Caption], things: np.ndarray, shares: np.ndarray) -> 
 
 
 def open_questions(things: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Names that training must not deny of a region; denying them would teach that held-out pairs do not
-    exist.
+    """Names that training must not deny of a region.
+
+    Denying them would teach that held-out pairs do not exist.
 
     Example: "red mug" is held out. Whether a red object is a mug stays open, and whether a mug is red.
 
@@ -148,8 +148,7 @@ def open_questions(things: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, 
 def scored_captions(
     captions: list[Caption], truth: np.ndarray, nouns: np.ndarray, colours: np.ndarray
 ) -> np.ndarray:
-    """Pairs of region and caption [R, T] that enter the loss: all but those that `open_questions` leaves
-    open.
+    """Pairs of region and caption [R, T] that enter the loss: those outside `open_questions`.
 
     Args:
         captions: T captions.

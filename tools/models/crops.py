@@ -41,8 +41,9 @@ COARSE = 0.25  # share of the crops that are as coarse as crops of distant objec
 
 
 def sample_object(store: FrameStore, rng) -> tuple[np.ndarray, np.ndarray] | None:
-    """Draws a crop [96, 96, 3] uint8 around one object, and its codes [3] of noun, colour, material; None if
-    it is mostly hidden.
+    """Draws a crop [96, 96, 3] uint8 around one object, and its codes [3]; None if it is mostly hidden.
+
+    The codes are noun, colour and material.
 
     Crops show small objects whole; they may show only a part of furniture, floor and walls.
     """
@@ -245,9 +246,7 @@ def _recolour(store: FrameStore, view: View, image: np.ndarray, instances: np.nd
 
 
 def _coarser(image: np.ndarray, side: float, rng) -> np.ndarray:
-    """Makes some crops as coarse as if taken from farther away; `side` is the crop side in pixels of the
-    view.
-    """
+    """Makes some crops as coarse as from farther away; `side` is the crop side in pixels of the view."""
     px = int(np.exp(rng.uniform(np.log(18), np.log(CROP_PX))))
     if rng.random() > COARSE or px > side:
         return image

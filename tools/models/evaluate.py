@@ -1,5 +1,6 @@
-"""Measures the bundled models on held-out scenes: `python tools/models/evaluate.py --data DIR --json
-out.json`.
+"""Measures the bundled models on held-out scenes.
+
+Usage: `python tools/models/evaluate.py --data DIR --json out.json`.
 
 The script uses the encoders of the package. `--clip` and `--dino` select other models for comparison, for
 example `--clip local-dir:/path/to/folder`.
@@ -39,9 +40,7 @@ CONTEXT = 1.3  # crop side in box sides
 
 
 def object_crops(store: FrameStore, nouns: tuple[str, ...]) -> list[dict]:
-    """Crops of single objects: large enough, inside the image, other objects on at most a tenth of the
-    crop.
-    """
+    """Crops of single objects: large, inside the image, other objects on at most a tenth of the crop."""
     found = []
     for view in store.views:
         height, width = view.instances.shape
@@ -97,8 +96,9 @@ def embed(encoder, images: list[np.ndarray]) -> torch.Tensor:
 
 
 def classification(encoder, crops: list[dict]) -> dict:
-    """Zero-shot top-1 accuracy over colour-noun pairs, nouns and colours, for seen and unseen pairs and
-    meshes.
+    """Zero-shot top-1 accuracy over colour-noun pairs, nouns and colours.
+
+    Each is measured for seen and unseen pairs and meshes.
     """
     nouns = sorted({crop["noun"] for crop in crops} | set(vocabulary.SMALL_NOUNS))
     pairs = [(c, n) for n in nouns for c in vocabulary.NOUNS[n].colours]
@@ -148,8 +148,9 @@ def classification(encoder, crops: list[dict]) -> dict:
 
 
 def grading(encoder, crops: list[dict], store: FrameStore, rng) -> dict:
-    """Relevancy (LERF) of the name of an object that is absent, half covered and fully visible, with one
-    background each.
+    """LERF relevancy of an object's name where the object is absent, half covered and fully visible.
+
+    Each object has one background.
 
     The cover is a background patch of another scene over one side of the object, from its centre on.
     """
@@ -199,17 +200,16 @@ def _plain(view: View, store: FrameStore, width: int, height: int, rng) -> np.nd
 
 
 def relevancy(image: torch.Tensor, texts: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
-    """LERF relevancy [N] of image i for text i: the smallest pairwise softmax against the negatives,
-    temperature 0.1.
+    """LERF relevancy [N] of image i for text i.
+
+    It is the smallest pairwise softmax against the negatives, at temperature 0.1.
     """
     positive = (image * texts).sum(dim=-1, keepdim=True)
     return torch.sigmoid(10 * (positive - image @ negatives.T)).amin(dim=1)
 
 
 def same_object(encoder, store: FrameStore, rng, patch: int = 8, pairs: int = 4000) -> dict:
-    """AUROC of feature similarity for "same object" over pairs of patches of one view, compared with raw
-    patches.
-    """
+    """AUROC of feature similarity for "same object" over patch pairs of a view, against raw patches."""
     ours, cosine, distance = [], [], []
     for view in store.views:
         features = encoder.encode_image(view.image)  # [h, w, D]
@@ -240,8 +240,9 @@ def same_object(encoder, store: FrameStore, rng, patch: int = 8, pairs: int = 40
 
 
 def _pairs(owner: np.ndarray, rng, count: int) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Draws pairs, half within one object, half across two; all objects are equally likely, so walls do not
-    dominate.
+    """Draws pairs, half within one object, half across two.
+
+    All objects are equally likely, so walls do not dominate.
     """
     names, inverse, sizes = np.unique(owner, return_inverse=True, return_counts=True)
     names = np.flatnonzero(sizes >= 4)

@@ -1,5 +1,6 @@
-"""Runs one training in several processes of one thread; on a busy CPU this is faster than one process of
-several threads.
+"""Runs one training in several processes of one thread.
+
+On a busy CPU this is faster than one process of several threads.
 """
 
 from __future__ import annotations
@@ -8,8 +9,9 @@ import torch
 
 
 def join(model: torch.nn.Module) -> int:
-    """Joins the processes of torchrun, which all start from the weights of the first; returns the rank of
-    this process.
+    """Joins the processes of torchrun and returns the rank of this process.
+
+    All processes start from the weights of the first.
     """
     if not torch.distributed.is_torchelastic_launched():
         return 0
@@ -20,8 +22,9 @@ def join(model: torch.nn.Module) -> int:
 
 
 def share_gradients(model: torch.nn.Module, progress: float) -> float:
-    """Averages gradients and progress over the processes, so that all stop at the same step; returns the mean
-    progress.
+    """Averages gradients and progress over the processes; returns the mean progress.
+
+    All processes therefore stop at the same step.
     """
     if not torch.distributed.is_torchelastic_launched():
         return progress

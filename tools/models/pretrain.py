@@ -1,5 +1,6 @@
-"""Teaches the image tower's trunk to name things: `python tools/models/pretrain.py --data DIR --init TEXT
---out DIR`.
+"""Teaches the image tower's trunk to name things.
+
+Usage: `python tools/models/pretrain.py --data DIR --init TEXT --out DIR`.
 
 On mixed regions the contrastive loss learns colours at once, but hardly any shapes within an hour of CPU
 time. Classification of noun, colour and material on crops of single objects learns shapes an order of
@@ -49,9 +50,7 @@ def draw(store: FrameStore, count: int, rng) -> tuple[torch.Tensor, torch.Tensor
 
 
 def candidate_classes(codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Classes that may be denied of crops with these codes [B, 3]: all but those that form a held-out
-    pair.
-    """
+    """Classes that may be denied of crops with codes [B, 3]: those that form no held-out pair."""
     held_out = torch.from_numpy(captions.HELD_OUT)
     return (
         ~held_out[codes[:, 1]],
@@ -61,8 +60,9 @@ def candidate_classes(codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, 
 
 
 def naming_loss(logits: torch.Tensor, codes: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy over the candidates with label smoothing of 0.05; crops with codes beyond the classes are
-    ignored.
+    """Cross-entropy over the candidates with label smoothing of 0.05.
+
+    Crops with codes beyond the classes are ignored.
 
     Args:
         logits: [B, classes].

@@ -79,8 +79,9 @@ def recolour(
 
 @numba.njit
 def _paint(image, instances, instance, own_hue, colour, linear, encoded):
-    """Paints one object; `colour` is the new colour divided by the brightness of the old one, a NaN `own_hue`
-    means grey.
+    """Paints one object; NaN as `own_hue` means grey.
+
+    `colour` is the new colour divided by the brightness of the old one.
     """
     steps = len(encoded) - 1
     for y in range(image.shape[0]):

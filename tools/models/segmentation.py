@@ -51,8 +51,9 @@ def pixel_features(table: CropTable) -> list[torch.Tensor]:
 
 
 def pixel_scores(encoder, image: np.ndarray, texts: torch.Tensor) -> torch.Tensor:
-    """Cosines [H, W, P] with every text, averaged over levels; a dense map is interpolated between its cell
-    centres.
+    """Cosines [H, W, P] with every text, averaged over levels.
+
+    A dense map is interpolated between its cell centres.
     """
     table = encoder.encode_image(image)
     if encoder.mode == "dense":
@@ -66,8 +67,9 @@ def pixel_scores(encoder, image: np.ndarray, texts: torch.Tensor) -> torch.Tenso
 
 
 def segmentation(encoder, folder: Path, every: int = 2) -> dict:
-    """mIoU and pixel accuracy of the argmax over the class names of each scene; all classes of a scene weigh
-    the same.
+    """mIoU and pixel accuracy of the argmax over each scene's class names.
+
+    All classes of a scene weigh the same.
     """
     scores, right, total = [], 0, 0
     for names, frames in scenes(folder, every):
@@ -91,9 +93,7 @@ def segmentation(encoder, folder: Path, every: int = 2) -> dict:
 
 
 def presence(encoder, folder: Path, unknown: list[str], every: int = 2) -> dict:
-    """AUROC of the highest relevancy in a view: names it shows against names it does not show, and against
-    unknown words.
-    """
+    """AUROC of the highest relevancy in a view: its names against other names and unknown words."""
     known = [f"{c} {n}" for n in vocabulary.SMALL_NOUNS for c in vocabulary.NOUNS[n].colours]
     unknown = [word.replace("-", " ") for word in unknown]
     unknown += [f"{captions.COLOURS[i % len(captions.COLOURS)]} {word}" for i, word in enumerate(unknown)]

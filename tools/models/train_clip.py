@@ -1,5 +1,6 @@
-"""Trains ovs3d-tiny-clip: `python tools/models/train_clip.py --data DIR --out DIR --text-steps 500 --minutes
-60`.
+"""Trains ovs3d-tiny-clip.
+
+Usage: `python tools/models/train_clip.py --data DIR --out DIR --text-steps 500 --minutes 60`.
 
 Contrastive with the sigmoid loss (Zhai et al., SigLIP, ICCV 2023) on soft targets: the share of a region that
 fits a caption. Half of the regions are crops on their own, half are cells and rectangles of enlarged windows,
@@ -73,9 +74,7 @@ def _summed(shares: np.ndarray, codes: np.ndarray, count: int) -> np.ndarray:
 
 
 def draw_captions(shares: np.ndarray, things: np.ndarray, rng) -> list[captions.Caption]:
-    """Draws distinct captions for the regions of a batch [R, K], and a third as many that should fit no
-    region.
-    """
+    """Draws distinct captions for the regions of a batch [R, K], and a third as many that fit none."""
     drawn = [captions.caption_of(*_things(share, things, rng), rng) for share in shares if share.any()]
     main_things = [tuple(things[np.argmax(share)]) for share in shares]
     drawn += [captions.negative_caption(main_things, rng) for _ in range(len(shares) // 3)]
@@ -115,8 +114,7 @@ def loss_of(
 def fit_head(
     model: torch.nn.Module, batch: Batch, noun_texts: torch.Tensor, colour_texts: torch.Tensor
 ) -> None:
-    """Initialises the projection by ridge regression from pooled features to the texts of the objects in the
-    crops.
+    """Initialises the projection by ridge regression from pooled features to texts of the objects.
 
     Pooled activations are all positive. With a random projection all images start at almost the same
     embedding, and take thousands of steps to separate.
@@ -140,9 +138,7 @@ def naming_loss(
     shares: torch.Tensor,
     left_open: torch.Tensor,
 ) -> torch.Tensor:
-    """Cross-entropy of a softmax over names with the share of each [R, names]; it teaches shapes faster early
-    on.
-    """
+    """Cross-entropy of a softmax over names with shares [R, names]; it teaches shapes faster early on."""
     logits = model.logit_scale.exp().clamp(5.0, 20.0) * regions @ texts.T
     log_share = logits.masked_fill(left_open & (shares == 0), -math.inf).log_softmax(dim=-1)
     return -(shares * log_share.masked_fill(shares == 0, 0)).sum(dim=-1).mean()
@@ -172,8 +168,7 @@ class TextBank:
 
 
 class AttributeTable(torch.nn.Module):
-    """One vector per noun, colour and material; a region is the sum over its objects, weighted by their
-    shares.
+    """One vector per noun, colour and material; a region is the sum over objects, weighted by share.
 
     The table takes the place of the image tower while the text tower learns captions and unknown words.
     """
@@ -192,8 +187,9 @@ class AttributeTable(torch.nn.Module):
 
 
 def train_text(model: torch.nn.Module, tokenizer, steps: int, rng) -> None:
-    """Trains text tower, logit scale and bias against an `AttributeTable`, on random regions without held-out
-    pairs.
+    """Trains text tower, logit scale and bias against an `AttributeTable`.
+
+    The regions are random and contain no held-out pairs.
     """
     table = AttributeTable()
     things = np.array(
@@ -257,8 +253,9 @@ def train(args: argparse.Namespace) -> None:
 
 
 def train_images(model: torch.nn.Module, store: FrameStore, bank: TextBank, args: argparse.Namespace) -> None:
-    """Trains the image tower for `args.minutes`, and the text tower unless it is locked; saves averaged
-    weights.
+    """Trains the image tower for `args.minutes`; saves averaged weights.
+
+    The text tower is trained too unless it is locked.
     """
     loader = ThreadPoolExecutor(1)  # draws the next batch during a training step
     rank = parallel.join(model)

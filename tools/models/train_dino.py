@@ -1,5 +1,6 @@
-"""Trains ovs3d-tiny-dino without labels: `python tools/models/train_dino.py --data DIR --out DIR --minutes
-20`.
+"""Trains ovs3d-tiny-dino without labels.
+
+Usage: `python tools/models/train_dino.py --data DIR --out DIR --minutes 20`.
 
 Self-distillation at patch level. A student sees one crop of a frame, its exponential moving average (the
 teacher) another crop with other colours. The student must tell the teacher patches that lie next to one of
@@ -192,8 +193,9 @@ def _batch_loss(
     radii: tuple[float, float],
     others: torch.Tensor,
 ) -> torch.Tensor:
-    """`loss_of` over all patches: near patches against far patches of the same image and some patches of
-    other images.
+    """`loss_of` over all patches.
+
+    Near patches compete with far patches of the same image and some patches of other images.
 
     Args:
         queries: [B, N, D] unit features of the first crops.

@@ -1,6 +1,4 @@
-"""Scene layouts: densely furnished training scenes, rooms with free-standing furniture, and the rooms of the
-walks.
-"""
+"""Scene layouts: furnished training scenes, rooms with free-standing furniture, rooms of the walks."""
 
 from __future__ import annotations
 
@@ -38,9 +36,7 @@ def _shelf(scene: Scene, rng, split: str, x: float, back: float) -> list[Support
 def _floor_support(
     scene: Scene, centre: tuple[float, float], half: tuple[float, float], kind: str = "floor"
 ) -> Support:
-    """A free rectangle of floor, 13 mm above the floor, so that carpets fit below; it keeps clear of
-    furniture.
-    """
+    """A free rectangle of floor, 13 mm up so that carpets fit below; it keeps clear of furniture."""
     support = Support(kind, centre, half, 0.014)
     for instance in scene.instances:
         if instance.noun not in ("floor", "wall", "carpet"):
@@ -103,9 +99,7 @@ def training_scene(rng, split: str) -> tuple[Scene, np.ndarray]:
 
 
 def furnished_scene(rng, split: str) -> tuple[Scene, np.ndarray]:
-    """A room in which furniture stands apart, whole and mostly empty; returns it with the focus [3] of the
-    views.
-    """
+    """A room with furniture apart, whole and mostly empty; returns it and the focus [3] of the views."""
     scene = Scene((rng.uniform(2.3, 3.0), rng.uniform(2.2, 2.8)))
     add_room(scene, rng, split)
     back = scene.half[1]

@@ -1,5 +1,6 @@
-"""Writes a rendered scene as a rosbag2 in mcap, with compressed images: `python tools/world/make_bag.py
-SCENE`.
+"""Writes a rendered scene as a rosbag2 in mcap, with compressed images.
+
+Usage: `python tools/world/make_bag.py SCENE`.
 
 The image files are stored unchanged: JPEG, and 16-bit PNG behind the header of compressedDepth.
 """

@@ -1,5 +1,6 @@
-"""Mesh builders: laptop, keyboard, phone, clock. They take (rng, variant) and return parts in free units,
-front at -y.
+"""Mesh builders: laptop, keyboard, phone, clock.
+
+They take (rng, variant) and return parts in free units, front at -y.
 """
 
 from __future__ import annotations

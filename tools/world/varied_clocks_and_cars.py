@@ -74,9 +74,7 @@ def _digital_clock(rng) -> list[Part]:
 
 
 def clock(rng, variant: int) -> list[Part]:
-    """Digital block, lobed, many-sided or rayed on an easel, tall pendulum case, bulging body on legs or a
-    neck.
-    """
+    """Digital block, lobed, many-sided or rayed on an easel, pendulum case, bulging body on legs or neck."""
     if variant == 0:
         return _digital_clock(rng)
     if variant == 1:
@@ -151,9 +149,7 @@ def _cabin(x: float, z: float, length: float, width: float, height: float, rake:
 
 
 def toy_car(rng, variant: int) -> list[Part]:
-    """Pick-up with an open back, rounded beetle, estate with a roof rack, vintage car with mudguards; along
-    x.
-    """
+    """Pick-up with an open back, rounded beetle, estate with roof rack, vintage with mudguards; along x."""
     w, r, thick = rng.uniform(0.38, 0.5), rng.uniform(0.1, 0.15), rng.uniform(0.07, 0.12)
     z, belt, high = r * 0.75, r * 1.7 + rng.uniform(0.03, 0.1), rng.uniform(0.17, 0.26)
     hub, size = pick(rng, "main", "steel", "light", "accent"), r * rng.uniform(0.5, 0.65)

@@ -35,9 +35,7 @@ def _loft(sections: list, slot: str = "main") -> Part:
 
 
 def _tub(w: float, d: float, h: float, taper: float, radius: float, flange: float = 0.0) -> Part:
-    """Open box with rounded corners, `taper` times narrower at the foot, with a rim that stands out by
-    `flange`.
-    """
+    """Open box with rounded corners, `taper` times narrower at the foot; its rim stands out by `flange`."""
     top, inner = rounded_rectangle(w, d, radius), rounded_rectangle(w - 0.07, d - 0.07, radius * 0.8)
     rim = rounded_rectangle(w + 2 * flange, d + 2 * flange, radius)
     return _loft(

@@ -114,9 +114,7 @@ def plant(rng, variant: int) -> list[Part]:
 
 
 def _shade(rng, wide: float, high: float) -> list[Part]:
-    """Open shade on z = 0: straight or bell, round, pleated, square or hexagonal, perhaps with trimmed
-    edges.
-    """
+    """Open shade on z = 0: straight or bell, round, pleated, square or hexagonal, perhaps trimmed edges."""
     top = wide * rng.uniform(0.35, 0.9)
     outline = [wavy_circle(28), wavy_circle(72, 18, 0.03), 1.2 * wavy_circle(4), 1.08 * wavy_circle(6)][
         rng.integers(4)

@@ -46,9 +46,7 @@ def _key_field(make, rows, left: float, back: float) -> list[Part]:
 
 
 def keyboard(rng, variant: int) -> list[Part]:
-    """Round keys in a wide frame, flat full-size with blocks, with a palm rest and a knob, tall coloured
-    caps.
-    """
+    """Round keys in a wide frame, full-size with blocks, with palm rest and knob, tall coloured caps."""
     height = rng.uniform(0.35, 0.6) if variant == 1 else rng.uniform(0.7, 1.3)
     gap = rng.uniform(0.18, 0.3) if variant != 3 else rng.uniform(0.06, 0.14)
     slot = pick(rng, "light", "dark", "main") if variant != 3 else "main"
@@ -96,9 +94,7 @@ def keyboard(rng, variant: int) -> list[Part]:
 
 
 def laptop(rng, variant: int) -> list[Part]:
-    """Rugged with a handle and bumpers, tapered with a narrow bezel, cut corners and stripes, tablet with a
-    prop.
-    """
+    """Rugged with handle and bumpers, tapered, narrow bezel, cut corners and stripes, tablet on a prop."""
     d, t = (
         rng.uniform(0.58, 0.8),
         rng.uniform(*((0.08, 0.14), (0.03, 0.06), (0.05, 0.09), (0.02, 0.035))[variant]),
@@ -153,9 +149,7 @@ def _keypad(rng, width: float, depth: float, y: float, z: float) -> list[Part]:
 
 
 def phone(rng, variant: int) -> list[Part]:
-    """Opened flip phone, rotary telephone, cordless handset in its dock, smartphone in a case held
-    upright.
-    """
+    """Opened flip phone, rotary telephone, cordless handset in its dock, smartphone in an upright case."""
     if variant == 1:
         return _rotary(rng)
     if variant == 0:

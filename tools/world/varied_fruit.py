@@ -66,9 +66,7 @@ def apple(rng, variant: int) -> list[Part]:
 
 
 def _finger(rng, thick: float, start: float, bend: float) -> list[Part]:
-    """One banana from its stem at the origin, heading `start` degrees above +x, bending by `bend` in the x-z
-    plane.
-    """
+    """One banana from its stem at the origin, `start` degrees above +x, bent by `bend` in the x-z plane."""
     s = np.array([0, 0.08, 0.15, 0.24, 0.36, 0.5, 0.64, 0.77, 0.87, 0.94, 0.98])
     heading = np.radians(start + bend * s ** rng.uniform(0.8, 1.3))
     path = np.cumsum(np.diff(s, prepend=0)[:, None] * np.c_[np.cos(heading), 0 * s, np.sin(heading)], axis=0)
@@ -81,9 +79,7 @@ def _finger(rng, thick: float, start: float, bend: float) -> list[Part]:
 
 
 def _peeled(rng, thick: float) -> list[Part]:
-    """Half peeled banana, upright or lying: bare flesh at the tip, strips of skin that hang from the
-    middle.
-    """
+    """Half peeled banana, upright or lying: bare flesh at the tip, strips of skin hang from the middle."""
     body, tip = _finger(rng, thick, rng.uniform(70, 90), rng.uniform(15, 50))
     cut, ring = int(rng.integers(6, 9)), len(body.vertices) // 11
     sides = [[face for face in body.faces if (max(face) >= cut * ring) == bare] for bare in (False, True)]
@@ -97,9 +93,7 @@ def _peeled(rng, thick: float) -> list[Part]:
 
 
 def banana(rng, variant: int) -> list[Part]:
-    """Single, slim to stubby, lying or rocking; fanned hand; half peeled; arched bunch standing on its
-    tips.
-    """
+    """Single, slim to stubby, lying or rocking; fanned hand; half peeled; arched bunch on its tips."""
     thick, bend, count = (
         rng.uniform(0.08, 0.14),
         rng.uniform(45 if variant else 15, 95),

@@ -45,9 +45,7 @@ def _upholstered(rng, w: float, d: float, z: float, top: float, lean: float) -> 
 
 
 def chair(rng, variant: int) -> list[Part]:
-    """Spindles in a hoop or under a rail, swivel chair on a foot, bent sheet on a tube frame, upholstered or
-    tub.
-    """
+    """Spindles in a hoop or under a rail, swivel chair on a foot, bent sheet on tubes, upholstered or tub."""
     w, d, z, top = (
         rng.uniform(0.4, 0.5),
         rng.uniform(0.4, 0.48),

@@ -24,9 +24,7 @@ def stacked(rings, slot: str) -> Part:
 
 
 def loft(levels, slot: str = "main", count: int = 4) -> Part:
-    """Rounded rectangles (width, depth, radius, z, optional x and y shift) joined from the lowest up and
-    closed.
-    """
+    """Rounded rectangles (width, depth, radius, z, optional x and y shift), joined upwards and closed."""
     rings = []
     for width, depth, radius, z, *shift in levels:
         ring = rounded_rectangle(width, depth, radius, count) + (*shift, 0.0, 0.0)[:2]
@@ -73,9 +71,7 @@ def band_around(outline, low: float, high: float, slot: str) -> Part:
 
 
 def lobed(part: Part, lobes: int, depth: float, lift: float = 0.0, twist: float = 0.0) -> Part:
-    """Waves around z: radius by the fraction `depth`, z by `lift` times the radius; `twist` in degrees per
-    unit z.
-    """
+    """Waves around z: radius by the fraction `depth`, z by `lift` radii; `twist` in degrees per unit z."""
     x, y, z = part.vertices.T
     angle, radius = np.arctan2(y, x), np.hypot(x, y)
     wave, turned = np.cos(lobes * angle), angle + np.radians(twist) * z
@@ -84,9 +80,7 @@ def lobed(part: Part, lobes: int, depth: float, lift: float = 0.0, twist: float 
 
 
 def wall_handle(rng, outline, low: float, high: float, reach: float, slot: str = "main") -> Part:
-    """C, ear, drop, D or wedge handle on the wall of an outline between two heights, bulging towards +x by
-    `reach`.
-    """
+    """C, ear, drop, D or wedge handle on an outline's wall between two heights; `reach`: bulge to +x."""
     x0, x1, d = radius_at(outline, low) - 0.03, radius_at(outline, high) - 0.03, high - low
     x = max(x0, x1) + reach
     kinds = [

@@ -183,9 +183,7 @@ def teapot(rng, variant: int) -> list[Part]:
 
 
 def _stick(rng, x: float, z: float) -> list[Part]:
-    """Long pan handle along +x: tapered grip, flat strap, or a neck of steel and a grip; maybe with a hanging
-    ring.
-    """
+    """Long pan handle along +x: tapered grip, flat strap, or steel neck and grip; maybe a hanging ring."""
     length, rise, slot = (
         rng.uniform(0.9, 1.5),
         rng.uniform(0.0, 0.4),

@@ -25,9 +25,7 @@ from varied_shapes import (
 
 
 def _pillow(rng) -> list[Part]:
-    """Knife-edge pillow with drawn-in sides, perhaps dented at the back edge, with piping, a flange or
-    tassels.
-    """
+    """Knife-edge pillow, drawn-in sides, perhaps dented at the back edge, with piping, flange or tassels."""
     width, depth, puff = rng.uniform(0.85, 1.25), rng.uniform(0.75, 1.0), rng.uniform(0.14, 0.3)
     pinch, power, dent = (
         rng.uniform(0.02, 0.14),
@@ -217,9 +215,7 @@ def _bear_head(rng, r: float) -> list[Part]:
 
 
 def teddy_bear(rng, variant: int) -> list[Part]:
-    """Long-limbed sitting with foot pads, lying on its belly, big-headed waving, in a shirt with open
-    arms.
-    """
+    """Long-limbed sitting with foot pads, on its belly, big-headed waving, in a shirt with open arms."""
     cute, r, thick = variant == 2, rng.uniform(0.2, 0.28), rng.uniform(0.08, 0.12)
     limits = ([0.2, 0.18, 0.3], [0.28, 0.22, 0.38]) if cute else ([0.26, 0.15, 0.2], [0.38, 0.36, 0.27])
     tall, reach, head = rng.uniform(*limits)

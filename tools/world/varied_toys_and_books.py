@@ -85,9 +85,7 @@ def ball(rng, variant: int) -> list[Part]:
 
 
 def _hardback(rng, w: float, d: float, h: float) -> list[Part]:
-    """Boards overhanging the pages, a flat or rounded spine at -x with bands or a label, a title on the
-    front.
-    """
+    """Boards overhanging the pages, a flat or rounded spine at -x with bands or label, a title in front."""
     t, over, bulge = rng.uniform(0.015, 0.035), rng.uniform(0.02, 0.05), h * rng.uniform(0.04, 0.4)
     a, slot = np.radians(np.linspace(270, 90, 7)), str(rng.choice(["accent", "accent", "light", "dark"]))
     spine = np.c_[bulge * np.cos(a), h / 2 + h / 2 * np.sin(a)]
@@ -120,9 +118,7 @@ def _notebook(rng, w: float, h: float) -> list[Part]:
 
 
 def _ajar(rng, w: float, h: float) -> list[Part]:
-    """A book opened a little: standing upright with the spine to the front, or lying with its cover
-    raised.
-    """
+    """A book opened a little: upright with the spine to the front, or lying with its cover raised."""
     angle, t = rng.uniform(8, 32), 0.025
     half = [
         box(t, w, 1).at(-h / 2, w / 2),

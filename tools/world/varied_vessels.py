@@ -74,9 +74,7 @@ def bottle(rng, variant: int) -> list[Part]:
 
 
 def vase(rng, variant: int) -> list[Part]:
-    """Globe or flat moon with a collar, faceted or twisted, stacked bulges, footed trumpet with or without
-    twigs.
-    """
+    """Globe or flat moon, collared, faceted or twisted, stacked bulges, footed trumpet, maybe with twigs."""
     u = rng.uniform
     if variant == 0:
         w, neck, collar = u(0.28, 0.45), u(0.07, 0.17), u(0.03, 0.25)

@@ -143,8 +143,10 @@ class Stream:
         self.slowest_ms = max(self.slowest_ms, 1e3 * (time.perf_counter() - started))
 
     def _is_known(self, info: dict[str, Any]) -> bool:
-        """Whether the other subscription of a latched topic has brought this message, or a newer one of its
-        publisher. False where the middleware does not number messages; a repeated message does no harm.
+        """Whether the other subscription of a latched topic has brought this message or a newer one.
+
+        Only messages of one publisher are compared. False where the middleware does not number messages; a
+        repeated message does no harm.
         """
         number, publisher = info.get("publication_sequence_number"), info.get("publisher_gid")
         if number is None or publisher is None:
