@@ -86,9 +86,9 @@ class InputConfig:
     extrinsics: tuple[float, ...] = leaf(
         (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0),
         MAP,
-        "Pose of the camera's optical frame in the child frame of the odometry (pose_source odom) or in the "
-        "frame that keyframe_path moves: x y z in metres, then qx qy qz qw. Several cameras: seven numbers "
-        "for each.",
+        "Pose of the camera's optical frame in the child frame of the poses (pose_source odom, transform) or "
+        "in the frame that keyframe_path moves: x y z in metres, then qx qy qz qw. Several cameras: seven "
+        "numbers for each. With the default, /tf_static leads from a child frame to the camera.",
     )
     pose_gap: float = leaf(
         0.5,

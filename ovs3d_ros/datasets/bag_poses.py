@@ -12,6 +12,7 @@ from ovs3d_ros.config import Config
 from ovs3d_ros.datasets.bag_file import BagFile
 from ovs3d_ros.datasets.bag_topics import TF_MESSAGE, TF_STATIC, BagTopics
 from ovs3d_ros.sensors import messages
+from ovs3d_ros.sensors.mounts import are_set, settled_mount
 from ovs3d_ros.sensors.sync import PoseBuffer
 from ovs3d_ros.sensors.transforms import TransformTree
 from ovs3d_ros.types import UserError
@@ -63,16 +64,15 @@ class _TreePoses:
 class _Mount:
     """Where the camera sits in the frame whose poses are recorded.
 
-    Messages with a `child_frame_id` other than the optical frame are poses of the robot. `input.extrinsics`
-    then leads to the camera; as long as it has its default, the transforms in the bag do.
+    See `settled_mount` for the rule. The transforms are those in the bag.
     """
 
     def __init__(self, bag: BagFile, topics: BagTopics, config: Config):
         self._bag = bag
         self._topics = topics
         self._config = config
-        self._extrinsics = messages.extrinsics_matrix(config.input.extrinsics, "input.extrinsics")
-        self._given = config.input.extrinsics != Config().input.extrinsics
+        extrinsics = messages.extrinsics_matrix(config.input.extrinsics, "input.extrinsics")
+        self._extrinsics = extrinsics if are_set(config.input.extrinsics) else None
         self._tree: TransformTree | None = None
         self._child: str | None = None
 
@@ -83,7 +83,12 @@ class _Mount:
             UserError: earlier messages hold poses of another frame.
         """
         child = getattr(message, "child_frame_id", "").lstrip("/")
-        if self._child is None and not child and self._topics.pose_source == "odom" and not self._given:
+        if (
+            self._child is None
+            and not child
+            and self._topics.pose_source == "odom"
+            and self._extrinsics is None
+        ):
             logger.warning(
                 "%s: %s does not say whose poses it holds (empty child_frame_id); they are taken as those of "
                 "the camera. If they are the robot's, set input.extrinsics",
@@ -104,11 +109,11 @@ class _Mount:
             UserError: the frames differ, and neither the extrinsics nor the bag connect them.
         """
         optical = frame_id.lstrip("/")
-        differs = bool(self._child and optical and self._child != optical)
-        if self._given:
-            return self._extrinsics if differs or self._topics.pose_source == "odom" else np.eye(4)
-        if not differs:
-            return np.eye(4)
+        mount = settled_mount(
+            self._extrinsics, self._topics.pose_source == "odom", self._child or "", optical
+        )
+        if mount is not None:
+            return mount
         return self._connected_tree(optical).at(self._child, optical, stamp)
 
     def _connected_tree(self, optical: str) -> TransformTree:

@@ -13,6 +13,7 @@ from rclpy.node import Node
 from ovs3d_ros.config import Config
 from ovs3d_ros.ros import conversions
 from ovs3d_ros.ros.inputs.frame_converter import FrameConverter
+from ovs3d_ros.ros.inputs.mounted_poses import MountedPoses
 from ovs3d_ros.ros.inputs.silence import SilenceReport
 from ovs3d_ros.ros.inputs.streams import Stream
 from ovs3d_ros.ros.inputs.tf import TfPoses, TransformBuffer
@@ -37,7 +38,7 @@ class CameraInput:
         node: Node,
         config: Config,
         name: str,
-        extrinsics: np.ndarray,
+        extrinsics: np.ndarray | None,
         transforms: TransformBuffer | None,
         group: CallbackGroup,
         on_frame: Callable[[Frame, conversions.Header], None],
@@ -48,8 +49,9 @@ class CameraInput:
             node: subscribes.
             config: topics' transports, quality of service, tolerances.
             name: prefix of the topics; empty for none.
-            extrinsics: [4, 4] optical frame in the odometry's child frame.
-            transforms: for pose_source tf, else None.
+            extrinsics: [4, 4] optical frame in the child frame of the poses; None: not set.
+            transforms: /tf and /tf_static for pose_source tf; /tf_static if it may have to lead poses of the
+                robot to the camera; else None.
             group: mutually exclusive; callbacks only convert and enqueue.
             on_frame: receives each frame and its image's header; must not block.
         """
@@ -60,18 +62,22 @@ class CameraInput:
         self._node = node
         self._config = config
         self._on_frame = on_frame
-        self._extrinsics = extrinsics
-        options = config.input
-        self._tf = TfPoses(transforms, options.world_frame) if transforms is not None else None
-        self._poses = self._tf or PoseBuffer(options.sync_slop, options.pose_gap)
+        options, source, log = config.input, config.pose_source, node.get_logger()
+        buffer = PoseBuffer(options.sync_slop, options.pose_gap)
+        self._framed: TfPoses | MountedPoses | None = None  # poses that depend on the frame of the images
+        if source == "tf":
+            self._framed = TfPoses(transforms, options.world_frame)
+        elif source in ("odom", "transform"):
+            self._framed = MountedPoses(buffer, extrinsics, source == "odom", transforms, log)
+        self._poses = self._framed or buffer
         self._sync = FrameSynchronizer(
             self._poses, options.sync_slop, config.tf.timeout_s, options.clock_jump, options.use_depth
         )
         self.streams = {topic.role: self._make_stream(topic, group) for topic in camera_topics(config, name)}
         topics = {role: stream.topic for role, stream in self.streams.items()}
-        self._converter = FrameConverter(name, topics, options.rectification, node.get_logger())
+        self._converter = FrameConverter(name, topics, options.rectification, log)
         self._silence = SilenceReport(
-            node, config, self.streams, self._sync, lambda: self._tf.problem if self._tf else ""
+            node, config, self.streams, self._sync, lambda: self._framed.problem if self._framed else ""
         )
 
     def _make_stream(self, topic: InputTopic, group: CallbackGroup) -> Stream:
@@ -114,8 +120,8 @@ class CameraInput:
         )
 
     def _on_image(self, message: Any, stamp: float) -> None:
-        if self._tf is not None:
-            self._tf.camera_frame = message.header.frame_id
+        if self._framed is not None:
+            self._framed.camera_frame = message.header.frame_id
         self._sync.add_image(stamp, message, time.monotonic())
         self.poll()
 
@@ -128,29 +134,35 @@ class CameraInput:
         self.poll()
 
     def _on_pose(self, message: Any, stamp: float) -> None:
-        self._add_pose(stamp, message.header.frame_id, conversions.from_pose(message.pose, self._pose_topic))
+        pose = conversions.from_pose(message.pose, self._pose_topic)
+        self._check_world(message.header.frame_id)
+        self._sync.note_stamp("pose", stamp)
+        self._poses.add(stamp, pose)
+        self.poll()
 
     def _on_odom(self, message: Any, stamp: float) -> None:
-        base = conversions.from_pose(message.pose.pose, self._pose_topic)
-        self._add_pose(stamp, message.header.frame_id, base @ self._extrinsics)
+        self._add_mounted(stamp, message, conversions.from_pose(message.pose.pose, self._pose_topic))
 
     def _on_transform(self, message: Any, stamp: float) -> None:
-        camtoworld = conversions.from_transform(message.transform, self._pose_topic)
-        self._add_pose(stamp, message.header.frame_id, camtoworld)
+        self._add_mounted(stamp, message, conversions.from_transform(message.transform, self._pose_topic))
 
     @property
     def _pose_topic(self) -> str:
         return self.streams[self._config.pose_source].topic
 
-    def _add_pose(self, stamp: float, frame_id: str, camtoworld: np.ndarray) -> None:
+    def _check_world(self, frame_id: str) -> None:
         world_frame = self._config.input.world_frame
         if frame_id and frame_id.lstrip("/") != world_frame:
             raise UserError(
                 f"{self._pose_topic}: poses are in frame '{frame_id}', the map is in '{world_frame}'; "
                 f"set input.world_frame to {frame_id}"
             )
+
+    def _add_mounted(self, stamp: float, message: Any, pose: np.ndarray) -> None:
+        """Takes a pose of `message.child_frame_id`."""
+        self._check_world(message.header.frame_id)
         self._sync.note_stamp("pose", stamp)
-        self._poses.add(stamp, camtoworld)
+        self._framed.add(stamp, pose, message.child_frame_id, self._pose_topic)
         self.poll()
 
     def poll(self) -> None:

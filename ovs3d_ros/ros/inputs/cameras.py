@@ -16,7 +16,8 @@ from ovs3d_ros.ros import conversions
 from ovs3d_ros.ros.callbacks import start_timer
 from ovs3d_ros.ros.inputs.camera import CameraInput
 from ovs3d_ros.ros.inputs.streams import Quality, Stream
-from ovs3d_ros.ros.inputs.tf import make_transform_buffer
+from ovs3d_ros.ros.inputs.tf import TfTopicBuffer, TransformBuffer, make_transform_buffer
+from ovs3d_ros.sensors.mounts import are_set
 from ovs3d_ros.types import Frame, UserError
 
 POLL_PERIOD = 0.05  # seconds between checks of the images that wait for a pose
@@ -52,10 +53,12 @@ class Inputs:
         """
         group = MutuallyExclusiveCallbackGroup()
         names = check_cameras(config.input.cameras)
-        extrinsics = split_extrinsics(config, len(names))
-        transforms = None
+        extrinsics = chosen_extrinsics(config, len(names))
+        transforms: TransformBuffer | None = None
         if config.pose_source == "tf":
             transforms = make_transform_buffer(node, config.input, group, self._reject)
+        elif config.pose_source in ("odom", "transform") and any(e is None for e in extrinsics):
+            transforms = _make_static_buffer(node, config, group, self._reject)
         self.cameras = [
             CameraInput(node, config, name, matrix, transforms, group, on_frame)
             for name, matrix in zip(names, extrinsics, strict=True)
@@ -148,6 +151,25 @@ def check_cameras(names: tuple[str, ...]) -> tuple[str, ...]:
             "digits and underscores, or an empty list for one camera without a prefix"
         )
     return names or ("",)
+
+
+def _make_static_buffer(
+    node: Node, config: Config, group: MutuallyExclusiveCallbackGroup, reject: Callable[[UserError], None]
+) -> TransformBuffer | None:
+    """A buffer of /tf_static, or None without tf2_msgs, which is needed only if the frames differ."""
+    try:
+        return TfTopicBuffer(node, config.input, group, reject, topics=("/tf_static",))
+    except UserError:
+        return None
+
+
+def chosen_extrinsics(config: Config, count: int) -> list[np.ndarray | None]:
+    """The extrinsics [4, 4] of each camera; None where they have their default. Errors as of
+    `split_extrinsics`.
+    """
+    matrices, values = split_extrinsics(config, count), config.input.extrinsics
+    values = values * count if len(values) == 7 else values
+    return [matrix if are_set(values[7 * i : 7 * i + 7]) else None for i, matrix in enumerate(matrices)]
 
 
 def split_extrinsics(config: Config, count: int) -> list[np.ndarray]:

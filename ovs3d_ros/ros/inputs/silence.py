@@ -37,7 +37,8 @@ class SilenceReport:
             config: tolerances to suggest.
             streams: subscriptions of the camera by role.
             sync: counts the images that were lost for want of a pose or depth.
-            pose_problem: says why /tf has no pose; empty if it has one, or if poses are messages.
+            pose_problem: says why /tf has no pose, or why a pose of the robot does not lead to the camera;
+                empty otherwise.
         """
         self.text = ""
         self._node = node
@@ -94,8 +95,9 @@ class SilenceReport:
 
     def _explain_poses(self, lost: int) -> str:
         source, timeout = self._config.pose_source, self._config.tf.timeout_s
-        if source == "tf":
-            return self._pose_problem() or f"{lost} images without a transform in time"
+        problem = self._pose_problem()
+        if problem or source == "tf":
+            return problem or f"{lost} images without a transform in time"
         remedy = "check that both use one clock, else raise input.sync_slop or input.pose_gap"
         if timeout <= self._delay(source) <= MAX_DELAY:
             remedy = f"raise tf.timeout_s, which is {timeout} s, or publish poses sooner"

@@ -87,7 +87,12 @@ class TfTopicBuffer:
     """A transform buffer that subscribes to /tf and /tf_static without tf2_ros."""
 
     def __init__(
-        self, node: Node, config: InputConfig, group: CallbackGroup, reject: Callable[[UserError], None]
+        self,
+        node: Node,
+        config: InputConfig,
+        group: CallbackGroup,
+        reject: Callable[[UserError], None],
+        topics: tuple[str, ...] = ("/tf", "/tf_static"),
     ):
         """Prepares the subscriptions.
 
@@ -96,6 +101,7 @@ class TfTopicBuffer:
             config: tolerances.
             group: callback group, the same in which `lookup` is called.
             reject: takes the reason why a transform cannot be used.
+            topics: to subscribe to.
 
         Raises:
             UserError: tf2_msgs is not installed.
@@ -111,8 +117,17 @@ class TfTopicBuffer:
         }
         remedy = "transforms must be published reliably, static ones transient local"
         self._streams = [
-            Stream(node, topic[1:], message_type, topic, Quality(profile, remedy), group, self._add, reject)
-            for topic, profile in profiles.items()
+            Stream(
+                node,
+                topic[1:],
+                message_type,
+                topic,
+                Quality(profiles[topic], remedy),
+                group,
+                self._add,
+                reject,
+            )
+            for topic in topics
         ]
 
     def subscribe(self) -> None:
@@ -152,7 +167,7 @@ class TfTopicBuffer:
         reasons = [
             explain_silent_publishers(s, publishers[s.role]) for s in self._streams if publishers[s.role]
         ]
-        return "; ".join(reasons) or "no publisher on /tf and /tf_static"
+        return "; ".join(reasons) or f"no publisher on {' and '.join(s.topic for s in self._streams)}"
 
     def clear(self) -> None:
         """See `TransformBuffer.clear`."""
