@@ -95,8 +95,9 @@ class MountedPoses:
         except UserError as error:
             raise UserError(
                 f"the poses are those of '{child}', images are in '{optical}', and /tf_static does not "
-                f"connect them ({error}); publish that transform, or set input.extrinsics to the camera's pose in "
-                f"'{child}': [x, y, z, qx, qy, qz, qw] ({list(SAME_FRAME)} if both names mean the same frame)"
+                f"connect them ({error}); publish that transform, or set input.extrinsics to the camera's "
+                f"pose in '{child}': [x, y, z, qx, qy, qz, qw] ({list(SAME_FRAME)} if both names mean "
+                "the same frame)"
             ) from None
 
     def clear(self) -> None:
