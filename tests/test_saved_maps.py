@@ -45,6 +45,20 @@ def test_saved_map_answers_the_same(room: Ovs3d, tmp_path) -> None:
     assert load_map(path)[1].names == [f"frame_{i}" for i in range(6)]
 
 
+def test_loaded_map_answers_the_same_after_its_file_changed(room: Ovs3d, tmp_path) -> None:
+    path = tmp_path / "room.ovs3d"
+    room.save(path)
+    again = Ovs3d.load(path)
+    before = again.query(list(BOXES))
+    with open(path, "r+b") as file:  # as `cp` and `rsync --inplace` do
+        file.write(bytes(path.stat().st_size))
+        file.truncate(100)
+    after = again.query(list(BOXES))
+    assert torch.equal(after.relevancy, before.relevancy) and torch.equal(after.labels, before.labels)
+    again.save(tmp_path / "again.ovs3d")
+    assert Ovs3d.load(tmp_path / "again.ovs3d").query(list(BOXES)).found.all()
+
+
 def test_loaded_map_keeps_mapping_settings_only(room: Ovs3d, tmp_path) -> None:
     path = tmp_path / "room.ovs3d"
     before = room.config

@@ -56,13 +56,18 @@ def encoder_calibration(clip: ImageTextEncoder | None, path: str) -> PresenceCal
     """The calibration in the file at `path`; for an empty path the encoder's own, or else the defaults.
 
     Raises:
-        UserError: see `load_calibration`.
+        UserError: see `load_calibration`; or the encoder's own calibration cannot be used.
     """
     if clip is None:
         return PresenceCalibration()
     if path:
         return load_calibration(path, clip.name)
-    return PresenceCalibration(**(clip.calibration or {}).get("query", {}))
+    try:
+        return _check_numbers(PresenceCalibration(**(clip.calibration or {}).get("query", {})))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"encoder {clip.name}: its calibration cannot be used ({error}); make one with `ovs3d calibrate`"
+        ) from None
 
 
 def load_calibration(path: str, encoder: str) -> PresenceCalibration:
@@ -78,7 +83,7 @@ def load_calibration(path: str, encoder: str) -> PresenceCalibration:
     where = f"query.calibration={path}"
     try:
         document = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
-        calibration, fitted_for = PresenceCalibration(**document["query"]), document["name"]
+        calibration, fitted_for = _check_numbers(PresenceCalibration(**document["query"])), document["name"]
         sizes = {len(calibration.presence_weights), len(calibration.general_weights)}
     except OSError as error:
         raise UserError(
@@ -98,6 +103,29 @@ def load_calibration(path: str, encoder: str) -> PresenceCalibration:
             f"{where}: weighs {sizes} kinds of evidence, this version has {_COLUMNS}; make it again with "
             "`ovs3d calibrate`"
         )
+    return calibration
+
+
+def _check_numbers(calibration: PresenceCalibration) -> PresenceCalibration:
+    """Returns the calibration if tensors of float32 can hold its numbers; raises ValueError or TypeError."""
+    numbers = dict(
+        temperature=[calibration.temperature],
+        threshold=[calibration.threshold],
+        presence_weights=calibration.presence_weights,
+        presence_bias=[calibration.presence_bias],
+        general_weights=calibration.general_weights,
+        general_bias=[calibration.general_bias],
+        synonym=[calibration.synonym],
+    )
+    for name, values in numbers.items():
+        if not all(isinstance(v, (int, float)) and abs(v) <= float(np.finfo(np.float32).max) for v in values):
+            raise ValueError(f"{name} must be finite numbers")  # NaN compares as false
+    if calibration.temperature < 1e-6 or not 0 <= calibration.threshold <= 1:
+        raise ValueError("temperature must be positive and threshold from 0 to 1")
+    if isinstance(calibration.distractors, str) or not all(
+        isinstance(n, str) for n in calibration.distractors
+    ):
+        raise ValueError("distractors must be a list of texts")
     return calibration
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -12,12 +15,15 @@ from ovs3d_ros.query.presence import (
     PEAK_GAUSSIANS,
     Evidence,
     PresenceCalibration,
+    encoder_calibration,
     general_prompts,
+    load_calibration,
     presence_evidence,
     presence_probability,
     verdicts,
 )
 from ovs3d_ros.query.similarity import GaussianScores, score_gaussians
+from ovs3d_ros.types import UserError
 
 SPECIFIC = np.array([False])
 
@@ -144,3 +150,27 @@ def test_general_names_have_their_own_weights() -> None:
     evidence = evidence_table(*([v] * 2 for v in (0.9, 0.9, 0.3, 5.0)))
     specific, general = presence_probability(evidence, np.array([False, True]), calibration)
     assert specific > 0.9 and general == pytest.approx(1 / (1 + np.exp(3.0)))
+
+
+BAD_CALIBRATIONS = {
+    "NaN": dict(presence_bias=float("nan")),
+    "infinite": dict(general_bias=float("inf")),
+    "beyond float32": dict(presence_weights=[1e39, 0, 0, 0]),
+    "zero temperature": dict(temperature=0),
+    "temperature zero in float32": dict(temperature=1e-60),
+    "threshold": dict(threshold=55),
+    "text": dict(synonym="0.9"),
+    "text for a list": dict(distractors="table"),
+    "unknown": dict(warmth=3),
+}
+
+
+@pytest.mark.parametrize("values", BAD_CALIBRATIONS.values(), ids=BAD_CALIBRATIONS)
+def test_calibrations_that_no_tensor_holds_are_refused(values: dict, tmp_path) -> None:
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps(dict(name="e", query=values)))
+    with pytest.raises(UserError, match=r"c\.json: not a calibration.*make one with"):
+        load_calibration(str(path), "e")
+    encoder = SimpleNamespace(name="e", calibration=dict(query=values))
+    with pytest.raises(UserError, match="encoder e: its calibration cannot be used"):
+        encoder_calibration(encoder, "")
