@@ -1,8 +1,7 @@
 """The `ovs3d` command: arguments, dispatch and errors. The modules in `commands/` do the work.
 
 Exit codes: 0 success, 1 a bug or a broken machine (with a traceback, or one line if standard output cannot be
-written), 2 bad input (with one line that says what to do), 130 interrupted, 141 the reader of standard output
-has left.
+written), 2 bad input (one line says what to do), 130 interrupted, 141 the reader of standard output left.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def check_pose(camtoworld: np.ndarray, name: str) -> np.ndarray:
     """Returns the pose as float64 [4, 4] if it is a finite rigid motion.
 
     Raises:
-        UserError: a wrong shape, entries that are not finite, or no rotation block within 1e-3.
+        UserError: a wrong shape, non-finite entries, or a rotation block that is off by more than 1e-3.
     """
     pose = np.asarray(camtoworld, dtype=np.float64)
     if pose.shape != (4, 4):

@@ -276,8 +276,7 @@ def _convert_values(path: Path, tensors: Tensors) -> None:
     """Converts tensors to the type they are used in.
 
     Raises:
-        UserError: a tensor holds other values than finite floating-point numbers, or the codec's two do not
-            fit together.
+        UserError: a tensor is not of finite floating-point numbers, or the codec's two do not match.
     """
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():

@@ -80,7 +80,7 @@ def _answer_folder(path: Path) -> Path:
     """Creates the folder of an answer if it does not exist; an earlier answer in it will be replaced.
 
     Raises:
-        UserError: the folder cannot be written, or holds files of these names from another source.
+        UserError: the folder cannot be written, or holds files of an answer that this command did not write.
     """
     folder = common.make_output_folder(path)
     if not (folder / _MANIFEST).is_file():

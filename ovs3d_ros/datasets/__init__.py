@@ -44,8 +44,7 @@ def open_dataset(
         labels: whether to read labels and annotations; if not, faults in them are not noticed.
 
     Raises:
-        UserError: no format or several formats were recognised, or the data is broken; one line names file
-            and remedy.
+        UserError: no format or several formats fit, or the data is broken; names the file and a remedy.
     """
     path = Path(path)
     if not path.exists():

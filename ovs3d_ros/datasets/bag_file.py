@@ -95,8 +95,7 @@ class BagFile:
         """Opens the bag.
 
         Raises:
-            UserError: rosbags is not installed, or the bag is damaged, unfinished, or compressed in an
-                unknown way.
+            UserError: rosbags is missing, or the bag is damaged, unfinished or of an unknown compression.
         """
         try:
             from rosbags.rosbag2 import Reader

@@ -129,8 +129,7 @@ def read(
     """Reads the first sparse model of a COLMAP project; frames in the order of their image names.
 
     Args:
-        root: the project folder, with `images/` (or a shrunk `images_2/`, `images_4/`, ...), or the folder of
-            a model.
+        root: the project folder with `images/` (or shrunk `images_2/`, `images_4/`, ...), or a model folder.
         images_folder: folder of the photographs; None: the one of the project.
         skip_missing: leave out images whose photograph is missing.
 

@@ -37,8 +37,7 @@ def write_pictures(
 ) -> None:
     """Writes `cloud.ply`, `overlays/`, `masks/` and `demo.png` into `out`.
 
-    A run without ROS removes the topic pictures of an earlier run. All other files are overwritten under the
-    same names.
+    A run without ROS removes the topic pictures of an earlier run. All other files are overwritten.
     """
     for name in LABEL_FOLDERS:
         (out / name).mkdir(exist_ok=True)

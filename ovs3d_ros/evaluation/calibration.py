@@ -82,8 +82,7 @@ def head_noun(name: str) -> str:
 def choose_prompts(dataset: Dataset, names: Sequence[str]) -> ScenePrompts:
     """Chooses the prompts for a scene: its visible classes, and those of `names` that it lacks.
 
-    Each name is a prompt with and without its attributes. Classes that are labelled but barely visible are
-    left out.
+    Each name is a prompt with and without its attributes. Barely visible classes are left out.
 
     Raises:
         UserError: no prompt is left.

@@ -35,8 +35,7 @@ class SegmentationScore:
     Attributes:
         protocol: key of `PROTOCOLS`, or "lerf".
         miou: mean intersection over union, 0..1.
-        accuracy: share of correct pixels, 0..1 (over scenes, the mean of their shares); for "lerf", of
-            located names.
+        accuracy: share of correct pixels, 0..1 (mean of shares over scenes); for "lerf", of located names.
         per_class: IoU by class name; NaN for a class that is neither labelled nor predicted.
         views: number of labelled views.
     """
@@ -246,7 +245,7 @@ def mean_over_scenes(protocol: str, scenes: Mapping[str, SegmentationScore]) -> 
 
 
 def auroc(scores: np.ndarray, present: np.ndarray) -> float:
-    """Area under the ROC curve: probability that a present thing scores above an absent one; ties: half.
+    """Area under the ROC curve: probability that a present thing outscores an absent one; ties count half.
 
     Args:
         scores: [P] a higher score means more likely present.

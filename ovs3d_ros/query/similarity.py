@@ -209,7 +209,10 @@ def _cosines(codes, first, size, texts, products, cosines):
 
 @cached_njit(nogil=True, fastmath=_FAST)
 def _strongest_negative(codes, known, first, size, cosines, rival, counted):
-    """Fills the largest of cosines [M, 64] and 1 per known Gaussian, `-_UNKNOWN` and 0 for others."""
+    """Fills the largest of cosines [M, 64] and 1 per known Gaussian, `-_UNKNOWN` and 0 for others.
+
+    The block starts at the Gaussian `first`.
+    """
     rival[:], counted[:] = cosines[0], 0
     for t in range(1, len(cosines)):
         for j in range(_BLOCK):

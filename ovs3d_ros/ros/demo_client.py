@@ -1,8 +1,7 @@
 """The demo's client: observes a mapping run over ROS, calls `~/query`, and saves the answers.
 
 `ovs3d demo` starts `python -m ovs3d_ros.ros.demo_client REQUEST.json OUT`. The client reports its progress on
-stdout, one JSON object per line, and writes `answers.json`, `query_cloud.npy`, `overlay.npy` and `label.npy`
-to OUT.
+stdout, one JSON object per line, and writes answers.json, query_cloud.npy, overlay.npy, label.npy to OUT.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
 """Conversion of sensor data without ROS: pixel formats, calibrations, poses, and matching by stamp.
 
-The ROS node and the bag reader share this package. It reads messages by their field names and imports no
-message types.
+The ROS node and the bag reader share this package. It reads messages by field names, without message types.
 """

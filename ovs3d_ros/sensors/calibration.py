@@ -144,8 +144,7 @@ def make_rectifier(calibration: CameraCalibration, rectified: bool, topic: str) 
         topic: the camera_info topic to name in errors.
 
     Raises:
-        UserError: the camera is not calibrated, has no size or absurd intrinsics, or its distortion model is
-            not known.
+        UserError: the camera is uncalibrated, lacks a size, or has absurd intrinsics or unknown distortion.
     """
     raw = np.array(calibration.K, dtype=np.float64).reshape(3, 3)
     projection = np.array(calibration.P, dtype=np.float64).reshape(3, 4)[:, :3]

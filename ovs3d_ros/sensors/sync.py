@@ -1,7 +1,6 @@
 """Matches images with depth and poses by stamp, without ROS.
 
-No call blocks. Images without depth or pose stay in a bounded buffer until their timeout, and each lost image
-is counted.
+No call blocks. Images without depth or pose stay in a bounded buffer until timeout; lost images are counted.
 """
 
 from __future__ import annotations

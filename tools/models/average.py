@@ -2,8 +2,7 @@
 
 Usage: `python tools/models/average.py --clip DIR DIR [DIR ...] --out DIR`.
 
-The mean of the weights of runs that continue one another is better than each run (Wortsman et al., "Model
-soups", 2022).
+The mean of weights of successive runs is better than each run (Wortsman et al., "Model soups", 2022).
 """
 
 from __future__ import annotations

@@ -4,8 +4,7 @@ Usage: `python tools/models/calibrate.py --scenes DIR [DIR ...] [--judge] [--jso
 
 `ovs3d calibrate` does this for any encoder. This script draws its prompts from the whole vocabulary of the
 world, with hard ones among them (the right noun in another colour), and writes the result into
-`calibration.json` of the model. `--judge` measures the present calibration on unseen scenes and does not
-change it.
+`calibration.json` of the model. `--judge` only measures the present calibration on unseen scenes.
 """
 
 from __future__ import annotations

@@ -112,8 +112,7 @@ def targets(captions: list[Caption], things: np.ndarray, shares: np.ndarray) -> 
         shares: [R, U] share of each object in each region, rows sum to at most 1.
 
     Returns:
-        [R, T] in 0..1: 1 for a share of at least 0.8, proportional below. With two claims, twice the smaller
-        share counts.
+        [R, T] in 0..1: 1 for a share of at least 0.8, else proportional. Two claims: twice the smaller share.
     """
     offsets = things + np.array([0, len(NOUNS), len(NOUNS) + len(COLOURS) + 1])
     result = np.empty((len(shares), len(captions)), np.float32)

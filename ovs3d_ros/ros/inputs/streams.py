@@ -50,8 +50,7 @@ class Stream:
         reliability: requested of publishers: "reliable" or "best effort".
         remedy: advice if the publishers' quality of service is incompatible.
         received: messages so far.
-        lost: messages that were sent but never reached the callback: dropped in transit or pushed out of a
-            full queue.
+        lost: messages sent that never reached the callback: dropped in transit or pushed out of a full queue.
         rate: messages per second, see `update_rate`.
         newest_stamp: newest header stamp, seconds.
         incompatible: publishers with an incompatible quality of service.
@@ -79,8 +78,7 @@ class Stream:
             topic: relative or absolute name.
             quality: of service, see there.
             group: callback group.
-            callback: takes a message and this stream. Its UserErrors go to `reject`; any other exception is
-                logged first.
+            callback: takes a message and this stream. UserErrors go to `reject`, others to the log.
             reject: takes the reason why a message cannot be used.
         """
         best_effort = quality.profile.reliability == ReliabilityPolicy.BEST_EFFORT

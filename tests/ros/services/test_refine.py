@@ -1,7 +1,6 @@
 """`~/refine` over DDS: feedback, result, refusals and cancellation, also while the node maps.
 
-One node serves the module; its tests run in order. A gate file stops a refinement in its check while a test
-needs that.
+One node serves the module; its tests run in order. A gate file stops a refinement in its check on demand.
 """
 
 from __future__ import annotations
