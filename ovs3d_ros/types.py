@@ -222,6 +222,11 @@ class MapSnapshot:
     def num_gaussians(self) -> int:
         return int(self.gaussians["means"].shape[0])
 
+    def directions(self, texts: torch.Tensor) -> torch.Tensor:
+        """[d + 1, P] whose product with `codes` is the cosine with texts [P, D]; the map needs features."""
+        assert self.codec is not None, "the map has no language features"
+        return self.codec.directions(texts)
+
 
 @dataclass(frozen=True, slots=True)
 class SemanticObject:

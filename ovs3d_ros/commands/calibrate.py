@@ -41,9 +41,11 @@ def run(options: argparse.Namespace) -> int:
         scenes.append(calibration.collect_evidence(pipeline, dataset, scene_prompts))
     fitted, figures = calibration.fit_calibration(scenes), calibration.leave_one_out(scenes)
     source = f"{len(scenes)} labelled scenes, {figures['all']['prompts']} prompts (ovs3d calibrate)"
-    document = dict(name=pipeline.clip.name, query=dict(fitted, distractors=distractors, source=source))
+    encoder = pipeline.queries.encoder_name
+    assert encoder is not None  # the pipeline was made with an encoder
+    document = dict(name=encoder, query=dict(fitted, distractors=distractors, source=source))
     # Before writing, so that a full disk does not lose the figures.
-    common.print_message(options, _summary(output, pipeline.clip.name, figures))
+    common.print_message(options, _summary(output, encoder, figures))
     write_text(output, json.dumps(document, indent=1) + "\n")
     common.write_json(options.json, figures)
     return 0
@@ -61,7 +63,7 @@ def _names(datasets: list[Dataset], paths: list[Path], absent: list[str]) -> lis
             raise UserError(
                 f"{path}: has no labels; put index PNGs into labels/ and their names into classes.txt"
             )
-    return list(dict.fromkeys([*(name for dataset in datasets for name in dataset.classes if name), *absent]))
+    return list(dict.fromkeys([*(name for dataset in datasets for name in dataset.class_names), *absent]))
 
 
 def _summary(output: Path, encoder: str, figures: dict) -> str:

@@ -98,8 +98,9 @@ def _segment(
 ) -> tuple[SegmentationScore, dict]:
     """Segments the labelled views by all names and scores every pixel."""
     snapshot = pipeline.snapshot()
-    numbers = np.array([index for index, name in enumerate(dataset.classes) if name])
-    names = [dataset.classes[index] for index in numbers]
+    classes = dataset.classes or ()
+    numbers = np.array([index for index, name in enumerate(classes) if name])
+    names = dataset.class_names
     field = field_for_names(snapshot.refined, names)
     segment = (gaussian_segmenter if options.protocol == _SELECTED_IN_3D else pixel_segmenter)(
         pipeline, snapshot, names, field

@@ -167,9 +167,9 @@ def _choose_camera_info(bag: BagFile, named: str, color: _ImageTopic) -> str:
     if beside in candidates:
         return beside
     if len(candidates) > 1:
-        candidates = [
-            name for name in candidates if bag.first_message(name).header.frame_id == color.frame_id
-        ] or candidates
+        firsts = {name: bag.first_message(name) for name in candidates}
+        same_frame = [n for n, first in firsts.items() if first and first.header.frame_id == color.frame_id]
+        candidates = same_frame or candidates
     if len(candidates) > 1:
         raise UserError(
             f"{bag.path}: several camera_info topics, none beside {color.topic}: {', '.join(candidates)}; "

@@ -106,6 +106,11 @@ class Dataset:
         other.cameras = [camera.fitted(max_image_size) for camera in self._full_cameras]
         return other
 
+    @property
+    def class_names(self) -> list[str]:
+        """The names of `classes` without those of unlabelled pixels; empty without labels."""
+        return [name for name in self.classes or () if name]
+
     def __len__(self) -> int:
         return len(self.names)
 

@@ -66,8 +66,8 @@ def evaluate_map(pipeline: Ovs3d, snapshot: MapSnapshot, scene: Scene, found: li
         scene: the scene that was mapped.
         found: prompts of the query for the labelled cloud.
     """
-    classes = scene.dataset.classes
-    names, frames = [name for name in classes if name], [scene.dataset[i] for i in scene.holdout]
+    classes = scene.dataset.classes or []
+    names, frames = scene.dataset.class_names, [scene.dataset[i] for i in scene.holdout]
     # There is no check of the refinement: the only images that were kept aside are those it is measured on.
     field = pipeline.query(names, mode="argmax", snapshot=snapshot, refine=True).field
     lifted, refined = (
@@ -115,7 +115,7 @@ def _masks(pipeline: Ovs3d, snapshot: MapSnapshot, frames: list[Frame], prompt: 
     """The mask of a prompt in each frame, [H, W] bool; empty masks where the prompt is not found."""
     result = pipeline.query([prompt], snapshot=snapshot)
     if not result.found[0]:
-        return [np.zeros(frame.labels.shape, bool) for frame in frames]
+        return [np.zeros(frame.image.shape[:2], bool) for frame in frames]
     return [
         pipeline.render_labels(result, frame.camera, frame.camtoworld, snapshot)[0] > 0 for frame in frames
     ]

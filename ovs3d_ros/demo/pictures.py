@@ -144,7 +144,8 @@ def _overlay(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def _labelled(image: np.ndarray, labels: np.ndarray, scene: Scene) -> np.ndarray:
     """An overlay at twice the size, with a legend of its classes."""
     colors = pictures.label_colors(len(scene.dataset.classes))
-    entries = [(scene.dataset.classes[i], colors[i]) for i in np.unique(labels) if i]
+    classes = scene.dataset.classes or []
+    entries = [(classes[i], colors[i]) for i in np.unique(labels) if i]
     picture = pictures.overlay(image, labels.astype(np.int64), 2 * image.shape[1])
     return pictures.add_legend(picture, entries)
 

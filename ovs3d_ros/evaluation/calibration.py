@@ -87,7 +87,7 @@ def choose_prompts(dataset: Dataset, names: Sequence[str]) -> ScenePrompts:
     Raises:
         UserError: no prompt is left.
     """
-    visible, labelled = visible_classes(dataset), [name for name in dataset.classes if name]
+    visible, labelled = visible_classes(dataset), dataset.class_names
     present = list(dict.fromkeys([*visible, *map(head_noun, visible)]))
     in_scene = {*labelled, *map(head_noun, labelled)}
     absent = [name for name in dict.fromkeys([*names, *map(head_noun, names)]) if name not in in_scene]
@@ -146,12 +146,13 @@ def iou_by_threshold(
     pipeline: Ovs3d, snapshot: MapSnapshot, dataset: Dataset, present: list[str]
 ) -> np.ndarray:
     """IoU [P, T] of each present prompt's mask per threshold, over every fourth labelled view."""
+    classes = dataset.classes or []
     inter, union = np.zeros((2, len(present), len(THRESHOLDS)))
     for frame in [frame for frame in dataset if frame.labels is not None][::_MASK_STRIDE]:
         _, scores = pipeline.render_relevancy(present, frame.camera, frame.camtoworld, snapshot)
         for row, prompt in enumerate(present):
             masks = scores[..., row].cpu().numpy()[..., None] >= THRESHOLDS
-            truth = (frame.labels == dataset.classes.index(prompt))[..., None]
+            truth = (frame.labels == classes.index(prompt))[..., None]
             inter[row] += (masks & truth).sum((0, 1))
             union[row] += (masks | truth).sum((0, 1))
     return inter / np.maximum(union, 1)

@@ -54,17 +54,18 @@ def score_frame(pipeline: Ovs3d, snapshot: MapSnapshot, frame: Frame, threshold:
         frame: gives an empty list if it has no annotations.
         threshold: least relevancy of a pixel in the predicted mask.
     """
-    names = list(frame.annotations or ())
-    if not names:
+    annotations = frame.annotations or {}
+    if not annotations:
         return []
+    names = list(annotations)
     _, relevancy = pipeline.render_relevancy(names, frame.camera, frame.camtoworld, snapshot)
     maps = np.moveaxis(relevancy.cpu().numpy(), -1, 0)
     return [
         QueryScore(
             frame.name,
             name,
-            mask_iou(scores, frame.annotations[name], threshold),
-            is_located(scores, frame.annotations[name]),
+            mask_iou(scores, annotations[name], threshold),
+            is_located(scores, annotations[name]),
         )
         for name, scores in zip(names, maps, strict=True)
     ]

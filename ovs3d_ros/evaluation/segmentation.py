@@ -40,7 +40,7 @@ def pixel_segmenter(
             blended, alpha = pipeline.renderer.channels(probabilities, camera, camtoworld, snapshot)
             return torch.where(alpha[..., 0] > SURFACE_ALPHA, blended.argmax(-1) + 1, 0).cpu().numpy()
     else:
-        directions = snapshot.codec.directions(pipeline.encode_text(names))
+        directions = snapshot.directions(pipeline.encode_text(names))
 
         def segment(camera: Camera, camtoworld: np.ndarray) -> np.ndarray:
             z = pipeline.render_codes(camera, camtoworld, snapshot)
@@ -57,7 +57,7 @@ def gaussian_segmenter(
     likeness = (
         _columns(field, names)
         if field is not None
-        else snapshot.codes @ snapshot.codec.directions(pipeline.encode_text(names))
+        else snapshot.codes @ snapshot.directions(pipeline.encode_text(names))
     )
     labels = torch.where(snapshot.codes[:, -1] != 0, likeness.argmax(-1), -1)
 

@@ -33,6 +33,7 @@ def seed_from_depth(
         depth: [H, W] depth of the map in metres, rendered from the keyframe.
         config: spacing and thresholds.
     """
+    assert keyframe.depth is not None, "seed_from_depth needs a keyframe with depth"
     measured = keyframe.depth.cpu().numpy()
     missing = (alpha < config.alpha_below) | (keyframe.depth < (1 - config.depth_margin) * depth)
     return _seed_grid(keyframe, measured, missing.cpu().numpy() & (measured > 0), config.spacing)

@@ -83,6 +83,7 @@ class QueryEngine:
 
     def encode_text(self, prompts: Sequence[str]) -> torch.Tensor:
         """Unit text features [P, D]; cached by prompt."""
+        assert self.clip is not None, "texts need an encoder, see `check`"
         cache = self._texts if len(self._texts) < _MAX_CACHED_TEXTS else {}  # a robot runs for months
         unknown = [p for p in dict.fromkeys(prompts) if p not in cache]
         if unknown:
@@ -168,7 +169,7 @@ def answer_query(
         found,
         Similarities(
             # By cosine: relevancy rounds to 1 at a high temperature, and then many prompts would be the best.
-            ranking=snapshot.codes @ snapshot.codec.directions(texts.prompts)
+            ranking=snapshot.codes @ snapshot.directions(texts.prompts)
             if query.mode == "argmax"
             else gaussians.scores,
             relevancy=gaussians.scores,
@@ -206,7 +207,7 @@ def _score_map(
     config: QueryConfig,
 ) -> tuple[GaussianScores, Evidence]:
     """The relevancy of every Gaussian, and the evidence that each prompt's thing is in the map."""
-    codes, directions = snapshot.codes, snapshot.codec.directions
+    codes, directions = snapshot.codes, snapshot.directions
     gaussians = score_gaussians(
         codes,
         snapshot.weight >= config.min_weight,

@@ -87,7 +87,7 @@ def pixel_similarities(
         share, alpha = render_channels(snapshot.gaussians, members, *view)
         eligible &= (share > 0.5 * alpha)[..., 0]
     columns = vocabulary_indices(result.field, result.prompts, result.query.mode)
-    if (columns >= 0).any():
+    if result.field is not None and (columns >= 0).any():
         probabilities, _ = render_channels(snapshot.gaussians, result.field.probabilities, *view)
     return Similarities(cosines, relevancy, eligible, columns, probabilities)
 

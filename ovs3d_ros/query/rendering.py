@@ -39,6 +39,7 @@ class MapRenderer:
 
     def codes(self, camera: Camera, camtoworld: np.ndarray, snapshot: MapSnapshot) -> torch.Tensor:
         """Codes [H, W, d + 1] of unit features; zero where the map is more transparent than solid."""
+        assert snapshot.codec is not None, "the map has no language features"
         codes, alpha = self.channels(snapshot.codes, camera, camtoworld, snapshot)
         return snapshot.codec.normalize(codes * (alpha > SURFACE_ALPHA))
 

@@ -126,6 +126,6 @@ def _splats_backward(
     if v_viewmat is not None:
         rotation, translation = view.camera.viewmat[:3, :3], view.camera.viewmat[:3, 3]
         v_center = v_centers.sum(0)  # of -R^T t
-        v_viewmat += v_viewmats.sum(0)
+        v_viewmat[...] += v_viewmats.sum(0)
         v_viewmat[:3, :3] -= np.outer(translation, v_center)
         v_viewmat[:3, 3] -= rotation @ v_center

@@ -38,7 +38,9 @@ class BufferPool:
     def release(self, *arrays: np.ndarray) -> None:
         """Takes back arrays from `acquire`. The caller must not use them, or views of them, any more."""
         for array in arrays:
-            self._free[array.base.size].append(array.base)
+            block = array.base
+            assert block is not None, "not an array of `acquire`"
+            self._free[block.size].append(block)
 
 
 class ThreadPool:

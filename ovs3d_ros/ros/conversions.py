@@ -160,6 +160,7 @@ def vision_messages() -> ModuleType | None:
 def to_detections(objects: list[SemanticObject], header: Header) -> Any:
     """Objects as a vision_msgs/Detection3DArray: boxes in metres, class_id is the prompt, score 0..1."""
     vision, detections = vision_messages(), []
+    assert vision is not None, "vision_msgs is not installed"
     for item in objects:
         pose, size = to_box(item.center, item.quat, item.size)
         hypothesis = vision.ObjectHypothesis(class_id=item.prompt, score=float(item.score))
@@ -178,6 +179,7 @@ def to_detections(objects: list[SemanticObject], header: Header) -> Any:
 def to_label_info(prompts: list[str], header: Header) -> Any:
     """The prompt of each label number as vision_msgs/LabelInfo; 0 (no label) is left out."""
     vision = vision_messages()
+    assert vision is not None, "vision_msgs is not installed"
     classes = [vision.VisionClass(class_id=i, class_name=prompt) for i, prompt in enumerate(prompts, start=1)]
     return vision.LabelInfo(header=header, class_map=classes)
 

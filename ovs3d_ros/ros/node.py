@@ -138,18 +138,20 @@ class MappingNode(EmptyLists, LifecycleNode):
         self._refinement.attach(self.session.worker, self.session.refiner)
 
     def _activate(self) -> None:
-        if self.session.closed:
+        session = self.session
+        assert session is not None, "a node is configured before it is activated"
+        if session.closed:
             raise UserError(
                 "the last map could not be saved, so no new one is started; fix the cause and clean up again"
             )
         with self._inputs.collect():
             try:
-                inputs = Inputs(self, self.config, self.session.submit, self.session.submit_path)
+                inputs = Inputs(self, self.config, session.submit, session.submit_path)
             except UserError:
                 self._inputs.destroy()
                 raise
         self.diagnostics.inputs = inputs
-        self.get_logger().info(f"ready: poses from {self.config.pose_source}, {self.session.describe()}")
+        self.get_logger().info(f"ready: poses from {self.config.pose_source}, {session.describe()}")
 
     def _deactivate(self) -> None:
         self.diagnostics.inputs = None

@@ -87,7 +87,7 @@ class MappingSession:
 
     def describe(self) -> str:
         """Device and text encoder, for the log."""
-        return f"device {self.pipeline.device}, text encoder {self.pipeline.clip.name}"
+        return f"device {self.pipeline.device}, text encoder {self.pipeline.queries.encoder_name}"
 
     @property
     def error(self) -> BaseException | None:

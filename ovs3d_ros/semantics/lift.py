@@ -111,6 +111,7 @@ class Lifter:
 
     def lift(self, keyframe: Keyframe, gaussians: Gaussians, rasterizer: Rasterizer) -> None:
         """Adds the evidence of one encoded keyframe."""
+        assert keyframe.crops is not None, "only encoded keyframes are lifted"
         self._update_codec(keyframe, gaussians)
         if EVIDENCE[0] not in gaussians.stats:
             self._reset_evidence(gaussians, keyframe.crops.num_levels, self.codec, prefix="")
@@ -124,8 +125,10 @@ class Lifter:
         Yields after each keyframe. The old evidence stays in place until the last keyframe is lifted.
         Gaussians may be added and removed in between.
         """
+        crops = keyframes[0].crops
+        assert self._fitter is not None and crops is not None, "lift a keyframe before all are lifted anew"
         codec = self._fitter.fit().to(gaussians.device)
-        self._reset_evidence(gaussians, keyframes[0].crops.num_levels, codec, prefix=_RELIFT)
+        self._reset_evidence(gaussians, crops.num_levels, codec, prefix=_RELIFT)
         try:
             for keyframe in keyframes:
                 self._accumulate(keyframe, gaussians, rasterizer, codec, prefix=_RELIFT)
@@ -175,6 +178,7 @@ class Lifter:
         """Refits the codec if it loses too much of the new embeddings, and converts the sums to it."""
         if keyframe.index in self._fitted_on:
             return
+        assert keyframe.crops is not None, "only encoded keyframes have embeddings"
         embeddings = keyframe.crops.embeddings.to(gaussians.device, torch.float32)
         if self._fitter is None:
             self._fitter = CodecFitter(embeddings.shape[1], self.code_dim)

@@ -68,6 +68,7 @@ class FrameConverter:
             UserError: an image that cannot be decoded or contradicts the calibration.
         """
         rectifier, topic = self._rectifier, self._topics["image"]
+        assert rectifier is not None, "images wait until there is a calibration"
         image = rectifier.rectify_color(conversions.from_image(match.image, topic), topic)
         depth = None
         if match.depth is not None:

@@ -109,7 +109,7 @@ class Outputs:
                 topic.publish((shown.number, settings), shown.answer, config)
         view = self._view.get()
         if shown.answer is not None and snapshot is not None and view is not None:
-            self._segmentation.publish(shown, snapshot, view)
+            self._segmentation.publish(shown.number, shown.answer, snapshot, view)
 
     def _publish_new_answer(self) -> None:
         """Publishes a new answer and its goal before the next regular update."""

@@ -8,7 +8,7 @@ from rclpy.node import Node
 
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.ros import conversions
-from ovs3d_ros.ros.outputs.answers import ShownAnswer
+from ovs3d_ros.ros.outputs.answers import Answer
 from ovs3d_ros.ros.outputs.view import CameraView
 from ovs3d_ros.types import MapSnapshot
 from ovs3d_ros.visualization import pictures
@@ -45,12 +45,12 @@ class SegmentationPublisher:
         """Whether any of the topics has subscribers."""
         return any(publisher.get_subscription_count() for publisher in self._publishers.values())
 
-    def publish(self, shown: ShownAnswer, newest: MapSnapshot, view: CameraView) -> None:
-        """Publishes the answer in a view of the newest map."""
-        answer, frame = shown.answer, view.frame
+    def publish(self, number: int, answer: Answer, newest: MapSnapshot, view: CameraView) -> None:
+        """Publishes answer `number` in a view of the newest map."""
+        frame = view.frame
         # A refined field only fits the Gaussians of its own snapshot.
         snapshot = newest if answer.result.field is None else answer.snapshot
-        version = (shown.number, snapshot.version, frame.stamp)
+        version = (number, snapshot.version, frame.stamp)
         if version == self._published or not self.has_subscribers:
             return
         camera = frame.camera.fitted(self._max_size)

@@ -135,7 +135,7 @@ class QueryServices:
 
     def _encode_text(self, request: EncodeText.Request, response: EncodeText.Response) -> None:
         embeddings = self._pipeline.encode_text(check_prompts(list(request.prompts)))
-        response.encoder, response.dim = self._pipeline.clip.name, embeddings.shape[1]
+        response.encoder, response.dim = self._pipeline.queries.encoder_name, embeddings.shape[1]
         response.embeddings = array.array("f", embeddings.float().contiguous().numpy().tobytes())
 
     def _mask_views(
