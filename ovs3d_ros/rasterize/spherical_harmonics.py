@@ -1,7 +1,6 @@
 """View-dependent colours: real spherical harmonics in torch, for any float type and device.
 
-Order and signs are those of 3DGS (Kerbl et al. 2023) and gsplat, degrees 0 to 3. `kernels_shade` holds the
-Numba version.
+Order and signs are those of 3DGS (Kerbl et al. 2023) and gsplat, degrees 0 to 3. Numba: `kernels_shade`.
 """
 
 from __future__ import annotations

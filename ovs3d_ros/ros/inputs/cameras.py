@@ -164,9 +164,7 @@ def _make_static_buffer(
 
 
 def chosen_extrinsics(config: Config, count: int) -> list[np.ndarray | None]:
-    """The extrinsics [4, 4] of each camera; None where they have their default. Errors as of
-    `split_extrinsics`.
-    """
+    """The extrinsics [4, 4] per camera, None for the default. Errors as in `split_extrinsics`."""
     matrices, values = split_extrinsics(config, count), config.input.extrinsics
     values = values * count if len(values) == 7 else values
     return [matrix if are_set(values[7 * i : 7 * i + 7]) else None for i, matrix in enumerate(matrices)]

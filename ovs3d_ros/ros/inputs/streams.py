@@ -78,7 +78,7 @@ class Stream:
             topic: relative or absolute name.
             quality: of service, see there.
             group: callback group.
-            callback: takes a message and this stream. UserErrors go to `reject`, others to the log.
+            callback: takes a message and this stream. Errors go to `reject`; unexpected ones also to the log.
             reject: takes the reason why a message cannot be used.
         """
         best_effort = quality.profile.reliability == ReliabilityPolicy.BEST_EFFORT
