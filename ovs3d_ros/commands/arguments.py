@@ -204,7 +204,7 @@ def _add_render(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="PATH",
-        help="video file (.mp4), or a folder for PNG pictures",
+        help="video file (.mp4 or .webm), or a folder for PNG pictures",
     )
     parser.add_argument(
         "--path",

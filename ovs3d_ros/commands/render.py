@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
+import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -17,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from ovs3d_ros.commands import common
 from ovs3d_ros.commands.camera_paths import keyframe_path, orbit_path
 from ovs3d_ros.commands.query import legend, load_semantic_map
-from ovs3d_ros.io.atomic import atomic_write_path
+from ovs3d_ros.commands.video import VIDEO_SUFFIXES, Sink, codec_name, write_video
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query.request import check_prompts, distinct_names
 from ovs3d_ros.sampling import evenly_spaced_indices
@@ -28,10 +27,11 @@ CHANNELS = ("rgb", "depth", "features", "segmentation")
 _SAMPLES = 8  # keyframes that give the range of depths
 _MAX_IMAGE_SIZE = 8192  # px
 _NUMBERED = re.compile(r"(\d{5}|[1-9]\d{5,})\.png")  # file names of this command's pictures
+_SCALE = 3  # depths that the legend shows
+_SCREEN = 16 / 9  # width by height
 _MARK = "Software", "ovs3d render"  # PNG text in each of them
 
 Painter = Callable[[Camera, np.ndarray], np.ndarray]  # paints the view of a camera and pose as an RGB picture
-Sink = Callable[[np.ndarray], None]  # writes the next RGB picture of a flight
 
 
 def run(options: argparse.Namespace) -> int:
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     channels = [name.strip() for name in options.channels.split(",")] if options.channels else None
     prompts = distinct_names(check_prompts(options.prompts)) if options.prompts else []
     _check(options, channels, prompts)
-    video = options.output.suffix.lower() == ".mp4"
+    video = options.output.suffix.lower() in VIDEO_SUFFIXES
     output = common.check_output_file(options.output) if video else common.make_output_folder(options.output)
     semantic = prompts or (channels and "features" in channels)
     pipeline = (
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     path = _path(options, pipeline, snapshot)
     with (
         common.progress_bar(options, len(path), "rendering", "frame") as bar,
-        _video(output, options.fps) if video else _folder(output) as write,
+        write_video(output, options.fps) if video else _folder(output) as write,
     ):
         for pose in path:
             tiles = [painters[name](camera, pose) for name in channels]
@@ -75,7 +75,8 @@ def run(options: argparse.Namespace) -> int:
                 _mosaic(tiles if len(tiles) == 1 else list(map(pictures.add_caption, tiles, channels)), strip)
             )
             bar.update()
-    common.print_message(options, f"{output}: {len(path)} frames of {', '.join(channels)}")
+    form = f" ({codec_name(output)})" if video else ""
+    common.print_message(options, f"{output}: {len(path)} frames of {', '.join(channels)}{form}")
     return 0
 
 
@@ -87,8 +88,12 @@ def _check(options: argparse.Namespace, channels: list[str] | None, prompts: lis
         raise UserError("the channel segmentation and --prompts belong together: name what to segment")
     if options.frames < 1 or not 1 <= options.fps <= 240 or not 0 <= options.image_size <= _MAX_IMAGE_SIZE:
         raise UserError(f"--frames must be 1 or more, --fps 1 to 240, --image-size 0 to {_MAX_IMAGE_SIZE}")
-    if options.output.suffix and options.output.suffix.lower() != ".mp4" and not options.output.is_dir():
-        raise UserError(f"{options.output}: give an .mp4 file, or a folder for pictures")
+    suffix = options.output.suffix.lower()
+    if suffix and suffix not in VIDEO_SUFFIXES and not options.output.is_dir():
+        raise UserError(
+            f"{options.output}: a video ends in {' or '.join(VIDEO_SUFFIXES)}; give such a name, or a folder "
+            "for pictures"
+        )
 
 
 def make_painters(
@@ -103,6 +108,11 @@ def make_painters(
     entries: list[tuple[str, np.ndarray]] = []
     if "depth" in channels:
         near, far = _depth_range(pipeline, snapshot)
+        scale = np.linspace(near, far, _SCALE)
+        entries += [
+            (f"{z:.2g} m", color)
+            for z, color in zip(scale, pictures.color_depth(scale[None], near, far)[0], strict=True)
+        ]
 
         def depth(camera: Camera, pose: np.ndarray) -> np.ndarray:
             view = pipeline.render(camera, pose, snapshot)
@@ -118,7 +128,7 @@ def make_painters(
         painters["features"] = features
     if "segmentation" in channels:
         result = pipeline.query(prompts, snapshot=snapshot)
-        entries = legend(result)
+        entries += legend(result)
 
         def segmentation(camera: Camera, pose: np.ndarray) -> np.ndarray:
             labels, _ = pipeline.render_labels(result, camera, pose, snapshot)
@@ -151,47 +161,14 @@ def _video_camera(camera: Camera, image_size: int) -> Camera:
 
 
 def _mosaic(tiles: list[np.ndarray], entries: list[tuple[str, np.ndarray]]) -> np.ndarray:
-    """Arranges up to two pictures in one row, more in two rows, and puts the legend below."""
-    columns = len(tiles) if len(tiles) < 3 else 2
-    tiles = tiles + [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
+    """Arranges pictures in a full grid of nearly the shape of a screen, and puts the legend below."""
+    height, width = tiles[0].shape[:2]
+    full = [columns for columns in range(1, len(tiles) + 1) if len(tiles) % columns == 0]
+    columns = min(full, key=lambda n: abs(math.log(width * n * n / (height * len(tiles)) / _SCREEN)))
     rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
     picture = pictures.add_legend(np.concatenate(rows, axis=0), entries)
     odd = picture.shape[0] % 2
     return np.concatenate([picture, picture[-odd:]], axis=0) if odd else picture
-
-
-@contextlib.contextmanager
-def _video(path: Path, fps: float) -> Iterator[Sink]:
-    """A sink that appends RGB pictures of one size to an MP4 file; the file appears after a clean end.
-
-    Raises:
-        UserError: the video cannot be written, or is incomplete: OpenCV does not report a full disk.
-    """
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # it would add lines to our error
-    writer, count = cv2.VideoWriter(), 0
-    try:
-        with atomic_write_path(path, ".mp4") as temporary:
-
-            def write(picture: np.ndarray) -> None:
-                nonlocal count
-                if not count:
-                    size = picture.shape[1], picture.shape[0]
-                    if not writer.open(str(temporary), cv2.VideoWriter_fourcc(*"mp4v"), fps, size):
-                        raise UserError(
-                            f"{path}: OpenCV cannot write MP4 here; give a folder to get pictures"
-                        )
-                writer.write(np.ascontiguousarray(picture[..., ::-1]))
-                count += 1
-
-            yield write
-            writer.release()
-            written = int(cv2.VideoCapture(str(temporary)).get(cv2.CAP_PROP_FRAME_COUNT))
-            if written != count:
-                raise UserError(
-                    f"{path}: only {max(written, 0)} of {count} frames could be written; is the disk full?"
-                )
-    except OSError as error:
-        raise UserError(f"{path}: cannot write the video ({error.strerror})") from None
 
 
 @contextlib.contextmanager

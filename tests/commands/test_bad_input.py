@@ -72,7 +72,7 @@ BAD = {
         ["render", "{map}", "-o", "{tmp}/v", "--channels", "segmentation"],
         ["--prompts"],
     ),
-    "unknown video": (["render", "{map}", "-o", "{tmp}/v.avi"], [".mp4"]),
+    "unknown video": (["render", "{map}", "-o", "{tmp}/v.avi"], ["v.avi", ".mp4 or .webm"]),
     "unknown protocol": (["eval", "{map}", "{scene}", "--protocol", "x"], ["--protocol x", "3dovs-a"]),
     "unlabelled data": (["eval", "{map}", "{tmp}/bare"], ["no labels", "classes.txt"]),
     "refine without names": (["refine", "{map}", "{scene}"], ["--names"]),
