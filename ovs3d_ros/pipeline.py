@@ -96,10 +96,7 @@ class Ovs3d:
         self.map.add_points(xyz, rgb)
 
     def move_keyframes(self, camtoworlds: dict[int, np.ndarray]) -> int:
-        """Corrects keyframe poses after a loop closure, see `Mapper.move_keyframes`.
-
-        Returns how many Gaussians moved.
-        """
+        """Corrects keyframe poses [4, 4] after a loop closure; returns how many Gaussians moved."""
         return self.map.move_keyframes(camtoworlds)
 
     def optimize(
@@ -112,10 +109,7 @@ class Ovs3d:
         self.map.optimize(steps, on_step, horizon)
 
     def relift(self) -> Iterator[None]:
-        """Lifts the features of all keyframes anew, see `SemanticMap.relift`.
-
-        The result takes effect once the iterator is exhausted.
-        """
+        """Lifts the features of all keyframes anew; exhaust the iterator for the result to take effect."""
         return self.map.relift()
 
     def refine(self, names: list[str], frames: Sequence[Frame] = ()) -> Iterator[RefineStep]:

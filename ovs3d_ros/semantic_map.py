@@ -52,12 +52,7 @@ class SemanticMap:
     """
 
     def __init__(
-        self,
-        config: Config,
-        rasterizer: Rasterizer,
-        clip: ImageTextEncoder | None,
-        texts: Texts,
-        device: str,
+        self, config: Config, rasterizer: Rasterizer, clip: ImageTextEncoder | None, texts: Texts, device: str
     ) -> None:
         self._config, self._rasterizer, self._device = config, rasterizer, device
         self._clip, self._texts = clip, texts
@@ -159,10 +154,7 @@ class SemanticMap:
     def refine(
         self, names: list[str], snapshot: MapSnapshot, frames: Sequence[Frame]
     ) -> Iterator[RefineStep]:
-        """Refines class distributions, see `Ovs3d.refine`.
-
-        A map that has replaced the one of `snapshot` meanwhile stays as it is.
-        """
+        """Refines class distributions, see `Ovs3d.refine`; does not touch a map that came meanwhile."""
         g = self.mapper.gaussians
         refined = yield from self.refinement.run(names, snapshot, g, frames)
         if refined is not None and g is self.mapper.gaussians:

@@ -50,6 +50,7 @@ ROS_PACKAGES = re.compile(
 OPTIONAL_PACKAGES = {"gsplat", "viser", "rosbags", "mcap", "imageio"}
 MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 50
+MAX_CLASS_LINES = 200
 MAX_ARGUMENTS = 9
 # Numba kernels take every array one by one.
 MANY_ARGUMENTS = {"composite_backward", "lift_tiles", "shade_backward"}
@@ -188,6 +189,9 @@ def size_violations(path: Path, tree: ast.Module) -> list[str]:
     lines = len(path.read_text(encoding="utf-8").splitlines())
     found = [f"{path.name} has {lines} lines ({MAX_FILE_LINES})"] if lines > MAX_FILE_LINES else []
     for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and node.end_lineno - node.lineno + 1 > MAX_CLASS_LINES:
+            length = node.end_lineno - node.lineno + 1
+            found.append(f"{path.name}:{node.lineno} {node.name} has {length} lines ({MAX_CLASS_LINES})")
         if not isinstance(node, Function):
             continue
         first = node.body[0]
@@ -249,6 +253,12 @@ def test_rule_catches_what_it_forbids(rule) -> None:
     assert not rule(
         path, ast.parse('"""About cuda and print()."""\nimport numpy\nfrom ovs3d_ros import types\n')
     )
+
+
+def test_long_class_is_found() -> None:
+    path = PACKAGE / "geometry.py"
+    assert size_violations(path, ast.parse("class A:\n" + "    x = 1\n" * MAX_CLASS_LINES))
+    assert not size_violations(path, ast.parse("class A:\n" + "    x = 1\n" * (MAX_CLASS_LINES - 1)))
 
 
 def test_relative_imports_are_seen() -> None:
