@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ovs3d_ros.config import Config, override, yaml_io
-from ovs3d_ros.io.atomic import atomic_write, check_target, check_writable, write_text
+from ovs3d_ros.io.atomic import check_target, check_writable, write_text
 from ovs3d_ros.types import UserError
 
 if TYPE_CHECKING:
-    from PIL import Image
-    from PIL.PngImagePlugin import PngInfo
     from tqdm import tqdm
 
 STDOUT = "-"  # the argument of --json that means standard output
@@ -98,21 +96,6 @@ def write_json(target: str | None, document: Any) -> None:
         write_text(Path(target).expanduser(), text)
     else:
         sys.stdout.write(text)
-
-
-def save_picture(path: Path, image: Image.Image, notes: PngInfo | None = None) -> None:
-    """Writes a PNG atomically, with notes in it if given.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    try:
-        with atomic_write(path) as file:
-            image.save(file, format="PNG", pnginfo=notes)
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot write this picture ({error.strerror}); free some space or choose another folder"
-        ) from None
 
 
 def _to_json(value: Any) -> Any:

@@ -13,6 +13,7 @@ from PIL import Image
 from ovs3d_ros.commands import common
 from ovs3d_ros.datasets.text import read_text
 from ovs3d_ros.io.atomic import write_text
+from ovs3d_ros.io.pictures import save_picture
 from ovs3d_ros.io.ply import write_cloud
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query.request import check_prompts, distinct_names
@@ -156,7 +157,7 @@ def write_answer(folder: Path, pipeline: Ovs3d, snapshot: MapSnapshot, result: Q
         save_mask(folder / "masks" / name, labels, len(result.prompts))
         picture = pictures.to_uint8(pipeline.render(camera, pose, snapshot).rgb.cpu().numpy())
         picture = pictures.overlay(picture, labels, width=_OVERLAY_WIDTH)
-        common.save_picture(
+        save_picture(
             folder / "overlays" / name, Image.fromarray(pictures.add_legend(picture, legend(result)))
         )
 
@@ -203,7 +204,7 @@ def save_mask(path: Path, labels: np.ndarray, count: int) -> None:
     palette = pictures.label_colors(count)
     palette[0] = 0
     image.putpalette(palette.tobytes())
-    common.save_picture(path, image)
+    save_picture(path, image)
 
 
 def choose_views(pipeline: Ovs3d, snapshot: MapSnapshot, result: QueryResult) -> list[int]:

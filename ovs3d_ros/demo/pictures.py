@@ -14,6 +14,7 @@ from ovs3d_ros.demo.evaluation import Evaluation, HeldOutView
 from ovs3d_ros.demo.report import Report
 from ovs3d_ros.demo.scene import Scene
 from ovs3d_ros.demo.session import Session
+from ovs3d_ros.io.pictures import save_picture
 from ovs3d_ros.io.ply import write_cloud
 from ovs3d_ros.types import MapSnapshot
 from ovs3d_ros.visualization import pictures
@@ -50,7 +51,7 @@ def write_pictures(
     for i, view in enumerate(evaluation.views):
         for prompt, masks in evaluation.masks.items():
             name = f"{view.frame.name}_{prompt.replace(' ', '_')}.png"
-            Image.fromarray(masks[i].astype(np.uint8) * 255).save(out / "masks" / name)
+            _save(out / "masks" / name, masks[i].astype(np.uint8) * 255)
         _save(out / "overlays" / f"{view.frame.name}.png", _labelled(view.frame.image, view.labels, scene))
     for name, picture in session.pictures.items():
         _save(out / "overlays" / f"topic_{name}.png", picture)
@@ -161,4 +162,4 @@ def _row(pictures: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _save(path: Path, picture: np.ndarray) -> None:
-    Image.fromarray(picture).save(path)
+    save_picture(path, Image.fromarray(picture))

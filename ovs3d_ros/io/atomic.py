@@ -55,12 +55,16 @@ def resolve_destination(path: str | Path | Destination) -> Destination:
     """Follows the links of a path; the file it points to is the one to write.
 
     Raises:
-        OSError: the folder does not exist, or the links form a loop.
+        OSError: the folder does not exist, the links form a loop, or the path is a link of another user.
     """
     if isinstance(path, Destination):
         return path
+    path = Path(path)
+    if path.is_symlink() and path.lstat().st_uid not in (os.geteuid(), path.parent.stat().st_uid, 0):
+        # As the kernel's protected_symlinks: in a shared folder, others could choose the file to replace.
+        raise OSError(errno.EPERM, "it is a link that belongs to another user; remove it")
     try:
-        real = Path(path).resolve()
+        real = path.resolve()
     except RuntimeError:  # of Python up to 3.12
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from None
     status = os.stat(real.parent)

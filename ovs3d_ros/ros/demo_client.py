@@ -19,6 +19,7 @@ import rclpy
 from rclpy.node import Node
 
 from ovs3d_interfaces.srv import QueryText
+from ovs3d_ros.io.atomic import atomic_write, write_text
 from ovs3d_ros.ros import conversions
 from ovs3d_ros.ros.outputs.publishers import LATCHED
 from ovs3d_ros.types import UserError
@@ -176,13 +177,18 @@ def run(client: DemoClient, request: Request, out: Path) -> None:
         client.latest.clear()
         client.ask(found)
         client.wait_for(lambda: client.answer_shown(found), OUTPUT_TIMEOUT, "answer on the output topics")
-        np.save(out / "query_cloud.npy", conversions.from_cloud(client.latest["query_cloud"]))
+        _save_array(out / "query_cloud.npy", conversions.from_cloud(client.latest["query_cloud"]))
         for name in ("overlay", "label"):
             topic = f"{SERVER}/segmentation/{name}"
             image = conversions.from_image(client.latest[f"segmentation/{name}"], topic)
-            np.save(out / f"{name}.npy", image)
+            _save_array(out / f"{name}.npy", image)
     report = dict(figures=client.figures(), answers=answers)
-    (out / "answers.json").write_text(json.dumps(report) + "\n", encoding="utf-8")
+    write_text(out / "answers.json", json.dumps(report) + "\n")
+
+
+def _save_array(path: Path, array: np.ndarray) -> None:
+    with atomic_write(path) as file:
+        np.save(file, array)
 
 
 def main(arguments: list[str] | None = None) -> int:

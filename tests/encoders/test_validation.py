@@ -8,11 +8,13 @@ import pytest
 import torch
 from helpers import synthetic
 from helpers.color_encoder import ColorEncoder, ColorPatches
+from helpers.workers import WAIT
 
 from ovs3d_ros.encoders.cache import CachedImageTextEncoder, TensorCache
 from ovs3d_ros.encoders.validation import check_crop_table, check_patches, check_texts
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.types import UserError
+from ovs3d_ros.worker import MappingWorker
 
 NAN = float("nan")
 
@@ -87,6 +89,20 @@ def test_frame_with_bad_features_is_rejected_and_map_unchanged(spoil, reason: st
     assert pipeline.add_frame(frames[2])
     pipeline.optimize(2)
     assert bool(torch.isfinite(pipeline.snapshot().codes).all())
+
+
+def test_mapping_thread_goes_on_after_a_frame_with_bad_features() -> None:
+    config = synthetic.make_config(train__steps_per_keyframe=4)
+    worker = MappingWorker(Ovs3d(config, clip=Faulty(BAD_TABLES["NaN"][0], bad=2)), config)
+    worker.start()
+    for frame in synthetic.make_frames(3):
+        worker.submit(frame)
+        assert worker.wait_idle(WAIT)
+    stats = worker.stats()
+    assert (stats["frames_mapped"], stats["frames_rejected"], stats["keyframes"]) == (2, 1, 2)
+    assert "embeddings have NaN" in stats["last_rejection"] and worker.error is None
+    assert bool(torch.isfinite(worker.snapshot.codes).all())
+    assert worker.stop(WAIT)
 
 
 def test_good_table_passes_in_the_documented_types() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -11,12 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+import ovs3d_ros
 from ovs3d_ros.commands import common
 from ovs3d_ros.io import ply
 from ovs3d_ros.io.atomic import atomic_write, atomic_write_path, check_target, remove_leftovers, write_text
+from ovs3d_ros.io.pictures import save_picture
 from ovs3d_ros.io.tensors import read_tensors, write_tensors
 from ovs3d_ros.mapping.gaussians import PARAMETERS
 from ovs3d_ros.types import UserError
@@ -36,6 +40,7 @@ WRITERS = {
     "points": write_points,
     "text": lambda path: write_text(path, "words"),
     "JSON": lambda path: common.write_json(str(path), [1]),
+    "picture": lambda path: save_picture(path, Image.new("RGB", (4, 3))),
     "tensors": lambda path: write_tensors(path, {"a": torch.zeros(1)}, "{}"),
 }
 
@@ -202,3 +207,31 @@ def test_only_old_files_of_ours_are_removed(tmp_path):
     remove_leftovers(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted([*kept, young, link])
     remove_leftovers(tmp_path / "missing")
+
+
+def test_package_writes_through_the_atomic_writers():
+    direct = re.compile(
+        r"\.write_text\(|\.write_bytes\(|\bnp\.save\([a-z_]+ /|fromarray\(.*\.save\(|save_file\(|imwrite\("
+    )
+    found = [
+        f"{path.name}: {line.strip()}"
+        for path in sorted(Path(ovs3d_ros.__file__).parent.rglob("*.py"))
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if direct.search(line)
+    ]
+    # --json of the player may name a pipe or /dev/stdout.
+    assert [line for line in found if not line.startswith("play.py: options.json")] == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a link away")
+def test_link_of_another_user_is_not_followed(tmp_path):
+    victim, link = tmp_path / "victim", tmp_path / "room.ovs3d"
+    victim.write_text("precious")
+    link.symlink_to(victim)
+    os.lchown(link, 12345, 12345)
+    with pytest.raises(UserError, match="a link that belongs to another user"):
+        write_text(link, "map")
+    assert victim.read_text() == "precious" and sorted(tmp_path.iterdir()) == [link, victim]
+    os.chown(tmp_path, 12345, 12345)  # the owner of the folder may place links in it
+    write_text(link, "map")
+    assert victim.read_text() == "map"
