@@ -16,12 +16,8 @@ from PIL.PngImagePlugin import PngInfo
 from ovs3d_ros.commands import common
 from ovs3d_ros.commands.camera_paths import keyframe_path, orbit_path
 from ovs3d_ros.commands.query import legend, load_semantic_map
-<<<<<<< HEAD
 from ovs3d_ros.commands.video import VIDEO_SUFFIXES, Sink, codec_name, write_video
-=======
-from ovs3d_ros.io.atomic import atomic_write_path
 from ovs3d_ros.io.pictures import save_picture
->>>>>>> fc86404 (Write every picture atomically, refuse links of other users)
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query.request import check_prompts, distinct_names
 from ovs3d_ros.sampling import evenly_spaced_indices
