@@ -75,7 +75,7 @@ def make_map(dataset: Dataset, views: Sequence[int], settings: dict[str, Any], p
     if not path.exists() or _as_json(load_map(path)[1].meta["config"]) != _as_json(stored_settings(config)):
         pipeline = Ovs3d(config)
         if dataset.points is not None and not dataset.has_depth:
-            pipeline.add_points(*dataset.points)
+            pipeline.add_points(*dataset.points, dataset.camtoworlds[:, :3, 3])
         for index in views:
             if pipeline.add_frame(dataset[index]):
                 pipeline.optimize(pipeline.config.train.steps_per_keyframe)

@@ -122,9 +122,9 @@ class SemanticMap:
         """Adds the features of an encoded keyframe to the Gaussians."""
         self.lifter.lift(keyframe, self.mapper.gaussians, self._rasterizer)
 
-    def add_points(self, xyz: np.ndarray, rgb: np.ndarray) -> None:
-        """Seeds the map from a point cloud: xyz [P, 3] metres, rgb [P, 3] uint8."""
-        self.mapper.insert_points(check_coordinates(xyz, "the point cloud"), rgb)
+    def add_points(self, xyz: np.ndarray, rgb: np.ndarray, centers: np.ndarray | None) -> None:
+        """Seeds the map from a point cloud, see `Ovs3d.add_points`."""
+        self.mapper.insert_points(check_coordinates(xyz, "the point cloud"), rgb, centers)
 
     def move_keyframes(self, camtoworlds: dict[int, np.ndarray]) -> int:
         """Corrects keyframe poses after a loop closure, see `Mapper.move_keyframes`."""

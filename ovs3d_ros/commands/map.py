@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _add_frames(options: argparse.Namespace, pipeline: Ovs3d, dataset: Dataset, indices: list[int]) -> None:
     if dataset.points is not None and not dataset.has_depth:
-        pipeline.add_points(*dataset.points)
+        pipeline.add_points(*dataset.points, dataset.camtoworlds[indices, :3, 3])
     with common.progress_bar(options, len(indices), "frames", "frame") as bar:
         for index in indices:
             pipeline.add_frame(dataset[index])

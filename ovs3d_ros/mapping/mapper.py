@@ -112,9 +112,14 @@ class Mapper:
         self._exposure.add_keyframe()
         self._update_extent()
 
-    def insert_points(self, xyz: np.ndarray, rgb: np.ndarray) -> None:
-        """Seeds Gaussians from a point cloud (COLMAP): xyz [P, 3] metres, rgb [P, 3] uint8."""
-        self._insert_seeds(seed_from_points(xyz, rgb), self.config.seed.opacity)
+    def insert_points(self, xyz: np.ndarray, rgb: np.ndarray, centers: np.ndarray | None = None) -> None:
+        """Seeds Gaussians from a point cloud (COLMAP): xyz [P, 3] metres, rgb [P, 3] uint8.
+
+        `centers` are the positions [C, 3] of the cameras that saw it; default: those of the keyframes.
+        """
+        if centers is None and self.keyframes:
+            centers = np.stack([keyframe.camtoworld[:3, 3] for keyframe in self.keyframes])
+        self._insert_seeds(seed_from_points(xyz, rgb, centers), self.config.seed.opacity)
 
     def load_params(self, params: dict[str, torch.Tensor]) -> None:
         """Replaces the Gaussians by those of a map file.

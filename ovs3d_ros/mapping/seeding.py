@@ -19,6 +19,8 @@ _MAX_REPROJECTION = 2.0  # px
 _SIFT_TO_PIXEL = 0.25
 # FLANN's single k-d tree is exact; its randomised trees draw from a generator that cannot be seeded.
 _KD_TREE = dict(algorithm=4)
+_MAX_ANGLE = 0.05  # radians; the scale of a seed from a point cloud, as the nearest camera sees it
+_MAX_MEDIANS = 4.0  # the scale of a seed from a point cloud without cameras, in medians of all of them
 _MIN_MATCHES = 8  # fewer triangulated points do not describe the rest of the image
 
 
@@ -61,14 +63,31 @@ def _to_seeds(means: np.ndarray, colors: torch.Tensor | np.ndarray, scales: np.n
     )
 
 
-def seed_from_points(xyz: np.ndarray, rgb: np.ndarray) -> Seeds:
-    """Seeds at given points, as large as the distance to their neighbours.
+def seed_from_points(xyz: np.ndarray, rgb: np.ndarray, centers: np.ndarray | None = None) -> Seeds:
+    """Seeds at given points, as large as the distance to their neighbours, but never filling a view.
+
+    Where points are sparse, their distance says nothing of the surface: large seeds would hide that the space
+    between them is unexplained, and nothing else would be seeded there.
 
     Args:
         xyz: [P, 3] metres.
         rgb: [P, 3] uint8.
+        centers: positions of the cameras [C, 3], which limit the seeds by their distance to the nearest one;
+            None: the median of all seeds limits them.
     """
-    return _to_seeds(xyz, rgb.astype(np.float32) / 255.0, _neighbour_distance(xyz))
+    scales = _neighbour_distance(xyz)
+    if centers is not None and len(centers) and len(xyz):
+        scales = np.minimum(scales, _MAX_ANGLE * _nearest_distance(xyz, centers))
+    elif len(xyz):
+        scales = np.minimum(scales, _MAX_MEDIANS * np.median(scales))
+    return _to_seeds(xyz, rgb.astype(np.float32) / 255.0, scales)
+
+
+def _nearest_distance(xyz: np.ndarray, centers: np.ndarray) -> np.ndarray:
+    """Distance [P] of each point to the nearest camera, at least a millimetre."""
+    index = cv2.flann.Index(np.ascontiguousarray(centers, dtype=np.float32), _KD_TREE)
+    _, squared = index.knnSearch(np.ascontiguousarray(xyz, dtype=np.float32), 1, params={})
+    return np.sqrt(squared[:, 0]).clip(1e-3, None)
 
 
 def _neighbour_distance(xyz: np.ndarray) -> np.ndarray:

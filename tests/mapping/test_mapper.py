@@ -145,6 +145,26 @@ def test_point_cloud_seeds_the_map() -> None:
     assert len(mapper.gaussians) == 200
 
 
+def test_few_points_and_outliers_leave_room_for_image_matches() -> None:
+    camera = synthetic.make_camera(160, 120)
+    eyes = [(x, -0.25, 1.5) for x in (-0.3, -0.1, 0.1, 0.3)]
+    poses = [synthetic.look_at(eye, (0, 0.1, 0)) for eye in eyes]
+    counts = []
+    for points in (
+        np.zeros((0, 3)),
+        [[-0.4, 0, 0], [0.4, 0.1, 0], [0, 0.3, 0], [40, 30, 5], [-30, -20, 8.0]],
+    ):
+        mapper = make_mapper([])
+        points = np.array(points)
+        centers = np.array(eyes)
+        mapper.insert_points(points, np.full((len(points), 3), 128, np.uint8), centers)
+        for index, pose in enumerate(poses):
+            image = synthetic.textured_plane(camera, pose)[0]
+            mapper.insert(make_keyframe(Frame(float(index), image, camera, pose), index))
+        counts.append(len(mapper.gaussians))
+    assert counts[0] > 500 and counts[1] > 0.8 * counts[0]
+
+
 def test_newest_keyframe_gets_its_share_of_steps() -> None:
     mapper = make_mapper(synthetic.make_frames(8), train__newest_share=0.5)
     picks = np.array([mapper._choose_keyframe() for _ in range(400)])

@@ -107,6 +107,25 @@ def test_seed_scale_of_points_is_their_spacing() -> None:
     np.testing.assert_allclose(scales, 0.2, atol=1e-4)
 
 
+def test_seed_of_a_point_never_fills_a_view() -> None:
+    points = np.array([[0, 0, 1], [2, 0, 1], [0, 3, 2], [1, 1, 1], [40, 0, 10.0]])
+    centers = np.array([[0, 0, 0], [2.0, 0, 0]])
+    black = np.zeros((5, 3), np.uint8)
+    nearest = np.linalg.norm(points[:, None] - centers, axis=-1).min(1)
+    scales = seed_from_points(points, black, centers)[2].numpy()
+    np.testing.assert_allclose(scales, 0.05 * nearest, rtol=1e-5)
+    dense = np.concatenate([points[:1] + 0.001 * offset for offset in np.eye(3)])
+    scales = seed_from_points(np.concatenate([points[:1], dense]), black[:4], centers)[2].numpy()
+    assert (scales < 0.002).all()  # close neighbours still decide
+
+
+def test_outliers_are_no_larger_than_a_few_medians_without_cameras() -> None:
+    grid = np.stack(np.meshgrid(*[np.arange(4) * 0.2] * 3), -1).reshape(-1, 3)
+    points = np.concatenate([grid, [[40.0, 0, 0], [0, -30.0, 0]]])
+    scales = seed_from_points(points, np.zeros((len(points), 3), np.uint8))[2].numpy()
+    np.testing.assert_allclose(scales[-2:], 0.8, rtol=1e-3)
+
+
 def test_few_and_repeated_points_give_valid_seeds() -> None:
     for points in (np.zeros((0, 3)), np.ones((1, 3)), np.ones((50, 3))):
         means, _, scales = seed_from_points(points, np.zeros((len(points), 3), np.uint8))
