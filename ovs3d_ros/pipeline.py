@@ -92,14 +92,7 @@ class Ovs3d:
         return self.map.add_frame(frame)
 
     def add_points(self, xyz: np.ndarray, rgb: np.ndarray, centers: np.ndarray | None = None) -> None:
-        """Seeds the map from a point cloud.
-
-        Args:
-            xyz: [P, 3] metres.
-            rgb: [P, 3] uint8.
-            centers: positions [C, 3] of the cameras that saw the points, which limit the size of the seeds;
-                default: those of the keyframes so far.
-        """
+        """Seeds the map from a point cloud, see `Mapper.insert_points`."""
         self.map.add_points(xyz, rgb, centers)
 
     def move_keyframes(self, camtoworlds: dict[int, np.ndarray]) -> int:

@@ -113,9 +113,13 @@ class Mapper:
         self._update_extent()
 
     def insert_points(self, xyz: np.ndarray, rgb: np.ndarray, centers: np.ndarray | None = None) -> None:
-        """Seeds Gaussians from a point cloud (COLMAP): xyz [P, 3] metres, rgb [P, 3] uint8.
+        """Seeds Gaussians from a point cloud (COLMAP).
 
-        `centers` are the positions [C, 3] of the cameras that saw it; default: those of the keyframes.
+        Args:
+            xyz: [P, 3] metres.
+            rgb: [P, 3] uint8.
+            centers: positions [C, 3] of the cameras that saw the points, which limit the size of the seeds;
+                default: those of the keyframes so far.
         """
         if centers is None and self.keyframes:
             centers = np.stack([keyframe.camtoworld[:3, 3] for keyframe in self.keyframes])
