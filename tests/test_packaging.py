@@ -164,7 +164,7 @@ def test_wheel_holds_package_data_and_ros_files(repository: Path, wheel: Path) -
     expected |= {
         str(p.relative_to(repository))
         for p in (repository / "ovs3d_ros").rglob("*")
-        if p.is_file() and p.parent.name != "__pycache__"
+        if p.is_file() and "__pycache__" not in p.parts
     }
     assert expected - names == set()
     assert not [n for n in names if n.startswith(("tests/", "tools/", "benchmarks/", "ovs3d_interfaces/"))]
