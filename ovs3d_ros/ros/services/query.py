@@ -121,7 +121,8 @@ class QueryServices:
         if request.prompts:
             query = self._pipeline.make_query(request.prompts, max_instances=limit)
         elif (last := self._answers.query) is not None:
-            query = dataclasses.replace(last, max_instances=limit)
+            # A refinement takes seconds and would block ~/query: the shown question is repeated without it.
+            query = dataclasses.replace(last, max_instances=limit, refine=False)
         else:
             raise UserError("no prompts: give some, or call ~/query first, whose prompts are used then")
         snapshot = responses.require_features(self._worker)
