@@ -100,7 +100,7 @@ def check_value(spec: Leaf, value: Any) -> Any:
     if not isinstance(value, (list, tuple)):
         raise UserError(f"{spec.path}: expected a list, got {value!r}")
     if not value and not spec.may_be_empty:
-        raise UserError(f"{spec.path}: must not be empty")
+        raise UserError(f"{spec.path}: must not be empty; give at least one, or leave it out for the default")
     return tuple(_check_scalar(spec, spec.item, element) for element in value)
 
 

@@ -17,8 +17,9 @@ from rclpy.signals import SignalHandlerOptions
 
 from ovs3d_ros.ros.entities import EntityGroup
 from ovs3d_ros.ros.inputs.cameras import Inputs
+from ovs3d_ros.ros.lifecycle import InvalidTransitions
 from ovs3d_ros.ros.outputs.diagnostics import Diagnostics
-from ovs3d_ros.ros.params import EmptyLists, apply_parameters, declare_config
+from ovs3d_ros.ros.params import EmptyLists, apply_parameters, declare_config, widen_integers
 from ovs3d_ros.ros.services.refine import RefineAction
 from ovs3d_ros.ros.session import MappingSession
 from ovs3d_ros.ros.stopping import stop_on_signals
@@ -32,7 +33,7 @@ SWITCH_INTERVAL = 5e-4
 log = logging.getLogger(__name__)
 
 
-class MappingNode(EmptyLists, LifecycleNode):
+class MappingNode(EmptyLists, InvalidTransitions, LifecycleNode):
     """A lifecycle node that maps posed images on a thread of its own and answers text queries.
 
     configure loads the models and offers the services. activate subscribes to the inputs. deactivate
@@ -62,6 +63,8 @@ class MappingNode(EmptyLists, LifecycleNode):
         self._inputs = EntityGroup(self)
         self._refinement = RefineAction(self)
         self.diagnostics = Diagnostics(self, self.config)
+        if hasattr(self, "add_pre_set_parameters_callback"):  # not on Humble
+            self.add_pre_set_parameters_callback(widen_integers)
         self.add_on_set_parameters_callback(self._on_parameters)
 
     @property

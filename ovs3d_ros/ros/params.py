@@ -54,6 +54,8 @@ def declare_config(node: Node) -> Config:
     groups = {path.partition(".")[0] for path in specs}
     given = {}
     for name, parameter in node.get_parameters_by_prefix("").items():
+        if name == "use_sim_time" and not isinstance(parameter.value, bool):  # rclpy would take it for false
+            raise UserError(f"use_sim_time: expected true or false, got {parameter.value!r}")
         if name in specs or name.partition(".")[0] in groups:
             given[name] = _to_config(specs.get(name), parameter.value)
             node.undeclare_parameter(name)
@@ -81,6 +83,23 @@ def apply_parameters(config: Config, parameters: list[Parameter]) -> Config:
     config = override(config, values)
     check_prompts(list(config.query.negatives), "negative")
     return config
+
+
+def widen_integers(parameters: list[Parameter]) -> list[Parameter]:
+    """The parameters a client wants to set, with whole numbers as floats where the configuration has floats;
+    rclpy compares the types before it asks the node.
+    """
+    floats = {spec.path for spec, _ in leaves() if spec.type is float}
+    lists = {spec.path for spec, _ in leaves() if spec.item is float}
+    widened = []
+    for parameter in parameters:
+        if parameter.name in floats and parameter.type_ == Parameter.Type.INTEGER:
+            parameter = Parameter(parameter.name, value=float(parameter.value))
+        elif parameter.name in lists and parameter.type_ == Parameter.Type.INTEGER_ARRAY:
+            values = [float(value) for value in parameter.value]
+            parameter = Parameter(parameter.name, Parameter.Type.DOUBLE_ARRAY, values)
+        widened.append(parameter)
+    return widened
 
 
 def describe(spec: Leaf) -> ParameterDescriptor:

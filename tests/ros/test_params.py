@@ -96,7 +96,8 @@ def test_overrides_become_the_configuration(make_node):
         ("map.max_gausians:=1000", "map.max_gausians: no such parameter"),
         ("train.exposure:=5", "train.exposure: expected true or false"),
         ("input.silence:=.nan", "is outside"),
-        ("query.negatives:=[]", "query.negatives: must not be empty"),
+        ("query.negatives:=[]", "query.negatives: must not be empty; give at least one"),
+        ("use_sim_time:=1", "use_sim_time: expected true or false, got 1"),
         ("map.max_gaussians:=[]", "map.max_gaussians: expected a whole number"),
     ],
 )
@@ -141,6 +142,37 @@ def test_shipped_yaml_is_read_by_ros():
     node = ParameterNode("ovs3d", context=context, automatically_declare_parameters_from_overrides=True)
     try:
         assert params.declare_config(node) == Config()
+    finally:
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+
+
+def test_whole_numbers_set_float_parameters(make_node):
+    node = make_node()
+    params.declare_config(node)
+    node.add_pre_set_parameters_callback(params.widen_integers)
+    for name, value in (("query.threshold", 1), ("query.presence", 1), ("map.max_gaussians", 5000)):
+        (result,) = node.set_parameters([Parameter(name, value=value)])
+        assert result.successful, result.reason
+    assert node.get_parameter("query.threshold").type_ == Parameter.Type.DOUBLE
+    assert node.get_parameter("map.max_gaussians").type_ == Parameter.Type.INTEGER
+    assert not node.set_parameters([Parameter("map.max_gaussians", value=5000.0)])[0].successful
+
+
+def test_lists_of_whole_numbers_become_floats():
+    (widened,) = params.widen_integers([Parameter("clip.crop_metres", value=[1, 2])])
+    assert (widened.type_, list(widened.value)) == (Parameter.Type.DOUBLE_ARRAY, [1.0, 2.0])
+
+
+def test_empty_list_in_a_file_is_one_clear_error(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("/**:\n  ros__parameters:\n    query:\n      negatives: []\n", encoding="utf-8")
+    context = Context()
+    rclpy.init(context=context, args=["--ros-args", "--params-file", str(path)], domain_id=free_domain_id())
+    node = ParameterNode("ovs3d", context=context, automatically_declare_parameters_from_overrides=True)
+    try:
+        with pytest.raises(UserError, match=r"query\.negatives: must not be empty"):
+            params.declare_config(node)
     finally:
         node.destroy_node()
         rclpy.shutdown(context=context)
