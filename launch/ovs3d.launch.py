@@ -6,6 +6,8 @@ ros2 launch ovs3d_ros ovs3d.launch.py image:=/camera/color/image_raw camera_info
 ros2 launch ovs3d_ros ovs3d.launch.py data:=/path/to/dataset rviz:=true
 """
 
+from pathlib import Path
+
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.conditions import IfCondition
@@ -80,6 +82,11 @@ ARGUMENTS = {
     "rate": ("2.0", "Frames per second of the player"),
     "loop": ("false", "true repeats the dataset forever"),
     "rviz": ("false", "true starts RViz"),
+    "shared_memory": (
+        "false",
+        "true lets the launched processes exchange messages over shared memory (Fast DDS, "
+        "config/fastdds_shm.xml); only if all ROS processes run on this machine and use the same profile",
+    ),
     **{name: ("", f"Topic of the input {name}; empty: as in the preset, else {name}") for name in INPUTS},
 }
 STOP_TIMEOUT = "60"  # seconds between SIGINT, SIGTERM and SIGKILL: writing a large map takes time
@@ -110,24 +117,32 @@ def generate_launch_description() -> LaunchDescription:
 def _make_nodes(context) -> list[Node]:
     """The mapping node, the player when there is data, and RViz."""
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    params_file = Path(given["params_file"]).expanduser()
+    if not params_file.is_file():
+        raise RuntimeError(
+            f"params_file:={given['params_file']}: no such file; `ovs3d config` prints a template"
+        )
+    if given["data"] and not given["qos_input"]:
+        given["qos_input"] = "reliable"  # the player is reliable, and every frame of a dataset counts
     given |= {name: value for name, value in PRESETS[given["preset"]].items() if not given[name]}
     remappings = [(name, given[name]) for name in INPUTS if given[name] and given[name] != name]
     overrides = {parameter: given[name] for name, parameter in OVERRIDES.items() if given[name]}
     if given["autostart"]:
-        overrides["autostart"] = given["autostart"].lower() == "true"
-    sim_time = {"use_sim_time": given["use_sim_time"].lower() == "true"}
+        overrides["autostart"] = _is_true(given, "autostart")
+    sim_time = {"use_sim_time": _is_true(given, "use_sim_time")}
     common = {
         "package": "ovs3d_ros",
         "namespace": given["namespace"],
         "remappings": remappings,
         "output": "screen",
+        "additional_env": _make_environment() if _is_true(given, "shared_memory") else {},
     }
     nodes = [
         Node(
             executable="node",
             name="ovs3d",
             **common,
-            parameters=[given["params_file"], overrides, sim_time],
+            parameters=[str(params_file), overrides, sim_time],
             arguments=["--ros-args", "--log-level", given["log_level"]],
             sigterm_timeout=STOP_TIMEOUT,
             sigkill_timeout=STOP_TIMEOUT,
@@ -135,7 +150,7 @@ def _make_nodes(context) -> list[Node]:
     ]
     if given["data"]:
         arguments = [given["data"], "--rate", given["rate"], "--wait", PLAYER_WAIT]
-        arguments += ["--loop"] if given["loop"].lower() == "true" else []
+        arguments += ["--loop"] if _is_true(given, "loop") else []
         arguments += ["--pose-source", given["pose_source"]] if given["pose_source"] else []
         arguments += ["--world-frame", given["world_frame"]] if given["world_frame"] else []
         nodes.append(Node(executable="play", name="player", arguments=arguments, **common))
@@ -148,7 +163,26 @@ def _make_nodes(context) -> list[Node]:
             namespace=given["namespace"],
             arguments=["-d", PathJoinSubstitution([CONFIG, "ovs3d.rviz"])],
             parameters=[sim_time],
+            additional_env=common["additional_env"],
             condition=IfCondition(LaunchConfiguration("rviz")),
         )
     )
     return nodes
+
+
+def _is_true(given: dict[str, str], name: str) -> bool:
+    """Whether an argument is true; an empty one is false."""
+    word = given[name].strip().lower()
+    if word not in ("true", "false", ""):
+        raise RuntimeError(f"{name}:={given[name]}: write {name}:=true or {name}:=false")
+    return word == "true"
+
+
+def _make_environment() -> dict:
+    """Environment variables that make Fast DDS use shared memory, under its names before and since 3.0."""
+    profile = PathJoinSubstitution([CONFIG, "fastdds_shm.xml"])
+    return {
+        "FASTRTPS_DEFAULT_PROFILES_FILE": profile,
+        "FASTDDS_DEFAULT_PROFILES_FILE": profile,
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "SYSTEM_DEFAULT",
+    }

@@ -1,12 +1,16 @@
-"""The launch file and the CI workflow: their syntax everywhere, and a launch where `launch` is installed."""
+"""The launch file, run with stand-ins for `launch`, and the CI workflow."""
 
 from __future__ import annotations
 
 import ast
 import importlib.util
 import re
+import sys
+import types
+from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import yaml
 
 from ovs3d_ros.config import Config, leaves, override
@@ -83,21 +87,82 @@ def test_docs_explain_every_launch_argument():
     assert all(f"`{name}`" in text for name in constant("PRESETS"))
 
 
-def test_launch_file_starts_node_player_and_rviz():
-    if importlib.util.find_spec("launch_ros") is None:
-        return  # there is no wheel of launch_ros; the tests above check the syntax tree
-    from launch import LaunchContext
+@dataclass
+class Recorded:
+    """Stands for a class of launch or launch_ros; keeps its arguments."""
 
+    args: tuple
+    options: dict
+
+    def perform(self, context: dict) -> str:
+        return context[self.args[0]]
+
+
+def record(*args, **options) -> Recorded:
+    return Recorded(args, options)
+
+
+@pytest.fixture
+def launch_file(monkeypatch):
+    """The launch file as a module, with recording stand-ins: there is no wheel of launch_ros."""
+    for name, members in {
+        "launch": ["LaunchDescription"],
+        "launch.actions": ["DeclareLaunchArgument", "OpaqueFunction"],
+        "launch.conditions": ["IfCondition"],
+        "launch.substitutions": ["LaunchConfiguration", "PathJoinSubstitution"],
+        "launch_ros": [],
+        "launch_ros.actions": ["Node"],
+        "launch_ros.substitutions": ["FindPackageShare"],
+    }.items():
+        module = types.ModuleType(name)
+        module.__dict__.update(dict.fromkeys(members, record))
+        monkeypatch.setitem(sys.modules, name, module)
     spec = importlib.util.spec_from_file_location("ovs3d_launch", LAUNCH_FILE)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    description = module.generate_launch_description()
-    assert {a.name for a in description.get_launch_arguments()} == argument_names()
-    context = LaunchContext()
-    for name, (default, _) in module.ARGUMENTS.items():
-        context.launch_configurations[name] = default if isinstance(default, str) else "params.yaml"
-    context.launch_configurations.update({"preset": "gazebo", "depth": "/mine", "data": "somewhere"})
-    assert [process.node_executable for process in module._make_nodes(context)] == ["node", "play", "rviz2"]
+    return module
+
+
+def launched(module, **given: str) -> dict[str, dict]:
+    """The options of each process, by executable, for some arguments on the command line."""
+    defaults = {name: default for name, (default, _) in module.ARGUMENTS.items()}
+    defaults["params_file"] = str(REPOSITORY / "config/ovs3d.yaml")
+    return {n.options["executable"]: n.options for n in module._make_nodes({**defaults, **given})}
+
+
+def test_launch_file_starts_node_player_and_rviz(launch_file):
+    nodes = launched(launch_file, preset="gazebo", depth="/mine", data="somewhere")
+    assert list(nodes) == ["node", "play", "rviz2"]
+    assert ("depth", "/mine") in nodes["node"]["remappings"]
+    assert nodes["node"]["parameters"][2] == {"use_sim_time": True}
+
+
+def test_dataset_is_received_reliably(launch_file):
+    def quality(**given: str) -> str | None:
+        return launched(launch_file, **given)["node"]["parameters"][1].get("qos.input")
+
+    assert quality() is None
+    assert quality(data="somewhere") == "reliable"
+    assert quality(data="somewhere", qos_input="sensor_data") == "sensor_data"
+
+
+def test_shared_memory_sets_both_names_of_the_profile(launch_file):
+    assert launched(launch_file, data="somewhere")["node"]["additional_env"] == {}
+    for options in launched(launch_file, data="somewhere", shared_memory="true").values():
+        environment = options["additional_env"]
+        for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
+            assert environment[name].args[0][1] == "fastdds_shm.xml"
+
+
+@pytest.mark.parametrize("name", ["use_sim_time", "autostart", "loop", "shared_memory"])
+def test_words_other_than_true_and_false_are_refused(launch_file, name):
+    with pytest.raises(RuntimeError, match=f"{name}:=1: write {name}:=true or {name}:=false"):
+        launched(launch_file, **{name: "1", "data": "somewhere"})
+
+
+def test_missing_params_file_is_an_error(launch_file):
+    with pytest.raises(RuntimeError, match=r"params_file:=/nowhere\.yaml: no such file"):
+        launched(launch_file, params_file="/nowhere.yaml")
 
 
 def test_workflow_covers_the_distributions():

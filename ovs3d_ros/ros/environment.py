@@ -12,7 +12,6 @@ from ovs3d_ros.types import UserError
 # The rclpy wheels execute Python a second time with LD_LIBRARY_PATH and this variable set. A child process
 # must do that itself, so both are removed from its environment.
 BOOTSTRAP_MARK = "_ROS_WHEELS_BOOTSTRAP_COMPLETE"
-FASTRTPS_DISTROS = ("humble", "iron", "jazzy")  # with Fast DDS before 3.0, whose variables have its old name
 DISCOVERY_PORT, PORTS_PER_DOMAIN = 7400, 250  # DDS-RTPS well-known ports
 
 
@@ -67,12 +66,14 @@ def child_environment(domain_id: int, base: dict[str, str] | None = None) -> dic
     environment = dict(os.environ if base is None else base)
     if environment.pop(BOOTSTRAP_MARK, None):  # then the wheels also set the library path
         environment.pop("LD_LIBRARY_PATH", None)
-    prefix = "FASTRTPS" if environment.get("ROS_DISTRO") in FASTRTPS_DISTROS else "FASTDDS"
+    profile = str(find_config("fastdds_shm.xml"))
     environment.update(
         {
             "ROS_DOMAIN_ID": str(domain_id),
             "ROS_AUTOMATIC_DISCOVERY_RANGE": "SYSTEM_DEFAULT",
-            f"{prefix}_DEFAULT_PROFILES_FILE": str(find_config("fastdds_shm.xml")),
+            # Fast DDS has the first name before 3.0. The wheels do not say which version they are.
+            "FASTRTPS_DEFAULT_PROFILES_FILE": profile,
+            "FASTDDS_DEFAULT_PROFILES_FILE": profile,
             "PYTHONUNBUFFERED": "1",
         }
     )
