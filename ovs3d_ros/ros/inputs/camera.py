@@ -18,6 +18,7 @@ from ovs3d_ros.ros.inputs.silence import SilenceReport
 from ovs3d_ros.ros.inputs.streams import Stream
 from ovs3d_ros.ros.inputs.tf import TfPoses, TransformBuffer
 from ovs3d_ros.ros.inputs.topics import InputTopic, camera_topics
+from ovs3d_ros.sensors.jumps import JumpDetector
 from ovs3d_ros.sensors.sync import FrameSynchronizer, PoseBuffer
 from ovs3d_ros.types import Frame, UserError
 
@@ -62,6 +63,8 @@ class CameraInput:
         self._node = node
         self._config = config
         self._on_frame = on_frame
+        self._jumps = JumpDetector()
+        self._clock_jumps = 0  # that were logged
         options, source, log = config.input, config.pose_source, node.get_logger()
         buffer = PoseBuffer(options.sync_slop, options.pose_gap)
         self._framed: TfPoses | MountedPoses | None = None  # poses that depend on the frame of the images
@@ -180,8 +183,24 @@ class CameraInput:
                 continue
             self.frames += 1
             self.problem = ""
+            self._watch_jumps(frame)
             self._silence.clear()
             self._on_frame(frame, match.image.header)
+
+    def _watch_jumps(self, frame: Frame) -> None:
+        """Logs jumps of the pose and of the clock."""
+        clock_jumps, log = self._sync.counts.clock_jumps, self._node.get_logger()
+        if clock_jumps > self._clock_jumps:
+            self._clock_jumps = clock_jumps
+            log.warning(
+                "the clock was set back: the images and poses that waited are forgotten, the map stays"
+            )
+        if distance := self._jumps.update(frame.stamp, frame.camtoworld[:3, 3]):
+            log.warning(
+                f"the pose jumped by {distance:.2f} m at {frame.stamp:.3f} s; if localisation corrected "
+                "itself, publish keyframe_path, so that what was mapped before moves too",
+                throttle_duration_sec=self._config.input.silence,
+            )
 
     def counts(self) -> dict[str, int]:
         """Messages by outcome; without clock jumps matched + lost_* + waiting = images received."""
@@ -189,6 +208,7 @@ class CameraInput:
             "frames": self.frames,
             "rejected": self.rejected,
             "waiting": self._sync.waiting,
+            "pose_jumps": self._jumps.count,
             **self._sync.counts.as_dict(),
         }
 

@@ -15,6 +15,7 @@ from ovs3d_ros.config import Config
 from ovs3d_ros.ros import conversions
 from ovs3d_ros.ros.callbacks import start_timer
 from ovs3d_ros.ros.inputs.camera import CameraInput
+from ovs3d_ros.ros.inputs.losses import LossWindow
 from ovs3d_ros.ros.inputs.streams import Quality, Stream
 from ovs3d_ros.ros.inputs.tf import TfTopicBuffer, TransformBuffer, make_transform_buffer
 from ovs3d_ros.sensors.mounts import are_set
@@ -70,6 +71,7 @@ class Inputs:
         quality = Quality(QoSProfile(depth=1), latched=True)
         self._path = Stream(node, path, conversions.Path, path, quality, group, on_path, self._reject)
         self._updated_at = time.monotonic()
+        self._losses = LossWindow()
         for source in filter(None, (transforms, *self.cameras, self._path)):
             source.subscribe()
         start_timer(node, POLL_PERIOD, self._poll, "inputs", group)
@@ -92,6 +94,11 @@ class Inputs:
         return sum(camera.streams["image"].lost for camera in self.cameras)
 
     @property
+    def losses(self) -> str:
+        """Which share of the newest images was lost and why, as of the last `update_rates`; empty if few."""
+        return self._losses.text
+
+    @property
     def rejected(self) -> int:
         """Messages that could not be used."""
         return sum(camera.rejected for camera in self.cameras)
@@ -111,17 +118,23 @@ class Inputs:
         return _join({camera.name: camera.report_silence() for camera in self.cameras})
 
     def update_rates(self) -> None:
-        """Updates the rate of each stream over the time since the last call."""
+        """Updates the rate of each stream over the time since the last call, and `losses`."""
         now = time.monotonic()
         period, self._updated_at = max(now - self._updated_at, 1e-3), now
         for stream in (*self.streams.values(), self._path):
             stream.update_rate(period)
+        self._losses.update(Counter(lost_transit=self.lost_images) + self._counts())
 
-    def diagnostic_values(self) -> dict[str, object]:
-        """Counts and rates for /diagnostics."""
+    def _counts(self) -> Counter[str]:
+        """The counts of all cameras together."""
         counts: Counter[str] = Counter()
         for camera in self.cameras:
             counts.update(camera.counts())
+        return counts
+
+    def diagnostic_values(self) -> dict[str, object]:
+        """Counts and rates for /diagnostics."""
+        counts = self._counts()
         values: dict[str, object] = {name: counts[name] for name in self.cameras[0].counts()}
         values["slowest callback (ms)"] = round(max(s.slowest_ms for s in self.streams.values()), 1)
         for stream in (*self.streams.values(), self._path):

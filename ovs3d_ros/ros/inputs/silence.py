@@ -108,12 +108,16 @@ class SilenceReport:
         return self._streams["image"].newest_stamp - self._streams[role].newest_stamp
 
     def _list_stamps(self, *roles: str) -> str:
-        delays = {role: self._delay(role) for role in roles}
         return ", ".join(
-            f"newest {role} stamp {self._streams[role].newest_stamp:.3f}"
-            + (f", {delays[role]:.3f} s behind" if delays[role] > self._config.input.sync_slop else "")
+            f"newest {role} stamp {self._streams[role].newest_stamp:.3f}" + self._describe_delay(role)
             for role in roles
         )
+
+    def _describe_delay(self, role: str) -> str:
+        delay = self._delay(role)
+        if not abs(delay) > self._config.input.sync_slop:  # NaN too
+            return ""
+        return f", {abs(delay):.3f} s {'behind' if delay > 0 else 'ahead'}"
 
 
 def explain_silent_topics(node: Node, streams: list[Stream], frames: int) -> str:

@@ -83,11 +83,14 @@ class Diagnostics:
             return "ok", f"not active: no inputs are subscribed; {self._remedy('activate')}", {}
         level, message = "ok", f"{inputs.frames} frames"
         if inputs.lost_images:
-            message += f", {inputs.lost_images} images were sent but lost; raise qos.depth or send fewer"
+            message += f", {inputs.lost_images} images were sent but lost; use shared memory, raise "
+            message += "qos.depth or send fewer"
         if inputs.silence:
             level, message = "warn", f"no usable frame: {inputs.silence}"
         elif inputs.problem:
             level, message = "warn", f"rejected: {inputs.problem}"
+        elif inputs.losses:
+            level, message = "warn", f"{message}; {inputs.losses}"
         elif inputs.frames == 0:
             message = "waiting for the first frame"
         return level, message, inputs.diagnostic_values()

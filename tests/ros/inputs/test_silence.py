@@ -86,7 +86,7 @@ def test_stamps_of_unmatched_inputs_are_compared(wire, late):
     wire.spin_until(lambda: inputs.diagnostic_values()[f"lost_{late}"])
     wait_for_messages(wire, inputs, *robot.publishers)
     silence = inputs.report_silence()
-    assert f"newest image stamp 10.000, newest {late} stamp 5000.000" in silence
+    assert f"newest image stamp 10.000, newest {late} stamp 5000.000, 4990.000 s ahead" in silence
     assert "input.sync_slop" in silence
 
 
@@ -268,3 +268,37 @@ def test_silence_is_reported_in_simulation_without_clock(wire):
         conversions.DiagnosticArray, "/diagnostics", lambda m: statuses.extend(m.status), 10
     )
     wire.spin_until(lambda: any("no usable frame: no publisher on /image" in s.message for s in statuses))
+
+
+def test_large_share_of_lost_images_is_a_warning(wire):
+    inputs = wire.inputs(tf__timeout_s=0.05)
+    diagnostics = Diagnostics(wire.node("mapper"), Config())
+    robot = Robot(wire)
+    connect(wire, robot.publishers.values())
+    inputs.update_rates()
+    robot.send(10.0)
+    wire.spin_until(lambda: wire.frames)
+    inputs.update_rates()
+    assert diagnostics._input_state(inputs)[:2] == ("ok", "1 frames")
+    for k in range(1, 7):
+        robot.send(10.0 + k, depth=None)
+        wire.spin_until(lambda count=k: inputs.diagnostic_values()["lost_depth"] == count)
+    robot.send(20.0)
+    wire.spin_until(lambda: len(wire.frames) == 2)
+    inputs.update_rates()
+    level, message, _ = diagnostics._input_state(inputs)
+    assert level == "warn"
+    assert "6 of the last 8 images were lost: 6 without depth at their stamp" in message
+
+
+def test_pose_jumps_are_counted(wire):
+    inputs = wire.inputs()
+    robot = Robot(wire)
+    connect(wire, robot.publishers.values())
+    for k, x in enumerate((0.0, 0.1, 5.0, 5.1)):
+        stamp = 10.0 + k / 10
+        pose = make_pose(stamp)
+        pose.pose.position.x = x
+        robot.send(stamp, pose=pose)
+        wire.spin_until(lambda count=k + 1: len(wire.frames) == count)
+    assert inputs.diagnostic_values()["pose_jumps"] == 1
