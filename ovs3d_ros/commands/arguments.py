@@ -67,6 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="file to write; its suffix, .ply or .splat, is the format",
     )
     export.set_defaults(json=None)
+    _add_info(commands.add_parser("info", help="tell what a map, a dataset or a bag holds"))
     _add_set(commands.add_parser("config", help="print all parameters as commented YAML"))
     commands.add_parser(PLAY, help="publish a dataset as ROS topics; needs ROS 2, even for --help")
     return parser
@@ -95,14 +96,13 @@ def _add_map_file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("map", type=Path, metavar="MAP", help="map file, e.g. room.ovs3d")
 
 
-def _add_data(parser: argparse.ArgumentParser) -> None:
+def _add_data(parser: argparse.ArgumentParser, others: str = "") -> None:
     parser.add_argument(
         "data",
         type=Path,
         metavar="DATA",
-        help="dataset: a folder with transforms.json, a COLMAP model or poses_bounds.npy; a nerfstudio "
-        ".json; or "
-        "a rosbag2 folder, .mcap or .db3",
+        help=f"{others}dataset: a folder with transforms.json, a COLMAP model or poses_bounds.npy; a "
+        "nerfstudio .json; or a rosbag2 folder, .mcap or .db3",
     )
     parser.add_argument(
         "--format",
@@ -111,6 +111,14 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the photographs, if elsewhere")
     parser.add_argument("--skip-missing", action="store_true", help="leave out frames without a photograph")
+
+
+def _add_info(parser: argparse.ArgumentParser) -> None:
+    _add_data(parser, "map, or ")
+    parser.add_argument(
+        "--config", type=Path, metavar="YAML", help="parameter file; --set overrides its values"
+    )
+    _add_common(parser)
 
 
 def _add_holdout(parser: argparse.ArgumentParser) -> None:

@@ -35,7 +35,7 @@ def test_help_and_config_import_nothing_heavy(repository):
         [sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
-    for command in ("demo", "map", "query", "refine", "render", "eval", "export", "config", "play"):
+    for command in ("demo", "map", "query", "refine", "render", "eval", "export", "info", "config", "play"):
         assert f"\n    {command} " in done.stdout
 
 
@@ -45,6 +45,7 @@ def test_help_and_config_import_nothing_heavy(repository):
         ["query", "no.ovs3d", "red"],
         ["render", "no.ovs3d", "-o", "v.mp4"],
         ["export", "no.ovs3d", "-o", "x.ply"],
+        ["info", "no"],
         ["map", "no", "-o", "m.ovs3d"],
         ["eval", "no.ovs3d", "no"],
         ["refine", "no.ovs3d", "no", "--names", "a"],
