@@ -8,6 +8,7 @@ import torch
 
 from ovs3d_ros.config import SeedConfig
 from ovs3d_ros.geometry import invert_rigid, project, transform_points, unproject
+from ovs3d_ros.mapping.pose_check import PoseCheck
 from ovs3d_ros.types import Keyframe
 
 Seeds = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # means [M, 3] m, colors [M, 3] 0..1, scales [M] m
@@ -111,6 +112,7 @@ class ImageMatcher:
         self.neighbours = neighbours
         self._sift = cv2.SIFT_create(nfeatures=3000, contrastThreshold=0.01)
         self._history: list[tuple[Keyframe, np.ndarray, np.ndarray]] = []
+        self._pose_check = PoseCheck()
 
     def seed(self, keyframe: Keyframe, alpha: torch.Tensor, config: SeedConfig) -> Seeds | None:
         """Seeds where the map is still transparent, or None while too few matches have usable parallax.
@@ -127,10 +129,11 @@ class ImageMatcher:
         pixels = np.array([p.pt for p in points], dtype=np.float64).reshape(-1, 2) + _SIFT_TO_PIXEL
         if len(pixels) < _MIN_MATCHES:
             return None
-        found = [
-            _triangulate(keyframe, pixels, descriptors, *earlier)
-            for earlier in self._history[-self.neighbours :]
-        ]
+        found = []
+        for other, other_pixels, other_descriptors in self._history[-self.neighbours :]:
+            a, b = _match(pixels, descriptors, other_pixels, other_descriptors)
+            self._pose_check.add(keyframe, a, other, b)
+            found.append(_triangulate(keyframe, a, other, b))
         self._history.append((keyframe, pixels, descriptors))
         del self._history[: -self.neighbours]
         xyz = np.concatenate(found) if found else np.zeros((0, 3))
@@ -141,18 +144,16 @@ class ImageMatcher:
         return _seed_grid(keyframe, depth, mask, config.spacing)
 
 
-def _triangulate(
-    keyframe: Keyframe,
-    pixels: np.ndarray,
-    descriptors: np.ndarray,
-    other: Keyframe,
-    other_pixels: np.ndarray,
-    other_descriptors: np.ndarray,
-) -> np.ndarray:
-    """World points [M, 3] of mutual matches that reproject well in both views and have parallax."""
+def _match(
+    pixels: np.ndarray, descriptors: np.ndarray, other_pixels: np.ndarray, other_descriptors: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The pixels [M, 2] of mutual nearest descriptors in two views."""
     matches = cv2.BFMatcher(cv2.NORM_L2, crossCheck=True).match(descriptors, other_descriptors)
-    a = pixels[[m.queryIdx for m in matches]]
-    b = other_pixels[[m.trainIdx for m in matches]]
+    return pixels[[m.queryIdx for m in matches]], other_pixels[[m.trainIdx for m in matches]]
+
+
+def _triangulate(keyframe: Keyframe, a: np.ndarray, other: Keyframe, b: np.ndarray) -> np.ndarray:
+    """World points [M, 3] of matched pixels that reproject well in both views and have parallax."""
     if len(a) == 0:
         return np.zeros((0, 3))
     projections = [k.camera.K @ invert_rigid(k.camtoworld)[:3] for k in (keyframe, other)]

@@ -13,6 +13,7 @@ from ovs3d_ros.config import SeedConfig
 from ovs3d_ros.mapping import keyframes
 from ovs3d_ros.mapping.seeding import (
     ImageMatcher,
+    _match,
     _triangulate,
     seed_from_depth,
     seed_from_points,
@@ -154,6 +155,11 @@ def test_image_matches_find_the_plane(plane_views) -> None:
         assert (scales > 0).all() and colors.min() >= 0 and colors.max() <= 1
 
 
+def triangulate(view, pixels, descriptors, other, other_pixels, other_descriptors):
+    a, b = _match(pixels, descriptors, other_pixels, other_descriptors)
+    return _triangulate(view, a, other, b)
+
+
 def test_triangulated_points_have_no_bias(plane_views) -> None:
     """A quarter of a pixel of bias in the keypoints would move the plane by a centimetre."""
     matcher = ImageMatcher()
@@ -165,7 +171,7 @@ def test_triangulated_points_have_no_bias(plane_views) -> None:
     for frame in tilted:
         matcher.seed(frame, torch.zeros(120, 160), CONFIG)
     points = np.concatenate(
-        [_triangulate(*matcher._history[a], *matcher._history[b]) for a, b in ((1, 0), (2, 1), (2, 0))]
+        [triangulate(*matcher._history[a], *matcher._history[b]) for a, b in ((1, 0), (2, 1), (2, 0))]
     )
     assert len(points) > 40
     assert abs(np.median(points[:, 2])) < 0.004 and np.median(np.abs(points[:, 2])) < 0.008  # metres
