@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,16 @@ import numpy as np
 from PIL import Image
 
 from ovs3d_ros.commands import common
+from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.datasets.text import read_text
 from ovs3d_ros.io.atomic import write_text
 from ovs3d_ros.io.pictures import save_picture
 from ovs3d_ros.io.ply import write_cloud
 from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.query.instances import find_objects
 from ovs3d_ros.query.request import check_prompts, distinct_names
 from ovs3d_ros.sampling import evenly_spaced_indices
-from ovs3d_ros.types import MapSnapshot, QueryResult, UserError
+from ovs3d_ros.types import MapSnapshot, QueryResult, SemanticObject, UserError
 from ovs3d_ros.visualization import pictures, point_cloud
 
 MAX_VIEWS = 8
@@ -28,6 +31,7 @@ _OVERLAY_WIDTH = 960  # px
 _FULL_HORIZON = 0.95  # share of the horizon from which a map counts as complete
 _PICTURE_FOLDERS = ("masks", "overlays")
 _MANIFEST = "query_pictures.txt"  # file in an answer's folder that lists the pictures of the answer
+_CANDIDATE_SHARE = 0.9  # of the highest relevancy: where an unsure thing may be
 _MAX_NAME = 200  # bytes of a file name
 
 
@@ -51,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     folder = _answer_folder(options.output) if options.output else None
     snapshot = pipeline.snapshot()
     result = pipeline.answer(query, snapshot)
-    entries = describe(result)
+    entries = describe(result, find_candidates(result, snapshot, pipeline.config.query))
     if folder is not None:
         write_answer(folder, pipeline, snapshot, result)
         common.write_json(str(folder / "objects.json"), entries)
@@ -108,8 +112,8 @@ def load_semantic_map(path: Path, values: dict[str, Any]) -> Ovs3d:
     return pipeline
 
 
-def describe(result: QueryResult) -> list[dict[str, Any]]:
-    """One entry per prompt: prompt, found, verdict, presence, score, and its objects in metres."""
+def describe(result: QueryResult, candidates: dict[int, SemanticObject]) -> list[dict[str, Any]]:
+    """One entry per prompt, as docs/objects.schema.json says; `candidates` are those of `find_candidates`."""
     return [
         dict(
             prompt=prompt,
@@ -117,22 +121,40 @@ def describe(result: QueryResult) -> list[dict[str, Any]]:
             verdict=result.verdicts[p],
             presence=round(float(result.presence[p]), 4),
             score=round(float(result.score[p]), 4),
-            objects=[
-                dict(
-                    center=np.round(o.center, 4),
-                    size=np.round(o.size, 4),
-                    quat=np.round(o.quat, 6),
-                    num_gaussians=o.num_gaussians,
-                    score=round(o.score, 4),
-                    views=o.views,
-                    instance=o.instance,
-                )
-                for o in result.objects
-                if o.label == p + 1
-            ],
+            objects=[_describe_object(o) for o in result.objects if o.label == p + 1],
+            candidate=_describe_object(candidates[p]) if p in candidates else None,
         )
         for p, prompt in enumerate(result.prompts)
     ]
+
+
+def _describe_object(item: SemanticObject) -> dict[str, Any]:
+    return dict(
+        center=np.round(item.center, 4),
+        size=np.round(item.size, 4),
+        quat=np.round(item.quat, 6),
+        num_gaussians=item.num_gaussians,
+        score=round(item.score, 4),
+        views=item.views,
+        instance=item.instance,
+    )
+
+
+def find_candidates(
+    result: QueryResult, snapshot: MapSnapshot, config: QueryConfig
+) -> dict[int, SemanticObject]:
+    """The best place for each prompt, by its index, whose verdict is "unsure" and which has no objects."""
+    means, views = snapshot.gaussians["means"].cpu().numpy(), snapshot.views.cpu().numpy()
+    relevancy, seen = np.asarray(result.relevancy), snapshot.weight.cpu().numpy() >= config.min_weight
+    candidates = {}
+    for p in set(range(len(result.prompts))) - {item.label - 1 for item in result.objects}:
+        if result.verdicts[p] == "unsure":
+            least = min(result.query.threshold, _CANDIDATE_SHARE * float(result.score[p]))
+            labels = np.where(seen & (relevancy[:, p] >= least), p + 1, 0)
+            found, _ = find_objects(means, labels, relevancy, views, result.prompts, config, 1)
+            if found:
+                candidates[p] = replace(found[0], instance=0)
+    return candidates
 
 
 def write_answer(folder: Path, pipeline: Ovs3d, snapshot: MapSnapshot, result: QueryResult) -> None:
@@ -243,12 +265,14 @@ def choose_views(pipeline: Ovs3d, snapshot: MapSnapshot, result: QueryResult) ->
 
 
 def _table(entries: list[dict[str, Any]]) -> str:
-    """The answer as a text table: one line per prompt with the position of its best object."""
+    """The answer as a text table: one line per prompt with the position of its best object or candidate."""
     width = max(len("prompt"), *(common.display_width(entry["prompt"]) for entry in entries))
     lines = [f"{common.pad('prompt', width)}  found   presence  objects  position (m)"]
     for entry in entries:
-        objects = entry["objects"]
-        position = "(" + ", ".join(f"{v:.2f}" for v in objects[0]["center"]) + ")" if objects else "-"
+        objects, candidate = entry["objects"], entry["candidate"]
+        best = objects[0] if objects else candidate
+        position = "(" + ", ".join(f"{v:.2f}" for v in best["center"]) + ")" if best else "-"
+        position += "?" if best and best is candidate else ""
         lines.append(
             f"{common.pad(entry['prompt'], width)}  {entry['verdict']:<6}  {entry['presence']:8.2f}  "
             f"{len(objects):7d}  {position}"

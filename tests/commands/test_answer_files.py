@@ -27,7 +27,7 @@ def violations(value: Any, schema: dict, path: str = "") -> list[str]:
             found.append(f"{path}: {len(value)} items")
         for index, item in enumerate(value):
             found += violations(item, schema["items"], f"{path}[{index}]")
-    if isinstance(value, dict):
+    if isinstance(value, dict) and "properties" in schema:
         fields = schema["properties"]
         found += [
             f"{path}: {name}" for name in set(value) ^ set(schema["required"]) | set(value) - set(fields)

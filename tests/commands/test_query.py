@@ -17,7 +17,7 @@ def test_query_finds_boxes_and_their_size(answered):
     by_prompt = {entry["prompt"]: entry for entry in answered[1]}
     for box in BOXES:
         entry = by_prompt[box.name]
-        assert set(entry) == {"prompt", "found", "verdict", "presence", "score", "objects"}
+        assert set(entry) == {"prompt", "found", "verdict", "presence", "score", "objects", "candidate"}
         assert entry["found"] and entry["presence"] > 0.5 and len(entry["objects"]) == 1
         thing = entry["objects"][0]
         assert {"center", "size", "num_gaussians"} <= set(thing)
@@ -83,6 +83,21 @@ def test_query_prints_a_table_and_json(mapped, capsys):
     assert ("of the horizon" in rows[-1]) == (document["observed"] < 0.95), "not here, or not looked at yet"
 
 
+def test_unsure_prompt_shows_its_best_candidate(mapped, tmp_path, capsys):
+    doubt = ["--set", "query.presence=1", "query.absent=0", "--json", tmp_path / "q.json"]
+    assert ovs3d("query", mapped[0], *PROMPTS, *doubt) == 0
+    rows = capsys.readouterr().out.splitlines()
+    unsure = 0
+    for entry, box in zip(json.loads((tmp_path / "q.json").read_text())["prompts"], BOXES, strict=True):
+        assert (entry["candidate"] is None) == (entry["verdict"] != "unsure")
+        if entry["verdict"] == "unsure":
+            unsure += 1
+            assert entry["objects"] == [] and entry["candidate"]["instance"] == 0
+            assert np.linalg.norm(np.subtract(entry["candidate"]["center"], box.center)) < 0.05
+            assert next(row for row in rows if row.startswith(box.name)).endswith(")?")
+    assert unsure, "a probability of exactly 1 is rare"
+
+
 def test_repeated_prompt_is_one_row(mapped, tmp_path, capsys):
     repeated = ["red box", "green box", " Red  BOX", "red box"]
     assert ovs3d("query", mapped[0], *repeated, "--json", tmp_path / "q.json") == 0
@@ -94,7 +109,7 @@ def test_repeated_prompt_is_one_row(mapped, tmp_path, capsys):
 
 def test_table_keeps_its_columns_with_wide_characters():
     names = ["roter Stuhl", "红色的椅子", "🪑", "chaise e\u0301lectrique", "\uff57\uff49\uff44\uff45", "👩‍🚀"]
-    entries = [dict(prompt=name, verdict="no", presence=0.1, objects=[]) for name in names]
+    entries = [dict(prompt=name, verdict="no", presence=0.1, objects=[], candidate=None) for name in names]
     head, *rows = _table(entries).splitlines()
     assert {display_width(row[: row.index(" no ")]) for row in rows} == {head.index("  found") + 1}
     assert [display_width(name) for name in names[:5]] == [11, 10, 2, 17, 8]
