@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 
@@ -59,7 +60,9 @@ def run(options: argparse.Namespace) -> int:
     stats = pipeline.stats
     report = dict(
         **quality,
+        psnr_training=round(stats["psnr"], 4),
         num_gaussians=stats["num_gaussians"],
+        frames=stats["frames"],
         keyframes=stats["keyframes"],
         steps=stats["steps"],
         seconds=round(time.monotonic() - started, 2),
@@ -152,9 +155,12 @@ def _hold_out_quality(pipeline: Ovs3d, dataset: Dataset, held_out: list[int]) ->
 
 def _summary(report: dict, held_out: int) -> str:
     text = (
-        f"{report['num_gaussians']} Gaussians from {report['keyframes']} keyframes, {report['steps']} steps, "
-        f"{report['seconds']:.0f} s, {report['peak_memory_mib']:.0f} MiB"
+        f"{report['num_gaussians']} Gaussians from {report['keyframes']} keyframes of "
+        f"{report['frames']} frames, {report['steps']} steps, {report['seconds']:.0f} s, "
+        f"{report['peak_memory_mib']:.0f} MiB"
     )
+    if math.isfinite(report["psnr_training"]):
+        text += f"; training PSNR {report['psnr_training']:.2f} dB"
     if held_out:
         text += (
             f"; {held_out} held-out views: PSNR {report['psnr_holdout']:.2f} dB "

@@ -19,6 +19,8 @@ def test_map_reports_quality_and_cost(mapped):
         "psnr_holdout",
         "psnr_holdout_aligned",
         "ssim_holdout",
+        "psnr_training",
+        "frames",
         "num_gaussians",
         "keyframes",
         "steps",
@@ -27,6 +29,7 @@ def test_map_reports_quality_and_cost(mapped):
     }
     assert report["psnr_holdout"] > 18 and report["psnr_holdout_aligned"] >= report["psnr_holdout"] - 0.01
     assert 0.4 < report["ssim_holdout"] < 1
+    assert report["psnr_training"] > 18 and report["frames"] == COUNT - COUNT // HOLDOUT
     assert report["keyframes"] == COUNT - COUNT // HOLDOUT and report["steps"] == 120
     params, snapshot = load_map(mapped[0])
     assert len(params["means"]) == report["num_gaussians"] > 500
@@ -47,7 +50,8 @@ def test_map_without_features_renders_but_refuses_queries(scene, tmp_path, capsy
     out, err = capsys.readouterr()
     report = json.loads(out)
     assert report["psnr_holdout"] is report["ssim_holdout"] is None and report["keyframes"] == COUNT
-    assert "Gaussians from 14 keyframes" in err and "bundled" not in err
+    assert "Gaussians from 14 keyframes of 14 frames" in err and "training PSNR" in err
+    assert "bundled" not in err
     assert ovs3d("render", path, "-o", tmp_path / "v", "--frames", 1) == 0
     assert ovs3d("query", path, "red box") == 2
     assert_one_line(capsys.readouterr().err, "no language features", "--no-clip")
