@@ -20,6 +20,7 @@ YES, NO, WRONG = (58, 141, 96), (150, 154, 160), (200, 62, 52)
 _TOP_SHARE = 0.85  # of the mean camera height; Gaussians above it would hide the room
 _MIN_OPACITY = 0.3
 _MARGIN = 0.03  # around the room, share of the drawing
+_PLATE_HEIGHT = 22  # pixels, of a name
 _MAX_FOOTPRINT = 0.3  # share of the drawing; larger boxes (floor, wall) are left out, as they hide the rest
 
 
@@ -89,20 +90,39 @@ def _footprint(item: SemanticObject) -> np.ndarray:
 def _write_names(
     draw: ImageDraw.ImageDraw, names: list[tuple[str, np.ndarray, np.ndarray]], width: int, height: int
 ) -> None:
-    """Writes each name on a plate near its object; a plate moves down until it covers no other."""
+    """Writes each name on a plate near its object; see `_place_plates`."""
     font = ImageFont.load_default(15)
-    taken: list[tuple[float, float, float, float]] = []
-    for text, place, color in sorted(names, key=lambda item: item[1][1]):
-        wide = font.getlength(text) + 12
-        x = float(np.clip(place[0] - wide / 2, 2, width - wide - 2))
-        y = float(np.clip(place[1] - 11, 2, height - 24))
-        while any(
-            x < right and x + wide > left and y < low and y + 22 > top for left, top, right, low in taken
-        ):
-            y += 4
-        taken.append((x, y, x + wide, y + 22))
-        draw.rounded_rectangle((x, y, x + wide, y + 22), 5, fill=tuple(int(0.55 * c) for c in color))
-        draw.text((x + 6, y + 11), text, fill=(255, 255, 255), font=font, anchor="lm")
+    names = sorted(names, key=lambda item: item[1][1])
+    widths = [font.getlength(text) + 12 for text, _, _ in names]
+    places = _place_plates([place for _, place, _ in names], widths, width, height)
+    for (text, _, color), wide, (x, y) in zip(names, widths, places, strict=True):
+        draw.rounded_rectangle(
+            (x, y, x + wide, y + _PLATE_HEIGHT), 5, fill=tuple(int(0.55 * c) for c in color)
+        )
+        draw.text((x + 6, y + _PLATE_HEIGHT / 2), text, fill=(255, 255, 255), font=font, anchor="lm")
+
+
+def _place_plates(
+    centers: Sequence[np.ndarray], widths: Sequence[float], width: int, height: int
+) -> list[tuple[float, float]]:
+    """Chooses the upper left corners of plates, inside the picture and near their centres.
+
+    A plate moves down or up to the nearest place where it covers no other. It covers one only if its whole column
+    is full.
+    """
+    corners: list[tuple[float, float]] = []
+    for center, wide in zip(centers, widths, strict=True):
+        x = float(np.clip(center[0] - wide / 2, 2, max(2, width - wide - 2)))
+        heights = np.arange(2.0, max(3, height - _PLATE_HEIGHT - 1))
+        rivals = [
+            top
+            for (left, top), other in zip(corners, widths, strict=False)
+            if x < left + other and x + wide > left
+        ]
+        is_free = np.all([np.abs(heights - top) >= _PLATE_HEIGHT for top in (np.inf, *rivals)], axis=0)
+        distances = np.abs(heights - (center[1] - _PLATE_HEIGHT / 2))
+        corners.append((x, float(heights[np.argmin(distances + 1e6 * ~is_free)])))
+    return corners
 
 
 def draw_presence(
