@@ -107,7 +107,7 @@ def _place_plates(
 ) -> list[tuple[float, float]]:
     """Chooses the upper left corners of plates, inside the picture and near their centres.
 
-    A plate moves down or up to the nearest place where it covers no other. It covers one only if its whole column
+    A plate moves down or up to the nearest place where it covers no other. It covers one only if its column
     is full.
     """
     corners: list[tuple[float, float]] = []
