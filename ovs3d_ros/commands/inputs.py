@@ -55,8 +55,10 @@ def check_inputs(options: argparse.Namespace) -> None:
 
 
 def _check_output_suffix(options: argparse.Namespace) -> None:
-    output = getattr(options, "output", None)
-    suffix = output.suffix.lower() if output else ""
+    output: Path | None = getattr(options, "output", None)
+    if output is None:
+        return
+    suffix = output.suffix.lower()
     if options.command == "export" and suffix not in EXPORT_SUFFIXES:
         raise UserError(
             f"{output}: the suffix is the format; give a name that ends in .ply (3DGS, for most "

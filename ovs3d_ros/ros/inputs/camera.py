@@ -165,6 +165,7 @@ class CameraInput:
         """Takes a pose of `message.child_frame_id`."""
         self._check_world(message.header.frame_id)
         self._sync.note_stamp("pose", stamp)
+        assert isinstance(self._framed, MountedPoses), "only odom and transform have a child frame"
         self._framed.add(stamp, pose, message.child_frame_id, self._pose_topic)
         self.poll()
 
