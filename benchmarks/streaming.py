@@ -86,7 +86,7 @@ class Client(Node):
     def ask(self) -> None:
         """Sends one query; records its latency unless there is no map yet."""
         started, done = time.perf_counter(), threading.Event()
-        future = self._queries.call_async(QueryText.Request(prompts=list(PROMPTS), threshold=-1.0))
+        future = self._queries.call_async(QueryText.Request(prompts=list(PROMPTS)))
         future.add_done_callback(lambda _: done.set())
         if done.wait(SETTLE_TIMEOUT) and future.result().error_code == QueryText.Response.OK:
             self.latencies.append(1e3 * (time.perf_counter() - started))

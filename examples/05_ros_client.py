@@ -27,7 +27,7 @@ class Fetcher(Node):
 
     def find(self, name: str) -> PoseStamped:
         self.query.wait_for_service()
-        request = QueryText.Request(prompts=[name], threshold=-1.0)  # below 0: the calibrated threshold
+        request = QueryText.Request(prompts=[name], cloud=False, masks=False)
         while not self.goals:  # the first answers may come before the node has discovered our subscription
             future = self.query.call_async(request)
             rclpy.spin_until_future_complete(self, future)

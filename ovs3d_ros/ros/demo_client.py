@@ -112,7 +112,7 @@ class DemoClient(Node):
         Raises:
             UserError: no response in time, or an error code.
         """
-        request = QueryText.Request(prompts=prompts, threshold=-1.0)
+        request = QueryText.Request(prompts=prompts)
         started = time.perf_counter()
         future = self._query.call_async(request)
         rclpy.spin_until_future_complete(self, future, timeout_sec=CALL_TIMEOUT)

@@ -81,9 +81,7 @@ class Client:
 
     def query(self, *prompts: str, seconds: float = 30.0, **fields) -> QueryText.Response:
         assert self.queries.wait_for_service(seconds), "no query service"
-        future = self.queries.call_async(
-            QueryText.Request(prompts=list(prompts), **{"threshold": -1.0, **fields})
-        )
+        future = self.queries.call_async(QueryText.Request(prompts=list(prompts), **fields))
         wait_until(future.done, seconds, lambda: f"no answer to {prompts}")
         return future.result()
 

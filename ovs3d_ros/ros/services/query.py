@@ -82,12 +82,13 @@ class QueryServices:
     def _answer_query(self, request: QueryText.Request, response: QueryText.Response) -> None:
         query = self._to_query(request)
         snapshot = responses.require_features(self._worker)
-        views = self._mask_views(request, snapshot)
+        views = self._mask_views(request, snapshot) if request.masks else []
         result = self._pipeline.answer(query, snapshot)
         answer = Answer(result, snapshot)
         response.error_code = QueryText.Response.OK
-        response.cloud = build_response_cloud(answer, self._config)
-        response.header = response.cloud.header
+        response.header = map_header(snapshot, self._config)
+        if request.cloud:
+            response.cloud = build_response_cloud(answer, self._config)
         response.map_version = result.map_version
         _fill_presence(result, response)
         response.objects = [_object_message(item, response.header) for item in result.objects]

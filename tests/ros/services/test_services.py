@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 pytest.importorskip("rclpy")
 pytest.importorskip("std_srvs")
@@ -97,6 +98,23 @@ def test_get_objects_returns_the_objects_of_the_query(session):
     ):
         answer = session.client.call(GetObjects, "get_objects", **fields)
         assert answer.error_code == BAD_REQUEST and problem in answer.error_msg
+
+
+def test_question_without_options_uses_the_calibrated_threshold(session):
+    usual = session.client.call(QueryText, "query", **yaml.safe_load("{prompts: ['red ball']}"))
+    calibrated = session.client.query("red ball", threshold=-1.0)
+    everything = session.client.query("red ball", threshold=0.0)
+    assert usual.error_code == OK and usual.objects == calibrated.objects
+    assert usual.cloud.width == calibrated.cloud.width < everything.cloud.width
+    assert usual.masks and usual.header.frame_id == "map"
+
+
+def test_cloud_and_masks_are_left_out_on_request(session):
+    full = session.client.query("red ball")
+    brief = session.client.query("red ball", cloud=False, masks=False)
+    assert full.cloud.width and full.masks
+    assert not brief.cloud.width and not len(brief.cloud.data) and not brief.masks
+    assert (brief.header, brief.objects, brief.found) == (full.header, full.objects, full.found)
 
 
 def test_text_embeddings_are_unit_vectors_of_the_map_encoder(session):
