@@ -258,6 +258,8 @@ def test_query_text_is_the_documented_service() -> None:
         "roi_min": "geometry_msgs/Point",
         "roi_max": "geometry_msgs/Point",
         "mask_stamps": "sequence<builtin_interfaces/Time>",
+        "cloud": "boolean",
+        "masks": "boolean",
     }
     assert response.get_fields_and_field_types() == {
         "error_code": "uint16",
