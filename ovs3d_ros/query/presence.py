@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.special import expit
 
 from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.encoders import ImageTextEncoder
@@ -220,4 +219,5 @@ def presence_probability(
 
 def logistic_regression(evidence: np.ndarray, weights: Sequence[float], bias: float) -> np.ndarray:
     """Probability [P] per row of evidence [P, E]: logistic function of its weighted sum plus bias."""
-    return expit(evidence @ np.asarray(weights) + bias)
+    logits = np.asarray(evidence @ np.asarray(weights) + bias, np.float64)
+    return torch.sigmoid(torch.from_numpy(logits)).numpy()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from scipy.spatial import cKDTree
+
+if TYPE_CHECKING:
+    from scipy.spatial import cKDTree
 
 _SAMPLE = 256  # points whose distances to their last neighbour give the usual distance
 _REACH = 5.0  # usual distances: a point farther than that from the others is a floater
@@ -20,6 +24,8 @@ def nearest_neighbours(points: np.ndarray, count: int) -> np.ndarray:
     Returns:
         [N, count] int64 indices, nearest first; -1 where fewer lie within a few times the usual distance.
     """
+    from scipy.spatial import cKDTree  # here, because it takes a tenth of a second and queries do without it
+
     points = np.asarray(points, np.float64)
     neighbours = np.full((len(points), count), -1, np.int64)
     if len(points) < 2:
