@@ -83,9 +83,9 @@ ARGUMENTS = {
     "loop": ("false", "true repeats the dataset forever"),
     "rviz": ("false", "true starts RViz"),
     "shared_memory": (
-        "false",
+        "",
         "true lets the launched processes exchange messages over shared memory (Fast DDS, "
-        "config/fastdds_shm.xml); only if all ROS processes run on this machine and use the same profile",
+        "config/fastdds_shm.xml); other machines then do not see them. Empty: true with data, else false",
     ),
     **{name: ("", f"Topic of the input {name}; empty: as in the preset, else {name}") for name in INPUTS},
 }
@@ -130,12 +130,14 @@ def _make_nodes(context) -> list[Node]:
     if given["autostart"]:
         overrides["autostart"] = _is_true(given, "autostart")
     sim_time = {"use_sim_time": _is_true(given, "use_sim_time")}
+    # A player on this machine loses up to half of its images over UDP.
+    shared_memory = _is_true(given, "shared_memory") if given["shared_memory"] else bool(given["data"])
     common = {
         "package": "ovs3d_ros",
         "namespace": given["namespace"],
         "remappings": remappings,
         "output": "screen",
-        "additional_env": _make_environment() if _is_true(given, "shared_memory") else {},
+        "additional_env": _make_environment() if shared_memory else {},
     }
     nodes = [
         Node(

@@ -147,8 +147,10 @@ def test_dataset_is_received_reliably(launch_file):
 
 
 def test_shared_memory_sets_both_names_of_the_profile(launch_file):
-    assert launched(launch_file, data="somewhere")["node"]["additional_env"] == {}
-    for options in launched(launch_file, data="somewhere", shared_memory="true").values():
+    assert launched(launch_file)["node"]["additional_env"] == {}
+    assert launched(launch_file, data="somewhere", shared_memory="false")["node"]["additional_env"] == {}
+    explicit = launched(launch_file, shared_memory="true").values()
+    for options in (*explicit, *launched(launch_file, data="somewhere").values()):
         environment = options["additional_env"]
         for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
             assert environment[name].args[0][1] == "fastdds_shm.xml"
