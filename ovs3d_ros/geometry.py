@@ -121,8 +121,7 @@ def check_coordinates(points: np.ndarray, name: str) -> np.ndarray:
     if farthest > MAX_COORDINATE:
         raise UserError(
             f"{name}: lies {farthest:g} m from the origin, farther than {MAX_COORDINATE:g} m; check its "
-            "source and "
-            "the unit, which is metres"
+            "source and the unit, which is metres"
         )
     return points
 

@@ -13,9 +13,7 @@ from ovs3d_ros.types import Keyframe
 logger = logging.getLogger(__name__)
 
 _MIN_PAIR = 30  # matches of two views; fewer may agree with any geometry by chance
-_MIN_AGREEMENT = (
-    0.5  # share of matches that agree with one epipolar geometry; fewer: the views do not overlap
-)
+_MIN_AGREEMENT = 0.5  # share of matches of one epipolar geometry; fewer: the views do not overlap
 _MAX_ERROR = 0.0125  # image sides; 2 px of 160
 _MIN_MATCHES = 150  # over all pairs, before the poses are judged
 _MAX_PAIRS = 60  # then the poses are trusted: the check costs up to 40 ms a pair

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from helpers.box_scene import HEIGHT, WIDTH, camera_ring, ray_cast
 from helpers.command_line import COUNT, ovs3d, read_ply
+from helpers.ply import gaussian_columns
 from PIL import Image
 
 from ovs3d_ros.commands import video
@@ -22,26 +23,7 @@ def test_export_writes_a_standard_3dgs_ply(mapped, tmp_path):
     assert ovs3d("export", mapped[0], "-o", tmp_path / "splat.ply") == 0
     params, _ = load_map(mapped[0])
     table = read_ply(tmp_path / "splat.ply")
-    expected = [
-        "x",
-        "y",
-        "z",
-        "nx",
-        "ny",
-        "nz",
-        "f_dc_0",
-        "f_dc_1",
-        "f_dc_2",
-        "opacity",
-        "scale_0",
-        "scale_1",
-        "scale_2",
-        "rot_0",
-        "rot_1",
-        "rot_2",
-        "rot_3",
-    ]
-    assert list(table.dtype.names) == expected
+    assert list(table.dtype.names) == gaussian_columns()
     np.testing.assert_array_equal(table["y"], params["means"][:, 1].numpy())
     np.testing.assert_array_equal(table["opacity"], params["opacity_logits"].numpy())
     np.testing.assert_array_equal(table["scale_2"], params["log_scales"][:, 2].numpy())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers.ply import gaussian_columns
 
 from ovs3d_ros.config import Config
 from ovs3d_ros.io.ply import write_ply
@@ -46,26 +47,7 @@ def test_ply_has_the_standard_3dgs_layout(tmp_path, degree: int) -> None:
     write_ply(tmp_path / "s.ply", g.params)
     table = read_ply(tmp_path / "s.ply")
     rest = num_sh_rest(degree)
-    assert list(table.dtype.names) == [
-        "x",
-        "y",
-        "z",
-        "nx",
-        "ny",
-        "nz",
-        "f_dc_0",
-        "f_dc_1",
-        "f_dc_2",
-        *(f"f_rest_{i}" for i in range(3 * rest)),
-        "opacity",
-        "scale_0",
-        "scale_1",
-        "scale_2",
-        "rot_0",
-        "rot_1",
-        "rot_2",
-        "rot_3",
-    ]
+    assert list(table.dtype.names) == gaussian_columns(rest)
 
     def columns(*names: str) -> np.ndarray:
         return np.stack([table[name] for name in names], 1)
