@@ -105,8 +105,7 @@ def _depth_remedy(dataset: Dataset, indices: list[int], config: Config) -> str:
     return (
         f"their median depth is {np.median(values):.4g} m, and depth beyond seed.max_depth = "
         f"{config.seed.max_depth:g} m is ignored; correct the unit (depth_unit_m in transforms.json) or "
-        "raise "
-        "seed.max_depth"
+        "raise seed.max_depth"
     )
 
 

@@ -94,8 +94,7 @@ def load_calibration(path: str, encoder: str) -> PresenceCalibration:
     if fitted_for != encoder:
         raise UserError(
             f"{where}: was fitted for the encoder {fitted_for}, but {encoder} is loaded; make one for it "
-            "with "
-            "`ovs3d calibrate`, or leave the parameter empty"
+            "with `ovs3d calibrate`, or leave the parameter empty"
         )
     if sizes != {_COLUMNS}:
         raise UserError(

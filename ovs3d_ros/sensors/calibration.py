@@ -171,7 +171,6 @@ def _region_camera(K: np.ndarray, calibration: CameraCalibration, topic: str) ->
     if not (width // across and height // down):
         raise UserError(
             f"{topic}: an image of {width}x{height} pixels, binned by {across}x{down}, is empty; the driver "
-            "must fill "
-            "in width and height"
+            "must fill in width and height"
         )
     return Camera(K, width, height).scaled(width // across, height // down)

@@ -50,8 +50,7 @@ class TransformTree:
         if len(self._parents) >= _MAX_FRAMES and child not in self._parents:
             raise UserError(
                 f"/tf: more than {_MAX_FRAMES} frames, '{child}' is ignored; find the publisher that makes "
-                "up "
-                "frame names"
+                "up frame names"
             )
         known = self._parents.setdefault(child, parent)
         if known != parent:
