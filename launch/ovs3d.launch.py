@@ -8,6 +8,7 @@ ros2 launch ovs3d_ros ovs3d.launch.py data:=/path/to/dataset rviz:=true
 
 from pathlib import Path
 
+import yaml
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.conditions import IfCondition
@@ -163,13 +164,25 @@ def _make_nodes(context) -> list[Node]:
             name="rviz2",
             output="screen",
             namespace=given["namespace"],
-            arguments=["-d", PathJoinSubstitution([CONFIG, "ovs3d.rviz"])],
+            arguments=["-d", PathJoinSubstitution([CONFIG, "ovs3d.rviz"]), *_fixed_frame(given)],
             parameters=[sim_time],
             additional_env=common["additional_env"],
             condition=IfCondition(LaunchConfiguration("rviz")),
         )
     )
     return nodes
+
+
+def _fixed_frame(given: dict[str, str]) -> list[str]:
+    """The arguments that make RViz show the frame of the map; none if only its default is known."""
+    document = yaml.safe_load(Path(given["params_file"]).expanduser().read_text(encoding="utf-8")) or {}
+    frames = [
+        sections["ros__parameters"]["input"]["world_frame"]
+        for sections in document.values()
+        if "world_frame" in sections.get("ros__parameters", {}).get("input", {})
+    ]
+    frame = given["world_frame"] or next(iter(frames), "")
+    return ["-f", frame] if frame else []
 
 
 def _is_true(given: dict[str, str], name: str) -> bool:

@@ -137,6 +137,20 @@ def test_launch_file_starts_node_player_and_rviz(launch_file):
     assert nodes["node"]["parameters"][2] == {"use_sim_time": True}
 
 
+def test_rviz_shows_the_frame_of_the_map(launch_file, tmp_path):
+    def fixed_frame(**given: str) -> list[str]:
+        return launched(launch_file, **given)["rviz2"]["arguments"][2:]
+
+    own, bare = tmp_path / "own.yaml", tmp_path / "bare.yaml"
+    own.write_text("/**:\n  ros__parameters:\n    input: {world_frame: odom}\n")
+    bare.write_text("# nothing is set here\n")
+    assert fixed_frame() == ["-f", Config().input.world_frame]
+    assert fixed_frame(world_frame="world") == ["-f", "world"]
+    assert fixed_frame(params_file=str(own)) == ["-f", "odom"]
+    assert fixed_frame(params_file=str(own), world_frame="world") == ["-f", "world"]
+    assert fixed_frame(params_file=str(bare)) == []
+
+
 def test_dataset_is_received_reliably(launch_file):
     def quality(**given: str) -> str | None:
         return launched(launch_file, **given)["node"]["parameters"][1].get("qos.input")

@@ -64,9 +64,12 @@ def query_grid(points: np.ndarray, scores: np.ndarray, resolution: float) -> Gri
         points: [N, 3] metres, of the whole map.
         scores: [N] 0..1; 0 for a point without a label.
         resolution: side of a cell in metres. Cells are larger where the map would need more than a million.
+
+    Returns:
+        The grid; without points one unknown cell, because RViz takes a grid without cells for an error.
     """
     if not len(points):
-        return Grid(np.zeros(2), resolution, np.zeros((0, 0), np.int8))
+        return Grid(np.zeros(2), resolution, np.full((1, 1), UNKNOWN, np.int8))
     labelled = scores > 0
     low, high = np.percentile(points[:, :2], _EXTENT, axis=0)
     if labelled.any():

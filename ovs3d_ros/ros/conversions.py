@@ -50,6 +50,7 @@ __all__ = [
     "DiagnosticArray",
     "Header",
     "Image",
+    "Marker",
     "MarkerArray",
     "OccupancyGrid",
     "Odometry",
@@ -71,6 +72,8 @@ __all__ = [
 POINT_FIELD_TYPES = {"f4": PointField.FLOAT32, "u4": PointField.UINT32}
 MIN_MARKER = 0.005  # metres: RViz complains about boxes without thickness
 TEXT_HEIGHT = 0.08  # metres
+LETTER_SPACING = 0.6  # of the height; RViz takes it from scale.x, and tears letters apart without it
+ARROW = Vector3(x=0.4, y=0.06, z=0.1)  # metres: length, diameter of the shaft, diameter of the head
 DIAGNOSTIC_LEVELS = {
     "ok": DiagnosticStatus.OK,
     "warn": DiagnosticStatus.WARN,
@@ -283,10 +286,22 @@ def to_markers(objects: list[SemanticObject], colors: np.ndarray, header: Header
         )
         top = float(item.center[2] + np.linalg.norm(item.size) / 2)
         text.pose.position = Point(x=pose.position.x, y=pose.position.y, z=top)
-        text.scale.z, text.color = TEXT_HEIGHT, ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0)
+        text.scale = Vector3(x=LETTER_SPACING * TEXT_HEIGHT, z=TEXT_HEIGHT)
+        text.color = ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0)
         text.text = f"{item.prompt} {item.score:.2f}"
         markers += [box, text]
     return MarkerArray(markers=markers)
+
+
+def to_arrow(matrix: np.ndarray | None, header: Header) -> Marker:
+    """An arrow along the x axis of a pose [4, 4]; None deletes the arrow."""
+    marker = Marker(header=header, ns="goal", type=Marker.ARROW)
+    if matrix is None:
+        marker.action = Marker.DELETE
+        return marker
+    marker.action, marker.pose, marker.scale = Marker.ADD, to_pose(matrix), ARROW
+    marker.color = ColorRGBA(r=1.0, g=0.0, b=1.0, a=1.0)
+    return marker
 
 
 def to_pose_array(objects: list[SemanticObject], header: Header) -> PoseArray:

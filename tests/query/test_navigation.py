@@ -55,6 +55,6 @@ def test_grid_ignores_far_strays():
     assert grid.cells.size <= 1_100_000 and grid.cells.max() == 70
 
 
-def test_grid_of_an_empty_map_is_empty():
-    assert query_grid(np.zeros((0, 3)), np.zeros(0), 0.05).cells.size == 0
+def test_grid_of_an_empty_map_is_one_unknown_cell():
+    assert query_grid(np.zeros((0, 3)), np.zeros(0), 0.05).cells.tolist() == [[UNKNOWN]]
     assert query_grid(np.zeros((1, 3)), np.zeros(1), 0.05).cells.shape == (1, 1)

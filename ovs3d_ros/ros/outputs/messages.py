@@ -41,21 +41,14 @@ def build_keyframes(snapshot: MapSnapshot | None, config: Config) -> conversions
 
 
 def build_query_cloud(answer: Answer | None, config: Config) -> conversions.PointCloud2:
-    """`~/query_cloud`: the whole map with the labels of the answer."""
+    """`~/query_cloud` and the cloud in a response of `~/query`: the labelled points.
+
+    The other points are those of `~/map_cloud`: a second copy in the same places would flicker in RViz.
+    """
     if answer is None:
         return _empty_cloud(config, **NO_LABELS)
-    return _labelled_cloud(answer, point_cloud.visible_points(answer.snapshot, config.output), config)
-
-
-def build_response_cloud(answer: Answer, config: Config) -> conversions.PointCloud2:
-    """The cloud in a response of `~/query`: only the labelled points."""
     labelled = np.flatnonzero(answer.result.labels.cpu().numpy())
-    return _labelled_cloud(
-        answer, labelled[evenly_spaced_indices(len(labelled), config.output.max_points)], config
-    )
-
-
-def _labelled_cloud(answer: Answer, indices: np.ndarray, config: Config) -> conversions.PointCloud2:
+    indices = labelled[evenly_spaced_indices(len(labelled), config.output.max_points)]
     points, base = point_cloud.point_columns(answer.snapshot, indices)
     columns = point_cloud.answer_columns(answer.result, indices, base)
     return conversions.to_cloud(points, columns.pop("rgb"), map_header(answer.snapshot, config), **columns)
@@ -112,8 +105,19 @@ def build_grid(answer: Answer | None, config: Config) -> conversions.OccupancyGr
 
 def build_goal(answer: Answer, config: Config) -> conversions.PoseStamped:
     """`~/goal_pose`: a pose on the ground in front of the first object of the answer, facing it."""
-    pose = goal_pose(answer.result.objects[0], answer.snapshot.camtoworlds, config.output.stand_off)
-    return conversions.PoseStamped(header=_header(answer, config), pose=conversions.to_pose(pose))
+    return conversions.PoseStamped(
+        header=_header(answer, config), pose=conversions.to_pose(_goal(answer, config))
+    )
+
+
+def build_goal_arrow(answer: Answer | None, config: Config) -> conversions.Marker:
+    """`~/goal_marker`: the goal pose as an arrow, which unlike a pose can be deleted in RViz."""
+    goal = _goal(answer, config) if answer is not None and answer.result.objects else None
+    return conversions.to_arrow(goal, _header(answer, config))
+
+
+def _goal(answer: Answer, config: Config) -> np.ndarray:
+    return goal_pose(answer.result.objects[0], answer.snapshot.camtoworlds, config.output.stand_off)
 
 
 def _objects(answer: Answer | None) -> list[SemanticObject]:

@@ -80,6 +80,8 @@ class Outputs:
         self._answer_topics = _make_answer_topics(node)
         # Not latched: a planner that starts later must not drive to the goal of an old query.
         self._goal = node.create_publisher(conversions.PoseStamped, "~/goal_pose", 1)
+        self._arrow = LatchedTopic(node, conversions.Marker, "~/goal_marker", messages.build_goal_arrow)
+        self._arrow_answer: Answer | None = None  # whose goal the arrow shows
         self._segmentation = SegmentationPublisher(node, pipeline, config.map.image_size)
         group = MutuallyExclusiveCallbackGroup()
         start_timer(node, 1.0 / config.output.rate, self._publish, "outputs", group)
@@ -107,6 +109,7 @@ class Outputs:
         if shown.number:
             for topic in self._answer_topics:
                 topic.publish((shown.number, settings), shown.answer, config)
+        self._publish_arrow()
         view = self._view.get()
         if shown.answer is not None and snapshot is not None and view is not None:
             self._segmentation.publish(shown.number, shown.answer, snapshot, view)
@@ -120,7 +123,17 @@ class Outputs:
         while (answer := self._answers.take_goal()) is not None:
             self._publish_goal(answer)
 
+    def _publish_arrow(self) -> None:
+        """Publishes the goal for people to see, and deletes it when its map was discarded."""
+        answer = self._arrow_answer
+        if answer is not None:
+            current = self._answers.is_current(answer)
+            version = (id(answer), current, self._config.output)
+            self._arrow.publish(version, answer if current else None, self._config)
+
     def _publish_goal(self, answer: Answer) -> None:
+        self._arrow_answer = answer
+        self._publish_arrow()
         current = self._answers.is_current(answer)
         if answer.result.objects and current and self._goal.get_subscription_count():
             self._goal.publish(messages.build_goal(answer, self._config))

@@ -20,7 +20,7 @@ from ovs3d_ros.query.presence import VERDICTS
 from ovs3d_ros.query.request import check_prompts
 from ovs3d_ros.ros import conversions
 from ovs3d_ros.ros.outputs.answers import Answer, AnswerStore
-from ovs3d_ros.ros.outputs.messages import build_response_cloud, map_header
+from ovs3d_ros.ros.outputs.messages import build_query_cloud, map_header
 from ovs3d_ros.ros.outputs.view import LatestView
 from ovs3d_ros.ros.services import responses
 from ovs3d_ros.types import Camera, MapSnapshot, Query, QueryResult, SemanticObject, UserError
@@ -88,7 +88,7 @@ class QueryServices:
         response.error_code = QueryText.Response.OK
         response.header = map_header(snapshot, self._config)
         if request.cloud:
-            response.cloud = build_response_cloud(answer, self._config)
+            response.cloud = build_query_cloud(answer, self._config)
         response.map_version = result.map_version
         _fill_presence(result, response)
         response.objects = [_object_message(item, response.header) for item in result.objects]

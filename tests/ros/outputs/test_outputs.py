@@ -9,6 +9,7 @@ import importlib.util
 import json
 import re
 import time
+from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
 
@@ -21,7 +22,7 @@ pytest.importorskip("ovs3d_interfaces")
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 from helpers.ros_env import SPHERES, wait_until  # noqa: E402
-from helpers.ros_session import FRAMES, documented, session  # noqa: E402, F401
+from helpers.ros_session import FRAMES, Client, documented, session  # noqa: E402, F401
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 from visualization_msgs.msg import Marker  # noqa: E402
@@ -36,13 +37,13 @@ VISION = importlib.util.find_spec("vision_msgs") is not None
 REPOSITORY = Path(__file__).resolve().parents[3]
 # Display class of rviz_default_plugins -> message type; None for displays without a topic.
 DISPLAYS = {
-    "PointCloud2": "sensor_msgs/msg/PointCloud2",
-    "MarkerArray": "visualization_msgs/msg/MarkerArray",
-    "PoseArray": "geometry_msgs/msg/PoseArray",
-    "Pose": "geometry_msgs/msg/PoseStamped",
-    "Map": "nav_msgs/msg/OccupancyGrid",
-    "Path": "nav_msgs/msg/Path",
-    "Image": "sensor_msgs/msg/Image",
+    "PointCloud2": conversions.PointCloud2,
+    "Marker": conversions.Marker,
+    "MarkerArray": conversions.MarkerArray,
+    "PoseArray": conversions.PoseArray,
+    "Map": conversions.OccupancyGrid,
+    "Path": conversions.Path,
+    "Image": conversions.Image,
     "Grid": None,
     "TF": None,
 }
@@ -96,37 +97,6 @@ def test_documentation_lists_inputs_of_running_node(session):
     assert {"/image", "/camera_info", "/depth", "/pose"} <= set(ours)
 
 
-def test_rviz_shows_what_the_node_publishes(session):
-    tree = yaml.safe_load((REPOSITORY / "config/ovs3d.rviz").read_text(encoding="utf-8"))[
-        "Visualization Manager"
-    ]
-    assert tree["Global Options"]["Fixed Frame"] == Config().input.world_frame
-    shown = set()
-    for display in tree["Displays"]:
-        package, _, kind = display["Class"].partition("/")
-        assert package == "rviz_default_plugins" and kind in DISPLAYS
-        if DISPLAYS[kind] is None:
-            continue
-        topic = display["Topic"]
-        (info,) = session.client.node.get_publishers_info_by_topic("/" + topic["Value"])
-        assert (info.node_name, info.topic_type) == ("ovs3d", DISPLAYS[kind]), display["Name"]
-        latched = info.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
-        assert topic["Durability Policy"] == ("Transient Local" if latched else "Volatile")
-        assert topic["Reliability Policy"] == "Reliable"
-        shown.add(topic["Value"].removeprefix("ovs3d/"))
-    assert shown == {
-        "map_cloud",
-        "query_cloud",
-        "markers",
-        "object_poses",
-        "goal_pose",
-        "query_grid",
-        "keyframes",
-        "segmentation/overlay",
-        "segmentation/label",
-    }
-
-
 def test_late_subscribers_get_markers_poses_and_keyframes(session):
     answer = session.client.query("red ball", "blue ball", "purple elephant")
     markers = session.client.receive("/ovs3d/markers", conversions.MarkerArray, LATCHED).markers
@@ -138,6 +108,7 @@ def test_late_subscribers_get_markers_poses_and_keyframes(session):
         assert (box.type, text.type) == (Marker.CUBE, Marker.TEXT_VIEW_FACING)
         assert (box.pose, box.scale, box.id) == (item.pose, item.size, item.instance)
         assert text.text == f"{item.label} {item.score:.2f}" and text.scale.z > 0 and text.color.a == 1
+        assert text.scale.x == pytest.approx(0.6 * text.scale.z)  # RViz spaces letters by it
         assert text.pose.position.z > item.pose.position.z
     poses = session.client.receive("/ovs3d/object_poses", conversions.PoseArray, LATCHED)
     assert poses.poses == [item.pose for item in answer.objects] and poses.header.frame_id == "map"
@@ -167,6 +138,68 @@ def test_detections_match_objects(session):
         (2, "blue ball"),
         (3, "purple elephant"),
     ]
+
+
+@pytest.fixture
+def late_client(session) -> Iterator[Client]:
+    """A client of its own, so that the other tests still find no subscriber on their topics."""
+    client = Client(session.domain_id)
+    yield client
+    client.close()
+
+
+def test_rviz_shows_what_the_node_publishes(session, late_client):
+    tree = yaml.safe_load((REPOSITORY / "config/ovs3d.rviz").read_text(encoding="utf-8"))[
+        "Visualization Manager"
+    ]
+    assert tree["Global Options"]["Fixed Frame"] == Config().input.world_frame
+    session.client.query("red ball")
+    shown = set()
+    for display in tree["Displays"]:
+        package, _, kind = display["Class"].partition("/")
+        assert package == "rviz_default_plugins" and kind in DISPLAYS
+        if DISPLAYS[kind] is None:
+            continue
+        topic = display["Topic"]
+        (info,) = session.client.node.get_publishers_info_by_topic("/" + topic["Value"])
+        package, name = DISPLAYS[kind].__module__.partition(".")[0], DISPLAYS[kind].__name__
+        assert (info.node_name, info.topic_type) == ("ovs3d", f"{package}/msg/{name}"), display["Name"]
+        latched = info.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
+        assert topic["Durability Policy"] == ("Transient Local" if latched else "Volatile")
+        assert topic["Reliability Policy"] == "Reliable"
+        message = late_client.receive("/" + topic["Value"], DISPLAYS[kind], LATCHED if latched else 1)
+        if kind == "MarkerArray":
+            assert set(display["Namespaces"]) == {m.ns for m in message.markers if m.action == Marker.ADD}
+        elif kind == "Marker":
+            assert (set(display["Namespaces"]), message.action) == ({message.ns}, Marker.ADD)
+        elif kind == "PointCloud2":
+            assert display["Color Transformer"] == "RGB8" and "rgb" in [f.name for f in message.fields]
+            assert message.width > 0
+        shown.add(topic["Value"].removeprefix("ovs3d/"))
+    assert shown == {
+        "map_cloud",
+        "query_cloud",
+        "markers",
+        "object_poses",
+        "goal_marker",
+        "query_grid",
+        "keyframes",
+        "segmentation/overlay",
+    }
+
+
+def test_query_cloud_holds_labelled_points_alone(session, late_client):
+    """Points without a label are those of ~/map_cloud; published twice they darken it in RViz."""
+    answer = session.client.query("red ball", "purple elephant")
+    topic = "/ovs3d/query_cloud"
+    late_client.listen(topic, conversions.PointCloud2, LATCHED)
+
+    def labels() -> list[int]:
+        cloud = late_client.newest.get(topic)
+        return conversions.from_cloud(cloud)["label"].tolist() if cloud else []
+
+    wait_until(lambda: 0 < len(labels()) == answer.cloud.width, 20, lambda: f"{len(labels())} points")
+    assert set(labels()) == {1}
 
 
 def test_query_grid_is_high_at_the_object(session):
@@ -260,9 +293,16 @@ def test_without_vocabulary_topics_show_the_last_query(session):
 
 
 def test_reset_clears_the_output_topics(session):
+    def arrow() -> int | None:
+        message = session.client.newest.get("/ovs3d/goal_marker")
+        return None if message is None else message.action
+
     session.client.query("red ball")
+    session.client.listen("/ovs3d/goal_marker", conversions.Marker, LATCHED)
+    wait_until(lambda: arrow() == Marker.ADD, 20)
     assert session.client.call(Trigger, "reset").success
+    wait_until(lambda: arrow() == Marker.DELETE, 20)
     wait_until(lambda: len(session.client.newest["/ovs3d/markers"].markers) == 1, 20)
     wait_until(lambda: not session.client.newest["/ovs3d/object_poses"].poses, 20)
-    wait_until(lambda: not session.client.newest["/ovs3d/query_grid"].data, 20)
+    wait_until(lambda: list(session.client.newest["/ovs3d/query_grid"].data) == [-1], 20)
     wait_until(lambda: not session.client.newest["/ovs3d/keyframes"].poses, 20)
