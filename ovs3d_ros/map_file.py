@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ovs3d_ros.geometry import check_camera, check_pose, check_stamp
+from ovs3d_ros.geometry import check_camera, check_coordinates, check_pose, check_stamp
 from ovs3d_ros.io.atomic import Destination
 from ovs3d_ros.io.git_lfs import check_no_lfs_pointer
 from ovs3d_ros.io.tensors import read_tensors, write_tensors
@@ -24,6 +24,7 @@ from ovs3d_ros.semantics.lift import fuse_levels
 from ovs3d_ros.types import Camera, MapSnapshot, RefinedField, UserError
 
 FORMAT_VERSION = 1
+FAR_VERSION = 2  # of a map with an origin, which older readers would ignore
 REFINED_VERSION = 1  # of the refined field, which is optional and which older readers ignore
 MAX_BYTES = 64 * 1024**3
 _HALF_MAX = 65504.0
@@ -66,9 +67,9 @@ def load_map(path: str | Path) -> tuple[Tensors, MapSnapshot]:
     """
     path = Path(path).expanduser()
     header, tensors = _read(path)
-    if header.get("format_version") != FORMAT_VERSION:
+    if header.get("format_version") not in (FORMAT_VERSION, FAR_VERSION):
         raise UserError(
-            f"{path}: map format {header.get('format_version')}, this version reads {FORMAT_VERSION}"
+            f"{path}: map format {header.get('format_version')}, this version reads {FAR_VERSION}"
         )
     try:
         return _assemble(path, header, tensors)
@@ -101,7 +102,8 @@ def _to_tensors(params: Tensors, snapshot: MapSnapshot) -> Tensors:
 
 def _to_header(snapshot: MapSnapshot) -> dict[str, Any]:
     header = dict(
-        format_version=FORMAT_VERSION,
+        format_version=FAR_VERSION if snapshot.origin.any() else FORMAT_VERSION,
+        origin=snapshot.origin.tolist(),
         map_version=snapshot.version,
         cameras=[dict(K=c.K.tolist(), width=c.width, height=c.height) for c in snapshot.cameras],
         names=snapshot.names,
@@ -185,6 +187,7 @@ def _assemble(path: Path, header: dict[str, Any], tensors: Tensors) -> tuple[Ten
         names=names,
         meta=meta,
         refined=_to_field(path, header, tensors, codec and codec.mean.shape[0]),
+        origin=_to_origin(path, header),
         **features,
     )
 
@@ -203,6 +206,16 @@ def _to_features(path: Path, meta: dict[str, Any], tensors: Tensors) -> tuple[Fe
     _check_shapes(path, tensors, scale_codes=(count, levels, codec.dim), selection=(count, levels))
     codes = fuse_levels(level_codes, selection, codec)
     return codec, dict(codes=codes, level_codes=level_codes, selection=selection)
+
+
+def _to_origin(path: Path, header: dict[str, Any]) -> np.ndarray:
+    """The origin of the map frame; zero in a file of `FORMAT_VERSION`, which may lack it."""
+    if header["format_version"] == FORMAT_VERSION:
+        return np.zeros(3)
+    origin = np.array(header["origin"], np.float64)
+    if origin.shape != (3,):
+        raise UserError(f"{path}: the origin is {header['origin']}, expected 3 numbers; make the map anew")
+    return check_coordinates(origin, f"{path}: the origin")
 
 
 def _to_poses(path: Path, camtoworlds: torch.Tensor) -> np.ndarray:

@@ -17,6 +17,7 @@ from ovs3d_ros.encoders import ImageTextEncoder, make_clip
 from ovs3d_ros.io.atomic import Destination
 from ovs3d_ros.io.ply import write_ply
 from ovs3d_ros.map_file import load_map, save_map
+from ovs3d_ros.map_frame import params_to_world
 from ovs3d_ros.mapping.mapper import RenderedView, StepStats
 from ovs3d_ros.query.engine import QueryEngine
 from ovs3d_ros.query.presence import PresenceCalibration
@@ -130,7 +131,7 @@ class Ovs3d:
 
     def prepare_check(self) -> None:
         """Loads, in seconds, the model that checks a refinement. Raises UserError if it is missing."""
-        self.map.prepare_check()
+        self.map.refinement.prepare()
 
     def snapshot(self) -> MapSnapshot:
         """An immutable copy of the map as it is now."""
@@ -160,7 +161,8 @@ class Ovs3d:
         started = time.perf_counter()
         snapshot = snapshot or self.snapshot()
         self.queries.check(snapshot)
-        field = self.map.refine_for_query(query.prompts, snapshot) if query.refine else snapshot.refined
+        refine = self.map.refinement.refine_for_query
+        field = refine(query.prompts, snapshot) if query.refine else snapshot.refined
         result = self.queries.answer(query, snapshot, field)
         return replace(result, latency_ms=1e3 * (time.perf_counter() - started))
 
@@ -209,7 +211,7 @@ class Ovs3d:
 
     def export_ply(self, path: str | Path) -> None:
         """Writes the standard 3DGS PLY."""
-        write_ply(path, self.map.params())
+        write_ply(path, params_to_world(self.map.params(), self.map.origin))
 
     def recalibrate(self, **changes: Any) -> None:
         """Replaces fields of the encoder's calibration, see `presence.PresenceCalibration`."""

@@ -11,7 +11,16 @@ import torch
 from ovs3d_ros.config import Config
 from ovs3d_ros.config.stored import stored_settings
 from ovs3d_ros.encoders import ImageTextEncoder, encode_frame
-from ovs3d_ros.geometry import check_coordinates, check_frame
+from ovs3d_ros.geometry import check_coordinates, check_frame, check_pose
+from ovs3d_ros.map_frame import (
+    check_reach,
+    choose_origin,
+    frame_to_map,
+    keyframe_to_world,
+    points_to_map,
+    poses_to_map,
+    poses_to_world,
+)
 from ovs3d_ros.mapping.keyframes import compress_crop_table, make_keyframe
 from ovs3d_ros.mapping.mapper import Mapper, StepStats
 from ovs3d_ros.rasterize import Rasterizer
@@ -19,7 +28,7 @@ from ovs3d_ros.semantics.codec import FeatureCodec
 from ovs3d_ros.semantics.lift import Lifter, check_num_levels, fuse_levels
 from ovs3d_ros.semantics.refinement import Refinement
 from ovs3d_ros.semantics.scale_selection import select_levels
-from ovs3d_ros.types import Frame, Keyframe, MapSnapshot, RefinedField, RefineStep, UserError
+from ovs3d_ros.types import Frame, Keyframe, MapSnapshot, RefineStep, UserError
 
 
 class Texts(Protocol):
@@ -49,6 +58,7 @@ class SemanticMap:
         lifter: lifts the features of keyframes into the Gaussians.
         refinement: the refined field.
         frames: frames the map was given.
+        origin: [3] of the map frame, see `map_frame`; the mapper and its keyframes are in that frame.
     """
 
     def __init__(
@@ -69,7 +79,7 @@ class SemanticMap:
         self.mapper = Mapper(self._config, self._rasterizer, self._device)
         self.lifter = Lifter(self._config.lift, self._config.map.codec_dim)
         self.refinement.clear()
-        self.frames = 0
+        self.frames, self.origin = 0, np.zeros(3)
         self._loaded: MapSnapshot | None = None  # keyframe views of a map file, which holds no images
 
     def restore(self, params: dict[str, torch.Tensor], loaded: MapSnapshot, name: str) -> None:
@@ -98,21 +108,25 @@ class SemanticMap:
             if loaded.refined is not None:
                 self.refinement.set_field(loaded.refined, g)
         self._loaded, self._version = loaded, max(self._version, loaded.version)
+        self.origin = loaded.origin
         self.frames, self.mapper.steps = loaded.meta.get("frames", 0), loaded.meta.get("steps", 0)
 
     def add_frame(self, frame: Frame) -> bool:
         """Maps a posed frame if it shows something new, see `Ovs3d.add_frame`."""
         check_frame(frame)
         self.frames += 1
+        self._place_origin(frame.camtoworld[:3, 3])
+        frame = frame_to_map(frame, self.origin)
         if not self.mapper.needs_keyframe(frame):
             return False
         config, g = self._config, self.mapper.gaussians
         keyframe = make_keyframe(
-            frame, len(self.keyframes), config.map.image_size, config.seed.max_depth, self._device
+            frame, len(self.mapper.keyframes), config.map.image_size, config.seed.max_depth, self._device
         )
         if self._clip is not None:
             keyframe.crops = compress_crop_table(encode_frame(self._clip, frame))
             check_num_levels(keyframe.crops, g)
+        check_reach(keyframe, self.mapper.keyframes)
         self.mapper.insert(keyframe)
         if self._clip is not None and len(g):
             self.lift(keyframe)
@@ -124,15 +138,29 @@ class SemanticMap:
 
     def add_points(self, xyz: np.ndarray, rgb: np.ndarray, centers: np.ndarray | None) -> None:
         """Seeds the map from a point cloud, see `Ovs3d.add_points`."""
-        self.mapper.insert_points(check_coordinates(xyz, "the point cloud"), rgb, centers)
+        xyz = check_coordinates(xyz, "the point cloud")
+        places = xyz if centers is None or not len(centers) else centers
+        if len(places):
+            self._place_origin(places[0])
+        self.mapper.insert_points(
+            points_to_map(xyz, self.origin),
+            rgb,
+            None if centers is None else points_to_map(centers, self.origin),
+        )
+
+    def _place_origin(self, position: np.ndarray) -> None:
+        """Chooses the origin of the map frame by the first position of an empty map."""
+        if not (self.mapper.keyframes or len(self.mapper.gaussians) or self._loaded):
+            self.origin = choose_origin(position)
 
     def move_keyframes(self, camtoworlds: dict[int, np.ndarray]) -> int:
         """Corrects keyframe poses after a loop closure, see `Mapper.move_keyframes`."""
-        return self.mapper.move_keyframes(camtoworlds)
+        poses = {i: check_pose(pose, f"pose of keyframe {i}") for i, pose in camtoworlds.items()}
+        return self.mapper.move_keyframes({i: poses_to_map(pose, self.origin) for i, pose in poses.items()})
 
     def optimize(self, steps: int, on_step: Callable[[StepStats], None] | None, horizon: int | None) -> None:
         """Optimises the colours, see `Ovs3d.optimize`."""
-        if not self.keyframes:
+        if not self.mapper.keyframes:
             raise UserError("the map has no keyframe yet: add posed frames first")
         for _ in range(steps if len(self.mapper.gaussians) else 0):
             stats = self.mapper.step(horizon)
@@ -145,7 +173,7 @@ class SemanticMap:
         Exhaust it for the result to take effect; snapshots hold the old features until then. A loaded map
         keeps its features, as the file holds no images.
         """
-        encoded, g = [k for k in self.keyframes if k.crops is not None], self.mapper.gaussians
+        encoded, g = [k for k in self.mapper.keyframes if k.crops is not None], self.mapper.gaussians
         if encoded and len(g) and self._loaded is None:
             if self.lifter.codec is None:
                 self.lift(encoded[0])
@@ -155,8 +183,8 @@ class SemanticMap:
         self, names: list[str], snapshot: MapSnapshot, frames: Sequence[Frame]
     ) -> Iterator[RefineStep]:
         """Refines class distributions, see `Ovs3d.refine`; does not touch a map that came meanwhile."""
-        g = self.mapper.gaussians
-        refined = yield from self.refinement.run(names, snapshot, g, frames)
+        g, views = self.mapper.gaussians, [frame_to_map(frame, snapshot.origin) for frame in frames]
+        refined = yield from self.refinement.run(names, snapshot, g, views)
         if refined is not None and g is self.mapper.gaussians:
             self.refinement.set_field(refined, g)
 
@@ -166,8 +194,8 @@ class SemanticMap:
 
     @property
     def keyframes(self) -> Sequence[Keyframe]:
-        """The keyframes that were added; those of a loaded map are not among them."""
-        return self.mapper.keyframes
+        """The keyframes that were added, with world poses; those of a loaded map are not among them."""
+        return [keyframe_to_world(keyframe, self.origin) for keyframe in self.mapper.keyframes]
 
     @property
     def stats(self) -> dict:
@@ -185,14 +213,16 @@ class SemanticMap:
         self._version += 1
         g, codec = self.mapper.gaussians, self.lifter.codec
         features = self._lifted_features(codec)
+        clip = self._clip.name if self._clip else self._loaded and self._loaded.meta["clip"]
         return MapSnapshot(
             version=self._version,
             gaussians={name: t.detach().clone() for name, t in g.activated().items()},
             codec=codec,
             refined=self.refinement.snapshot_field(g, features["codes"], codec),
-            meta=self._meta(),
+            meta=_make_meta(clip, self.stats, self._config),
+            origin=self.origin,
             **features,
-            **_keyframe_views(self._loaded, self.keyframes),
+            **_keyframe_views(self._loaded, self.mapper.keyframes, self.origin),
         )
 
     def _lifted_features(self, codec: FeatureCodec | None) -> dict[str, torch.Tensor]:
@@ -214,24 +244,12 @@ class SemanticMap:
         texts = self._texts.encode_text(self._texts.common_names())
         return select_levels(level_codes, texts, codec, self._config.lift.selection)
 
-    def _meta(self) -> dict:
-        """Encoder, statistics and settings for the map file's header."""
-        mapper, loaded = self.mapper, self._loaded
-        return dict(
-            clip=self._clip.name if self._clip else loaded and loaded.meta["clip"],
-            steps=mapper.steps,
-            frames=self.frames,
-            psnr=None if np.isnan(mapper.psnr) else mapper.psnr,
-            config=stored_settings(self._config),
-        )
 
-    def refine_for_query(self, prompts: Sequence[str], snapshot: MapSnapshot) -> RefinedField:
-        """A field refined for prompts, without a check; the map keeps its own."""
-        return self.refinement.refine_for_query(prompts, snapshot)
-
-    def prepare_check(self) -> None:
-        """Loads the model with which `refine` checks its result; raises UserError if it is missing."""
-        self.refinement.prepare()
+def _make_meta(clip: str | None, stats: dict, config: Config) -> dict[str, Any]:
+    """Encoder, statistics and settings for the map file's header."""
+    psnr = None if np.isnan(stats["psnr"]) else stats["psnr"]
+    figures = dict(clip=clip, steps=stats["steps"], frames=stats["frames"], psnr=psnr)
+    return figures | dict(config=stored_settings(config))
 
 
 def _check_fits(
@@ -251,9 +269,12 @@ def _check_fits(
         raise UserError(f"{name}: its colours are not of map.sh_degree {degree}; leave that setting unset")
 
 
-def _keyframe_views(loaded: MapSnapshot | None, keyframes: Sequence[Keyframe]) -> dict[str, Any]:
+def _keyframe_views(
+    loaded: MapSnapshot | None, keyframes: Sequence[Keyframe], origin: np.ndarray
+) -> dict[str, Any]:
     """The fields of a snapshot that describe keyframes: those of a loaded map, then those that were added."""
-    poses = [*(loaded.camtoworlds if loaded else []), *(k.camtoworld for k in keyframes)]
+    added = [poses_to_world(k.camtoworld, origin) for k in keyframes]
+    poses = [*(loaded.camtoworlds if loaded else []), *added]
     stamps = [*(loaded.stamps if loaded else []), *(k.stamp for k in keyframes)]
     return dict(
         camtoworlds=np.array(poses, np.float64).reshape(-1, 4, 4),

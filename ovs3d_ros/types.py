@@ -187,20 +187,21 @@ class MapSnapshot:
 
     Attributes:
         version: grows with every publication.
-        gaussians: detached copies of the parameters: means [N, 3], quats [N, 4] wxyz, scales [N, 3] metres,
-            opacities [N] in 0..1, sh [N, K, 3].
+        gaussians: detached copies of the parameters: means [N, 3] in the map frame (see `map_frame`), quats
+            [N, 4] wxyz, scales [N, 3] metres, opacities [N] in 0..1, sh [N, K, 3].
         codes: [N, d + 1] code of each Gaussian's unit feature, blended over levels; zero if not lifted.
         level_codes: [N, S, d + 1] the same per pyramid level, before blending.
         weight: [N] blending weight that went into each Gaussian's code, in pixels.
         views: [N] number of keyframes that saw the Gaussian.
         selection: [N, S] scale-selection logits.
         codec: the `FeatureCodec` of the codes.
-        camtoworlds: [F, 4, 4] keyframe poses.
+        camtoworlds: [F, 4, 4] keyframe poses in the world.
         stamps: [F] keyframe stamps in seconds.
         cameras: the keyframes' cameras.
         names: the keyframes' names.
         meta: encoder names, world frame and statistics that go into the map file's header.
         refined: the refined field, if the map has one.
+        origin: [3] float64, origin of the map frame in the world, metres.
     """
 
     version: int
@@ -217,6 +218,7 @@ class MapSnapshot:
     names: list[str]
     meta: dict = field(default_factory=dict)
     refined: RefinedField | None = None
+    origin: np.ndarray = field(default_factory=lambda: np.zeros(3))
 
     @property
     def num_gaussians(self) -> int:

@@ -19,6 +19,7 @@ ORDER = (
     "types",
     "geometry",
     "sampling",
+    "map_frame",
     "config",
     "io",
     "rasterize",

@@ -237,7 +237,7 @@ CAMERA = dict(K=[[50, 0, 32], [0, 50, 24], [0, 0, 1]], width=64, height=48)
         (dict(codec_mean=torch.zeros(7)), None, "codec"),
         (dict(codec_basis=torch.zeros(16)), None, "codec"),
         (dict(stamps=torch.zeros(1)), None, "stamps has shape"),
-        (None, dict(format_version=2), "format 2"),
+        (None, dict(format_version=3), "format 3"),
         (None, dict(format_version=None), "format None"),
         (None, dict(cameras=None), "cameras"),
         (None, dict(cameras=7), "lacks or garbles"),

@@ -66,6 +66,11 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="file to write; its suffix, .ply or .splat, is the format",
     )
+    export.add_argument(
+        "--local",
+        action="store_true",
+        help="positions from the map's own origin (see `ovs3d info`), for viewers that round large ones",
+    )
     export.set_defaults(json=None)
     _add_info(commands.add_parser("info", help="tell what a map, a dataset or a bag holds"))
     _add_set(commands.add_parser("config", help="print all parameters as commented YAML"))

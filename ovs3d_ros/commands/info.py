@@ -44,6 +44,7 @@ def _describe_map(path: Path) -> dict[str, Any]:
         image_sizes=_image_sizes(snapshot.cameras),
         extent_m=_extent(params["means"].numpy(), 2.0),
         camera_path_extent_m=_extent(snapshot.camtoworlds[:, :3, 3], 0.0),
+        origin_m=snapshot.origin.tolist(),
         frames=meta.get("frames"),
         steps=meta.get("steps"),
         training_psnr_db=meta.get("psnr"),

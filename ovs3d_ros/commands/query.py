@@ -17,8 +17,9 @@ from ovs3d_ros.datasets.text import read_text
 from ovs3d_ros.io.atomic import write_text
 from ovs3d_ros.io.pictures import save_picture
 from ovs3d_ros.io.ply import write_cloud
+from ovs3d_ros.map_frame import points_to_world
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.query.instances import find_objects
+from ovs3d_ros.query.instances import find_map_objects
 from ovs3d_ros.query.request import check_prompts, distinct_names
 from ovs3d_ros.sampling import evenly_spaced_indices
 from ovs3d_ros.types import MapSnapshot, QueryResult, SemanticObject, UserError
@@ -144,14 +145,13 @@ def find_candidates(
     result: QueryResult, snapshot: MapSnapshot, config: QueryConfig
 ) -> dict[int, SemanticObject]:
     """The best place for each prompt, by its index, whose verdict is "unsure" and which has no objects."""
-    means, views = snapshot.gaussians["means"].cpu().numpy(), snapshot.views.cpu().numpy()
     relevancy, seen = np.asarray(result.relevancy), snapshot.weight.cpu().numpy() >= config.min_weight
     candidates = {}
     for p in set(range(len(result.prompts))) - {item.label - 1 for item in result.objects}:
         if result.verdicts[p] == "unsure":
             least = min(result.query.threshold, _CANDIDATE_SHARE * float(result.score[p]))
             labels = np.where(seen & (relevancy[:, p] >= least), p + 1, 0)
-            found, _ = find_objects(means, labels, relevancy, views, result.prompts, config, 1)
+            found, _ = find_map_objects(snapshot, labels, relevancy, result.prompts, config, 1)
             if found:
                 candidates[p] = replace(found[0], instance=0)
     return candidates
@@ -170,6 +170,7 @@ def write_answer(folder: Path, pipeline: Ovs3d, snapshot: MapSnapshot, result: Q
     _renew_pictures(folder, list(names))
     indices = point_cloud.visible_points(snapshot, pipeline.config.output)
     points, rgb = point_cloud.point_columns(snapshot, indices)
+    points = points_to_world(points, snapshot.origin)
     write_cloud(folder / "cloud.ply", points, **point_cloud.answer_columns(result, indices, rgb))
     text = "".join(f"{label} {prompt}\n" for label, prompt in enumerate(result.prompts, start=1))
     write_text(folder / "masks" / "classes.txt", text)

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ovs3d_ros.demo.report import PromptReport
 from ovs3d_ros.geometry import quat_to_matrix
+from ovs3d_ros.map_frame import points_to_world
 from ovs3d_ros.types import MapSnapshot, SemanticObject
 from ovs3d_ros.visualization.pictures import label_colors
 from ovs3d_ros.visualization.point_cloud import point_columns
@@ -51,10 +52,12 @@ def draw_room(
     """
     g = snapshot.gaussians
     ceiling = float(snapshot.camtoworlds[:, 2, 3].mean()) / _TOP_SHARE
-    means, opacities = g["means"].cpu().numpy(), g["opacities"].cpu().numpy()
+    means = points_to_world(g["means"].cpu().numpy(), snapshot.origin)
+    opacities = g["opacities"].cpu().numpy()
     visible = np.flatnonzero((opacities > _MIN_OPACITY) & (means[:, 2] < ceiling))
     visible = visible[np.argsort(means[visible, 2])]  # painter's order: the highest last
     points, rgb = point_columns(snapshot, visible)
+    points = points_to_world(points, snapshot.origin)
     radii = g["scales"].cpu().numpy()[visible].max(axis=1)
     plan = _FloorPlan(points, width, height)
     picture = np.full((height, width, 3), GROUND, np.uint8)

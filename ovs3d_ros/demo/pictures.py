@@ -16,6 +16,7 @@ from ovs3d_ros.demo.scene import Scene
 from ovs3d_ros.demo.session import Session
 from ovs3d_ros.io.pictures import save_picture
 from ovs3d_ros.io.ply import write_cloud
+from ovs3d_ros.map_frame import points_to_world
 from ovs3d_ros.types import MapSnapshot
 from ovs3d_ros.visualization import pictures
 from ovs3d_ros.visualization.point_cloud import answer_columns, point_columns, visible_points
@@ -47,6 +48,7 @@ def write_pictures(
     indices = visible_points(snapshot, config.output)
     points, base = point_columns(snapshot, indices)
     columns = answer_columns(evaluation.answer, indices, base)
+    points = points_to_world(points, snapshot.origin)
     write_cloud(out / "cloud.ply", points, columns.pop("rgb"), **columns)
     for i, view in enumerate(evaluation.views):
         for prompt, masks in evaluation.masks.items():

@@ -9,10 +9,20 @@ import torch
 import torch.nn.functional as F
 
 from ovs3d_ros.io.atomic import atomic_write
+from ovs3d_ros.io.ply import drop_not_finite
 from ovs3d_ros.types import UserError
 
 _SH_C0 = 0.28209479177387814  # colour = 0.5 + _SH_C0 * dc
 _ROW = np.dtype([("means", "<f4", 3), ("scales", "<f4", 3), ("rgba", "u1", 4), ("quats", "u1", 4)])
+
+
+def check_single_precision(path: str | Path, params: dict[str, torch.Tensor]) -> None:
+    """Raises UserError if the means are float64: they lie too far from the origin for the file's format."""
+    if params["means"].dtype == torch.float64:
+        raise UserError(
+            f"{path}: the map lies too far from the origin for the coarse positions of this format; add "
+            "--local, which gives positions from the map's own origin, or write a .ply"
+        )
 
 
 def write_splat(path: str | Path, params: dict[str, torch.Tensor]) -> None:
@@ -26,8 +36,11 @@ def write_splat(path: str | Path, params: dict[str, torch.Tensor]) -> None:
         params: parameters in the stored form, see `mapping.gaussians.PARAMETERS`.
 
     Raises:
-        UserError: the file cannot be written. The earlier file stays.
+        UserError: the file cannot be written (the earlier file stays), or the means are float64, which the
+            format cannot hold.
     """
+    check_single_precision(path, params)
+    params = drop_not_finite(params)
     stored = {name: params[name].detach().cpu().float() for name in ("means", "log_scales", "sh_dc", "quats")}
     opacities = torch.sigmoid(params["opacity_logits"].detach().cpu().float())
     rows = np.zeros(len(opacities), _ROW)

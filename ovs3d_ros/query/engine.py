@@ -12,8 +12,9 @@ import torch
 from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.encoders import ImageTextEncoder
 from ovs3d_ros.encoders.validation import check_texts
+from ovs3d_ros.map_frame import region_to_map
 from ovs3d_ros.query.coverage import horizon_coverage
-from ovs3d_ros.query.instances import find_objects
+from ovs3d_ros.query.instances import find_map_objects
 from ovs3d_ros.query.labelling import Similarities, first_mentions, in_region, label_places
 from ovs3d_ros.query.presence import (
     PEAK_GAUSSIANS,
@@ -173,7 +174,8 @@ def answer_query(
             if query.mode == "argmax"
             else gaussians.scores,
             relevancy=gaussians.scores,
-            eligible=gaussians.known & in_region(snapshot.gaussians["means"], query.roi),
+            eligible=gaussians.known
+            & in_region(snapshot.gaussians["means"], region_to_map(query.roi, snapshot.origin)),
             columns=columns,
             probabilities=field.probabilities if field is not None else None,
             strongest=torch.from_numpy(evidence.strongest).to(snapshot.codes.device),
@@ -229,14 +231,8 @@ def _find_objects(
     config: QueryConfig,
 ) -> tuple[list[SemanticObject], np.ndarray]:
     """The instances, their numbers per Gaussian [N]; a repeated prompt gets those of its first mention."""
-    objects, instances = find_objects(
-        snapshot.gaussians["means"].cpu().numpy(),
-        labels.cpu().numpy(),
-        scores.cpu().numpy(),
-        snapshot.views.cpu().numpy(),
-        query.prompts,
-        config,
-        query.max_instances,
+    objects, instances = find_map_objects(
+        snapshot, labels.cpu().numpy(), scores.cpu().numpy(), query.prompts, config, query.max_instances
     )
     first = first_mentions(query.prompts)
     for repeated in np.flatnonzero(first < np.arange(len(first))):

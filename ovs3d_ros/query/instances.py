@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.geometry import matrix_to_quat
+from ovs3d_ros.map_frame import points_to_world
 from ovs3d_ros.query.boxes import oriented_boxes
 from ovs3d_ros.query.components import connected_components, group_indices
-from ovs3d_ros.types import SemanticObject
+from ovs3d_ros.types import MapSnapshot, SemanticObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,20 @@ class _Instances:
     centers: np.ndarray
     axes: np.ndarray
     extents: np.ndarray
+
+
+def find_map_objects(
+    snapshot: MapSnapshot,
+    labels: np.ndarray,
+    scores: np.ndarray,
+    prompts: Sequence[str],
+    config: QueryConfig,
+    max_instances: int,
+) -> tuple[list[SemanticObject], np.ndarray]:
+    """Groups the labelled Gaussians of a map into objects in the world, see `find_objects`."""
+    means, views = snapshot.gaussians["means"].cpu().numpy(), snapshot.views.cpu().numpy()
+    objects, instances = find_objects(means, labels, scores, views, prompts, config, max_instances)
+    return [replace(o, center=points_to_world(o.center, snapshot.origin)) for o in objects], instances
 
 
 def find_objects(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ovs3d_ros.map_frame import region_to_map
 from ovs3d_ros.rasterize import Rasterizer
 from ovs3d_ros.semantics.class_field import merge_refined_scores, render_channels, vocabulary_indices
 from ovs3d_ros.types import Camera, MapSnapshot, Query, QueryResult
@@ -79,12 +80,12 @@ def pixel_similarities(
         cosines: [H, W, P] rendered, 0 where the map is not.
         relevancy: [H, W, P] likewise.
         snapshot: the map; the one that answered where `result.field` is set.
-        view: camera, pose [4, 4] and rasterizer.
+        view: camera, pose [4, 4] in the map frame, and rasterizer.
     """
     eligible, probabilities = (cosines != 0).any(-1), None
     if result.query.roi is not None:
-        members = in_region(snapshot.gaussians["means"], result.query.roi).float()[:, None]
-        share, alpha = render_channels(snapshot.gaussians, members, *view)
+        inside = in_region(snapshot.gaussians["means"], region_to_map(result.query.roi, snapshot.origin))
+        share, alpha = render_channels(snapshot.gaussians, inside.float()[:, None], *view)
         eligible &= (share > 0.5 * alpha)[..., 0]
     columns = vocabulary_indices(result.field, result.prompts, result.query.mode)
     if result.field is not None and (columns >= 0).any():

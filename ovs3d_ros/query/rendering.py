@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from ovs3d_ros.map_frame import poses_to_map
 from ovs3d_ros.mapping.mapper import RenderedView, render_view
 from ovs3d_ros.query.engine import QueryEngine
 from ovs3d_ros.query.labelling import pixel_similarities
@@ -29,13 +30,15 @@ class MapRenderer:
 
     def view(self, camera: Camera, camtoworld: np.ndarray, snapshot: MapSnapshot) -> RenderedView:
         """Colour, depth and alpha."""
-        return render_view(snapshot.gaussians, camera, camtoworld, self._rasterizer)
+        pose = poses_to_map(camtoworld, snapshot.origin)
+        return render_view(snapshot.gaussians, camera, pose, self._rasterizer)
 
     def channels(
         self, values: torch.Tensor, camera: Camera, camtoworld: np.ndarray, snapshot: MapSnapshot
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Blends values [N, C] of the Gaussians: [H, W, C], and alpha [H, W, 1]."""
-        return render_channels(snapshot.gaussians, values, camera, camtoworld, self._rasterizer)
+        pose = poses_to_map(camtoworld, snapshot.origin)
+        return render_channels(snapshot.gaussians, values, camera, pose, self._rasterizer)
 
     def codes(self, camera: Camera, camtoworld: np.ndarray, snapshot: MapSnapshot) -> torch.Tensor:
         """Codes [H, W, d + 1] of unit features; zero where the map is more transparent than solid."""
@@ -71,7 +74,8 @@ class MapRenderer:
         """
         query, view = result.query, (camera, camtoworld)
         cosines, scores = self.relevancy(query.prompts, *view, snapshot, query.negatives)
-        pixels = pixel_similarities(result, cosines, scores, snapshot, (*view, self._rasterizer))
+        own_view = camera, poses_to_map(camtoworld, snapshot.origin), self._rasterizer
+        pixels = pixel_similarities(result, cosines, scores, snapshot, own_view)
         labels, scores = self._queries.label_pixels(result, pixels)
         best = scores.gather(-1, (labels - 1).clamp_min(0)[..., None])[..., 0] * (labels > 0)
         return labels.cpu().numpy().astype(np.uint16), best.cpu().numpy().astype(np.float32)

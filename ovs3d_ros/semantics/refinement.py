@@ -18,6 +18,7 @@ import torch.nn.functional as F
 
 from ovs3d_ros.config import Config, RefineConfig
 from ovs3d_ros.encoders import ImageTextEncoder, PatchEncoder, make_dino
+from ovs3d_ros.map_frame import poses_to_map
 from ovs3d_ros.mapping.gaussians import Gaussians
 from ovs3d_ros.rasterize import Rasterizer, Splats, Views
 from ovs3d_ros.rasterize.spherical_harmonics import base_colors
@@ -147,7 +148,8 @@ def _lift_blur_residual(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Lifts the part of keyframe `index`'s cosines that a blur removes: sums [N, V], weights [N]."""
     splats, camera = Splats.from_dict(snapshot.gaussians), snapshot.cameras[index].fitted(config.image_size)
-    views = Views.from_camera(camera, snapshot.camtoworlds[index], cosines.device)
+    pose = poses_to_map(snapshot.camtoworlds[index], snapshot.origin)
+    views = Views.from_camera(camera, pose, cosines.device)
     with torch.no_grad():
         out, alphas, _ = rasterizer(splats, cosines.contiguous(), views)
         rendered = out[0] / alphas[0].clamp_min(SURFACE_ALPHA)

@@ -19,7 +19,7 @@ def visible_points(snapshot: MapSnapshot, config: OutputConfig) -> np.ndarray:
 
 
 def point_columns(snapshot: MapSnapshot, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Points [M, 3] float32 metres and their base colours [M, 3] uint8."""
+    """Points [M, 3] float32 in the map frame (see `map_frame`), and their base colours [M, 3] uint8."""
     points = snapshot.gaussians["means"].cpu().numpy()[indices]
     base = base_colors(snapshot.gaussians["sh"]).cpu().numpy()[indices]
     rgb = np.clip(base * 255.0, 0, 255).round().astype(np.uint8)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from helpers.ply import gaussian_columns
+from helpers.ply import gaussian_columns, read_ply
 
 from ovs3d_ros.config import Config
 from ovs3d_ros.io.ply import write_ply
+from ovs3d_ros.io.splat import write_splat
 from ovs3d_ros.mapping.gaussians import SH_C0, Gaussians, num_sh_rest
 from ovs3d_ros.types import UserError
 
@@ -21,22 +22,6 @@ def random_gaussians(count: int, sh_degree: int) -> Gaussians:
         for p in g.params.values():
             p.add_(0.1 * torch.randn(p.shape))
     return g
-
-
-PLY_TYPES = {"float": "<f4", "double": "<f8", "uchar": "u1", "int": "<i4"}
-
-
-def read_ply(path) -> np.ndarray:
-    """A binary little-endian PLY with one element, as a structured array; written from the PLY standard."""
-    data = path.read_bytes()
-    header, body = data.split(b"end_header\n", 1)
-    lines = header.decode("ascii").splitlines()
-    assert lines[:2] == ["ply", "format binary_little_endian 1.0"]
-    (element,) = [line.split() for line in lines if line.startswith("element")]
-    fields = [(line.split()[2], PLY_TYPES[line.split()[1]]) for line in lines if line.startswith("property")]
-    table = np.frombuffer(body, np.dtype(fields))
-    assert element[1] == "vertex" and int(element[2]) == len(table)
-    return table
 
 
 @pytest.mark.parametrize("degree", [0, 1, 3])
@@ -79,3 +64,20 @@ def test_ply_of_an_empty_map_is_a_valid_ply(tmp_path) -> None:
 def test_ply_into_missing_folder_is_refused(tmp_path) -> None:
     with pytest.raises(UserError, match="cannot write"):
         write_ply(tmp_path / "none" / "s.ply", random_gaussians(3, 0).params)
+
+
+def test_gaussians_that_are_not_finite_are_left_out(tmp_path, caplog) -> None:
+    """A poisoned map: splat viewers show nothing of a file with NaN, or fail."""
+    g = random_gaussians(9, 1)
+    with torch.no_grad():
+        g.params["sh_rest"][2, 0, 1] = torch.nan
+        g.params["means"][5, 0] = torch.inf
+    for name, write in (("s.ply", write_ply), ("s.splat", write_splat)):
+        caplog.clear()
+        write(tmp_path / name, g.params)
+        assert "2 of 9 Gaussians" in caplog.text
+    table = read_ply(tmp_path / "s.ply")
+    assert all(np.isfinite(table[column]).all() for column in table.dtype.names)
+    expected = g.params["means"].detach()[[0, 1, 3, 4, 6, 7, 8], 0]
+    np.testing.assert_array_equal(table["x"], expected)
+    assert (tmp_path / "s.splat").stat().st_size == 7 * 32

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from ovs3d_ros.config import Config
+from ovs3d_ros.map_frame import points_to_world
 from ovs3d_ros.query.navigation import goal_pose, query_grid
 from ovs3d_ros.ros import conversions
 from ovs3d_ros.ros.outputs.answers import Answer
+from ovs3d_ros.ros.outputs.origin import cloud_frame
 from ovs3d_ros.sampling import evenly_spaced_indices
 from ovs3d_ros.types import MapSnapshot, SemanticObject
 from ovs3d_ros.visualization import pictures, point_cloud
@@ -29,7 +31,7 @@ def build_map_cloud(snapshot: MapSnapshot | None, config: Config) -> conversions
         return _empty_cloud(config)
     indices = point_cloud.visible_points(snapshot, config.output)
     points, rgb = point_cloud.point_columns(snapshot, indices)
-    return conversions.to_cloud(points, rgb, map_header(snapshot, config))
+    return conversions.to_cloud(points, rgb, _cloud_header(snapshot, config))
 
 
 def build_keyframes(snapshot: MapSnapshot | None, config: Config) -> conversions.Path:
@@ -51,7 +53,13 @@ def build_query_cloud(answer: Answer | None, config: Config) -> conversions.Poin
     indices = labelled[evenly_spaced_indices(len(labelled), config.output.max_points)]
     points, base = point_cloud.point_columns(answer.snapshot, indices)
     columns = point_cloud.answer_columns(answer.result, indices, base)
-    return conversions.to_cloud(points, columns.pop("rgb"), map_header(answer.snapshot, config), **columns)
+    return conversions.to_cloud(points, columns.pop("rgb"), _cloud_header(answer.snapshot, config), **columns)
+
+
+def _cloud_header(snapshot: MapSnapshot, config: Config) -> conversions.Header:
+    header = map_header(snapshot, config)
+    header.frame_id = cloud_frame(snapshot, config)
+    return header
 
 
 def _empty_cloud(config: Config, **columns: np.ndarray) -> conversions.PointCloud2:
@@ -98,6 +106,7 @@ def build_grid(answer: Answer | None, config: Config) -> conversions.OccupancyGr
         indices = point_cloud.visible_points(answer.snapshot, config.output)
         points, base = point_cloud.point_columns(answer.snapshot, indices)
         columns = point_cloud.answer_columns(answer.result, indices, base)
+        points = points_to_world(points, answer.snapshot.origin)
         scores = np.where(columns["label"] > 0, columns["score"], 0.0)
     grid = query_grid(points, scores, config.output.grid_resolution)
     return conversions.to_grid(grid, _header(answer, config))

@@ -15,6 +15,7 @@ from ovs3d_ros.ros import conversions
 from ovs3d_ros.ros.callbacks import start_timer
 from ovs3d_ros.ros.outputs import messages
 from ovs3d_ros.ros.outputs.answers import Answer, AnswerStore
+from ovs3d_ros.ros.outputs.origin import OriginBroadcaster
 from ovs3d_ros.ros.outputs.segmentation import SegmentationPublisher
 from ovs3d_ros.ros.outputs.view import LatestView
 from ovs3d_ros.types import MapSnapshot
@@ -83,6 +84,7 @@ class Outputs:
         self._arrow = LatchedTopic(node, conversions.Marker, "~/goal_marker", messages.build_goal_arrow)
         self._arrow_answer: Answer | None = None  # whose goal the arrow shows
         self._segmentation = SegmentationPublisher(node, pipeline, config.map.image_size)
+        self._origin = OriginBroadcaster(node)
         group = MutuallyExclusiveCallbackGroup()
         start_timer(node, 1.0 / config.output.rate, self._publish, "outputs", group)
         start_timer(node, ANSWER_PERIOD, self._publish_new_answer, "outputs", group)
@@ -102,6 +104,8 @@ class Outputs:
         num_clears = self._answers.num_clears
         # The settings belong to the version: new runtime parameters change the messages of an unchanged map.
         settings = config.output
+        if snapshot is not None:
+            self._origin.publish(snapshot, config)
         if snapshot is not None or num_clears:
             version = ("cleared", num_clears) if snapshot is None else snapshot.version
             for topic in self._map_topics:

@@ -17,6 +17,7 @@ from ovs3d_interfaces.srv import ExportPly, LoadMap, SaveMap
 from ovs3d_ros.config import Config
 from ovs3d_ros.io.ply import write_ply
 from ovs3d_ros.map_file import load_map, save_map
+from ovs3d_ros.map_frame import params_to_world
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.ros.outputs.answers import AnswerStore
 from ovs3d_ros.ros.services import responses
@@ -68,7 +69,7 @@ class MapServices:
         target = self._folder.target(request.name, PLY_SUFFIX, request.overwrite)
         responses.require_map(self._worker)
         params, snapshot = self._worker.run(self._pipeline.freeze, TIMEOUT)
-        _write(write_ply, target, params)
+        _write(write_ply, target, params_to_world(params, snapshot.origin))
         self._report(response, self._folder.path / request.name, snapshot.version, snapshot.num_gaussians)
 
     def _report(

@@ -11,11 +11,13 @@ pytest.importorskip("rclpy")
 pytest.importorskip("ovs3d_interfaces")
 pytestmark = pytest.mark.ros
 
-from helpers.ros_wire import wire  # noqa: E402, F401
+import numpy as np  # noqa: E402
+from helpers.ros_wire import needs_tf, wire  # noqa: E402, F401
 from std_srvs.srv import Trigger  # noqa: E402
 
 from ovs3d_ros.config import override  # noqa: E402
 from ovs3d_ros.ros import conversions  # noqa: E402
+from ovs3d_ros.ros.outputs import messages  # noqa: E402
 from ovs3d_ros.ros.outputs.answers import Answer, AnswerStore  # noqa: E402
 from ovs3d_ros.ros.outputs.publishers import LATCHED, Outputs  # noqa: E402
 from ovs3d_ros.ros.outputs.view import LatestView  # noqa: E402
@@ -132,3 +134,31 @@ def test_reset_discards_answers_from_the_old_map(wire):
     rig.answers.add(rig.answer("blue box"))
     assert rig.answers.query.prompts == ("blue box",)
     assert worker.stop(WAIT)
+
+
+@needs_tf
+def test_clouds_of_a_far_map_are_in_a_near_frame_that_tf_knows(wire):
+    utm = np.array([449_000.0, 4_158_000.0, 0.0])
+    frames = synthetic.make_frames(2)
+    for frame in frames:
+        frame.camtoworld[:3, 3] += utm
+    far = synthetic.build_map(frames, steps=1)
+    rig, transforms = OutputRig(wire, far), []
+    wire.node("transforms").create_subscription(
+        conversions.tf_message_type(), "/tf_static", transforms.append, LATCHED
+    )
+    wire.spin_until(lambda: "map_cloud" in rig.newest and transforms)
+    cloud = conversions.from_cloud(rig.newest["map_cloud"])
+    (transform,) = transforms[0].transforms
+    assert transform.header.frame_id == "map"
+    assert transform.child_frame_id == rig.newest["map_cloud"].header.frame_id == "map_ovs3d"
+    origin = transform.transform.translation
+    means = far.snapshot().gaussians["means"].double().numpy() + far.snapshot().origin
+    assert len(np.unique(cloud["y"])) > 0.9 * len(cloud)
+    assert abs(np.median(cloud["y"]) + origin.y - np.median(means[:, 1])) < 0.2
+    answer = rig.answer("red box")
+    goal = messages.build_goal(answer, far.config).pose.position
+    assert abs(goal.x - utm[0]) < 3 and abs(goal.y - utm[1]) < 3
+    grid = messages.build_grid(answer, far.config).info.origin.position
+    assert abs(grid.y - utm[1]) < 4
+    assert messages.build_response_cloud(answer, far.config).header.frame_id == "map_ovs3d"
