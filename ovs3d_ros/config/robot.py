@@ -186,6 +186,12 @@ class OutputConfig:
     grid_resolution: float = leaf(
         0.05, SESSION | RUNTIME, "Side of a cell of ~/query_grid.", unit="m", low=0.001, high=10.0
     )
+    camera_tf: bool = leaf(
+        False,
+        SESSION,
+        "Broadcast the camera's frame below input.world_frame on /tf, for RViz and for robots without "
+        "transforms. Only with pose_source pose.",
+    )
     save_on_exit: str = leaf(
         "", MACHINE, "File to which the node writes the map when it ends. Empty: it does not write the map."
     )

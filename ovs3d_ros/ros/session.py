@@ -17,6 +17,7 @@ from ovs3d_ros.ros.inputs.cameras import check_cameras, split_extrinsics
 from ovs3d_ros.ros.inputs.loop_closure import LoopClosure
 from ovs3d_ros.ros.inputs.streams import Stream
 from ovs3d_ros.ros.outputs.answers import AnswerStore
+from ovs3d_ros.ros.outputs.camera_transform import CameraTransform, check_camera_tf
 from ovs3d_ros.ros.outputs.publishers import Outputs
 from ovs3d_ros.ros.outputs.view import LatestView
 from ovs3d_ros.ros.services.map_folder import MAP_SUFFIX, MapFolder
@@ -57,6 +58,7 @@ class MappingSession:
         self.closed = False
         self._target = exit_target(config)
         cameras = check_cameras(config.input.cameras)
+        check_camera_tf(config)
         check_vocabulary(config)  # before anything is created that would have to be destroyed
         extrinsics = dict(zip(cameras, split_extrinsics(config, len(cameras)), strict=True))
         self.pipeline = Ovs3d(config)
@@ -68,6 +70,7 @@ class MappingSession:
             self._log.warning("the kernels are not compiled yet; the first frames will wait")
         self._view = LatestView()
         with self._entities.collect():
+            self._camera_transform = CameraTransform(node, config)
             self._offer_services(AnswerStore())
 
     def _offer_services(self, answers: AnswerStore) -> None:
@@ -98,6 +101,7 @@ class MappingSession:
         """Queues a frame with its image's header; never blocks."""
         self.worker.submit(frame)
         self._view.set(frame, header)
+        self._camera_transform.send(frame, header)
 
     def submit_path(self, message: conversions.Path, stream: Stream) -> None:
         """Queues a message of `keyframe_path`, see `LoopClosure.submit`."""

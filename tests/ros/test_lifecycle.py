@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 pytest.importorskip("ovs3d_interfaces.action")
+pytest.importorskip("tf2_msgs", reason="pip install ./tests/tf2_msgs")
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 from action_msgs.msg import GoalStatus  # noqa: E402
@@ -47,6 +48,7 @@ def session(tmp_path_factory) -> Iterator[Session]:
                 "autostart": "false",
                 "clip.model": "helpers.color_encoder:LateEncoder",
                 "output.vocabulary": "[blue ball, red ball]",
+                "output.camera_tf": "true",
             },
         )
         try:
@@ -114,9 +116,12 @@ def test_active_node_maps(session):
     assert change(session, Transition.TRANSITION_ACTIVATE)
     assert state(session) == "active"
     wait_until(lambda: len(listened_to(session)) == len(INPUTS), 20)
+    session.client.listen("/tf", conversions.tf_message_type(), 10)
     session.play("--rate", "4")
     session.settle(FRAMES)
     assert session.client.query("red ball").found == [True]
+    (transform,) = session.client.newest["/tf"].transforms
+    assert (transform.header.frame_id, transform.child_frame_id) == ("map", "camera_optical_frame")
 
 
 def test_configured_vocabulary_is_labelled_without_a_query(session):

@@ -21,6 +21,7 @@ from ovs3d_ros.ros.environment import free_domain_id  # noqa: E402
     [
         ({"map.max_gausians": 10}, "ovs3d: map.max_gausians: no such parameter; did you mean"),
         ({"clip.model": "nowhere:Encoder"}, "ovs3d: clip.model"),
+        ({"output.camera_tf": "true", "pose_source": "tf"}, "ovs3d: output.camera_tf: with pose_source tf"),
         ({"output.vocabulary": "[red ball, '']"}, "ovs3d: output.vocabulary: name 2 is empty"),
     ],
 )
