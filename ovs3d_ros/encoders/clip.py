@@ -18,9 +18,16 @@ import torch.nn.functional as F
 from ovs3d_ros.config import ClipConfig
 from ovs3d_ros.encoders.checkpoints import check_weight_files
 from ovs3d_ros.encoders.crops import CropGroup, plan_relative_crops
-from ovs3d_ros.encoders.dense import average_directions, dense_features, is_transformer, supports_dense
+from ovs3d_ros.encoders.dense import (
+    average_directions,
+    dense_features,
+    dense_table,
+    is_transformer,
+    supports_dense,
+)
 from ovs3d_ros.encoders.precision import image_autocast
 from ovs3d_ros.encoders.preprocessing import fitted_size, image_to_tensor, resize
+from ovs3d_ros.encoders.validation import check_words
 from ovs3d_ros.types import CropTable, UserError
 
 _log = logging.getLogger(__name__)
@@ -100,9 +107,7 @@ class ClipEncoder:
         Raises:
             UserError: there is no prompt, or one of them is empty.
         """
-        prompts = list(prompts)
-        if not prompts or not all(isinstance(p, str) and p.strip() for p in prompts):
-            raise UserError("encode_text: no prompt, or an empty prompt; give at least one, and none empty")
+        prompts = check_words(prompts)
         tokens = self._tokenizer(prompts)  # [P, L]
         if bool((tokens[:, -1] != 0).any()):
             longest = max(prompts, key=len)
@@ -160,16 +165,7 @@ class ClipEncoder:
         with image_autocast(self._precision, self._device):
             # One map [h, w, D] per size.
             maps = [dense_features(self._model.visual, pixels, *size).float() for size in sizes]
-        features = maps[0] if len(maps) == 1 else average_directions(maps)
-        rows, columns, _ = features.shape
-        y, x = torch.meshgrid(
-            torch.arange(rows, device=pixels.device),
-            torch.arange(columns, device=pixels.device),
-            indexing="ij",
-        )
-        boxes = torch.stack([x / columns, y / rows, (x + 1) / columns, (y + 1) / rows], dim=-1).float()
-        levels = torch.zeros(rows * columns, dtype=torch.int64, device=pixels.device)
-        return CropTable(boxes.view(-1, 4), levels, features.reshape(rows * columns, -1), 1, (rows, columns))
+        return dense_table(maps[0] if len(maps) == 1 else average_directions(maps))
 
 
 def _resolve_mode(configured: str, calibrated: str | None, device: str, has_dense: bool) -> str:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from ovs3d_ros.encoders.preprocessing import resize
+from ovs3d_ros.types import CropTable
 
 NEIGHBOUR_SIGMA = 5.0  # cells; NACLIP's published value
 
@@ -38,9 +39,9 @@ def dense_features(visual: torch.nn.Module, pixels: torch.Tensor, height: int, w
     """
     if is_transformer(visual):
         patch = visual.patch_size[0]
-        return _vit_features(visual, _resize_to_cells(pixels, height, width, patch))
+        return _vit_features(visual, resize_to_cells(pixels, height, width, patch))
     stride = visual.trunk.feature_info[-1]["reduction"]
-    return _conv_features(visual, _resize_to_cells(pixels, height, width, stride))
+    return _conv_features(visual, resize_to_cells(pixels, height, width, stride))
 
 
 def average_directions(maps: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -56,6 +57,19 @@ def average_directions(maps: Sequence[torch.Tensor]) -> torch.Tensor:
     units = (F.normalize(m, dim=-1).permute(2, 0, 1)[None] for m in maps)
     total = sum(F.interpolate(unit, (rows, columns), mode="bilinear", align_corners=False) for unit in units)
     return F.normalize(total[0].permute(1, 2, 0), dim=-1)
+
+
+def dense_table(features: torch.Tensor) -> CropTable:
+    """Crop table of a feature map [h, w, D]: one box per cell, one level."""
+    rows, columns, _ = features.shape
+    y, x = torch.meshgrid(
+        torch.arange(rows, device=features.device),
+        torch.arange(columns, device=features.device),
+        indexing="ij",
+    )
+    boxes = torch.stack([x / columns, y / rows, (x + 1) / columns, (y + 1) / rows], dim=-1).float()
+    levels = torch.zeros(rows * columns, dtype=torch.int64, device=features.device)
+    return CropTable(boxes.view(-1, 4), levels, features.reshape(rows * columns, -1), 1, (rows, columns))
 
 
 def is_transformer(visual: torch.nn.Module) -> bool:
@@ -76,7 +90,8 @@ def _is_pooled_conv(visual: torch.nn.Module) -> bool:
     return getattr(pool, "pool_type", None) == "avg" and bool(getattr(trunk, "feature_info", None))
 
 
-def _resize_to_cells(pixels: torch.Tensor, height: int, width: int, cell: int) -> torch.Tensor:
+def resize_to_cells(pixels: torch.Tensor, height: int, width: int, cell: int) -> torch.Tensor:
+    """Pixels [1, 3, H, W] resized to about height x width: whole cells of `cell` px, at least one."""
     return resize(pixels, *(max(1, round(length / cell)) * cell for length in (height, width)))
 
 

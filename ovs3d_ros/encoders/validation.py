@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -40,6 +41,18 @@ def check_crop_table(table: Any, encoder: Any) -> CropTable:
     levels = _check_levels(table, count, name)
     _check_grid(table, count, name)
     return replace(table, boxes=boxes, levels=levels, embeddings=embeddings)
+
+
+def check_words(prompts: Sequence[str]) -> list[str]:
+    """Returns the prompts as a list.
+
+    Raises:
+        UserError: there is no prompt, or one of them is empty.
+    """
+    prompts = list(prompts)
+    if not prompts or not all(isinstance(p, str) and p.strip() for p in prompts):
+        raise UserError("encode_text: no prompt, or an empty prompt; give at least one, and none empty")
+    return prompts
 
 
 def check_texts(features: Any, count: int, encoder: Any) -> torch.Tensor:
