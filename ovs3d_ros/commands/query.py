@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,16 @@ import numpy as np
 from PIL import Image
 
 from ovs3d_ros.commands import common
-from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.datasets.text import read_text
 from ovs3d_ros.io.atomic import write_text
 from ovs3d_ros.io.pictures import save_picture
 from ovs3d_ros.io.ply import write_cloud
 from ovs3d_ros.map_frame import points_to_world
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.query.instances import find_map_objects
+from ovs3d_ros.query.description import describe, find_candidates
 from ovs3d_ros.query.request import check_prompts, distinct_names
 from ovs3d_ros.sampling import evenly_spaced_indices
-from ovs3d_ros.types import MapSnapshot, QueryResult, SemanticObject, UserError
+from ovs3d_ros.types import MapSnapshot, QueryResult, UserError
 from ovs3d_ros.visualization import pictures, point_cloud
 
 MAX_VIEWS = 8
@@ -32,7 +30,6 @@ _OVERLAY_WIDTH = 960  # px
 _FULL_HORIZON = 0.95  # share of the horizon from which a map counts as complete
 _PICTURE_FOLDERS = ("masks", "overlays")
 _MANIFEST = "query_pictures.txt"  # file in an answer's folder that lists the pictures of the answer
-_CANDIDATE_SHARE = 0.9  # of the highest relevancy: where an unsure thing may be
 _MAX_NAME = 200  # bytes of a file name
 
 
@@ -111,50 +108,6 @@ def load_semantic_map(path: Path, values: dict[str, Any]) -> Ovs3d:
             f"{path}: this map has no language features (made with --no-clip?); map it again without that"
         )
     return pipeline
-
-
-def describe(result: QueryResult, candidates: dict[int, SemanticObject]) -> list[dict[str, Any]]:
-    """One entry per prompt, as docs/objects.schema.json says; `candidates` are those of `find_candidates`."""
-    return [
-        dict(
-            prompt=prompt,
-            found=bool(result.found[p]),
-            verdict=result.verdicts[p],
-            presence=round(float(result.presence[p]), 4),
-            score=round(float(result.score[p]), 4),
-            objects=[_describe_object(o) for o in result.objects if o.label == p + 1],
-            candidate=_describe_object(candidates[p]) if p in candidates else None,
-        )
-        for p, prompt in enumerate(result.prompts)
-    ]
-
-
-def _describe_object(item: SemanticObject) -> dict[str, Any]:
-    return dict(
-        center=np.round(item.center, 4),
-        size=np.round(item.size, 4),
-        quat=np.round(item.quat, 6),
-        num_gaussians=item.num_gaussians,
-        score=round(item.score, 4),
-        views=item.views,
-        instance=item.instance,
-    )
-
-
-def find_candidates(
-    result: QueryResult, snapshot: MapSnapshot, config: QueryConfig
-) -> dict[int, SemanticObject]:
-    """The best place for each prompt, by its index, whose verdict is "unsure" and which has no objects."""
-    relevancy, seen = np.asarray(result.relevancy), snapshot.weight.cpu().numpy() >= config.min_weight
-    candidates = {}
-    for p in set(range(len(result.prompts))) - {item.label - 1 for item in result.objects}:
-        if result.verdicts[p] == "unsure":
-            least = min(result.query.threshold, _CANDIDATE_SHARE * float(result.score[p]))
-            labels = np.where(seen & (relevancy[:, p] >= least), p + 1, 0)
-            found, _ = find_map_objects(snapshot, labels, relevancy, result.prompts, config, 1)
-            if found:
-                candidates[p] = replace(found[0], instance=0)
-    return candidates
 
 
 def write_answer(folder: Path, pipeline: Ovs3d, snapshot: MapSnapshot, result: QueryResult) -> None:
