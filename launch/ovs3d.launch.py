@@ -18,38 +18,39 @@ from launch_ros.substitutions import FindPackageShare
 
 INPUTS = ("image", "camera_info", "depth", "pose", "odom", "transform", "keyframe_path")
 CONFIG = PathJoinSubstitution([FindPackageShare("ovs3d_ros"), "config"])
-# Topics that the drivers publish by default. An argument on the command line replaces the value of a preset.
+# Topics that the drivers publish by default. They are relative: with namespace:=robot1 they are those of a
+# driver that was started in that namespace too. An argument on the command line replaces a value of a preset.
 PRESETS = {
     "none": {},
     "realsense": {  # realsense2_camera with align_depth.enable:=true
-        "image": "/camera/camera/color/image_raw",
-        "camera_info": "/camera/camera/color/camera_info",
-        "depth": "/camera/camera/aligned_depth_to_color/image_raw",
+        "image": "camera/camera/color/image_raw",
+        "camera_info": "camera/camera/color/camera_info",
+        "depth": "camera/camera/aligned_depth_to_color/image_raw",
         "pose_source": "tf",
     },
     "zed": {  # zed_wrapper up to version 4; version 5 calls the image rgb/color/rect/image
-        "image": "/zed/zed_node/rgb/image_rect_color",
-        "camera_info": "/zed/zed_node/rgb/camera_info",
-        "depth": "/zed/zed_node/depth/depth_registered",
+        "image": "zed/zed_node/rgb/image_rect_color",
+        "camera_info": "zed/zed_node/rgb/camera_info",
+        "depth": "zed/zed_node/depth/depth_registered",
         "pose_source": "tf",
     },
     "oak": {  # depthai_ros_driver, depth aligned to the colour camera
-        "image": "/oak/rgb/image_raw",
-        "camera_info": "/oak/rgb/camera_info",
-        "depth": "/oak/stereo/image_raw",
+        "image": "oak/rgb/image_raw",
+        "camera_info": "oak/rgb/camera_info",
+        "depth": "oak/stereo/image_raw",
         "pose_source": "tf",
     },
     "gazebo": {  # an rgbd_camera on the topic `camera`, bridged by ros_gz_bridge
-        "image": "/camera/image",
-        "camera_info": "/camera/camera_info",
-        "depth": "/camera/depth_image",
+        "image": "camera/image",
+        "camera_info": "camera/camera_info",
+        "depth": "camera/depth_image",
         "pose_source": "tf",
         "use_sim_time": "true",
     },
     "isaac": {  # the ROS 2 camera helper of Isaac Sim
-        "image": "/rgb",
-        "camera_info": "/camera_info",
-        "depth": "/depth",
+        "image": "rgb",
+        "camera_info": "camera_info",
+        "depth": "depth",
         "pose_source": "tf",
         "use_sim_time": "true",
     },
@@ -61,6 +62,10 @@ ARGUMENTS = {
         PathJoinSubstitution([CONFIG, "ovs3d.yaml"]),
         "Parameter file; `ovs3d config` prints a template",
     ),
+    "tf": (
+        "/tf",
+        "Topic of transforms; static ones are on the same name with _static. tf:=tf follows the namespace",
+    ),
     "preset": ("none", "Camera driver or simulator whose topics and settings to use"),
     "pose_source": (
         "",
@@ -71,6 +76,10 @@ ARGUMENTS = {
     "qos_input": (
         "",
         "Reliability of the inputs: sensor_data or reliable; empty: as in the preset or the parameter file",
+    ),
+    "sync_timeout": (
+        "",
+        "Seconds an image may wait for pose and depth; empty: 10 with data, else as in the parameter file",
     ),
     "autostart": (
         "",
@@ -92,6 +101,7 @@ ARGUMENTS = {
 }
 STOP_TIMEOUT = "60"  # seconds between SIGINT, SIGTERM and SIGKILL: writing a large map takes time
 PLAYER_WAIT = "600"  # seconds the player waits for the node, which may download a large encoder
+DATA_TIMEOUT = "10"  # seconds an image of a dataset may wait for its pose and depth, which no one sends again
 # Launch argument -> parameter that it overrides unless it is empty.
 OVERRIDES = {
     "pose_source": "pose_source",
@@ -127,7 +137,12 @@ def _make_nodes(context) -> list[Node]:
         given["qos_input"] = "reliable"  # the player is reliable, and every frame of a dataset counts
     given |= {name: value for name, value in PRESETS[given["preset"]].items() if not given[name]}
     remappings = [(name, given[name]) for name in INPUTS if given[name] and given[name] != name]
+    transforms = [("/tf", given["tf"]), ("/tf_static", f"{given['tf']}_static")]
     overrides = {parameter: given[name] for name, parameter in OVERRIDES.items() if given[name]}
+    if given["data"] and not given["sync_timeout"]:
+        given["sync_timeout"] = DATA_TIMEOUT
+    if given["sync_timeout"]:
+        overrides["tf.timeout_s"] = float(given["sync_timeout"])
     if given["autostart"]:
         overrides["autostart"] = _is_true(given, "autostart")
     sim_time = {"use_sim_time": _is_true(given, "use_sim_time")}
@@ -136,7 +151,7 @@ def _make_nodes(context) -> list[Node]:
     common = {
         "package": "ovs3d_ros",
         "namespace": given["namespace"],
-        "remappings": remappings,
+        "remappings": remappings + transforms,
         "output": "screen",
         "additional_env": _make_environment() if shared_memory else {},
     }
@@ -166,6 +181,7 @@ def _make_nodes(context) -> list[Node]:
             namespace=given["namespace"],
             arguments=["-d", PathJoinSubstitution([CONFIG, "ovs3d.rviz"]), *_fixed_frame(given)],
             parameters=[sim_time],
+            remappings=transforms,
             additional_env=common["additional_env"],
             condition=IfCondition(LaunchConfiguration("rviz")),
         )

@@ -65,9 +65,8 @@ class SemanticMap:
         self, config: Config, rasterizer: Rasterizer, clip: ImageTextEncoder | None, texts: Texts, device: str
     ) -> None:
         self._config, self._rasterizer, self._device = config, rasterizer, device
-        self._clip, self._texts = clip, texts
+        self._clip, self._texts, self._version = clip, texts, 0
         self.refinement = Refinement(config, rasterizer, clip, texts.encode_text, device)
-        self._version = 0
         self.reset()
 
     def configure(self, config: Config) -> None:
@@ -115,6 +114,7 @@ class SemanticMap:
         """Maps a posed frame if it shows something new, see `Ovs3d.add_frame`."""
         check_frame(frame)
         self.frames += 1
+        self.mapper.depth_check.update(frame, self._config)
         self._place_origin(frame.camtoworld[:3, 3])
         frame = frame_to_map(frame, self.origin)
         if not self.mapper.needs_keyframe(frame):
@@ -199,10 +199,10 @@ class SemanticMap:
 
     @property
     def stats(self) -> dict:
-        """Running figures: frames, keyframes, steps, num_gaussians, psnr [dB]."""
-        mapper = self.mapper
+        """Running figures: frames, keyframes, steps, num_gaussians, psnr [dB], depth_doubt."""
+        mapper, doubt = self.mapper, self.mapper.depth_check.doubt
         figures = dict(keyframes=len(mapper.keyframes), num_gaussians=len(mapper.gaussians), psnr=mapper.psnr)
-        return dict(frames=self.frames, steps=mapper.steps) | figures
+        return dict(frames=self.frames, steps=mapper.steps, depth_doubt=doubt) | figures
 
     def params(self) -> dict[str, torch.Tensor]:
         """The Gaussian parameters in the stored form, see `gaussians.PARAMETERS`."""

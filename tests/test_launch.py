@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import re
-import sys
-import types
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import yaml
+from helpers.launch_file import LAUNCH_FILE, REPOSITORY, launch_file, launched  # noqa: F401
 
 from ovs3d_ros.config import Config, leaves, override
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-LAUNCH_FILE = REPOSITORY / "launch" / "ovs3d.launch.py"
 INPUTS = {"image", "camera_info", "depth", "pose", "odom", "transform", "keyframe_path"}
 
 
@@ -58,7 +52,7 @@ def test_presets_use_existing_arguments_and_parameters():
     for values in presets.values():
         assert set(values) <= argument_names()
         override(Config(), {overrides[name]: value for name, value in values.items() if name in overrides})
-        assert all(value.startswith("/") for name, value in values.items() if name in INPUTS)
+        assert not any(value.startswith(("/", "~")) for name, value in values.items() if name in INPUTS)
         assert values.get("use_sim_time", "true") == "true"
     assert set(overrides.values()) <= {spec.path for spec, _ in leaves()}
 
@@ -85,49 +79,6 @@ def test_docs_explain_every_launch_argument():
     documented = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
     assert argument_names() <= documented
     assert all(f"`{name}`" in text for name in constant("PRESETS"))
-
-
-@dataclass
-class Recorded:
-    """Stands for a class of launch or launch_ros; keeps its arguments."""
-
-    args: tuple
-    options: dict
-
-    def perform(self, context: dict) -> str:
-        return context[self.args[0]]
-
-
-def record(*args, **options) -> Recorded:
-    return Recorded(args, options)
-
-
-@pytest.fixture
-def launch_file(monkeypatch):
-    """The launch file as a module, with recording stand-ins: there is no wheel of launch_ros."""
-    for name, members in {
-        "launch": ["LaunchDescription"],
-        "launch.actions": ["DeclareLaunchArgument", "OpaqueFunction"],
-        "launch.conditions": ["IfCondition"],
-        "launch.substitutions": ["LaunchConfiguration", "PathJoinSubstitution"],
-        "launch_ros": [],
-        "launch_ros.actions": ["Node"],
-        "launch_ros.substitutions": ["FindPackageShare"],
-    }.items():
-        module = types.ModuleType(name)
-        module.__dict__.update(dict.fromkeys(members, record))
-        monkeypatch.setitem(sys.modules, name, module)
-    spec = importlib.util.spec_from_file_location("ovs3d_launch", LAUNCH_FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def launched(module, **given: str) -> dict[str, dict]:
-    """The options of each process, by executable, for some arguments on the command line."""
-    defaults = {name: default for name, (default, _) in module.ARGUMENTS.items()}
-    defaults["params_file"] = str(REPOSITORY / "config/ovs3d.yaml")
-    return {n.options["executable"]: n.options for n in module._make_nodes({**defaults, **given})}
 
 
 def test_launch_file_starts_node_player_and_rviz(launch_file):
@@ -158,6 +109,20 @@ def test_dataset_is_received_reliably(launch_file):
     assert quality() is None
     assert quality(data="somewhere") == "reliable"
     assert quality(data="somewhere", qos_input="sensor_data") == "sensor_data"
+
+
+def test_images_of_a_dataset_wait_longer(launch_file):
+    def timeout(**given: str) -> float | None:
+        return launched(launch_file, **given)["node"]["parameters"][1].get("tf.timeout_s")
+
+    assert timeout() is None and timeout(data="somewhere") == 10.0
+    assert timeout(data="somewhere", sync_timeout="3") == timeout(sync_timeout="3") == 3.0
+
+
+def test_transforms_are_remapped_for_all_processes(launch_file):
+    for options in launched(launch_file, data="somewhere", tf="tf").values():
+        assert {("/tf", "tf"), ("/tf_static", "tf_static")} <= set(options["remappings"])
+    assert ("/tf", "/tf") in launched(launch_file)["node"]["remappings"]  # a robot of its own
 
 
 def test_shared_memory_sets_both_names_of_the_profile(launch_file):

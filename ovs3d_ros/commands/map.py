@@ -104,8 +104,8 @@ def _depth_remedy(dataset: Dataset, indices: list[int], config: Config) -> str:
         return "their depth images are empty; check the depth files"
     return (
         f"their median depth is {np.median(values):.4g} m, and depth beyond seed.max_depth = "
-        f"{config.seed.max_depth:g} m is ignored; correct the unit (depth_unit_m in transforms.json) or "
-        "raise seed.max_depth"
+        f"{config.seed.max_depth:g} m is ignored; correct the unit (depth_unit_m in transforms.json, "
+        "input.depth_scale for a bag) or raise seed.max_depth"
     )
 
 

@@ -58,6 +58,20 @@ class InputConfig:
         "Use depth images; an image without its depth image is dropped. Set it to false for cameras without "
         "depth.",
     )
+    depth_scale: float = leaf(
+        1.0,
+        MAP,
+        "Factor on the depth of topics and bags after their encoding was read (32FC1: metres, 16UC1: "
+        "millimetres). 0.001 for millimetres in 32FC1, 1000 for metres in 16UC1.",
+        low=1e-6,
+        high=1e6,
+    )
+    camera_frame: str = leaf(
+        "",
+        MAP,
+        "Optical frame of the images, if their header.frame_id is empty or wrong; for a single camera. "
+        "Empty: header.frame_id.",
+    )
     image_transport: str = leaf(
         "raw",
         SESSION,
@@ -97,6 +111,15 @@ class InputConfig:
         unit="s",
         low=0.0,
         high=60.0,
+    )
+    max_speed: float = leaf(
+        0.0,
+        SESSION | RUNTIME,
+        "A camera that moves faster than this has been misplaced by the localisation: the node then ignores "
+        "frames until ~/set_ingest or keyframe_path resumes it. Take twice the speed of the robot. 0: off.",
+        unit="m/s",
+        low=0.0,
+        high=1000.0,
     )
     clock_jump: float = leaf(
         2.0,

@@ -25,6 +25,7 @@ from ovs3d_ros.sensors.calibration import (
     is_rectified,
     make_rectifier,
 )
+from ovs3d_ros.sensors.pixels import BitDepth
 from ovs3d_ros.sensors.sync import StampBuffer
 from ovs3d_ros.types import Frame, UserError
 
@@ -51,8 +52,12 @@ class BagView:
 class BagDataset(Dataset):
     """The frames of a bag; see `Dataset`."""
 
-    def __init__(self, bag: BagFile, name: str, views: list[BagView], max_image_size: int):
+    def __init__(
+        self, bag: BagFile, name: str, views: list[BagView], max_image_size: int, depth_scale: float
+    ):
         """Makes the dataset of the views matched in an open bag; other arguments as for `Dataset`."""
+        self._depth_scale = depth_scale
+        self._bit_depth = BitDepth()
         self._bag = bag
         self._views = views
         super().__init__(
@@ -75,12 +80,14 @@ class BagDataset(Dataset):
         """
         view, camera = self._views[index], self.cameras[index]
         topic = view.image.topic
-        image = view.rectifier.rectify_color(messages.from_image(self._bag.read(view.image), topic), topic)
+        image = view.rectifier.rectify_color(
+            messages.from_image(self._bag.read(view.image), topic, self._bit_depth), topic
+        )
         depth = None
         if view.depth is not None:
             topic = view.depth.topic
             depth = view.rectifier.rectify_depth(
-                messages.from_depth(self._bag.read(view.depth), topic), topic
+                messages.from_depth(self._bag.read(view.depth), topic, self._depth_scale), topic
             )
             depth = images.resize_nearest(depth, camera.width, camera.height)
         return Frame(
@@ -120,7 +127,7 @@ def read(path: Path, config: Config, max_image_size: int) -> BagDataset:
     color = list({sample.stamp: sample for sample in samples[topics.image]}.values())
     color.sort(key=lambda sample: sample.stamp)
     rectifiers = _Rectifiers(bag, topics, config.input.rectification)
-    poses = read_poses(bag, topics, config, color[0].frame_id)
+    poses = read_poses(bag, topics, config, config.input.camera_frame or color[0].frame_id)
     views = _match(color, samples[topics.depth] if topics.depth else None, poses, rectifiers, config)
     lost = len(color) - len(views)
     if not views:
@@ -138,7 +145,9 @@ def read(path: Path, config: Config, max_image_size: int) -> BagDataset:
             len(color),
             "depth or " if topics.depth else "",
         )
-    return BagDataset(bag, path.resolve().name.partition(".")[0], views, max_image_size)
+    return BagDataset(
+        bag, path.resolve().name.partition(".")[0], views, max_image_size, config.input.depth_scale
+    )
 
 
 class _Rectifiers:
@@ -176,7 +185,7 @@ def _match(
         depths.add(sample.stamp, sample)
     views = []
     for image in color:
-        camtoworld = poses.at(image.stamp, image.frame_id)
+        camtoworld = poses.at(image.stamp, config.input.camera_frame or image.frame_id)
         nearest = depths.nearest(image.stamp, config.input.sync_slop)
         if camtoworld is not None and (depth is None or nearest is not None):
             views.append(BagView(image, nearest, camtoworld, rectifiers.at(image.stamp)))

@@ -11,6 +11,7 @@ import torch
 from ovs3d_ros.config import Config
 from ovs3d_ros.geometry import project
 from ovs3d_ros.mapping.densification import densify, prune, record_gradients, remove_least_contributing
+from ovs3d_ros.mapping.depth_check import DepthCheck
 from ovs3d_ros.mapping.exposure import Exposure
 from ovs3d_ros.mapping.gaussians import Gaussians
 from ovs3d_ros.mapping.keyframes import is_new_view, training_view
@@ -63,6 +64,7 @@ class Mapper:
         gaussians: the map.
         keyframes: the images it is trained on.
         steps: optimisation steps so far.
+        depth_check: notices depth of frames in a wrong unit.
     """
 
     def __init__(self, config: Config, rasterizer: Rasterizer, device: str) -> None:
@@ -73,6 +75,7 @@ class Mapper:
         self.steps = 0
         self._psnr = torch.full((), float("nan"), device=device)
         self._rng = np.random.default_rng(config.compute.seed)
+        self.depth_check = DepthCheck()
         self._matcher = ImageMatcher()
         self._visits: list[int] = []  # steps on each keyframe
         self._exposure = Exposure(device)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
+import re
+import time
 from collections.abc import Callable
 
 from rclpy.callback_groups import CallbackGroup
@@ -13,6 +16,9 @@ from rclpy.node import Node
 from ovs3d_ros.types import UserError
 
 log = logging.getLogger(__name__)
+QUIET = 60.0  # seconds
+MAX_LINES = 100  # that are remembered
+NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
 class ErrorReporter:
@@ -41,6 +47,34 @@ class ErrorReporter:
             self._seen.add(type(error))
             log.exception(line)
         return UserError(f"{line}; the log has the details")
+
+
+class News:
+    """Tells lines that say something new from lines that repeat the last one with other numbers."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def is_news(self, line: str) -> bool:
+        """Whether the line differs from the last one in more than numbers."""
+        last, self._last = self._last, NUMBER.sub("", line)
+        return self._last != last
+
+
+class Recurrences:
+    """Tells lines that are new from those that go on recurring, with the same or other numbers."""
+
+    def __init__(self) -> None:
+        self._heard: dict[str, float] = {}  # monotonic time by line
+
+    def is_new(self, line: str) -> bool:
+        """Whether the line was not heard for a minute."""
+        kind, now = NUMBER.sub("", line), time.monotonic()
+        before = self._heard.pop(kind, -math.inf)
+        self._heard[kind] = now
+        if len(self._heard) > MAX_LINES:
+            del self._heard[next(iter(self._heard))]  # the one that was not heard for the longest time
+        return now - before > QUIET
 
 
 def log_errors(callback: Callable[[], None], source: str) -> Callable[[], None]:

@@ -255,13 +255,17 @@ def from_cloud(message: PointCloud2) -> np.ndarray:
     return np.frombuffer(bytes(message.data), dtype=np.dtype(layout))
 
 
-def to_label_map(prompts: list[str], found: list[bool], presence: list[float], map_version: int) -> String:
-    """The prompt of each label number as JSON; labels are 1 + prompt index."""
+def to_label_map(
+    prompts: list[str], found: list[bool], presence: list[float], map_version: int, keyframe_stamp: float
+) -> String:
+    """The prompt of each label number as JSON; labels are 1 + prompt index. The stamp is in seconds."""
     labels = [
         dict(label=i + 1, prompt=prompt, found=bool(f), presence=round(float(p), 4))
         for i, (prompt, f, p) in enumerate(zip(prompts, found, presence, strict=True))
     ]
-    return String(data=json.dumps(dict(map_version=map_version, labels=labels)))
+    return String(
+        data=json.dumps(dict(map_version=map_version, keyframe_stamp=keyframe_stamp, labels=labels))
+    )
 
 
 def to_markers(objects: list[SemanticObject], colors: np.ndarray, header: Header) -> MarkerArray:

@@ -22,6 +22,7 @@ from ovs3d_interfaces.srv import QueryText
 from ovs3d_ros.io.atomic import atomic_write, write_text
 from ovs3d_ros.ros import conversions
 from ovs3d_ros.ros.outputs.publishers import LATCHED
+from ovs3d_ros.sensors.pixels import BitDepth
 from ovs3d_ros.types import UserError
 
 SERVER = "/ovs3d"  # the mapping node
@@ -180,7 +181,7 @@ def run(client: DemoClient, request: Request, out: Path) -> None:
         _save_array(out / "query_cloud.npy", conversions.from_cloud(client.latest["query_cloud"]))
         for name in ("overlay", "label"):
             topic = f"{SERVER}/segmentation/{name}"
-            image = conversions.from_image(client.latest[f"segmentation/{name}"], topic)
+            image = conversions.from_image(client.latest[f"segmentation/{name}"], topic, BitDepth())
             _save_array(out / f"{name}.npy", image)
     report = dict(figures=client.figures(), answers=answers)
     write_text(out / "answers.json", json.dumps(report) + "\n")

@@ -24,6 +24,7 @@ from ovs3d_ros.ros.services.map_folder import MAP_SUFFIX, MapFolder
 from ovs3d_ros.ros.services.maps import MapServices
 from ovs3d_ros.ros.services.query import QueryServices
 from ovs3d_ros.ros.services.vocabulary import Vocabulary, check_vocabulary
+from ovs3d_ros.sensors.jumps import SpeedLimit
 from ovs3d_ros.types import Frame, UserError
 from ovs3d_ros.warm_up import warm_up
 from ovs3d_ros.worker import MappingWorker, MapRefiner
@@ -69,6 +70,7 @@ class MappingSession:
         if not self.worker.wait_idle(WARM_UP_TIMEOUT) and self.worker.error is None:
             self._log.warning("the kernels are not compiled yet; the first frames will wait")
         self._view = LatestView()
+        self._speed_limit = SpeedLimit()
         with self._entities.collect():
             self._camera_transform = CameraTransform(node, config)
             self._offer_services(AnswerStore())
@@ -99,6 +101,12 @@ class MappingSession:
 
     def submit(self, frame: Frame, header: conversions.Header) -> None:
         """Queues a frame with its image's header; never blocks."""
+        reason = self._speed_limit.exceeded(frame, self._config.input.max_speed)
+        if reason and self.worker.ingest.pause(reason):
+            self._log.error(
+                f"{reason}: frames are ignored from now on, so that the map is not spoilt; correct the "
+                "localisation, then publish keyframe_path or call ~/set_ingest with data: true"
+            )
         self.worker.submit(frame)
         self._view.set(frame, header)
         self._camera_transform.send(frame, header)

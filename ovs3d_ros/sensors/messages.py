@@ -20,14 +20,14 @@ def to_seconds(stamp: Any) -> float:
     return stamp.sec + stamp.nanosec * 1e-9
 
 
-def from_image(message: Any, topic: str) -> np.ndarray:
-    """RGB uint8 [H, W, 3] of a sensor_msgs/Image or CompressedImage.
+def from_image(message: Any, topic: str, bit_depth: pixels.BitDepth) -> np.ndarray:
+    """RGB uint8 [H, W, 3] of a sensor_msgs/Image or CompressedImage; `bit_depth` is that of the topic.
 
     Raises:
         UserError: the encoding is not a colour image, the data is truncated, or the sizes contradict it.
     """
     if _is_compressed(message):
-        return pixels.decompress_color(_buffer(message), message.format, topic)
+        return pixels.decompress_color(_buffer(message), message.format, topic, bit_depth)
     return pixels.decode_color(
         _buffer(message),
         message.encoding,
@@ -36,18 +36,24 @@ def from_image(message: Any, topic: str) -> np.ndarray:
         message.step,
         bool(message.is_bigendian),
         topic,
+        bit_depth,
     )
 
 
-def from_depth(message: Any, topic: str) -> np.ndarray:
+def from_depth(message: Any, topic: str, scale: float) -> np.ndarray:
     """Depth float32 [H, W] in metres, 0 = none, of a sensor_msgs/Image (32FC1, 16UC1) or compressedDepth.
+
+    Args:
+        message: the depth image.
+        topic: for error messages.
+        scale: `input.depth_scale`, which corrects a unit other than that of the encoding.
 
     Raises:
         UserError: the encoding is not depth, the data is truncated, or the sizes contradict it.
     """
     if _is_compressed(message):
-        return pixels.decompress_depth(_buffer(message), message.format, topic)
-    return pixels.decode_depth(
+        return pixels.scale_depth(pixels.decompress_depth(_buffer(message), message.format, topic), scale)
+    depth = pixels.decode_depth(
         _buffer(message),
         message.encoding,
         message.height,
@@ -56,6 +62,7 @@ def from_depth(message: Any, topic: str) -> np.ndarray:
         bool(message.is_bigendian),
         topic,
     )
+    return pixels.scale_depth(depth, scale)
 
 
 def _is_compressed(message: Any) -> bool:

@@ -13,6 +13,7 @@ from ovs3d_ros.config import Config
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.priority import PriorityGate
 from ovs3d_ros.types import Frame, MapSnapshot, UserError
+from ovs3d_ros.worker.ingest import IngestSwitch
 from ovs3d_ros.worker.statistics import FrameCounts
 from ovs3d_ros.worker.training import TrainingSchedule
 from ovs3d_ros.worker.work_queue import THREAD_ENDED, Job, QueuedFrame, WorkQueue
@@ -33,6 +34,7 @@ class MappingWorker:
         config: the current configuration.
         error: the exception that ended the thread, or None.
         priority: a client claims it while it waits for an answer; the thread pauses between two steps.
+        ingest: switches whether new frames are queued; those that already wait are mapped in any case.
         num_replacements: how often the map was replaced.
     """
 
@@ -41,12 +43,12 @@ class MappingWorker:
         self.config = config
         self.error: BaseException | None = None
         self.priority = PriorityGate()
+        self.ingest = IngestSwitch()
         self.num_replacements = 0
-        self._lock = threading.RLock()  # guards the queue, the counts and `_ingest`
+        self._lock = threading.RLock()  # guards the queue and the counts
         self._training = TrainingSchedule(pipeline, lambda: self.priority.pause(_MAX_PAUSE))
         self._queue = WorkQueue(self._lock, self._training.needs_work)
         self._counts = FrameCounts()
-        self._ingest = True
         self._snapshot: MapSnapshot | None = None
         self._thread: threading.Thread | None = None
 
@@ -74,15 +76,10 @@ class MappingWorker:
         """Queues a frame without blocking. The frame is ignored while ingest is off."""
         with self._lock:
             self._counts.received += 1
-            if self._ingest:
+            if self.ingest.on:
                 self._counts.dropped += self._queue.put_frame(frame, self.config.input.inbox)
             else:
                 self._counts.ignored += 1
-
-    def set_ingest(self, ingest: bool) -> None:
-        """Switches whether new frames are queued; frames that already wait are mapped in any case."""
-        with self._lock:
-            self._ingest = ingest
 
     def set_training(self, training: bool) -> None:
         """Switches training; frames are mapped in any case."""
@@ -94,12 +91,13 @@ class MappingWorker:
 
         frames_received is the sum of frames_mapped (keyframes), frames_skipped (they showed nothing new),
         frames_dropped, frames_ignored, frames_rejected, queue, and the frame that is being mapped. Further
-        keys: last_rejection, ingest, training, idle (see `wait_idle`), map_version, frame_to_map_p50_ms,
-        frame_to_map_p95_ms, and those of `Ovs3d.stats`.
+        keys: last_rejection, ingest, pause_reason, training, idle (see `wait_idle`), map_version,
+        frame_to_map_p50_ms, frame_to_map_p95_ms, and those of `Ovs3d.stats`.
         """
         with self._lock:
             figures = self._counts.figures() | dict(
-                ingest=self._ingest,
+                ingest=self.ingest.on,
+                pause_reason=self.ingest.pause_reason,
                 training=self._training.enabled,
                 queue=self._queue.num_frames,
                 idle=self._queue.idle,

@@ -179,6 +179,18 @@ def test_compressed_images_and_depth_in_millimetres_are_read(tmp_path):
     np.testing.assert_allclose(frame.depth, depth, atol=6e-4)
 
 
+def test_depth_in_another_unit_and_frame_are_set_by_parameters(tmp_path):
+    moving, static = tf_messages()
+    topics = scene(tf=moving, tf_static=static)
+    for message in topics["/camera/image_raw"]:
+        message.header.frame_id = "camera_link"  # not the optical frame, and not in the tree
+    topics["/camera/depth/image"] = [
+        bags.image(bags.START + t, "camera_link", render(camtoworld(t))[1] * 1000, "32FC1") for t in stamps()
+    ]
+    path = bags.write(tmp_path / "b", topics)
+    check_scene(path, settings(input__camera_frame=OPTICAL, input__depth_scale=0.001), 2e-4)
+
+
 @pytest.mark.parametrize("format", ["16UC1; png compressed ", "png"])
 def test_depth_as_plain_png_is_no_colour(tmp_path, format):
     topics = scene(pose=pose_messages())

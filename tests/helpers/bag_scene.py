@@ -97,4 +97,4 @@ def check_scene(path: Path, config: Config, tolerance: float = 1e-6) -> None:
         np.testing.assert_allclose(frame.camtoworld, camtoworld(time), atol=tolerance)
         np.testing.assert_allclose(frame.camera.K, [[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]])
         assert (frame.image == rgb).all()
-        np.testing.assert_array_equal(frame.depth, depth)
+        np.testing.assert_allclose(frame.depth, depth, rtol=2e-7)

@@ -44,8 +44,18 @@ def documented(heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()]
 
 
-def start_node(settings: dict, domain_id: int, log: Path) -> Process:
+def timeless(objects: list) -> list[tuple]:
+    """The objects of an answer without their times, which are those of the answer."""
+    timed = ("header", "age", "first_seen", "last_seen")
+    return [
+        tuple(getattr(item, name) for name in item.get_fields_and_field_types() if name not in timed)
+        for item in objects
+    ]
+
+
+def start_node(settings: dict, domain_id: int, log: Path, remappings: tuple[str, ...] = ()) -> Process:
     arguments = [word for name, value in settings.items() for word in ("-p", f"{name}:={value}")]
+    arguments += [word for rule in remappings for word in ("-r", rule)]
     return Process("ovs3d_ros.ros.node", ["--ros-args", *arguments], domain_id, log)
 
 

@@ -13,6 +13,7 @@ from helpers.ros_wire import wire  # noqa: E402, F401
 from rclpy.exceptions import InvalidHandle  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
 
+from ovs3d_ros.ros import callbacks  # noqa: E402
 from ovs3d_ros.ros.callbacks import log_errors  # noqa: E402
 from ovs3d_ros.ros.node import spin_once  # noqa: E402
 
@@ -27,6 +28,22 @@ def test_timer_continues_after_exception(wire, caplog):
     wire.node("publisher").create_timer(0.01, log_errors(update, "outputs"))
     wire.spin_until(lambda: len(calls) == 3)
     assert "outputs: OverflowError: too much" in caplog.text and caplog.text.count("Traceback") == 1
+
+
+def test_recurring_lines_are_new_once_and_after_a_quiet_minute(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
+    lines, heard = callbacks.Recurrences(), []
+    for _ in range(100):
+        now[0] += 1.0
+        for line in (f"image at {now[0]:.3f} s is truncated", "no calibration"):
+            heard += [line] * lines.is_new(line)
+    assert heard == ["image at 1.000 s is truncated", "no calibration"]
+    now[0] += 61.0
+    assert lines.is_new("image at 7 s is truncated")
+    assert (
+        all(lines.is_new(f"other {chr(97 + k)}" * (k + 1)) for k in range(200)) and len(lines._heard) <= 100
+    )
 
 
 def test_timer_ignores_destroyed_publisher(wire, caplog):

@@ -21,6 +21,7 @@ from ovs3d_ros.config import Config  # noqa: E402
 from ovs3d_ros.ros import conversions  # noqa: E402
 from ovs3d_ros.ros.environment import child_environment, find_config  # noqa: E402
 from ovs3d_ros.sensors.calibration import make_rectifier  # noqa: E402
+from ovs3d_ros.sensors.pixels import BitDepth  # noqa: E402
 from ovs3d_ros.types import Camera, UserError  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -47,11 +48,11 @@ def test_images_survive_the_wire(encoding, make):
     assert (message.height, message.width, message.encoding) == (6, 8, encoding)
     assert np.array_equal(np.frombuffer(message.data, pixels.dtype).reshape(pixels.shape), pixels)
     if encoding == "rgb8":
-        assert np.array_equal(conversions.from_image(message, "image"), pixels)
+        assert np.array_equal(conversions.from_image(message, "image", BitDepth()), pixels)
     elif encoding == "16UC1":
-        np.testing.assert_allclose(conversions.from_depth(message, "depth"), pixels / 1000, rtol=1e-6)
+        np.testing.assert_allclose(conversions.from_depth(message, "depth", 1.0), pixels / 1000, rtol=1e-6)
     elif encoding == "32FC1":
-        np.testing.assert_allclose(conversions.from_depth(message, "depth"), pixels)
+        np.testing.assert_allclose(conversions.from_depth(message, "depth", 1.0), pixels)
 
 
 @pytest.mark.parametrize("wrap", [bytes, lambda b: array.array("B", b)])
@@ -59,7 +60,7 @@ def test_compressed_images_are_read_from_any_buffer(wrap):
     pixels = np.random.default_rng(0).integers(0, 255, (6, 8, 3), np.uint8)
     data = cv2.imencode(".png", pixels[..., ::-1])[1].tobytes()
     message = conversions.CompressedImage(header=HEADER, format="rgb8; png compressed bgr8", data=wrap(data))
-    assert np.array_equal(conversions.from_image(message, "image"), pixels)
+    assert np.array_equal(conversions.from_image(message, "image", BitDepth()), pixels)
 
 
 def test_camera_info_there_and_back():
@@ -156,9 +157,10 @@ def test_empty_clouds_are_valid():
 
 
 def test_label_map_explains_the_numbers():
-    text = conversions.to_label_map(["red mug", "sofa"], [True, False], [0.91234, 0.2], 7).data
+    text = conversions.to_label_map(["red mug", "sofa"], [True, False], [0.91234, 0.2], 7, 12.5).data
     assert json.loads(text) == {
         "map_version": 7,
+        "keyframe_stamp": 12.5,
         "labels": [
             {"label": 1, "prompt": "red mug", "found": True, "presence": 0.9123},
             {"label": 2, "prompt": "sofa", "found": False, "presence": 0.2},

@@ -85,13 +85,22 @@ def test_masks_show_the_newest_or_the_requested_views(session):
     mask = np.frombuffer(answer.masks[0].data, np.uint8).reshape(HEIGHT, WIDTH)
     assert iou(mask == 1, red(frames[FRAMES - 1].camtoworld)) > 0.5
     again = session.client.query(
-        "red ball", mask_stamps=[answer.objects[0].header.stamp, answer.masks[0].header.stamp]
+        "red ball", mask_stamps=[answer.keyframe_stamp, answer.masks[0].header.stamp]
     )
     assert again.error_code == QueryText.Response.OK, again.error_msg
     assert [m.header.stamp for m in again.masks] == [
-        answer.objects[0].header.stamp,
+        answer.keyframe_stamp,
         answer.masks[0].header.stamp,
     ]
+
+
+def test_answer_holds_now_and_names_the_newest_keyframe(session):
+    before, answer, after = time.time(), session.client.query("red ball"), time.time()
+    for header in (answer.header, answer.cloud.header, answer.objects[0].header):
+        assert before <= conversions.to_seconds(header.stamp) <= after
+    path = session.client.receive("/ovs3d/keyframes", conversions.Path, LATCHED)
+    assert answer.keyframe_stamp == path.poses[-1].header.stamp
+    assert conversions.to_seconds(answer.keyframe_stamp) < before
 
 
 def red(camtoworld: np.ndarray) -> np.ndarray:

@@ -34,7 +34,10 @@ from helpers.ros_env import (  # noqa: E402
     wait_until,
 )
 from helpers.ros_session import SETTINGS, Client, start_node  # noqa: E402
+from rcl_interfaces.srv import SetParameters  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
+from std_srvs.srv import SetBool  # noqa: E402
 
 from ovs3d_ros.geometry import invert_rigid, matrix_to_quat  # noqa: E402
 from ovs3d_ros.ros import conversions  # noqa: E402
@@ -222,6 +225,32 @@ def test_silent_camera_is_named(drive):
         assert time.monotonic() < deadline, said
         time.sleep(0.2)
     drive.settle(sent)
+
+
+def set_max_speed(drive, value: float) -> None:
+    parameter = Parameter("input.max_speed", value=value).to_parameter_msg()
+    (result,) = drive.client.call(SetParameters, "set_parameters", parameters=[parameter]).results
+    assert result.successful, result.reason
+
+
+def test_jump_of_the_localisation_pauses_ingest(drive):
+    set_max_speed(drive, 2.0)
+    keyframes, ignored = drive.keyframes()[0], drive.client.value(": mapping", "frames_ignored")
+    drive.robot.correction = np.eye(4)
+    drive.robot.correction[0, 3] = 5.0
+    drive.robot.look(STOPS + 1)
+    wait_until(
+        lambda: drive.client.value(": mapping", "frames_ignored") == ignored + 2,
+        30,
+        lambda: str(drive.client.diagnostic(": mapping")),
+    )
+    assert "frames are ignored: the pose moved" in drive.client.diagnostic(": mapping")[0]
+    drive.robot.correction = np.eye(4)
+    set_max_speed(drive, 0.0)
+    assert drive.client.call(SetBool, "set_ingest", data=True).success
+    wait_until(lambda: "frames are ignored" not in drive.client.diagnostic(": mapping")[0], 20)
+    drive.settle(2)
+    assert len(drive.keyframes()[0]) == len(keyframes)
 
 
 def test_loop_closure_moves_keyframes_and_gaussians(drive):

@@ -11,6 +11,7 @@ import pytest
 
 from ovs3d_ros.sensors import pixels
 from ovs3d_ros.sensors.calibration import CameraCalibration, make_rectifier
+from ovs3d_ros.sensors.pixels import BitDepth
 from ovs3d_ros.types import UserError
 
 TOPIC = "/camera/image"
@@ -25,7 +26,9 @@ def rgb() -> np.ndarray:
 
 
 def decode(array: np.ndarray, encoding: str, size: tuple[int, int], bigendian: bool = False) -> np.ndarray:
-    return pixels.decode_color(array.tobytes(), encoding, *size, array.nbytes // size[0], bigendian, TOPIC)
+    return pixels.decode_color(
+        array.tobytes(), encoding, *size, array.nbytes // size[0], bigendian, TOPIC, BitDepth()
+    )
 
 
 @pytest.mark.parametrize(
@@ -96,7 +99,7 @@ def test_row_padding_is_cut_and_may_lack_in_the_last_row(rgb):
     padded[:, :48] = rgb.reshape(12, 48)
     data = padded.tobytes()
     for buffer in (data, data[:-16]):
-        assert np.array_equal(pixels.decode_color(buffer, "rgb8", 12, 16, 64, False, TOPIC), rgb)
+        assert np.array_equal(pixels.decode_color(buffer, "rgb8", 12, 16, 64, False, TOPIC, BitDepth()), rgb)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +115,7 @@ def test_row_padding_is_cut_and_may_lack_in_the_last_row(rgb):
 )
 def test_error_of_an_impossible_image_names_topic_and_problem(rgb, arguments, problem):
     with pytest.raises(UserError, match=f"{TOPIC}: .*{problem}"):
-        pixels.decode_color(rgb.tobytes(), *arguments, False, TOPIC)
+        pixels.decode_color(rgb.tobytes(), *arguments, False, TOPIC, BitDepth())
 
 
 @pytest.mark.parametrize("bigendian", [False, True])
@@ -140,11 +143,11 @@ def test_colour_is_refused_as_depth(rgb):
 @pytest.mark.parametrize("extension, tolerance", [(".png", 0), (".jpg", 12)])
 def test_compressed_images_are_decoded(rgb, extension, tolerance):
     data = cv2.imencode(extension, rgb[..., ::-1])[1].tobytes()
-    assert np.abs(pixels.decompress_color(data, "", TOPIC).astype(int) - rgb).max() <= tolerance
+    assert np.abs(pixels.decompress_color(data, "", TOPIC, BitDepth()).astype(int) - rgb).max() <= tolerance
     with pytest.raises(UserError, match="neither JPEG nor PNG"):
-        pixels.decompress_color(b"not an image", "", TOPIC)
+        pixels.decompress_color(b"not an image", "", TOPIC, BitDepth())
     with pytest.raises(UserError, match="neither JPEG nor PNG"):
-        pixels.decompress_color(b"", "", TOPIC)
+        pixels.decompress_color(b"", "", TOPIC, BitDepth())
 
 
 def test_compressed_images_of_absurd_size_are_refused():
@@ -157,7 +160,7 @@ def test_compressed_images_of_absurd_size_are_refused():
     jpeg[size : size + 4] = struct.pack(">HH", 65000, 65000)
     for data in (png, jpeg):
         with pytest.raises(UserError, match=f"{TOPIC}: {len(data)} bytes of a broken image"):
-            pixels.decompress_color(bytes(data), "", TOPIC)
+            pixels.decompress_color(bytes(data), "", TOPIC, BitDepth())
     with pytest.raises(UserError, match=f"{TOPIC}: {len(png)} bytes of a broken image"):
         pixels.decompress_depth(bytes(12) + bytes(png), "16UC1; compressedDepth png", TOPIC)
 
@@ -176,8 +179,82 @@ def test_compressed_depth_is_decoded_in_both_encodings():
         np.testing.assert_allclose(depth, metres, rtol=0.01)
         with pytest.raises(UserError, match="no 16-bit PNG"):
             pixels.decompress_depth(data[:20], format, TOPIC)
-    with pytest.raises(UserError, match="'format' to png"):
+    with pytest.raises(UserError, match="no RVL image"):
         pixels.decompress_depth(data, "16UC1; compressedDepth rvl", TOPIC)
+
+
+def encode_rvl(values: np.ndarray) -> bytes:
+    """RVL as in listing 1 of the paper, one nibble after the other."""
+    nibbles: list[int] = []
+
+    def put(number: int) -> None:
+        while True:
+            low, number = number & 7, number >> 3
+            nibbles.append(low | (8 if number else 0))
+            if not number:
+                return
+
+    position, previous, pixels_ = 0, 0, values.astype(np.int64).ravel()
+    while position < len(pixels_):
+        for is_zero in (True, False):
+            run = position
+            while run < len(pixels_) and (pixels_[run] == 0) == is_zero:
+                run += 1
+            put(run - position)
+            for value in () if is_zero else pixels_[position:run]:
+                delta = int(value) - previous
+                put((delta << 1) ^ (delta >> 63))
+                previous = int(value)
+            position = run
+    nibbles += [0] * (-len(nibbles) % 8)
+    words = [
+        sum(n << (28 - 4 * k) for k, n in enumerate(nibbles[i : i + 8])) for i in range(0, len(nibbles), 8)
+    ]
+    return struct.pack(f"<{len(words)}I", *words)
+
+
+def test_rvl_depth_is_decoded():
+    rng = np.random.default_rng(0)
+    depth = np.clip(rng.normal(1800, 400, (30, 40)), 0, 65535).astype(np.uint16)
+    depth[rng.random((30, 40)) < 0.3] = 0
+    depth[0, :5], depth[-1, -7:], depth[3, 3] = 0, 0, 65535
+    for image in (depth, np.zeros((30, 40), np.uint16), np.full((30, 40), 7, np.uint16)):
+        data = bytes(12) + struct.pack("<II", 40, 30) + encode_rvl(image)
+        found = pixels.decompress_depth(data, "16UC1; compressedDepth rvl", TOPIC)
+        np.testing.assert_allclose(found, image / 1000, rtol=1e-6)
+    data = bytes(12) + struct.pack("<II", 40, 30) + encode_rvl(depth)
+    for broken in (data[:200], data[:15], bytes(12) + struct.pack("<II", 99999, 1) + data[20:]):
+        with pytest.raises(UserError, match="no RVL image"):
+            pixels.decompress_depth(broken, "16UC1; compressedDepth rvl", TOPIC)
+
+
+@pytest.mark.parametrize("encoding", ["nv12", "nv21"])
+def test_planar_yuv_is_decoded(rgb, encoding):
+    i420 = cv2.cvtColor(rgb, cv2.COLOR_RGB2YUV_I420)  # [18, 16]: Y, then U and V of a quarter each
+    u, v = i420[12:15].reshape(6, 8), i420[15:].reshape(6, 8)
+    chroma = np.stack([u, v] if encoding == "nv12" else [v, u], axis=-1).reshape(6, 16)
+    planes = np.concatenate([i420[:12], chroma])
+    for step, padding in ((16, 0), (24, 0), (20, 4)):  # right, wrong in the driver, padded
+        data = np.pad(planes, ((0, 0), (0, padding))).tobytes()
+        found = pixels.decode_color(data, encoding, 12, 16, step, False, TOPIC, BitDepth())
+        assert found.shape == (12, 16, 3) and np.abs(found.astype(int) - rgb).max() <= 18
+    with pytest.raises(UserError, match="truncated"):
+        pixels.decode_color(planes.tobytes()[:-20], encoding, 12, 16, 16, False, TOPIC, BitDepth())
+    with pytest.raises(UserError, match="even size"):
+        pixels.decode_color(planes.tobytes(), encoding, 11, 16, 16, False, TOPIC, BitDepth())
+
+
+@pytest.mark.parametrize("bits", [10, 12, 16])
+def test_grey_of_fewer_bits_is_as_bright_and_does_not_flicker(bits):
+    bright = np.linspace(0, (1 << bits) - 1, 192).astype(np.uint16).reshape(12, 16)
+    depth, dark = BitDepth(), bright // 64
+    brightest = [
+        pixels.decode_color(image.tobytes(), "mono16", 12, 16, 32, False, TOPIC, depth).max()
+        for image in (bright, dark, bright)
+    ]
+    assert brightest == [255, 3, 255]
+    png = cv2.imencode(".png", bright)[1].tobytes()
+    assert pixels.decompress_color(png, "mono16; png", TOPIC, BitDepth()).max() == 255
 
 
 def test_depth_of_the_plain_compressed_transport_is_decoded():
@@ -191,7 +268,7 @@ def test_depth_of_the_plain_compressed_transport_is_decoded():
     with pytest.raises(UserError, match="holds uint8 pixels"):
         pixels.decompress_depth(grey, "png", TOPIC)
     with pytest.raises(UserError, match=f"{TOPIC}: format '16UC1; png compressed' is depth"):
-        pixels.decompress_color(png, "16UC1; png compressed ", TOPIC)
+        pixels.decompress_color(png, "16UC1; png compressed ", TOPIC, BitDepth())
 
 
 def calibration(**changes) -> CameraCalibration:

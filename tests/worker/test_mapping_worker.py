@@ -212,14 +212,14 @@ def test_preparation_runs_first_and_its_error_ends_the_thread(worker: MappingWor
 
 def test_frames_are_ignored_and_counted_without_ingest(worker: MappingWorker) -> None:
     worker.start()
-    worker.set_ingest(False)
+    worker.ingest.set(False)
     for frame in synthetic.make_frames(2):
         worker.submit(frame)
     assert worker.wait_idle(WAIT)
     stats = worker.stats()
     assert (stats["frames_received"], stats["frames_ignored"], stats["keyframes"]) == (2, 2, 0)
     assert (stats["ingest"], stats["training"]) == (False, True)
-    worker.set_ingest(True)
+    worker.ingest.set(True)
     worker.submit(synthetic.make_frames(1)[0])
     assert worker.wait_idle(WAIT) and worker.stats()["keyframes"] == 1
 

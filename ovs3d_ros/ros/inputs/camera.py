@@ -12,6 +12,7 @@ from rclpy.node import Node
 
 from ovs3d_ros.config import Config
 from ovs3d_ros.ros import conversions
+from ovs3d_ros.ros.callbacks import Recurrences
 from ovs3d_ros.ros.inputs.frame_converter import FrameConverter
 from ovs3d_ros.ros.inputs.mounted_poses import MountedPoses
 from ovs3d_ros.ros.inputs.silence import SilenceReport
@@ -64,6 +65,7 @@ class CameraInput:
         self._config = config
         self._on_frame = on_frame
         self._jumps = JumpDetector()
+        self._rejections = Recurrences()
         self._clock_jumps = 0  # that were logged
         options, source, log = config.input, config.pose_source, node.get_logger()
         buffer = PoseBuffer(options.sync_slop, options.pose_gap)
@@ -78,7 +80,7 @@ class CameraInput:
         )
         self.streams = {topic.role: self._make_stream(topic, group) for topic in camera_topics(config, name)}
         topics = {role: stream.topic for role, stream in self.streams.items()}
-        self._converter = FrameConverter(name, topics, options.rectification, log)
+        self._converter = FrameConverter(name, topics, options, log)
         self._silence = SilenceReport(
             node, config, self.streams, self._sync, lambda: self._framed.problem if self._framed else ""
         )
@@ -118,11 +120,11 @@ class CameraInput:
         self.rejected += 1
         # Nothing can be used without a calibration, and an uncalibrated camera reports it only once.
         self.problem = self._converter.problem or str(error)
-        self._node.get_logger().warning(
-            f"rejected: {error}", throttle_duration_sec=self._config.input.silence
-        )
+        if self._rejections.is_new(str(error)):  # the count of the same one is in /diagnostics
+            self._node.get_logger().warning(f"rejected: {error}")
 
     def _on_image(self, message: Any, stamp: float) -> None:
+        message.header.frame_id = self._config.input.camera_frame or message.header.frame_id
         if self._framed is not None:
             self._framed.camera_frame = message.header.frame_id
         self._sync.add_image(stamp, message, time.monotonic())

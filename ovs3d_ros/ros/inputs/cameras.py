@@ -56,6 +56,11 @@ class Inputs:
         names = check_cameras(config.input.cameras)
         extrinsics = chosen_extrinsics(config, len(names))
         transforms: TransformBuffer | None = None
+        if config.input.camera_frame and len(names) > 1:
+            raise UserError(
+                "input.camera_frame names one frame, but there are several cameras; leave it empty and let "
+                "their images carry header.frame_id"
+            )
         if config.pose_source == "tf":
             transforms = make_transform_buffer(node, config.input, group, self._reject)
         elif config.pose_source in ("odom", "transform") and any(e is None for e in extrinsics):

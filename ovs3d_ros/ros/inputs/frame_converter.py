@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from ovs3d_ros.config import InputConfig
 from ovs3d_ros.ros import conversions
 from ovs3d_ros.sensors.calibration import Rectifier, describe_doubt, is_rectified, make_rectifier
+from ovs3d_ros.sensors.pixels import BitDepth
 from ovs3d_ros.sensors.sync import Match
 from ovs3d_ros.types import Frame, UserError
 
@@ -17,20 +19,22 @@ class FrameConverter:
         problem: why the newest calibration cannot be used; empty if it can, and before the first.
     """
 
-    def __init__(self, camera: str, topics: dict[str, str], rectification: str, log: Any):
+    def __init__(self, camera: str, topics: dict[str, str], options: InputConfig, log: Any):
         """Takes the settings of a camera.
 
         Args:
             camera: name of the camera; may be empty.
             topics: resolved topics by role, for error messages.
-            rectification: `input.rectification`; see `is_rectified`.
+            options: rectification (see `is_rectified`), the scale of depth and the frame of the camera.
             log: logger of the node.
         """
         self.problem = ""
         self._camera = camera
         self._topics = topics
-        self._rectified = is_rectified(rectification, topics["image"])
+        self._options = options
+        self._rectified = is_rectified(options.rectification, topics["image"])
         self._log = log
+        self._bit_depth = BitDepth()
         self._calibration: object = None
         self._rectifier: Rectifier | None = None
         self._warned_frames: set[tuple[str, str]] = set()
@@ -69,11 +73,12 @@ class FrameConverter:
         """
         rectifier, topic = self._rectifier, self._topics["image"]
         assert rectifier is not None, "images wait until there is a calibration"
-        image = rectifier.rectify_color(conversions.from_image(match.image, topic), topic)
+        image = rectifier.rectify_color(conversions.from_image(match.image, topic, self._bit_depth), topic)
         depth = None
         if match.depth is not None:
             topic = self._topics["depth"]
-            depth = rectifier.rectify_depth(conversions.from_depth(match.depth, topic), topic)
+            depth = conversions.from_depth(match.depth, topic, self._options.depth_scale)
+            depth = rectifier.rectify_depth(depth, topic)
             self._compare_frames(match.image.header.frame_id, match.depth.header.frame_id)
         return Frame(
             stamp=match.stamp,
@@ -87,6 +92,8 @@ class FrameConverter:
 
     def _compare_frames(self, image_frame: str, depth_frame: str) -> None:
         """Warns once if depth may be of another camera than the image."""
+        if self._options.camera_frame:  # the user knows the headers to be wrong
+            return
         pair = (image_frame, depth_frame)
         if image_frame and depth_frame and image_frame != depth_frame and pair not in self._warned_frames:
             self._warned_frames.add(pair)

@@ -97,3 +97,5 @@ class LoopClosure:
         elif future.result():
             self.corrected += future.result()
             self._log.info(f"loop closure: {future.result()} keyframes moved")
+            if self._worker.ingest.resume():
+                self._log.info("keyframe_path corrected the map: frames are mapped again")

@@ -68,7 +68,7 @@ class TfPoses:
         """See `sync.PoseSource.at`."""
         source = self.camera_frame.lstrip("/")
         if not source:
-            self.problem = "no transform: the images have no frame_id; the camera driver must set it"
+            self.problem = "no transform: the images have no frame_id; set input.camera_frame"
             return None
         try:
             pose = self._buffer.lookup(self._world_frame, source, stamp, accept_nearest)

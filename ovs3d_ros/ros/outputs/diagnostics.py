@@ -10,15 +10,16 @@ from rclpy.node import Node
 
 from ovs3d_ros.config import Config
 from ovs3d_ros.ros import conversions
-from ovs3d_ros.ros.callbacks import start_timer
+from ovs3d_ros.ros.callbacks import News, start_timer
 from ovs3d_ros.ros.inputs.cameras import Inputs
 from ovs3d_ros.worker import MappingWorker
 
 PERIOD = 1.0  # seconds
+ENOUGH_KEYFRAMES = 5  # that a map is made from; the first one or two may lack overlap
 
 
 class Diagnostics:
-    """Publishes the two statuses; logs a line per `input.silence` seconds without a usable frame.
+    """Publishes the two statuses; logs why there is no usable frame whenever the reason changes.
 
     Attributes:
         inputs: None unless the node is active.
@@ -32,6 +33,7 @@ class Diagnostics:
         self.worker: MappingWorker | None = None
         self.failure = ""
         self._watched: Inputs | None = None
+        self._silence = News()
         self._dropped = 0  # frames dropped until the last status
         self._namesake = ""  # what to do about another node of the same name; empty without one
         self._node = node
@@ -45,9 +47,11 @@ class Diagnostics:
         self._watched = inputs
         if inputs is None or inputs is not watched:
             return  # the first report follows after a whole period
-        silence = inputs.report_silence()
-        if silence:
-            self._node.get_logger().warning(f"no usable frame: {silence}")
+        log, silence = self._node.get_logger(), inputs.report_silence()
+        if silence and self._silence.is_news(silence):
+            log.warning(f"no usable frame: {silence}")
+        elif not silence and self._silence.is_news(""):
+            log.info("usable frames arrive")
 
     def publish(self) -> None:
         """Publishes both statuses."""
@@ -108,6 +112,8 @@ class Diagnostics:
             return "error", f"the mapping thread failed: {type(error).__name__}: {error}", stats
         if self._namesake:
             return "error", self._namesake, stats
+        if stats["pause_reason"]:
+            return "warn", f"frames are ignored: {stats['pause_reason']}", stats
         dropped, self._dropped = stats["frames_dropped"] - self._dropped, stats["frames_dropped"]
         if dropped > 0:
             return (
@@ -117,10 +123,19 @@ class Diagnostics:
             )
         switched_off = [f"{name} off" for name in ("ingest", "training") if not stats[name]]
         size = f"{stats['keyframes']} keyframes, {stats['num_gaussians']} Gaussians"
+        if doubt := stats["depth_doubt"] or _describe_emptiness(stats):
+            return "warn", f"{size}: {doubt}", stats
         return "ok", ", ".join([size, *switched_off]), stats
 
     def _remedy(self, transition: str) -> str:
         return f"ros2 lifecycle set {self._node.get_fully_qualified_name()} {transition}"
+
+
+def _describe_emptiness(stats: dict[str, Any]) -> str:
+    """Why a map with several keyframes is still empty; "" if it is not."""
+    if stats["num_gaussians"] or stats["keyframes"] < ENOUGH_KEYFRAMES:
+        return ""
+    return "nothing could be seeded; give depth, or overlapping views from different places"
 
 
 def _readable(value: object) -> object:

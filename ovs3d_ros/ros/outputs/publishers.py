@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -25,11 +26,16 @@ ANSWER_PERIOD = 0.1  # seconds between checks for a new answer
 LATCHED = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )
-Build = Callable[[Any, Config], Any]
+MAX_AGE = 5.0  # seconds after which a message is published again to a new subscriber; tf2 forgets after ten
+Build = Callable[[Any, conversions.Header, Config], Any]
 
 
 class LatchedTopic:
-    """A latched topic whose message is built once per version, if the topic has subscribers."""
+    """A latched topic whose message is built once per version, if the topic has subscribers.
+
+    A new subscriber gets the latched message, whose stamp may be old. The message then follows with a new
+    stamp.
+    """
 
     def __init__(self, node: Node, message_type: type, topic: str, build: Build):
         """Advertises the topic.
@@ -38,10 +44,13 @@ class LatchedTopic:
             node: publishes.
             message_type: type of the topic.
             topic: its name.
-            build: makes the message from a snapshot or an answer, and the configuration.
+            build: makes the message from a snapshot or an answer, the header, and the configuration.
         """
         self._publisher = node.create_publisher(message_type, topic, LATCHED)
+        self._clock = node.get_clock()
         self._published: object = None
+        self._published_at = 0.0  # monotonic time
+        self._num_subscribers = 0
         self._build = build
 
     @property
@@ -50,10 +59,13 @@ class LatchedTopic:
         return self._publisher.get_subscription_count() > 0
 
     def publish(self, version: object, content: MapSnapshot | Answer | None, config: Config) -> None:
-        """Publishes the content, unless this version is published already or the topic has no subscribers."""
-        if version != self._published and self.has_subscribers:
-            self._publisher.publish(self._build(content, config))
-            self._published = version
+        """Publishes the content, unless all subscribers have this version with a stamp that is new enough."""
+        count = self._publisher.get_subscription_count()
+        joined, self._num_subscribers = count > self._num_subscribers, count
+        is_old = joined and time.monotonic() - self._published_at > MAX_AGE
+        if count and (is_old or version != self._published):
+            self._publisher.publish(self._build(content, messages.map_header(self._clock, config), config))
+            self._published, self._published_at = version, time.monotonic()
 
 
 class Outputs:
@@ -70,6 +82,7 @@ class Outputs:
     ):
         """Advertises the topics and starts the timers (`output.rate`)."""
         self._config = config
+        self._clock = node.get_clock()
         self._worker = worker
         self._answers = answers
         self._view = view
@@ -140,7 +153,8 @@ class Outputs:
         self._publish_arrow()
         current = self._answers.is_current(answer)
         if answer.result.objects and current and self._goal.get_subscription_count():
-            self._goal.publish(messages.build_goal(answer, self._config))
+            header = messages.map_header(self._clock, self._config)
+            self._goal.publish(messages.build_goal(answer, header, self._config))
 
 
 def _make_answer_topics(node: Node) -> list[LatchedTopic]:

@@ -114,7 +114,7 @@ class MapServices:
         return self._worker.replace_map(job, TIMEOUT)
 
     def _set_ingest(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        self._worker.set_ingest(request.data)
+        self._worker.ingest.set(request.data)
         return self._confirm("frames are mapped" if request.data else "frames are ignored and counted")
 
     def _set_training(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:

@@ -20,7 +20,7 @@ from ovs3d_ros.query.presence import VERDICTS
 from ovs3d_ros.query.request import check_prompts
 from ovs3d_ros.ros import conversions
 from ovs3d_ros.ros.outputs.answers import Answer, AnswerStore
-from ovs3d_ros.ros.outputs.messages import build_query_cloud, map_header
+from ovs3d_ros.ros.outputs.messages import build_query_cloud, keyframe_stamp, map_header
 from ovs3d_ros.ros.outputs.view import LatestView
 from ovs3d_ros.ros.services import responses
 from ovs3d_ros.types import Camera, MapSnapshot, Query, QueryResult, SemanticObject, UserError
@@ -54,6 +54,7 @@ class QueryServices:
             view: the view of the default mask.
         """
         self._config = config
+        self._clock = node.get_clock()
         self._pipeline = pipeline
         self._worker = worker
         self._answers = answers
@@ -86,9 +87,10 @@ class QueryServices:
         result = self._pipeline.answer(query, snapshot)
         answer = Answer(result, snapshot)
         response.error_code = QueryText.Response.OK
-        response.header = map_header(snapshot, self._config)
+        response.header = map_header(self._clock, self._config)
+        response.keyframe_stamp = conversions.to_time(keyframe_stamp(snapshot))
         if request.cloud:
-            response.cloud = build_query_cloud(answer, self._config)
+            response.cloud = build_query_cloud(answer, response.header, self._config)
         response.map_version = result.map_version
         _fill_presence(result, response)
         response.objects = [_object_message(item, response.header) for item in result.objects]
@@ -128,7 +130,8 @@ class QueryServices:
             raise UserError("no prompts: give some, or call ~/query first, whose prompts are used then")
         snapshot = responses.require_features(self._worker)
         result = self._pipeline.answer(query, snapshot)
-        response.header = map_header(snapshot, self._config)
+        response.header = map_header(self._clock, self._config)
+        response.keyframe_stamp = conversions.to_time(keyframe_stamp(snapshot))
         response.map_version = result.map_version
         response.prompts = result.prompts
         _fill_presence(result, response)

@@ -69,7 +69,7 @@ def require_map(worker: MappingWorker) -> MapSnapshot:
     """
     snapshot = worker.snapshot
     if snapshot is None or snapshot.num_gaussians == 0:
-        raise NoMap("no map yet: no usable frame has arrived; /diagnostics names the missing input")
+        raise NoMap(f"no map yet: {_explain_emptiness(worker)}")
     return snapshot
 
 
@@ -81,7 +81,15 @@ def require_features(worker: MappingWorker) -> MapSnapshot:
     """
     snapshot = require_map(worker)
     if snapshot.codec is None:
-        raise NoMap(
-            "no language features yet: no usable frame has arrived; /diagnostics names the missing input"
-        )
+        raise NoMap(f"no language features yet: {_explain_emptiness(worker)}")
     return snapshot
+
+
+def _explain_emptiness(worker: MappingWorker) -> str:
+    """What became of the frames, and what is odd about them."""
+    stats = worker.stats()
+    if not stats["frames_received"]:
+        return "no usable frame has arrived; /diagnostics names the missing input"
+    outcome = f"{stats['frames_received']} frames arrived and gave {stats['keyframes']} keyframes, but no map"
+    reason = stats["depth_doubt"] or stats["last_rejection"]
+    return f"{outcome}: {reason}" if reason else f"{outcome}; /diagnostics tells what became of them"

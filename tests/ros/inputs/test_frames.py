@@ -99,6 +99,23 @@ def test_tf_chain_is_interpolated_to_the_image_stamp(wire):
 
 
 @needs_tf
+def test_camera_frame_and_depth_scale_replace_what_the_driver_says(wire):
+    headers = []
+    inputs = wire.inputs(pose_source="tf", input__camera_frame="optical", input__depth_scale=0.001)
+    inputs.cameras[0]._on_frame = lambda frame, header: (wire.frames.append(frame), headers.append(header))
+    transforms, robot = Transforms(wire), Robot(wire, without="pose")
+    connect(wire, [robot.publishers["image"], *transforms.publishers.values()])
+    transforms.send(0.0, "map", "optical", pose_at(3.0), "/tf_static")
+    header = conversions.to_header(10.0, "")
+    depth = conversions.to_image(np.full((HEIGHT, WIDTH), 1850.0, np.float32), "32FC1", header)
+    image = conversions.to_image(np.full((HEIGHT, WIDTH, 3), 99, np.uint8), "rgb8", header)
+    robot.send(10.0, image=image, depth=depth)
+    wire.spin_until(lambda: wire.frames)
+    assert wire.frames[0].camtoworld[0, 3] == 3.0 and headers[0].frame_id == "optical"
+    np.testing.assert_allclose(wire.frames[0].depth, 1.85, rtol=1e-6)
+
+
+@needs_tf
 @without_tf2_ros
 def test_transforms_are_used_after_clock_jump_before_first_image(wire, monkeypatch):
     monkeypatch.setattr(tf, "CAPACITY", 5)

@@ -61,6 +61,21 @@ def closure(worker: MappingWorker) -> LoopClosure:
     return LoopClosure(node, worker.config, worker.pipeline, worker, {"": np.eye(4)})
 
 
+def test_path_that_moves_keyframes_ends_a_pause(worker, closure):
+    assert worker.ingest.pause("the pose moved 5 m") and not worker.ingest.pause("again")
+    assert (worker.stats()["ingest"], worker.stats()["pause_reason"]) == (False, "the pose moved 5 m")
+    closure.submit(path(100.0), STREAM)
+    settle(worker)
+    assert worker.stats()["pause_reason"]  # it moved nothing
+    closure.submit(path(*STAMPS), STREAM)
+    settle(worker)
+    assert (worker.stats()["ingest"], worker.stats()["pause_reason"]) == (True, "")
+    worker.ingest.set(False)
+    closure.submit(path(*STAMPS), STREAM)
+    settle(worker)
+    assert not worker.stats()["ingest"]  # a person switched it off
+
+
 def settle(worker: MappingWorker) -> None:
     """Waits until the mapping thread has run the queued jobs."""
     worker.run(lambda: None, 30.0)

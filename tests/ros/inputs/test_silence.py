@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -245,7 +246,15 @@ class Idle:
     error = None
 
     def stats(self) -> dict:
-        return dict(frames_dropped=0, ingest=True, training=True, keyframes=0, num_gaussians=0)
+        return dict(
+            frames_dropped=0,
+            ingest=True,
+            training=True,
+            keyframes=0,
+            num_gaussians=0,
+            depth_doubt="",
+            pause_reason="",
+        )
 
 
 def test_dropped_frames_are_reported_once(wire):
@@ -256,6 +265,39 @@ def test_dropped_frames_are_reported_once(wire):
         statuses.append(diagnostics._mapping_state(worker)[:2])
     assert [level for level, _ in statuses] == ["ok", "warn", "ok", "warn"]
     assert statuses[1][1].startswith("3 frames dropped") and statuses[3][1].startswith("2 frames dropped")
+
+
+def test_pause_is_a_warning_with_its_reason(wire):
+    worker, diagnostics = Idle(), Diagnostics(wire.node("mapper"), Config())
+    worker.stats = lambda: {**Idle().stats(), "ingest": False, "pause_reason": "the pose moved 5.00 m"}
+    assert diagnostics._mapping_state(worker)[:2] == ("warn", "frames are ignored: the pose moved 5.00 m")
+
+
+def test_silence_is_logged_when_its_reason_changes(wire, monkeypatch):
+    lines: list[str] = []
+    node = wire.node("mapper")
+    diagnostics = Diagnostics(node, Config())
+    logger = SimpleNamespace(warning=lines.append, info=lines.append)
+    monkeypatch.setattr(node, "get_logger", lambda: logger)
+    reasons = iter(["", "no depth, stamp 10.5", "no depth, stamp 15.5", "no pose, stamp 3", "", ""])
+    diagnostics.inputs = diagnostics._watched = SimpleNamespace(report_silence=lambda: next(reasons))
+    for _ in range(6):
+        diagnostics._report_silence()
+    assert lines == [
+        "no usable frame: no depth, stamp 10.5",
+        "no usable frame: no pose, stamp 3",
+        "usable frames arrive",
+    ]
+
+
+def test_doubt_about_depth_is_a_warning(wire):
+    worker, diagnostics = Idle(), Diagnostics(wire.node("mapper"), Config())
+    worker.stats = lambda: {**Idle().stats(), "keyframes": 9, "depth_doubt": "depth is 1850 m in the median"}
+    level, message, _ = diagnostics._mapping_state(worker)
+    assert (level, message) == ("warn", "9 keyframes, 0 Gaussians: depth is 1850 m in the median")
+    worker.stats = lambda: {**Idle().stats(), "keyframes": 9}
+    level, message, _ = diagnostics._mapping_state(worker)
+    assert level == "warn" and "9 keyframes, 0 Gaussians: nothing could be seeded" in message
 
 
 def test_silence_is_reported_in_simulation_without_clock(wire):

@@ -126,7 +126,10 @@ def test_detections_match_objects(session):
 
     answer = session.client.query("red ball", "blue ball", "purple elephant")
     message = session.client.receive("/ovs3d/detections", Detection3DArray, LATCHED)
-    assert message.header == answer.header and len(message.detections) == len(answer.objects) == 2
+    assert (
+        message.header.frame_id == answer.header.frame_id
+        and len(message.detections) == len(answer.objects) == 2
+    )
     for found, item in zip(message.detections, answer.objects, strict=True):
         (result,) = found.results
         assert (result.hypothesis.class_id, found.id) == (item.label, str(item.instance))
@@ -236,6 +239,7 @@ def test_goal_faces_the_object_and_is_not_latched(session):
         return topic in session.client.newest
 
     wait_until(asked, 30)
+    assert abs(conversions.to_seconds(session.client.newest[topic].header.stamp) - time.time()) < 30
     goal = session.client.newest[topic].pose
     (x, y, _), _radius, _ = SPHERES[1]
     away = np.array([goal.position.x - x, goal.position.y - y])

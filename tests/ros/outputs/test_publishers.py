@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from helpers import synthetic
@@ -17,7 +18,7 @@ from std_srvs.srv import Trigger  # noqa: E402
 
 from ovs3d_ros.config import override  # noqa: E402
 from ovs3d_ros.ros import conversions  # noqa: E402
-from ovs3d_ros.ros.outputs import messages  # noqa: E402
+from ovs3d_ros.ros.outputs import messages, publishers  # noqa: E402
 from ovs3d_ros.ros.outputs.answers import Answer, AnswerStore  # noqa: E402
 from ovs3d_ros.ros.outputs.publishers import LATCHED, Outputs  # noqa: E402
 from ovs3d_ros.ros.outputs.view import LatestView  # noqa: E402
@@ -71,10 +72,12 @@ def test_answer_set_during_publication_is_shown(wire, pipeline):
     cloud = rig.outputs._map_topics[0]
     build = cloud._build
 
-    def build_meanwhile(snapshot, config):  # as if the query service finished on its thread in between
+    def build_meanwhile(
+        snapshot, header, config
+    ):  # as if the query service finished on its thread in between
         cloud._build = build
         rig.answers.add(second)
-        return build(snapshot, config)
+        return build(snapshot, header, config)
 
     cloud._build = build_meanwhile
     rig.worker._snapshot = pipeline.snapshot()
@@ -101,6 +104,33 @@ def test_output_parameters_act_on_an_unchanged_map(wire, pipeline):
     assert rig.newest["map_cloud"].width > 100
     rig.outputs.configure(override(pipeline.config, {"output.max_points": 100}))
     wire.spin_until(lambda: rig.newest["map_cloud"].width <= 100, 5.0)
+
+
+def test_messages_of_an_old_map_are_stamped_now(wire, pipeline):
+    rig = OutputRig(wire, pipeline)
+    rig.answers.add(rig.answer("red box"))
+    wire.spin_until(lambda: "map_cloud" in rig.newest and rig.prompts())
+    newest = rig.worker.snapshot.stamps.max()
+    assert newest < 1e6  # seconds since 1970: decades ago
+    assert abs(conversions.to_seconds(rig.newest["map_cloud"].header.stamp) - time.time()) < 30
+    assert json.loads(rig.newest["label_map"].data)["keyframe_stamp"] == newest
+
+
+def test_late_subscriber_gets_a_stamp_that_tf_remembers(wire, pipeline, monkeypatch):
+    monkeypatch.setattr(publishers, "MAX_AGE", 0.2)
+    rig = OutputRig(wire, pipeline)
+    wire.spin_until(lambda: "map_cloud" in rig.newest)
+    first = conversions.to_seconds(rig.newest["map_cloud"].header.stamp)
+    wire.spin(0.5)
+    assert conversions.to_seconds(rig.newest["map_cloud"].header.stamp) == first  # nobody is disturbed
+    late: list[float] = []
+    wire.node("late").create_subscription(
+        conversions.PointCloud2,
+        "/shown/map_cloud",
+        lambda m: late.append(conversions.to_seconds(m.header.stamp)),
+        LATCHED,
+    )
+    wire.spin_until(lambda: late and late[-1] > first + 0.4)
 
 
 def test_output_continues_after_an_exception(wire, pipeline, monkeypatch, caplog):
@@ -156,9 +186,9 @@ def test_clouds_of_a_far_map_are_in_a_near_frame_that_tf_knows(wire):
     means = far.snapshot().gaussians["means"].double().numpy() + far.snapshot().origin
     assert len(np.unique(cloud["y"])) > 0.9 * len(cloud)
     assert abs(np.median(cloud["y"]) + origin.y - np.median(means[:, 1])) < 0.2
-    answer = rig.answer("red box")
-    goal = messages.build_goal(answer, far.config).pose.position
+    answer, header = rig.answer("red box"), rig.newest["map_cloud"].header
+    goal = messages.build_goal(answer, header, far.config).pose.position
     assert abs(goal.x - utm[0]) < 3 and abs(goal.y - utm[1]) < 3
-    grid = messages.build_grid(answer, far.config).info.origin.position
+    grid = messages.build_grid(answer, header, far.config).info.origin.position
     assert abs(grid.y - utm[1]) < 4
-    assert messages.build_response_cloud(answer, far.config).header.frame_id == "map_ovs3d"
+    assert messages.build_query_cloud(answer, header, far.config).header.frame_id == "map_ovs3d"

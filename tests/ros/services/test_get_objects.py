@@ -27,7 +27,8 @@ def test_shown_question_is_repeated_without_its_refinement():
     roi = np.array([[0.0, 0, 0], [1, 1, 1]])
     shown = Query(("mug",), ("wall",), True, "argmax", 0.4, 0, roi, refine=True)
     node = SimpleNamespace(
-        create_service=lambda kind, name, callback, callback_group: offered.update({name: callback})
+        get_clock=lambda: None,
+        create_service=lambda kind, name, callback, callback_group: offered.update({name: callback}),
     )
     worker = SimpleNamespace(snapshot=SimpleNamespace(num_gaussians=1, codec=object()))
     pipeline, answers = SimpleNamespace(answer=answer), SimpleNamespace(query=shown)

@@ -1,0 +1,40 @@
+"""The switch that lets frames into the queue of the mapping thread."""
+
+from __future__ import annotations
+
+import threading
+
+
+class IngestSwitch:
+    """Whether new frames are mapped; any thread may use it.
+
+    Attributes:
+        on: frames are mapped.
+        pause_reason: why `pause` switched it off; empty if it did not.
+    """
+
+    def __init__(self) -> None:
+        self.on = True
+        self.pause_reason = ""
+        self._lock = threading.Lock()
+
+    def set(self, on: bool) -> None:
+        """Switches ingest, and ends a pause."""
+        with self._lock:
+            self.on, self.pause_reason = on, ""
+
+    def pause(self, reason: str) -> bool:
+        """Switches ingest off for a reason; False if it was off already."""
+        with self._lock:
+            if not self.on:
+                return False
+            self.on, self.pause_reason = False, reason
+            return True
+
+    def resume(self) -> bool:
+        """Ends a pause; False if there was none. Ingest that `set` switched off stays off."""
+        with self._lock:
+            if not self.pause_reason:
+                return False
+            self.on, self.pause_reason = True, ""
+            return True
