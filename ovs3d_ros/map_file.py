@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ovs3d_ros.geometry import check_camera, check_coordinates, check_pose, check_stamp
+from ovs3d_ros.geometry import MAX_COORDINATE, check_camera, check_coordinates, check_pose, check_stamp
 from ovs3d_ros.io.atomic import Destination
 from ovs3d_ros.io.git_lfs import check_no_lfs_pointer
 from ovs3d_ros.io.tensors import read_tensors, write_tensors
@@ -21,10 +21,10 @@ from ovs3d_ros.map_repair import drop_unusable, usable_rows
 from ovs3d_ros.mapping.gaussians import PARAMETERS
 from ovs3d_ros.semantics.codec import FeatureCodec, make_codec
 from ovs3d_ros.semantics.lift import fuse_levels
-from ovs3d_ros.types import Camera, MapSnapshot, RefinedField, UserError
+from ovs3d_ros.types import Camera, MapFrame, MapSnapshot, RefinedField, UserError
 
 FORMAT_VERSION = 1
-FAR_VERSION = 2  # of a map with an origin, which older readers would ignore
+FRAME_VERSION = 2  # of a map in a frame of its own, which older readers would ignore
 REFINED_VERSION = 1  # of the refined field, which is optional and which older readers ignore
 MAX_BYTES = 64 * 1024**3
 _HALF_MAX = 65504.0
@@ -67,9 +67,9 @@ def load_map(path: str | Path) -> tuple[Tensors, MapSnapshot]:
     """
     path = Path(path).expanduser()
     header, tensors = _read(path)
-    if header.get("format_version") not in (FORMAT_VERSION, FAR_VERSION):
+    if header.get("format_version") not in (FORMAT_VERSION, FRAME_VERSION):
         raise UserError(
-            f"{path}: map format {header.get('format_version')}, this version reads {FAR_VERSION}"
+            f"{path}: map format {header.get('format_version')}, this version reads {FRAME_VERSION}"
         )
     try:
         return _assemble(path, header, tensors)
@@ -101,9 +101,10 @@ def _to_tensors(params: Tensors, snapshot: MapSnapshot) -> Tensors:
 
 
 def _to_header(snapshot: MapSnapshot) -> dict[str, Any]:
+    is_world = snapshot.frame.unit == 1 and not snapshot.frame.origin.any()
     header = dict(
-        format_version=FAR_VERSION if snapshot.origin.any() else FORMAT_VERSION,
-        origin=snapshot.origin.tolist(),
+        format_version=FORMAT_VERSION if is_world else FRAME_VERSION,
+        frame=dict(origin=snapshot.frame.origin.tolist(), unit=snapshot.frame.unit),
         map_version=snapshot.version,
         cameras=[dict(K=c.K.tolist(), width=c.width, height=c.height) for c in snapshot.cameras],
         names=snapshot.names,
@@ -187,7 +188,7 @@ def _assemble(path: Path, header: dict[str, Any], tensors: Tensors) -> tuple[Ten
         names=names,
         meta=meta,
         refined=_to_field(path, header, tensors, codec and codec.mean.shape[0]),
-        origin=_to_origin(path, header),
+        frame=_to_frame(path, header),
         **features,
     )
 
@@ -208,14 +209,14 @@ def _to_features(path: Path, meta: dict[str, Any], tensors: Tensors) -> tuple[Fe
     return codec, dict(codes=codes, level_codes=level_codes, selection=selection)
 
 
-def _to_origin(path: Path, header: dict[str, Any]) -> np.ndarray:
-    """The origin of the map frame; zero in a file of `FORMAT_VERSION`, which may lack it."""
+def _to_frame(path: Path, header: dict[str, Any]) -> MapFrame:
+    """The map frame; that of the world in a file of `FORMAT_VERSION`, which may lack it."""
     if header["format_version"] == FORMAT_VERSION:
-        return np.zeros(3)
-    origin = np.array(header["origin"], np.float64)
-    if origin.shape != (3,):
-        raise UserError(f"{path}: the origin is {header['origin']}, expected 3 numbers; make the map anew")
-    return check_coordinates(origin, f"{path}: the origin")
+        return MapFrame()
+    origin, unit = np.array(header["frame"]["origin"], np.float64), float(header["frame"]["unit"])
+    if origin.shape != (3,) or not 1 / MAX_COORDINATE <= unit <= MAX_COORDINATE:
+        raise UserError(f"{path}: the origin and unit are {header['frame']}; make the map anew")
+    return MapFrame(check_coordinates(origin, f"{path}: the origin"), unit)
 
 
 def _to_poses(path: Path, camtoworlds: torch.Tensor) -> np.ndarray:

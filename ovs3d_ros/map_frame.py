@@ -1,20 +1,22 @@
 """The map frame: the one place where coordinates of the world become those of the map, and back.
 
-Gaussians are float32, which far from the origin of the world (UTM: 4,000 km) resolves half a metre. The map
-frame has the axes of the world and an origin of whole metres near the map. Everything that comes in or goes
-out (frames, poses, points, regions, boxes, clouds, files) is in the world frame, in float64.
+Gaussians are float32, which far from the origin of the world (UTM: 4,000 km) resolves half a metre, and many
+steps of mapping compare with lengths in metres, which the world may not be in (COLMAP). The map frame has the
+axes of the world, an origin of whole metres near the map, and metres. Everything that comes in or goes out
+(frames, poses, points, regions, boxes, clouds, files) is in the world frame, in float64.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 
-from ovs3d_ros.types import Frame, Keyframe
+from ovs3d_ros.types import Frame, Keyframe, MapFrame, SemanticObject
 
 _FAR = 1000.0  # metres; nearer, float32 resolves 0.06 mm
 _REACH = 20_000.0  # metres from the origin of a map, where float32 resolves 2 mm
@@ -22,11 +24,17 @@ _REACH = 20_000.0  # metres from the origin of a map, where float32 resolves 2 m
 logger = logging.getLogger(__name__)
 
 
-def choose_origin(position: np.ndarray) -> np.ndarray:
-    """Origin [3] of a map whose first camera stands at `position` [3]: zero unless that is far away."""
-    if np.abs(position).max() <= _FAR:
-        return np.zeros(3)
-    return np.round(np.asarray(position, np.float64))  # whole metres: the shift is exact in float64
+def choose_map_frame(position: np.ndarray, unit: float) -> MapFrame:
+    """The frame of a map whose first camera stands at `position` [3].
+
+    Args:
+        position: in the world. The map keeps the world's origin unless the first camera is far from it.
+        unit: metres in one unit of the world.
+    """
+    origin = np.asarray(position, np.float64)
+    if np.abs(origin).max() * unit <= _FAR:
+        return MapFrame(unit=unit)
+    return MapFrame(np.round(origin * unit) / unit, unit)  # whole metres: the shift is exact in float64
 
 
 def check_reach(keyframe: Keyframe, earlier: Sequence[Keyframe]) -> None:
@@ -42,52 +50,73 @@ def check_reach(keyframe: Keyframe, earlier: Sequence[Keyframe]) -> None:
         )
 
 
-def points_to_map(points: np.ndarray, origin: np.ndarray) -> np.ndarray:
+def points_to_map(points: np.ndarray, place: MapFrame) -> np.ndarray:
     """World points [..., 3] in the map frame, float64."""
-    return np.asarray(points, np.float64) - origin
+    return (np.asarray(points, np.float64) - place.origin) * place.unit
 
 
-def region_to_map(roi: np.ndarray | None, origin: np.ndarray) -> np.ndarray | None:
-    """Two opposite corners [2, 3] of a box in the map frame; None (everywhere) stays."""
-    return None if roi is None else points_to_map(roi, origin)
-
-
-def points_to_world(points: np.ndarray, origin: np.ndarray) -> np.ndarray:
+def points_to_world(points: np.ndarray, place: MapFrame) -> np.ndarray:
     """Points [..., 3] of the map frame in the world; float64 if the origin is not zero."""
-    return points + origin if origin.any() else points
+    scaled = points if place.unit == 1 else points / points.dtype.type(place.unit)
+    return scaled + place.origin if place.origin.any() else scaled
 
 
-def poses_to_map(camtoworlds: np.ndarray, origin: np.ndarray) -> np.ndarray:
+def region_to_map(roi: np.ndarray | None, place: MapFrame) -> np.ndarray | None:
+    """Two opposite corners [2, 3] of a box in the map frame; None (everywhere) stays."""
+    return None if roi is None else points_to_map(roi, place)
+
+
+def poses_to_map(camtoworlds: np.ndarray, place: MapFrame) -> np.ndarray:
     """World poses [..., 4, 4] in the map frame."""
-    return _shift(camtoworlds, -origin)
+    return _with_positions(camtoworlds, points_to_map, place)
 
 
-def poses_to_world(camtoworlds: np.ndarray, origin: np.ndarray) -> np.ndarray:
+def poses_to_world(camtoworlds: np.ndarray, place: MapFrame) -> np.ndarray:
     """Poses [..., 4, 4] of the map frame in the world."""
-    return _shift(camtoworlds, origin)
+    return _with_positions(camtoworlds, points_to_world, place)
 
 
-def frame_to_map(frame: Frame, origin: np.ndarray) -> Frame:
-    """A frame with its pose in the map frame."""
-    return replace(frame, camtoworld=poses_to_map(frame.camtoworld, origin))
+def frame_to_map(frame: Frame, place: MapFrame) -> Frame:
+    """A frame with its pose and depth in the map frame."""
+    depth = None if frame.depth is None else frame.depth * np.float32(place.unit)
+    return replace(frame, camtoworld=poses_to_map(frame.camtoworld, place), depth=depth)
 
 
-def keyframe_to_world(keyframe: Keyframe, origin: np.ndarray) -> Keyframe:
-    """A keyframe of the map with its pose in the world; shares the images."""
-    return replace(keyframe, camtoworld=poses_to_world(keyframe.camtoworld, origin))
+def keyframe_to_world(keyframe: Keyframe, place: MapFrame) -> Keyframe:
+    """A keyframe of the map with its pose and depth in the world; shares the image."""
+    depth = None if keyframe.depth is None else depth_to_world(keyframe.depth, place)
+    return replace(keyframe, camtoworld=poses_to_world(keyframe.camtoworld, place), depth=depth)
 
 
-def params_to_world(params: dict[str, torch.Tensor], origin: np.ndarray) -> dict[str, torch.Tensor]:
-    """Parameters of Gaussians with their means in the world; float64 if the origin is not zero."""
-    if not origin.any():
+def depth_to_world(depth: torch.Tensor, place: MapFrame) -> torch.Tensor:
+    """Depth of the map frame in units of the world."""
+    return depth if place.unit == 1 else depth / place.unit
+
+
+def object_to_world(item: SemanticObject, place: MapFrame) -> SemanticObject:
+    """An object of the map frame with centre and size in the world."""
+    return replace(item, center=points_to_world(item.center, place), size=item.size / place.unit)
+
+
+def params_to_world(params: dict[str, torch.Tensor], place: MapFrame) -> dict[str, torch.Tensor]:
+    """Parameters of Gaussians with means and scales in the world; means float64 if the origin is not zero."""
+    if place.unit == 1 and not place.origin.any():
         return params
-    means = params["means"].detach().cpu().double()
-    return params | dict(means=means + torch.from_numpy(origin))
+    means = points_to_world(params["means"].detach().cpu().numpy(), place)
+    return params | dict(
+        means=torch.from_numpy(means), log_scales=params["log_scales"].detach() - math.log(place.unit)
+    )
 
 
-def _shift(poses: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    if not offset.any():
+def without_origin(place: MapFrame) -> MapFrame:
+    """The frame whose coordinates start at the origin of the map, in units of the world."""
+    return MapFrame(unit=place.unit)
+
+
+def _with_positions(poses: np.ndarray, convert, place: MapFrame) -> np.ndarray:
+    """Poses whose positions are converted; those of a map in the world frame are returned as they are."""
+    if place.unit == 1 and not place.origin.any():
         return poses
-    shifted = np.array(poses, np.float64)
-    shifted[..., :3, 3] += offset
-    return shifted
+    moved = np.array(poses, np.float64)
+    moved[..., :3, 3] = convert(moved[..., :3, 3], place)
+    return moved

@@ -211,7 +211,7 @@ class Ovs3d:
 
     def export_ply(self, path: str | Path) -> None:
         """Writes the standard 3DGS PLY."""
-        write_ply(path, params_to_world(self.map.params(), self.map.origin))
+        write_ply(path, params_to_world(self.map.params(), self.map.frame))
 
     def recalibrate(self, **changes: Any) -> None:
         """Replaces fields of the encoder's calibration, see `presence.PresenceCalibration`."""

@@ -14,7 +14,7 @@ from ovs3d_ros.encoders import ImageTextEncoder, encode_frame
 from ovs3d_ros.geometry import check_coordinates, check_frame, check_pose
 from ovs3d_ros.map_frame import (
     check_reach,
-    choose_origin,
+    choose_map_frame,
     frame_to_map,
     keyframe_to_world,
     points_to_map,
@@ -28,7 +28,7 @@ from ovs3d_ros.semantics.codec import FeatureCodec
 from ovs3d_ros.semantics.lift import Lifter, check_num_levels, fuse_levels
 from ovs3d_ros.semantics.refinement import Refinement
 from ovs3d_ros.semantics.scale_selection import select_levels
-from ovs3d_ros.types import Frame, Keyframe, MapSnapshot, RefineStep, UserError
+from ovs3d_ros.types import Frame, Keyframe, MapFrame, MapSnapshot, RefineStep, UserError
 
 
 class Texts(Protocol):
@@ -58,7 +58,7 @@ class SemanticMap:
         lifter: lifts the features of keyframes into the Gaussians.
         refinement: the refined field.
         frames: frames the map was given.
-        origin: [3] of the map frame, see `map_frame`; the mapper and its keyframes are in that frame.
+        frame: the map frame, see `map_frame`; the mapper and its keyframes are in it.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class SemanticMap:
         self.mapper = Mapper(self._config, self._rasterizer, self._device)
         self.lifter = Lifter(self._config.lift, self._config.map.codec_dim)
         self.refinement.clear()
-        self.frames, self.origin = 0, np.zeros(3)
+        self.frames, self.frame = 0, MapFrame()
         self._loaded: MapSnapshot | None = None  # keyframe views of a map file, which holds no images
 
     def restore(self, params: dict[str, torch.Tensor], loaded: MapSnapshot, name: str) -> None:
@@ -107,16 +107,16 @@ class SemanticMap:
             if loaded.refined is not None:
                 self.refinement.set_field(loaded.refined, g)
         self._loaded, self._version = loaded, max(self._version, loaded.version)
-        self.origin = loaded.origin
+        self.frame = loaded.frame
         self.frames, self.mapper.steps = loaded.meta.get("frames", 0), loaded.meta.get("steps", 0)
 
     def add_frame(self, frame: Frame) -> bool:
         """Maps a posed frame if it shows something new, see `Ovs3d.add_frame`."""
         check_frame(frame)
         self.frames += 1
+        self._place_frame(frame.camtoworld[:3, 3])
+        frame = frame_to_map(frame, self.frame)
         self.mapper.depth_check.update(frame, self._config)
-        self._place_origin(frame.camtoworld[:3, 3])
-        frame = frame_to_map(frame, self.origin)
         if not self.mapper.needs_keyframe(frame):
             return False
         config, g = self._config, self.mapper.gaussians
@@ -141,22 +141,22 @@ class SemanticMap:
         xyz = check_coordinates(xyz, "the point cloud")
         places = xyz if centers is None or not len(centers) else centers
         if len(places):
-            self._place_origin(places[0])
+            self._place_frame(places[0])
         self.mapper.insert_points(
-            points_to_map(xyz, self.origin),
+            points_to_map(xyz, self.frame),
             rgb,
-            None if centers is None else points_to_map(centers, self.origin),
+            None if centers is None else points_to_map(centers, self.frame),
         )
 
-    def _place_origin(self, position: np.ndarray) -> None:
-        """Chooses the origin of the map frame by the first position of an empty map."""
+    def _place_frame(self, position: np.ndarray) -> None:
+        """Chooses the map frame by the first position of an empty map."""
         if not (self.mapper.keyframes or len(self.mapper.gaussians) or self._loaded):
-            self.origin = choose_origin(position)
+            self.frame = choose_map_frame(position, self._config.map.unit or 1.0)
 
     def move_keyframes(self, camtoworlds: dict[int, np.ndarray]) -> int:
         """Corrects keyframe poses after a loop closure, see `Mapper.move_keyframes`."""
         poses = {i: check_pose(pose, f"pose of keyframe {i}") for i, pose in camtoworlds.items()}
-        return self.mapper.move_keyframes({i: poses_to_map(pose, self.origin) for i, pose in poses.items()})
+        return self.mapper.move_keyframes({i: poses_to_map(pose, self.frame) for i, pose in poses.items()})
 
     def optimize(self, steps: int, on_step: Callable[[StepStats], None] | None, horizon: int | None) -> None:
         """Optimises the colours, see `Ovs3d.optimize`."""
@@ -183,7 +183,7 @@ class SemanticMap:
         self, names: list[str], snapshot: MapSnapshot, frames: Sequence[Frame]
     ) -> Iterator[RefineStep]:
         """Refines class distributions, see `Ovs3d.refine`; does not touch a map that came meanwhile."""
-        g, views = self.mapper.gaussians, [frame_to_map(frame, snapshot.origin) for frame in frames]
+        g, views = self.mapper.gaussians, [frame_to_map(frame, snapshot.frame) for frame in frames]
         refined = yield from self.refinement.run(names, snapshot, g, views)
         if refined is not None and g is self.mapper.gaussians:
             self.refinement.set_field(refined, g)
@@ -195,7 +195,7 @@ class SemanticMap:
     @property
     def keyframes(self) -> Sequence[Keyframe]:
         """The keyframes that were added, with world poses; those of a loaded map are not among them."""
-        return [keyframe_to_world(keyframe, self.origin) for keyframe in self.mapper.keyframes]
+        return [keyframe_to_world(keyframe, self.frame) for keyframe in self.mapper.keyframes]
 
     @property
     def stats(self) -> dict:
@@ -220,9 +220,9 @@ class SemanticMap:
             codec=codec,
             refined=self.refinement.snapshot_field(g, features["codes"], codec),
             meta=_make_meta(clip, self.stats, self._config),
-            origin=self.origin,
+            frame=self.frame,
             **features,
-            **_keyframe_views(self._loaded, self.mapper.keyframes, self.origin),
+            **_keyframe_views(self._loaded, self.mapper.keyframes, self.frame),
         )
 
     def _lifted_features(self, codec: FeatureCodec | None) -> dict[str, torch.Tensor]:
@@ -270,10 +270,10 @@ def _check_fits(
 
 
 def _keyframe_views(
-    loaded: MapSnapshot | None, keyframes: Sequence[Keyframe], origin: np.ndarray
+    loaded: MapSnapshot | None, keyframes: Sequence[Keyframe], place: MapFrame
 ) -> dict[str, Any]:
     """The fields of a snapshot that describe keyframes: those of a loaded map, then those that were added."""
-    added = [poses_to_world(k.camtoworld, origin) for k in keyframes]
+    added = [poses_to_world(k.camtoworld, place) for k in keyframes]
     poses = [*(loaded.camtoworlds if loaded else []), *added]
     stamps = [*(loaded.stamps if loaded else []), *(k.stamp for k in keyframes)]
     return dict(

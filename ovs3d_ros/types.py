@@ -181,6 +181,19 @@ class RefineStep:
     figures: dict = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class MapFrame:
+    """Where a map keeps its Gaussians, see `map_frame`.
+
+    Attributes:
+        origin: [3] float64, in the world.
+        unit: metres in one unit of the world.
+    """
+
+    origin: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    unit: float = 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class MapSnapshot:
     """An immutable copy of the map. Queries and renders read nothing else.
@@ -201,7 +214,7 @@ class MapSnapshot:
         names: the keyframes' names.
         meta: encoder names, world frame and statistics that go into the map file's header.
         refined: the refined field, if the map has one.
-        origin: [3] float64, origin of the map frame in the world, metres.
+        frame: the map frame.
     """
 
     version: int
@@ -218,7 +231,7 @@ class MapSnapshot:
     names: list[str]
     meta: dict = field(default_factory=dict)
     refined: RefinedField | None = None
-    origin: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    frame: MapFrame = MapFrame()
 
     @property
     def num_gaussians(self) -> int:

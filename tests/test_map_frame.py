@@ -14,10 +14,10 @@ from safetensors import safe_open
 
 from ovs3d_ros.io.ply import write_ply
 from ovs3d_ros.io.splat import write_splat
-from ovs3d_ros.map_file import load_map
+from ovs3d_ros.map_file import load_map, save_map
 from ovs3d_ros.map_frame import params_to_world
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.types import Frame, UserError
+from ovs3d_ros.types import Frame, MapFrame, UserError
 
 UTM = np.array([449_000.25, 4_158_000.5, 12.0])  # float32 resolves 0.5 m there
 NAMES = ["red box", "green box", "blue box"]
@@ -106,14 +106,14 @@ def test_far_map_survives_its_file_and_grows(far: Ovs3d, tmp_path) -> None:
     for first, second in zip(before.objects, after.objects, strict=False):
         assert np.linalg.norm(first.center - second.center) < 0.2
     again.save(path)
-    np.testing.assert_array_equal(load_map(path)[1].origin, far.snapshot().origin)
+    np.testing.assert_array_equal(load_map(path)[1].frame.origin, far.snapshot().frame.origin)
 
 
 def test_near_map_keeps_the_file_format_of_older_readers(near: Ovs3d, tmp_path) -> None:
     near.save(tmp_path / "near.ovs3d")
     with safe_open(tmp_path / "near.ovs3d", "pt") as file:
         assert json.loads(file.metadata()["ovs3d"])["format_version"] == 1
-    assert not load_map(tmp_path / "near.ovs3d")[1].origin.any()
+    assert not load_map(tmp_path / "near.ovs3d")[1].frame.origin.any()
 
 
 def test_ply_of_a_far_map_has_world_coordinates_in_full(far: Ovs3d, tmp_path) -> None:
@@ -128,7 +128,7 @@ def test_ply_of_a_far_map_has_world_coordinates_in_full(far: Ovs3d, tmp_path) ->
 def test_far_map_is_refused_by_formats_of_single_precision(far: Ovs3d, tmp_path) -> None:
     params, snapshot = far.freeze()
     with pytest.raises(UserError, match=r"too far from the origin.*--local"):
-        write_splat(tmp_path / "far.splat", params_to_world(params, snapshot.origin))
+        write_splat(tmp_path / "far.splat", params_to_world(params, snapshot.frame))
     write_splat(tmp_path / "far.splat", params)
     write_ply(tmp_path / "local.ply", params)
     assert np.abs(read_ply(tmp_path / "local.ply")["y"]).max() < 5
@@ -151,7 +151,7 @@ def test_far_points_are_seeds_at_their_places() -> None:
     points = UTM + np.random.default_rng(0).uniform(-1, 1, (300, 3))
     far.add_points(points, np.zeros((300, 3), np.uint8), np.array([UTM + [0, 0, 3.0]]))
     snapshot = far.snapshot()
-    means = snapshot.gaussians["means"].numpy().astype(np.float64) + snapshot.origin
+    means = snapshot.gaussians["means"].numpy().astype(np.float64) + snapshot.frame.origin
     np.testing.assert_allclose(np.sort(means, axis=0), np.sort(points, axis=0), atol=1e-5)
     assert float(snapshot.gaussians["scales"].max()) < 0.5
 
@@ -161,7 +161,7 @@ def test_origin_is_chosen_anew_after_a_reset() -> None:
     far.reset()
     for frame in synthetic.make_frames(2):
         far.add_frame(frame)
-    assert not far.snapshot().origin.any()
+    assert not far.snapshot().frame.origin.any()
 
 
 def test_keyframes_that_leave_the_reach_of_float32_are_reported_once(caplog) -> None:
@@ -176,8 +176,68 @@ def test_keyframes_that_leave_the_reach_of_float32_are_reported_once(caplog) -> 
 
 def test_garbled_origin_is_refused(far: Ovs3d, tmp_path) -> None:
     params, snapshot = far.freeze()
-    from ovs3d_ros.map_file import save_map
-
-    save_map(tmp_path / "m.ovs3d", params, replace(snapshot, origin=np.array([1e12, 0, 0])))
+    save_map(tmp_path / "m.ovs3d", params, replace(snapshot, frame=MapFrame(np.array([1e12, 0, 0]))))
     with pytest.raises(UserError, match="origin"):
         load_map(tmp_path / "m.ovs3d")
+
+
+def centimetre_frames(count: int) -> list[Frame]:
+    frames = synthetic.make_frames(count)
+    for frame in frames:
+        frame.camtoworld[:3, 3] *= 100
+    return [replace(frame, depth=frame.depth * 100) for frame in frames]
+
+
+@pytest.fixture(scope="module")
+def centimetres() -> Ovs3d:
+    """Tests must not change it."""
+    return synthetic.build_map(centimetre_frames(6), map__unit=0.01)
+
+
+def test_map_in_centimetres_answers_in_centimetres(near: Ovs3d, centimetres: Ovs3d) -> None:
+    answer = centimetres.query(NAMES)
+    assert answer.found.all()
+    for name, box in zip(NAMES, BOXES, strict=True):
+        item = next(o for o in answer.objects if o.prompt == name)
+        assert np.linalg.norm(item.center - 100 * np.array(box.center)) < 20
+        metres = next(o for o in near.query(NAMES).objects if o.prompt == name)
+        np.testing.assert_allclose(np.sort(item.size), 100 * np.sort(metres.size), rtol=0.15)
+    red = 100 * np.array(synthetic.RED.center)
+    assert {o.prompt for o in centimetres.query(NAMES, roi=[red - 50, red + 50]).objects} == {"red box"}
+
+
+def test_map_in_centimetres_renders_and_keeps_its_views_in_centimetres(
+    near: Ovs3d, centimetres: Ovs3d
+) -> None:
+    frame, pose = centimetre_frames(11)[3], synthetic.orbit(11)[3]
+    view, metres = centimetres.render(frame.camera, frame.camtoworld), near.render(frame.camera, pose)
+    solid = (view.alpha > 0.9) & (metres.alpha > 0.9)
+    assert float((view.depth - 100 * metres.depth)[solid].abs().median()) < 0.5
+    keyframe = centimetres.keyframes[2]
+    original = centimetre_frames(6)[2]
+    np.testing.assert_allclose(keyframe.camtoworld, original.camtoworld, atol=1e-9)
+    np.testing.assert_allclose(keyframe.depth.numpy(), original.depth, rtol=1e-5)
+
+
+def test_map_in_centimetres_is_saved_and_exported_in_centimetres(centimetres: Ovs3d, tmp_path) -> None:
+    centimetres.save(tmp_path / "cm.ovs3d")
+    again = Ovs3d.load(tmp_path / "cm.ovs3d")
+    assert again.snapshot().frame.unit == 0.01
+    pose, camera = centimetre_frames(3)[1].camtoworld, synthetic.make_camera()
+    torch.testing.assert_close(again.render(camera, pose).rgb, centimetres.render(camera, pose).rgb)
+    again.export_ply(tmp_path / "cm.ply")
+    table = read_ply(tmp_path / "cm.ply")
+    assert table["x"].dtype == np.float32 and 180 < np.abs(table["x"]).max() < 300
+    scales = np.exp(np.stack([table[f"scale_{axis}"] for axis in range(3)], 1))
+    expected = again.snapshot().gaussians["scales"].numpy() * 100
+    np.testing.assert_allclose(scales, expected, rtol=1e-4)
+
+
+def test_far_map_in_centimetres_has_its_places() -> None:
+    frames = centimetre_frames(3)
+    for frame in frames:
+        frame.camtoworld[:3, 3] += 100 * UTM
+    room = synthetic.build_map(frames, map__unit=0.01)
+    for item in room.query(NAMES).objects:
+        box = BOXES[NAMES.index(item.prompt)]
+        assert np.linalg.norm(item.center - 100 * (UTM + box.center)) < 25

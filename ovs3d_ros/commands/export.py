@@ -8,7 +8,7 @@ from ovs3d_ros.commands import common
 from ovs3d_ros.io.ply import write_ply
 from ovs3d_ros.io.splat import write_splat
 from ovs3d_ros.map_file import load_map
-from ovs3d_ros.map_frame import params_to_world
+from ovs3d_ros.map_frame import params_to_world, without_origin
 
 WRITERS = {".ply": write_ply, ".splat": write_splat}  # the suffixes are those of `inputs.EXPORT_SUFFIXES`
 
@@ -21,8 +21,8 @@ def run(options: argparse.Namespace) -> int:
     """
     output = common.check_output_file(options.output, options.map)
     params, snapshot = load_map(options.map)
-    if not options.local:
-        params = params_to_world(params, snapshot.origin)
+    place = without_origin(snapshot.frame) if options.local else snapshot.frame
+    params = params_to_world(params, place)
     WRITERS[output.suffix.lower()](output, params)
     common.print_message(options, f"{output}: {params['means'].shape[0]} Gaussians")
     return 0

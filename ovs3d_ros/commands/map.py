@@ -10,7 +10,8 @@ import time
 import numpy as np
 
 from ovs3d_ros.commands import common
-from ovs3d_ros.config import Config
+from ovs3d_ros.commands.scale import TYPICAL_DEPTH, estimate_unit
+from ovs3d_ros.config import Config, override
 from ovs3d_ros.datasets import Dataset, open_dataset, split_frames
 from ovs3d_ros.evaluation.metrics import SSIM_WINDOW, psnr, psnr_aligned, ssim
 from ovs3d_ros.mapping.mapper import StepStats
@@ -20,6 +21,10 @@ from ovs3d_ros.types import UserError
 _BUNDLED_WARNING = (
     "ovs3d: warning: clip.model is 'bundled', a small offline model for the rendered "
     "demo world only; for real scenes use --set clip.model=ViT-B-16"
+)
+_UNKNOWN_UNIT = (
+    "The data do not say how long their unit is. Lengths in metres are read as if the typical depth, {:.3g} "
+    "units, were {:g} m (map.unit)."
 )
 _DEPTH_SAMPLES = 8  # frames read to explain why no depth was used
 
@@ -46,7 +51,8 @@ def run(options: argparse.Namespace) -> int:
     held_out, training = split_frames(dataset, options.holdout)
     if options.clip and config.clip.model == "bundled":
         sys.stderr.write(_BUNDLED_WARNING + "\n")
-    pipeline = Ovs3d(config, encode=options.clip)
+    unit = config.map.unit or estimate_unit(dataset, training)
+    pipeline = Ovs3d(override(config, {"map.unit": unit}), encode=options.clip)
     _add_frames(options, pipeline, dataset, training)
     _optimize(options, pipeline, config.train.final_steps)
     _relift(options, pipeline)
@@ -65,11 +71,14 @@ def run(options: argparse.Namespace) -> int:
         frames=stats["frames"],
         keyframes=stats["keyframes"],
         steps=stats["steps"],
+        metres_per_unit=float(f"{unit:.4g}"),
         seconds=round(time.monotonic() - started, 2),
         peak_memory_mib=round(common.peak_memory_mib(), 1),
     )
     common.write_json(options.json, report)
     common.print_message(options, f"{output}: {_summary(report, len(held_out))}")
+    if unit not in (1.0, common.read_config(options).map.unit):
+        common.print_message(options, _UNKNOWN_UNIT.format(TYPICAL_DEPTH / unit, TYPICAL_DEPTH))
     return 0
 
 

@@ -17,7 +17,7 @@ from ovs3d_ros.io.pictures import save_picture
 from ovs3d_ros.io.ply import write_cloud
 from ovs3d_ros.map_frame import points_to_world
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.query.description import describe, find_candidates
+from ovs3d_ros.query.description import describe, explain_missing, find_candidates, more_digits
 from ovs3d_ros.query.request import check_prompts, distinct_names
 from ovs3d_ros.sampling import evenly_spaced_indices
 from ovs3d_ros.types import MapSnapshot, QueryResult, UserError
@@ -53,7 +53,9 @@ def run(options: argparse.Namespace) -> int:
     folder = _answer_folder(options.output) if options.output else None
     snapshot = pipeline.snapshot()
     result = pipeline.answer(query, snapshot)
-    entries = describe(result, find_candidates(result, snapshot, pipeline.config.query))
+    places = find_candidates(result, snapshot, pipeline.config.query)
+    notes = explain_missing(result, pipeline.config.query)
+    entries = describe(result, places, notes, snapshot.frame.unit)
     if folder is not None:
         write_answer(folder, pipeline, snapshot, result)
         common.write_json(str(folder / "objects.json"), entries)
@@ -67,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
             prompts=entries,
         ),
     )
-    common.print_message(options, _table(entries))
+    common.print_message(options, _table(entries, snapshot.frame.unit))
     if not result.found.all() and result.observed < _FULL_HORIZON:
         common.print_message(
             options,
@@ -123,7 +125,7 @@ def write_answer(folder: Path, pipeline: Ovs3d, snapshot: MapSnapshot, result: Q
     _renew_pictures(folder, list(names))
     indices = point_cloud.visible_points(snapshot, pipeline.config.output)
     points, rgb = point_cloud.point_columns(snapshot, indices)
-    points = points_to_world(points, snapshot.origin)
+    points = points_to_world(points, snapshot.frame)
     write_cloud(folder / "cloud.ply", points, **point_cloud.answer_columns(result, indices, rgb))
     text = "".join(f"{label} {prompt}\n" for label, prompt in enumerate(result.prompts, start=1))
     write_text(folder / "masks" / "classes.txt", text)
@@ -218,17 +220,25 @@ def choose_views(pipeline: Ovs3d, snapshot: MapSnapshot, result: QueryResult) ->
     return sorted(chosen)
 
 
-def _table(entries: list[dict[str, Any]]) -> str:
-    """The answer as a text table: one line per prompt with the position of its best object or candidate."""
+def _table(entries: list[dict[str, Any]], unit: float) -> str:
+    """The answer as a text table: one line per prompt with the position of its best object or candidate.
+
+    Args:
+        entries: those of `describe`.
+        unit: metres in one unit of the positions.
+    """
+    digits = 2 + more_digits(unit)
     width = max(len("prompt"), *(common.display_width(entry["prompt"]) for entry in entries))
-    lines = [f"{common.pad('prompt', width)}  found   presence  objects  position (m)"]
+    position = "position (m)" if unit == 1 else "position"
+    lines = [f"{common.pad('prompt', width)}  found   presence  objects  {position}"]
     for entry in entries:
         objects, candidate = entry["objects"], entry["candidate"]
         best = objects[0] if objects else candidate
-        position = "(" + ", ".join(f"{v:.2f}" for v in best["center"]) + ")" if best else "-"
+        position = "(" + ", ".join(f"{v:.{digits}f}" for v in best["center"]) + ")" if best else "-"
         position += "?" if best and best is candidate else ""
         lines.append(
             f"{common.pad(entry['prompt'], width)}  {entry['verdict']:<6}  {entry['presence']:8.2f}  "
             f"{len(objects):7d}  {position}"
         )
+    lines += [f"{entry['prompt']}: {entry['note']}" for entry in entries if entry["note"]]
     return "\n".join(lines)

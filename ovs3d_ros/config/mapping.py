@@ -25,6 +25,15 @@ class MapConfig:
         low=100,
         high=20_000_000,
     )
+    unit: float = leaf(
+        0.0,
+        MAP,
+        "Length of one unit of the poses, for the steps that compare with metres. 0: a metre; but for data "
+        "without depth, `ovs3d map` takes the typical depth to be 2 m, unless that is about right already.",
+        unit="m",
+        low=0.0,
+        high=1e6,
+    )
     image_size: int = leaf(
         360,
         MAP,

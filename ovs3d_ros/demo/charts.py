@@ -52,13 +52,13 @@ def draw_room(
     """
     g = snapshot.gaussians
     ceiling = float(snapshot.camtoworlds[:, 2, 3].mean()) / _TOP_SHARE
-    means = points_to_world(g["means"].cpu().numpy(), snapshot.origin)
+    means = points_to_world(g["means"].cpu().numpy(), snapshot.frame)
     opacities = g["opacities"].cpu().numpy()
     visible = np.flatnonzero((opacities > _MIN_OPACITY) & (means[:, 2] < ceiling))
     visible = visible[np.argsort(means[visible, 2])]  # painter's order: the highest last
     points, rgb = point_columns(snapshot, visible)
-    points = points_to_world(points, snapshot.origin)
-    radii = g["scales"].cpu().numpy()[visible].max(axis=1)
+    points = points_to_world(points, snapshot.frame)
+    radii = g["scales"].cpu().numpy()[visible].max(axis=1) / snapshot.frame.unit
     plan = _FloorPlan(points, width, height)
     picture = np.full((height, width, 3), GROUND, np.uint8)
     for center, radius, color in zip(plan(points).round().astype(int), radii, rgb, strict=True):

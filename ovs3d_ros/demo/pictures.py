@@ -48,7 +48,7 @@ def write_pictures(
     indices = visible_points(snapshot, config.output)
     points, base = point_columns(snapshot, indices)
     columns = answer_columns(evaluation.answer, indices, base)
-    points = points_to_world(points, snapshot.origin)
+    points = points_to_world(points, snapshot.frame)
     write_cloud(out / "cloud.ply", points, columns.pop("rgb"), **columns)
     for i, view in enumerate(evaluation.views):
         for prompt, masks in evaluation.masks.items():

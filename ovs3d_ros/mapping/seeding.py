@@ -9,7 +9,7 @@ import torch
 from ovs3d_ros.config import SeedConfig
 from ovs3d_ros.geometry import invert_rigid, project, transform_points, unproject
 from ovs3d_ros.mapping.pose_check import PoseCheck
-from ovs3d_ros.types import Keyframe
+from ovs3d_ros.types import Frame, Keyframe
 
 Seeds = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # means [M, 3] m, colors [M, 3] 0..1, scales [M] m
 
@@ -110,7 +110,6 @@ class ImageMatcher:
 
     def __init__(self, neighbours: int = 3) -> None:
         self.neighbours = neighbours
-        self._sift = cv2.SIFT_create(nfeatures=3000, contrastThreshold=0.01)
         self._history: list[tuple[Keyframe, np.ndarray, np.ndarray]] = []
         self._pose_check = PoseCheck()
 
@@ -124,16 +123,14 @@ class ImageMatcher:
             alpha: [H, W] alpha of the map, rendered from the keyframe.
             config: spacing and threshold.
         """
-        grey = cv2.cvtColor(keyframe.image.cpu().numpy(), cv2.COLOR_RGB2GRAY)
-        points, descriptors = self._sift.detectAndCompute(grey, None)
-        pixels = np.array([p.pt for p in points], dtype=np.float64).reshape(-1, 2) + _SIFT_TO_PIXEL
+        pixels, descriptors = find_features(keyframe.image.cpu().numpy())
         if len(pixels) < _MIN_MATCHES:
             return None
         found = []
         for other, other_pixels, other_descriptors in self._history[-self.neighbours :]:
-            a, b = _match(pixels, descriptors, other_pixels, other_descriptors)
+            a, b = match_features(pixels, descriptors, other_pixels, other_descriptors)
             self._pose_check.add(keyframe, a, other, b)
-            found.append(_triangulate(keyframe, a, other, b))
+            found.append(triangulate(keyframe, a, other, b))
         self._history.append((keyframe, pixels, descriptors))
         del self._history[: -self.neighbours]
         xyz = np.concatenate(found) if found else np.zeros((0, 3))
@@ -144,7 +141,14 @@ class ImageMatcher:
         return _seed_grid(keyframe, depth, mask, config.spacing)
 
 
-def _match(
+def find_features(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels [M, 2] and SIFT descriptors of the features of an image [H, W, 3] uint8."""
+    sift = cv2.SIFT_create(nfeatures=3000, contrastThreshold=0.01)
+    points, descriptors = sift.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None)
+    return np.array([p.pt for p in points], dtype=np.float64).reshape(-1, 2) + _SIFT_TO_PIXEL, descriptors
+
+
+def match_features(
     pixels: np.ndarray, descriptors: np.ndarray, other_pixels: np.ndarray, other_descriptors: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """The pixels [M, 2] of mutual nearest descriptors in two views."""
@@ -152,7 +156,9 @@ def _match(
     return pixels[[m.queryIdx for m in matches]], other_pixels[[m.trainIdx for m in matches]]
 
 
-def _triangulate(keyframe: Keyframe, a: np.ndarray, other: Keyframe, b: np.ndarray) -> np.ndarray:
+def triangulate(
+    keyframe: Keyframe | Frame, a: np.ndarray, other: Keyframe | Frame, b: np.ndarray
+) -> np.ndarray:
     """World points [M, 3] of matched pixels that reproject well in both views and have parallax."""
     if len(a) == 0:
         return np.zeros((0, 3))
@@ -165,7 +171,7 @@ def _triangulate(keyframe: Keyframe, a: np.ndarray, other: Keyframe, b: np.ndarr
     rays = []
     for view, observed in ((keyframe, a), (other, b)):
         reprojected, z = project(xyz, view.camera, view.camtoworld)
-        good &= (z > 1e-3) & (np.linalg.norm(reprojected - observed, axis=1) < _MAX_REPROJECTION)
+        good &= (z > 0) & (np.linalg.norm(reprojected - observed, axis=1) < _MAX_REPROJECTION)
         ray = xyz - view.camtoworld[:3, 3]
         rays.append(ray / np.linalg.norm(ray, axis=1, keepdims=True).clip(1e-9))
     good &= (rays[0] * rays[1]).sum(1) < _MAX_RAY_COSINE

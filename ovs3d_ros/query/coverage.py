@@ -20,7 +20,7 @@ def horizon_coverage(snapshot: MapSnapshot) -> float:
     The up direction is the mean over the cameras. A share of 1 does not mean that every corner was seen. Well
     below 1, a thing that was not found may stand where no camera has looked yet.
     """
-    poses = poses_to_map(snapshot.camtoworlds, snapshot.origin)
+    poses = poses_to_map(snapshot.camtoworlds, snapshot.frame)
     step = 1 + snapshot.num_gaussians // _SAMPLE
     surface = (snapshot.gaussians["opacities"][::step] > _SURFACE_OPACITY) & (snapshot.weight[::step] > 0)
     if not len(poses) or not bool(surface.any()):

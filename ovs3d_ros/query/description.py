@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -14,8 +15,18 @@ from ovs3d_ros.types import MapSnapshot, QueryResult, SemanticObject
 _CANDIDATE_SHARE = 0.9  # of the highest relevancy: where an unsure thing may be
 
 
-def describe(result: QueryResult, candidates: dict[int, SemanticObject]) -> list[dict[str, Any]]:
-    """One entry per prompt, as docs/objects.schema.json says; `candidates` are those of `find_candidates`."""
+def describe(
+    result: QueryResult, candidates: dict[int, SemanticObject], notes: dict[int, str], unit: float
+) -> list[dict[str, Any]]:
+    """One entry per prompt, as docs/objects.schema.json says.
+
+    Args:
+        result: the answer.
+        candidates: those of `find_candidates`.
+        notes: those of `explain_missing`.
+        unit: metres in one unit of the world; lengths are rounded to a tenth of a millimetre.
+    """
+    digits = 4 + more_digits(unit)
     return [
         dict(
             prompt=prompt,
@@ -23,17 +34,23 @@ def describe(result: QueryResult, candidates: dict[int, SemanticObject]) -> list
             verdict=result.verdicts[p],
             presence=round(float(result.presence[p]), 4),
             score=round(float(result.score[p]), 4),
-            objects=[_describe_object(o) for o in result.objects if o.label == p + 1],
-            candidate=_describe_object(candidates[p]) if p in candidates else None,
+            objects=[_describe_object(o, digits) for o in result.objects if o.label == p + 1],
+            candidate=_describe_object(candidates[p], digits) if p in candidates else None,
+            note=notes.get(p),
         )
         for p, prompt in enumerate(result.prompts)
     ]
 
 
-def _describe_object(item: SemanticObject) -> dict[str, Any]:
+def more_digits(unit: float) -> int:
+    """Decimal places that coordinates in such a unit need beyond those in metres."""
+    return max(0, math.ceil(math.log10(unit)))
+
+
+def _describe_object(item: SemanticObject, digits: int) -> dict[str, Any]:
     return dict(
-        center=np.round(item.center, 4),
-        size=np.round(item.size, 4),
+        center=np.round(item.center, digits),
+        size=np.round(item.size, digits),
         quat=np.round(item.quat, 6),
         num_gaussians=item.num_gaussians,
         score=round(item.score, 4),
@@ -45,14 +62,34 @@ def _describe_object(item: SemanticObject) -> dict[str, Any]:
 def find_candidates(
     result: QueryResult, snapshot: MapSnapshot, config: QueryConfig
 ) -> dict[int, SemanticObject]:
-    """The best place for each prompt, by its index, whose verdict is "unsure" and which has no objects."""
+    """The best place for each prompt, by its index, that is not "no" and has no objects."""
     relevancy, seen = np.asarray(result.relevancy), snapshot.weight.cpu().numpy() >= config.min_weight
     candidates = {}
     for p in set(range(len(result.prompts))) - {item.label - 1 for item in result.objects}:
-        if result.verdicts[p] == "unsure":
+        if result.verdicts[p] != "no":
+            # What is found but too scattered for an object still has a place.
+            least_instance = 1 if result.found[p] else config.min_instance
             least = min(result.query.threshold, _CANDIDATE_SHARE * float(result.score[p]))
             labels = np.where(seen & (relevancy[:, p] >= least), p + 1, 0)
-            found, _ = find_map_objects(snapshot, labels, relevancy, result.prompts, config, 1)
+            settings = replace(config, min_instance=least_instance)
+            found, _ = find_map_objects(snapshot, labels, relevancy, result.prompts, settings, 1)
             if found:
                 candidates[p] = replace(found[0], instance=0)
     return candidates
+
+
+def explain_missing(result: QueryResult, config: QueryConfig) -> dict[int, str]:
+    """Why a prompt, by its index, is found but has no objects."""
+    notes = {}
+    for p in set(np.flatnonzero(result.found).tolist()) - {item.label - 1 for item in result.objects}:
+        count = int((result.labels == p + 1).sum())
+        if count:
+            notes[p] = (
+                f"its {count} Gaussians form no group of query.min_instance = {config.min_instance} that are "
+                f"within query.instance_gap = {config.instance_gap:g} m of each other; change these settings"
+            )
+        elif len(result.prompts) > 1:
+            notes[p] = "all of its Gaussians fit another name better; ask for it alone"
+        else:
+            notes[p] = f"no Gaussian reaches the threshold, {result.query.threshold:g}; lower --threshold"
+    return notes

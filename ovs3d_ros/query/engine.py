@@ -175,7 +175,7 @@ def answer_query(
             else gaussians.scores,
             relevancy=gaussians.scores,
             eligible=gaussians.known
-            & in_region(snapshot.gaussians["means"], region_to_map(query.roi, snapshot.origin)),
+            & in_region(snapshot.gaussians["means"], region_to_map(query.roi, snapshot.frame)),
             columns=columns,
             probabilities=field.probabilities if field is not None else None,
             strongest=torch.from_numpy(evidence.strongest).to(snapshot.codes.device),

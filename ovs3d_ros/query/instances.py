@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.geometry import matrix_to_quat
-from ovs3d_ros.map_frame import points_to_world
+from ovs3d_ros.map_frame import object_to_world
 from ovs3d_ros.query.boxes import oriented_boxes
 from ovs3d_ros.query.components import connected_components, group_indices
 from ovs3d_ros.types import MapSnapshot, SemanticObject
@@ -53,7 +53,7 @@ def find_map_objects(
     """Groups the labelled Gaussians of a map into objects in the world, see `find_objects`."""
     means, views = snapshot.gaussians["means"].cpu().numpy(), snapshot.views.cpu().numpy()
     objects, instances = find_objects(means, labels, scores, views, prompts, config, max_instances)
-    return [replace(o, center=points_to_world(o.center, snapshot.origin)) for o in objects], instances
+    return [object_to_world(o, snapshot.frame) for o in objects], instances
 
 
 def find_objects(

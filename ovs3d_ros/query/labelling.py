@@ -84,7 +84,7 @@ def pixel_similarities(
     """
     eligible, probabilities = (cosines != 0).any(-1), None
     if result.query.roi is not None:
-        inside = in_region(snapshot.gaussians["means"], region_to_map(result.query.roi, snapshot.origin))
+        inside = in_region(snapshot.gaussians["means"], region_to_map(result.query.roi, snapshot.frame))
         share, alpha = render_channels(snapshot.gaussians, inside.float()[:, None], *view)
         eligible &= (share > 0.5 * alpha)[..., 0]
     columns = vocabulary_indices(result.field, result.prompts, result.query.mode)

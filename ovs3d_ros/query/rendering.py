@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
-from ovs3d_ros.map_frame import poses_to_map
+from ovs3d_ros.map_frame import depth_to_world, poses_to_map
 from ovs3d_ros.mapping.mapper import RenderedView, render_view
 from ovs3d_ros.query.engine import QueryEngine
 from ovs3d_ros.query.labelling import pixel_similarities
@@ -30,14 +31,15 @@ class MapRenderer:
 
     def view(self, camera: Camera, camtoworld: np.ndarray, snapshot: MapSnapshot) -> RenderedView:
         """Colour, depth and alpha."""
-        pose = poses_to_map(camtoworld, snapshot.origin)
-        return render_view(snapshot.gaussians, camera, pose, self._rasterizer)
+        pose = poses_to_map(camtoworld, snapshot.frame)
+        view = render_view(snapshot.gaussians, camera, pose, self._rasterizer)
+        return replace(view, depth=depth_to_world(view.depth, snapshot.frame))
 
     def channels(
         self, values: torch.Tensor, camera: Camera, camtoworld: np.ndarray, snapshot: MapSnapshot
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Blends values [N, C] of the Gaussians: [H, W, C], and alpha [H, W, 1]."""
-        pose = poses_to_map(camtoworld, snapshot.origin)
+        pose = poses_to_map(camtoworld, snapshot.frame)
         return render_channels(snapshot.gaussians, values, camera, pose, self._rasterizer)
 
     def codes(self, camera: Camera, camtoworld: np.ndarray, snapshot: MapSnapshot) -> torch.Tensor:
@@ -74,7 +76,7 @@ class MapRenderer:
         """
         query, view = result.query, (camera, camtoworld)
         cosines, scores = self.relevancy(query.prompts, *view, snapshot, query.negatives)
-        own_view = camera, poses_to_map(camtoworld, snapshot.origin), self._rasterizer
+        own_view = camera, poses_to_map(camtoworld, snapshot.frame), self._rasterizer
         pixels = pixel_similarities(result, cosines, scores, snapshot, own_view)
         labels, scores = self._queries.label_pixels(result, pixels)
         best = scores.gather(-1, (labels - 1).clamp_min(0)[..., None])[..., 0] * (labels > 0)

@@ -148,7 +148,7 @@ def _lift_blur_residual(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Lifts the part of keyframe `index`'s cosines that a blur removes: sums [N, V], weights [N]."""
     splats, camera = Splats.from_dict(snapshot.gaussians), snapshot.cameras[index].fitted(config.image_size)
-    pose = poses_to_map(snapshot.camtoworlds[index], snapshot.origin)
+    pose = poses_to_map(snapshot.camtoworlds[index], snapshot.frame)
     views = Views.from_camera(camera, pose, cosines.device)
     with torch.no_grad():
         out, alphas, _ = rasterizer(splats, cosines.contiguous(), views)

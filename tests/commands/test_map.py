@@ -24,6 +24,7 @@ def test_map_reports_quality_and_cost(mapped):
         "num_gaussians",
         "keyframes",
         "steps",
+        "metres_per_unit",
         "seconds",
         "peak_memory_mib",
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 from helpers.box_scene import BOXES, HEIGHT, WIDTH, camera_ring, ray_cast
@@ -17,7 +18,8 @@ def test_query_finds_boxes_and_their_size(answered):
     by_prompt = {entry["prompt"]: entry for entry in answered[1]}
     for box in BOXES:
         entry = by_prompt[box.name]
-        assert set(entry) == {"prompt", "found", "verdict", "presence", "score", "objects", "candidate"}
+        keys = "prompt found verdict presence score objects candidate note"
+        assert set(entry) == set(keys.split())
         assert entry["found"] and entry["presence"] > 0.5 and len(entry["objects"]) == 1
         thing = entry["objects"][0]
         assert {"center", "size", "num_gaussians"} <= set(thing)
@@ -98,6 +100,17 @@ def test_unsure_prompt_shows_its_best_candidate(mapped, tmp_path, capsys):
     assert unsure, "a probability of exactly 1 is rare"
 
 
+def test_found_thing_without_a_place_says_why_and_where(mapped, tmp_path, capsys):
+    scattered = ["--set", "query.instance_gap=0.0001", "--json", tmp_path / "q.json"]
+    assert ovs3d("query", mapped[0], *PROMPTS, *scattered) == 0
+    rows = capsys.readouterr().out.splitlines()
+    for entry, box in zip(json.loads((tmp_path / "q.json").read_text())["prompts"], BOXES, strict=True):
+        assert entry["found"] and not entry["objects"]
+        assert re.match(r"its \d+ Gaussians form no group of query.min_instance", entry["note"])
+        assert f"{box.name}: {entry['note']}" in rows
+        assert np.linalg.norm(np.subtract(entry["candidate"]["center"], box.center)) < 0.5
+
+
 def test_repeated_prompt_is_one_row(mapped, tmp_path, capsys):
     repeated = ["red box", "green box", " Red  BOX", "red box"]
     assert ovs3d("query", mapped[0], *repeated, "--json", tmp_path / "q.json") == 0
@@ -109,8 +122,9 @@ def test_repeated_prompt_is_one_row(mapped, tmp_path, capsys):
 
 def test_table_keeps_its_columns_with_wide_characters():
     names = ["roter Stuhl", "红色的椅子", "🪑", "chaise e\u0301lectrique", "\uff57\uff49\uff44\uff45", "👩‍🚀"]
-    entries = [dict(prompt=name, verdict="no", presence=0.1, objects=[], candidate=None) for name in names]
-    head, *rows = _table(entries).splitlines()
+    absent = dict(verdict="no", presence=0.1, objects=[], candidate=None, note=None)
+    entries = [dict(prompt=name, **absent) for name in names]
+    head, *rows = _table(entries, 1.0).splitlines()
     assert {display_width(row[: row.index(" no ")]) for row in rows} == {head.index("  found") + 1}
     assert [display_width(name) for name in names[:5]] == [11, 10, 2, 17, 8]
 

@@ -13,11 +13,11 @@ from ovs3d_ros.config import SeedConfig
 from ovs3d_ros.mapping import keyframes
 from ovs3d_ros.mapping.seeding import (
     ImageMatcher,
-    _match,
-    _triangulate,
+    match_features,
     seed_from_depth,
     seed_from_points,
     seed_random,
+    triangulate,
 )
 from ovs3d_ros.types import Keyframe
 
@@ -155,9 +155,9 @@ def test_image_matches_find_the_plane(plane_views) -> None:
         assert (scales > 0).all() and colors.min() >= 0 and colors.max() <= 1
 
 
-def triangulate(view, pixels, descriptors, other, other_pixels, other_descriptors):
-    a, b = _match(pixels, descriptors, other_pixels, other_descriptors)
-    return _triangulate(view, a, other, b)
+def match_and_triangulate(view, pixels, descriptors, other, other_pixels, other_descriptors):
+    a, b = match_features(pixels, descriptors, other_pixels, other_descriptors)
+    return triangulate(view, a, other, b)
 
 
 def test_triangulated_points_have_no_bias(plane_views) -> None:
@@ -171,7 +171,10 @@ def test_triangulated_points_have_no_bias(plane_views) -> None:
     for frame in tilted:
         matcher.seed(frame, torch.zeros(120, 160), CONFIG)
     points = np.concatenate(
-        [triangulate(*matcher._history[a], *matcher._history[b]) for a, b in ((1, 0), (2, 1), (2, 0))]
+        [
+            match_and_triangulate(*matcher._history[a], *matcher._history[b])
+            for a, b in ((1, 0), (2, 1), (2, 0))
+        ]
     )
     assert len(points) > 40
     assert abs(np.median(points[:, 2])) < 0.004 and np.median(np.abs(points[:, 2])) < 0.008  # metres

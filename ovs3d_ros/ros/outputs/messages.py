@@ -12,7 +12,7 @@ import numpy as np
 from rclpy.clock import Clock
 
 from ovs3d_ros.config import Config
-from ovs3d_ros.map_frame import points_to_world
+from ovs3d_ros.map_frame import points_to_world, without_origin
 from ovs3d_ros.query.navigation import goal_pose, query_grid
 from ovs3d_ros.ros import conversions
 from ovs3d_ros.ros.outputs.answers import Answer
@@ -42,6 +42,7 @@ def build_map_cloud(
         return _empty_cloud(header)
     indices = point_cloud.visible_points(snapshot, config.output)
     points, rgb = point_cloud.point_columns(snapshot, indices)
+    points = points_to_world(points, without_origin(snapshot.frame))
     return conversions.to_cloud(points, rgb, _cloud_header(snapshot, header, config))
 
 
@@ -67,6 +68,7 @@ def build_query_cloud(
     indices = labelled[evenly_spaced_indices(len(labelled), config.output.max_points)]
     points, base = point_cloud.point_columns(answer.snapshot, indices)
     columns = point_cloud.answer_columns(answer.result, indices, base)
+    points = points_to_world(points, without_origin(answer.snapshot.frame))
     return conversions.to_cloud(
         points, columns.pop("rgb"), _cloud_header(answer.snapshot, header, config), **columns
     )
@@ -130,7 +132,7 @@ def build_grid(
         indices = point_cloud.visible_points(answer.snapshot, config.output)
         points, base = point_cloud.point_columns(answer.snapshot, indices)
         columns = point_cloud.answer_columns(answer.result, indices, base)
-        points = points_to_world(points, answer.snapshot.origin)
+        points = points_to_world(points, answer.snapshot.frame)
         scores = np.where(columns["label"] > 0, columns["score"], 0.0)
     grid = query_grid(points, scores, config.output.grid_resolution)
     return conversions.to_grid(grid, header)

@@ -20,7 +20,7 @@ _SUFFIX = "_ovs3d"
 
 def cloud_frame(snapshot: MapSnapshot | None, config: Config) -> str:
     """The frame of the points of a map: the world frame, or one that starts at the map's origin."""
-    far = snapshot is not None and snapshot.origin.any()
+    far = snapshot is not None and snapshot.frame.origin.any()
     return config.input.world_frame + (_SUFFIX if far else "")
 
 
@@ -35,12 +35,12 @@ class OriginBroadcaster:
 
     def publish(self, snapshot: MapSnapshot, config: Config) -> None:
         """Publishes the transform of a snapshot unless it is published already."""
-        if not snapshot.origin.any() or np.array_equal(snapshot.origin, self._published):
+        if not snapshot.frame.origin.any() or np.array_equal(snapshot.frame.origin, self._published):
             return
-        self._published, transform = snapshot.origin, np.eye(4)
-        transform[:3, 3] = snapshot.origin
+        self._published, transform = snapshot.frame.origin, np.eye(4)
+        transform[:3, 3] = snapshot.frame.origin
         world, child = config.input.world_frame, cloud_frame(snapshot, config)
-        place = ", ".join(f"{value:.0f}" for value in snapshot.origin)
+        place = ", ".join(f"{value:.0f}" for value in snapshot.frame.origin)
         try:
             tf_message = conversions.tf_message_type()
         except UserError as error:

@@ -69,7 +69,7 @@ class MapServices:
         target = self._folder.target(request.name, PLY_SUFFIX, request.overwrite)
         responses.require_map(self._worker)
         params, snapshot = self._worker.run(self._pipeline.freeze, TIMEOUT)
-        _write(write_ply, target, params_to_world(params, snapshot.origin))
+        _write(write_ply, target, params_to_world(params, snapshot.frame))
         self._report(response, self._folder.path / request.name, snapshot.version, snapshot.num_gaussians)
 
     def _report(

@@ -183,7 +183,7 @@ def test_clouds_of_a_far_map_are_in_a_near_frame_that_tf_knows(wire):
     assert transform.header.frame_id == "map"
     assert transform.child_frame_id == rig.newest["map_cloud"].header.frame_id == "map_ovs3d"
     origin = transform.transform.translation
-    means = far.snapshot().gaussians["means"].double().numpy() + far.snapshot().origin
+    means = far.snapshot().gaussians["means"].double().numpy() + far.snapshot().frame.origin
     assert len(np.unique(cloud["y"])) > 0.9 * len(cloud)
     assert abs(np.median(cloud["y"]) + origin.y - np.median(means[:, 1])) < 0.2
     answer, header = rig.answer("red box"), rig.newest["map_cloud"].header

@@ -1,0 +1,54 @@
+"""The typical depth of posed views without depth images: what tells the scale of data that have no metres."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ovs3d_ros.geometry import project
+from ovs3d_ros.mapping.seeding import find_features, match_features, triangulate
+from ovs3d_ros.types import Camera, Frame
+
+_MIN_POINTS = 20  # fewer say nothing of a scene
+
+
+def depth_of_points(xyz: np.ndarray, cameras: Sequence[Camera], camtoworlds: np.ndarray) -> float | None:
+    """Median depth of points [P, 3] in the views that show them, in units of the poses [C, 4, 4].
+
+    None if too few are in view.
+    """
+    depths = []
+    for camera, camtoworld in zip(cameras, camtoworlds, strict=True):
+        pixels, z = project(xyz, camera, camtoworld)
+        inside = (z > 0) & (pixels >= 0).all(1) & (pixels < [camera.width, camera.height]).all(1)
+        depths.append(z[inside])
+    return _median(depths)
+
+
+def depth_of_matches(pairs: Sequence[tuple[Frame, Frame]]) -> float | None:
+    """Median depth of image matches that the poses triangulate, in units of the poses.
+
+    None if too few matches fit the poses.
+    """
+    depths = []
+    for pair in pairs:
+        # Far from the origin, triangulation loses digits.
+        first, second = (_moved(frame, -pair[0].camtoworld[:3, 3]) for frame in pair)
+        features = [find_features(frame.image) for frame in (first, second)]
+        if min(len(pixels) for pixels, _ in features):
+            a, b = match_features(*features[0], *features[1])
+            depths.append(project(triangulate(first, a, second, b), first.camera, first.camtoworld)[1])
+    return _median(depths)
+
+
+def _moved(frame: Frame, offset: np.ndarray) -> Frame:
+    camtoworld = frame.camtoworld.copy()
+    camtoworld[:3, 3] += offset
+    return replace(frame, camtoworld=camtoworld)
+
+
+def _median(depths: list[np.ndarray]) -> float | None:
+    values = np.concatenate([np.zeros(0), *depths])
+    return float(np.median(values)) if len(values) >= _MIN_POINTS else None

@@ -1,0 +1,74 @@
+"""The scale of data without depth follows their typical depth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers import synthetic
+
+from ovs3d_ros.commands.scale import TYPICAL_DEPTH, estimate_unit
+from ovs3d_ros.datasets import Dataset
+from ovs3d_ros.types import Frame
+
+EYES = [(-0.3, -0.2, 1.5), (0.0, -0.25, 1.5), (0.3, -0.2, 1.4), (0.1, 0.1, 1.6)]
+
+
+class Plane(Dataset):
+    """Views of a textured plane 1.5 m below, in a unit of one's own."""
+
+    def __init__(self, factor: float, format: str = "nerfstudio", has_depth: bool = False) -> None:
+        self.poses = [synthetic.look_at(eye, (0, 0.1, 0)) for eye in EYES]
+        super().__init__(
+            name="plane",
+            format=format,
+            cameras=[synthetic.make_camera(320, 240)] * len(EYES),
+            max_image_size=0,
+            camtoworlds=np.stack(self.poses),
+            stamps=np.arange(len(EYES), dtype=np.float64),
+            names=[str(index) for index in range(len(EYES))],
+            has_depth=has_depth,
+        )
+        self.camtoworlds[:, :3, 3] *= factor
+
+    def __getitem__(self, index: int) -> Frame:
+        camera = self.cameras[index]
+        rgb, _ = synthetic.textured_plane(camera, self.poses[index])
+        return Frame(self.stamps[index], rgb, camera, self.camtoworlds[index])
+
+
+ALL = range(len(EYES))
+
+
+@pytest.mark.parametrize("factor", [0.002, 100.0, 3e5])
+def test_image_matches_tell_the_unit(factor: float) -> None:
+    unit = estimate_unit(Plane(factor), ALL)
+    assert unit * factor * 1.5 == pytest.approx(TYPICAL_DEPTH, rel=0.1)
+
+
+def test_image_matches_tell_the_unit_far_from_the_origin() -> None:
+    plane = Plane(100.0)
+    plane.camtoworlds[:, :3, 3] += [449_000e2, 4_158_000e2, 0]
+    assert estimate_unit(plane, ALL) * 150 == pytest.approx(TYPICAL_DEPTH, rel=0.1)
+
+
+def test_sparse_points_tell_the_unit() -> None:
+    plane = Plane(100.0)
+    points = np.random.default_rng(0).uniform(-100, 100, (500, 3)) * [1, 1, 0]
+    plane.points = points, np.zeros((500, 3), np.uint8)
+    Plane.__getitem__, read = None, Plane.__getitem__  # no image is read
+    try:
+        assert estimate_unit(plane, ALL) * 150 == pytest.approx(TYPICAL_DEPTH, rel=0.1)
+    finally:
+        Plane.__getitem__ = read
+
+
+def test_data_in_metres_stay_in_metres() -> None:
+    assert estimate_unit(Plane(1.0), ALL) == 1, "its typical depth is one of metres"
+    assert estimate_unit(Plane(100.0, has_depth=True), ALL) == 1
+    assert estimate_unit(Plane(100.0, format="bag"), ALL) == 1
+
+
+def test_unknown_depth_is_taken_as_metres() -> None:
+    plane = Plane(100.0)
+    plane.camtoworlds[:, :3, 3] = plane.camtoworlds[0, :3, 3]  # cameras at one place: no parallax
+    assert estimate_unit(plane, ALL) == 1
