@@ -60,6 +60,7 @@ setup(
     ],
     extras_require={
         "bag": ["rosbags>=0.11"],
+        "video": ["av>=12"],  # H.264 and other video in bags
         "docs": ["furo>=2024.8", "myst-parser>=4", "sphinx>=8"],
         "gpu": ["gsplat==1.5.3"],
         # The versions are those of .pre-commit-config.yaml.

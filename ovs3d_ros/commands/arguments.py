@@ -106,13 +106,13 @@ def _add_data(parser: argparse.ArgumentParser, others: str = "") -> None:
         "data",
         type=Path,
         metavar="DATA",
-        help=f"{others}dataset: a folder with transforms.json, a COLMAP model or poses_bounds.npy; a "
-        "nerfstudio .json; or a rosbag2 folder, .mcap or .db3",
+        help=f"{others}dataset: a folder with transforms.json, a COLMAP model or poses_bounds.npy, or of TUM "
+        "RGB-D, 7-Scenes or ScanNet; a nerfstudio .json; or a bag: a rosbag2 folder, .mcap, .db3 or .bag",
     )
     parser.add_argument(
         "--format",
         metavar="NAME",
-        help="nerfstudio, colmap, llff or bag; needed only if a folder holds several",
+        help="nerfstudio, colmap, llff, tum, 7scenes, scannet or bag; needed only if a folder holds several",
     )
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the photographs, if elsewhere")
     parser.add_argument("--skip-missing", action="store_true", help="leave out frames without a photograph")
@@ -301,6 +301,7 @@ def _add_calibrate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         metavar="NAME",
-        help="nerfstudio, colmap, llff or bag; needed only if the folders hold several",
+        help="as for `ovs3d map`; needed only if the folders hold data of several formats",
     )
+    parser.add_argument("--skip-missing", action="store_true", help="leave out frames without a photograph")
     _add_common(parser)

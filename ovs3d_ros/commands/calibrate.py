@@ -27,7 +27,10 @@ def run(options: argparse.Namespace) -> int:
     output = common.check_output_file(options.output)
     common.check_json(options.json, output)
     absent = distinct_names(check_prompts(options.absent.split(","), "absent name")) if options.absent else []
-    datasets = [open_dataset(path, format=options.format, config=config) for path in options.data]
+    datasets = [
+        open_dataset(path, format=options.format, config=config, skip_missing=options.skip_missing)
+        for path in options.data
+    ]
     names = _names(datasets, options.data, absent)
     prompts = [calibration.choose_prompts(dataset, names) for dataset in datasets]
     pipeline = Ovs3d(config)

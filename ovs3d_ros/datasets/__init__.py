@@ -1,4 +1,4 @@
-"""Datasets on disk as sequences of `Frame`: nerfstudio, COLMAP, LLFF / 3D-OVS, and rosbag2."""
+"""Datasets on disk as sequences of `Frame`: nerfstudio, COLMAP, LLFF / 3D-OVS, RGB-D scans, and bags."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ovs3d_ros.config import Config
-from ovs3d_ros.datasets import bag, colmap, llff, nerfstudio
+from ovs3d_ros.datasets import bag, colmap, llff, nerfstudio, scans
 from ovs3d_ros.datasets.bag_file import is_bag
 from ovs3d_ros.datasets.dataset import Dataset, FileDataset, View
 from ovs3d_ros.datasets.labels import attach_annotations, attach_labels
@@ -15,7 +15,8 @@ from ovs3d_ros.types import UserError
 
 __all__ = ["FORMATS", "Dataset", "View", "open_dataset", "split_frames", "split_holdout"]
 
-FORMATS = ("nerfstudio", "colmap", "llff", "bag")
+FORMATS = ("nerfstudio", "colmap", "llff", "tum", "7scenes", "scannet", "bag")
+_WITH_IMAGES_ELSEWHERE = ("nerfstudio", "colmap", "llff")
 
 
 def open_dataset(
@@ -34,8 +35,9 @@ def open_dataset(
 
     Args:
         path: a folder with `transforms.json`, a COLMAP model (`sparse/0` and other usual places),
-            or `poses_bounds.npy`; or a nerfstudio JSON file such as `transforms_train.json`; or a rosbag2
-            folder, or its .mcap or .db3 file.
+            or `poses_bounds.npy`; or a sequence of TUM RGB-D, 7-Scenes or ScanNet; or a nerfstudio JSON file
+            such as `transforms_train.json`; or a bag: a rosbag2 folder, its .mcap or .db3 file, or a .bag of
+            ROS 1.
         max_image_size: longest image side in pixels; larger images, depth and labels are shrunk. 0: no limit.
         format: one of FORMATS; needed only if the folder holds data of several formats.
         config: for bags, names topics and tolerances; default `Config()`.
@@ -58,8 +60,8 @@ def open_dataset(
     json_path = path if path.is_file() else path / "transforms.json"
     root = path.parent if path.is_file() else path
     format = format or _recognise(path)
-    if format == "bag" and images is not None:
-        raise UserError(f"{path}: a bag holds its images; leave out --images")
+    if format not in _WITH_IMAGES_ELSEWHERE and images is not None:
+        raise UserError(f"{path}: data of the format {format} hold their images; leave out --images")
     if format == "bag":
         return bag.read(path, config or Config(), max_image_size)
     points, folder = None, None if images is None else Path(images)
@@ -67,8 +69,12 @@ def open_dataset(
         views, points = nerfstudio.read(json_path, folder, skip_missing)
     elif format == "colmap":
         views, points = colmap.read(root, folder, skip_missing)
-    else:
+    elif format == "llff":
         views = llff.read(root, folder)
+    elif format == "tum":
+        views = scans.read_tum(root, skip_missing)
+    else:
+        views = scans.read_7scenes(root) if format == "7scenes" else scans.read_scannet(root)
     if labels:
         views, classes = attach_labels(root, attach_annotations(root, views))
     else:
@@ -92,8 +98,8 @@ def _recognise(path: Path) -> str:
         found.append("colmap")
     if (path / "poses_bounds.npy").is_file():
         found.append("llff")
-    if is_bag(path):
-        found.append("bag")
+    readers = {"tum": scans.is_tum, "7scenes": scans.is_7scenes, "scannet": scans.is_scannet, "bag": is_bag}
+    found += [name for name, fits in readers.items() if fits(path)]
     if found == ["colmap", "llff"] and (path / "segmentations").is_dir():
         return "llff"  # a 3D-OVS scene: it always contains the COLMAP model that it was made from
     if len(found) > 1:
@@ -108,5 +114,5 @@ def _recognise(path: Path) -> str:
         raise UserError(f"{path}: has split files; give one of them, e.g. {path / 'transforms_train.json'}")
     raise UserError(
         f"{path}: no dataset found; expected transforms.json, sparse/0/cameras.bin (or .txt), "
-        "poses_bounds.npy, or a bag's metadata.yaml"
+        "poses_bounds.npy, a bag's metadata.yaml, or the folders of TUM RGB-D, 7-Scenes or ScanNet"
     )

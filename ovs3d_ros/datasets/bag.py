@@ -1,4 +1,4 @@
-"""Reads rosbag2 recordings (mcap, sqlite3); matches images with calibration, depth and poses by stamp."""
+"""Reads recordings (mcap, sqlite3, ROS 1); matches images with calibration, depth and poses by stamp."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from ovs3d_ros.sensors.calibration import (
 )
 from ovs3d_ros.sensors.pixels import BitDepth
 from ovs3d_ros.sensors.sync import StampBuffer
+from ovs3d_ros.sensors.video import VideoFrames, can_start
 from ovs3d_ros.types import Frame, UserError
 
 logger = logging.getLogger(__name__)
@@ -53,10 +54,26 @@ class BagDataset(Dataset):
     """The frames of a bag; see `Dataset`."""
 
     def __init__(
-        self, bag: BagFile, name: str, views: list[BagView], max_image_size: int, depth_scale: float
+        self,
+        bag: BagFile,
+        name: str,
+        views: list[BagView],
+        max_image_size: int,
+        depth_scale: float,
+        video: _Video | None,
     ):
-        """Makes the dataset of the views matched in an open bag; other arguments as for `Dataset`."""
+        """Makes the dataset of the views matched in an open bag; other arguments as for `Dataset`.
+
+        Args:
+            bag: the open bag.
+            name: of the dataset.
+            views: in order.
+            max_image_size: as for `open_dataset`.
+            depth_scale: `input.depth_scale`.
+            video: decodes the images if they are a video.
+        """
         self._depth_scale = depth_scale
+        self._video = video
         self._bit_depth = BitDepth()
         self._bag = bag
         self._views = views
@@ -80,9 +97,11 @@ class BagDataset(Dataset):
         """
         view, camera = self._views[index], self.cameras[index]
         topic = view.image.topic
-        image = view.rectifier.rectify_color(
-            messages.from_image(self._bag.read(view.image), topic, self._bit_depth), topic
-        )
+        if self._video is not None:
+            pixels = self._video.read(view.image)
+        else:
+            pixels = messages.from_image(self._bag.read(view.image), topic, self._bit_depth)
+        image = view.rectifier.rectify_color(pixels, topic)
         depth = None
         if view.depth is not None:
             topic = view.depth.topic
@@ -126,10 +145,13 @@ def read(path: Path, config: Config, max_image_size: int) -> BagDataset:
         samples[sample.topic].append(sample)
     color = list({sample.stamp: sample for sample in samples[topics.image]}.values())
     color.sort(key=lambda sample: sample.stamp)
+    count, video = len(color), _Video(bag, color, topics) if topics.codec else None
+    if video is not None:
+        color = video.samples
     rectifiers = _Rectifiers(bag, topics, config.input.rectification)
     poses = read_poses(bag, topics, config, config.input.camera_frame or color[0].frame_id)
     views = _match(color, samples[topics.depth] if topics.depth else None, poses, rectifiers, config)
-    lost = len(color) - len(views)
+    lost = count - len(views)
     if not views:
         missing = "depth and a pose" if topics.depth else "a pose"
         raise UserError(
@@ -139,15 +161,41 @@ def read(path: Path, config: Config, max_image_size: int) -> BagDataset:
         )
     if lost:
         logger.warning(
-            "%s: %d of %d images are left out: they have no %spose at their stamp",
+            "%s: %d of %d images are left out: they have no %spose at their stamp%s",
             path,
             lost,
-            len(color),
+            count,
             "depth or " if topics.depth else "",
+            ", or come before the first key frame of the video" if count > len(color) else "",
         )
-    return BagDataset(
-        bag, path.resolve().name.partition(".")[0], views, max_image_size, config.input.depth_scale
-    )
+    name = path.resolve().name.partition(".")[0]
+    return BagDataset(bag, name, views, max_image_size, config.input.depth_scale, video)
+
+
+class _Video:
+    """The images of a topic that holds a video.
+
+    Attributes:
+        samples: those that can be decoded: from the first key frame on.
+    """
+
+    def __init__(self, bag: BagFile, color: list[Sample], topics: BagTopics):
+        packets = enumerate(bytes(bag.read(sample).data) for sample in color)
+        first = next((i for i, packet in packets if can_start(packet, topics.codec)), len(color))
+        self.samples = color[first:]
+        if not self.samples:
+            raise UserError(f"{bag.path}: the {topics.codec} video on {topics.image} has no key frame")
+        self._positions = {sample: position for position, sample in enumerate(self.samples)}
+        self._frames = VideoFrames(
+            topics.codec,
+            lambda index: bytes(bag.read(self.samples[index]).data),
+            len(self.samples),
+            f"{bag.path}: {topics.image}",
+        )
+
+    def read(self, sample: Sample) -> np.ndarray:
+        """RGB uint8 [H, W, 3] of a sample."""
+        return self._frames.frame(self._positions[sample])
 
 
 class _Rectifiers:

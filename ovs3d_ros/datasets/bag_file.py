@@ -1,4 +1,4 @@
-"""Reads topics and messages of rosbag2 recordings with the rosbags library, without ROS."""
+"""Reads topics and messages of rosbag2 and ROS 1 recordings with the rosbags library, without ROS."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from ovs3d_ros.io.git_lfs import check_no_lfs_pointer
 from ovs3d_ros.types import UserError
 
 METADATA = "metadata.yaml"
-SUFFIXES = (".mcap", ".db3")  # of storage files; a suffix of a compression may follow
+_ROS1 = ".bag"
+SUFFIXES = (".mcap", ".db3", _ROS1)  # of storage files; a suffix of a compression may follow
+_OLD_TYPES = {"tf/msg/tfMessage": "tf2_msgs/msg/TFMessage"}  # names of ROS 1 for the same content
+VIDEO = "foxglove_msgs/msg/CompressedVideo"
+_VIDEO_FIELDS = "builtin_interfaces/Time timestamp\nstring frame_id\nuint8[] data\nstring format\n"
 _NO_STORAGE = re.compile(r"""^\s*storage_identifier:\s*(""|''|null|~)?\s*$""", re.MULTILINE)
 _REMEDY = "repair it with `ros2 bag reindex` (mcap: `mcap recover`), or record it again"
 
@@ -71,6 +75,8 @@ def _storage(path: Path) -> Path:
     """
     if path.is_file():
         return path
+    if not (path / METADATA).is_file():
+        return _only_ros1_file(path)
     metadata = (path / METADATA).read_text(encoding="utf-8", errors="replace")
     if _NO_STORAGE.search(metadata) is None:
         return path
@@ -80,6 +86,19 @@ def _storage(path: Path) -> Path:
             f"{path / METADATA}: storage_identifier is empty and there are {len(files)} files; write mcap or "
             "sqlite3 there, whichever the files are"
         )
+    return files[0]
+
+
+def _only_ros1_file(path: Path) -> Path:
+    """The only .bag file in a folder that is not a rosbag2 folder."""
+    files = sorted(path.glob(f"[!.]*{_ROS1}"))
+    if not files:
+        raise UserError(
+            f"{path}: a bag without {METADATA}, so it was not closed; run `ros2 bag reindex {path}`, "
+            "or give the storage file itself"
+        )
+    if len(files) > 1:
+        raise UserError(f"{path}: holds {len(files)} bags of ROS 1; give one of them, e.g. {files[0]}")
     return files[0]
 
 
@@ -98,32 +117,29 @@ class BagFile:
             UserError: rosbags is missing, or the bag is damaged, unfinished or of an unknown compression.
         """
         try:
-            from rosbags.rosbag2 import Reader
-            from rosbags.typesys import Stores, get_typestore
+            from rosbags import rosbag1, rosbag2
+            from rosbags.typesys import Stores, get_types_from_msg, get_typestore
         except ImportError as error:
             raise UserError(
                 f"{path}: reading bags needs rosbags ({error}); pip install 'rosbags>=0.11'"
             ) from None
-        if path.is_dir() and not (path / METADATA).is_file():
-            raise UserError(
-                f"{path}: a bag without {METADATA}, so it was not closed; run `ros2 bag reindex {path}`, "
-                "or give the storage file itself"
-            )
         for file in [path] if path.is_file() else path.iterdir():
             check_no_lfs_pointer(file)
         storage = _storage(path)
         self.path = path
         # All distributions have the same definitions of the types that are read here.
         self._types = get_typestore(Stores.ROS2_HUMBLE)
+        self._types.register(get_types_from_msg(_VIDEO_FIELDS, VIDEO))
+        self._is_ros1 = storage.suffix == _ROS1
         with self._reading():
-            self._reader = Reader(storage)
+            self._reader = (rosbag1 if self._is_ros1 else rosbag2).Reader(storage)
             self._reader.open()
             weakref.finalize(self, self._reader.close)
             self._connections: dict[str, list[Any]] = {}
             for connection in self._reader.connections:
                 self._connections.setdefault(connection.topic, []).append(connection)
         self.topics = {
-            name: Topic(name, of[0].msgtype, sum(c.msgcount for c in of))
+            name: Topic(name, _OLD_TYPES.get(of[0].msgtype, of[0].msgtype), sum(c.msgcount for c in of))
             for name, of in self._connections.items()
         }
 
@@ -146,7 +162,7 @@ class BagFile:
         start: int | None = None,
         stop: int | None = None,
     ) -> Iterator[tuple[str, int, bytes]]:
-        """Yields topic, time in nanoseconds and serialized message, in order of time.
+        """Yields topic, time in nanoseconds and message serialized as CDR, in order of time.
 
         Raises:
             UserError: the data is damaged.
@@ -156,6 +172,9 @@ class BagFile:
             return
         with self._reading():
             for connection, time_ns, data in self._reader.messages(connections, start, stop):
+                kind = self.topics[connection.topic].type
+                if self._is_ros1 and kind in self._types.types:
+                    data = self._types.ros1_to_cdr(data, kind)
                 yield connection.topic, time_ns, data
 
     def decode(self, topic: str, data: bytes) -> Any:
@@ -195,7 +214,10 @@ class BagFile:
             yield Sample(*self._header(topic, data), topic, *latest[topic])
 
     def _header(self, topic: str, data: bytes) -> tuple[float, str]:
-        """Stamp and frame of the std_msgs/Header that starts a CDR message after 4 bytes of byte order."""
+        """Stamp and frame of the std_msgs/Header that starts a CDR message after 4 bytes of byte order.
+
+        CompressedVideo starts with the same fields, though without a header.
+        """
         try:
             order = "<" if data[1] & 1 else ">"
             seconds, nanoseconds, length = struct.unpack_from(order + "iII", data, 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import logging
 import sys
 from typing import Any, Protocol
@@ -143,21 +144,46 @@ def read_poses(bag: BagFile, topics: BagTopics, config: Config, camera_frame: st
         return _read_tree(bag, topics, config, camera_frame)
     buffer = PoseBuffer(config.input.sync_slop, config.input.pose_gap, sys.maxsize)
     mount = _Mount(bag, topics, config)
+    if topics.pose_source == "path":
+        return _read_path(bag, topics, config, buffer, mount)
     for topic, message in bag.messages([topics.pose]):
-        frame_id = message.header.frame_id.lstrip("/")
-        if frame_id and frame_id != config.input.world_frame:
-            raise UserError(
-                f"{bag.path}: {topic} has poses in frame '{frame_id}', the map is in "
-                f"'{config.input.world_frame}'; --set input.world_frame={frame_id}"
-            )
+        _check_frame(bag, topic, message, config)
         mount.set_child(message)
         if topics.pose_source == "transform":
             pose = messages.from_transform(message.transform, topic)
         elif topics.pose_source == "odom":
             pose = messages.from_pose(message.pose.pose, topic)
-        else:
-            pose = messages.from_pose(message.pose, topic)
+        else:  # PoseWithCovarianceStamped has one level more
+            pose = messages.from_pose(getattr(message.pose, "pose", message.pose), topic)
         buffer.add(messages.to_seconds(message.header.stamp), pose)
+    return _TopicPoses(buffer, mount)
+
+
+def _check_frame(bag: BagFile, topic: str, message: Any, config: Config) -> None:
+    """Raises UserError unless poses are in the frame of the map."""
+    frame_id = message.header.frame_id.lstrip("/")
+    if frame_id and frame_id != config.input.world_frame:
+        raise UserError(
+            f"{bag.path}: {topic} has poses in frame '{frame_id}', the map is in "
+            f"'{config.input.world_frame}'; --set input.world_frame={frame_id}"
+        )
+
+
+def _read_path(
+    bag: BagFile, topics: BagTopics, config: Config, buffer: PoseBuffer, mount: _Mount
+) -> _TopicPoses:
+    """The poses of the last path in the bag, which has the corrections of all loop closures."""
+    (_, last) = collections.deque(bag.messages([topics.pose]), maxlen=1).pop()
+    stamps = [messages.to_seconds(pose.header.stamp) for pose in last.poses]
+    if len(set(stamps)) < 2 or not all(stamps):
+        raise UserError(
+            f"{bag.path}: the poses on {topics.pose} have no stamps of their own, so it is a plan and not "
+            "the path of the camera; choose another topic with --set bag.pose=..."
+        )
+    _check_frame(bag, topics.pose, last, config)
+    mount.set_child(last)
+    for stamp, pose in zip(stamps, last.poses, strict=True):
+        buffer.add(stamp, messages.from_pose(pose.pose, topics.pose))
     return _TopicPoses(buffer, mount)
 
 

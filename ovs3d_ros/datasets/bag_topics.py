@@ -7,22 +7,27 @@ from dataclasses import dataclass
 from typing import Any
 
 from ovs3d_ros.config import Config
-from ovs3d_ros.datasets.bag_file import BagFile
+from ovs3d_ros.datasets.bag_file import VIDEO, BagFile
 from ovs3d_ros.sensors.pixels import COLOR_ENCODINGS, DEPTH_ENCODINGS, compressed_encoding
+from ovs3d_ros.sensors.video import video_codec
 from ovs3d_ros.types import UserError
 
 logger = logging.getLogger(__name__)
 
 TF, TF_STATIC = "/tf", "/tf_static"
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+_IMAGE_TYPES = (IMAGE, COMPRESSED, VIDEO)
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 TF_MESSAGE = "tf2_msgs/msg/TFMessage"
+PATH = "nav_msgs/msg/Path"
 POSE_TYPES = {
     "geometry_msgs/msg/PoseStamped": "pose",
     "nav_msgs/msg/Odometry": "odom",
     "geometry_msgs/msg/TransformStamped": "transform",
     TF_MESSAGE: "tf",
 }
+# Taken if nothing else is there: planners publish paths too, and localisers also publish other kinds.
+_LAST_POSE_TYPES = {"geometry_msgs/msg/PoseWithCovarianceStamped": "pose", PATH: "path"}
 _GREY = ("mono8", "8UC1", "mono16")
 
 
@@ -35,7 +40,8 @@ class BagTopics:
         camera_info: their calibration.
         depth: depth images, raw or compressedDepth; "" for none.
         pose: poses, or `/tf`.
-        pose_source: kind of the poses: pose, odom, transform or tf.
+        pose_source: kind of the poses: pose, odom, transform, tf or path.
+        codec: FFmpeg's name of the codec if the images are a video, else "".
     """
 
     image: str
@@ -43,6 +49,7 @@ class BagTopics:
     depth: str
     pose: str
     pose_source: str
+    codec: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +72,7 @@ def choose_topics(bag: BagFile, config: Config) -> BagTopics:
     images = [
         _inspect(bag, topic.name)
         for topic in bag.topics.values()
-        if topic.type in (IMAGE, COMPRESSED) and topic.count
+        if topic.type in _IMAGE_TYPES and topic.count
     ]
     color = _choose_color(bag, config.bag.image, images)
     depth = _choose_depth(bag, config.bag.depth, images, color) if config.input.use_depth else ""
@@ -79,11 +86,16 @@ def choose_topics(bag: BagFile, config: Config) -> BagTopics:
         depth or "none",
         pose,
     )
-    return BagTopics(color.topic, camera_info, depth, pose, POSE_TYPES[bag.topics[pose].type])
+    source = (POSE_TYPES | _LAST_POSE_TYPES)[bag.topics[pose].type]
+    is_video = bag.topics[color.topic].type != IMAGE
+    codec = (is_video and video_codec(color.encoding)) or ""
+    return BagTopics(color.topic, camera_info, depth, pose, source, codec)
 
 
 def _inspect(bag: BagFile, topic: str) -> _ImageTopic:
     message: Any = bag.first_message(topic)
+    if bag.topics[topic].type == VIDEO:
+        return _ImageTopic(topic, message.format, message.frame_id, False)
     if bag.topics[topic].type == COMPRESSED:
         described, encoding = message.format, compressed_encoding(message.data, message.format)
     else:
@@ -98,7 +110,7 @@ def _inspect(bag: BagFile, topic: str) -> _ImageTopic:
 
 def _choose_color(bag: BagFile, named: str, images: list[_ImageTopic]) -> _ImageTopic:
     if named:
-        _check_named(bag, "bag.image", named, (IMAGE, COMPRESSED))
+        _check_named(bag, "bag.image", named, _IMAGE_TYPES)
         return next(entry for entry in images if entry.topic == named)
     candidates = [entry for entry in images if not entry.is_depth]
     raw = {entry.topic for entry in candidates}
@@ -113,7 +125,8 @@ def _choose_color(bag: BagFile, named: str, images: list[_ImageTopic]) -> _Image
         ] or candidates
     if not candidates:
         raise UserError(
-            f"{bag.path}: no colour images: no Image or CompressedImage topic holds any ({_list_topics(bag)})"
+            f"{bag.path}: no colour images: no Image, CompressedImage or CompressedVideo topic holds any "
+            f"({_list_topics(bag)})"
         )
     return _require_single(bag, "bag.image", "colour topics", candidates)
 
@@ -180,7 +193,7 @@ def _choose_camera_info(bag: BagFile, named: str, color: _ImageTopic) -> str:
 
 def _choose_pose(bag: BagFile, config: Config) -> str:
     if config.bag.pose:
-        _check_named(bag, "bag.pose", config.bag.pose, tuple(POSE_TYPES))
+        _check_named(bag, "bag.pose", config.bag.pose, (*POSE_TYPES, *_LAST_POSE_TYPES))
         return config.bag.pose
     candidates = [
         topic
@@ -191,12 +204,15 @@ def _choose_pose(bag: BagFile, config: Config) -> str:
         of_source = [topic for topic in candidates if POSE_TYPES[topic.type] == config.pose_source]
         candidates = of_source if len(of_source) == 1 else candidates
     if not candidates:
+        candidates = [t for t in bag.topics.values() if t.type in _LAST_POSE_TYPES and t.count]
+    if not candidates:
         raise UserError(
-            f"{bag.path}: no poses: no PoseStamped, Odometry, TransformStamped or /tf messages "
+            f"{bag.path}: no poses: no PoseStamped, Odometry, TransformStamped, Path or /tf messages "
             f"({_list_topics(bag)}); record poses too, this package has no SLAM"
         )
     if len(candidates) > 1:
-        listed = ", ".join(f"{topic.name} ({POSE_TYPES[topic.type]})" for topic in candidates)
+        kinds = POSE_TYPES | _LAST_POSE_TYPES
+        listed = ", ".join(f"{topic.name} ({kinds[topic.type]})" for topic in candidates)
         raise UserError(
             f"{bag.path}: several sources of poses: {listed}; choose with --set "
             f"bag.pose={candidates[0].name} or pose_source"

@@ -33,6 +33,7 @@ class View:
         distortion: lens distortion of the photograph.
         depth_path: z-depth image, or None.
         depth_unit_m: metres per stored depth unit; None: integers are millimetres, floats are metres.
+        depth_camera: intrinsics of the depth image, if they are not those of the photograph at its size.
         label_path: index PNG, or None.
         mask_paths: (class index, mask file) pairs that make up the labels; a later mask covers earlier ones.
         annotated: annotations of named objects, or None.
@@ -46,6 +47,7 @@ class View:
     distortion: undistortion.Distortion = undistortion.NO_DISTORTION
     depth_path: Path | None = None
     depth_unit_m: float | None = None
+    depth_camera: Camera | None = None
     label_path: Path | None = None
     mask_paths: tuple[tuple[int, Path], ...] = ()
     annotated: AnnotatedImage | None = None
@@ -57,7 +59,7 @@ class Dataset:
 
     Attributes:
         name: name of the folder.
-        format: "nerfstudio", "colmap", "llff" or "bag".
+        format: one of `FORMATS`.
         cameras: the N pinhole cameras of the frames (undistorted, at the reading resolution).
         camtoworlds: [N, 4, 4] float64.
         stamps: [N] float64 seconds.
@@ -197,7 +199,7 @@ class FileDataset(Dataset):
             image=images.resize_rgb(photograph, camera.width, camera.height),
             camera=camera,
             camtoworld=view.camtoworld.copy(),
-            depth=self._resample(depth, index, view.depth_path),
+            depth=self._resample_depth(depth, index),
             labels=self._resample(labels, index, view.label_path or view.image_path),
             name=self.names[index],
             annotations=self._annotations(index),
@@ -249,6 +251,27 @@ class FileDataset(Dataset):
                 images.resize_nearest(array, *photograph), self._undistortion_maps(index)
             )
         return images.resize_nearest(array, camera.width, camera.height)
+
+    def _resample_depth(self, depth: np.ndarray | None, index: int) -> np.ndarray | None:
+        """Resamples depth [h, w] for the camera of frame `index`, by nearest neighbour.
+
+        A depth camera of its own sits where the colour camera sits, so that only the rays count.
+        """
+        view, camera = self._views[index], self.cameras[index]
+        if depth is None or view.depth_camera is None:
+            return self._resample(depth, index, view.depth_path)
+        if depth.shape != (view.depth_camera.height, view.depth_camera.width):
+            raise UserError(
+                f"{view.depth_path}: {depth.shape[1]}x{depth.shape[0]}, but its camera is for "
+                f"{view.depth_camera.width}x{view.depth_camera.height}"
+            )
+        x, y = np.meshgrid(np.arange(camera.width) + 0.5, np.arange(camera.height) + 0.5)
+        across = view.depth_camera.K @ np.linalg.inv(camera.K)  # between pixels of one ray
+        maps = tuple(
+            (across[axis, 0] * x + across[axis, 1] * y + across[axis, 2] - 0.5).astype(np.float32)
+            for axis in (0, 1)
+        )
+        return undistortion.remap_nearest(depth, maps)
 
     def _undistortion_maps(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """The maps of frame `index`; the last maps are cached, since most frames share one calibration."""

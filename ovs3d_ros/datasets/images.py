@@ -60,7 +60,9 @@ def read_rgb(path: Path) -> np.ndarray:
 
 
 def read_depth(path: Path, unit_m: float | None) -> np.ndarray:
-    """Reads z-depth as [H, W] float32 metres, 0 = none; NaN, infinite and negative values become 0.
+    """Reads z-depth as [H, W] float32 metres, 0 = none.
+
+    NaN, infinite, negative and saturated values (65535 of 16 bits, as in 7-Scenes) become 0.
 
     Args:
         path: 16-bit PNG, float32 TIFF, or `.npy` (see `_DEPTH_TYPES`).
@@ -79,6 +81,8 @@ def read_depth(path: Path, unit_m: float | None) -> np.ndarray:
     guessed = INTEGER_DEPTH_UNIT_M if raw.dtype.kind in "iu" else 1.0
     depth = (raw.astype(np.float64) * (guessed if unit_m is None else unit_m)).astype(np.float32)
     depth[~(np.isfinite(depth) & (depth > 0))] = 0.0
+    if raw.dtype.str[1:] == "u2":
+        depth[raw == np.iinfo(np.uint16).max] = 0.0
     median = np.median(depth[depth > 0]) if unit_m is None and guessed == 1.0 and depth.any() else 0.0
     if median > _MAX_GUESSED_DEPTH:
         raise UserError(

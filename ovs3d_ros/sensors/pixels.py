@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from ovs3d_ros.sensors.rvl import decode_rvl
+from ovs3d_ros.sensors.video import video_codec
 from ovs3d_ros.types import UserError
 
 # encoding -> (bytes per channel, channels, cv2 conversion to RGB; None: already RGB)
@@ -219,6 +220,11 @@ def decompress_color(data: bytes, format: str, topic: str, bit_depth: BitDepth) 
             f"{topic}: format '{format.strip()}' is depth and not a colour image; is depth remapped to it?"
         )
     image = _decompress(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH, topic)
+    if image is None and video_codec(format):
+        raise UserError(
+            f"{topic}: {format.strip()} video is read from bags only; publish JPEG or raw images, e.g. with "
+            "image_transport's republish"
+        )
     if image is None:
         raise UserError(
             f"{topic}: {len(data)} bytes that are neither JPEG nor PNG; is this a CompressedImage of "

@@ -6,12 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from rosbags import rosbag1
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from ovs3d_ros.geometry import matrix_to_quat
 
 STORE = get_typestore(Stores.ROS2_HUMBLE)
+STORE.register(
+    get_types_from_msg(
+        "builtin_interfaces/Time timestamp\nstring frame_id\nuint8[] data\nstring format\n",
+        "foxglove_msgs/msg/CompressedVideo",
+    )
+)
 START = 1_700_000_000.0  # seconds
 LAG_NS = 7_000_000  # between a stamp and when it is recorded
 
@@ -117,12 +124,37 @@ def transform(stamp: float, parent: str, child: str, matrix: np.ndarray):
     )
 
 
+def path(frame: str, poses: list):
+    """A path of PoseStamped messages, stamped as the last of them."""
+    return make("nav_msgs/Path", header=header(_stamp_ns(poses[-1]) / 1e9, frame), poses=poses)
+
+
+def pose_with_covariance(stamp: float, frame: str, matrix: np.ndarray):
+    inner = make("geometry_msgs/PoseWithCovariance", pose=pose(matrix), covariance=np.zeros(36))
+    return make("geometry_msgs/PoseWithCovarianceStamped", header=header(stamp, frame), pose=inner)
+
+
+def video(stamp: float, frame: str, data: bytes, format: str):
+    """A foxglove_msgs/CompressedVideo, which has a stamp and a frame but no header."""
+    time = header(stamp, frame).stamp
+    return make(
+        "foxglove_msgs/CompressedVideo",
+        timestamp=time,
+        frame_id=frame,
+        data=np.frombuffer(data, np.uint8),
+        format=format,
+    )
+
+
 def tf(*transforms):
     return make("tf2_msgs/TFMessage", transforms=list(transforms))
 
 
 def _stamp_ns(message) -> int:
-    stamp = (message.transforms[0] if hasattr(message, "transforms") else message).header.stamp
+    if hasattr(message, "timestamp"):
+        stamp = message.timestamp
+    else:
+        stamp = (message.transforms[0] if hasattr(message, "transforms") else message).header.stamp
     return stamp.sec * 10**9 + stamp.nanosec
 
 
@@ -142,6 +174,24 @@ def write(path: Path, topics: dict[str, list], storage: str = "sqlite3", compres
             rows += [(_stamp_ns(m) + LAG_NS, connection, m) for m in messages]
         for time_ns, connection, message in sorted(rows, key=lambda row: row[0]):
             bag.write(connection, time_ns, STORE.serialize_cdr(message, connection.msgtype))
+    return path
+
+
+def write_ros1(path: Path, topics: dict[str, list], old_tf: bool = False) -> Path:
+    """Writes the topics as a .bag of ROS 1; `old_tf` gives transforms the type of the package tf."""
+    definitions = get_typestore(Stores.ROS1_NOETIC)
+    for name in ("tf2_msgs/msg/TFMessage", "tf/msg/tfMessage"):
+        definitions.register(get_types_from_msg("geometry_msgs/TransformStamped[] transforms", name))
+    with rosbag1.Writer(path) as bag:
+        rows = []
+        for topic, messages in topics.items():
+            kind = messages[0].__msgtype__
+            kind = "tf/msg/tfMessage" if old_tf and kind == "tf2_msgs/msg/TFMessage" else kind
+            connection = bag.add_connection(topic, kind, typestore=definitions)
+            rows += [(_stamp_ns(m) + LAG_NS, connection, m) for m in messages]
+        for time_ns, connection, message in sorted(rows, key=lambda row: row[0]):
+            data = STORE.serialize_cdr(message, message.__msgtype__)
+            bag.write(connection, time_ns, STORE.cdr_to_ros1(data, message.__msgtype__))
     return path
 
 
