@@ -79,6 +79,7 @@ setup(
             "tokenizers>=0.15",
         ],
         "ros": ROS_WHEELS,
+        "view": ["viser>=1.1,<1.2"],  # the guard of the viewer knows the inside of these versions
         "test": ["pytest>=7", "rosbags>=0.11", "setuptools>=64", "wheel"],
     },
 )

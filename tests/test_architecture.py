@@ -38,6 +38,7 @@ ORDER = (
     "datasets",
     "evaluation",
     "visualization",
+    "viewer",
     "ros",
     "demo",
     "commands",

@@ -14,6 +14,7 @@ _EXAMPLES = """examples:
   ovs3d query room.ovs3d "red mug" "sofa" -o out/
   ovs3d refine room.ovs3d DATA --names "red mug" sofa floor wall
   ovs3d render room.ovs3d --path orbit -o room.mp4
+  ovs3d view room.ovs3d
 """
 PLAY = "play"  # the player parses its own arguments, which include ROS remappings
 
@@ -72,6 +73,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="positions from the map's own origin (see `ovs3d info`), for viewers that round large ones",
     )
     export.set_defaults(json=None)
+    _add_view(commands.add_parser("view", help="show a map in the browser, and find things in it"))
     _add_info(commands.add_parser("info", help="tell what a map, a dataset or a bag holds"))
     _add_set(commands.add_parser("config", help="print all parameters as commented YAML"))
     commands.add_parser(PLAY, help="publish a dataset as ROS topics; needs ROS 2, even for --help")
@@ -116,6 +118,21 @@ def _add_data(parser: argparse.ArgumentParser, others: str = "") -> None:
     )
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the photographs, if elsewhere")
     parser.add_argument("--skip-missing", action="store_true", help="leave out frames without a photograph")
+
+
+def _add_view(parser: argparse.ArgumentParser) -> None:
+    _add_map_file(parser)
+    parser.add_argument(
+        "--port", type=int, metavar="N", help="port to serve on (default: a free one from 8080)"
+    )
+    parser.add_argument(
+        "--host",
+        metavar="ADDRESS",
+        help="address to listen to (default viewer.host, this computer alone); 0.0.0.0 lets everybody in the "
+        "network look and ask",
+    )
+    parser.add_argument("--browser", action="store_true", help="open a browser")
+    _add_set(parser)
 
 
 def _add_info(parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ from ovs3d_ros.config.resolve import resolve_device, resolve_rasterizer
 from ovs3d_ros.config.robot import BagConfig, InputConfig, OutputConfig, QosConfig, TfConfig
 from ovs3d_ros.config.schema import Config, group_descriptions, leaves, override
 from ovs3d_ros.config.stored import restore_config, stored_settings
+from ovs3d_ros.config.viewer import ViewerConfig
 
 __all__ = [
     "BagConfig",
@@ -25,6 +26,7 @@ __all__ = [
     "SeedConfig",
     "TfConfig",
     "TrainConfig",
+    "ViewerConfig",
     "group_descriptions",
     "leaves",
     "override",

@@ -1,0 +1,218 @@
+"""`MapViewer`: serves a map to browsers, on a thread of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ovs3d_ros.config import ViewerConfig
+from ovs3d_ros.types import MapSnapshot, UserError
+from ovs3d_ros.viewer import views
+from ovs3d_ros.viewer.guard import DoorKeeper, is_loopback
+from ovs3d_ros.viewer.requests import RequestQueue
+from ovs3d_ros.viewer.scene import MAP
+from ovs3d_ros.viewer.source import MapSource, in_map_frame
+from ovs3d_ros.viewer.splats import Splats, make_splats
+from ovs3d_ros.viewer.visitor import Visitor
+
+log = logging.getLogger(__name__)
+
+LIVE_PERIOD = 2.0  # seconds between two pictures of a growing map
+_IDLE = 0.5  # seconds between looks for a new map while nobody asks for anything
+_LIVE_SHARE = 0.5  # of the time that the viewer may compute while the map grows
+_STOP_TIMEOUT = 5.0  # seconds
+_PIP = "pip install 'ovs3d_ros[view]'"
+
+
+class MapViewer:
+    """Shows a map to visitors with browsers.
+
+    One thread computes for all visitors, so that they do not take more than one processor core from the
+    mapping. While nobody looks, it does nothing.
+    """
+
+    def __init__(self, source: MapSource, config: ViewerConfig, title: str) -> None:
+        """Opens the port and starts the thread.
+
+        Args:
+            source: the map.
+            config: port and host.
+            title: of the panel.
+
+        Raises:
+            UserError: viser is not installed, or the address cannot be used.
+        """
+        self._source = source
+        self._config = config
+        self._requests = RequestQueue()
+        self._visitors: dict[int, Visitor] = {}
+        self._lock = threading.Lock()  # guards the visitors
+        self._cache: tuple[int, MapSnapshot] | None = None  # version, and snapshot in the map frame
+        self._splats: Splats | None = None
+        self._shared: Any = None  # the node that all visitors see
+        self._server = _open_server(config, title)
+        self._guard = DoorKeeper(self._server, is_loopback(config.host))
+        self.port: int = self._server.get_port()
+        self._server.gui.configure_theme(show_logo=False, show_share_button=False, brand_color=(23, 163, 152))
+        if not source.live:
+            self._show_map()
+        self._server.on_client_connect(self._welcome)
+        self._server.on_client_disconnect(self._dismiss)
+        self._thread = threading.Thread(target=self._serve, name="viewer", daemon=True)
+        self._running = True
+        self._thread.start()
+
+    @property
+    def address(self) -> str:
+        """Where a browser finds the viewer."""
+        host = self._config.host
+        shown = "localhost" if is_loopback(host) or host in ("0.0.0.0", "::") else host
+        return f"http://{shown}:{self.port}"
+
+    @property
+    def num_visitors(self) -> int:
+        """The number of open pages."""
+        return len(self._visitors)
+
+    def close(self) -> None:
+        """Disconnects all visitors and ends the thread."""
+        self._running = False
+        self._requests.close()
+        self._thread.join(_STOP_TIMEOUT)
+        with _quiet():
+            self._server.stop()
+
+    async def _welcome(self, client: Any) -> None:
+        visitor = Visitor(client, self._newest, self._source, self._make_splats)
+        with self._lock:
+            self._visitors[client.client_id] = visitor
+        visitor.start(lambda kind, action, delay: self._requests.put(client.client_id, kind, action, delay))
+
+    async def _dismiss(self, client: Any) -> None:
+        with self._lock:
+            visitor = self._visitors.pop(client.client_id, None)
+        if visitor is not None:
+            visitor.leave()
+        self._requests.forget(client.client_id)
+
+    def _newest(self) -> MapSnapshot | None:
+        """The newest map, in its own frame: a browser's float32 rounds far from the origin."""
+        snapshot = self._source.newest()
+        if snapshot is None:
+            return None
+        if self._cache is None or self._cache[0] != snapshot.version:
+            self._cache = snapshot.version, in_map_frame(snapshot)
+        return self._cache[1]
+
+    def _make_splats(self, snapshot: MapSnapshot) -> Splats:
+        if self._splats is None or self._splats.snapshot is not snapshot:
+            self._splats = make_splats(snapshot, self._config.max_splats)
+        return self._splats
+
+    def _serve(self) -> None:
+        """Does what visitors ask for, and shows a map that has grown, until `close`."""
+        if not self._source.live:
+            _run(self._warm_up)
+        due = time.monotonic()
+        while self._running:
+            action = self._requests.take(_IDLE)
+            started = time.monotonic()
+            if action is not None:
+                _run(action)
+            if self._source.live and self._visitors and started >= due:
+                _run(self._show_growth)
+                due = time.monotonic() + LIVE_PERIOD
+            if self._source.live and action is not None:
+                # Mapping comes first: however much visitors ask for, cores stay free for it.
+                time.sleep((time.monotonic() - started) * (1 / _LIVE_SHARE - 1))
+
+    def _warm_up(self) -> None:
+        """Compiles and loads what the first answer and the first click would wait for."""
+        snapshot, pipeline = self._newest(), self._source.pipeline
+        if snapshot is None:
+            return
+        views.pick_point(pipeline, snapshot, *views.overview(snapshot))
+        if pipeline.clip is not None:
+            pipeline.query(["object"], snapshot=snapshot)
+
+    def _show_growth(self) -> None:
+        """Shows the newest map to everybody, if it has changed."""
+        before = self._splats.snapshot if self._shared is not None and self._splats is not None else None
+        snapshot = self._newest()
+        if snapshot is None or snapshot is before:
+            return
+        self._show_map()
+        with self._lock:
+            visitors = list(self._visitors.items())
+        for number, visitor in visitors:
+            self._requests.put(number, "refresh", lambda visitor=visitor: visitor.refresh(snapshot))
+
+    def _show_map(self) -> None:
+        """Sends the newest map to the node that all visitors see."""
+        snapshot = self._newest()
+        if snapshot is None:
+            return
+        splats = self._make_splats(snapshot)
+        values = splats.centers, splats.covariances, splats.colors, splats.opacities
+        if self._shared is not None:
+            self._shared.set_gaussians(*values)
+            return
+        self._server.scene.set_up_direction(tuple(views.up_direction(snapshot)))
+        camera = self._server.initial_camera
+        camera.position, camera.look_at = views.overview(snapshot)
+        self._shared = self._server.scene.add_gaussian_splats(MAP, *values)
+
+
+def _run(action: Callable[[], None]) -> None:
+    """Runs an action; an exception is logged, so that one visitor's does not end the viewer."""
+    try:
+        action()
+    except Exception:
+        log.exception("the viewer could not do what a visitor asked for")
+
+
+def _open_server(config: ViewerConfig, title: str) -> Any:
+    """A viser server on the configured address.
+
+    Raises:
+        UserError: viser is not installed, or the address cannot be used.
+    """
+    try:
+        import viser
+    except ImportError:
+        raise UserError(f"the viewer needs viser 1.1: {_PIP}") from None
+    if not hasattr(viser.GaussianSplatHandle, "set_gaussians"):
+        raise UserError(f"the viewer needs viser 1.1, and viser {viser.__version__} is installed: {_PIP}")
+    _check_address(config)
+    with _quiet():
+        return viser.ViserServer(config.host, config.port, label=title, verbose=False)
+
+
+def _check_address(config: ViewerConfig) -> None:
+    """Raises UserError unless the address is free: viser would look for another port, or wait forever."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(
+            f"the viewer cannot use {config.host}:{config.port} ({reason}); choose another viewer.port or "
+            "viewer.host"
+        ) from None
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """Keeps viser from printing on standard output, which may be for JSON."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield

@@ -1,0 +1,55 @@
+"""What the viewer shows: a map that grows, or one from a file."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ovs3d_ros.map_frame import poses_to_map
+from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.types import MapSnapshot
+
+Photo = Callable[[MapSnapshot, int], "np.ndarray | None"]
+
+
+def keyframe_photo(pipeline: Ovs3d) -> Photo:
+    """Finds the photograph of a keyframe among those of this run; a loaded map has none."""
+
+    def find(snapshot: MapSnapshot, index: int) -> np.ndarray | None:
+        key = snapshot.names[index], snapshot.stamps[index]
+        for keyframe in pipeline.keyframes:
+            if (keyframe.name, keyframe.stamp) == key:
+                return keyframe.image.cpu().numpy()
+        return None
+
+    return find
+
+
+@dataclass(frozen=True, slots=True)
+class MapSource:
+    """A map that the viewer shows.
+
+    Attributes:
+        pipeline: answers queries and renders.
+        newest: the newest snapshot; None while the map is empty.
+        photo: the photograph [H, W, 3] uint8 of a keyframe of a snapshot, or None.
+        claim: holds priority over mapping while a visitor waits for an answer.
+        live: the map grows.
+    """
+
+    pipeline: Ovs3d
+    newest: Callable[[], MapSnapshot | None]
+    photo: Photo
+    claim: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+    live: bool = False
+
+
+def in_map_frame(snapshot: MapSnapshot) -> MapSnapshot:
+    """The snapshot as if the origin of its map were that of the world; see `map_frame`."""
+    if not snapshot.origin.any():
+        return snapshot
+    poses = poses_to_map(snapshot.camtoworlds, snapshot.origin)
+    return replace(snapshot, camtoworlds=poses, origin=np.zeros(3))

@@ -1,0 +1,274 @@
+"""One visitor of the viewer: does what the panel asks for, on the viewer's thread."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ovs3d_ros.query.description import describe, find_candidates
+from ovs3d_ros.types import MapSnapshot, QueryResult, UserError
+from ovs3d_ros.viewer import splats as coloring
+from ovs3d_ros.viewer import views
+from ovs3d_ros.viewer.panel import Handlers, Panel
+from ovs3d_ros.viewer.scene import VisitorScene, vertical_fov
+from ovs3d_ros.viewer.source import MapSource
+from ovs3d_ros.viewer.splats import Splats
+from ovs3d_ros.visualization import pictures
+
+log = logging.getLogger(__name__)
+
+MAX_VIEWS = 1000  # of a camera path
+_PICTURE_TIMEOUT = 10.0  # seconds a browser has to send what it shows
+_MAX_PICTURE = 1920  # px
+_PHOTO_SIZE = 480  # px, longer side of photograph and render
+_FLIGHT, _FLIGHT_STEPS = 0.5, 15  # seconds, and pictures of it
+_CAMERA_PAUSE = 0.3  # seconds until a camera that moved counts as resting
+Request = Callable[[Hashable, Callable[[], None], float], None]
+
+
+class Visitor:
+    """The state of one visitor.
+
+    Methods without underscore run on the viewer's thread. What the browser sends arrives on viser's event
+    loop and becomes a request, see `RequestQueue`.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        newest: Callable[[], MapSnapshot | None],
+        source: MapSource,
+        make_splats: Callable[[MapSnapshot], Splats],
+    ) -> None:
+        """Takes a visitor; `start` adds what it sees.
+
+        Args:
+            client: of viser.
+            newest: the newest map, in its own frame.
+            source: where it comes from.
+            make_splats: the drawn Gaussians of a map.
+        """
+        self._client = client
+        self._newest = newest
+        self._source = source
+        self._make_splats = make_splats
+        self._result: QueryResult | None = None
+        self._answered: MapSnapshot | None = None  # the map that answered
+        self._shown: tuple | None = None  # what the splats show
+        self._points: list[np.ndarray] = []
+        self._path: list[tuple[np.ndarray, float]] = []
+        self._saving = threading.Lock()
+        self._left = False
+        self._stop_measuring: Callable[[], None] = lambda: None
+
+    def start(self, request: Request) -> None:
+        """Adds panel and scene, on viser's event loop.
+
+        Args:
+            request: queues an action of a kind, to run after some seconds.
+        """
+        self._request = request
+        queries = self._source.pipeline.queries
+        self._scene = VisitorScene(
+            self._client.scene, lambda index: request("stand", lambda: self.stand(index), 0.0)
+        )
+        handlers = Handlers(
+            ask=lambda delay: request("ask", self.ask, delay),
+            look=lambda: request("look", self.look, 0.0),
+            fly=lambda index: request("fly", lambda: self.fly(index), 0.0),
+            measure=lambda on: request("measure", lambda: self.measure(on), 0.0),
+            save=lambda kind: request(("save", kind), lambda: self.save(kind), 0.0),
+            keep_view=lambda: request("view", self.keep_view, 0.0),
+        )
+        self._panel = Panel(
+            self._client.gui, handlers, self._source.pipeline.clip is not None, queries.label_threshold(None)
+        )
+
+        async def moved(_: Any) -> None:
+            if self._panel.mode == "depth":
+                request("look", self.look, _CAMERA_PAUSE)
+
+        self._client.camera.on_update(moved)
+        request("look", self.look, 0.0)
+
+    def leave(self) -> None:
+        """Ends what is under way: the page was closed."""
+        self._left = True
+
+    def ask(self) -> None:
+        """Answers the panel's question in the newest map, and shows the answer."""
+        try:
+            names = self._panel.names
+            snapshot = self._newest()
+            if not names or snapshot is None:
+                self._result = self._answered = None
+            else:
+                with self._source.claim():
+                    self._result = self._source.pipeline.query(
+                        names, snapshot=snapshot, threshold=self._panel.threshold
+                    )
+                self._answered = snapshot
+        except UserError as error:
+            self._result = self._answered = None
+            self._panel.show_answer(None)
+            self._panel.show_problem(str(error))
+        else:
+            self._panel.show_answer(self._result)
+        self.look()
+
+    def refresh(self, snapshot: MapSnapshot) -> None:
+        """Shows a map that has grown."""
+        if self._result is not None and self._answered is not snapshot:
+            self.ask()
+        else:
+            self.look()
+
+    def look(self) -> None:
+        """Shows map, answer and keyframes as the panel says."""
+        snapshot = self._answered or self._newest()
+        panel, result = self._panel, self._result
+        self._scene.show_keyframes(snapshot if panel.shows_keyframes else None)
+        objects = result.objects if result is not None and panel.shows_boxes else []
+        self._scene.show_objects(objects, result.prompts if result is not None else ())
+        if snapshot is None:
+            return
+        eye = np.asarray(self._client.camera.position, float) if panel.mode == "depth" else None
+        wish = snapshot.version, panel.mode, panel.opacity, id(result), None if eye is None else tuple(eye)
+        if wish == self._shown:
+            return
+        self._shown = wish
+        if panel.mode == "colour" and panel.opacity == 1.0 and (result is None or not result.objects):
+            self._scene.show_shared_splats()
+        else:
+            splats = self._make_splats(snapshot)
+            self._scene.show_splats(splats, self._colors(splats, panel.mode, eye), panel.opacity)
+
+    def _colors(self, splats: Splats, mode: str, eye: np.ndarray | None) -> np.ndarray:
+        if mode == "depth" and eye is not None:
+            return coloring.depth_colors(splats, eye)
+        if mode == "features" and splats.snapshot.codec is not None:
+            return coloring.feature_colors(splats)
+        if mode == "labels":
+            return coloring.label_colors(splats, self._result)
+        return splats.colors if self._result is None else coloring.tinted_colors(splats, self._result)
+
+    def fly(self, index: int) -> None:
+        """Moves the camera to an object of the answer."""
+        if self._result is not None and self._answered is not None and index < len(self._result.objects):
+            eye, target = views.object_view(self._result.objects[index], self._answered)
+            self._move_camera(eye, target)
+
+    def _move_camera(self, eye: np.ndarray, target: np.ndarray) -> None:
+        """Moves the camera in a short flight, so that the visitor does not lose his bearings."""
+        camera = self._client.camera
+        old_eye, old_target = np.asarray(camera.position, float), np.asarray(camera.look_at, float)
+        for step in range(1, _FLIGHT_STEPS + 1):
+            if self._left:
+                return
+            share = step / _FLIGHT_STEPS
+            smooth = share * share * (3 - 2 * share)
+            with self._client.atomic():
+                camera.position = old_eye + smooth * (eye - old_eye)
+                camera.look_at = old_target + smooth * (target - old_target)
+            self._client.flush()
+            time.sleep(_FLIGHT / _FLIGHT_STEPS)
+
+    def stand(self, index: int) -> None:
+        """Puts the camera where a keyframe was taken, and shows its photograph beside the render."""
+        snapshot = self._answered or self._newest()
+        if snapshot is None or index >= len(snapshot.cameras):
+            return  # the map was replaced meanwhile
+        pose, camera = snapshot.camtoworlds[index], snapshot.cameras[index].fitted(_PHOTO_SIZE)
+        view = self._client.camera
+        with self._client.atomic():
+            view.up_direction = -pose[:3, 1]
+            view.position = pose[:3, 3]
+            view.look_at = pose[:3, 3] + pose[:3, 2]
+            view.fov = vertical_fov(camera)
+        rendered = pictures.to_uint8(self._source.pipeline.render(camera, pose, snapshot).rgb.cpu().numpy())
+        tiles, captions = [rendered], ["render"]
+        photo = self._source.photo(snapshot, index)
+        if photo is not None:
+            tiles, captions = [photo, rendered], ["photograph", "render"]
+        self._panel.show_keyframe(pictures.contact_sheet(tiles, captions, columns=2, width=_PHOTO_SIZE * 2))
+
+    def measure(self, on: bool) -> None:
+        """Starts or ends measuring: two clicks give a distance."""
+        self._stop_measuring()
+        self._stop_measuring, self._points = (lambda: None), []
+        self._scene.show_ruler([])
+        self._panel.show_distance("Click the first point" if on else "")
+        if not on:
+            return
+
+        async def clicked(event: Any) -> None:
+            ray = np.array(event.ray_origin, float), np.array(event.ray_direction, float)
+            self._request("pick", lambda: self.pick(*ray), 0.0)
+
+        self._client.scene.on_click()(clicked)
+        self._stop_measuring = lambda: self._client.scene.remove_click_callback(clicked)
+
+    def pick(self, origin: np.ndarray, direction: np.ndarray) -> None:
+        """Takes the point that was clicked; the second one of a pair shows the distance."""
+        snapshot = self._newest()
+        if snapshot is None:
+            return
+        point = views.pick_point(self._source.pipeline, snapshot, origin, direction)
+        if point is None:
+            self._panel.show_distance("There is no surface; click another point")
+            return
+        self._points = [*self._points, point] if len(self._points) == 1 else [point]
+        self._scene.show_ruler(self._points)
+        if len(self._points) == 1:
+            self._panel.show_distance("Click the second point")
+        else:
+            self._panel.show_distance(f"{np.linalg.norm(self._points[1] - self._points[0]):.3f} m")
+
+    def keep_view(self) -> None:
+        """Adds the present view to the camera path."""
+        camera = self._client.camera
+        if len(self._path) < MAX_VIEWS:
+            self._path.append((views.camera_pose(camera.wxyz, camera.position), float(camera.fov)))
+        self._panel.count_views(len(self._path))
+
+    def save(self, kind: str) -> None:
+        """Sends a file to the browser: the picture, the camera path or the answer."""
+        if kind == "picture":
+            threading.Thread(target=self._save_picture, daemon=True).start()  # waits for the browser
+        elif kind == "path" and self._path:
+            snapshot, camera = self._newest(), self._client.camera
+            up = views.up_direction(snapshot) if snapshot is not None else np.array([0.0, 0.0, 1.0])
+            text = views.camera_path(self._path, float(camera.aspect), up)
+            self._send("camera_path.json", text.encode())
+        elif kind == "answer" and self._result is not None and self._answered is not None:
+            candidates = find_candidates(self._result, self._answered, self._source.pipeline.config.query)
+            document = describe(self._result, candidates)
+            self._send("objects.json", json.dumps(document, indent=2, default=np.ndarray.tolist).encode())
+
+    def _save_picture(self) -> None:
+        if not self._saving.acquire(blocking=False):
+            return  # the last picture is still on its way
+        try:
+            camera = self._client.camera
+            factor = min(1.0, _MAX_PICTURE / max(camera.image_width, camera.image_height))
+            size = max(1, round(camera.image_height * factor)), max(1, round(camera.image_width * factor))
+            picture = self._client.get_render(*size, transport_format="png", timeout=_PICTURE_TIMEOUT)
+            image, file = Image.fromarray(picture).convert("RGBA"), io.BytesIO()
+            paper = Image.new("RGBA", image.size, "white")
+            Image.alpha_composite(paper, image).convert("RGB").save(file, "PNG")
+            self._send("view.png", file.getvalue())
+        except (RuntimeError, TimeoutError) as error:  # the browser left, or its page sleeps
+            log.info("no picture for a visitor: %s", error)
+        finally:
+            self._saving.release()
+
+    def _send(self, name: str, content: bytes) -> None:
+        self._client.send_file_download(name, content, save_immediately=True)

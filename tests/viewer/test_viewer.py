@@ -1,0 +1,357 @@
+"""The viewer over its WebSocket: what visitors get, and what strangers cannot do."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from helpers import synthetic
+
+pytest.importorskip("viser", reason="viser not installed; pip install -e '.[view]'")
+
+from helpers.web_page import Page
+from viser import _messages
+from websockets.exceptions import ConnectionClosed
+
+from ovs3d_ros.config import ViewerConfig
+from ovs3d_ros.types import UserError
+from ovs3d_ros.viewer import MapSource, MapViewer, server
+from ovs3d_ros.viewer.guard import MAX_TEXT
+from ovs3d_ros.viewer.source import in_map_frame, keyframe_photo
+from ovs3d_ros.viewer.visitor import Visitor
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return synthetic.build_map(synthetic.make_frames(4), steps=20)
+
+
+@pytest.fixture(scope="module")
+def viewer(pipeline) -> Iterator[MapViewer]:
+    snapshot = pipeline.snapshot()
+    source = MapSource(pipeline, lambda: snapshot, keyframe_photo(pipeline))
+    viewer = MapViewer(source, ViewerConfig(), "room")
+    yield viewer
+    viewer.close()
+
+
+@pytest.fixture
+def page(viewer) -> Iterator[Page]:
+    page = Page(viewer.port).arrive()
+    yield page
+    page.close()
+    page.wait_for(lambda: viewer.num_visitors == 0)
+
+
+def labels(page: Page) -> list[str]:
+    return sorted(props["text"] for props in page.scene("LabelMessage").values())
+
+
+def centers(buffer: bytes) -> np.ndarray:
+    return np.frombuffer(buffer, np.float32).reshape(-1, 8)[:, :3]
+
+
+def colors(buffer: bytes) -> np.ndarray:
+    return np.frombuffer(buffer, np.uint8).reshape(-1, 32)[:, 28:31]
+
+
+def test_visitor_sees_the_map_and_its_keyframes(page, pipeline):
+    page.wait_for(lambda: page.splats() and len(page.scene("CameraFrustumMessage")) == 4)
+    (shared,) = page.splats()
+    means = pipeline.snapshot().gaussians["means"].numpy()
+    np.testing.assert_allclose(np.median(centers(shared["buffer"]), 0), np.median(means, 0), atol=0.1)
+
+
+def test_question_is_answered_with_colours_boxes_and_names(page):
+    page.set("Find", "red box, purple box")
+    page.wait_for(lambda: "found" in page.words() and labels(page))
+    words = page.words()
+    assert "red box" in words and "not here" in words
+    assert labels(page)[0].startswith("red box") and not any("purple" in text for text in labels(page))
+    page.wait_for(lambda: len(page.splats()) == 2)
+    own = colors(page.splats()[1]["buffer"])
+    assert (np.abs(own.astype(int) - (228, 87, 46)).max(axis=1) < 66).sum() > 20, "tinted in its colour"
+    page.set("Boxes", False)
+    page.wait_for(lambda: not labels(page))
+    page.set("Find", "")
+    page.wait_for(lambda: len(page.splats()) == 1 and "found" not in page.words())
+
+
+def test_modes_recolour_the_map_for_one_visitor_alone(viewer, page):
+    other = Page(viewer.port).arrive()
+    page.wait_for(page.splats)
+    seen = set()
+    for mode in ("depth", "features", "labels"):
+        page.set("Show", mode)
+        page.wait_for(lambda: len(page.splats()) == 2 and page.splats()[1]["buffer"] not in seen)
+        seen.add(page.splats()[1]["buffer"])
+    assert len(other.splats()) == 1
+    page.set("Show", "colour")
+    page.wait_for(lambda: len(page.splats()) == 1)
+    other.close()
+
+
+def test_opacity_fades_the_map(page):
+    page.wait_for(page.splats)
+    page.set("Opacity", 0.5)
+    page.wait_for(lambda: len(page.splats()) == 2)
+    full, faded = (np.frombuffer(s["buffer"], np.uint8).reshape(-1, 32)[:, 31] for s in page.splats())
+    np.testing.assert_allclose(faded, full / 2, atol=1)
+
+
+def test_threshold_labels_fewer_gaussians(page):
+    def count() -> int:
+        own = page.splats()[-1]["buffer"]
+        return int((colors(own) == (228, 87, 46)).all(axis=1).sum())
+
+    page.set("Show", "labels")
+    page.set("Find", "red box")
+    page.wait_for(lambda: len(page.splats()) == 2 and count() > 20)
+    before = count()
+    page.set("Threshold", 0.98)
+    page.wait_for(lambda: count() < before)
+
+
+def test_clicked_keyframe_shows_photograph_and_render(page):
+    page.wait_for(lambda: len(page.scene("CameraFrustumMessage")) == 4)
+    (name, owner) = next(key for key in page.nodes if key[0] == "/keyframes/2")
+    page.send(
+        _messages.SceneNodeClickMessage(
+            name=name,
+            instance_index=None,
+            ray_origin=(0.0, 0.0, 0.0),
+            ray_direction=(0.0, 0.0, 1.0),
+            screen_pos=(0.5, 0.5),
+            modifier=None,
+            owner=owner or "",
+        )
+    )
+    page.wait_for(lambda: "SetCameraPositionMessage" in page.kinds[-200:])
+    folder = page.find("Keyframe")
+    page.wait_for(lambda: page.gui[folder]["props"]["visible"])
+
+
+def test_two_clicks_measure(page):
+    page.set("Measure", True)
+    page.wait_for(lambda: "first point" in page.words() and "ScenePointerEnableMessage" in page.kinds)
+    eye = np.array([-0.55, -1.8, 0.9])
+    for number, x in enumerate((-0.7, -0.4), start=1):
+        ray = tuple(np.array([x, -0.2, 0.25]) - eye)
+        page.send(_messages.ScenePointerMessage("click", tuple(eye), ray, ((0.5, 0.5),), None))
+        page.wait_for(lambda number=number: len(page.scene("IcosphereMessage")) == number)
+    page.wait_for(lambda: any(text.endswith(" m") for text in labels(page)))
+    (text,) = [text for text in labels(page) if text.endswith(" m")]
+    assert float(text.removesuffix(" m")) == pytest.approx(0.3, abs=0.05)
+    page.set("Measure", False)
+    page.wait_for(lambda: not page.scene("IcosphereMessage") and not labels(page))
+
+
+def press(page: Page, label: str) -> None:
+    page.wait_for(lambda: page.find(label))
+    page.send(_messages.GuiUpdateMessage(page.find(label), {"value": True}))
+
+
+def download(viewer, monkeypatch) -> list[tuple[str, bytes]]:
+    """The files that are sent to visitors from now on."""
+    sent: list[tuple[str, bytes]] = []
+    monkeypatch.setattr(Visitor, "_send", lambda self, name, content: sent.append((name, content)))
+    return sent
+
+
+def test_answer_and_camera_path_are_saved(viewer, page, monkeypatch):
+    files = download(viewer, monkeypatch)
+    page.set("Find", "blue box")
+    page.wait_for(lambda: "found" in page.words())
+    press(page, "Answer")
+    page.wait_for(lambda: files)
+    name, content = files.pop()
+    (entry,) = json.loads(content)
+    assert (name, entry["prompt"], entry["found"]) == ("objects.json", "blue box", True)
+    np.testing.assert_allclose(entry["objects"][0]["center"], synthetic.BLUE.center, atol=0.2)
+    press(page, "Camera path")  # there is none yet
+    press(page, "Add view to path (0)")
+    page.wait_for(lambda: page.find("Add view to path (1)"))
+    time.sleep(0.3)
+    press(page, "Camera path")
+    page.wait_for(lambda: files)
+    assert len(json.loads(files[0][1])["camera_path"]) == 1
+
+
+def test_flight_to_an_object(page):
+    page.set("Find", "blue box")
+    page.wait_for(lambda: page.find("Fly to") and len(page.gui[page.find("Fly to")]["props"]["options"]) > 1)
+    page.set("Fly to", page.gui[page.find("Fly to")]["props"]["options"][1])
+    page.wait_for(lambda: page.kinds.count("SetCameraLookAtMessage") >= 10)
+
+
+@pytest.mark.parametrize("text, problem", [("x" * 300, "300 characters"), ("a," * 100, "100 prompts")])
+def test_bad_names_are_refused_with_a_reason(page, text, problem):
+    page.set("Find", text)
+    page.wait_for(lambda: problem in page.words())
+    page.set("Find", "red box")
+    page.wait_for(lambda: "found" in page.words())
+
+
+def test_huge_text_is_refused_and_forgotten(viewer, page):
+    page.set("Find", "x" * 10_000_000)
+    page.wait_for(lambda: f"longer than {MAX_TEXT}" in page.words())
+    page.set("Find", "red box")
+    page.wait_for(lambda: "found" in page.words())
+
+
+def test_names_are_no_markup(page):
+    page.set("Find", "<img src=x onerror=alert(1)>")
+    page.wait_for(lambda: "&lt;img" in page.words())
+    assert "<img" not in page.words()
+
+
+def test_flood_of_questions_keeps_others_waiting_no_longer(viewer, page):
+    attacker = Page(viewer.port).arrive()
+    attacker.wait_for(lambda: attacker.find("Find"))
+    uuid = attacker.find("Find")
+
+    def flood() -> None:
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            for number in range(50):
+                attacker.send(_messages.GuiUpdateMessage(uuid, {"value": f"thing {number}"}))
+
+    thread = threading.Thread(target=flood)
+    thread.start()
+    page.set("Find", "red box")
+    page.wait_for(lambda: "found" in page.words(), 3.0)
+    thread.join()
+    attacker.close()
+    page.wait_for(lambda: viewer.num_visitors == 1, 30.0)
+
+
+def test_unreadable_messages_close_the_page_and_no_other(viewer, page, caplog):
+    for raw in (b"\x00garbage", "text", b""):
+        stranger = Page(viewer.port).arrive()
+        stranger.wait_for(lambda stranger=stranger: stranger.find("Find"))
+        stranger.send_raw(raw)
+        stranger.wait_for(lambda stranger=stranger: stranger.closed)
+    assert not [r for r in caplog.records if r.levelno >= logging.ERROR and r.name.startswith("ovs3d")]
+    page.set("Find", "red box")
+    page.wait_for(lambda: "found" in page.words())
+
+
+def test_public_tunnel_cannot_be_asked_for(viewer, page, monkeypatch):
+    asked: list = []
+    monkeypatch.setattr(type(viewer._server), "request_share_url", lambda self: asked.append(1))
+    page.send(_messages.ShareUrlRequest())
+    page.set("Find", "red box")
+    page.wait_for(lambda: "found" in page.words())
+    assert not asked
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost:1"])
+def test_foreign_pages_are_refused(viewer, origin):
+    try:
+        stranger = Page(viewer.port, origin=origin)
+        stranger.wait_for(lambda: stranger.closed)
+    except ConnectionClosed:
+        return
+    assert "1008" in stranger.closed and not stranger.gui
+
+
+def test_program_without_a_browser_may_connect(viewer):
+    program = Page(viewer.port, origin=None).arrive()
+    program.wait_for(lambda: program.find("Find"))
+    program.close()
+
+
+def test_visitors_who_leave_free_what_they_took(viewer):
+    def visit() -> None:
+        pages = [Page(viewer.port).arrive() for _ in range(10)]
+        for visitor in pages:
+            visitor.set("Show", "labels")
+        for visitor in pages:
+            visitor.wait_for(lambda visitor=visitor: len(visitor.splats()) == 2)
+            visitor.close()
+        pages[0].wait_for(lambda: viewer.num_visitors == 0)
+
+    for _ in range(3):
+        visit()
+    gc.collect()
+    left = [o for o in gc.get_objects() if isinstance(o, Visitor)]
+    assert len(left) <= 1, f"{len(left)} visitors are still held"
+    assert len(viewer._requests) == 0 and not viewer._server._websock_server._live_connections
+
+
+def test_growing_map_is_shown_and_asked_again(pipeline, monkeypatch):
+    monkeypatch.setattr(server, "LIVE_PERIOD", 0.1)
+    whole = pipeline.snapshot()
+    half = {name: values[::2] for name, values in whole.gaussians.items()}
+    early = replace(
+        whole,
+        version=whole.version - 1,
+        gaussians=half,
+        codes=whole.codes[::2],
+        level_codes=whole.level_codes[::2],
+        weight=whole.weight[::2],
+        views=whole.views[::2],
+        selection=whole.selection[::2],
+        camtoworlds=whole.camtoworlds[:2],
+        cameras=whole.cameras[:2],
+        names=whole.names[:2],
+        stamps=whole.stamps[:2],
+    )
+    shown: list = [None]
+    viewer = MapViewer(
+        MapSource(pipeline, lambda: shown[0], keyframe_photo(pipeline), live=True), ViewerConfig(), "live"
+    )
+    try:
+        page = Page(viewer.port).arrive()
+        page.set("Find", "red box")
+        time.sleep(0.5)
+        assert not page.splats()
+        shown[0] = early
+        page.wait_for(lambda: page.splats() and len(page.scene("CameraFrustumMessage")) == 2)
+        page.set("Find", "red box, blue box")
+        page.wait_for(lambda: "found" in page.words())
+        size = len(page.splats()[0]["buffer"])
+        shown[0] = whole
+        page.wait_for(lambda: len(page.scene("CameraFrustumMessage")) == 4)
+        page.wait_for(lambda: all(len(s["buffer"]) > 1.5 * size for s in page.splats()))
+        page.close()
+    finally:
+        viewer.close()
+
+
+def test_map_far_from_the_origin_is_drawn_in_its_own_frame(pipeline):
+    snapshot = pipeline.snapshot()
+    origin = np.array([500_000.0, 4_000_000.0, 100.0])
+    poses = snapshot.camtoworlds.copy()
+    poses[:, :3, 3] += origin
+    far = replace(snapshot, origin=origin, camtoworlds=poses)
+    near = in_map_frame(far)
+    np.testing.assert_allclose(near.camtoworlds, snapshot.camtoworlds, atol=1e-6)
+    assert not near.origin.any() and in_map_frame(snapshot) is snapshot
+
+
+def test_used_port_and_unknown_host_are_refused(viewer, pipeline):
+    source = MapSource(pipeline, pipeline.snapshot, keyframe_photo(pipeline))
+    with pytest.raises(UserError, match=rf"cannot use 127\.0\.0\.1:{viewer.port}"):
+        MapViewer(source, ViewerConfig(port=viewer.port), "second")
+    with pytest.raises(UserError, match=r"cannot use no\.such\.host\.invalid:0"):
+        MapViewer(source, ViewerConfig(host="no.such.host.invalid"), "lost")
+
+
+def test_closing_ends_the_threads(pipeline):
+    before = threading.active_count()
+    snapshot = pipeline.snapshot()
+    viewer = MapViewer(MapSource(pipeline, lambda: snapshot, lambda *_: None), ViewerConfig(), "short")
+    page = Page(viewer.port).arrive()
+    page.wait_for(page.splats)
+    viewer.close()
+    page.wait_for(lambda: page.closed)
+    page.close()
+    assert threading.active_count() <= before

@@ -1,0 +1,57 @@
+"""Takes docs/images/viewer.jpg: the web viewer in Chromium, with the answer to a question.
+
+    ovs3d demo
+    PYTHONPATH=.:tests python tools/picture_of_viewer.py out/demo/demo.ovs3d docs/images/viewer.jpg
+
+It needs Chromium (apt install chromium) and the extra `view`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+from helpers.browser import Browser
+from PIL import Image
+
+from ovs3d_ros import Ovs3d
+from ovs3d_ros.config import ViewerConfig
+from ovs3d_ros.viewer import MapSource, MapViewer
+from ovs3d_ros.viewer.source import keyframe_photo
+
+QUESTION = "blue chair, red clock, yellow teapot, zebra"
+SIZE = 1280, 720  # px
+WAIT = 300.0  # seconds
+SETTLE = 20.0  # seconds that a browser without a graphics card takes to draw everything
+QUALITY = 82  # of the JPEG
+
+
+def main() -> None:
+    """Opens the viewer, asks, and writes the picture."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("map", type=Path, help="map of the demo")
+    parser.add_argument("picture", type=Path, help="JPEG to write")
+    options = parser.parse_args()
+    room = Ovs3d.load(options.map)
+    snapshot = room.snapshot()
+    viewer = MapViewer(
+        MapSource(room, lambda: snapshot, keyframe_photo(room)), ViewerConfig(), options.map.stem
+    )
+    with tempfile.TemporaryDirectory() as folder, Browser(Path(folder), *SIZE) as browser:
+        browser.open(viewer.address)
+        browser.wait_for("document.body && document.body.innerText.includes('Find')", WAIT)
+        browser.type_into(browser.input("Find"), QUESTION)
+        browser.wait_for("document.body.innerText.includes('not here')", WAIT)
+        time.sleep(SETTLE)
+        browser.run("document.querySelectorAll('.mantine-Notification-root').forEach(e => e.remove())")
+        browser.press(SIZE[0] / 2, SIZE[1] - 5)  # the hint at the input disappears
+        time.sleep(1)
+        shot = browser.screenshot(Path(folder) / "viewer.png")
+        Image.open(shot).convert("RGB").save(options.picture, quality=QUALITY, optimize=True)
+    viewer.close()
+
+
+if __name__ == "__main__":
+    main()
