@@ -44,11 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
             "render", help="render a camera path through a map: colour, depth, features, segmentation"
         )
     )
-    _add_refine(
-        commands.add_parser(
-            "refine", help="refine a map for a vocabulary, so that its names are told apart better"
-        )
-    )
+    _add_refine(commands.add_parser("refine", help="refine a map, so that names are told apart better"))
     _add_eval(commands.add_parser("eval", help="score a map's segmentation against a labelled dataset"))
     _add_calibrate(
         commands.add_parser(

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import io
-import json
-import logging
-import threading
 import time
 from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from ovs3d_ros.query.description import describe, find_candidates
 from ovs3d_ros.types import MapSnapshot, QueryResult, UserError
 from ovs3d_ros.viewer import splats as coloring
 from ovs3d_ros.viewer import views
+from ovs3d_ros.viewer.files import VisitorFiles
 from ovs3d_ros.viewer.panel import Handlers, Panel
+from ovs3d_ros.viewer.ruler import Ruler
 from ovs3d_ros.viewer.scene import VisitorScene, vertical_fov
 from ovs3d_ros.viewer.source import MapSource
 from ovs3d_ros.viewer.splats import Splats
 from ovs3d_ros.visualization import pictures
 
-log = logging.getLogger(__name__)
-
-MAX_VIEWS = 1000  # of a camera path
-_PICTURE_TIMEOUT = 10.0  # seconds a browser has to send what it shows
-_MAX_PICTURE = 1920  # px
 _PHOTO_SIZE = 480  # px, longer side of photograph and render
 _FLIGHT, _FLIGHT_STEPS = 0.5, 15  # seconds, and pictures of it
 _CAMERA_PAUSE = 0.3  # seconds until a camera that moved counts as resting
@@ -63,11 +54,8 @@ class Visitor:
         self._result: QueryResult | None = None
         self._answered: MapSnapshot | None = None  # the map that answered
         self._shown: tuple | None = None  # what the splats show
-        self._points: list[np.ndarray] = []
-        self._path: list[tuple[np.ndarray, float]] = []
-        self._saving = threading.Lock()
+        self._files = VisitorFiles(client)
         self._left = False
-        self._stop_measuring: Callable[[], None] = lambda: None
 
     def start(self, request: Request) -> None:
         """Adds panel and scene, on viser's event loop.
@@ -91,6 +79,7 @@ class Visitor:
         self._panel = Panel(
             self._client.gui, handlers, self._source.pipeline.clip is not None, queries.label_threshold(None)
         )
+        self._ruler = Ruler(self._client, self._scene, self._panel.show_distance)
 
         async def moved(_: Any) -> None:
             if self._panel.mode == "depth":
@@ -202,73 +191,23 @@ class Visitor:
 
     def measure(self, on: bool) -> None:
         """Starts or ends measuring: two clicks give a distance."""
-        self._stop_measuring()
-        self._stop_measuring, self._points = (lambda: None), []
-        self._scene.show_ruler([])
-        self._panel.show_distance("Click the first point" if on else "")
-        if not on:
-            return
+        self._ruler.switch(on, lambda *ray: self._request("pick", lambda: self.pick(ray), 0.0))
 
-        async def clicked(event: Any) -> None:
-            ray = np.array(event.ray_origin, float), np.array(event.ray_direction, float)
-            self._request("pick", lambda: self.pick(*ray), 0.0)
-
-        self._client.scene.on_click()(clicked)
-        self._stop_measuring = lambda: self._client.scene.remove_click_callback(clicked)
-
-    def pick(self, origin: np.ndarray, direction: np.ndarray) -> None:
-        """Takes the point that was clicked; the second one of a pair shows the distance."""
+    def pick(self, ray: tuple[np.ndarray, np.ndarray]) -> None:
+        """Takes the point that was clicked, by the origin [3] and direction [3] of its ray."""
         snapshot = self._newest()
-        if snapshot is None:
-            return
-        point = views.pick_point(self._source.pipeline, snapshot, origin, direction)
-        if point is None:
-            self._panel.show_distance("There is no surface; click another point")
-            return
-        self._points = [*self._points, point] if len(self._points) == 1 else [point]
-        self._scene.show_ruler(self._points)
-        if len(self._points) == 1:
-            self._panel.show_distance("Click the second point")
-        else:
-            self._panel.show_distance(f"{np.linalg.norm(self._points[1] - self._points[0]):.3f} m")
+        if snapshot is not None:
+            self._ruler.pick(self._source.pipeline, snapshot, ray)
 
     def keep_view(self) -> None:
         """Adds the present view to the camera path."""
-        camera = self._client.camera
-        if len(self._path) < MAX_VIEWS:
-            self._path.append((views.camera_pose(camera.wxyz, camera.position), float(camera.fov)))
-        self._panel.count_views(len(self._path))
+        self._panel.count_views(self._files.keep_view())
 
     def save(self, kind: str) -> None:
         """Sends a file to the browser: the picture, the camera path or the answer."""
         if kind == "picture":
-            threading.Thread(target=self._save_picture, daemon=True).start()  # waits for the browser
-        elif kind == "path" and self._path:
-            snapshot, camera = self._newest(), self._client.camera
-            up = views.up_direction(snapshot) if snapshot is not None else np.array([0.0, 0.0, 1.0])
-            text = views.camera_path(self._path, float(camera.aspect), up)
-            self._send("camera_path.json", text.encode())
-        elif kind == "answer" and self._result is not None and self._answered is not None:
-            candidates = find_candidates(self._result, self._answered, self._source.pipeline.config.query)
-            document = describe(self._result, candidates)
-            self._send("objects.json", json.dumps(document, indent=2, default=np.ndarray.tolist).encode())
-
-    def _save_picture(self) -> None:
-        if not self._saving.acquire(blocking=False):
-            return  # the last picture is still on its way
-        try:
-            camera = self._client.camera
-            factor = min(1.0, _MAX_PICTURE / max(camera.image_width, camera.image_height))
-            size = max(1, round(camera.image_height * factor)), max(1, round(camera.image_width * factor))
-            picture = self._client.get_render(*size, transport_format="png", timeout=_PICTURE_TIMEOUT)
-            image, file = Image.fromarray(picture).convert("RGBA"), io.BytesIO()
-            paper = Image.new("RGBA", image.size, "white")
-            Image.alpha_composite(paper, image).convert("RGB").save(file, "PNG")
-            self._send("view.png", file.getvalue())
-        except (RuntimeError, TimeoutError) as error:  # the browser left, or its page sleeps
-            log.info("no picture for a visitor: %s", error)
-        finally:
-            self._saving.release()
-
-    def _send(self, name: str, content: bytes) -> None:
-        self._client.send_file_download(name, content, save_immediately=True)
+            self._files.save_picture()
+        elif kind == "path":
+            self._files.save_path(self._newest())
+        elif self._result is not None and self._answered is not None:
+            self._files.save_answer(self._result, self._answered, self._source.pipeline.config.query)

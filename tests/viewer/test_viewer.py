@@ -23,6 +23,7 @@ from websockets.exceptions import ConnectionClosed
 from ovs3d_ros.config import ViewerConfig
 from ovs3d_ros.types import UserError
 from ovs3d_ros.viewer import MapSource, MapViewer, server
+from ovs3d_ros.viewer.files import VisitorFiles
 from ovs3d_ros.viewer.guard import MAX_TEXT
 from ovs3d_ros.viewer.source import in_map_frame, keyframe_photo
 from ovs3d_ros.viewer.visitor import Visitor
@@ -161,7 +162,7 @@ def press(page: Page, label: str) -> None:
 def download(viewer, monkeypatch) -> list[tuple[str, bytes]]:
     """The files that are sent to visitors from now on."""
     sent: list[tuple[str, bytes]] = []
-    monkeypatch.setattr(Visitor, "_send", lambda self, name, content: sent.append((name, content)))
+    monkeypatch.setattr(VisitorFiles, "send", lambda self, name, content: sent.append((name, content)))
     return sent
 
 
