@@ -1,11 +1,18 @@
 # `make demo` and `make test` on a machine with Python 3.10 to 3.13 and a C/C++ compiler; all else is installed into
 # $(VENV) on the first run and reused afterwards.
 #   make test PYTHON=python3.12 VENV=.venv-3.12     another Python, beside the first environment
+#   make test DISTRO=jazzy                          the wheels of ROS 2 Jazzy, in .venv-jazzy; else those of Kilted
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
+TESTS ?= tests
+# The wheels of all distributions have the same names: each distribution needs an environment of its own.
+ifneq ($(DISTRO),)
+VENV ?= .venv-$(DISTRO)
+export ROS_WHEELS := $(DISTRO)
+endif
 VENV ?= .venv
 BIN := $(VENV)/bin
 INTERFACES := $(shell find ovs3d_interfaces tests/tf2_msgs tests/vision_msgs -name '*.egg-info' -prune -o -type f -print)
@@ -49,7 +56,7 @@ demo: env
 	$(BIN)/ovs3d demo $(DEMO_FLAGS)
 
 test: env $(VENV)/.docs $(VENV)/.photos
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest $(TESTS)
 
 lint: env $(VENV)/.lint
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 from glob import glob
 from pathlib import Path
 
@@ -12,18 +13,8 @@ NAME = "ovs3d_ros"
 ROOT = Path(__file__).resolve().parent
 VERSION = re.search(r'__version__ = "([^"]+)"', (ROOT / NAME / "__init__.py").read_text(encoding="utf-8"))[1]
 
-# ROS 2 Kilted without a ROS distribution: x86-64 Linux, Python 3.10 to 3.13. The versions belong together
-# and are those that ovs3d_interfaces/pyproject.toml builds with.
-ROS_WHEELS = [
-    "ros-rclpy[fastrtps]==9.1.2",
-    "ros-diagnostic-msgs==5.5.1",
-    "ros-geometry-msgs==5.5.1",
-    "ros-nav-msgs==5.5.1",
-    "ros-sensor-msgs==5.5.1",
-    "ros-std-msgs==5.5.1",
-    "ros-std-srvs==5.5.1",
-    "ros-visualization-msgs==5.5.1",
-]
+# ROS 2 without a ROS distribution: the wheels that are installed already, else those of Kilted.
+ROS_WHEELS = runpy.run_path(str(ROOT / "ovs3d_interfaces" / "ros_wheels.py"))["requirements"]()
 
 setup(
     name=NAME,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -101,8 +102,12 @@ def data_files(install: Path) -> list[tuple[str, list[str]]]:
     return listed
 
 
-def setup_interfaces(name: str, version: str, description: str, requires: list[str]) -> None:
-    """Runs setuptools for the interface package ``name`` in the current folder."""
+def setup_interfaces(name: str, version: str, description: str, requires: tuple[str, ...]) -> None:
+    """Runs setuptools for the interface package ``name`` in the current folder.
+
+    ``requires`` are names of wheels; ros_wheels.py has their versions.
+    """
+    requirements = runpy.run_path(str(Path(__file__).with_name("ros_wheels.py")))["requirements"]
     with tempfile.TemporaryDirectory(prefix=f"{name}_") as build_base:
         setup(
             name=name.replace("_", "-"),
@@ -114,7 +119,7 @@ def setup_interfaces(name: str, version: str, description: str, requires: list[s
             cmdclass={"build_ext": BuildInterfaces},
             options={"build": {"build_base": build_base}},
             python_requires=">=3.10",
-            install_requires=requires,
+            install_requires=requirements(requires),
         )
 
 
@@ -123,11 +128,5 @@ if __name__ == "__main__":
         NAME,
         VERSION,
         "Messages, services and actions of ovs3d_ros, open-vocabulary 3D Gaussian maps",
-        [
-            "ros-rclpy[fastrtps]==9.1.2",
-            "ros-action-msgs==2.3.0",
-            "ros-std-msgs==5.5.1",
-            "ros-geometry-msgs==5.5.1",
-            "ros-sensor-msgs==5.5.1",
-        ],
+        ("ros-rclpy[fastrtps]", "ros-action-msgs", "ros-std-msgs", "ros-geometry-msgs", "ros-sensor-msgs"),
     )

@@ -6,12 +6,14 @@ import ast
 import email
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -110,11 +112,6 @@ def third_party_imports(folder: Path) -> dict[str, str]:
     return found
 
 
-def pins(text: str) -> dict[str, str]:
-    """The versions of the ros-* wheels that a file pins."""
-    return dict(re.findall(r'"(ros-[a-z0-9-]+)(?:\[\w+\])?==([\d.]+)"', text))
-
-
 def test_versions_agree(repository: Path, wheel: Path) -> None:
     interfaces = repository / "ovs3d_interfaces"
     versions = {
@@ -127,21 +124,44 @@ def test_versions_agree(repository: Path, wheel: Path) -> None:
     assert len(set(versions.values())) == 1, versions
 
 
-def test_ros_wheels_are_pinned_alike(repository: Path) -> None:
-    built_with = pins((repository / "ovs3d_interfaces" / "pyproject.toml").read_text())
-    core = pins((repository / "setup.py").read_text())
-    interfaces = pins((repository / "ovs3d_interfaces" / "setup.py").read_text())
-    assert {"ros-rclpy", "ros-sensor-msgs"} <= set(core) & set(interfaces)
-    for pinned in (core, interfaces):
-        assert {n: v for n, v in pinned.items() if n in built_with and built_with[n] != v} == {}
-    assert set(interfaces) <= set(built_with)
-    ours = (repository / "ovs3d_interfaces/pyproject.toml").read_text()
+@pytest.fixture
+def ros_wheels(repository: Path, monkeypatch: pytest.MonkeyPatch):
+    """The module with the pins, on a machine that says nothing about the distribution."""
+    monkeypatch.delenv("ROS_WHEELS", raising=False)
+    return SimpleNamespace(**runpy.run_path(str(repository / "ovs3d_interfaces/ros_wheels.py")))
+
+
+def test_versions_of_ros_wheels_stand_in_one_place(repository: Path, ros_wheels) -> None:
+    assert ros_wheels.VERSIONS["kilted"].keys() == ros_wheels.VERSIONS["jazzy"].keys()
+    assert {*ros_wheels.RUNTIME, *ros_wheels.BUILD} == set(ros_wheels.VERSIONS["kilted"])
+    files = [p for pattern in ("setup.py", "pyproject.toml") for p in repository.glob(f"**/{pattern}")]
+    files = [p for p in files if not any(part.startswith((".venv", "build")) for part in p.parts)]
+    assert [str(p) for p in files if re.search(r"ros-[a-z-]+(\[\w+\])?[=<>]", p.read_text())] == []
+
+
+def test_wheels_of_another_distribution_are_never_replaced(ros_wheels, tmp_path, monkeypatch) -> None:
+    assert ros_wheels.distribution(str(tmp_path)) == "kilted"
+    (tmp_path / "ros_rclpy-7.1.6.dist-info").mkdir()
+    assert ros_wheels.distribution(str(tmp_path)) == "jazzy"
+    monkeypatch.setenv("ROS_WHEELS", "kilted")
+    with pytest.raises(SystemExit, match="those of jazzy, which pip would replace"):
+        ros_wheels.distribution(str(tmp_path))
+    assert ros_wheels.distribution(str(tmp_path / "empty")) == "kilted"
+    monkeypatch.setenv("ROS_WHEELS", "iron")
+    with pytest.raises(SystemExit, match="kilted and jazzy only"):
+        ros_wheels.distribution(str(tmp_path))
+
+
+def test_build_backend_asks_for_the_wheels_of_the_distribution(ros_wheels, monkeypatch, repository) -> None:
+    monkeypatch.setenv("ROS_WHEELS", "")
+    ours = ros_wheels.get_requires_for_build_wheel()
+    assert "ros-rclpy[fastrtps]==" in " ".join(ours) and "ninja" in ours
     for folder in ("tests/tf2_msgs", "tests/vision_msgs"):
-        theirs = (repository / folder / "pyproject.toml").read_text()
-        assert [line for line in theirs.splitlines() if not line.startswith("#")] == [
-            line for line in ours.splitlines() if not line.startswith("#")
-        ]
-        assert pins((repository / folder / "setup.py").read_text()).items() <= interfaces.items()
+        theirs = runpy.run_path(str(repository / folder / "ros_wheels.py"))
+        assert theirs["get_requires_for_build_wheel"]() == ours
+        assert (repository / folder / "pyproject.toml").read_text().splitlines()[1:] == (
+            repository / "ovs3d_interfaces/pyproject.toml"
+        ).read_text().splitlines()[1:]
 
 
 def test_linters_are_pinned_alike(repository: Path) -> None:

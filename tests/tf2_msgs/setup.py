@@ -15,5 +15,5 @@ if __name__ == "__main__":
         "tf2_msgs",
         "0.1.0",
         "The message of /tf, for machines without a ROS distribution",
-        ["ros-rclpy[fastrtps]==9.1.2", "ros-geometry-msgs==5.5.1"],
+        ("ros-rclpy[fastrtps]", "ros-geometry-msgs"),
     )

@@ -15,5 +15,5 @@ if __name__ == "__main__":
         "vision_msgs",
         "0.1.0",
         "Some messages of vision_msgs, for machines without a ROS distribution",
-        ["ros-rclpy[fastrtps]==9.1.2", "ros-geometry-msgs==5.5.1", "ros-std-msgs==5.5.1"],
+        ("ros-rclpy[fastrtps]", "ros-geometry-msgs", "ros-std-msgs"),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -101,7 +102,11 @@ class Stream:
         self._callback = callback
         self._reject = reject
         self._received_at_update = 0
-        self._sequence_numbers: dict[object, int] = {}
+        self._sequence_numbers: dict[bytes, int] = {}
+        self._sent: deque[tuple[object, int]] = deque(
+            maxlen=MAX_PUBLISHERS
+        )  # newest messages of latched topics
+        self._is_single = False  # publisher, as of the last `update_rate`
 
     def subscribe(self) -> None:
         """Subscribes. The executor may call back at once, so all callbacks must be ready before."""
@@ -146,28 +151,43 @@ class Stream:
         Only messages of one publisher are compared. False where the middleware does not number messages; a
         repeated message does no harm.
         """
-        number, publisher = info.get("publication_sequence_number"), info.get("publisher_gid")
-        if number is None or publisher is None:
+        number, publisher = info.get("publication_sequence_number"), self._publisher(info)
+        if number is None:
             return False
-        return number <= self._sequence_numbers.get(bytes(publisher["data"]), number - 1)
+        if publisher is None:  # the time at which it was sent tells it from the messages of others
+            message = (info.get("source_timestamp"), number)
+            is_known = message in self._sent
+            self._sent.append(message)
+            return is_known
+        return number <= self._sequence_numbers.get(publisher, number - 1)
+
+    def _publisher(self, info: dict[str, Any]) -> bytes | None:
+        """What identifies the publisher of a message; None: unknown, and there are several."""
+        publisher = info.get("publisher_gid")
+        if publisher is not None:
+            return bytes(publisher["data"])
+        return b"" if self._is_single else None  # before Kilted
 
     def _count(self, info: dict[str, Any]) -> None:
         """Counts a message, and by its sequence number, if any, the messages lost before it."""
         self.received += 1
-        number, publisher = info.get("publication_sequence_number"), info.get("publisher_gid")
+        number, publisher = info.get("publication_sequence_number"), self._publisher(info)
         if number is None or publisher is None:
             return
-        key = bytes(publisher["data"])
-        self.lost += max(0, number - self._sequence_numbers.get(key, number - 1) - 1)
+        self.lost += max(0, number - self._sequence_numbers.get(publisher, number - 1) - 1)
         if len(self._sequence_numbers) >= MAX_PUBLISHERS:  # forget processes that have ended
             self._sequence_numbers.clear()
-        self._sequence_numbers[key] = number
+        self._sequence_numbers[publisher] = number
 
     def _on_incompatible(self, event: Any) -> None:
         self.incompatible = event.total_count
 
     def update_rate(self, period: float) -> None:
         """Updates `rate`; called every `period` seconds."""
+        is_single = self._node.count_publishers(self.topic) == 1
+        if is_single != self._is_single:  # the numbers of several publishers cannot be told apart
+            self._is_single = is_single
+            self._sequence_numbers.pop(b"", None)
         self.rate = (self.received - self._received_at_update) / period
         self._received_at_update = self.received
 

@@ -9,11 +9,13 @@ pytest.importorskip("rclpy")
 pytestmark = pytest.mark.ros
 
 from helpers.ros_wire import CAMERA, Robot, connect, wire  # noqa: E402, F401
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
 
 from ovs3d_ros.config import Config, override  # noqa: E402
 from ovs3d_ros.ros import conversions  # noqa: E402
 from ovs3d_ros.ros.inputs.cameras import Inputs  # noqa: E402
+from ovs3d_ros.ros.inputs.streams import Quality, Stream  # noqa: E402
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 VOLATILE = QoSProfile(depth=1)
@@ -49,6 +51,42 @@ def test_each_calibration_counts_once(wire, profile):
     assert (stream.received, stream.lost, stream.incompatible) == (3, 0, 0)
 
 
+def make_stream(wire, latched: bool) -> Stream:
+    node, group = wire.node("receiver"), MutuallyExclusiveCallbackGroup()
+    quality = Quality(VOLATILE, latched=latched)
+    kind = conversions.CameraInfo
+    return Stream(node, "camera_info", kind, "camera_info", quality, group, lambda *_: None, print)
+
+
+def receive(stream: Stream, *numbers: int) -> None:
+    """As on Jazzy, whose message information does not name the publisher."""
+    for number in numbers:
+        info = {"source_timestamp": 7 * number, "publication_sequence_number": number}
+        stream._receive(conversions.CameraInfo(), info)
+
+
+def test_latched_message_counts_once_where_publishers_are_unknown(wire):
+    stream = make_stream(wire, latched=True)
+    receive(stream, 1, 1, 2, 3, 3, 2)
+    assert stream.received == 3
+
+
+def test_losses_of_a_single_publisher_are_counted_where_publishers_are_unknown(wire):
+    stream, node = make_stream(wire, latched=False), wire.node("camera")
+    receive(stream, 1, 9)
+    assert stream.lost == 0  # nothing is known of the publishers yet
+    node.create_publisher(conversions.CameraInfo, "camera_info", VOLATILE)
+    wire.spin_until(lambda: stream._node.count_publishers("camera_info") == 1)
+    stream.update_rate(1.0)
+    receive(stream, 10, 11, 14, 1, 2)  # two were lost, and then the publisher started again
+    assert stream.lost == 2
+    node.create_publisher(conversions.CameraInfo, "camera_info", VOLATILE)
+    wire.spin_until(lambda: stream._node.count_publishers("camera_info") == 2)
+    stream.update_rate(1.0)
+    receive(stream, 3, 40, 4, 41)
+    assert stream.lost == 2
+
+
 @pytest.mark.parametrize("profile", [LATCHED, VOLATILE])
 def test_path_of_a_loop_closure_arrives_once(wire, profile):
     publisher = wire.node("slam").create_publisher(conversions.Path, "keyframe_path", profile)
@@ -58,7 +96,7 @@ def test_path_of_a_loop_closure_arrives_once(wire, profile):
     if profile is LATCHED:
         publisher.publish(message)
     config, paths = override(Config(), {"qos.input": "reliable"}), []
-    Inputs(wire.node("receiver"), config, lambda *_: None, lambda path, stream: paths.append(path))
+    Inputs(wire.node("receiver"), config, lambda *_: None, lambda path, *_: paths.append(path))
     if profile is VOLATILE:
         connect(wire, [publisher])
         publisher.publish(message)
