@@ -229,5 +229,5 @@ class Ovs3d:
 
     @property
     def stats(self) -> dict:
-        """Running figures: frames, keyframes, steps, num_gaussians, psnr [dB], depth_doubt (`DepthCheck`)."""
+        """Running figures: frames, keyframes, steps, num_gaussians, psnr [dB], evicted, depth_doubt."""
         return self.map.stats

@@ -199,10 +199,8 @@ class SemanticMap:
 
     @property
     def stats(self) -> dict:
-        """Running figures: frames, keyframes, steps, num_gaussians, psnr [dB], depth_doubt."""
-        mapper, doubt = self.mapper, self.mapper.depth_check.doubt
-        figures = dict(keyframes=len(mapper.keyframes), num_gaussians=len(mapper.gaussians), psnr=mapper.psnr)
-        return dict(frames=self.frames, steps=mapper.steps, depth_doubt=doubt) | figures
+        """Running figures: frames, and those of `Mapper.stats`."""
+        return dict(frames=self.frames) | self.mapper.stats
 
     def params(self) -> dict[str, torch.Tensor]:
         """The Gaussian parameters in the stored form, see `gaussians.PARAMETERS`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ovs3d_ros.config.leaf import MACHINE, MAP, RUNTIME, leaf
+from ovs3d_ros.config.leaf import MACHINE, MAP, RUNTIME, SESSION, leaf
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +144,14 @@ class TrainConfig:
         "camera.",
         low=0,
         high=10_000,
+    )
+    least_share: float = leaf(
+        0.3,
+        SESSION | RUNTIME,
+        "Least share of the mapping thread's time that optimisation gets while frames wait. Frames for which "
+        "no time is left are dropped and counted. 0: frames always go first.",
+        low=0.0,
+        high=0.9,
     )
     final_steps: int = leaf(
         5000, MAP, "Optimisation steps of `ovs3d map` after the last frame.", low=0, high=1_000_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ovs3d_ros.config.leaf import MACHINE, MAP, SESSION, leaf
+from ovs3d_ros.config.leaf import MACHINE, MAP, RUNTIME, SESSION, leaf
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,15 @@ class ComputeConfig:
         "Rasterizer that renders and trains the Gaussians. auto takes gsplat on a GPU and the package's own "
         "rasterizer on a CPU.",
         choices=("auto", "cpu", "gsplat"),
+    )
+    memory_limit: int = leaf(
+        0,
+        MACHINE | RUNTIME,
+        "Memory the process of the node may use. From four fifths of it on, /diagnostics warns; when it is "
+        "used up, frames are ignored. 0: four fifths of the memory of the machine or the container.",
+        unit="MiB",
+        low=0,
+        high=2**40,
     )
     seed: int = leaf(
         0,

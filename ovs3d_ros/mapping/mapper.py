@@ -36,6 +36,10 @@ _RANDOM_DEPTHS = (
     "no image matches of the first %d keyframes could be triangulated, so the map starts at random depths "
     "and may be wrong: give depth or COLMAP points, or check that the views overlap and that their poses fit"
 )
+_FULL = (
+    "the map holds map.max_gaussians = %d Gaussians: from now on, those that contribute least are removed to "
+    "make room for new ones, and what was mapped first fades; raise it, or save the map and reset it"
+)
 _PSNR_DECAY = 0.95  # of the running mean
 
 
@@ -82,6 +86,13 @@ class Mapper:
         self._median_depths: list[float] = []  # of the scene in each keyframe, metres
         self._max_scale = 0.0  # metres; larger Gaussians are fog
         self._warned = False  # of seeds at random depths
+        self._evicted = 0  # Gaussians that made room
+
+    @property
+    def stats(self) -> dict:
+        """Running figures: steps, keyframes, num_gaussians, evicted, psnr [dB] and depth_doubt."""
+        figures = dict(steps=self.steps, keyframes=len(self.keyframes), num_gaussians=len(self.gaussians))
+        return figures | dict(evicted=self._evicted, psnr=self.psnr, depth_doubt=self.depth_check.doubt)
 
     @property
     def psnr(self) -> float:
@@ -214,6 +225,9 @@ class Mapper:
             # At most a tenth of the map makes room at a time, unless the cap was lowered.
             excess = min(means.shape[0] - room, max(len(self.gaussians) // 10, -room))
             remove_least_contributing(self.gaussians, excess)
+            if excess > 0 and not self._evicted:
+                logger.warning(_FULL, self.config.map.max_gaussians)
+            self._evicted += excess
             room = self.config.map.max_gaussians - len(self.gaussians)
         if means.shape[0] > room:
             chosen = torch.from_numpy(self._rng.permutation(means.shape[0])[:room])

@@ -18,6 +18,10 @@ class IngestSwitch:
         self.pause_reason = ""
         self._lock = threading.Lock()
 
+    def figures(self) -> dict[str, object]:
+        """The attributes for diagnostics."""
+        return dict(ingest=self.on, pause_reason=self.pause_reason)
+
     def set(self, on: bool) -> None:
         """Switches ingest, and ends a pause."""
         with self._lock:

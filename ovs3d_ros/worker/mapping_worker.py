@@ -14,6 +14,7 @@ from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.priority import PriorityGate
 from ovs3d_ros.types import Frame, MapSnapshot, UserError
 from ovs3d_ros.worker.ingest import IngestSwitch
+from ovs3d_ros.worker.memory import MemoryWatch
 from ovs3d_ros.worker.statistics import FrameCounts
 from ovs3d_ros.worker.training import TrainingSchedule
 from ovs3d_ros.worker.work_queue import THREAD_ENDED, Job, QueuedFrame, WorkQueue
@@ -47,8 +48,9 @@ class MappingWorker:
         self.num_replacements = 0
         self._lock = threading.RLock()  # guards the queue and the counts
         self._training = TrainingSchedule(pipeline, lambda: self.priority.pause(_MAX_PAUSE))
-        self._queue = WorkQueue(self._lock, self._training.needs_work)
+        self._queue = WorkQueue(self._lock, self._training.needs_work, self._training.is_owed)
         self._counts = FrameCounts()
+        self._memory = MemoryWatch(self.ingest)
         self._snapshot: MapSnapshot | None = None
         self._thread: threading.Thread | None = None
 
@@ -91,18 +93,14 @@ class MappingWorker:
 
         frames_received is the sum of frames_mapped (keyframes), frames_skipped (they showed nothing new),
         frames_dropped, frames_ignored, frames_rejected, queue, and the frame that is being mapped. Further
-        keys: last_rejection, ingest, pause_reason, training, idle (see `wait_idle`), map_version,
-        frame_to_map_p50_ms, frame_to_map_p95_ms, and those of `Ovs3d.stats`.
+        keys: last_rejection, ingest, pause_reason, training, steps_due, idle (see `wait_idle`),
+        map_version, frame_to_map_p50_ms, frame_to_map_p95_ms, and those of `MemoryWatch.figures` and
+        `Ovs3d.stats`.
         """
         with self._lock:
-            figures = self._counts.figures() | dict(
-                ingest=self.ingest.on,
-                pause_reason=self.ingest.pause_reason,
-                training=self._training.enabled,
-                queue=self._queue.num_frames,
-                idle=self._queue.idle,
-            )
-        snapshot = self._snapshot
+            figures = self._counts.figures() | self._training.figures() | self.ingest.figures()
+            figures |= dict(queue=self._queue.num_frames, idle=self._queue.idle)
+        snapshot, figures = self._snapshot, figures | self._memory.figures(self.config.compute.memory_limit)
         return figures | self.pipeline.stats | dict(map_version=snapshot.version if snapshot else 0)
 
     def run(self, job: Callable[[], Result], timeout: float) -> Result:
@@ -160,6 +158,7 @@ class MappingWorker:
             self.num_replacements += 1
             with self._lock:
                 self._counts.ignored += self._queue.clear_frames()
+            self._memory.clear()
             self._training.clear()
             self._snapshot = None
             self._publish_unless_empty()
@@ -207,6 +206,7 @@ class MappingWorker:
 
     def _map(self, queued: QueuedFrame) -> None:
         """Maps a frame, publishes the map if it became a keyframe, and schedules its training."""
+        started = time.monotonic()
         try:
             inserted = self.pipeline.add_frame(queued.frame)
         except UserError as error:
@@ -214,6 +214,7 @@ class MappingWorker:
             with self._lock:
                 self._counts.reject(str(error))
             return
+        self._training.credit(time.monotonic() - started, self.config.train.least_share)
         with self._lock:
             self._counts.accept(inserted)
         if inserted:
@@ -221,3 +222,4 @@ class MappingWorker:
             self._training.add_keyframe(self.config.train.steps_per_keyframe)
             with self._lock:
                 self._counts.latencies_ms.append(1e3 * (time.perf_counter() - queued.arrival))
+            self._memory.add(self.pipeline.keyframes[-1], self.config.compute.memory_limit)

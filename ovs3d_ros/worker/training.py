@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 
 from ovs3d_ros.pipeline import Ovs3d
 
 _STEPS_PER_SLICE = 5  # optimisation steps between two looks into the inbox
+_MAX_OWED = (
+    5.0  # seconds; an hour of frames must not be followed by an hour of training before the next frame
+)
+_MAX_KEYFRAMES = 200  # keyframes whose steps may be due; a drive must not be followed by hours of training
 _END = object()
 
 
 class TrainingSchedule:
     """Optimisation steps for each new keyframe, and afterwards a new lift of all features.
+
+    While frames wait, training keeps a share of the thread's time: the time of the frames is credited to it,
+    and its own time is debited.
 
     The mapping thread calls the methods. Any thread may set `enabled` and read `needs_work`.
     """
@@ -22,7 +30,20 @@ class TrainingSchedule:
         self._pipeline = pipeline
         self._pause = pause
         self._steps_due = 0
+        self._owed = 0.0  # seconds
         self._relift: Iterator[None] | None = None
+
+    def figures(self) -> dict[str, object]:
+        """Whether training is enabled, and the optimisation steps that are due, for diagnostics."""
+        return dict(training=self.enabled, steps_due=self._steps_due)
+
+    def is_owed(self) -> bool:
+        """Whether training comes before the frames that wait."""
+        return self._owed > 0 and self.needs_work()
+
+    def credit(self, seconds: float, share: float) -> None:
+        """Notes the time that frames took; `share` of all time is for training."""
+        self._owed = min(self._owed + share / (1 - share) * seconds, _MAX_OWED)
 
     def needs_work(self) -> bool:
         """Whether training is due and enabled."""
@@ -30,15 +51,22 @@ class TrainingSchedule:
 
     def add_keyframe(self, steps: int) -> None:
         """Schedules steps for a keyframe; the lift starts again after them."""
-        self._steps_due += steps
+        self._steps_due = min(self._steps_due + steps, max(self._steps_due, _MAX_KEYFRAMES * steps))
         self._relift = None
 
     def clear(self) -> None:
         """Cancels the training that is due, because the map was replaced."""
-        self._steps_due, self._relift = 0, None
+        self._steps_due, self._owed, self._relift = 0, 0.0, None
 
     def run_slice(self) -> bool:
         """Takes a few steps, or lifts one keyframe; returns whether the map has new features to publish."""
+        started = time.monotonic()
+        try:
+            return self._run_slice()
+        finally:
+            self._owed = max(0.0, self._owed - (time.monotonic() - started))
+
+    def _run_slice(self) -> bool:
         if self._steps_due:
             steps = min(_STEPS_PER_SLICE, self._steps_due)
             self._pipeline.optimize(steps, lambda _: self._pause())

@@ -46,17 +46,20 @@ class Job:
 
 
 class WorkQueue:
-    """Gives the mapping thread its next work: a job, else a frame, else training.
+    """Gives the mapping thread its next work: a job, else training that is owed, a frame, or training.
 
     Attributes:
         closed: the thread ends, or has ended.
     """
 
-    def __init__(self, lock: threading.RLock, needs_training: Callable[[], bool]):
-        """Takes the lock that guards the queue, and the function that tells whether training is due."""
+    def __init__(
+        self, lock: threading.RLock, needs_training: Callable[[], bool], is_training_owed: Callable[[], bool]
+    ):
+        """Takes the lock that guards the queue, and what tells whether training is due, and before frames."""
         self.closed = False
         self._changed = threading.Condition(lock)
         self._needs_training = needs_training
+        self._is_training_owed = is_training_owed
         self._frames: deque[QueuedFrame] = deque()
         self._jobs: deque[Job] = deque()
         self._busy = False
@@ -120,7 +123,9 @@ class WorkQueue:
             self._busy = True
             if self._jobs:
                 return self._jobs.popleft()
-            return self._frames.popleft() if self._frames else TRAIN
+            if not self._frames or self._is_training_owed():
+                return TRAIN
+            return self._frames.popleft()
 
     def notify(self) -> None:
         """Wakes the thread after training was switched on or off."""

@@ -57,7 +57,7 @@ def test_troubleshooting_quotes_messages_of_the_code():
     assert len(quotes) > 20
     messages = [
         m
-        for folder in ("ros", "sensors", "mapping")
+        for folder in ("ros", "sensors", "mapping", "worker")
         for m in string_literals(REPOSITORY / "ovs3d_ros" / folder)
     ]
     assert [quote for quote in quotes if not any(quote in message for message in messages)] == []

@@ -13,7 +13,8 @@ from helpers.workers import WAIT, Gate, make_worker
 
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.types import MapSnapshot
-from ovs3d_ros.worker import MappingWorker
+from ovs3d_ros.worker import MappingWorker, memory
+from ovs3d_ros.worker.training import TrainingSchedule
 
 
 @pytest.fixture
@@ -246,3 +247,80 @@ def test_replace_map_discards_the_old_map_and_its_frames(worker: MappingWorker) 
     assert worker.wait_idle(WAIT) and worker.snapshot is None
     stats = worker.stats()
     assert (stats["frames_ignored"], stats["frames_dropped"], stats["num_gaussians"]) == (1, 0, 0)
+
+
+def test_training_keeps_its_share_while_frames_wait() -> None:
+    worker = make_worker(input__inbox=2, train__steps_per_keyframe=30)
+    steps_while_waiting = 0
+    worker.start()
+    poses = synthetic.orbit(12, arc=6.0)  # each shows something new
+    for frame in (synthetic.make_frame(pose, float(index)) for index, pose in enumerate(poses)):
+        worker.submit(frame)
+        deadline = time.monotonic() + WAIT
+        while worker.stats()["queue"] == 2 and time.monotonic() < deadline:
+            steps_while_waiting = worker.stats()["steps"]
+            time.sleep(0.002)
+    stats = worker.stats()
+    assert stats["keyframes"] >= 8 and stats["frames_dropped"] == 0
+    assert steps_while_waiting > 5, "frames took all of the time"
+    assert worker.wait_idle(WAIT) and worker.stop(WAIT)
+
+
+def test_frames_go_first_without_a_share() -> None:
+    worker = make_worker(input__inbox=2, train__steps_per_keyframe=30, train__least_share=0.0)
+    gate = Gate(worker)
+    worker.start()
+    frames = synthetic.make_frames(3)
+    worker.submit(frames[0])
+    assert gate.entered.wait(WAIT)
+    for frame in frames[1:]:
+        worker.submit(frame)
+    steps: list[int] = []
+    add_frame = worker.pipeline.add_frame
+    worker.pipeline.add_frame = lambda frame: (steps.append(worker.stats()["steps"]), add_frame(frame))[1]
+    gate.opened.set()
+    assert worker.wait_idle(WAIT)
+    assert steps == [0, 0]
+    assert worker.stop(WAIT)
+
+
+def test_steps_that_are_due_are_limited() -> None:
+    schedule = TrainingSchedule(Ovs3d(synthetic.make_config()), lambda: None)
+    for _ in range(10_000):
+        schedule.add_keyframe(30)
+    assert schedule.figures()["steps_due"] == 200 * 30
+    schedule.add_keyframe(1)  # the parameter was lowered: nothing is lost
+    assert schedule.figures()["steps_due"] == 200 * 30
+
+
+def test_full_map_says_what_it_removes(caplog) -> None:
+    worker = make_worker(map__max_gaussians=400, train__steps_per_keyframe=1)
+    worker.start()
+    for frame in synthetic.make_frames(4):
+        worker.submit(frame)
+    assert worker.wait_idle(WAIT)
+    stats = worker.stats()
+    assert stats["evicted"] > 0 and stats["num_gaussians"] <= 400
+    assert caplog.text.count("what was mapped first fades") == 1
+    assert worker.stop(WAIT)
+
+
+def test_memory_of_keyframes_is_counted_and_its_end_pauses_ingest(worker: MappingWorker, monkeypatch) -> None:
+    worker.start()
+    first, second, third = synthetic.make_frames(3)
+    worker.submit(first)
+    assert worker.wait_idle(WAIT)
+    stats = worker.stats()
+    image = first.image.size + 4 * first.depth.size
+    assert stats["keyframes_mib"] * memory.MIB >= 0.9 * image and stats["memory_mib"] > 100
+    assert stats["memory_limit_mib"] > stats["memory_mib"] and not memory.describe_shortage(stats)
+    monkeypatch.setattr(memory, "resident_bytes", lambda: memory.limit_bytes(0))
+    worker.submit(second)
+    assert worker.wait_idle(WAIT)
+    stats = worker.stats()
+    assert not stats["ingest"] and "all that compute.memory_limit allows" in stats["pause_reason"]
+    assert "2 keyframes; at the limit frames are ignored" in memory.describe_shortage(stats)
+    worker.submit(third)
+    assert worker.wait_idle(WAIT) and worker.stats()["keyframes"] == 2
+    worker.replace_map(worker.pipeline.reset, WAIT)
+    assert worker.stats()["ingest"] and worker.stats()["keyframes_mib"] == 0

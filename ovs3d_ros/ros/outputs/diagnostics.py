@@ -13,8 +13,10 @@ from ovs3d_ros.ros import conversions
 from ovs3d_ros.ros.callbacks import News, start_timer
 from ovs3d_ros.ros.inputs.cameras import Inputs
 from ovs3d_ros.worker import MappingWorker
+from ovs3d_ros.worker.memory import describe_shortage
 
 PERIOD = 1.0  # seconds
+FULL_REMEDY = "raise map.max_gaussians, or save the map and reset it"
 ENOUGH_KEYFRAMES = 5  # that a map is made from; the first one or two may lack overlap
 
 
@@ -35,6 +37,7 @@ class Diagnostics:
         self._watched: Inputs | None = None
         self._silence = News()
         self._dropped = 0  # frames dropped until the last status
+        self._evicted = 0  # Gaussians removed until then
         self._namesake = ""  # what to do about another node of the same name; empty without one
         self._node = node
         self._publisher = node.create_publisher(conversions.DiagnosticArray, "/diagnostics", 10)
@@ -122,6 +125,15 @@ class Diagnostics:
                 stats,
             )
         switched_off = [f"{name} off" for name in ("ingest", "training") if not stats[name]]
+        evicted, self._evicted = stats["evicted"] - self._evicted, stats["evicted"]
+        if evicted > 0:
+            return (
+                "warn",
+                f"the map is full: {evicted} Gaussians made room for new ones; {FULL_REMEDY}",
+                stats,
+            )
+        if shortage := describe_shortage(stats):
+            return "warn", shortage, stats
         size = f"{stats['keyframes']} keyframes, {stats['num_gaussians']} Gaussians"
         if doubt := stats["depth_doubt"] or _describe_emptiness(stats):
             return "warn", f"{size}: {doubt}", stats

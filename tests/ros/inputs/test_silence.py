@@ -254,6 +254,10 @@ class Idle:
             num_gaussians=0,
             depth_doubt="",
             pause_reason="",
+            evicted=0,
+            memory_mib=0,
+            memory_limit_mib=0,
+            keyframes_mib=0.0,
         )
 
 
