@@ -16,7 +16,16 @@ from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
-INPUTS = ("image", "camera_info", "depth", "pose", "odom", "transform", "keyframe_path")
+INPUTS = (
+    "image",
+    "camera_info",
+    "depth",
+    "pose",
+    "odom",
+    "transform",
+    "pose_with_covariance",
+    "keyframe_path",
+)
 CONFIG = PathJoinSubstitution([FindPackageShare("ovs3d_ros"), "config"])
 # Topics that the drivers publish by default. They are relative: with namespace:=robot1 they are those of a
 # driver that was started in that namespace too. An argument on the command line replaces a value of a preset.
@@ -69,7 +78,8 @@ ARGUMENTS = {
     "preset": ("none", "Camera driver or simulator whose topics and settings to use"),
     "pose_source": (
         "",
-        "Source of camera poses: pose, odom, transform or tf; empty: as in the preset or the parameter file",
+        "Source of camera poses: pose, odom, transform, pose_with_covariance or tf; empty: as in the "
+        "preset or the parameter file",
     ),
     "clip_model": ("", "Image-text encoder, e.g. ViT-B-16; empty: as in the parameter file"),
     "world_frame": ("", "Frame of the map; empty: as in the parameter file"),

@@ -11,7 +11,16 @@ from helpers.launch_file import LAUNCH_FILE, REPOSITORY, launch_file, launched  
 
 from ovs3d_ros.config import Config, leaves, override
 
-INPUTS = {"image", "camera_info", "depth", "pose", "odom", "transform", "keyframe_path"}
+INPUTS = {
+    "image",
+    "camera_info",
+    "depth",
+    "pose",
+    "odom",
+    "transform",
+    "pose_with_covariance",
+    "keyframe_path",
+}
 
 
 def constant(name: str):

@@ -100,7 +100,8 @@ class InputConfig:
     extrinsics: tuple[float, ...] = leaf(
         (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0),
         MAP,
-        "Pose of the camera's optical frame in the child frame of the poses (pose_source odom, transform) or "
+        "Pose of the camera's optical frame in the child frame of the poses (pose_source odom, transform, "
+        "pose_with_covariance) or "
         "in the frame that keyframe_path moves: x y z in metres, then qx qy qz qw. Several cameras: seven "
         "numbers for each. With the default, /tf_static leads from a child frame to the camera.",
     )
@@ -145,7 +146,7 @@ class BagConfig:
     pose: str = leaf(
         "",
         MAP,
-        "Topic of the poses, of type PoseStamped, Odometry or TransformStamped, or /tf. Empty: the only one, "
+        "Topic of the poses, of a type that pose_source names, or /tf. Empty: the only one, "
         "or the one that fits pose_source.",
     )
 
@@ -214,6 +215,15 @@ class OutputConfig:
         SESSION,
         "Broadcast the camera's frame below input.world_frame on /tf, for RViz and for robots without "
         "transforms. Only with pose_source pose.",
+    )
+    mask_size: int = leaf(
+        360,
+        SESSION | RUNTIME,
+        "Longer side of ~/segmentation and of the masks in an answer. 0: that of the camera's images, which "
+        "take longer to render.",
+        unit="px",
+        low=0,
+        high=16384,
     )
     save_on_exit: str = leaf(
         "", MACHINE, "File to which the node writes the map when it ends. Empty: it does not write the map."

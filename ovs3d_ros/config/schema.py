@@ -35,9 +35,10 @@ class Config:
     pose_source: str = leaf(
         "pose",
         MAP,
-        "Source of the camera poses: topic pose (PoseStamped of the optical frame), odom (Odometry, with "
-        "input.extrinsics) or transform (TransformStamped), or the transforms of /tf.",
-        choices=("pose", "odom", "transform", "tf"),
+        "Source of the camera poses: topic pose (PoseStamped of the optical frame), odom (Odometry), "
+        "transform (TransformStamped) or pose_with_covariance (PoseWithCovarianceStamped), all three of the "
+        "robot or the camera, see input.extrinsics, or the transforms of /tf.",
+        choices=("pose", "odom", "transform", "pose_with_covariance", "tf"),
     )
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)

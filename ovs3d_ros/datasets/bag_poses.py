@@ -18,6 +18,10 @@ from ovs3d_ros.sensors.sync import PoseBuffer
 from ovs3d_ros.sensors.transforms import TransformTree
 from ovs3d_ros.types import UserError
 
+OF_ROBOTS = (
+    "odom",
+    "pose_with_covariance",
+)  # sources whose poses are those of the robot, unless they say otherwise
 logger = logging.getLogger(__name__)
 
 
@@ -87,11 +91,11 @@ class _Mount:
         if (
             self._child is None
             and not child
-            and self._topics.pose_source == "odom"
+            and self._topics.pose_source in OF_ROBOTS
             and self._extrinsics is None
         ):
             logger.warning(
-                "%s: %s does not say whose poses it holds (empty child_frame_id); they are taken as those of "
+                "%s: %s does not say whose poses it holds (no child_frame_id); they are taken as those of "
                 "the camera. If they are the robot's, set input.extrinsics",
                 self._bag.path,
                 self._topics.pose,
@@ -111,7 +115,7 @@ class _Mount:
         """
         optical = frame_id.lstrip("/")
         mount = settled_mount(
-            self._extrinsics, self._topics.pose_source == "odom", self._child or "", optical
+            self._extrinsics, self._topics.pose_source in OF_ROBOTS, self._child or "", optical
         )
         if mount is not None:
             return mount
@@ -149,12 +153,7 @@ def read_poses(bag: BagFile, topics: BagTopics, config: Config, camera_frame: st
     for topic, message in bag.messages([topics.pose]):
         _check_frame(bag, topic, message, config)
         mount.set_child(message)
-        if topics.pose_source == "transform":
-            pose = messages.from_transform(message.transform, topic)
-        elif topics.pose_source == "odom":
-            pose = messages.from_pose(message.pose.pose, topic)
-        else:  # PoseWithCovarianceStamped has one level more
-            pose = messages.from_pose(getattr(message.pose, "pose", message.pose), topic)
+        pose, _ = messages.from_stamped_pose(message, topic)
         buffer.add(messages.to_seconds(message.header.stamp), pose)
     return _TopicPoses(buffer, mount)
 

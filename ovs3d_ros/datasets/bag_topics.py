@@ -27,7 +27,10 @@ POSE_TYPES = {
     TF_MESSAGE: "tf",
 }
 # Taken if nothing else is there: planners publish paths too, and localisers also publish other kinds.
-_LAST_POSE_TYPES = {"geometry_msgs/msg/PoseWithCovarianceStamped": "pose", PATH: "path"}
+_LAST_POSE_TYPES = {
+    "geometry_msgs/msg/PoseWithCovarianceStamped": "pose_with_covariance",
+    PATH: "path",
+}
 _GREY = ("mono8", "8UC1", "mono16")
 
 
@@ -40,7 +43,7 @@ class BagTopics:
         camera_info: their calibration.
         depth: depth images, raw or compressedDepth; "" for none.
         pose: poses, or `/tf`.
-        pose_source: kind of the poses: pose, odom, transform, tf or path.
+        pose_source: kind of the poses: pose, odom, transform, tf, pose_with_covariance or path.
         codec: FFmpeg's name of the codec if the images are a video, else "".
     """
 

@@ -1,6 +1,6 @@
 """Conversions between ROS messages and plain values.
 
-Only this module imports the standard message packages; other modules of `ros/` import the types from here.
+Only this module and `outputs.detections` import message packages; others take the types from here.
 The readers of messages need no ROS and are in `sensors/messages.py`. Fields `.data` receive `bytes`, because
 assigning a numpy array is 60 times slower.
 """
@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import array
 import json
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -21,6 +19,7 @@ from geometry_msgs.msg import (
     PoseArray,
     PoseStamped,
     PoseWithCovariance,
+    PoseWithCovarianceStamped,
     Quaternion,
     Transform,
     TransformStamped,
@@ -39,6 +38,7 @@ from ovs3d_ros.sensors.messages import (
     from_depth,
     from_image,
     from_pose,
+    from_stamped_pose,
     from_transform,
     to_seconds,
 )
@@ -58,6 +58,8 @@ __all__ = [
     "PointCloud2",
     "PoseArray",
     "PoseStamped",
+    "PoseWithCovariance",
+    "PoseWithCovarianceStamped",
     "String",
     "TransformStamped",
     "extrinsics_matrix",
@@ -65,6 +67,7 @@ __all__ = [
     "from_depth",
     "from_image",
     "from_pose",
+    "from_stamped_pose",
     "from_transform",
     "to_seconds",
 ]
@@ -146,45 +149,9 @@ def tf_message_type() -> type:
     except ImportError:
         raise UserError(
             "tf2_msgs is not installed; apt install ros-$ROS_DISTRO-tf2-msgs (without a ROS distribution: "
-            "pip install ./tests/tf2_msgs in the repository), or set pose_source to pose, odom or transform"
+            "pip install ./tests/tf2_msgs in the repository), or choose another pose_source"
         ) from None
     return TFMessage
-
-
-def vision_messages() -> ModuleType | None:
-    """The message module of vision_msgs, None if it is not installed."""
-    try:
-        from vision_msgs import msg
-    except ImportError:
-        return None
-    return msg
-
-
-def to_detections(objects: list[SemanticObject], header: Header) -> Any:
-    """Objects as a vision_msgs/Detection3DArray: boxes in metres, class_id is the prompt, score 0..1."""
-    vision, detections = vision_messages(), []
-    assert vision is not None, "vision_msgs is not installed"
-    for item in objects:
-        pose, size = to_box(item.center, item.quat, item.size)
-        hypothesis = vision.ObjectHypothesis(class_id=item.prompt, score=float(item.score))
-        result = vision.ObjectHypothesisWithPose(hypothesis=hypothesis, pose=PoseWithCovariance(pose=pose))
-        detections.append(
-            vision.Detection3D(
-                header=header,
-                id=str(item.instance),
-                results=[result],
-                bbox=vision.BoundingBox3D(center=pose, size=size),
-            )
-        )
-    return vision.Detection3DArray(header=header, detections=detections)
-
-
-def to_label_info(prompts: list[str], header: Header) -> Any:
-    """The prompt of each label number as vision_msgs/LabelInfo; 0 (no label) is left out."""
-    vision = vision_messages()
-    assert vision is not None, "vision_msgs is not installed"
-    classes = [vision.VisionClass(class_id=i, class_name=prompt) for i, prompt in enumerate(prompts, start=1)]
-    return vision.LabelInfo(header=header, class_map=classes)
 
 
 def to_odometry(matrix: np.ndarray, header: Header, child_frame_id: str) -> Odometry:
@@ -192,6 +159,11 @@ def to_odometry(matrix: np.ndarray, header: Header, child_frame_id: str) -> Odom
     odometry = Odometry(header=header, child_frame_id=child_frame_id)
     odometry.pose.pose = to_pose(matrix)
     return odometry
+
+
+def to_pose_with_covariance(matrix: np.ndarray, header: Header) -> PoseWithCovarianceStamped:
+    """A rigid transform [4, 4] to the header's frame, without a covariance."""
+    return PoseWithCovarianceStamped(header=header, pose=PoseWithCovariance(pose=to_pose(matrix)))
 
 
 def to_image(array: np.ndarray, encoding: str, header: Header) -> Image:

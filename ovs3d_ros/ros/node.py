@@ -20,6 +20,7 @@ from ovs3d_ros.ros.inputs.cameras import Inputs
 from ovs3d_ros.ros.lifecycle import InvalidTransitions
 from ovs3d_ros.ros.outputs.diagnostics import Diagnostics
 from ovs3d_ros.ros.params import EmptyLists, apply_parameters, declare_config, widen_integers
+from ovs3d_ros.ros.services.find_object import FindObjectAction
 from ovs3d_ros.ros.services.refine import RefineAction
 from ovs3d_ros.ros.session import MappingSession
 from ovs3d_ros.ros.stopping import stop_on_signals
@@ -62,6 +63,7 @@ class MappingNode(EmptyLists, InvalidTransitions, LifecycleNode):
         self.misplaced = False
         self._inputs = EntityGroup(self)
         self._refinement = RefineAction(self)
+        self._search = FindObjectAction(self)
         self.diagnostics = Diagnostics(self, self.config)
         if hasattr(self, "add_pre_set_parameters_callback"):  # not on Humble
             self.add_pre_set_parameters_callback(widen_integers)
@@ -139,6 +141,7 @@ class MappingNode(EmptyLists, InvalidTransitions, LifecycleNode):
         self.session = MappingSession(self, self.config)
         self.diagnostics.worker = self.session.worker
         self._refinement.attach(self.session.worker, self.session.refiner)
+        self._search.attach(self.session)
 
     def _activate(self) -> None:
         session = self.session
@@ -162,6 +165,7 @@ class MappingNode(EmptyLists, InvalidTransitions, LifecycleNode):
 
     def _cleanup(self) -> None:
         self._refinement.detach()
+        self._search.detach()
         if self.session is not None:
             self.misplaced |= not self.session.close()
         self.session, self.diagnostics.worker = None, None
@@ -200,8 +204,9 @@ def main(args: list[str] | None = None) -> int:
 def _run(stopping: threading.Event) -> int:
     """Starts the node and spins it; returns the exit status."""
     node = MappingNode()
-    # A thread per group: inputs, queries, services, outputs, vocabulary, refinement, diagnostics, lifecycle.
-    executor = MultiThreadedExecutor(num_threads=8)
+    # A thread per group: inputs, queries, services, outputs, vocabulary, refinement, search, diagnostics,
+    # lifecycle.
+    executor = MultiThreadedExecutor(num_threads=9)
     executor.add_node(node)
     try:
         if node.config.autostart:

@@ -36,6 +36,7 @@ POSE_TYPES = {
     "pose": conversions.PoseStamped,
     "odom": conversions.Odometry,
     "transform": conversions.TransformStamped,
+    "pose_with_covariance": conversions.PoseWithCovarianceStamped,
 }
 
 
@@ -48,7 +49,7 @@ class Player(Node):
         """Advertises the topics.
 
         Args:
-            pose_source: pose, odom, transform or tf.
+            pose_source: a key of `POSE_TYPES`, or tf.
             depth_encoding: 32FC1 (metres) or 16UC1 (millimetres).
             world_frame: frame of the poses.
             has_depth: whether to advertise depth.
@@ -96,6 +97,8 @@ class Player(Node):
             return conversions.PoseStamped(header=header, pose=conversions.to_pose(camtoworld))
         if self._pose_type is conversions.Odometry:
             return conversions.to_odometry(camtoworld, header, CAMERA_FRAME)
+        if self._pose_type is conversions.PoseWithCovarianceStamped:
+            return conversions.to_pose_with_covariance(camtoworld, header)
         transform = conversions.to_transform(camtoworld, header, CAMERA_FRAME)
         return (
             transform

@@ -6,6 +6,7 @@ import contextlib
 import time
 from pathlib import Path
 
+import numpy as np
 from rclpy.node import Node
 
 from ovs3d_ros.config import Config
@@ -13,13 +14,14 @@ from ovs3d_ros.io.atomic import check_target
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.ros import conversions
 from ovs3d_ros.ros.entities import EntityGroup
-from ovs3d_ros.ros.inputs.cameras import check_cameras, split_extrinsics
+from ovs3d_ros.ros.inputs.cameras import check_cameras, chosen_extrinsics
 from ovs3d_ros.ros.inputs.loop_closure import LoopClosure
 from ovs3d_ros.ros.inputs.streams import Stream
 from ovs3d_ros.ros.outputs.answers import AnswerStore
 from ovs3d_ros.ros.outputs.camera_transform import CameraTransform, check_camera_tf
 from ovs3d_ros.ros.outputs.publishers import Outputs
 from ovs3d_ros.ros.outputs.view import LatestView
+from ovs3d_ros.ros.services.asking import Asking
 from ovs3d_ros.ros.services.map_folder import MAP_SUFFIX, MapFolder
 from ovs3d_ros.ros.services.maps import MapServices
 from ovs3d_ros.ros.services.query import QueryServices
@@ -42,6 +44,8 @@ class MappingSession:
         pipeline: the map.
         worker: the mapping thread.
         refiner: refines the map.
+        config: the current configuration.
+        asking: answers queries.
         closed: the services and the mapping thread have ended.
     """
 
@@ -53,7 +57,7 @@ class MappingSession:
                 cameras, the extrinsics or the vocabulary are bad.
         """
         self._node = node
-        self._config = config
+        self.config = config
         self._log = node.get_logger()
         self._entities = EntityGroup(node)
         self.closed = False
@@ -61,7 +65,7 @@ class MappingSession:
         cameras = check_cameras(config.input.cameras)
         check_camera_tf(config)
         check_vocabulary(config)  # before anything is created that would have to be destroyed
-        extrinsics = dict(zip(cameras, split_extrinsics(config, len(cameras)), strict=True))
+        extrinsics = dict(zip(cameras, chosen_extrinsics(config, len(cameras)), strict=True))
         self.pipeline = Ovs3d(config)
         self.worker = MappingWorker(self.pipeline, config)
         self.refiner = MapRefiner(self.pipeline, self.worker)
@@ -77,11 +81,12 @@ class MappingSession:
 
     def _offer_services(self, answers: AnswerStore) -> None:
         """Advertises the topics and offers the services, which share the answers."""
-        node, config, pipeline, worker = self._node, self._config, self.pipeline, self.worker
+        node, config, pipeline, worker = self._node, self.config, self.pipeline, self.worker
         self._outputs = Outputs(node, config, pipeline, worker, answers, self._view)
-        self._queries = QueryServices(node, config, pipeline, worker, answers, self._view)
+        self.asking = Asking(node, config, pipeline, answers, self._view)
+        self._queries = QueryServices(node, config, pipeline, worker, answers, self._view, self.asking)
         MapServices(node, config, pipeline, worker, answers)
-        self._vocabulary = Vocabulary(node, config, pipeline, worker, answers, self._outputs)
+        self._vocabulary = Vocabulary(node, config, pipeline, worker, answers, self._outputs, self.asking)
 
     def _warm_up(self) -> None:
         """Compiles the kernels on the mapping thread, before the node subscribes to images."""
@@ -101,7 +106,7 @@ class MappingSession:
 
     def submit(self, frame: Frame, header: conversions.Header) -> None:
         """Queues a frame with its image's header; never blocks."""
-        reason = self._speed_limit.exceeded(frame, self._config.input.max_speed)
+        reason = self._speed_limit.exceeded(frame, self.config.input.max_speed)
         if reason and self.worker.ingest.pause(reason):
             self._log.error(
                 f"{reason}: frames are ignored from now on, so that the map is not spoilt; correct the "
@@ -111,13 +116,13 @@ class MappingSession:
         self._view.set(frame, header)
         self._camera_transform.send(frame, header)
 
-    def submit_path(self, message: conversions.Path, stream: Stream) -> None:
+    def submit_path(self, message: conversions.Path, stream: Stream, mounts: dict[str, np.ndarray]) -> None:
         """Queues a message of `keyframe_path`, see `LoopClosure.submit`."""
-        self._loop_closure.submit(message, stream)
+        self._loop_closure.submit(message, stream, mounts)
 
     def configure(self, config: Config) -> None:
         """Uses new values of the runtime parameters, see `Leaf.runtime`."""
-        self._config = config
+        self.config = config
         for part in (self.pipeline, self.worker, self._outputs, self._queries, self._vocabulary):
             part.configure(config)
 
@@ -158,7 +163,7 @@ class MappingSession:
         if self.worker.snapshot is None:
             self._log.warning("there was no map to save yet")
             return True
-        folder, failures = MapFolder(self._config.map.directory), []
+        folder, failures = MapFolder(self.config.map.directory), []
         for target in filter(None, (self._target, RESCUED + MAP_SUFFIX)):
             try:
                 path = target if target is self._target else folder.target(target, MAP_SUFFIX, overwrite=True)

@@ -100,6 +100,22 @@ def from_pose(pose: Any, topic: str) -> np.ndarray:
     return _matrix(pose.position, pose.orientation, topic)
 
 
+def from_stamped_pose(message: Any, topic: str) -> tuple[np.ndarray, str]:
+    """The matrix [4, 4] float64 of a pose message, and the frame whose pose it is.
+
+    The message is a PoseStamped, PoseWithCovarianceStamped, Odometry or TransformStamped. The frame is empty
+    if the message does not name it.
+
+    Raises:
+        UserError: the pose has NaN, or the quaternion is not a rotation.
+    """
+    child = getattr(message, "child_frame_id", "").lstrip("/")
+    if hasattr(message, "transform"):
+        return from_transform(message.transform, topic), child
+    pose = message.pose
+    return from_pose(pose.pose if hasattr(pose, "covariance") else pose, topic), child
+
+
 def from_transform(transform: Any, topic: str) -> np.ndarray:
     """A geometry_msgs/Transform as a matrix [4, 4] float64.
 

@@ -160,6 +160,16 @@ def test_transform_stamped_poses_are_read(tmp_path):
     check_scene(bags.write(tmp_path / "b", scene(transform=messages)), Config())
 
 
+def test_poses_with_covariance_are_those_of_the_robot(tmp_path):
+    messages = [
+        bags.pose_with_covariance(bags.START + t, "map", camtoworld(t) @ np.linalg.inv(MOUNT))
+        for t in stamps()
+    ]
+    path = bags.write(tmp_path / "b", scene(amcl_pose=messages))
+    w, x, y, z = geometry.matrix_to_quat(MOUNT[:3, :3])
+    check_scene(path, settings(input__extrinsics=[*MOUNT[:3, 3], x, y, z, w]), 1e-6)
+
+
 def test_compressed_images_and_depth_in_millimetres_are_read(tmp_path):
     topics = scene(pose=pose_messages())
     topics["/camera/image_raw/compressed"], topics["/camera/depth/image"] = [], []

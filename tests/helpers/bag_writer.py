@@ -97,6 +97,11 @@ def pose_stamped(stamp: float, frame: str, matrix: np.ndarray):
     return make("geometry_msgs/PoseStamped", header=header(stamp, frame), pose=pose(matrix))
 
 
+def pose_with_covariance(stamp: float, frame: str, matrix: np.ndarray):
+    inner = make("geometry_msgs/PoseWithCovariance", pose=pose(matrix), covariance=np.zeros(36))
+    return make("geometry_msgs/PoseWithCovarianceStamped", header=header(stamp, frame), pose=inner)
+
+
 def odometry(stamp: float, frame: str, child: str, matrix: np.ndarray):
     zero = make("geometry_msgs/Vector3", x=0.0, y=0.0, z=0.0)
     twist = make(
@@ -127,11 +132,6 @@ def transform(stamp: float, parent: str, child: str, matrix: np.ndarray):
 def path(frame: str, poses: list):
     """A path of PoseStamped messages, stamped as the last of them."""
     return make("nav_msgs/Path", header=header(_stamp_ns(poses[-1]) / 1e9, frame), poses=poses)
-
-
-def pose_with_covariance(stamp: float, frame: str, matrix: np.ndarray):
-    inner = make("geometry_msgs/PoseWithCovariance", pose=pose(matrix), covariance=np.zeros(36))
-    return make("geometry_msgs/PoseWithCovarianceStamped", header=header(stamp, frame), pose=inner)
 
 
 def video(stamp: float, frame: str, data: bytes, format: str):

@@ -56,9 +56,7 @@ class Wire:
         config = override(
             Config(), {"qos.input": "reliable", **{k.replace("__", "."): v for k, v in changes.items()}}
         )
-        return Inputs(
-            node, config, lambda frame, header: self.frames.append(frame), lambda path, stream: None
-        )
+        return Inputs(node, config, lambda frame, header: self.frames.append(frame), lambda *path: None)
 
     def spin_until(
         self, condition, seconds: float = 30.0, explain=lambda: "it did not happen in time"

@@ -18,7 +18,7 @@ from ovs3d_ros.ros.inputs.mounted_poses import MountedPoses
 from ovs3d_ros.ros.inputs.silence import SilenceReport
 from ovs3d_ros.ros.inputs.streams import Stream
 from ovs3d_ros.ros.inputs.tf import TfPoses, TransformBuffer
-from ovs3d_ros.ros.inputs.topics import InputTopic, camera_topics
+from ovs3d_ros.ros.inputs.topics import SHARED, InputTopic, camera_topics
 from ovs3d_ros.sensors.jumps import JumpDetector
 from ovs3d_ros.sensors.sync import FrameSynchronizer, PoseBuffer
 from ovs3d_ros.types import Frame, UserError
@@ -72,8 +72,8 @@ class CameraInput:
         self._framed: TfPoses | MountedPoses | None = None  # poses that depend on the frame of the images
         if source == "tf":
             self._framed = TfPoses(transforms, options.world_frame)
-        elif source in ("odom", "transform"):
-            self._framed = MountedPoses(buffer, extrinsics, source == "odom", transforms, log)
+        elif source != "pose":
+            self._framed = MountedPoses(buffer, extrinsics, source in SHARED, transforms, log)
         self._poses = self._framed or buffer
         self._sync = FrameSynchronizer(
             self._poses, options.sync_slop, config.tf.timeout_s, options.clock_jump, options.use_depth
@@ -90,11 +90,8 @@ class CameraInput:
             "image": self._on_image,
             "camera_info": self._on_camera_info,
             "depth": self._on_depth,
-            "pose": self._on_pose,
-            "odom": self._on_odom,
-            "transform": self._on_transform,
         }
-        handle = handlers[topic.role]
+        handle = handlers.get(topic.role, self._on_pose)
 
         def receive(message: Any, stream: Stream) -> None:
             handle(message, _stamp(message, stream, required=not topic.latched))
@@ -139,36 +136,20 @@ class CameraInput:
         self.poll()
 
     def _on_pose(self, message: Any, stamp: float) -> None:
-        pose = conversions.from_pose(message.pose, self._pose_topic)
-        self._check_world(message.header.frame_id)
-        self._sync.note_stamp("pose", stamp)
-        self._poses.add(stamp, pose)
-        self.poll()
-
-    def _on_odom(self, message: Any, stamp: float) -> None:
-        self._add_mounted(stamp, message, conversions.from_pose(message.pose.pose, self._pose_topic))
-
-    def _on_transform(self, message: Any, stamp: float) -> None:
-        self._add_mounted(stamp, message, conversions.from_transform(message.transform, self._pose_topic))
-
-    @property
-    def _pose_topic(self) -> str:
-        return self.streams[self._config.pose_source].topic
-
-    def _check_world(self, frame_id: str) -> None:
-        world_frame = self._config.input.world_frame
+        source = self._config.pose_source
+        topic = self.streams[source].topic
+        pose, child = conversions.from_stamped_pose(message, topic)
+        frame_id, world_frame = message.header.frame_id, self._config.input.world_frame
         if frame_id and frame_id.lstrip("/") != world_frame:
             raise UserError(
-                f"{self._pose_topic}: poses are in frame '{frame_id}', the map is in '{world_frame}'; "
+                f"{topic}: poses are in frame '{frame_id}', the map is in '{world_frame}'; "
                 f"set input.world_frame to {frame_id}"
             )
-
-    def _add_mounted(self, stamp: float, message: Any, pose: np.ndarray) -> None:
-        """Takes a pose of `message.child_frame_id`."""
-        self._check_world(message.header.frame_id)
         self._sync.note_stamp("pose", stamp)
-        assert isinstance(self._framed, MountedPoses), "only odom and transform have a child frame"
-        self._framed.add(stamp, pose, message.child_frame_id, self._pose_topic)
+        if isinstance(self._framed, MountedPoses):
+            self._framed.add(stamp, pose, child, topic)
+        else:
+            self._poses.add(stamp, pose)
         self.poll()
 
     def poll(self) -> None:
@@ -204,6 +185,11 @@ class CameraInput:
                 "itself, publish keyframe_path, so that what was mapped before moves too",
                 throttle_duration_sec=self._config.input.silence,
             )
+
+    @property
+    def mount(self) -> np.ndarray | None:
+        """Where the camera sits in the frame whose poses arrive, [4, 4]; None if the poses do not tell."""
+        return self._framed.mount if isinstance(self._framed, MountedPoses) else None
 
     def counts(self) -> dict[str, int]:
         """Messages by outcome; without clock jumps matched + lost_* + waiting = images received."""

@@ -18,6 +18,7 @@ from ovs3d_ros.ros.inputs.camera import CameraInput
 from ovs3d_ros.ros.inputs.losses import LossWindow
 from ovs3d_ros.ros.inputs.streams import Quality, Stream
 from ovs3d_ros.ros.inputs.tf import TfTopicBuffer, TransformBuffer, make_transform_buffer
+from ovs3d_ros.ros.inputs.topics import SHARED
 from ovs3d_ros.sensors.mounts import are_set
 from ovs3d_ros.types import Frame, UserError
 
@@ -39,7 +40,7 @@ class Inputs:
         node: Node,
         config: Config,
         on_frame: Callable[[Frame, conversions.Header], None],
-        on_path: Callable[[conversions.Path, Stream], None],
+        on_path: Callable[[conversions.Path, Stream, dict[str, np.ndarray]], None],
     ):
         """Subscribes.
 
@@ -47,7 +48,8 @@ class Inputs:
             node: subscribes.
             config: cameras (see `check_cameras`), topics' transports, quality of service, tolerances.
             on_frame: receives each frame and the image's header; must not block.
-            on_path: receives `keyframe_path` and its stream; must not block.
+            on_path: receives `keyframe_path`, its stream, and by camera where it sits in the frame whose
+                poses arrive, as far as known; must not block.
 
         Raises:
             UserError: bad extrinsics, or pose_source tf without both tf2_ros and tf2_msgs.
@@ -74,7 +76,12 @@ class Inputs:
         }
         path = "keyframe_path"
         quality = Quality(QoSProfile(depth=1), latched=True)
-        self._path = Stream(node, path, conversions.Path, path, quality, group, on_path, self._reject)
+
+        def receive_path(message: conversions.Path, stream: Stream) -> None:
+            mounts = {camera.name: camera.mount for camera in self.cameras}
+            on_path(message, stream, {name: mount for name, mount in mounts.items() if mount is not None})
+
+        self._path = Stream(node, path, conversions.Path, path, quality, group, receive_path, self._reject)
         self._updated_at = time.monotonic()
         self._losses = LossWindow()
         for source in filter(None, (transforms, *self.cameras, self._path)):
@@ -195,8 +202,8 @@ def split_extrinsics(config: Config, count: int) -> list[np.ndarray]:
         UserError: not seven numbers per camera, or not a rigid transform.
     """
     values, name = config.input.extrinsics, "input.extrinsics"
-    if config.pose_source != "odom" and len(values) == 7:
-        values *= count  # unused: the poses are those of the cameras
+    if len(values) == 7 and (config.pose_source not in SHARED or not are_set(values)):
+        values *= count  # unused, or not set: then /tf_static leads to each camera
     if count > 1 and len(values) != 7 * count:
         raise UserError(
             f"{name}: expected 7 numbers x y z qx qy qz qw for each of the {count} cameras, got {len(values)}"

@@ -25,7 +25,7 @@ class LoopClosure:
     """
 
     def __init__(self, node: Node, config: Config, pipeline: Ovs3d, worker: MappingWorker, extrinsics: dict):
-        """Takes the map, its thread and, by camera, the optical frame [4, 4] in the frame of the path."""
+        """Takes the map, its thread and, by camera, the extrinsics [4, 4] or None if they are not set."""
         self.corrected = 0
         self._log = node.get_logger()
         self._config = config
@@ -34,10 +34,17 @@ class LoopClosure:
         self._extrinsics = extrinsics
         self._warned = False
         self._lock = threading.Lock()
-        self._newest: tuple[np.ndarray, np.ndarray] | None = None  # stamps and poses that wait
+        # Stamps and poses that wait, and the mounts of the cameras.
+        self._newest: tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]] | None = None
 
-    def submit(self, message: conversions.Path, stream: Stream) -> None:
+    def submit(self, message: conversions.Path, stream: Stream, mounts: dict[str, np.ndarray]) -> None:
         """Queues a path; never blocks.
+
+        Args:
+            message: the path.
+            stream: its topic.
+            mounts: by camera, the optical frame [4, 4] in the frame whose poses arrive, which is also that of
+                the path; used for cameras whose extrinsics are not set.
 
         Raises:
             UserError: a pose that cannot be used, no stamps, or a frame other than the map's.
@@ -52,7 +59,8 @@ class LoopClosure:
             )
         poses = [conversions.from_pose(item.pose, stream.topic) for item in message.poses]
         with self._lock:
-            waiting, self._newest = self._newest is not None, (stamps, np.array(poses).reshape(-1, 4, 4))
+            waiting = self._newest is not None
+            self._newest = stamps, np.array(poses).reshape(-1, 4, 4), mounts
         if not waiting:
             self._worker.schedule(self._correct, self._report)
 
@@ -62,14 +70,15 @@ class LoopClosure:
             newest, self._newest = self._newest, None
         if newest is None:
             return 0
-        stamps, path = newest
+        stamps, path, mounts = newest
         self._check_stamps(stamps)
         keyframes, corrected = self._pipeline.keyframes, {}
         for sensor, extrinsics in self._extrinsics.items():
+            mount = mounts.get(sensor, np.eye(4)) if extrinsics is None else extrinsics
             own = [index for index, k in enumerate(keyframes) if k.sensor == sensor]
             times = np.array([keyframes[index].stamp for index in own])
             old = np.array([keyframes[index].camtoworld for index in own]).reshape(-1, 4, 4)
-            new = correct_poses(times, old, stamps, path @ extrinsics, self._config.input.sync_slop)
+            new = correct_poses(times, old, stamps, path @ mount, self._config.input.sync_slop)
             corrected |= {own[position]: pose for position, pose in new.items()}
         self._pipeline.move_keyframes(corrected)  # all at once: a bad pose of one camera moves none
         return len(corrected)

@@ -1,4 +1,4 @@
-"""Camera poses from the poses of the robot, for `pose_source` odom and transform."""
+"""Camera poses from the poses of the robot, for `pose_source` odom, transform and pose_with_covariance."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class MountedPoses:
     Attributes:
         camera_frame: the optical frame, from the images.
         problem: why the last pose could not be led to the camera; empty if it could.
+        mount: the last pose [4, 4] of the camera on the robot; None before the first.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class MountedPoses:
         """
         self.camera_frame = ""
         self.problem = ""
+        self.mount: np.ndarray | None = None
         self._buffer = buffer
         self._extrinsics = extrinsics
         self._is_odometry = is_odometry
@@ -55,8 +57,8 @@ class MountedPoses:
         child = child.lstrip("/")
         if self._child is None and not child and self._is_odometry and self._extrinsics is None:
             self._log.warning(
-                f"{topic} does not say whose poses it holds (empty child_frame_id); they are taken as those "
-                "of the camera. If they are the robot's, set input.extrinsics"
+                f"{topic} does not say whose poses it holds (no child_frame_id); they are taken as those of "
+                "the camera. If they are the robot's, set input.extrinsics"
             )
         if self._child not in (None, child):
             raise UserError(
@@ -73,12 +75,13 @@ class MountedPoses:
         if pose is None:
             return None
         try:
-            return pose @ self._mount(stamp)
+            self.mount = self._find_mount(stamp)
+            return pose @ self.mount
         except UserError as error:
             self.problem = str(error)
             return None
 
-    def _mount(self, stamp: float) -> np.ndarray:
+    def _find_mount(self, stamp: float) -> np.ndarray:
         """The pose [4, 4] of the camera on the robot.
 
         Raises:

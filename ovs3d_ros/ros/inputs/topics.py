@@ -16,7 +16,9 @@ POSE_TYPES = {
     "pose": conversions.PoseStamped,
     "odom": conversions.Odometry,
     "transform": conversions.TransformStamped,
+    "pose_with_covariance": conversions.PoseWithCovarianceStamped,
 }
+SHARED = "odom", "pose_with_covariance"  # poses of the robot, which all cameras share
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +26,9 @@ class InputTopic:
     """A relative input topic.
 
     Attributes:
-        role: image, camera_info, depth, pose, odom or transform.
+        role: image, camera_info, depth, or a key of `POSE_TYPES`.
         message_type: type of the topic.
-        prefix: camera name with a slash; empty for a single camera and for odometry, which all cameras share.
+        prefix: camera name with a slash; empty for a single camera and for poses that all cameras share.
         transport: suffix of the image transport with a slash, or empty.
         queue: least number of messages to queue.
         latched: whether the publisher may send it only once, see `Quality`.
@@ -76,6 +78,6 @@ def camera_topics(config: Config, camera: str) -> list[InputTopic]:
         )
     source = config.pose_source
     if source in POSE_TYPES:
-        shared = source == "odom"
-        topics.append(InputTopic(source, POSE_TYPES[source], "" if shared else prefix, queue=POSE_QUEUE))
+        prefix = "" if source in SHARED else prefix
+        topics.append(InputTopic(source, POSE_TYPES[source], prefix, queue=POSE_QUEUE))
     return topics

@@ -7,15 +7,17 @@ from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ovs3d_ros.query.tracking import ObjectTracker, Track
 from ovs3d_ros.types import MapSnapshot, Query, QueryResult
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The result of a query and the map it was searched in."""
+    """The result of a query, the map it was searched in, and the tracks of its objects if they have any."""
 
     result: QueryResult
     snapshot: MapSnapshot
+    tracks: tuple[Track, ...] = ()
 
 
 class ShownAnswer(NamedTuple):
@@ -34,9 +36,13 @@ class AnswerStore:
     """Holds the answer that the topics show; any thread may use it.
 
     The topics show the answer to the last `~/query`; while there is a vocabulary, only answers to it.
+
+    Attributes:
+        tracker: follows the objects of all answers.
     """
 
     def __init__(self) -> None:
+        self.tracker = ObjectTracker()
         self._lock = threading.Lock()
         self._shown = ShownAnswer(0, None)
         self._vocabulary: Query | None = None
@@ -97,6 +103,7 @@ class AnswerStore:
             if snapshot is not None:
                 self._discarded_version = snapshot.version
             self._clear()
+            self.tracker.clear()
 
     def is_current(self, answer: Answer) -> bool:
         """Whether the map of the answer is still in use."""

@@ -15,6 +15,7 @@ from ovs3d_ros.config import Config
 from ovs3d_ros.map_frame import points_to_world, without_origin
 from ovs3d_ros.query.navigation import goal_pose, query_grid
 from ovs3d_ros.ros import conversions
+from ovs3d_ros.ros.outputs import detections
 from ovs3d_ros.ros.outputs.answers import Answer
 from ovs3d_ros.ros.outputs.origin import cloud_frame
 from ovs3d_ros.sampling import evenly_spaced_indices
@@ -114,13 +115,14 @@ def build_object_poses(
 
 def build_detections(answer: Answer | None, header: conversions.Header, config: Config) -> Any:
     """`~/detections`: the objects as a vision_msgs/Detection3DArray."""
-    return conversions.to_detections(_objects(answer), header)
+    ids = [track.id for track in answer.tracks] if answer is not None else []
+    return detections.to_detections(_objects(answer), ids, header)
 
 
 def build_label_info(answer: Answer | None, header: conversions.Header, config: Config) -> Any:
     """`~/label_info`: the prompt of each label as vision_msgs/LabelInfo."""
     prompts = list(answer.result.prompts) if answer else []
-    return conversions.to_label_info(prompts, header)
+    return detections.to_label_info(prompts, header)
 
 
 def build_grid(
@@ -138,19 +140,22 @@ def build_grid(
     return conversions.to_grid(grid, header)
 
 
-def build_goal(answer: Answer, header: conversions.Header, config: Config) -> conversions.PoseStamped:
-    """`~/goal_pose`: a pose on the ground in front of the first object of the answer, facing it."""
-    return conversions.PoseStamped(header=header, pose=conversions.to_pose(_goal(answer, config)))
+def build_goal(
+    answer: Answer, item: SemanticObject, header: conversions.Header, config: Config
+) -> conversions.PoseStamped:
+    """`~/goal_pose`: a pose on the ground in front of an object of the answer, facing it."""
+    return conversions.PoseStamped(header=header, pose=conversions.to_pose(_goal(answer, item, config)))
 
 
 def build_goal_arrow(answer: Answer | None, header: conversions.Header, config: Config) -> conversions.Marker:
     """`~/goal_marker`: the goal pose as an arrow, which unlike a pose can be deleted in RViz."""
-    goal = _goal(answer, config) if answer is not None and answer.result.objects else None
+    objects = _objects(answer)
+    goal = _goal(answer, objects[0], config) if answer is not None and objects else None
     return conversions.to_arrow(goal, header)
 
 
-def _goal(answer: Answer, config: Config) -> np.ndarray:
-    return goal_pose(answer.result.objects[0], answer.snapshot.camtoworlds, config.output.stand_off)
+def _goal(answer: Answer, item: SemanticObject, config: Config) -> np.ndarray:
+    return goal_pose(item, answer.snapshot.camtoworlds, config.output.stand_off)
 
 
 def _objects(answer: Answer | None) -> list[SemanticObject]:

@@ -14,8 +14,9 @@ from ovs3d_ros.config import Config
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.ros import conversions
 from ovs3d_ros.ros.callbacks import start_timer
-from ovs3d_ros.ros.outputs import messages
+from ovs3d_ros.ros.outputs import detections, messages
 from ovs3d_ros.ros.outputs.answers import Answer, AnswerStore
+from ovs3d_ros.ros.outputs.goal import GoalPublisher
 from ovs3d_ros.ros.outputs.origin import OriginBroadcaster
 from ovs3d_ros.ros.outputs.segmentation import SegmentationPublisher
 from ovs3d_ros.ros.outputs.view import LatestView
@@ -82,7 +83,6 @@ class Outputs:
     ):
         """Advertises the topics and starts the timers (`output.rate`)."""
         self._config = config
-        self._clock = node.get_clock()
         self._worker = worker
         self._answers = answers
         self._view = view
@@ -92,11 +92,10 @@ class Outputs:
             LatchedTopic(node, conversions.Path, "~/keyframes", messages.build_keyframes),
         ]
         self._answer_topics = _make_answer_topics(node)
-        # Not latched: a planner that starts later must not drive to the goal of an old query.
-        self._goal = node.create_publisher(conversions.PoseStamped, "~/goal_pose", 1)
+        self._goal = GoalPublisher(node, answers)
         self._arrow = LatchedTopic(node, conversions.Marker, "~/goal_marker", messages.build_goal_arrow)
         self._arrow_answer: Answer | None = None  # whose goal the arrow shows
-        self._segmentation = SegmentationPublisher(node, pipeline, config.map.image_size)
+        self._segmentation = SegmentationPublisher(node, pipeline, config.output.mask_size)
         self._origin = OriginBroadcaster(node)
         group = MutuallyExclusiveCallbackGroup()
         start_timer(node, 1.0 / config.output.rate, self._publish, "outputs", group)
@@ -105,6 +104,7 @@ class Outputs:
     def configure(self, config: Config) -> None:
         """Uses new values of the runtime parameters."""
         self._config = config
+        self._segmentation.max_size = config.output.mask_size
 
     @property
     def has_answer_subscribers(self) -> bool:
@@ -138,7 +138,10 @@ class Outputs:
             self._published_number = number
             self._publish()
         while (answer := self._answers.take_goal()) is not None:
-            self._publish_goal(answer)
+            self._goal.offer(answer)
+            self._arrow_answer = answer
+            self._publish_arrow()
+        self._goal.update(self._config)
 
     def _publish_arrow(self) -> None:
         """Publishes the goal for people to see, and deletes it when its map was discarded."""
@@ -147,14 +150,6 @@ class Outputs:
             current = self._answers.is_current(answer)
             version = (id(answer), current, self._config.output)
             self._arrow.publish(version, answer if current else None, self._config)
-
-    def _publish_goal(self, answer: Answer) -> None:
-        self._arrow_answer = answer
-        self._publish_arrow()
-        current = self._answers.is_current(answer)
-        if answer.result.objects and current and self._goal.get_subscription_count():
-            header = messages.map_header(self._clock, self._config)
-            self._goal.publish(messages.build_goal(answer, header, self._config))
 
 
 def _make_answer_topics(node: Node) -> list[LatchedTopic]:
@@ -166,7 +161,7 @@ def _make_answer_topics(node: Node) -> list[LatchedTopic]:
         (conversions.PoseArray, "object_poses", messages.build_object_poses),
         (conversions.OccupancyGrid, "query_grid", messages.build_grid),
     ]
-    vision = conversions.vision_messages()
+    vision = detections.vision_messages()
     if vision is None:
         node.get_logger().info("vision_msgs is not installed: no ~/detections and ~/label_info")
     else:

@@ -22,7 +22,11 @@ TYPES = {
 
 
 class SegmentationPublisher:
-    """Renders a segmentation once per answer, map version and view, if a topic has subscribers."""
+    """Renders a segmentation once per answer, map version, view and size, if a topic has subscribers.
+
+    Attributes:
+        max_size: longest side of the images, pixels; 0 for the size of the camera.
+    """
 
     def __init__(self, node: Node, pipeline: Ovs3d, max_size: int):
         """Advertises the topics.
@@ -30,10 +34,10 @@ class SegmentationPublisher:
         Args:
             node: publishes.
             pipeline: renders.
-            max_size: longest side of the images, pixels; 0 for the size of the camera.
+            max_size: see the attribute.
         """
         self._pipeline = pipeline
-        self._max_size = max_size
+        self.max_size = max_size
         self._publishers = {
             name: node.create_publisher(message_type, f"~/segmentation/{name}", 1)
             for name, message_type in TYPES.items()
@@ -50,10 +54,10 @@ class SegmentationPublisher:
         frame = view.frame
         # A refined field only fits the Gaussians of its own snapshot.
         snapshot = newest if answer.result.field is None else answer.snapshot
-        version = (number, snapshot.version, frame.stamp)
+        version = (number, snapshot.version, frame.stamp, self.max_size)
         if version == self._published or not self.has_subscribers:
             return
-        camera = frame.camera.fitted(self._max_size)
+        camera = frame.camera.fitted(self.max_size)
         labels, score = self._pipeline.render_labels(answer.result, camera, frame.camtoworld, snapshot)
         messages = {
             "camera_info": lambda: conversions.to_camera_info(camera, view.header),

@@ -12,7 +12,6 @@ import numpy as np
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 
-from ovs3d_interfaces.msg import SemanticObject as SemanticObjectMessage
 from ovs3d_interfaces.srv import EncodeText, GetObjects, QueryText
 from ovs3d_ros.config import Config
 from ovs3d_ros.pipeline import Ovs3d
@@ -20,10 +19,12 @@ from ovs3d_ros.query.presence import VERDICTS
 from ovs3d_ros.query.request import check_prompts
 from ovs3d_ros.ros import conversions
 from ovs3d_ros.ros.outputs.answers import Answer, AnswerStore
-from ovs3d_ros.ros.outputs.messages import build_query_cloud, keyframe_stamp, map_header
+from ovs3d_ros.ros.outputs.messages import build_query_cloud, keyframe_stamp
 from ovs3d_ros.ros.outputs.view import LatestView
 from ovs3d_ros.ros.services import responses
-from ovs3d_ros.types import Camera, MapSnapshot, Query, QueryResult, SemanticObject, UserError
+from ovs3d_ros.ros.services.asking import Asking
+from ovs3d_ros.ros.services.prompt import PromptTopic
+from ovs3d_ros.types import Camera, MapSnapshot, Query, QueryResult, UserError
 from ovs3d_ros.worker import MappingWorker
 
 MODES = {QueryText.Request.RELEVANCY: "relevancy", QueryText.Request.ARGMAX: "argmax"}
@@ -42,19 +43,21 @@ class QueryServices:
         worker: MappingWorker,
         answers: AnswerStore,
         view: LatestView,
+        asking: Asking,
     ):
         """Offers the services.
 
         Args:
             node: serves.
             config: size of masks, frame and limits of messages.
-            pipeline: answers queries and renders masks.
+            pipeline: checks queries and renders masks.
             worker: has the newest snapshot.
             answers: receives the answers of `~/query`.
             view: the view of the default mask.
+            asking: answers queries.
         """
         self._config = config
-        self._clock = node.get_clock()
+        self._asking = asking
         self._pipeline = pipeline
         self._worker = worker
         self._answers = answers
@@ -67,6 +70,7 @@ class QueryServices:
         ):
             callback = functools.partial(responses.fill_response, fill)
             node.create_service(service_type, name, callback, callback_group=group)
+        PromptTopic(node, pipeline, worker, answers, asking, group)
 
     def configure(self, config: Config) -> None:
         """Uses new values of the runtime parameters."""
@@ -84,16 +88,16 @@ class QueryServices:
         query = self._to_query(request)
         snapshot = responses.require_features(self._worker)
         views = self._mask_views(request, snapshot) if request.masks else []
-        result = self._pipeline.answer(query, snapshot)
-        answer = Answer(result, snapshot)
+        answer = self._asking.answer(query, snapshot)
+        result = answer.result
         response.error_code = QueryText.Response.OK
-        response.header = map_header(self._clock, self._config)
+        response.header = self._asking.header()
         response.keyframe_stamp = conversions.to_time(keyframe_stamp(snapshot))
         if request.cloud:
             response.cloud = build_query_cloud(answer, response.header, self._config)
         response.map_version = result.map_version
         _fill_presence(result, response)
-        response.objects = [_object_message(item, response.header) for item in result.objects]
+        response.objects = self._asking.object_messages(answer, response.header)
         response.masks = [self._render_mask(answer, *view) for view in views]
         self._answers.add(answer)
 
@@ -129,14 +133,15 @@ class QueryServices:
         else:
             raise UserError("no prompts: give some, or call ~/query first, whose prompts are used then")
         snapshot = responses.require_features(self._worker)
-        result = self._pipeline.answer(query, snapshot)
-        response.header = map_header(self._clock, self._config)
+        answer = self._asking.answer(query, snapshot)
+        result = answer.result
+        response.header = self._asking.header()
         response.keyframe_stamp = conversions.to_time(keyframe_stamp(snapshot))
         response.map_version = result.map_version
         response.prompts = result.prompts
         _fill_presence(result, response)
-        kept = [item for item in result.objects if item.score >= request.min_score]
-        response.objects = [_object_message(item, response.header) for item in kept]
+        items = self._asking.object_messages(answer, response.header)
+        response.objects = [item for item in items if item.score >= request.min_score]
 
     def _encode_text(self, request: EncodeText.Request, response: EncodeText.Response) -> None:
         embeddings = self._pipeline.encode_text(check_prompts(list(request.prompts)))
@@ -150,7 +155,7 @@ class QueryServices:
         if not request.mask_stamps:
             if (view := self._view.get()) is None:
                 return []
-            camera = view.frame.camera.fitted(self._config.map.image_size)
+            camera = view.frame.camera.fitted(self._config.output.mask_size)
             return [(camera, view.frame.camtoworld, view.header)]
         if len(request.mask_stamps) > MAX_MASKS:
             raise UserError(f"{len(request.mask_stamps)} mask_stamps: at most {MAX_MASKS} per query")
@@ -164,7 +169,8 @@ class QueryServices:
                     f"{snapshot.stamps[nearest]:.3f} s"
                 )
             header = conversions.Header(stamp=stamp, frame_id=self._config.input.world_frame)
-            views.append((snapshot.cameras[nearest], snapshot.camtoworlds[nearest], header))
+            camera = self._view.full_camera(snapshot.cameras[nearest]).fitted(self._config.output.mask_size)
+            views.append((camera, snapshot.camtoworlds[nearest], header))
         return views
 
     def _render_mask(
@@ -195,17 +201,3 @@ def mode_name(mode: int) -> str:
     if mode not in MODES:
         raise UserError(f"mode {mode} is unknown; use RELEVANCY (0) or ARGMAX (1)")
     return MODES[mode]
-
-
-def _object_message(item: SemanticObject, header: conversions.Header) -> SemanticObjectMessage:
-    pose, size = conversions.to_box(item.center, item.quat, item.size)
-    return SemanticObjectMessage(
-        header=header,
-        label=item.prompt,
-        instance=item.instance,
-        score=float(item.score),
-        pose=pose,
-        size=size,
-        num_gaussians=int(item.num_gaussians),
-        observed_views=int(item.views),
-    )

@@ -12,9 +12,10 @@ from ovs3d_ros.config import Config
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query.request import MODES, check_prompts
 from ovs3d_ros.ros.callbacks import start_timer
-from ovs3d_ros.ros.outputs.answers import Answer, AnswerStore
+from ovs3d_ros.ros.outputs.answers import AnswerStore
 from ovs3d_ros.ros.outputs.publishers import Outputs
 from ovs3d_ros.ros.services import responses
+from ovs3d_ros.ros.services.asking import Asking
 from ovs3d_ros.ros.services.query import mode_name
 from ovs3d_ros.types import Query, UserError
 from ovs3d_ros.worker import MappingWorker
@@ -44,16 +45,18 @@ class Vocabulary:
         worker: MappingWorker,
         answers: AnswerStore,
         outputs: Outputs,
+        asking: Asking,
     ):
         """Offers the service and starts with `output.vocabulary`.
 
         Args:
             node: serves.
             config: the first vocabulary, and the rate.
-            pipeline: answers queries.
+            pipeline: checks queries.
             worker: has the newest snapshot.
             answers: receives the answers.
             outputs: knows whether a topic that shows answers has subscribers.
+            asking: answers queries.
 
         Raises:
             UserError: see `check_vocabulary`.
@@ -63,6 +66,7 @@ class Vocabulary:
         self._worker = worker
         self._answers = answers
         self._outputs = outputs
+        self._asking = asking
         self._names: list[str] = []
         self._mode = MODES[0]
         self._searched_version = 0  # of the map
@@ -101,7 +105,8 @@ class Vocabulary:
         snapshot = self._worker.snapshot
         if not self._names or snapshot is None or snapshot.num_gaussians == 0 or snapshot.codec is None:
             return
-        if snapshot.version == self._searched_version or not self._outputs.has_answer_subscribers:
+        watched = self._outputs.has_answer_subscribers or self._asking.has_subscribers
+        if snapshot.version == self._searched_version or not watched:
             return
         self._searched_version = snapshot.version
-        self._answers.show(Answer(self._pipeline.answer(self._make_query(), snapshot), snapshot))
+        self._answers.show(self._asking.answer(self._make_query(), snapshot))

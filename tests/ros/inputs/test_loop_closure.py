@@ -61,17 +61,33 @@ def closure(worker: MappingWorker) -> LoopClosure:
     return LoopClosure(node, worker.config, worker.pipeline, worker, {"": np.eye(4)})
 
 
+def test_path_of_the_robot_is_led_to_the_camera_by_its_mount(worker):
+    node = SimpleNamespace(get_logger=lambda: logging.getLogger("loop_closure"))
+    closure = LoopClosure(node, worker.config, worker.pipeline, worker, {"": None})
+    mount = conversions.extrinsics_matrix((0.1, 0.0, 0.5, -0.5, 0.5, -0.5, 0.5), "mount")
+    before = [keyframe.camtoworld for keyframe in worker.pipeline.keyframes]
+    message = conversions.Path(header=conversions.to_header(1.0, "map"))
+    for stamp, camtoworld in zip(STAMPS, before, strict=False):
+        robot = SHIFT @ camtoworld @ np.linalg.inv(mount)
+        header = conversions.to_header(stamp, "map")
+        message.poses.append(conversions.PoseStamped(header=header, pose=conversions.to_pose(robot)))
+    closure.submit(message, STREAM, {"": mount})
+    settle(worker)
+    after = [keyframe.camtoworld for keyframe in worker.pipeline.keyframes]
+    np.testing.assert_allclose(after, SHIFT @ before, atol=1e-6)
+
+
 def test_path_that_moves_keyframes_ends_a_pause(worker, closure):
     assert worker.ingest.pause("the pose moved 5 m") and not worker.ingest.pause("again")
     assert (worker.stats()["ingest"], worker.stats()["pause_reason"]) == (False, "the pose moved 5 m")
-    closure.submit(path(100.0), STREAM)
+    closure.submit(path(100.0), STREAM, {})
     settle(worker)
     assert worker.stats()["pause_reason"]  # it moved nothing
-    closure.submit(path(*STAMPS), STREAM)
+    closure.submit(path(*STAMPS), STREAM, {})
     settle(worker)
     assert (worker.stats()["ingest"], worker.stats()["pause_reason"]) == (True, "")
     worker.ingest.set(False)
-    closure.submit(path(*STAMPS), STREAM)
+    closure.submit(path(*STAMPS), STREAM, {})
     settle(worker)
     assert not worker.stats()["ingest"]  # a person switched it off
 
@@ -82,12 +98,12 @@ def settle(worker: MappingWorker) -> None:
 
 
 def test_keyframes_with_equal_stamps_move_separately(closure, worker):
-    closure.submit(path(*STAMPS), STREAM)
+    closure.submit(path(*STAMPS), STREAM, {})
     settle(worker)
     expected = [SHIFT @ frame.camtoworld for frame in synthetic.make_frames(len(STAMPS))]
     for index, keyframe in enumerate(worker.pipeline.keyframes):
         assert np.allclose(keyframe.camtoworld, expected[index % len(STAMPS)], atol=1e-6)
-    closure.submit(path(*STAMPS), STREAM)
+    closure.submit(path(*STAMPS), STREAM, {})
     settle(worker)
     assert closure.corrected == 4, "the second path moves nothing"
 
@@ -114,7 +130,7 @@ def test_loop_closure_moves_each_camera_by_its_extrinsics():
         worker,
         extrinsics,
     )
-    closure.submit(path(*STAMPS), STREAM)
+    closure.submit(path(*STAMPS), STREAM, {})
     settle(worker)
     assert worker.stop(30.0)
     for keyframe, (sensor, stamp, pose) in zip(pipeline.keyframes, before, strict=True):
@@ -126,21 +142,21 @@ def test_path_without_stamps_is_refused(closure, worker, caplog):
     with pytest.raises(
         UserError, match="/keyframe_path: no pose of the path has a stamp; the publisher must"
     ):
-        closure.submit(path(0.0, 0.0), STREAM)
-    closure.submit(path(), STREAM)  # as SLAM publishes at its start
+        closure.submit(path(0.0, 0.0), STREAM, {})
+    closure.submit(path(), STREAM, {})  # as SLAM publishes at its start
     settle(worker)
     assert not caplog.records
 
 
 def test_path_without_matching_keyframe_warns_once(closure, worker, caplog):
-    closure.submit(path(10.01, 500.0), STREAM)
+    closure.submit(path(10.01, 500.0), STREAM, {})
     settle(worker)
     caplog.clear()
-    closure.submit(path(11.01, 501.0), STREAM)
+    closure.submit(path(11.01, 501.0), STREAM, {})
     settle(worker)
     assert not caplog.records
     for _ in range(2):
-        closure.submit(path(500.0, 501.0), STREAM)
+        closure.submit(path(500.0, 501.0), STREAM, {})
         settle(worker)
     (record,) = caplog.records
     assert "(500.000 to 501.000 s) is within 0.02 s of a keyframe (10.000 to 11.000 s)" in record.message
@@ -152,7 +168,7 @@ def test_positions_beyond_float32_are_refused(distance: float, closure, worker):
     message = path(*STAMPS)
     message.poses[1].pose.position.x = distance
     with pytest.raises(UserError, match=r"/keyframe_path: lies .* m from the origin"):
-        closure.submit(message, STREAM)
+        closure.submit(message, STREAM, {})
     settle(worker)
     assert np.array_equal(worker.pipeline.snapshot().camtoworlds, before.camtoworlds)
 
@@ -169,7 +185,7 @@ def test_bad_pose_of_one_camera_moves_no_camera(worker, caplog):
     message = path(*STAMPS)
     for item in message.poses:
         item.pose.position.x += 9e8
-    closure.submit(message, STREAM)
+    closure.submit(message, STREAM, {})
     settle(worker)
     assert "could not be applied" in caplog.text
     assert all(np.array_equal(k.camtoworld, old) for k, old in zip(keyframes, before, strict=True))

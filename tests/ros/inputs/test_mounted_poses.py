@@ -44,6 +44,39 @@ def test_static_transform_leads_to_the_camera(wire, source):
 
 
 @needs_tf
+def test_static_transforms_lead_odometry_to_each_of_two_cameras(wire):
+    transforms, mounts = Transforms(wire), {"front": MATRIX, "rear": pose_at(-0.4) @ MATRIX}
+    inputs = wire.inputs(pose_source="odom", input__cameras=list(mounts), tf__timeout_s=20.0)
+    robots = {name: Robot(wire, camera=name, without="pose") for name in mounts}
+    odometry = robots["front"].node.create_publisher(conversions.Odometry, "odom", 10)
+    outputs = [odometry, *(p for robot in robots.values() for p in robot.publishers.values())]
+    connect(wire, [*outputs, transforms.publishers["/tf_static"]])
+    for name, mount in mounts.items():
+        transforms.send(0.0, "base_link", name, mount, "/tf_static")
+    odometry.publish(conversions.to_odometry(pose_at(3.0), conversions.to_header(10.0, "map"), "base_link"))
+    for robot in robots.values():
+        robot.send(10.0)
+    wire.spin_until(lambda: len(wire.frames) == 2)
+    for frame in wire.frames:
+        np.testing.assert_allclose(frame.camtoworld, pose_at(3.0) @ mounts[frame.sensor], atol=1e-9)
+    for camera in inputs.cameras:
+        np.testing.assert_allclose(camera.mount, mounts[camera.name], atol=1e-9)
+
+
+@pytest.mark.parametrize("extrinsics, expected", [(MOUNT, MATRIX), ((0, 0, 0, 0, 0, 0, 1), np.eye(4))])
+def test_pose_with_covariance_is_that_of_the_robot_if_extrinsics_are_set(wire, extrinsics, expected):
+    wire.inputs(pose_source="pose_with_covariance", input__extrinsics=[float(x) for x in extrinsics])
+    robot = Robot(wire, without="pose")
+    kind = conversions.PoseWithCovarianceStamped
+    poses = robot.node.create_publisher(kind, "pose_with_covariance", 10)
+    connect(wire, [*robot.publishers.values(), poses])
+    poses.publish(conversions.to_pose_with_covariance(pose_at(3.0), conversions.to_header(10.0, "map")))
+    robot.send(10.0)
+    wire.spin_until(lambda: wire.frames)
+    np.testing.assert_allclose(wire.frames[0].camtoworld, pose_at(3.0) @ expected, atol=1e-9)
+
+
+@needs_tf
 @pytest.mark.parametrize("source", ["odom", "transform"])
 def test_poses_of_an_unconnected_frame_are_refused(wire, source):
     inputs = wire.inputs(pose_source=source, tf__timeout_s=0.1)

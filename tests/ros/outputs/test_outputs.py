@@ -80,11 +80,11 @@ def test_documentation_lists_outputs_of_running_node(session):
 def test_documentation_lists_inputs_of_running_node(session):
     kinds = {}
     for row in documented("input"):
-        names, types = (re.findall(r"`([\w/]+)`", cell) for cell in row[:2])
+        names, types = (re.findall(r"`([~\w/]+)`", cell) for cell in row[:2])
         types += types[-1:] * (len(names) - len(types))  # one type for all names of the row
         package = types[0].partition("/")[0]
         kinds |= {
-            name: f"{package}/msg/{kind.rpartition('/')[2]}"
+            name.replace("~", "ovs3d"): f"{package}/msg/{kind.rpartition('/')[2]}"
             for name, kind in zip_longest(names, types, fillvalue=types[-1])
         }
     taken = dict(session.client.node.get_subscriber_names_and_types_by_node("ovs3d", "/"))
@@ -132,7 +132,7 @@ def test_detections_match_objects(session):
     )
     for found, item in zip(message.detections, answer.objects, strict=True):
         (result,) = found.results
-        assert (result.hypothesis.class_id, found.id) == (item.label, str(item.instance))
+        assert (result.hypothesis.class_id, found.id) == (item.label, str(item.id))
         assert result.hypothesis.score == pytest.approx(item.score) and found.header == message.header
         assert (found.bbox.center, found.bbox.size, result.pose.pose) == (item.pose, item.size, item.pose)
     info = session.client.receive("/ovs3d/label_info", LabelInfo, LATCHED)

@@ -18,10 +18,11 @@ from std_srvs.srv import Trigger  # noqa: E402
 
 from ovs3d_ros.config import override  # noqa: E402
 from ovs3d_ros.ros import conversions  # noqa: E402
-from ovs3d_ros.ros.outputs import messages, publishers  # noqa: E402
+from ovs3d_ros.ros.outputs import goal, messages, publishers  # noqa: E402
 from ovs3d_ros.ros.outputs.answers import Answer, AnswerStore  # noqa: E402
 from ovs3d_ros.ros.outputs.publishers import LATCHED, Outputs  # noqa: E402
 from ovs3d_ros.ros.outputs.view import LatestView  # noqa: E402
+from ovs3d_ros.ros.services.asking import Asking  # noqa: E402
 from ovs3d_ros.ros.services.maps import MapServices  # noqa: E402
 from ovs3d_ros.ros.services.vocabulary import Vocabulary  # noqa: E402
 from ovs3d_ros.worker import MappingWorker  # noqa: E402
@@ -133,10 +134,27 @@ def test_late_subscriber_gets_a_stamp_that_tf_remembers(wire, pipeline, monkeypa
     wire.spin_until(lambda: late and late[-1] > first + 0.4)
 
 
+def test_goal_waits_for_a_subscriber_but_not_for_ever(wire, pipeline, monkeypatch, capfd):
+    monkeypatch.setattr(goal, "PATIENCE", 0.5)
+    rig, goals = OutputRig(wire, pipeline), []
+    rig.answers.add(rig.answer("red box"))
+    wire.spin_until(lambda: "nobody subscribes to ~/goal_pose" in capfd.readouterr().err)
+    planner = wire.node("planner")
+    monkeypatch.setattr(goal, "PATIENCE", 30.0)
+    rig.answers.add(rig.answer("red box"))
+    wire.spin(0.3)
+    planner.create_subscription(conversions.PoseStamped, "/shown/goal_pose", goals.append, 1)
+    wire.spin_until(lambda: goals)
+    wire.spin(0.3)
+    assert len(goals) == 1
+
+
 def test_output_continues_after_an_exception(wire, pipeline, monkeypatch, caplog):
     rig = OutputRig(wire, pipeline)
     config = override(pipeline.config, {"output.rate": 20.0, "output.vocabulary": ["red box"]})
-    Vocabulary(wire.node("vocabulary"), config, pipeline, rig.worker, rig.answers, rig.outputs)
+    node = wire.node("vocabulary")
+    asking = Asking(node, config, pipeline, rig.answers, LatestView())
+    Vocabulary(node, config, pipeline, rig.worker, rig.answers, rig.outputs, asking)
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "answer", lambda *_, **__: [][0])
         patch.setattr(rig.outputs._map_topics[0], "_build", lambda *_: 1 / 0)
@@ -187,8 +205,8 @@ def test_clouds_of_a_far_map_are_in_a_near_frame_that_tf_knows(wire):
     assert len(np.unique(cloud["y"])) > 0.9 * len(cloud)
     assert abs(np.median(cloud["y"]) + origin.y - np.median(means[:, 1])) < 0.2
     answer, header = rig.answer("red box"), rig.newest["map_cloud"].header
-    goal = messages.build_goal(answer, header, far.config).pose.position
-    assert abs(goal.x - utm[0]) < 3 and abs(goal.y - utm[1]) < 3
+    place = messages.build_goal(answer, answer.result.objects[0], header, far.config).pose.position
+    assert abs(place.x - utm[0]) < 3 and abs(place.y - utm[1]) < 3
     grid = messages.build_grid(answer, header, far.config).info.origin.position
     assert abs(grid.y - utm[1]) < 4
     assert messages.build_query_cloud(answer, header, far.config).header.frame_id == "map_ovs3d"

@@ -27,12 +27,13 @@ def test_shown_question_is_repeated_without_its_refinement():
     roi = np.array([[0.0, 0, 0], [1, 1, 1]])
     shown = Query(("mug",), ("wall",), True, "argmax", 0.4, 0, roi, refine=True)
     node = SimpleNamespace(
-        get_clock=lambda: None,
+        get_logger=lambda: None,
+        create_subscription=lambda *args, **options: None,
         create_service=lambda kind, name, callback, callback_group: offered.update({name: callback}),
     )
     worker = SimpleNamespace(snapshot=SimpleNamespace(num_gaussians=1, codec=object()))
     pipeline, answers = SimpleNamespace(answer=answer), SimpleNamespace(query=shown)
-    QueryServices(node, Config(), pipeline, worker, answers, view=None)
+    QueryServices(node, Config(), pipeline, worker, answers, view=None, asking=SimpleNamespace(answer=answer))
     response = offered["~/get_objects"](GetObjects.Request(max_instances=3), GetObjects.Response())
     assert response.error_msg == "recorded"
     (query,) = asked

@@ -1,0 +1,197 @@
+"""Recognises the objects of one answer in the next: the same mug as before, moved, gone, or a new one.
+
+The map does not know objects; an answer computes them anew. What is recognised is therefore a guess from the
+name, the place and the size.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ovs3d_ros.types import Camera, Query, QueryResult, SemanticObject
+
+APPEARED, MOVED, GONE = "appeared", "moved", "gone"
+_SAME_PLACE = 0.15  # metres between centres; large objects may be a quarter of their diagonal apart
+_SHARE_OF_DIAGONAL = 0.25
+_MAX_STRETCH = 2.0  # of each extent of a box, if it is the same object at another place
+_MAX_TRACKS = 10_000  # objects that are remembered; those that went first are forgotten first
+
+
+@dataclass(slots=True)
+class Track:
+    """One object over several answers.
+
+    Attributes:
+        id: from 1, never used again.
+        item: the object as it was found last.
+        anchor: [3] metres, its centre when it appeared or moved last.
+        first_seen: time of the first answer with it, seconds.
+        is_present: it was found when it was last asked for.
+        settings: what else decides whether it is found, see `_settings`.
+    """
+
+    id: int
+    item: SemanticObject
+    anchor: np.ndarray
+    first_seen: float
+    is_present: bool
+    settings: Hashable
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A difference to the answer before.
+
+    Attributes:
+        kind: APPEARED, MOVED or GONE.
+        track: the object; it may change with the next answer.
+        item: the object as it was found last.
+        previous: the object before it moved; else `item`.
+    """
+
+    kind: str
+    track: Track
+    item: SemanticObject
+    previous: SemanticObject
+
+
+class ObjectTracker:
+    """Gives the objects of answers numbers that last; any thread may use it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tracks: list[Track] = []
+        self._next_id = 1
+
+    def clear(self) -> None:
+        """Forgets all objects, because the map was replaced; the numbers go on."""
+        with self._lock:
+            self._tracks.clear()
+
+    def update(self, result: QueryResult, now: float) -> tuple[list[Track], list[Change]]:
+        """Takes an answer given at `now` in seconds.
+
+        Returns:
+            The track of each of its objects, and what is different from earlier answers.
+        """
+        with self._lock:
+            asked = [t for t in self._tracks if t.item.prompt in result.prompts]
+            matches = _match(asked, result.objects)
+            tracks, changes = [], []
+            for index, item in enumerate(result.objects):
+                track, change = self._follow(
+                    matches.get(index), item, _settings(result.query, item.prompt), now
+                )
+                tracks.append(track)
+                changes += [change] if change else []
+            found = {id(track) for track in tracks}
+            for track in asked:
+                if id(track) not in found and track.is_present and _is_missed(track, result.query):
+                    track.is_present = False
+                    changes.append(Change(GONE, track, track.item, track.item))
+            return tracks, changes
+
+    def _follow(
+        self, track: Track | None, item: SemanticObject, settings: Hashable, now: float
+    ) -> tuple[Track, Change | None]:
+        """The track of an object, with the object as its newest state, and what has changed."""
+        if track is None:
+            track = Track(self._next_id, item, item.center, now, True, settings)
+            self._next_id += 1
+            self._remember(track)
+            return track, Change(APPEARED, track, item, item)
+        previous, was_present = track.item, track.is_present
+        track.item, track.is_present, track.settings = item, True, settings
+        has_moved = np.linalg.norm(item.center - track.anchor) > _reach(item, previous)
+        if has_moved or not was_present:
+            track.anchor = item.center
+        if not was_present:
+            return track, Change(APPEARED, track, item, item)
+        return track, Change(MOVED, track, item, previous) if has_moved else None
+
+    def _remember(self, track: Track) -> None:
+        self._tracks.append(track)
+        if len(self._tracks) > _MAX_TRACKS:
+            gone = (index for index, known in enumerate(self._tracks) if not known.is_present)
+            del self._tracks[next(gone, 0)]
+
+
+def _settings(query: Query, prompt: str) -> Hashable:
+    """What decides beside the map whether a prompt is found: an answer to another question proves nothing."""
+    rivals = query.prompts if query.mode == "argmax" else (prompt,)
+    return query.mode, query.negatives, query.threshold, rivals
+
+
+def _is_missed(track: Track, query: Query) -> bool:
+    """Whether an answer without the object means that it is gone."""
+    complete = query.roi is None and not query.max_instances and not query.refine
+    return complete and track.settings == _settings(query, track.item.prompt)
+
+
+def _reach(a: SemanticObject, b: SemanticObject) -> float:
+    """The distance of two centres, metres, up to which both are at one place."""
+    return max(_SAME_PLACE, _SHARE_OF_DIAGONAL * max(np.linalg.norm(a.size), np.linalg.norm(b.size)))
+
+
+def _match(tracks: list[Track], items: list[SemanticObject]) -> dict[int, Track]:
+    """The track of each item that was seen before, by the index of the item.
+
+    Objects at their old place come first, then those of a similar size elsewhere; there, objects that were
+    found last time go before those that were gone. The nearest ones are paired first.
+    """
+    matches: dict[int, Track] = {}
+    rules: tuple[Callable[[Track, SemanticObject, float], bool], ...] = (
+        lambda track, item, distance: distance <= _reach(track.item, item),
+        lambda track, item, distance: track.is_present and _have_one_size(track.item, item),
+        lambda track, item, distance: _have_one_size(track.item, item),
+    )
+    for rule in rules:
+        taken = {track.id for track in matches.values()}
+        pairs = []
+        for (index, item), track in itertools.product(enumerate(items), tracks):
+            if index in matches or track.id in taken or track.item.prompt != item.prompt:
+                continue
+            distance = float(np.linalg.norm(item.center - track.item.center))
+            if rule(track, item, distance):
+                pairs.append((distance, index, track.id, track))
+        for _, index, number, track in sorted(pairs, key=lambda pair: pair[:3]):
+            if index not in matches and number not in taken:
+                matches[index] = track
+                taken.add(number)
+    return matches
+
+
+def _have_one_size(a: SemanticObject, b: SemanticObject) -> bool:
+    small, large = np.sort(a.size), np.sort(b.size)
+    return bool((np.maximum(small, large) <= _MAX_STRETCH * np.minimum(small, large)).all())
+
+
+def last_views(
+    centers: np.ndarray, cameras: list[Camera], camtoworlds: np.ndarray, stamps: np.ndarray
+) -> np.ndarray:
+    """The newest stamp [M], seconds, of an image whose view contains each centre; 0 if none does.
+
+    What stands between camera and centre is not considered.
+
+    Args:
+        centers: [M, 3] metres.
+        cameras: of the F images.
+        camtoworlds: [F, 4, 4] their poses.
+        stamps: [F] seconds.
+    """
+    if not len(cameras) or not len(centers):
+        return np.zeros(len(centers))
+    Ks = np.stack([camera.K for camera in cameras])
+    sizes = np.array([(camera.width, camera.height) for camera in cameras])[:, None]  # [F, 1, 2]
+    local = np.einsum(
+        "fji,fmj->fmi", camtoworlds[:, :3, :3], centers - camtoworlds[:, None, :3, 3]
+    )  # [F, M, 3]
+    depth = local[..., 2:]
+    pixels = np.einsum("fij,fmj->fmi", Ks, local)[..., :2] / np.where(depth > 0, depth, 1.0)
+    inside = (depth[..., 0] > 0) & ((pixels >= 0) & (pixels < sizes)).all(-1)
+    return np.where(inside, stamps[:, None], 0.0).max(0)
