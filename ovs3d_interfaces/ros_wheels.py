@@ -77,7 +77,12 @@ BUILD = (
 )
 BUILD_TOOLS = {
     "kilted": ("ros-ament-cmake-ros-core",),  # a part of ament_cmake_ros since Kilted
-    "jazzy": ("ros-ament-cmake-ros==0.12.0",),
+    "jazzy": (  # whose ament_cmake_ros looks for the others, though its wheel does not ask for them
+        "ros-ament-cmake-ros==0.12.0",
+        "ros-ament-cmake-gmock==2.5.4",
+        "ros-ament-cmake-gtest==2.5.4",
+        "ros-ament-cmake-pytest==2.5.4",
+    ),
 }
 
 
@@ -94,7 +99,7 @@ def distribution(site_packages: str | None = None) -> str:
     if wanted and wanted not in VERSIONS:
         raise SystemExit(f"{VARIABLE}={wanted}: there are pins for {' and '.join(VERSIONS)} only")
     folder = Path(site_packages or sysconfig.get_paths()["purelib"])
-    found = [path.name.split("-")[1] for path in folder.glob("ros_rclpy-*.dist-info")]
+    found = [path.stem.removeprefix("ros_rclpy-") for path in folder.glob("ros_rclpy-*.dist-info")]
     installed = [name for name, pins in VERSIONS.items() if pins["ros-rclpy[fastrtps]"] in found]
     if wanted and installed and wanted not in installed:
         raise SystemExit(

@@ -240,7 +240,7 @@ def test_make_reuses_the_environment(repository: Path, tmp_path: Path) -> None:
         return run.stdout
 
     assert "pip install" in planned("test")
-    for stamp in (".created", ".interfaces", ".core", ".docs"):
+    for stamp in (".created", ".interfaces", ".core", ".docs", ".photos"):
         (tmp_path / stamp).touch()
     assert planned("test").split() == [f"{tmp_path}/bin/python", "-m", "pytest", "tests"]
 
@@ -285,6 +285,7 @@ def test_query_text_is_the_documented_service() -> None:
         "error_code": "uint16",
         "error_msg": "string",
         "header": "std_msgs/Header",
+        "keyframe_stamp": "builtin_interfaces/Time",
         "map_version": "uint64",
         "found": "sequence<boolean>",
         "presence": "sequence<float>",
