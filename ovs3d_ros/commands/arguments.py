@@ -198,6 +198,12 @@ def _add_query(parser: argparse.ArgumentParser) -> None:
         help="write objects.json, cloud.ply, masks/ and overlays/ to this folder",
     )
     parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DATA",
+        help="the dataset the map was made from: overlays then lie on its photographs, not on renders",
+    )
+    parser.add_argument(
         "--negatives", metavar="A,B", help="names the prompts compete against (default: query.negatives)"
     )
     parser.add_argument(

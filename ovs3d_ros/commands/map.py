@@ -10,7 +10,7 @@ import time
 import numpy as np
 
 from ovs3d_ros.commands import common
-from ovs3d_ros.commands.scale import TYPICAL_DEPTH, estimate_unit
+from ovs3d_ros.commands.scale import TYPICAL_DEPTH, check_depth_unit, estimate_unit
 from ovs3d_ros.config import Config, override
 from ovs3d_ros.datasets import Dataset, open_dataset, split_frames
 from ovs3d_ros.evaluation.metrics import SSIM_WINDOW, psnr, psnr_aligned, ssim
@@ -51,6 +51,7 @@ def run(options: argparse.Namespace) -> int:
     held_out, training = split_frames(dataset, options.holdout)
     if options.clip and config.clip.model == "bundled":
         sys.stderr.write(_BUNDLED_WARNING + "\n")
+    check_depth_unit(dataset, training)
     unit = config.map.unit or estimate_unit(dataset, training)
     pipeline = Ovs3d(override(config, {"map.unit": unit}), encode=options.clip)
     _add_frames(options, pipeline, dataset, training)

@@ -11,6 +11,8 @@ import numpy as np
 from PIL import Image
 
 from ovs3d_ros.commands import common
+from ovs3d_ros.config import Config
+from ovs3d_ros.datasets import Dataset, open_dataset
 from ovs3d_ros.datasets.text import read_text
 from ovs3d_ros.io.atomic import write_text
 from ovs3d_ros.io.pictures import save_picture
@@ -27,6 +29,8 @@ MAX_VIEWS = 8
 _CANDIDATES = 32  # keyframes among which the views are chosen
 _PREVIEW_SIZE = 120  # px, longer side of the renders that rank them
 _OVERLAY_WIDTH = 960  # px
+_PHOTOGRAPH_SIZE = 1920  # px, longer side
+_SAME_POSE = 1e-3  # between a frame of the data and its keyframe
 _FULL_HORIZON = 0.95  # share of the horizon from which a map counts as complete
 _PICTURE_FOLDERS = ("masks", "overlays")
 _MANIFEST = "query_pictures.txt"  # file in an answer's folder that lists the pictures of the answer
@@ -52,12 +56,13 @@ def run(options: argparse.Namespace) -> int:
     )
     folder = _answer_folder(options.output) if options.output else None
     snapshot = pipeline.snapshot()
+    photographs = _open_photographs(options.data, pipeline.config, snapshot) if options.data else None
     result = pipeline.answer(query, snapshot)
     places = find_candidates(result, snapshot, pipeline.config.query)
     notes = explain_missing(result, pipeline.config.query)
     entries = describe(result, places, notes, snapshot.frame.unit)
     if folder is not None:
-        write_answer(folder, pipeline, snapshot, result)
+        write_answer(folder, pipeline, snapshot, result, photographs)
         common.write_json(str(folder / "objects.json"), entries)
     common.write_json(
         options.json,
@@ -112,7 +117,48 @@ def load_semantic_map(path: Path, values: dict[str, Any]) -> Ovs3d:
     return pipeline
 
 
-def write_answer(folder: Path, pipeline: Ovs3d, snapshot: MapSnapshot, result: QueryResult) -> None:
+class Photographs:
+    """The photographs of the keyframes of a map in the dataset it was made from.
+
+    Args:
+        dataset: the data.
+        snapshot: the map.
+    """
+
+    def __init__(self, dataset: Dataset, snapshot: MapSnapshot) -> None:
+        self._dataset = dataset
+        by_name = {name: index for index, name in enumerate(dataset.names)}
+        self._frames = {}
+        for keyframe, name in enumerate(snapshot.names):
+            index = by_name.get(name)
+            pose = snapshot.camtoworlds[keyframe]
+            if index is not None and np.abs(dataset.camtoworlds[index] - pose).max() < _SAME_POSE:
+                self._frames[keyframe] = index
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def read(self, keyframe: int) -> np.ndarray | None:
+        """The photograph [H, W, 3] uint8 of a keyframe, or None if the data do not hold it."""
+        index = self._frames.get(keyframe)
+        return None if index is None else self._dataset[index].image
+
+
+def _open_photographs(path: Path, config: Config, snapshot: MapSnapshot) -> Photographs:
+    dataset = open_dataset(path, _PHOTOGRAPH_SIZE, config=config, labels=False, skip_missing=True)
+    photographs = Photographs(dataset, snapshot)
+    if not len(photographs):
+        raise UserError(f"{path}: shows none of the map's keyframes; give the data the map was made from")
+    return photographs
+
+
+def write_answer(
+    folder: Path,
+    pipeline: Ovs3d,
+    snapshot: MapSnapshot,
+    result: QueryResult,
+    photographs: Photographs | None = None,
+) -> None:
     """Writes cloud.ply, and label masks and overlays of the keyframes that show the found things.
 
     Args:
@@ -120,6 +166,7 @@ def write_answer(folder: Path, pipeline: Ovs3d, snapshot: MapSnapshot, result: Q
         pipeline: renders the views.
         snapshot: the map.
         result: the answer.
+        photographs: on which the overlays lie; where there is none, they lie on renders.
     """
     names = _picture_names(snapshot, choose_views(pipeline, snapshot, result))
     _renew_pictures(folder, list(names))
@@ -133,7 +180,10 @@ def write_answer(folder: Path, pipeline: Ovs3d, snapshot: MapSnapshot, result: Q
         camera, pose = snapshot.cameras[index], snapshot.camtoworlds[index]
         labels, _ = pipeline.render_labels(result, camera, pose, snapshot)
         save_mask(folder / "masks" / name, labels, len(result.prompts))
-        picture = pictures.to_uint8(pipeline.render(camera, pose, snapshot).rgb.cpu().numpy())
+        picture = photographs.read(index) if photographs is not None else None
+        if picture is None:
+            picture = pictures.to_uint8(pipeline.render(camera, pose, snapshot).rgb.cpu().numpy())
+        labels = pictures.resize_labels(labels, picture.shape[1], picture.shape[0])
         picture = pictures.overlay(picture, labels, width=_OVERLAY_WIDTH)
         save_picture(
             folder / "overlays" / name, Image.fromarray(pictures.add_legend(picture, legend(result)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,13 +10,18 @@ from ovs3d_ros.config import Config
 from ovs3d_ros.datasets import bag, colmap, llff, nerfstudio, scans
 from ovs3d_ros.datasets.bag_file import is_bag
 from ovs3d_ros.datasets.dataset import Dataset, FileDataset, View
+from ovs3d_ros.datasets.images import OTHER_FORMATS
 from ovs3d_ros.datasets.labels import attach_annotations, attach_labels
 from ovs3d_ros.datasets.splits import split_frames, split_holdout
 from ovs3d_ros.types import UserError
 
 __all__ = ["FORMATS", "Dataset", "View", "open_dataset", "split_frames", "split_holdout"]
 
+logger = logging.getLogger(__name__)
+
 FORMATS = ("nerfstudio", "colmap", "llff", "tum", "7scenes", "scannet", "bag")
+_FILE_REMEDIES = {suffix: f"; {remedy}" for suffix, remedy in OTHER_FORMATS.items()}
+_FILE_REMEDIES[".sens"] = "; export color/, depth/, pose/ and intrinsic/ with ScanNet's SensReader"
 _WITH_IMAGES_ELSEWHERE = ("nerfstudio", "colmap", "llff")
 
 
@@ -75,6 +81,8 @@ def open_dataset(
         views = scans.read_tum(root, skip_missing)
     else:
         views = scans.read_7scenes(root) if format == "7scenes" else scans.read_scannet(root)
+    if format != "nerfstudio" and (root / "masks").is_dir():
+        logger.warning("%s: masks are not used: masked pixels enter the map like the others", root / "masks")
     if labels:
         views, classes = attach_labels(root, attach_annotations(root, views))
     else:
@@ -88,7 +96,10 @@ def _recognise(path: Path) -> str:
         if is_bag(path):
             return "bag"
         if path.suffix != ".json":
-            raise UserError(f"{path}: a dataset is a folder or a nerfstudio .json, .mcap or .db3 file")
+            raise UserError(
+                f"{path}: a dataset is a folder or a nerfstudio .json, .mcap, .db3 or .bag file"
+                + _FILE_REMEDIES.get(path.suffix.lower(), "")
+            )
         return "nerfstudio"
     found = []
     if (path / "transforms.json").is_file():

@@ -16,6 +16,17 @@ from ovs3d_ros.io.git_lfs import check_no_lfs_pointer
 from ovs3d_ros.types import Camera, UserError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm"})
+_VIDEO = (
+    "a video is no image; extract frames with ffmpeg, and compute their poses (e.g. ns-process-data video)"
+)
+OTHER_FORMATS = dict.fromkeys((".mp4", ".mov", ".avi", ".mkv", ".webm", ".h264", ".264", ".hevc"), _VIDEO)
+OTHER_FORMATS |= dict.fromkeys(
+    (".heic", ".heif"), "convert HEIC to JPEG, e.g. `mogrify -format jpg *.heic`, and name those files"
+)
+OTHER_FORMATS |= {
+    ".exr": "EXR is not read; convert photographs to 8-bit PNG, and depth to float32 TIFF or .npy",
+    ".dng": "raw photographs are not read; develop them to JPEG or PNG",
+}
 DEPTH_REMEDY = "depth must be a single-channel 16-bit PNG, a float32 TIFF or a .npy array"
 
 INTEGER_DEPTH_UNIT_M = 0.001  # integers are millimetres unless the dataset says otherwise, as in nerfstudio
@@ -35,8 +46,7 @@ def image_size(path: Path) -> tuple[int, int]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        check_no_lfs_pointer(path)
-        raise UserError(f"{path}: not a readable image ({_first_line(error)})") from None
+        raise _unreadable(path, error, "not a readable image") from None
 
 
 def read_rgb(path: Path) -> np.ndarray:
@@ -206,8 +216,19 @@ def _decode(path: Path) -> Image.Image:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        check_no_lfs_pointer(path)
-        raise UserError(f"{path}: the image is truncated or unreadable ({_first_line(error)})") from None
+        raise _unreadable(path, error, "the image is truncated or unreadable") from None
+
+
+def _unreadable(path: Path, error: Exception, what: str) -> UserError:
+    """The error for a file that Pillow refuses; it says what to do about other formats and huge images."""
+    check_no_lfs_pointer(path)
+    if isinstance(error, Image.DecompressionBombError):
+        return UserError(
+            f"{path}: larger than the {2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} megapixels that are read, and "
+            "the map needs far less; shrink it, e.g. by `mogrify -resize 4000x4000`; its pose stays the same"
+        )
+    remedy = OTHER_FORMATS.get(path.suffix.lower(), "")
+    return UserError(f"{path}: {what} ({_first_line(error)}){remedy and '; ' + remedy}")
 
 
 def _first_line(error: BaseException) -> str:

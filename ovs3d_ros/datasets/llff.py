@@ -47,8 +47,10 @@ def read(root: Path, images_folder: Path | None = None) -> list[View]:
         if p.suffix.lower() in images.IMAGE_SUFFIXES and not p.name.startswith(".")
     )
     if len(paths) != len(table):
+        others = sorted({p.suffix.lower() for p in folder.iterdir()} & set(images.OTHER_FORMATS))
+        hint = f"; {others[0]} files are not read: {images.OTHER_FORMATS[others[0]]}" if others else ""
         raise UserError(
-            f"{folder}: has {len(paths)} images but {path.name} has {len(table)} poses; they must match"
+            f"{folder}: has {len(paths)} images but {path.name} has {len(table)} poses; they must match{hint}"
         )
     rows = table[:, :15].astype(np.float64).reshape(-1, 3, 5)
     return [

@@ -1,4 +1,4 @@
-"""The typical depth of posed views without depth images: what tells the scale of data that have no metres."""
+"""Depth of image matches between posed views: it tells the scale of data, and if measured depth fits it."""
 
 from __future__ import annotations
 
@@ -32,15 +32,35 @@ def depth_of_matches(pairs: Sequence[tuple[Frame, Frame]]) -> float | None:
 
     None if too few matches fit the poses.
     """
-    depths = []
+    return _median([_triangulated(pair)[1] for pair in pairs])
+
+
+def depth_ratio(pairs: Sequence[tuple[Frame, Frame]]) -> float | None:
+    """Median ratio of measured depth to the depth of image matches that the poses triangulate.
+
+    None if too few matches fit the poses and have depth.
+    """
+    ratios = []
     for pair in pairs:
-        # Far from the origin, triangulation loses digits.
-        first, second = (_moved(frame, -pair[0].camtoworld[:3, 3]) for frame in pair)
-        features = [find_features(frame.image) for frame in (first, second)]
-        if min(len(pixels) for pixels, _ in features):
-            a, b = match_features(*features[0], *features[1])
-            depths.append(project(triangulate(first, a, second, b), first.camera, first.camtoworld)[1])
-    return _median(depths)
+        if pair[0].depth is not None:
+            pixels, z = _triangulated(pair)
+            height, width = pair[0].depth.shape
+            inside = ((pixels >= 0) & (pixels < [width, height])).all(1)
+            column, row = pixels[inside].astype(np.int64).T
+            measured = pair[0].depth[row, column]
+            ratios.append(measured[measured > 0] / z[inside][measured > 0])
+    return _median(ratios)
+
+
+def _triangulated(pair: tuple[Frame, Frame]) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels [M, 2] and depths [M] of image matches in the first of two views."""
+    # Far from the origin, triangulation loses digits.
+    first, second = (_moved(frame, -pair[0].camtoworld[:3, 3]) for frame in pair)
+    features = [find_features(frame.image) for frame in (first, second)]
+    if not min(len(pixels) for pixels, _ in features):
+        return np.zeros((0, 2)), np.zeros(0)
+    a, b = match_features(*features[0], *features[1])
+    return project(triangulate(first, a, second, b), first.camera, first.camtoworld)
 
 
 def _moved(frame: Frame, offset: np.ndarray) -> Frame:

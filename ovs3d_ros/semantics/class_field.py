@@ -44,7 +44,8 @@ def make_lifted_field(
     Raises:
         UserError: nothing was lifted, or there is only one name and no background.
     """
-    background = [word for word in dict.fromkeys(config.background) if word not in names]
+    taken = {name.casefold() for name in names}
+    background = [word for word in dict.fromkeys(config.background) if word.casefold() not in taken]
     if len(names) + len(background) < 2:
         raise UserError("one name cannot be refined alone: give at least two names, or set refine.background")
     if not bool((snapshot.codes[:, -1] != 0).any()):
@@ -64,13 +65,14 @@ def fill_missing_rows(field: RefinedField, codes: torch.Tensor, codec: FeatureCo
 
 
 def vocabulary_indices(field: RefinedField | None, prompts: Sequence[str], mode: str) -> np.ndarray:
-    """Index [P] of each prompt in the field's names; -1 if the lifted codes answer for it.
+    """Index [P] of each prompt in the field's names, in any letter case; -1: the lifted codes answer for it.
 
     Refined probabilities and lifted cosines do not share a scale. In mode "argmax", where prompts compete,
     the lifted codes therefore answer for all prompts unless the field holds every one.
     """
-    names = field.names if field is not None else ()
-    columns = np.array([names.index(prompt) if prompt in names else -1 for prompt in prompts], np.int64)
+    names = [name.casefold() for name in field.names] if field is not None else []
+    folded = [prompt.casefold() for prompt in prompts]
+    columns = np.array([names.index(prompt) if prompt in names else -1 for prompt in folded], np.int64)
     return np.full_like(columns, -1) if mode == "argmax" and (columns < 0).any() else columns
 
 

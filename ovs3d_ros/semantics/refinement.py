@@ -30,6 +30,7 @@ from ovs3d_ros.semantics.class_field import (
     fill_missing_rows,
     lifted_cosines,
     make_lifted_field,
+    vocabulary_indices,
 )
 from ovs3d_ros.semantics.codec import FeatureCodec
 from ovs3d_ros.semantics.refinement_check import (
@@ -238,11 +239,12 @@ class Refinement:
     def refine_for_query(self, prompts: Sequence[str], snapshot: MapSnapshot) -> RefinedField:
         """The snapshot's refined field if it holds all prompts, else a new one that adds the prompts."""
         field = snapshot.refined
-        if field is not None and set(prompts) <= set(field.names):
+        if field is not None and (vocabulary_indices(field, prompts, "relevancy") >= 0).all():
             return field
         known = field.names if field is not None else ()
+        names = {name.casefold(): name for name in reversed([*prompts, *known])}  # the first spelling counts
         steps = refine_names(
-            list(dict.fromkeys([*prompts, *known])),
+            list(names.values())[::-1],
             snapshot,
             self._rasterizer,
             self._config.refine,

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import cv2
 import numpy as np
-from helpers.command_line import read_ply
+from helpers.command_line import PROMPTS, ovs3d, read_ply
+from PIL import Image
 from scipy.spatial.transform import Rotation
+
+from ovs3d_ros.datasets import open_dataset
 
 TYPES = {"array": list, "object": dict, "string": str, "boolean": bool, "integer": int, "null": type(None)}
 
@@ -68,3 +72,25 @@ def test_documented_quaternion_turns_the_box(answered):
         assert (np.abs(local).max(axis=0) > 0.35 * np.array(box["size"])).all(), (
             "the box is no larger than that"
         )
+
+
+def test_overlays_lie_on_the_photographs_where_the_data_are_given(mapped, scene, tmp_path):
+    """A photograph has detail that a map of 120 steps lacks; what is not labelled is dimmed, not blurred."""
+    assert ovs3d("query", mapped[0], *PROMPTS, "-o", tmp_path / "on_photo", "--data", scene) == 0
+    assert ovs3d("query", mapped[0], *PROMPTS, "-o", tmp_path / "on_render") == 0
+    names = sorted(path.name for path in (tmp_path / "on_photo" / "overlays").iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "on_render" / "overlays").iterdir())
+    dataset = open_dataset(scene)
+    for name in names[:2]:
+        photograph = dataset[dataset.names.index(name.removesuffix(".png"))].image
+        errors = []
+        for kind in ("on_photo", "on_render"):
+            picture = np.array(Image.open(tmp_path / kind / "overlays" / name).convert("RGB"))
+            height = round(photograph.shape[0] * picture.shape[1] / photograph.shape[1])
+            shown = cv2.resize(picture[:height], photograph.shape[1::-1], interpolation=cv2.INTER_AREA)
+            mask = np.array(Image.open(tmp_path / kind / "masks" / name))
+            free = cv2.resize(mask, photograph.shape[1::-1], interpolation=cv2.INTER_NEAREST) == 0
+            free &= cv2.dilate((~free).astype(np.uint8), np.ones((9, 9))) == 0
+            grey, truth = shown[free].mean(1), photograph[free].mean(1)
+            errors.append(np.std(grey - np.polyval(np.polyfit(truth, grey, 1), truth)))
+        assert errors[0] < 0.7 * errors[1]

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 from helpers import synthetic
 
-from ovs3d_ros.commands.scale import TYPICAL_DEPTH, estimate_unit
+from ovs3d_ros.commands.scale import TYPICAL_DEPTH, check_depth_unit, estimate_unit
 from ovs3d_ros.datasets import Dataset
 from ovs3d_ros.types import Frame
 
 EYES = [(-0.3, -0.2, 1.5), (0.0, -0.25, 1.5), (0.3, -0.2, 1.4), (0.1, 0.1, 1.6)]
 
 
+CAMERA = synthetic.make_camera(240, 180)
+
+
+@functools.cache
+def photograph(index: int) -> tuple[np.ndarray, np.ndarray]:
+    return synthetic.textured_plane(CAMERA, synthetic.look_at(EYES[index], (0, 0.1, 0)))
+
+
 class Plane(Dataset):
-    """Views of a textured plane 1.5 m below, in a unit of one's own."""
+    """Views of a textured plane 1.5 m below, in a unit of one's own; depth is `depth_factor` metres."""
+
+    depth_factor = 1.0
 
     def __init__(self, factor: float, format: str = "nerfstudio", has_depth: bool = False) -> None:
-        self.poses = [synthetic.look_at(eye, (0, 0.1, 0)) for eye in EYES]
         super().__init__(
             name="plane",
             format=format,
-            cameras=[synthetic.make_camera(320, 240)] * len(EYES),
+            cameras=[CAMERA] * len(EYES),
             max_image_size=0,
-            camtoworlds=np.stack(self.poses),
+            camtoworlds=np.stack([synthetic.look_at(eye, (0, 0.1, 0)) for eye in EYES]),
             stamps=np.arange(len(EYES), dtype=np.float64),
             names=[str(index) for index in range(len(EYES))],
             has_depth=has_depth,
@@ -32,8 +43,9 @@ class Plane(Dataset):
 
     def __getitem__(self, index: int) -> Frame:
         camera = self.cameras[index]
-        rgb, _ = synthetic.textured_plane(camera, self.poses[index])
-        return Frame(self.stamps[index], rgb, camera, self.camtoworlds[index])
+        rgb, depth = photograph(index)
+        depth = depth * np.float32(self.depth_factor) if self.has_depth else None
+        return Frame(self.stamps[index], rgb, camera, self.camtoworlds[index], depth)
 
 
 ALL = range(len(EYES))
@@ -72,3 +84,13 @@ def test_unknown_depth_is_taken_as_metres() -> None:
     plane = Plane(100.0)
     plane.camtoworlds[:, :3, 3] = plane.camtoworlds[0, :3, 3]  # cameras at one place: no parallax
     assert estimate_unit(plane, ALL) == 1
+
+
+@pytest.mark.parametrize(("factor", "words"), [(5.0, "5 times"), (0.001, "0.001 times"), (1.0, None)])
+def test_depth_in_another_unit_than_the_poses_is_reported(factor: float, words: str | None, caplog) -> None:
+    """TUM's 5000 units a metre, read as millimetres, pass every other check."""
+    plane = Plane(1.0, has_depth=True)
+    plane.depth_factor = factor
+    check_depth_unit(plane, ALL)
+    assert [words] * (words is not None) == [w for w in [words] if w and w in caplog.text]
+    assert bool(caplog.records) == (words is not None)

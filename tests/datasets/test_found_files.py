@@ -177,3 +177,43 @@ def test_resized_dataset_has_the_same_frames(tmp_path):
     small = dataset.resized(32)
     assert small[0].image.shape == (24, 32, 3) and dataset[0].image.shape == (48, 64, 3)
     assert json.dumps(small.names) == json.dumps(dataset.names)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("a.heic", "convert HEIC to JPEG"), ("a.exr", "EXR is not read"), ("a.mp4", "a video is no image")],
+)
+def test_formats_that_are_not_read_say_what_to_convert(tmp_path, name, words):
+    root = rename_frames(disk.write_nerfstudio(tmp_path), [f"images/{name}", "images/b.png"])
+    (root / "images" / name).write_bytes(b"\0\0\0\x18ftyp" + bytes(50))
+    assert words in disk.refusal(root) and name in disk.refusal(root)
+    llff = disk.WRITERS["llff"](tmp_path / "llff")
+    (llff / "images" / "a.png").rename(llff / "images" / name)
+    assert words in disk.refusal(llff)
+
+
+def test_huge_image_says_how_to_shrink_it(tmp_path, monkeypatch):
+    root = disk.write_nerfstudio(tmp_path)
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 1000)
+    document = disk.transforms()
+    del document["w"], document["h"]
+    disk.write_transforms(root, document)
+    message = disk.refusal(root)
+    assert "megapixels" in message and "mogrify -resize" in message
+
+
+@pytest.mark.parametrize(("name", "words"), [("room.mp4", "ns-process-data"), ("scan.sens", "SensReader")])
+def test_file_that_is_no_dataset_says_how_to_make_one(tmp_path, name, words):
+    (tmp_path / name).write_bytes(b"x")
+    assert words in disk.refusal(tmp_path / name)
+
+
+def test_masks_beside_a_dataset_are_said_not_to_be_used(tmp_path, caplog):
+    for writer in ("colmap_text", "llff"):
+        root = disk.WRITERS[writer](tmp_path / writer)
+        caplog.clear()
+        open_dataset(root)
+        assert "masks are not used" not in caplog.text
+        (root / "masks").mkdir()
+        open_dataset(root)
+        assert "masks are not used" in caplog.text

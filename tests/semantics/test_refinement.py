@@ -199,6 +199,15 @@ def test_vocabulary_indices_of_known_and_unknown_names() -> None:
     assert vocabulary_indices(None, ["b"], "relevancy").tolist() == [-1]
 
 
+def test_refined_names_are_found_in_any_letter_case() -> None:
+    pipeline = build()
+    for _ in pipeline.refine(NAMES):
+        pass
+    assert pipeline.query([name.upper() for name in NAMES]).field is not None
+    field = pipeline.map.refinement.refine_for_query([NAMES[1].title()], pipeline.snapshot())
+    assert field.names == pipeline.snapshot().refined.names, "nothing new to refine"
+
+
 def test_new_gaussians_have_the_lifted_distribution() -> None:
     snapshot = build().snapshot()
     field = RefinedField(("a", "b"), (), torch.eye(2, 16), 0.03, torch.zeros(snapshot.num_gaussians, 2))
