@@ -10,7 +10,7 @@ import numpy as np
 
 from ovs3d_ros.map_frame import poses_to_map
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.types import MapSnapshot
+from ovs3d_ros.types import MapFrame, MapSnapshot
 
 Photo = Callable[[MapSnapshot, int], "np.ndarray | None"]
 
@@ -48,8 +48,8 @@ class MapSource:
 
 
 def in_map_frame(snapshot: MapSnapshot) -> MapSnapshot:
-    """The snapshot as if the origin of its map were that of the world; see `map_frame`."""
-    if not snapshot.origin.any():
+    """The snapshot as if its map frame were the world; see `map_frame`."""
+    poses = poses_to_map(snapshot.camtoworlds, snapshot.frame)
+    if poses is snapshot.camtoworlds:  # it is the world
         return snapshot
-    poses = poses_to_map(snapshot.camtoworlds, snapshot.origin)
-    return replace(snapshot, camtoworlds=poses, origin=np.zeros(3))
+    return replace(snapshot, camtoworlds=poses, frame=MapFrame())

@@ -21,7 +21,7 @@ from viser import _messages
 from websockets.exceptions import ConnectionClosed
 
 from ovs3d_ros.config import ViewerConfig
-from ovs3d_ros.types import UserError
+from ovs3d_ros.types import MapFrame, UserError
 from ovs3d_ros.viewer import MapSource, MapViewer, server
 from ovs3d_ros.viewer.files import VisitorFiles
 from ovs3d_ros.viewer.guard import MAX_TEXT
@@ -332,10 +332,10 @@ def test_map_far_from_the_origin_is_drawn_in_its_own_frame(pipeline):
     origin = np.array([500_000.0, 4_000_000.0, 100.0])
     poses = snapshot.camtoworlds.copy()
     poses[:, :3, 3] += origin
-    far = replace(snapshot, origin=origin, camtoworlds=poses)
+    far = replace(snapshot, frame=MapFrame(origin), camtoworlds=poses)
     near = in_map_frame(far)
     np.testing.assert_allclose(near.camtoworlds, snapshot.camtoworlds, atol=1e-6)
-    assert not near.origin.any() and in_map_frame(snapshot) is snapshot
+    assert not near.frame.origin.any() and in_map_frame(snapshot) is snapshot
 
 
 def test_used_port_and_unknown_host_are_refused(viewer, pipeline):
