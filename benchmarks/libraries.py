@@ -35,6 +35,7 @@ from ovs3d_ros.geometry import matrix_to_quat, quat_to_matrix
 from ovs3d_ros.map_file import load_map
 from ovs3d_ros.query.components import connected_components
 from ovs3d_ros.semantics.affinity import align_distributions, compute_affinities
+from ovs3d_ros.semantics.surface_graph import make_surface_graph
 from ovs3d_ros.sensors.sync import interpolate_pose
 
 GAP = 0.06  # metres, the default of query.instance_gap
@@ -113,7 +114,7 @@ def alignment(points: np.ndarray, repeats: int) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     config = RefineConfig()
     means, colors = torch.from_numpy(points), torch.from_numpy(np.float32(rng.uniform(0, 1, points.shape)))
-    affinity = compute_affinities(means, colors * 0.1, config)
+    affinity = compute_affinities(make_surface_graph(means, colors * 0.1, config.neighbours), config)
     # Classes come in patches, as in a room.
     regions = np.floor(points / 0.3).astype(np.int64) @ [7, 11, 13] % CLASSES
     noise = rng.dirichlet(np.ones(CLASSES), len(points))

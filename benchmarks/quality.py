@@ -50,6 +50,7 @@ from ovs3d_ros.types import MapSnapshot, UserError
 ABLATIONS: dict[str, dict[str, Any]] = {
     "no sharpening": {"refine.sharpen_steps": 0},
     "no alignment (FDA)": {"refine.strength": 0.0},
+    "nothing learned from the map": {"refine.adaptation": 0.0},
     "alignment without normals": {"refine.normal_scale": 10.0},
     "alignment without colour": {"refine.color_scale": 1e4},
     "KL in the check, not JS": {"refine.divergence": "kl"},

@@ -84,6 +84,14 @@ class RefineConfig:
         low=0.0,
         high=1e6,
     )
+    adaptation: float = leaf(
+        0.3,
+        SESSION,
+        "Weight of what the map itself teaches about the look of the names, relative to the features. Raise "
+        "it for an encoder that confuses surfaces. 0: nothing is learned.",
+        low=0.0,
+        high=10.0,
+    )
     check_views: int = leaf(
         6,
         SESSION,

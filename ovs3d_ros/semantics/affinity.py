@@ -15,66 +15,47 @@ from __future__ import annotations
 
 import warnings
 
-import cv2
-import numpy as np
 import torch
 
 from ovs3d_ros.config import RefineConfig
-from ovs3d_ros.semantics.neighbours import nearest_neighbours
+from ovs3d_ros.semantics.surface_graph import SurfaceGraph
 
 _MAX_MASS = 20.0  # pixels of evidence; more does not weigh more
 _MIN_MASS = 1e-3  # medians; Gaussians that were never seen follow their neighbours
-_NORMAL_RADIUS = 0.7  # distances to the farthest neighbour, at which a neighbour's weight in a normal is 1/e
 _TOLERANCE, _MAX_ITERATIONS = 1e-3, 300
 
 
-def compute_affinities(means: torch.Tensor, colors: torch.Tensor, config: RefineConfig) -> torch.Tensor:
+def compute_affinities(graph: SurfaceGraph, config: RefineConfig) -> torch.Tensor:
     """Symmetric affinities of neighbouring Gaussians: exp(-(1 - |n_i n_j|) / s_n^2 - |c_i - c_j|^2 / s_c^2).
 
-    The normal n is the direction in which a Gaussian's neighbours vary least, c the colour in CIELAB. An
-    object meets the table it stands on at an angle, so normals separate touching objects better than colours
-    do. A pair of which only one Gaussian lists the other as a neighbour has half the affinity.
+    An object meets the table it stands on at an angle, so normals n separate touching objects better than
+    colours c do. A pair of which only one Gaussian lists the other as a neighbour has half the affinity.
 
     Args:
-        means: [N, 3] metres.
-        colors: [N, 3] RGB 0..1.
-        config: number of neighbours and the scales s_n and s_c.
+        graph: the N Gaussians.
+        config: the scales s_n and s_c.
 
     Returns:
-        [N, N] sparse COO tensor with a zero diagonal, on the device of `means`.
+        [N, N] sparse COO tensor on the CPU with a zero diagonal.
     """
-    # On the CPU, like the neighbour search: a GPU's batched eigenvectors take kilobytes per row (cupy#7261).
-    device, means = means.device, means.cpu()
-    count, k = len(means), config.neighbours
-    index = torch.from_numpy(nearest_neighbours(means.numpy(), k))  # [N, k]
-    valid = index >= 0
-    index = torch.where(valid, index, torch.arange(count)[:, None])
-    normals = _normals(means, index)
-    lab = cv2.cvtColor(colors.clamp(0, 1).cpu().numpy().astype(np.float32)[None], cv2.COLOR_RGB2LAB)[0]
-    lab = torch.from_numpy(lab)
+    index, normals, lab = graph.neighbours, graph.normals, graph.lab
+    count, k = index.shape
+    rows = torch.arange(count)[:, None].expand(-1, k)
+    valid = index != rows
     angle_term = 1 - (normals[:, None] * normals[index]).sum(-1).abs()  # [N, k]
     color_term = (lab[:, None] - lab[index]).square().sum(-1)
     weight = 0.5 * torch.exp(-angle_term / config.normal_scale**2 - color_term / config.color_scale**2)
-    rows = torch.arange(count)[:, None].expand(-1, k)[valid]
-    columns, values = index[valid], weight[valid]
+    rows, columns, values = rows[valid], index[valid], weight[valid]
     pairs = torch.stack([torch.cat([rows, columns]), torch.cat([columns, rows])])
-    return (
-        torch.sparse_coo_tensor(pairs, torch.cat([values, values]), (count, count), check_invariants=False)
-        .coalesce()
-        .to(device)
-    )
+    return torch.sparse_coo_tensor(
+        pairs, torch.cat([values, values]), (count, count), check_invariants=False
+    ).coalesce()
 
 
-def _normals(means: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """Unit normals [N, 3], of arbitrary sign: weighted principal components of neighbours `index` [N, k].
-
-    Near neighbours weigh more. Equal weights of many neighbours would smooth noisy surfaces but blur edges.
-    """
-    points = torch.cat([means[:, None], means[index]], dim=1)  # [N, 1 + k, 3]
-    squared = (points - means[:, None]).square().sum(-1, keepdim=True)  # [N, 1 + k, 1]
-    weight = torch.exp(-squared / (_NORMAL_RADIUS**2 * squared.amax(1, keepdim=True)).clamp_min(1e-12))
-    points = points - (weight * points).sum(1, keepdim=True) / weight.sum(1, keepdim=True)
-    return torch.linalg.eigh((weight * points).transpose(1, 2) @ points)[1][..., 0]
+def relative_mass(mass: torch.Tensor) -> torch.Tensor:
+    """Evidence [N] in pixels as weights: bounded above, in units of the median, and never 0."""
+    m = mass.clamp_max(_MAX_MASS)
+    return (m / m[m > 0].median().clamp_min(1e-6) if bool((m > 0).any()) else m).clamp_min(_MIN_MASS)
 
 
 def align_distributions(
@@ -84,7 +65,7 @@ def align_distributions(
 
     Args:
         prior: [N, V] lifted class distributions q.
-        mass: [N] evidence behind each Gaussian in pixels; it is clipped and divided by its median.
+        mass: [N] evidence behind each Gaussian in pixels, see `relative_mass`.
         affinity: [N, N] symmetric, see `compute_affinities`.
         strength: weight of the alignment between neighbours; 0 returns the prior.
 
@@ -93,8 +74,7 @@ def align_distributions(
     """
     # On one CPU thread, SciPy's cg for one class at a time takes 0.9 to 1.5 times as long
     # (benchmarks/libraries.py); this also runs on more threads and on the GPU of the map.
-    m = mass.clamp_max(_MAX_MASS)
-    m = (m / m[m > 0].median().clamp_min(1e-6) if bool((m > 0).any()) else m).clamp_min(_MIN_MASS)[:, None]
+    m = relative_mass(mass)[:, None]
     with warnings.catch_warnings():
         # CSR tensors are in beta in torch, but several times faster here than COO tensors.
         warnings.filterwarnings("ignore", message="Sparse CSR")

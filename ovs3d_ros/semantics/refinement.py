@@ -4,8 +4,10 @@
    table. This step adds the part of the rendered cosines that a blur would remove: the first steps of van
    Cittert deconvolution.
 2. Alignment: class distributions follow the affinities between Gaussians, see `affinity`.
-3. Check: on views kept aside, the objective of 3D-OVS must fall. It is RDA against the view's own relevancy
-   plus FDA over the view's DINO patches. DINO takes no part in steps 1 and 2, so the check is independent.
+3. Adaptation: the names' look in this map is learned from the aligned distributions, see `scene_classifier`,
+   and alignment starts again from there.
+4. Check: on views kept aside, the objective of 3D-OVS must fall. It is RDA against the view's own relevancy
+   plus FDA over the view's DINO patches. DINO takes no part in steps 1 to 3, so the check is independent.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from ovs3d_ros.mapping.gaussians import Gaussians
 from ovs3d_ros.rasterize import Rasterizer, Splats, Views
 from ovs3d_ros.rasterize.spherical_harmonics import base_colors
 from ovs3d_ros.sampling import evenly_spaced_indices
-from ovs3d_ros.semantics.affinity import align_distributions, compute_affinities
+from ovs3d_ros.semantics.affinity import align_distributions, compute_affinities, relative_mass
 from ovs3d_ros.semantics.class_field import (
     SURFACE_ALPHA,
     class_distribution,
@@ -33,10 +35,9 @@ from ovs3d_ros.semantics.class_field import (
     vocabulary_indices,
 )
 from ovs3d_ros.semantics.codec import FeatureCodec
-from ovs3d_ros.semantics.refinement_check import (
-    alignment_objective,
-    encode_check_views,
-)
+from ovs3d_ros.semantics.refinement_check import alignment_objective, encode_check_views
+from ovs3d_ros.semantics.scene_classifier import adapt_distributions
+from ovs3d_ros.semantics.surface_graph import make_surface_graph
 from ovs3d_ros.types import Frame, MapSnapshot, RefinedField, RefineStep
 
 _MIN_WEIGHT = 0.5  # pixels; Gaussians with less lifted weight are not sharpened
@@ -108,14 +109,10 @@ def refine_field(
     cosines = lifted_cosines(snapshot.codes, snapshot.codec, field.texts)
     keyframes = evenly_spaced_indices(len(snapshot.cameras), config.views)
     cosines = yield from _sharpen(cosines, keyframes, snapshot, rasterizer, config)
-    yield RefineStep("aligning", 0, 1)
     probabilities = class_distribution(cosines, field.temperature)
     if config.strength > 0:
-        colors = base_colors(snapshot.gaussians["sh"])
-        affinity = compute_affinities(snapshot.gaussians["means"], colors, config)
-        probabilities = align_distributions(probabilities, snapshot.weight, affinity, config.strength)
+        probabilities = yield from _align(probabilities, cosines, snapshot, config)
     changed = float((probabilities.argmax(-1) != field.probabilities.argmax(-1)).float().mean())
-    yield RefineStep("aligning", 1, 1)
     return replace(
         field, probabilities=probabilities, summary=dict(labels_changed=changed, views=len(keyframes))
     )
@@ -142,6 +139,25 @@ def _sharpen(
             cosines + residual / weight.clamp_min(_MIN_WEIGHT)[:, None] * (weight > _MIN_WEIGHT)[:, None]
         )
     return cosines
+
+
+def _align(
+    prior: torch.Tensor, cosines: torch.Tensor, snapshot: MapSnapshot, config: RefineConfig
+) -> Iterator[RefineStep]:
+    """Aligns class distributions [N, V] twice: before and after learning from them; yields its progress."""
+    yield RefineStep("aligning", 0, 2)
+    colors = base_colors(snapshot.gaussians["sh"])
+    graph = make_surface_graph(snapshot.gaussians["means"], colors, config.neighbours)
+    affinity = compute_affinities(graph, config).to(prior.device)
+    aligned = align_distributions(prior, snapshot.weight, affinity, config.strength)
+    yield RefineStep("aligning", 1, 2)
+    if config.adaptation > 0:
+        mass = relative_mass(snapshot.weight)
+        features = torch.cat([cosines, graph.lab.to(cosines)], dim=1)
+        adapted = adapt_distributions(prior, aligned, features, mass, config.adaptation)
+        aligned = align_distributions(adapted, snapshot.weight, affinity, config.strength)
+    yield RefineStep("aligning", 2, 2)
+    return aligned
 
 
 def _lift_blur_residual(

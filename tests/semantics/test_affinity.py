@@ -11,8 +11,13 @@ import torch
 from ovs3d_ros.config import RefineConfig
 from ovs3d_ros.semantics.affinity import align_distributions, compute_affinities
 from ovs3d_ros.semantics.neighbours import nearest_neighbours
+from ovs3d_ros.semantics.surface_graph import make_surface_graph
 
 CONFIG = RefineConfig()
+
+
+def affinities(points: torch.Tensor, colors: torch.Tensor, config: RefineConfig = CONFIG) -> torch.Tensor:
+    return compute_affinities(make_surface_graph(points, colors, config.neighbours), config)
 
 
 @pytest.mark.parametrize("flat", [1.0, 0.02])
@@ -58,7 +63,7 @@ def between(affinity: torch.Tensor, parts: torch.Tensor) -> tuple[float, float]:
 
 def test_normals_separate_surfaces_of_one_colour() -> None:
     points, parts = corner()
-    affinity = compute_affinities(points, torch.full((800, 3), 0.5), CONFIG)
+    affinity = affinities(points, torch.full((800, 3), 0.5))
     within, across = between(affinity, parts)
     assert within > 0.4 and across < 0.1 * within
     dense = affinity.to_dense()
@@ -70,14 +75,14 @@ def test_colours_separate_parts_of_one_surface() -> None:
     points, _ = corner()
     floor, half = points[:400], (points[:400, 0] > 0.49).long()
     colors = torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.1, 0.8]])[half]
-    within, across = between(compute_affinities(floor, colors, CONFIG), half)
+    within, across = between(affinities(floor, colors), half)
     assert within > 0.4 and across < 1e-3
 
 
 def test_alignment_minimises_its_objective() -> None:
     generator = torch.Generator().manual_seed(0)
     points, _ = corner()
-    affinity = compute_affinities(points, torch.rand(800, 3, generator=generator), CONFIG)
+    affinity = affinities(points, torch.rand(800, 3, generator=generator))
     prior = torch.rand(800, 4, generator=generator).softmax(-1)
     mass = torch.full((800,), 5.0)  # equal masses are 1 after division by their median
     result = align_distributions(prior, mass, affinity, 3.0)
@@ -102,21 +107,19 @@ def test_alignment_removes_noise_and_keeps_surfaces_apart() -> None:
     prior = 0.9 * torch.nn.functional.one_hot(labels, 3).float() + 0.1 / 3
     mass = torch.full((800,), 10.0)
     mass[::7], prior[::7] = 0.0, 1 / 3  # Gaussians that were never seen follow their neighbours
-    affinity = compute_affinities(points, torch.full((800, 3), 0.5), CONFIG)
+    affinity = affinities(points, torch.full((800, 3), 0.5))
     result = align_distributions(prior, mass, affinity, CONFIG.strength)
     assert (prior.argmax(-1) == parts).float().mean() < 0.85
     assert (result.argmax(-1) == parts).float().mean() > 0.99
     torch.testing.assert_close(align_distributions(prior, mass, affinity, 0.0), prior, atol=1e-5, rtol=0)
     blind = dataclasses.replace(CONFIG, normal_scale=10.0)
-    spilled = align_distributions(
-        prior, mass, compute_affinities(points, torch.full((800, 3), 0.5), blind), 1e4
-    )
+    spilled = align_distributions(prior, mass, affinities(points, torch.full((800, 3), 0.5), blind), 1e4)
     assert (spilled[:, 0] - spilled[:, 1]).abs().max() < 0.5 * (result[:, 0] - result[:, 1]).abs().max()
 
 
 def test_evidence_weighs_in_up_to_a_limit() -> None:
     points, colors = torch.tensor([[0.0, 0, 0], [1.0, 0, 0]]), torch.full((2, 3), 0.5)
-    pair = compute_affinities(points, colors, dataclasses.replace(CONFIG, neighbours=3))
+    pair = affinities(points, colors, dataclasses.replace(CONFIG, neighbours=3))
     prior = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
 
     def first_probability(*mass: float) -> float:

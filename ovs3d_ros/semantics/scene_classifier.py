@@ -1,0 +1,62 @@
+"""A classifier that learns from a map what the names look like in it (docs/method.md, "Refinement").
+
+Text features describe a class in general. Within one room, a class looks far more alike: the same table, the
+same wall. Fisher's linear discriminant with one covariance for all classes (Fisher 1936; soft labels as in
+Lee 2013) learns that look from Gaussians whose aligned distribution is sure, and corrects those that are not.
+"""
+
+from __future__ import annotations
+
+import torch
+
+_SHRINKAGE = 0.05  # share of the diagonal in the covariance, which keeps it invertible
+_MIN_MASS = 1.0  # median masses of sure Gaussians: a class with less is left to the text features
+_FLOOR, _PRIOR_FLOOR = 1e-4, 1e-6  # probabilities below are equal
+
+
+def adapt_distributions(
+    prior: torch.Tensor, teacher: torch.Tensor, features: torch.Tensor, mass: torch.Tensor, weight: float
+) -> torch.Tensor:
+    """Multiplies class distributions with those of a classifier learned from a better version of them.
+
+    Args:
+        prior: [N, V] class distributions to correct.
+        teacher: [N, V] the same, aligned: the soft labels to learn from.
+        features: [N, F] what the classifier sees of each Gaussian.
+        mass: [N] weight of each Gaussian.
+        weight: exponent of the classifier's distributions.
+
+    Returns:
+        [N, V] class distributions.
+    """
+    learned = discriminate(teacher, features, mass)
+    log = prior.clamp_min(_PRIOR_FLOOR).log() + weight * learned.clamp_min(_FLOOR).log()
+    return log.softmax(-1)
+
+
+def discriminate(labels: torch.Tensor, features: torch.Tensor, mass: torch.Tensor) -> torch.Tensor:
+    """Class distributions [N, V] of Fisher's linear discriminant, trained on all N samples.
+
+    Args:
+        labels: [N, V] soft labels. Their squares count, so that sure samples weigh more.
+        features: [N, F]; their scale does not matter.
+        mass: [N] weight of each sample.
+
+    Returns:
+        Zero for classes that have hardly any sure sample.
+    """
+    deviation = features.std(0)
+    z = (features - features.mean(0))[:, deviation > 0] / deviation[deviation > 0]
+    sure = labels.square() / labels.square().sum(-1, keepdim=True).clamp_min(1e-12)
+    weights = sure * (mass * labels.amax(-1).square())[:, None]  # [N, V]
+    total, masses = weights.sum(), weights.sum(0)
+    centers = (weights.T @ z) / masses.clamp_min(1e-9)[:, None]  # [V, F]
+    mean = (masses @ centers) / total
+    spread = (z * weights.sum(1, keepdim=True)).T @ z / total - torch.outer(mean, mean)
+    between = ((centers - mean) * masses[:, None]).T @ (centers - mean) / total
+    within = (1 - _SHRINKAGE) * (spread - between) + _SHRINKAGE * torch.diag(spread.diag())
+    axes = torch.linalg.solve(within.double(), centers.T.double()).to(z.dtype)  # [F, V]
+    # Half the usual prior: small things are as likely as walls to be what a name means.
+    bias = 0.5 * (masses / total).clamp_min(1e-9).log() - 0.5 * (centers * axes.T).sum(-1)
+    logits = z @ axes + bias
+    return logits.masked_fill(masses < _MIN_MASS, -torch.inf).softmax(-1)

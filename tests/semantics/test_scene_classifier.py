@@ -1,0 +1,61 @@
+"""The classifier that learns from a map what its names look like."""
+
+from __future__ import annotations
+
+import torch
+
+from ovs3d_ros.semantics.scene_classifier import adapt_distributions, discriminate
+
+CENTERS = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+SPREAD = torch.tensor([0.1, 0.1, 3.0])  # the third feature says nothing
+
+
+def samples(counts: tuple[int, ...] = (900, 80, 20)) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features [N, 3] and class [N]."""
+    generator = torch.Generator().manual_seed(0)
+    classes = torch.cat([torch.full((count,), number) for number, count in enumerate(counts)])
+    return CENTERS[classes] + SPREAD * torch.randn(len(classes), 3, generator=generator), classes
+
+
+def test_learns_small_classes_from_labels_that_are_mostly_right() -> None:
+    features, classes = samples()
+    truth = torch.nn.functional.one_hot(classes, 3).float()
+    generator = torch.Generator().manual_seed(1)
+    noisy = torch.rand(len(classes), generator=generator) < 0.2
+    labels = torch.where(noisy[:, None], 0.6 * truth.roll(1, dims=1) + 0.4 * truth, 0.8 * truth + 0.2 / 3)
+    learned = discriminate(labels, features, torch.ones(len(classes)))
+    assert (labels.argmax(1) == classes).float().mean() < 0.85
+    for number in range(3):
+        assert (learned.argmax(1) == classes)[classes == number].float().mean() > 0.95
+    assert torch.allclose(learned.sum(1), torch.ones(len(classes)), atol=1e-5)
+
+
+def test_result_does_not_depend_on_the_scale_of_the_features() -> None:
+    features, classes = samples()
+    labels = torch.nn.functional.one_hot(classes, 3).float() * 0.9 + 0.1 / 3
+    mass = torch.ones(len(classes))
+    scaled = torch.cat([features * torch.tensor([1e3, 1.0, 1e-3]), torch.ones(len(classes), 1)], dim=1)
+    assert torch.allclose(discriminate(labels, features, mass), discriminate(labels, scaled, mass), atol=1e-3)
+
+
+def test_class_without_sure_samples_is_left_to_the_features() -> None:
+    features, classes = samples()
+    labels = torch.nn.functional.one_hot(classes, 4).float() * 0.95 + 0.05 / 4
+    learned = discriminate(labels, features, torch.ones(len(classes)))
+    assert (learned[:, 3] == 0).all()
+    prior = torch.tensor([[0.05, 0.0, 0.0, 0.95]]).repeat(len(classes), 1)
+    adapted = adapt_distributions(prior, labels, features, torch.ones(len(classes)), 0.3)
+    assert (adapted.argmax(1) == 3).float().mean() > 0.5, "what the features are sure of stays"
+
+
+def test_weight_zero_changes_nothing_and_the_unsure_follow_the_map() -> None:
+    features, classes = samples()
+    truth = torch.nn.functional.one_hot(classes, 3).float()
+    prior = 0.9 * truth + 0.1 / 3
+    prior[::10] = torch.tensor([0.3, 0.35, 0.35])  # the text features cannot tell
+    mass = torch.ones(len(classes))
+    assert torch.allclose(adapt_distributions(prior, prior, features, mass, 0.0), prior, atol=1e-5)
+    adapted = adapt_distributions(prior, prior, features, mass, 0.3)
+    unsure = torch.arange(len(classes)) % 10 == 0
+    assert (prior.argmax(1) == classes)[unsure].float().mean() < 0.2
+    assert (adapted.argmax(1) == classes)[unsure].float().mean() > 0.9
