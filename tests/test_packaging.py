@@ -158,6 +158,7 @@ def test_build_backend_asks_for_the_wheels_of_the_distribution(ros_wheels, monke
     assert "ros-rclpy[fastrtps]==" in " ".join(ours) and "ninja" in ours
     for folder in ("tests/tf2_msgs", "tests/vision_msgs"):
         theirs = runpy.run_path(str(repository / folder / "ros_wheels.py"))
+        assert theirs["__file__"] == str(repository / folder / "ros_wheels.py")  # pip checks it
         assert theirs["get_requires_for_build_wheel"]() == ours
         assert (repository / folder / "pyproject.toml").read_text().splitlines()[1:] == (
             repository / "ovs3d_interfaces/pyproject.toml"

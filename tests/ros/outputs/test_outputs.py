@@ -31,6 +31,7 @@ from ovs3d_interfaces.srv import GetObjects, SetVocabulary  # noqa: E402
 from ovs3d_ros.config import Config  # noqa: E402
 from ovs3d_ros.datasets import open_dataset  # noqa: E402
 from ovs3d_ros.ros import conversions  # noqa: E402
+from ovs3d_ros.ros.outputs.goal import PATIENCE  # noqa: E402
 from ovs3d_ros.ros.outputs.publishers import LATCHED  # noqa: E402
 
 VISION = importlib.util.find_spec("vision_msgs") is not None
@@ -228,7 +229,7 @@ def test_goal_faces_the_object_and_is_not_latched(session):
         lambda: "green ball" in session.client.receive("/ovs3d/label_map", conversions.String, LATCHED).data,
         20,
     )
-    time.sleep(0.5)  # the goal follows the label map within milliseconds
+    time.sleep(PATIENCE + 0.5)  # so long the goal waits for a subscriber
     session.client.listen(topic, conversions.PoseStamped, 1)
     wait_until(lambda: session.client.node.count_publishers(topic), 20)
     time.sleep(1.0)  # ten times the delay of an answer: no goal may arrive
