@@ -19,7 +19,7 @@ from ovs3d_ros.io.pictures import save_picture
 from ovs3d_ros.io.ply import write_cloud
 from ovs3d_ros.map_frame import points_to_world
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.query.description import describe, explain_missing, find_candidates, more_digits
+from ovs3d_ros.query.description import describe, more_digits
 from ovs3d_ros.query.request import check_prompts, distinct_names
 from ovs3d_ros.sampling import evenly_spaced_indices
 from ovs3d_ros.types import MapSnapshot, QueryResult, UserError
@@ -58,9 +58,7 @@ def run(options: argparse.Namespace) -> int:
     snapshot = pipeline.snapshot()
     photographs = _open_photographs(options.data, pipeline.config, snapshot) if options.data else None
     result = pipeline.answer(query, snapshot)
-    places = find_candidates(result, snapshot, pipeline.config.query)
-    notes = explain_missing(result, pipeline.config.query)
-    entries = describe(result, places, notes, snapshot.frame.unit)
+    entries = describe(result, snapshot, pipeline.config.query)
     if folder is not None:
         write_answer(folder, pipeline, snapshot, result, photographs)
         common.write_json(str(folder / "objects.json"), entries)

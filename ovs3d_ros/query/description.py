@@ -15,18 +15,16 @@ from ovs3d_ros.types import MapSnapshot, QueryResult, SemanticObject
 _CANDIDATE_SHARE = 0.9  # of the highest relevancy: where an unsure thing may be
 
 
-def describe(
-    result: QueryResult, candidates: dict[int, SemanticObject], notes: dict[int, str], unit: float
-) -> list[dict[str, Any]]:
-    """One entry per prompt, as docs/objects.schema.json says.
+def describe(result: QueryResult, snapshot: MapSnapshot, config: QueryConfig) -> list[dict[str, Any]]:
+    """One entry per prompt, as docs/objects.schema.json says; lengths to a tenth of a millimetre.
 
     Args:
         result: the answer.
-        candidates: those of `find_candidates`.
-        notes: those of `explain_missing`.
-        unit: metres in one unit of the world; lengths are rounded to a tenth of a millimetre.
+        snapshot: the map that answered.
+        config: settings of the answer.
     """
-    digits = 4 + more_digits(unit)
+    candidates, notes = find_candidates(result, snapshot, config), explain_missing(result, config)
+    digits = 4 + more_digits(snapshot.frame.unit)
     return [
         dict(
             prompt=prompt,

@@ -6,14 +6,16 @@ import io
 import json
 import logging
 import threading
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from ovs3d_ros.config import QueryConfig
-from ovs3d_ros.query.description import describe, find_candidates
-from ovs3d_ros.types import MapSnapshot, QueryResult
+from ovs3d_ros.map_frame import object_to_world, poses_to_world
+from ovs3d_ros.query.description import describe
+from ovs3d_ros.types import MapFrame, MapSnapshot, QueryResult
 from ovs3d_ros.viewer import views
 
 log = logging.getLogger(__name__)
@@ -39,16 +41,27 @@ class VisitorFiles:
             self._path.append((views.camera_pose(camera.wxyz, camera.position), float(camera.fov)))
         return len(self._path)
 
-    def save_path(self, snapshot: MapSnapshot | None) -> None:
-        """Sends the camera path, unless it is empty."""
+    def save_path(self, snapshot: MapSnapshot | None, place: MapFrame) -> None:
+        """Sends the camera path in the world, unless it is empty; `place` is the frame that is drawn."""
         if self._path:
             up = views.up_direction(snapshot) if snapshot is not None else np.array([0.0, 0.0, 1.0])
-            text = views.camera_path(self._path, float(self._client.camera.aspect), up)
+            path = [(poses_to_world(pose, place), angle) for pose, angle in self._path]
+            text = views.camera_path(path, float(self._client.camera.aspect), up)
             self.send("camera_path.json", text.encode())
 
-    def save_answer(self, result: QueryResult, snapshot: MapSnapshot, config: QueryConfig) -> None:
-        """Sends an answer as objects.json."""
-        document = describe(result, find_candidates(result, snapshot, config))
+    def save_answer(
+        self, result: QueryResult, snapshot: MapSnapshot, config: QueryConfig, place: MapFrame
+    ) -> None:
+        """Sends an answer as objects.json, in the world.
+
+        Args:
+            result: the answer.
+            snapshot: the map that answered, as if its frame were the world.
+            config: settings of the answer.
+            place: its frame.
+        """
+        objects = [object_to_world(item, place) for item in result.objects]
+        document = describe(replace(result, objects=objects), replace(snapshot, frame=place), config)
         self.send("objects.json", json.dumps(document, indent=2, default=np.ndarray.tolist).encode())
 
     def save_picture(self) -> None:

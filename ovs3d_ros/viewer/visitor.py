@@ -208,6 +208,7 @@ class Visitor:
         if kind == "picture":
             self._files.save_picture()
         elif kind == "path":
-            self._files.save_path(self._newest())
+            self._files.save_path(self._newest(), self._source.pipeline.map.frame)
         elif self._result is not None and self._answered is not None:
-            self._files.save_answer(self._result, self._answered, self._source.pipeline.config.query)
+            pipeline = self._source.pipeline
+            self._files.save_answer(self._result, self._answered, pipeline.config.query, pipeline.map.frame)

@@ -124,7 +124,7 @@ def test_folder_with_bag_and_dataset_is_refused(tmp_path):
 
 
 def test_error_without_rosbags_names_the_remedy(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "rosbags.rosbag2", None)
+    monkeypatch.setitem(sys.modules, "rosbags", None)
     assert "pip install 'rosbags" in refusal(SHIPPED / "bag")
 
 

@@ -338,6 +338,16 @@ def test_map_far_from_the_origin_is_drawn_in_its_own_frame(pipeline):
     assert not near.frame.origin.any() and in_map_frame(snapshot) is snapshot
 
 
+def test_saved_answer_of_a_far_map_is_in_the_world(pipeline):
+    files, sent, snapshot = VisitorFiles(None), [], pipeline.snapshot()
+    files.send = lambda name, content: sent.append(json.loads(content))
+    origin = np.array([500_000.0, 4_000_000.0, 100.0])
+    result = pipeline.query(["blue box"], snapshot=snapshot)
+    files.save_answer(result, snapshot, pipeline.config.query, MapFrame(origin))
+    center = sent[0][0]["objects"][0]["center"]
+    np.testing.assert_allclose(center - origin, synthetic.BLUE.center, atol=0.2)
+
+
 def test_used_port_and_unknown_host_are_refused(viewer, pipeline):
     source = MapSource(pipeline, pipeline.snapshot, keyframe_photo(pipeline))
     with pytest.raises(UserError, match=rf"cannot use 127\.0\.0\.1:{viewer.port}"):
