@@ -185,6 +185,13 @@ class QueryConfig:
         low=1e-4,
         high=100.0,
     )
+    upright: str = leaf(
+        "auto",
+        SESSION | RUNTIME,
+        "Boxes of objects that stand upright along the z axis of the world. auto: if the cameras say that z "
+        "points up, as REP 103 has it. never: boxes lie along the principal axes of the object.",
+        choices=("auto", "always", "never"),
+    )
     min_instance: int = leaf(
         12,
         SESSION | RUNTIME,

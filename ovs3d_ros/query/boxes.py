@@ -9,11 +9,15 @@ from ovs3d_ros.rasterize.kernel_cache import cached_njit
 _ANGLES = np.radians(np.arange(0, 90, 5))
 _ISOTROPY = 0.8  # two principal axes are arbitrary if the ratio of their standard deviations is above this
 _TAIL = 0.02  # share of an object's Gaussians that may lie beyond either side of its box
+_ANY_PAIR = np.array([(0, 1), (1, 2), (0, 2)])
+_HORIZONTAL_PAIR = np.array([(0, 1)])
 _SAMPLE = 2000  # Gaussians that measure a box
 _ANGLE_SAMPLE = 250  # Gaussians that measure the rectangle at each angle
 
 
-def oriented_boxes(points: np.ndarray, segments: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def oriented_boxes(
+    points: np.ndarray, segments: np.ndarray, up: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Boxes along the principal axes of point sets, 2nd to 98th percentile, longest axis first.
 
     Two principal axes of equal variance, as of a square table, are arbitrary, and a box along them may be 1.4
@@ -22,17 +26,50 @@ def oriented_boxes(points: np.ndarray, segments: np.ndarray) -> tuple[np.ndarray
     Args:
         points: [M, 3] metres, set after set.
         segments: [K, 2] where each set starts and stops in `points`.
+        up: [3] unit vector. The boxes stand upright: the third axis is `up`, and of the other two the longer
+            comes first. None: along the principal axes in space.
 
     Returns:
         centers [K, 3], axes [K, 3, 3] (columns, a rotation), sizes [K, 3] in metres.
     """
     points = np.ascontiguousarray(points)
     means, covariances = _moments(points, segments)
-    axes = np.ascontiguousarray(np.linalg.eigh(covariances)[1][:, :, ::-1].transpose(0, 2, 1))  # one per row
-    axes[np.linalg.det(axes) < 0, 2] *= -1
+    pairs = _ANY_PAIR if up is None else _HORIZONTAL_PAIR
+    if up is None:
+        axes = np.linalg.eigh(covariances)[1][:, :, ::-1].transpose(0, 2, 1)  # one per row
+    else:
+        axes = _upright_axes(covariances, np.asarray(up, np.float64))
+    axes = np.ascontiguousarray(axes)
+    axes[np.linalg.det(axes) < 0, 1 if up is not None else 2] *= -1
     centers, sizes = np.empty((2, len(segments), 3))
-    _fit(points, segments, means, axes, centers, sizes)
+    _fit(points, segments, means, axes, pairs, centers, sizes)
     return centers, axes.transpose(0, 2, 1), sizes
+
+
+def vertical_axis(camtoworlds: np.ndarray, mode: str) -> np.ndarray | None:
+    """The axis along which boxes stand upright, see `query.upright`; None: boxes lie along principal axes.
+
+    REP 103 has z point up in a world frame. A map of photographs may have any axes, so "auto" takes z only if
+    the cameras agree: their mean up direction is nearer to z than 45 degrees.
+
+    Args:
+        camtoworlds: [F, 4, 4] poses of the keyframes.
+        mode: "auto", "always" or "never".
+    """
+    if mode == "never" or (mode == "auto" and not len(camtoworlds)):
+        return None
+    up = -np.asarray(camtoworlds, np.float64).reshape(-1, 4, 4)[:, :3, 1]  # y of a camera points down
+    agree = mode == "always" or up.mean(0)[2] > np.sqrt(0.5) * np.linalg.norm(up.mean(0))
+    return np.array([0.0, 0.0, 1.0]) if agree else None
+
+
+def _upright_axes(covariances: np.ndarray, up: np.ndarray) -> np.ndarray:
+    """Axes [K, 3, 3] (rows): the horizontal principal axes of covariances [K, 3, 3], then `up`."""
+    across = np.cross(up, np.eye(3)[np.abs(up).argmin()])
+    across /= np.linalg.norm(across)
+    plane = np.stack([across, np.cross(up, across)])  # [2, 3]
+    turned = np.linalg.eigh(plane @ covariances @ plane.T)[1][:, :, ::-1].transpose(0, 2, 1)  # [K, 2, 2]
+    return np.concatenate([turned @ plane, np.broadcast_to(up, (len(covariances), 1, 3))], axis=1)
 
 
 @cached_njit(nogil=True)
@@ -53,12 +90,12 @@ def _moments(points, segments):
 
 
 @cached_njit(nogil=True)
-def _fit(points, segments, means, axes, centers, sizes):
-    """Rotates `axes` [K, 3, 3] (rows) where they are arbitrary, and measures the boxes along them."""
+def _fit(points, segments, means, axes, pairs, centers, sizes):
+    """Rotates `axes` [K, 3, 3] (rows) where `pairs` of them are arbitrary; measures the boxes along them."""
     for k in range(len(segments)):
         start, stop = segments[k]
         local = _project_on_axes(points[start : stop : 1 + (stop - start) // _SAMPLE], means[k], axes[k])
-        for a, b in ((0, 1), (1, 2), (0, 2)):
+        for a, b in pairs:
             deviation_a, deviation_b = local[a].std(), local[b].std()
             if min(deviation_a, deviation_b) >= _ISOTROPY * max(deviation_a, deviation_b):
                 angle = _tightest_angle(

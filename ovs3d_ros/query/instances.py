@@ -12,7 +12,7 @@ import torch
 from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.geometry import matrix_to_quat
 from ovs3d_ros.map_frame import object_to_world
-from ovs3d_ros.query.boxes import oriented_boxes
+from ovs3d_ros.query.boxes import oriented_boxes, vertical_axis
 from ovs3d_ros.query.components import connected_components, group_indices
 from ovs3d_ros.types import MapSnapshot, SemanticObject
 
@@ -52,7 +52,8 @@ def find_map_objects(
 ) -> tuple[list[SemanticObject], np.ndarray]:
     """Groups the labelled Gaussians of a map into objects in the world, see `find_objects`."""
     means, views = snapshot.gaussians["means"].cpu().numpy(), snapshot.views.cpu().numpy()
-    objects, instances = find_objects(means, labels, scores, views, prompts, config, max_instances)
+    up = vertical_axis(snapshot.camtoworlds, config.upright)
+    objects, instances = find_objects(means, labels, scores, views, prompts, config, max_instances, up)
     return [object_to_world(o, snapshot.frame) for o in objects], instances
 
 
@@ -64,6 +65,7 @@ def find_objects(
     prompts: Sequence[str],
     config: QueryConfig,
     max_instances: int,
+    up: np.ndarray | None = None,
 ) -> tuple[list[SemanticObject], np.ndarray]:
     """Groups labelled Gaussians into instances with oriented boxes, prompt by prompt, best first.
 
@@ -77,6 +79,7 @@ def find_objects(
         prompts: the P prompts.
         config: gap and smallest size of an instance.
         max_instances: per prompt, 0 = all.
+        up: [3] of upright boxes, see `oriented_boxes`.
 
     Returns:
         The objects and the instance number [N] of each Gaussian (0 = none).
@@ -85,7 +88,7 @@ def find_objects(
 
     def instances_of(p: int) -> _Instances:
         rows = np.flatnonzero(labels == p + 1)
-        return _find_instances(rows, means[rows], scores[rows, p], views[rows], config, max_instances)
+        return _find_instances(rows, means[rows], scores[rows, p], views[rows], config, max_instances, up)
 
     largest_first = [int(p) for p in np.argsort(-counts, kind="stable") if counts[p]]
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
@@ -118,6 +121,7 @@ def _find_instances(
     views: np.ndarray,
     config: QueryConfig,
     limit: int,
+    up: np.ndarray | None,
 ) -> _Instances:
     """At most `limit` instances (0: all) among Gaussians `rows` [M] of one label at `points` [M, 3]."""
     component, count = connected_components(points, config.instance_gap)
@@ -127,7 +131,8 @@ def _find_instances(
     seen = np.maximum.reduceat(views[order], starts[:-1])
     ranked = np.argsort(-totals / np.sqrt(sizes), kind="stable")
     chosen = ranked[sizes[ranked] >= config.min_instance][: limit or None]
-    centers, axes, extents = oriented_boxes(points[order], np.stack([starts[:-1], starts[1:]], 1)[chosen])
+    segments = np.stack([starts[:-1], starts[1:]], 1)[chosen]
+    centers, axes, extents = oriented_boxes(points[order], segments, up)
     number = np.zeros(count, np.int64)
     number[chosen] = np.arange(1, len(chosen) + 1)
     return _Instances(

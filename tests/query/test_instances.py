@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 
+import cv2
 import numpy as np
 import pytest
 from helpers import synthetic
 
 from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.geometry import matrix_to_quat, quat_to_matrix
-from ovs3d_ros.query.boxes import oriented_boxes
+from ovs3d_ros.query.boxes import oriented_boxes, vertical_axis
 from ovs3d_ros.query.components import connected_components
 from ovs3d_ros.query.instances import find_objects
 
@@ -222,3 +223,35 @@ def test_box_spans_the_percentiles_along_its_axes() -> None:
     low, high = np.percentile(points @ axes, [2, 98], axis=0)
     np.testing.assert_allclose(size, high - low, rtol=1e-9)
     np.testing.assert_allclose(axes.T @ center, (low + high) / 2, rtol=1e-9)
+
+
+@pytest.mark.parametrize("turn", [0.0, 0.6, 1.3])
+def test_upright_box_of_a_leaning_thing_is_its_footprint_and_height(turn: float) -> None:
+    along = np.linspace(-1, 1, 2001)
+    thick = np.random.default_rng(0).uniform(-0.05, 0.05, 2001)
+    board = np.stack([0.4 * along, thick, 0.9 * along], axis=1)  # leans by 24 degrees
+    cosine, sine = np.cos(turn), np.sin(turn)
+    points = board @ np.array([[cosine, sine, 0], [-sine, cosine, 0], [0, 0, 1]]) + [1, 2, 3]
+    (center,), (axes,), (size,) = oriented_boxes(points, np.array([[0, 2001]]), np.array([0.0, 0.0, 1.0]))
+    np.testing.assert_allclose(size, 0.96 * np.array([0.8, 0.1, 1.8]), rtol=0.06)
+    np.testing.assert_allclose(center, [1, 2, 3], atol=0.01)
+    np.testing.assert_allclose(np.abs(axes[:, 2]), [0, 0, 1], atol=1e-9)
+    np.testing.assert_allclose(np.abs(axes[:, 0]), np.abs([cosine, sine, 0]), atol=0.02)
+    assert np.linalg.det(axes) == pytest.approx(1)
+    slanted = oriented_boxes(points, np.array([[0, 2001]]))
+    assert slanted[2][0][0] == pytest.approx(0.96 * 2 * np.hypot(0.4, 0.9), rel=0.05)
+
+
+def test_z_is_vertical_if_the_cameras_say_so() -> None:
+    level = np.eye(4)
+    level[:3, :3] = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]])  # looks along y, z up
+    tilted = level.copy()
+    tilted[:3, :3] = level[:3, :3] @ cv2.Rodrigues(np.array([np.radians(-30), 0, 0]))[0]
+    for poses in ([level], [level, tilted], [tilted]):
+        np.testing.assert_array_equal(vertical_axis(np.stack(poses), "auto"), [0, 0, 1])
+    opencv = np.eye(4)  # of photographs: y down
+    assert vertical_axis(opencv[None], "auto") is None and vertical_axis(np.zeros((0, 4, 4)), "auto") is None
+    upside_down = np.diag([1.0, -1.0, -1.0, 1.0]) @ level
+    assert vertical_axis(upside_down[None], "auto") is None
+    np.testing.assert_array_equal(vertical_axis(opencv[None], "always"), [0, 0, 1])
+    assert vertical_axis(level[None], "never") is None
