@@ -13,6 +13,7 @@ from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.encoders import ImageTextEncoder
 from ovs3d_ros.encoders.validation import check_texts
 from ovs3d_ros.map_frame import region_to_map
+from ovs3d_ros.query.bank_presence import BankPresence
 from ovs3d_ros.query.coverage import horizon_coverage
 from ovs3d_ros.query.instances import find_map_objects
 from ovs3d_ros.query.labelling import Similarities, first_mentions, in_region, label_places
@@ -22,6 +23,7 @@ from ovs3d_ros.query.presence import (
     PresenceCalibration,
     encoder_calibration,
     general_prompts,
+    is_calibrated,
     presence_evidence,
     presence_probability,
     verdicts,
@@ -70,6 +72,8 @@ class QueryEngine:
     def __init__(self, clip: ImageTextEncoder | None, config: QueryConfig) -> None:
         self.clip = clip
         self.calibration = encoder_calibration(clip, config.calibration)
+        calibrated = is_calibrated(clip, config.calibration)
+        self._bank = None if calibrated else BankPresence(self._encode_bank)
         self._config = config
         self._texts: dict[str, torch.Tensor] = {}
 
@@ -93,6 +97,11 @@ class QueryEngine:
         self._texts = cache
         return torch.stack([cache[p] for p in prompts]) if prompts else torch.zeros(0, self.clip.dim)
 
+    def _encode_bank(self, names: Sequence[str]) -> torch.Tensor:
+        """Unit text features [M, D] of the name bank, which keeps them itself."""
+        assert self.clip is not None, "a bank needs an encoder"
+        return check_texts(self.clip.encode_text(names), len(names), self.clip)
+
     def common_names(self) -> Sequence[str]:
         """Nouns of other things: those of the calibration, or a short list for an encoder without one."""
         return self.calibration.distractors or COMMON_NAMES
@@ -113,7 +122,7 @@ class QueryEngine:
         """Answers a query from a snapshot and a refined field, see `answer_query`."""
         words = query.prompts, query.negatives, self.calibration.distractors
         texts = TextFeatures(*(self.encode_text(part) for part in words))
-        return answer_query(query, texts, snapshot, field, self.calibration, self._config)
+        return answer_query(query, texts, snapshot, field, self.calibration, self._config, self._bank)
 
     def score(
         self,
@@ -148,6 +157,7 @@ def answer_query(
     field: RefinedField | None,
     calibration: PresenceCalibration,
     config: QueryConfig,
+    bank: BankPresence | None = None,
 ) -> QueryResult:
     """Answers a query.
 
@@ -158,10 +168,14 @@ def answer_query(
         field: the refined field; it decides for the prompts it holds, unless the user named negatives.
         calibration: of the encoder.
         config: when a prompt counts as found, and what an instance is.
+        bank: decides about presence for an encoder without a calibration; None: `calibration` does.
     """
     gaussians, evidence = _score_map(query, texts, snapshot, calibration, config)
-    general = general_prompts(query.prompts, calibration.distractors)
-    presence = presence_probability(evidence, general, calibration)
+    if bank is None:
+        general = general_prompts(query.prompts, calibration.distractors)
+        presence = presence_probability(evidence, general, calibration)
+    else:
+        presence = bank.probability(query.prompts, texts.prompts, snapshot, config.min_weight)
     found = presence >= config.presence
     columns = vocabulary_indices(None if query.own_negatives else field, query.prompts, query.mode)
     field = field if (columns >= 0).any() else None
@@ -169,10 +183,7 @@ def answer_query(
         query,
         found,
         Similarities(
-            # By cosine: relevancy rounds to 1 at a high temperature, and then many prompts would be the best.
-            ranking=snapshot.codes @ snapshot.directions(texts.prompts)
-            if query.mode == "argmax"
-            else gaussians.scores,
+            ranking=_ranking(query, texts, snapshot, gaussians),
             relevancy=gaussians.scores,
             eligible=gaussians.known
             & in_region(snapshot.gaussians["means"], region_to_map(query.roi, snapshot.frame)),
@@ -199,6 +210,18 @@ def answer_query(
         observed=horizon_coverage(snapshot),
         field=field,
     )
+
+
+def _ranking(
+    query: Query, texts: TextFeatures, snapshot: MapSnapshot, gaussians: GaussianScores
+) -> torch.Tensor:
+    """The values [N, P] by which prompts compete for a Gaussian.
+
+    For "argmax" these are cosines: relevancy rounds to 1 at a high temperature, and then many would be best.
+    """
+    if query.mode == "argmax":
+        return snapshot.codes @ snapshot.directions(texts.prompts)
+    return gaussians.scores
 
 
 def _score_map(

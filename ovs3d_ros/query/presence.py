@@ -51,6 +51,11 @@ class PresenceCalibration:
     source: str = "none: the defaults of LERF for OpenAI CLIP, not calibrated"
 
 
+def is_calibrated(clip: ImageTextEncoder | None, path: str) -> bool:
+    """Whether the encoder has a calibration: its own, or in a file at `path`."""
+    return bool(path) or clip is None or "query" in (clip.calibration or {})
+
+
 def encoder_calibration(clip: ImageTextEncoder | None, path: str) -> PresenceCalibration:
     """The calibration in the file at `path`; for an empty path the encoder's own, or else the defaults.
 

@@ -1,0 +1,162 @@
+"""Presence without labels, for any encoder (docs/method.md, "Presence without labels").
+
+Cosines of different encoders cannot be compared, but ranks within a bank of names can. Few of a thousand
+common names are in one place: the others show what "not here" looks like in this map with this encoder.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ovs3d_ros.query.name_bank import NameBank, make_bank, read_names
+from ovs3d_ros.query.presence import logistic_regression
+from ovs3d_ros.types import MapSnapshot
+
+_MAX_CELLS = 8192
+_SMALLEST_CELL = 0.04  # m
+_COARSER = 1.26  # factor from one size of cells to the next: half as many per volume
+_FAINT = 0.2  # share of cells, those with the least evidence, that are left out
+_BEST = 4  # cells that stand for a name's best place
+# Logistic weights of the columns of `bank_evidence`, and the bias. Fitted on five rendered rooms with the
+# bundled encoder, two distorted forms of it and `conse` at two sizes; docs/benchmarks.md has the figures.
+WEIGHTS = 0.233, 0.148, 0.127, 0.397
+BIAS = -2.276
+
+
+@dataclass(frozen=True, slots=True)
+class MapCells:
+    """A map pooled into cells of space, and how a bank of names fits them.
+
+    Attributes:
+        codes: [V, d + 1] unit codes.
+        names: [d + 1, M] directions of the names, see `FeatureCodec.directions`.
+        measures: [M, 4] see `measure`.
+    """
+
+    codes: torch.Tensor
+    names: torch.Tensor
+    measures: torch.Tensor
+
+
+class BankPresence:
+    """Decides whether things are in a map by comparing prompts with a bank of names.
+
+    Args:
+        encode_text: gives unit text features [P, D].
+    """
+
+    def __init__(self, encode_text: Callable[[Sequence[str]], torch.Tensor]) -> None:
+        self._encode_text = encode_text
+        self._bank: NameBank | None = None
+        self._latest: tuple[weakref.ref[torch.Tensor], MapCells] | None = None
+
+    def probability(
+        self, prompts: Sequence[str], texts: torch.Tensor, snapshot: MapSnapshot, min_weight: float
+    ) -> np.ndarray:
+        """Probability [P] that the thing of each prompt is in the map.
+
+        Args:
+            prompts: the P prompts.
+            texts: [P, D] their unit features.
+            snapshot: the map, with features.
+            min_weight: Gaussians with less evidence, in pixels, do not count.
+        """
+        # Two threads may both do this at first; the results are the same.
+        bank = self._bank = self._bank or make_bank(read_names(), self._encode_text)
+        cells = self._cells(snapshot, bank, min_weight)
+        if not len(cells.codes):
+            return np.zeros(len(prompts))
+        evidence = bank_evidence(cells, snapshot.directions(texts), bank.rivals(prompts, texts))
+        return logistic_regression(evidence, WEIGHTS, BIAS)
+
+    def _cells(self, snapshot: MapSnapshot, bank: NameBank, min_weight: float) -> MapCells:
+        """The cells of a snapshot; those of the latest are kept, as a map is asked many times."""
+        latest = self._latest
+        if latest is not None and latest[0]() is snapshot.codes:
+            return latest[1]
+        weight = torch.where(snapshot.weight >= min_weight, snapshot.weight, 0.0)
+        codes = snapshot.codec.normalize(pool_cells(snapshot.gaussians["means"], snapshot.codes, weight))
+        cells = describe_cells(codes, snapshot.directions(bank.texts), bank.among)
+        self._latest = weakref.ref(snapshot.codes), cells
+        return cells
+
+
+def pool_cells(means: torch.Tensor, codes: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Sums of codes [V, d + 1] over cubic cells of space, at most `_MAX_CELLS`, without the faintest.
+
+    Args:
+        means: [N, 3] positions in metres.
+        codes: [N, d + 1] unit codes; zero for a Gaussian without a feature.
+        weight: [N] evidence of each, in pixels; 0: left out.
+    """
+    known = (weight > 0) & (codes[:, -1] != 0)
+    means, codes, weight = means[known], codes[known], weight[known]
+    if not len(means):
+        return codes
+    side = _SMALLEST_CELL
+    while True:
+        _, cells = torch.unique(((means - means.amin(0)) / side).long(), dim=0, return_inverse=True)
+        count = int(cells.max()) + 1
+        if count <= _MAX_CELLS:
+            break
+        side *= _COARSER
+    sums = codes.new_zeros(count, codes.shape[1]).index_add_(0, cells, codes * weight[:, None])
+    evidence = weight.new_zeros(count).index_add_(0, cells, weight)
+    return sums[evidence >= evidence.quantile(_FAINT)]
+
+
+def describe_cells(codes: torch.Tensor, names: torch.Tensor, rivals: torch.Tensor) -> MapCells:
+    """How a bank of names fits cells.
+
+    Args:
+        codes: [V, d + 1] unit codes of the cells.
+        names: [d + 1, M] directions of the bank's names.
+        rivals: [M, M] bool, see `NameBank.rivals`.
+    """
+    count = names.shape[1]
+    measures = measure(codes, codes @ names, names, rivals) if len(codes) else names.new_zeros(count, 4)
+    return MapCells(codes, names, measures)
+
+
+def measure(
+    codes: torch.Tensor, cosines: torch.Tensor, names: torch.Tensor, rivals: torch.Tensor
+) -> torch.Tensor:
+    """How well texts fit their best places, [P, 4]; only the order of the values has a meaning.
+
+    The columns: deviation of the text's cosine at its best cells among those of the bank there; its lead over
+    the best rival there, in the same deviations; its cosine there; that minus its mean over all cells.
+
+    Args:
+        codes: [V, d + 1] unit codes of the cells.
+        cosines: [V, P] of the texts.
+        names: [d + 1, M] directions of the bank's names.
+        rivals: [P, M] bool, the names that are other things than the text.
+    """
+    best = cosines.topk(min(_BEST, len(cosines)), dim=0)
+    peak = best.values.mean(0)
+    there = codes[best.indices.T].mean(1) @ names  # [P, M]
+    scale = there.std(1).clamp_min(1e-9)
+    rival = torch.where(rivals.to(there.device), there, -1.0).amax(1)
+    return torch.stack(
+        [(peak - there.mean(1)) / scale, (peak - rival) / scale, peak, peak - cosines.mean(0)], dim=1
+    )
+
+
+def bank_evidence(cells: MapCells, prompts: torch.Tensor, rivals: torch.Tensor) -> np.ndarray:
+    """Evidence [P, 4] that the thing of each prompt is in the map: per column of `measure`, a rank.
+
+    It is minus the logarithm of the share of the bank's names that do better than the prompt.
+
+    Args:
+        cells: the map.
+        prompts: [d + 1, P] directions of the prompts.
+        rivals: [P, M] bool, see `NameBank.rivals`.
+    """
+    own = measure(cells.codes, cells.codes @ prompts, cells.names, rivals)  # [P, 4]
+    better = (cells.measures[None] > own[:, None]).sum(1)  # [P, 4]
+    return -((1 + better) / (1 + len(cells.measures))).double().log().cpu().numpy()

@@ -1,0 +1,126 @@
+"""Presence without labels: ranks within a bank of names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ovs3d_ros.config import ClipConfig, QueryConfig
+from ovs3d_ros.encoders import make_clip
+from ovs3d_ros.query.bank_presence import BankPresence, pool_cells
+from ovs3d_ros.query.engine import QueryEngine
+from ovs3d_ros.query.name_bank import make_bank, read_names
+from ovs3d_ros.semantics.codec import CodecFitter
+from ovs3d_ros.types import MapSnapshot
+
+DIM, THINGS, GAUSSIANS = 48, 30, 40
+NAMES = read_names()
+
+
+def _texts(seed: int) -> dict[str, torch.Tensor]:
+    """Random unit features of all names of the bank."""
+    features = torch.randn(len(NAMES), DIM, generator=torch.Generator().manual_seed(seed))
+    return dict(zip(NAMES, F.normalize(features, dim=-1), strict=True))
+
+
+def _distort(features: torch.Tensor, common: torch.Tensor) -> torch.Tensor:
+    """The features of an encoder with cosines in a narrow range, as CLIP's are."""
+    return F.normalize(features + 3 * common, dim=-1)
+
+
+def _room(texts: dict[str, torch.Tensor], common: torch.Tensor) -> tuple[MapSnapshot, BankPresence]:
+    """A map of the first names, each a thing at a place of its own, and the decision for its encoder."""
+    generator = torch.Generator().manual_seed(1)
+    things = torch.stack([texts[name] for name in NAMES[:THINGS]]).repeat_interleave(GAUSSIANS, 0)
+    noise = torch.randn(things.shape, generator=generator) / DIM**0.5
+    features = _distort(F.normalize(0.6 * things + noise, dim=-1), common)
+    fitter = CodecFitter(DIM, 40)
+    fitter.add(features)
+    codec = fitter.fit()
+    means = torch.arange(THINGS).repeat_interleave(GAUSSIANS)[:, None] * torch.tensor([[1.0, 0.0, 0.0]])
+    means = means + 0.2 * torch.rand(means.shape, generator=generator)
+    ones, codes = torch.ones(len(means)), codec.normalize(codec.encode(features))
+    snapshot = MapSnapshot(
+        version=1,
+        gaussians=dict(means=means),
+        codes=codes,
+        level_codes=codes[:, None],
+        weight=ones,
+        views=ones,
+        selection=ones[:, None],
+        codec=codec,
+        camtoworlds=np.zeros((0, 4, 4)),
+        stamps=np.zeros(0),
+        cameras=[],
+        names=[],
+    )
+
+    def encode(names):
+        return _distort(torch.stack([texts[name] for name in names]), common)
+
+    return snapshot, BankPresence(encode)
+
+
+def _ask(texts: dict[str, torch.Tensor], common: torch.Tensor) -> np.ndarray:
+    """Probabilities of 30 names that are there and of 200 that are not."""
+    snapshot, decision = _room(texts, common)
+    asked = [*NAMES[:THINGS], *NAMES[-200:]]
+    features = _distort(torch.stack([texts[name] for name in asked]), common)
+    return decision.probability(asked, features, snapshot, 0.5)
+
+
+def test_the_bank_has_a_thousand_distinct_names():
+    assert len(NAMES) >= 1000 and len(set(NAMES)) == len(NAMES)
+    assert {"sofa", "floor", "piano", "dog"} <= set(NAMES)
+    assert not any(name.startswith("#") or name != name.strip() for name in NAMES)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_what_is_there_is_found_with_any_range_of_cosines(scale):
+    common = scale * F.normalize(torch.randn(DIM, generator=torch.Generator().manual_seed(2)), dim=0)
+    probability = _ask(_texts(0), common)
+    present, absent = probability[:THINGS], probability[THINGS:]
+    assert (present >= 0.6).mean() > 0.9
+    assert (absent >= 0.6).mean() < 0.15
+    assert np.median(present) > 0.8 and np.median(absent) < 0.3
+
+
+def test_words_for_one_thing_do_not_compete():
+    texts = _texts(0) | {"couch": F.normalize(_texts(0)["sofa"] + 0.01, dim=-1)}
+    bank = make_bank(NAMES, lambda names: torch.stack([texts[name] for name in names]))
+    rivals = bank.rivals(["couch", "red office chair"], torch.stack([texts["couch"], texts["dog"]]))
+    column = NAMES.index
+    assert not rivals[0, column("sofa")] and rivals[0, column("dog")]
+    assert not rivals[1, [column("chair"), column("office chair"), column("dog")]].any()
+    assert rivals[1, column("desk")]
+    assert not bank.among.diagonal().any() and bank.among.float().mean() > 0.98
+
+
+def test_cells_hold_the_evidence_of_their_gaussians():
+    means = torch.tensor(
+        [[0.0, 0.0, 0.0], [0.01, 0.0, 0.0], [1.0, 0.0, 0.0], [2.0, 0.0, 0.0], [3.0, 0.0, 0.0]]
+    )
+    codes = torch.tensor([[1.0, 1.0], [0.0, 1.0], [2.0, 1.0], [9.0, 1.0], [0.0, 0.0]])
+    sums = pool_cells(means, codes, torch.tensor([3.0, 1.0, 5.0, 0.0, 7.0]))
+    # The fourth has no evidence, the fifth no feature; the cell of the first two is the faintest fifth.
+    assert sums.tolist() == [[10.0, 5.0]]
+    spread = torch.rand(30_000, 3) * 10
+    assert 500 < len(pool_cells(spread, torch.ones(30_000, 2), torch.ones(30_000))) <= 8192
+
+
+def test_a_map_without_features_holds_nothing():
+    texts, common = _texts(0), torch.zeros(DIM)
+    snapshot, decision = _room(texts, common)
+    empty = replace(snapshot, weight=torch.zeros_like(snapshot.weight))
+    assert decision.probability(["sofa"], texts["sofa"][None], empty, 0.5).tolist() == [0.0]
+
+
+def test_an_encoder_without_a_calibration_is_judged_by_the_bank():
+    clip = make_clip(ClipConfig(model="bundled"), "cpu")
+    assert QueryEngine(clip, QueryConfig())._bank is None
+    clip.calibration = None
+    assert QueryEngine(clip, QueryConfig())._bank is not None
