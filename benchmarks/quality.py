@@ -39,12 +39,13 @@ from ovs3d_ros.config.yaml_io import parse_assignments
 from ovs3d_ros.datasets import Dataset, open_dataset, split_holdout
 from ovs3d_ros.evaluation import queries
 from ovs3d_ros.evaluation.calibration import visible_classes
+from ovs3d_ros.evaluation.ceiling import label_regions, true_classes
 from ovs3d_ros.evaluation.metrics import PROTOCOLS, SegmentationScore, mean_over_scenes, score_segmentation
 from ovs3d_ros.evaluation.segmentation import Segmenter, gaussian_segmenter, pixel_segmenter
 from ovs3d_ros.map_file import load_map
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.semantics import refinement_check
-from ovs3d_ros.types import MapSnapshot, UserError
+from ovs3d_ros.types import MapSnapshot, RefinedField, UserError
 
 # The settings that each ablation changes. Ablations of `refine.*` share one map.
 ABLATIONS: dict[str, dict[str, Any]] = {
@@ -114,8 +115,8 @@ class Scene:
         Returns:
             Figures, and scores: `lifted`; `refined`; `refined_3d`, with labels chosen per Gaussian;
             `refined_visible`, the mean over names that the mapped views show well enough (`visible_classes`),
-            with all names competing. The figure `accepted` is the decision of the check of `ovs3d refine` on
-            the held-out views.
+            with all names competing; `ceiling`, with true regions (`evaluation.ceiling`). The figure
+            `accepted` is the decision of the check of `ovs3d refine` on the held-out views.
         """
         snapshot, started = pipeline.snapshot(), time.perf_counter()
         field = pipeline.query(self.names, mode="argmax", snapshot=snapshot, refine=True).field
@@ -124,6 +125,11 @@ class Scene:
             lifted=self.score(pixel_segmenter(pipeline, snapshot, self.names, None)),
             refined=self.score(pixel_segmenter(pipeline, snapshot, self.names, field)),
             refined_3d=self.score(gaussian_segmenter(pipeline, snapshot, self.names, field)),
+        )
+        scores["ceiling"] = self.score(
+            pixel_segmenter(
+                pipeline, snapshot, self.names, self.label_true_regions(pipeline, snapshot, field)
+            )
         )
         scores["refined_visible"] = of_names(scores["refined"], visible_classes(self.dataset, self.mapped))
         row = {name: round(score.miou, 4) for name, score in scores.items()}
@@ -135,6 +141,11 @@ class Scene:
             accepted=checked.kept,
         )
         return row, scores
+
+    def label_true_regions(self, pipeline: Ovs3d, snapshot: MapSnapshot, field: RefinedField) -> RefinedField:
+        """The field with the labelled classes as regions."""
+        frames = [*self.frames, *(self.dataset[i] for i in self.mapped)]
+        return label_regions(field, snapshot, true_classes(pipeline, snapshot, frames, len(self.classes)))
 
 
 def of_names(score: SegmentationScore, names: Sequence[str]) -> SegmentationScore:

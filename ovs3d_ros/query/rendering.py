@@ -12,7 +12,7 @@ from ovs3d_ros.map_frame import depth_to_world, poses_to_map
 from ovs3d_ros.mapping.mapper import RenderedView, render_view
 from ovs3d_ros.query.engine import QueryEngine
 from ovs3d_ros.query.labelling import pixel_similarities
-from ovs3d_ros.rasterize import Rasterizer
+from ovs3d_ros.rasterize import Rasterizer, Splats, Views
 from ovs3d_ros.semantics.class_field import SURFACE_ALPHA, render_channels
 from ovs3d_ros.types import Camera, MapSnapshot, QueryResult
 
@@ -41,6 +41,14 @@ class MapRenderer:
         """Blends values [N, C] of the Gaussians: [H, W, C], and alpha [H, W, 1]."""
         pose = poses_to_map(camtoworld, snapshot.frame)
         return render_channels(snapshot.gaussians, values, camera, pose, self._rasterizer)
+
+    def lift(
+        self, values: torch.Tensor, camera: Camera, camtoworld: np.ndarray, snapshot: MapSnapshot
+    ) -> torch.Tensor:
+        """Sums values [H, W, C] of the pixels over each Gaussian's blending weights: [N, C]."""
+        views = Views.from_camera(camera, poses_to_map(camtoworld, snapshot.frame), snapshot.codes.device)
+        targets = values.to(snapshot.codes.device)[None].contiguous()
+        return self._rasterizer.lift(Splats.from_dict(snapshot.gaussians), targets, views)[0]
 
     def codes(self, camera: Camera, camtoworld: np.ndarray, snapshot: MapSnapshot) -> torch.Tensor:
         """Codes [H, W, d + 1] of unit features; zero where the map is more transparent than solid."""
