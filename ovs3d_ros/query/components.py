@@ -6,6 +6,7 @@ import numpy as np
 
 from ovs3d_ros.rasterize.kernel_cache import cached_njit
 
+_FRAGMENT = 4  # times smaller than a component nearby: a fragment of it
 _BITS = 20  # bits of a voxel's number along an axis
 _TOUCHING = np.array(
     [
@@ -36,6 +37,43 @@ def connected_components(points: np.ndarray, gap: float) -> tuple[np.ndarray, in
     if not len(points):
         return np.zeros(0, np.int64), 0
     return _label_components(np.ascontiguousarray(points), float(gap))
+
+
+def join_fragments(
+    points: np.ndarray, component: np.ndarray, count: int, gap: float
+) -> tuple[np.ndarray, int]:
+    """Joins small components to large ones that are near: pieces of one thing with unseen parts in between.
+
+    A component is a fragment if it is among the components within a `gap` of each other and has less than a
+    quarter of the points of the largest of them. It joins the nearest that is no fragment.
+
+    Args:
+        points: [M, 3] metres.
+        component: [M] number of each point, see `connected_components`.
+        count: number of components.
+        gap: metres; larger than that of `component`.
+
+    Returns:
+        As `connected_components`.
+    """
+    if count < 2:
+        return component, count
+    order, starts = group_indices(component, count)
+    sizes, first = np.diff(starts), order[starts[:-1]]
+    group = connected_components(points, gap)[0][first]  # of each component: a wider gap parts none of them
+    largest = np.zeros(group.max() + 1, np.int64)
+    np.maximum.at(largest, group, sizes)
+    is_fragment = _FRAGMENT * sizes < largest[group]
+    target = np.arange(count)
+    for fragment in np.flatnonzero(is_fragment):
+        hosts = np.flatnonzero((group == group[fragment]) & ~is_fragment)
+        if len(hosts) > 1:
+            center = points[order[starts[fragment] : starts[fragment + 1]]].mean(0)
+            parts = (points[order[starts[h] : starts[h + 1]]] for h in hosts)
+            hosts = hosts[[np.argmin([np.square(part - center).sum(1).min() for part in parts])]]
+        target[fragment] = hosts[0]
+    kept, number = np.unique(target, return_inverse=True)
+    return number[component], len(kept)
 
 
 @cached_njit(nogil=True)

@@ -13,8 +13,10 @@ from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.geometry import matrix_to_quat
 from ovs3d_ros.map_frame import object_to_world
 from ovs3d_ros.query.boxes import oriented_boxes, vertical_axis
-from ovs3d_ros.query.components import connected_components, group_indices
+from ovs3d_ros.query.components import connected_components, group_indices, join_fragments
 from ovs3d_ros.types import MapSnapshot, SemanticObject
+
+_FRAGMENT_GAPS = 4.0  # instance gaps across which a fragment belongs to a larger instance
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,7 @@ def _find_instances(
 ) -> _Instances:
     """At most `limit` instances (0: all) among Gaussians `rows` [M] of one label at `points` [M, 3]."""
     component, count = connected_components(points, config.instance_gap)
+    component, count = join_fragments(points, component, count, _FRAGMENT_GAPS * config.instance_gap)
     order, starts = group_indices(component, count)
     sizes = np.diff(starts)
     totals = np.add.reduceat(scores[order], starts[:-1], dtype=float)

@@ -12,7 +12,7 @@ from helpers import synthetic
 from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.geometry import matrix_to_quat, quat_to_matrix
 from ovs3d_ros.query.boxes import oriented_boxes, vertical_axis
-from ovs3d_ros.query.components import connected_components
+from ovs3d_ros.query.components import connected_components, join_fragments
 from ovs3d_ros.query.instances import find_objects
 
 
@@ -185,7 +185,10 @@ def test_touching_objects_of_two_names_stay_apart() -> None:
     for label in (1, 2, 3):
         got = {frozenset(np.flatnonzero(instances == o.instance)) for o in objects if o.label == label}
         rows = np.flatnonzero(labels == label)
-        assert got == {frozenset(rows[list(part)]) for part in components_by_search(points[rows], 0.12)}
+        components = {frozenset(rows[list(part)]) for part in components_by_search(points[rows], 0.12)}
+        assert all(sum(part <= instance for instance in got) == 1 for part in components)
+        large = {part for part in components if 4 * len(part) >= max(map(len, components))}
+        assert all(len({part for part in large if part <= instance}) == 1 for instance in got)
 
 
 def test_far_floater_costs_no_memory_and_joins_nothing() -> None:
@@ -255,3 +258,32 @@ def test_z_is_vertical_if_the_cameras_say_so() -> None:
     assert vertical_axis(upside_down[None], "auto") is None
     np.testing.assert_array_equal(vertical_axis(opencv[None], "always"), [0, 0, 1])
     assert vertical_axis(level[None], "never") is None
+
+
+def blob(center: tuple[float, float, float], count: int, seed: int = 0) -> np.ndarray:
+    """Points within 0.1 m of a centre."""
+    return np.random.default_rng(seed).uniform(-0.1, 0.1, (count, 3)) + center
+
+
+def test_fragments_join_the_nearest_large_piece_and_equals_stay_apart() -> None:
+    chairs = [blob((0, 0, 0), 400), blob((0.35, 0, 0), 300)]  # 0.15 m apart
+    leg, speck, stray = blob((0.35, 0, -0.33), 60), blob((-0.3, 0, 0), 8), blob((3, 0, 0), 20)
+    points = np.concatenate([*chairs, leg, speck, stray])
+    component, count = connected_components(points, 0.06)
+    assert count == 5 or len({*component[:400]}) == 1
+    joined_component, joined_count = join_fragments(points, component, count, 0.24)
+    parts = np.split(joined_component, np.cumsum([400, 300, 60, 8]))
+    assert joined_count == 3 and all(len(set(part)) == 1 for part in parts)
+    first, second, of_leg, of_speck, of_stray = (int(part[0]) for part in parts)
+    assert of_leg == second != first == of_speck and of_stray not in (first, second)
+
+
+def test_object_in_pieces_has_one_box() -> None:
+    seat, arm = blob((0, 0, 0.1), 500), blob((0.36, 0, 0.1), 70)
+    points = np.concatenate([seat, arm])
+    objects, instances = find_objects(
+        points, np.ones(570, np.int64), np.ones((570, 1)), np.ones(570), ["sofa"], QueryConfig(), 0
+    )
+    (sofa,) = objects
+    assert sofa.num_gaussians == 570 and (instances == 1).all()
+    assert max(sofa.size) > 0.45
