@@ -83,7 +83,12 @@ def frame_to_map(frame: Frame, place: MapFrame) -> Frame:
 
 
 def keyframe_to_world(keyframe: Keyframe, place: MapFrame) -> Keyframe:
-    """A keyframe of the map with its pose and depth in the world; shares the image."""
+    """A keyframe of the map with its pose and depth in the world; shares the image.
+
+    That of a map in the world frame is returned as it is.
+    """
+    if _is_world(place):
+        return keyframe
     depth = None if keyframe.depth is None else depth_to_world(keyframe.depth, place)
     return replace(keyframe, camtoworld=poses_to_world(keyframe.camtoworld, place), depth=depth)
 
@@ -100,7 +105,7 @@ def object_to_world(item: SemanticObject, place: MapFrame) -> SemanticObject:
 
 def params_to_world(params: dict[str, torch.Tensor], place: MapFrame) -> dict[str, torch.Tensor]:
     """Parameters of Gaussians with means and scales in the world; means float64 if the origin is not zero."""
-    if place.unit == 1 and not place.origin.any():
+    if _is_world(place):
         return params
     means = points_to_world(params["means"].detach().cpu().numpy(), place)
     return params | dict(
@@ -113,9 +118,13 @@ def without_origin(place: MapFrame) -> MapFrame:
     return MapFrame(unit=place.unit)
 
 
+def _is_world(place: MapFrame) -> bool:
+    return place.unit == 1 and not place.origin.any()
+
+
 def _with_positions(poses: np.ndarray, convert, place: MapFrame) -> np.ndarray:
     """Poses whose positions are converted; those of a map in the world frame are returned as they are."""
-    if place.unit == 1 and not place.origin.any():
+    if _is_world(place):
         return poses
     moved = np.array(poses, np.float64)
     moved[..., :3, 3] = convert(moved[..., :3, 3], place)

@@ -86,6 +86,10 @@ def test_poses_of_a_far_map_are_in_the_world(far: Ovs3d) -> None:
     np.testing.assert_allclose(np.stack([k.camtoworld for k in far.keyframes]), poses, atol=1e-8)
 
 
+def test_keyframes_of_a_near_map_are_its_own(near: Ovs3d) -> None:
+    assert all(shown is kept for shown, kept in zip(near.keyframes, near.map.mapper.keyframes, strict=True))
+
+
 def test_far_map_survives_its_file_and_grows(far: Ovs3d, tmp_path) -> None:
     path = tmp_path / "far.ovs3d"
     far.save(path)
