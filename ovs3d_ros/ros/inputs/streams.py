@@ -106,7 +106,7 @@ class Stream:
         self._sent: deque[tuple[object, int]] = deque(
             maxlen=MAX_PUBLISHERS
         )  # newest messages of latched topics
-        self._is_single = False  # publisher, as of the last `update_rate`
+        self._is_single: bool | None = None  # one publisher, as of the last `update_rate`; None: not known
 
     def subscribe(self) -> None:
         """Subscribes. The executor may call back at once, so all callbacks must be ready before."""
@@ -166,6 +166,8 @@ class Stream:
         publisher = info.get("publisher_gid")
         if publisher is not None:
             return bytes(publisher["data"])
+        if self._is_single is None:
+            self._is_single = self._node.count_publishers(self.topic) == 1
         return b"" if self._is_single else None  # before Kilted
 
     def _count(self, info: dict[str, Any]) -> None:

@@ -91,7 +91,7 @@ def test_unexpected_exception_rejects_only_its_message(wire, monkeypatch, caplog
     robot = Robot(wire)
     connect(wire, robot.publishers.values())
     with monkeypatch.context() as patch:
-        patch.setattr(conversions, "from_pose", lambda *_: [][0])
+        patch.setattr(conversions, "from_stamped_pose", lambda *_: [][0])
         for stamp in (10.0, 10.1):
             robot.send(stamp, image=None)
         wire.spin_until(lambda: inputs.rejected == 2)
