@@ -30,8 +30,10 @@ def adapt_distributions(
         [N, V] class distributions.
     """
     learned = discriminate(teacher, features, mass)
+    known = learned.amax(0) > 0  # the others keep their probabilities
     log = prior.clamp_min(_PRIOR_FLOOR).log() + weight * learned.clamp_min(_FLOOR).log()
-    return log.softmax(-1)
+    shares = log.masked_fill(~known, -torch.inf).softmax(-1) * prior[:, known].sum(-1, keepdim=True)
+    return torch.where(known, shares, prior)
 
 
 def discriminate(labels: torch.Tensor, features: torch.Tensor, mass: torch.Tensor) -> torch.Tensor:
