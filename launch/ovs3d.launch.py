@@ -102,6 +102,7 @@ ARGUMENTS = {
     "rate": ("2.0", "Frames per second of the player"),
     "loop": ("false", "true repeats the dataset forever"),
     "rviz": ("false", "true starts RViz"),
+    "viewer_port": ("", "Port of the web viewer; empty: as in the parameter file, where 0 means none"),
     "shared_memory": (
         "",
         "true lets the launched processes exchange messages over shared memory (Fast DDS, "
@@ -155,6 +156,12 @@ def _make_nodes(context) -> list[Node]:
         overrides["tf.timeout_s"] = float(given["sync_timeout"])
     if given["autostart"]:
         overrides["autostart"] = _is_true(given, "autostart")
+    if given["viewer_port"]:
+        if not given["viewer_port"].isdecimal():
+            raise RuntimeError(
+                f"viewer_port:={given['viewer_port']}: write a number, such as viewer_port:=8080"
+            )
+        overrides["viewer.port"] = int(given["viewer_port"])
     sim_time = {"use_sim_time": _is_true(given, "use_sim_time")}
     # A player on this machine loses up to half of its images over UDP.
     shared_memory = _is_true(given, "shared_memory") if given["shared_memory"] else bool(given["data"])

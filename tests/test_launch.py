@@ -150,6 +150,15 @@ def test_words_other_than_true_and_false_are_refused(launch_file, name):
         launched(launch_file, **{name: "1", "data": "somewhere"})
 
 
+def test_port_of_the_viewer_is_a_number(launch_file):
+    def overrides(**given: str) -> dict:
+        return launched(launch_file, **given)["node"]["parameters"][1]
+
+    assert overrides(viewer_port="8080")["viewer.port"] == 8080 and "viewer.port" not in overrides()
+    with pytest.raises(RuntimeError, match="viewer_port:=yes: write a number"):
+        overrides(viewer_port="yes")
+
+
 def test_missing_params_file_is_an_error(launch_file):
     with pytest.raises(RuntimeError, match=r"params_file:=/nowhere\.yaml: no such file"):
         launched(launch_file, params_file="/nowhere.yaml")

@@ -14,8 +14,7 @@ from ovs3d_ros.commands import common
 from ovs3d_ros.config import ViewerConfig
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.types import UserError
-from ovs3d_ros.viewer import MapSource, MapViewer
-from ovs3d_ros.viewer.source import keyframe_photo
+from ovs3d_ros.viewer import MapSource, MapViewer, keyframe_photo
 
 _PORTS = range(8080, 8100)  # tried one after the other, unless the user names one
 

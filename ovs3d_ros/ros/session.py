@@ -28,6 +28,7 @@ from ovs3d_ros.ros.services.query import QueryServices
 from ovs3d_ros.ros.services.vocabulary import Vocabulary, check_vocabulary
 from ovs3d_ros.sensors.jumps import SpeedLimit
 from ovs3d_ros.types import Frame, UserError
+from ovs3d_ros.viewer import MapSource, MapViewer, check_viewer, keyframe_photo
 from ovs3d_ros.warm_up import warm_up
 from ovs3d_ros.worker import MappingWorker, MapRefiner
 
@@ -64,6 +65,8 @@ class MappingSession:
         self._target = exit_target(config)
         cameras = check_cameras(config.input.cameras)
         check_camera_tf(config)
+        if config.viewer.port:
+            check_viewer(config.viewer)
         check_vocabulary(config)  # before anything is created that would have to be destroyed
         extrinsics = dict(zip(cameras, chosen_extrinsics(config, len(cameras)), strict=True))
         self.pipeline = Ovs3d(config)
@@ -75,9 +78,16 @@ class MappingSession:
             self._log.warning("the kernels are not compiled yet; the first frames will wait")
         self._view = LatestView()
         self._speed_limit = SpeedLimit()
-        with self._entities.collect():
-            self._camera_transform = CameraTransform(node, config)
-            self._offer_services(AnswerStore())
+        self._viewer: MapViewer | None = None
+        try:
+            with self._entities.collect():
+                self._camera_transform = CameraTransform(node, config)
+                self._offer_services(AnswerStore())
+            self._open_viewer()
+        except UserError:
+            self._entities.destroy()
+            self.worker.stop(STOP_TIMEOUT)
+            raise
 
     def _offer_services(self, answers: AnswerStore) -> None:
         """Advertises the topics and offers the services, which share the answers."""
@@ -87,6 +97,16 @@ class MappingSession:
         self._queries = QueryServices(node, config, pipeline, worker, answers, self._view, self.asking)
         MapServices(node, config, pipeline, worker, answers)
         self._vocabulary = Vocabulary(node, config, pipeline, worker, answers, self._outputs, self.asking)
+
+    def _open_viewer(self) -> None:
+        """Serves the map to browsers, if `viewer.port` is set."""
+        if self._config.viewer.port:
+            worker, photo = self.worker, keyframe_photo(self.pipeline)
+            source = MapSource(
+                self.pipeline, lambda: worker.snapshot, photo, worker.priority.claim, live=True
+            )
+            self._viewer = MapViewer(source, self._config.viewer, self._node.get_name())
+            self._log.info(f"the map is shown at {self._viewer.address}")
 
     def _warm_up(self) -> None:
         """Compiles the kernels on the mapping thread, before the node subscribes to images."""
@@ -138,6 +158,9 @@ class MappingSession:
             UserError: the map could not be written to either place.
         """
         self.closed = True
+        if self._viewer is not None:
+            self._viewer.close()
+            self._viewer = None
         self._entities.destroy()
         if self._target is None:
             if not self.worker.stop(STOP_TIMEOUT):

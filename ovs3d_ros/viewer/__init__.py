@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ovs3d_ros.viewer.server import MapViewer
-from ovs3d_ros.viewer.source import MapSource
+from ovs3d_ros.viewer.server import MapViewer, check_viewer
+from ovs3d_ros.viewer.source import MapSource, keyframe_photo
 
-__all__ = ["MapSource", "MapViewer"]
+__all__ = ["MapSource", "MapViewer", "check_viewer", "keyframe_photo"]

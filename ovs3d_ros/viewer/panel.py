@@ -79,7 +79,7 @@ class Panel:
 
     def _add_search(self, gui: Any, threshold: float) -> None:
         self._text = gui.add_text("Find", "", hint=_HINT)
-        self._answer = gui.add_html(_note("Type what to find, for example <i>red mug, sofa</i>"))
+        self._answer = gui.add_html(_INVITATION)
         self._objects = gui.add_dropdown("Fly to", (NOWHERE,), visible=False)
         self._usual_threshold = round(threshold, 2)
         self._threshold = gui.add_slider(
@@ -151,11 +151,11 @@ class Panel:
         """Shows what was found, and offers the objects to fly to; None clears both."""
         if not self._searchable:
             return
-        self._answer.content = answer_table(result) if result is not None else ""
-        options = object_names(result.objects) if result is not None else []
-        self._objects.options = (NOWHERE, *options)
-        self._objects.value = NOWHERE
-        self._objects.visible = bool(options)
+        self._answer.content = answer_table(result) if result is not None else _INVITATION
+        options = (NOWHERE, *(object_names(result.objects) if result is not None else ()))
+        if options != tuple(self._objects.options):  # a growing map repeats its answer
+            self._objects.options, self._objects.value = options, NOWHERE
+            self._objects.visible = len(options) > 1
 
     def show_problem(self, text: str) -> None:
         """Shows why the answer is missing."""
@@ -216,6 +216,9 @@ def answer_table(result: QueryResult) -> str:
 
 def _note(text: str) -> str:
     return f'<div style="padding:0 0.75em;font-size:0.85em;opacity:0.8">{text}</div>'
+
+
+_INVITATION = _note("Type what to find, for example <i>red mug, sofa</i>")
 
 
 def _on_update(handle: Any, call: Callable[[], None]) -> None:

@@ -56,6 +56,7 @@ class MapViewer:
         self._cache: tuple[int, MapSnapshot] | None = None  # version, and snapshot in the map frame
         self._splats: Splats | None = None
         self._shared: Any = None  # the node that all visitors see
+        self._shown: MapSnapshot | None = None  # the map in it
         self._server = _open_server(config, title)
         self._guard = DoorKeeper(self._server, is_loopback(config.host))
         self.port: int = self._server.get_port()
@@ -143,20 +144,21 @@ class MapViewer:
 
     def _show_growth(self) -> None:
         """Shows the newest map to everybody, if it has changed."""
-        before = self._splats.snapshot if self._shared is not None and self._splats is not None else None
-        snapshot = self._newest()
-        if snapshot is None or snapshot is before:
+        if self._newest() is self._shown:
             return
         self._show_map()
         with self._lock:
             visitors = list(self._visitors.items())
         for number, visitor in visitors:
-            self._requests.put(number, "refresh", lambda visitor=visitor: visitor.refresh(snapshot))
+            self._requests.put(number, "refresh", visitor.ask)
 
     def _show_map(self) -> None:
-        """Sends the newest map to the node that all visitors see."""
-        snapshot = self._newest()
+        """Sends the newest map to the node that all visitors see; an empty one removes the node."""
+        self._shown = snapshot = self._newest()
         if snapshot is None:
+            if self._shared is not None:
+                self._shared.remove()
+            self._shared = self._splats = None
             return
         splats = self._make_splats(snapshot)
         values = splats.centers, splats.covariances, splats.colors, splats.opacities
@@ -177,11 +179,10 @@ def _run(action: Callable[[], None]) -> None:
         log.exception("the viewer could not do what a visitor asked for")
 
 
-def _open_server(config: ViewerConfig, title: str) -> Any:
-    """A viser server on the configured address.
+def check_viewer(config: ViewerConfig) -> None:
+    """Raises UserError unless viser is installed and the address is free.
 
-    Raises:
-        UserError: viser is not installed, or the address cannot be used.
+    viser itself would take another port, or wait forever.
     """
     try:
         import viser
@@ -189,13 +190,6 @@ def _open_server(config: ViewerConfig, title: str) -> Any:
         raise UserError(f"the viewer needs viser 1.1: {_PIP}") from None
     if not hasattr(viser.GaussianSplatHandle, "set_gaussians"):
         raise UserError(f"the viewer needs viser 1.1, and viser {viser.__version__} is installed: {_PIP}")
-    _check_address(config)
-    with _quiet():
-        return viser.ViserServer(config.host, config.port, label=title, verbose=False)
-
-
-def _check_address(config: ViewerConfig) -> None:
-    """Raises UserError unless the address is free: viser would look for another port, or wait forever."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -209,6 +203,15 @@ def _check_address(config: ViewerConfig) -> None:
             f"the viewer cannot use {config.host}:{config.port} ({reason}); choose another viewer.port or "
             "viewer.host"
         ) from None
+
+
+def _open_server(config: ViewerConfig, title: str) -> Any:
+    """A viser server on the configured address. Raises UserError, see `check_viewer`."""
+    check_viewer(config)
+    import viser
+
+    with _quiet():
+        return viser.ViserServer(config.host, config.port, label=title, verbose=False)
 
 
 @contextlib.contextmanager

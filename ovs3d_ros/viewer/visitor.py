@@ -113,13 +113,6 @@ class Visitor:
             self._panel.show_answer(self._result)
         self.look()
 
-    def refresh(self, snapshot: MapSnapshot) -> None:
-        """Shows a map that has grown."""
-        if self._result is not None and self._answered is not snapshot:
-            self.ask()
-        else:
-            self.look()
-
     def look(self) -> None:
         """Shows map, answer and keyframes as the panel says."""
         snapshot = self._answered or self._newest()
@@ -128,6 +121,8 @@ class Visitor:
         objects = result.objects if result is not None and panel.shows_boxes else []
         self._scene.show_objects(objects, result.prompts if result is not None else ())
         if snapshot is None:
+            self._scene.show_shared_splats()
+            self._shown = None
             return
         eye = np.asarray(self._client.camera.position, float) if panel.mode == "depth" else None
         wish = snapshot.version, panel.mode, panel.opacity, id(result), None if eye is None else tuple(eye)

@@ -1,0 +1,60 @@
+"""The node serves its growing map to browsers, and maps as well as without."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+pytest.importorskip("rclpy")
+pytest.importorskip("ovs3d_interfaces")
+pytest.importorskip("viser", reason="viser not installed; pip install -e '.[view]'")
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
+
+from helpers.ros_env import use_child_environment  # noqa: E402
+from helpers.ros_session import FRAMES, Session, start_node  # noqa: E402
+from helpers.web_page import Page  # noqa: E402
+from std_srvs.srv import Trigger  # noqa: E402
+
+from ovs3d_ros.ros.environment import free_domain_id  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory, port) -> Iterator[Session]:
+    with pytest.MonkeyPatch.context() as patch:
+        use_child_environment(patch)
+        session = Session(tmp_path_factory.mktemp("node"), {"viewer.port": port})
+        try:
+            yield session
+        finally:
+            session.close()
+
+
+def test_room_grows_in_the_browser_and_answers(session, port):
+    session.node.wait_for("ready", 180)
+    assert session.node.output().count(f"the map is shown at http://localhost:{port}") == 1
+    page = Page(port).arrive()
+    page.set("Find", "red ball")
+    session.play("--rate", "4")
+    page.wait_for(lambda: page.splats() and page.scene("CameraFrustumMessage"), 60)
+    page.wait_for(lambda: "found" in page.words() and page.scene("LabelMessage"), 60)
+    session.settle(FRAMES)
+    assert session.client.value(": mapping", "frames_dropped") == 0
+    page.wait_for(lambda: len(page.scene("CameraFrustumMessage")) >= 4, 60)
+    assert session.client.call(Trigger, "reset").success
+    page.wait_for(lambda: not page.splats() and not page.scene("CameraFrustumMessage"), 60)
+    page.close()
+
+
+def test_used_port_ends_a_second_node_with_one_line(session, port, tmp_path):
+    node = start_node({"viewer.port": port}, free_domain_id(), tmp_path / "node.log")
+    assert node.wait(180) == 2
+    assert f"the viewer cannot use 127.0.0.1:{port}" in node.output() and "Traceback" not in node.output()
