@@ -83,7 +83,7 @@ class MappingSession:
             with self._entities.collect():
                 self._camera_transform = CameraTransform(node, config)
                 self._offer_services(AnswerStore())
-            self._open_viewer()
+            self._open_viewer(config)
         except UserError:
             self._entities.destroy()
             self.worker.stop(STOP_TIMEOUT)
@@ -98,14 +98,14 @@ class MappingSession:
         MapServices(node, config, pipeline, worker, answers)
         self._vocabulary = Vocabulary(node, config, pipeline, worker, answers, self._outputs, self.asking)
 
-    def _open_viewer(self) -> None:
+    def _open_viewer(self, config: Config) -> None:
         """Serves the map to browsers, if `viewer.port` is set."""
-        if self._config.viewer.port:
+        if config.viewer.port:
             worker, photo = self.worker, keyframe_photo(self.pipeline)
             source = MapSource(
                 self.pipeline, lambda: worker.snapshot, photo, worker.priority.claim, live=True
             )
-            self._viewer = MapViewer(source, self._config.viewer, self._node.get_name())
+            self._viewer = MapViewer(source, config.viewer, self._node.get_name())
             self._log.info(f"the map is shown at {self._viewer.address}")
 
     def _warm_up(self) -> None:

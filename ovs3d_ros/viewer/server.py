@@ -66,8 +66,12 @@ class MapViewer:
         self._server.on_client_connect(self._welcome)
         self._server.on_client_disconnect(self._dismiss)
         self._thread = threading.Thread(target=self._serve, name="viewer", daemon=True)
+        # Beside the first visitors, because compiling may take a minute. The node has warmed up already.
+        self._warming = threading.Thread(target=_run, args=(self._warm_up,), daemon=True)
         self._running = True
         self._thread.start()
+        if not source.live:
+            self._warming.start()
 
     @property
     def address(self) -> str:
@@ -85,7 +89,9 @@ class MapViewer:
         """Disconnects all visitors and ends the thread."""
         self._running = False
         self._requests.close()
-        self._thread.join(_STOP_TIMEOUT)
+        for thread in (self._thread, self._warming):
+            if thread.is_alive():
+                thread.join(_STOP_TIMEOUT)
         with _quiet():
             self._server.stop()
 
@@ -118,8 +124,6 @@ class MapViewer:
 
     def _serve(self) -> None:
         """Does what visitors ask for, and shows a map that has grown, until `close`."""
-        if not self._source.live:
-            _run(self._warm_up)
         due = time.monotonic()
         while self._running:
             action = self._requests.take(_IDLE)

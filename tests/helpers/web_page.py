@@ -118,7 +118,7 @@ class Page:
         """The properties of the splats: the shared ones, and the visitor's own."""
         return [m["props"] for m in list(self.nodes.values()) if m["type"] == "GaussianSplatsMessage"]
 
-    def wait_for(self, condition: Callable[[], object], seconds: float = 20.0) -> None:
+    def wait_for(self, condition: Callable[[], object], seconds: float = 60.0) -> None:
         """Waits until a condition holds."""
         end = time.monotonic() + seconds
         while not condition():
