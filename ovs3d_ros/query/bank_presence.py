@@ -53,7 +53,7 @@ class BankPresence:
     def __init__(self, encode_text: Callable[[Sequence[str]], torch.Tensor]) -> None:
         self._encode_text = encode_text
         self._bank: NameBank | None = None
-        self._latest: tuple[weakref.ref[torch.Tensor], MapCells] | None = None
+        self._latest: tuple[weakref.ref[torch.Tensor], float, MapCells] | None = None
 
     def probability(
         self, prompts: Sequence[str], texts: torch.Tensor, snapshot: MapSnapshot, min_weight: float
@@ -77,12 +77,12 @@ class BankPresence:
     def _cells(self, snapshot: MapSnapshot, bank: NameBank, min_weight: float) -> MapCells:
         """The cells of a snapshot; those of the latest are kept, as a map is asked many times."""
         latest = self._latest
-        if latest is not None and latest[0]() is snapshot.codes:
-            return latest[1]
+        if latest is not None and latest[0]() is snapshot.codes and latest[1] == min_weight:
+            return latest[2]
         weight = torch.where(snapshot.weight >= min_weight, snapshot.weight, 0.0)
         codes = snapshot.codec.normalize(pool_cells(snapshot.gaussians["means"], snapshot.codes, weight))
         cells = describe_cells(codes, snapshot.directions(bank.texts), bank.among)
-        self._latest = weakref.ref(snapshot.codes), cells
+        self._latest = weakref.ref(snapshot.codes), min_weight, cells
         return cells
 
 

@@ -119,6 +119,18 @@ def test_a_map_without_features_holds_nothing():
     assert decision.probability(["sofa"], texts["sofa"][None], empty, 0.5).tolist() == [0.0]
 
 
+def test_a_newer_map_is_looked_at_anew():
+    texts, common = _texts(0), torch.zeros(DIM)
+    snapshot, decision = _room(texts, common)
+    name = texts[NAMES[0]][None]
+    before = decision.probability([NAMES[0]], name, snapshot, 0.5)[0]
+    gone = torch.arange(len(snapshot.weight)) < GAUSSIANS  # the first thing
+    newer = replace(snapshot, codes=snapshot.codes.clone(), weight=torch.where(gone, 0.0, 1.0))
+    after = decision.probability([NAMES[0]], name, newer, 0.5)[0]
+    assert before > 0.6 > 0.4 > after
+    assert decision.probability([NAMES[0]], name, newer, 2.0)[0] == 0.0  # nothing has so much evidence
+
+
 def test_an_encoder_without_a_calibration_is_judged_by_the_bank():
     clip = make_clip(ClipConfig(model="bundled"), "cpu")
     assert QueryEngine(clip, QueryConfig())._bank is None
