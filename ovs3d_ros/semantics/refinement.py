@@ -4,8 +4,8 @@
    table. This step adds the part of the rendered cosines that a blur would remove: the first steps of van
    Cittert deconvolution.
 2. Alignment: class distributions follow the affinities between Gaussians, see `affinity`.
-3. Adaptation: the names' look in this map is learned from the aligned distributions, see `scene_classifier`,
-   and alignment starts again from there.
+3. Adaptation: the names' look in this map is learned from the aligned distributions, see `scene_classifier`;
+   neighbours are aligned once more, weakly.
 4. Check: on views kept aside, the objective of 3D-OVS must fall. It is RDA against the view's own relevancy
    plus FDA over the view's DINO patches. DINO takes no part in steps 1 to 3, so the check is independent.
 """
@@ -40,6 +40,7 @@ from ovs3d_ros.semantics.scene_classifier import adapt_distributions
 from ovs3d_ros.semantics.surface_graph import make_surface_graph
 from ovs3d_ros.types import Frame, MapSnapshot, RefinedField, RefineStep
 
+_SECOND_STRENGTH = 0.1  # share of `refine.strength` in the alignment after adaptation, which starts nearer
 _MIN_WEIGHT = 0.5  # pixels; Gaussians with less lifted weight are not sharpened
 # Statistics of the Gaussians.
 _PROBABILITIES = "refined"  # [N, V] class distributions of the refined field
@@ -154,8 +155,9 @@ def _align(
     if config.adaptation > 0:
         mass = relative_mass(snapshot.weight)
         features = torch.cat([cosines, graph.lab.to(cosines)], dim=1)
-        adapted = adapt_distributions(prior, aligned, features, mass, config.adaptation)
-        aligned = align_distributions(adapted, snapshot.weight, affinity, config.strength)
+        adapted = adapt_distributions(aligned, features, mass, config.adaptation)
+        strength = _SECOND_STRENGTH * config.strength
+        aligned = align_distributions(adapted, snapshot.weight, affinity, strength)
     yield RefineStep("aligning", 2, 2)
     return aligned
 

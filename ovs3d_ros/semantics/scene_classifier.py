@@ -15,13 +15,12 @@ _FLOOR, _PRIOR_FLOOR = 1e-4, 1e-6  # probabilities below are equal
 
 
 def adapt_distributions(
-    prior: torch.Tensor, teacher: torch.Tensor, features: torch.Tensor, mass: torch.Tensor, weight: float
+    distributions: torch.Tensor, features: torch.Tensor, mass: torch.Tensor, weight: float
 ) -> torch.Tensor:
-    """Multiplies class distributions with those of a classifier learned from a better version of them.
+    """Multiplies class distributions with those of a classifier that learned from them.
 
     Args:
-        prior: [N, V] class distributions to correct.
-        teacher: [N, V] the same, aligned: the soft labels to learn from.
+        distributions: [N, V], aligned.
         features: [N, F] what the classifier sees of each Gaussian.
         mass: [N] weight of each Gaussian.
         weight: exponent of the classifier's distributions.
@@ -29,11 +28,11 @@ def adapt_distributions(
     Returns:
         [N, V] class distributions.
     """
-    learned = discriminate(teacher, features, mass)
+    learned = discriminate(distributions, features, mass)
     known = learned.amax(0) > 0  # the others keep their probabilities
-    log = prior.clamp_min(_PRIOR_FLOOR).log() + weight * learned.clamp_min(_FLOOR).log()
-    shares = log.masked_fill(~known, -torch.inf).softmax(-1) * prior[:, known].sum(-1, keepdim=True)
-    return torch.where(known, shares, prior)
+    log = distributions.clamp_min(_PRIOR_FLOOR).log() + weight * learned.clamp_min(_FLOOR).log()
+    shares = log.masked_fill(~known, -torch.inf).softmax(-1)
+    return torch.where(known, shares * distributions[:, known].sum(-1, keepdim=True), distributions)
 
 
 def discriminate(labels: torch.Tensor, features: torch.Tensor, mass: torch.Tensor) -> torch.Tensor:
