@@ -174,7 +174,7 @@ class BagFile:
             for connection, time_ns, data in self._reader.messages(connections, start, stop):
                 kind = self.topics[connection.topic].type
                 if self._is_ros1 and kind in self._types.types:
-                    data = self._types.ros1_to_cdr(data, kind)
+                    data = bytes(self._types.ros1_to_cdr(data, kind))
                 yield connection.topic, time_ns, data
 
     def decode(self, topic: str, data: bytes) -> Any:

@@ -223,8 +223,9 @@ def _unreadable(path: Path, error: Exception, what: str) -> UserError:
     """The error for a file that Pillow refuses; it says what to do about other formats and huge images."""
     check_no_lfs_pointer(path)
     if isinstance(error, Image.DecompressionBombError):
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # Pillow refuses twice the size that it warns about
         return UserError(
-            f"{path}: larger than the {2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} megapixels that are read, and "
+            f"{path}: larger than the {limit / 1e6:.0f} megapixels that are read, and "
             "the map needs far less; shrink it, e.g. by `mogrify -resize 4000x4000`; its pose stays the same"
         )
     remedy = OTHER_FORMATS.get(path.suffix.lower(), "")

@@ -79,6 +79,7 @@ class BankPresence:
         latest = self._latest
         if latest is not None and latest[0]() is snapshot.codes and latest[1] == min_weight:
             return latest[2]
+        assert snapshot.codec is not None, "the map has no language features"
         weight = torch.where(snapshot.weight >= min_weight, snapshot.weight, 0.0)
         codes = snapshot.codec.normalize(pool_cells(snapshot.gaussians["means"], snapshot.codes, weight))
         cells = describe_cells(codes, snapshot.directions(bank.texts), bank.among)
