@@ -15,6 +15,8 @@ VERSION = re.search(r'__version__ = "([^"]+)"', (ROOT / NAME / "__init__.py").re
 
 # ROS 2 without a ROS distribution: the wheels that are installed already, else those of Kilted.
 ROS_WHEELS = runpy.run_path(str(ROOT / "ovs3d_interfaces" / "ros_wheels.py"))["requirements"]()
+VIDEO = ["av>=12"]
+VIEW = ["viser>=1.1,<1.2"]  # the guard of the viewer knows the inside of these versions
 
 setup(
     name=NAME,
@@ -51,7 +53,7 @@ setup(
     ],
     extras_require={
         "bag": ["rosbags>=0.11"],
-        "video": ["av>=12"],  # H.264 and other video in bags
+        "video": VIDEO,  # H.264 and other video in bags
         "docs": ["furo>=2024.8", "myst-parser>=4", "sphinx>=8"],
         "gpu": ["gsplat==1.5.3"],
         # The versions are those of .pre-commit-config.yaml.
@@ -70,7 +72,7 @@ setup(
             "tokenizers>=0.15",
         ],
         "ros": ROS_WHEELS,
-        "view": ["viser>=1.1,<1.2"],  # the guard of the viewer knows the inside of these versions
-        "test": ["pytest>=7", "rosbags>=0.11", "setuptools>=64", "wheel"],
+        "view": VIEW,
+        "test": ["pytest>=7", "rosbags>=0.11", "setuptools>=64", "wheel", *VIDEO, *VIEW],
     },
 )
