@@ -8,7 +8,6 @@ import json
 import math
 import resource
 import sys
-import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,23 +108,6 @@ def _to_json(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value
-
-
-def display_width(text: str) -> int:
-    """Columns of a text in a terminal: East Asian characters and emoji take two, combining marks none."""
-    return sum(
-        0
-        if unicodedata.category(character) in ("Mn", "Me", "Cf")
-        else 2
-        if unicodedata.east_asian_width(character) in "WF"
-        else 1
-        for character in text
-    )
-
-
-def pad(text: str, width: int) -> str:
-    """The text with blanks behind it, so that it takes `width` columns of a terminal."""
-    return text + " " * (width - display_width(text))
 
 
 def print_message(options: argparse.Namespace, text: str) -> None:

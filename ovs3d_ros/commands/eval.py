@@ -13,6 +13,7 @@ from ovs3d_ros.datasets import Dataset, open_dataset, split_frames
 from ovs3d_ros.evaluation import queries
 from ovs3d_ros.evaluation.metrics import PROTOCOLS, SegmentationScore, score_segmentation
 from ovs3d_ros.evaluation.segmentation import field_for_names, gaussian_segmenter, pixel_segmenter
+from ovs3d_ros.io.text_table import pad
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query.request import check_threshold
 from ovs3d_ros.types import UserError
@@ -51,8 +52,7 @@ def run(options: argparse.Namespace) -> int:
     score, how = (_ask if asks else _segment)(options, pipeline, dataset, indices)
     common.write_json(options.json, score.as_json() | how)
     rows = [
-        f"  {common.pad(name, 24)} {'-' if np.isnan(iou) else f'{iou:.3f}'}"
-        for name, iou in score.per_class.items()
+        f"  {pad(name, 24)} {'-' if np.isnan(iou) else f'{iou:.3f}'}" for name, iou in score.per_class.items()
     ]
     what, features = (
         "localisation accuracy" if asks else "accuracy",

@@ -17,6 +17,7 @@ from ovs3d_ros.datasets.text import read_text
 from ovs3d_ros.io.atomic import write_text
 from ovs3d_ros.io.pictures import save_picture
 from ovs3d_ros.io.ply import write_cloud
+from ovs3d_ros.io.text_table import display_width, pad
 from ovs3d_ros.map_frame import points_to_world
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query.description import describe, more_digits
@@ -276,16 +277,16 @@ def _table(entries: list[dict[str, Any]], unit: float) -> str:
         unit: metres in one unit of the positions.
     """
     digits = 2 + more_digits(unit)
-    width = max(len("prompt"), *(common.display_width(entry["prompt"]) for entry in entries))
+    width = max(len("prompt"), *(display_width(entry["prompt"]) for entry in entries))
     position = "position (m)" if unit == 1 else "position"
-    lines = [f"{common.pad('prompt', width)}  found   presence  objects  {position}"]
+    lines = [f"{pad('prompt', width)}  found   presence  objects  {position}"]
     for entry in entries:
         objects, candidate = entry["objects"], entry["candidate"]
         best = objects[0] if objects else candidate
         position = "(" + ", ".join(f"{v:.{digits}f}" for v in best["center"]) + ")" if best else "-"
         position += "?" if best and best is candidate else ""
         lines.append(
-            f"{common.pad(entry['prompt'], width)}  {entry['verdict']:<6}  {entry['presence']:8.2f}  "
+            f"{pad(entry['prompt'], width)}  {entry['verdict']:<6}  {entry['presence']:8.2f}  "
             f"{len(objects):7d}  {position}"
         )
     lines += [f"{entry['prompt']}: {entry['note']}" for entry in entries if entry["note"]]

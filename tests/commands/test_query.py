@@ -10,8 +10,8 @@ from helpers.box_scene import BOXES, HEIGHT, WIDTH, camera_ring, ray_cast
 from helpers.command_line import COUNT, PROMPTS, ovs3d, read_ply
 from PIL import Image
 
-from ovs3d_ros.commands.common import display_width
 from ovs3d_ros.commands.query import _table
+from ovs3d_ros.io.text_table import display_width
 
 
 def test_query_finds_boxes_and_their_size(answered):

@@ -1,0 +1,189 @@
+"""`ros2 run ovs3d_ros ask NAME ...`: asks a running node for things by name and prints what it answers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import rclpy
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import remove_ros_args
+
+from ovs3d_interfaces.srv import QueryText
+from ovs3d_ros.io.text_table import format_table
+from ovs3d_ros.ros import conversions
+from ovs3d_ros.ros.stopping import stop_on_signals
+from ovs3d_ros.types import UserError
+
+VERDICTS = {QueryText.Response.NO: "no", QueryText.Response.UNSURE: "unsure", QueryText.Response.YES: "yes"}
+POLL = 0.1  # seconds
+GOAL_WAIT = 5.0  # seconds until the goal of an answer has come, and until someone takes it
+ACKNOWLEDGE = Duration(seconds=2)
+
+
+class Asker(Node):
+    """Calls the query service of a mapping node.
+
+    Args:
+        server: name of that node; relative to the namespace of this one, e.g. `ovs3d`.
+        stopping: ends every wait.
+    """
+
+    def __init__(self, server: str, stopping: threading.Event) -> None:
+        super().__init__("ask")
+        self._stopping = stopping
+        self._service = self.resolve_service_name(f"{server}/query")
+        self._client = self.create_client(QueryText, self._service)
+        self._goals: list[conversions.PoseStamped] = []
+        self._navigation = self.create_publisher(conversions.PoseStamped, "goal_pose", 1)
+        self.create_subscription(conversions.PoseStamped, f"{server}/goal_pose", self._goals.append, 1)
+
+    def ask(self, request: QueryText.Request, timeout: float) -> QueryText.Response:
+        """Waits for the node, and asks it.
+
+        Raises:
+            UserError: there is no such node, or it refuses the request.
+            TimeoutError: no answer came in time.
+        """
+        self._goals.clear()
+        if not self._wait(self._client.service_is_ready, timeout):
+            raise UserError(
+                f"no node offers {self._service}: start it, give --node its name, or give its "
+                "namespace by `--ros-args -r __ns:=/NAMESPACE`"
+            )
+        future = self._client.call_async(request)
+        if not self._wait(future.done, timeout):
+            raise TimeoutError(f"{self._service} gave no answer within {timeout:g} s")
+        answer = future.result()
+        if answer.error_code != QueryText.Response.OK:
+            raise UserError(answer.error_msg)
+        return answer
+
+    def send_goal(self) -> str:
+        """Publishes the goal pose that belongs to the last answer on `goal_pose`; returns what was done.
+
+        Raises:
+            UserError: the node sent no goal, or nobody listens.
+        """
+        if not self._wait(lambda: bool(self._goals), GOAL_WAIT):
+            raise UserError("the node sent no goal: nothing was found, or no free place was seen beside it")
+        if not self._wait(lambda: bool(self._navigation.get_subscription_count()), GOAL_WAIT):
+            raise UserError(f"nobody listens on {self._navigation.topic_name}: start nav2 first")
+        goal = self._goals[-1]
+        self._navigation.publish(goal)
+        self._navigation.wait_for_all_acked(ACKNOWLEDGE)
+        x, y = goal.pose.position.x, goal.pose.position.y
+        return f"sent ({x:.2f}, {y:.2f}) in {goal.header.frame_id} to {self._navigation.topic_name}"
+
+    def pause(self, seconds: float) -> None:
+        """Spins for some time."""
+        self._wait(lambda: False, seconds)
+
+    def _wait(self, ready: Callable[[], bool], seconds: float) -> bool:
+        """Spins until `ready()`; returns whether it was before the time was over."""
+        end = time.monotonic() + seconds
+        while not (done := ready()) and time.monotonic() < end and not self._stopping.is_set():
+            rclpy.spin_once(self, timeout_sec=POLL)
+        return bool(done)
+
+
+def describe_answer(prompts: list[str], answer: QueryText.Response) -> list[dict[str, Any]]:
+    """One entry per prompt: whether it was found, and its objects, best first."""
+    return [
+        dict(
+            prompt=prompt,
+            found=bool(answer.found[p]),
+            verdict=VERDICTS[answer.verdict[p]],
+            presence=round(answer.presence[p], 4),
+            frame=answer.header.frame_id,
+            objects=[_describe_object(item) for item in answer.objects if item.label == prompt],
+        )
+        for p, prompt in enumerate(prompts)
+    ]
+
+
+def _describe_object(item: Any) -> dict[str, Any]:
+    place, turn = item.pose.position, item.pose.orientation
+    return dict(
+        id=item.id,
+        score=round(item.score, 4),
+        center=[round(v, 4) for v in (place.x, place.y, place.z)],
+        size=[round(v, 4) for v in (item.size.x, item.size.y, item.size.z)],
+        quat=[round(v, 6) for v in (turn.w, turn.x, turn.y, turn.z)],
+    )
+
+
+def answer_table(entries: list[dict[str, Any]]) -> str:
+    """The entries of `describe_answer` as a text table, with place and size of the best object."""
+    rows = [("prompt", "found", "presence", "objects", "position (m)", "size (m)")]
+    for entry in entries:
+        best = entry["objects"][0] if entry["objects"] else None
+        place = f"({', '.join(f'{v:.2f}' for v in best['center'])})" if best else "-"
+        size = " x ".join(f"{v:.2f}" for v in best["size"]) if best else "-"
+        count = str(len(entry["objects"]))
+        rows.append((entry["prompt"], entry["verdict"], f"{entry['presence']:.2f}", count, place, size))
+    return format_table(rows)
+
+
+def parse_arguments(arguments: list[str]) -> argparse.Namespace:
+    """Reads the command line, without the arguments of ROS."""
+    parser = argparse.ArgumentParser(prog="ask", description="Asks a running node for things by name.")
+    parser.add_argument("names", nargs="+", metavar="NAME", help='name of a thing, e.g. "red mug"')
+    parser.add_argument("--node", default="ovs3d", help="name of the mapping node (default ovs3d)")
+    parser.add_argument("--threshold", type=float, default=-1.0, metavar="T", help="least relevancy, 0 to 1")
+    parser.add_argument("--refine", action="store_true", help="refine the map for these names first")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--go", action="store_true", help="send the goal beside the best object to nav2")
+    parser.add_argument(
+        "--watch", type=float, nargs="?", const=2.0, metavar="S", help="ask again every S seconds (default 2)"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=30.0, metavar="S", help="seconds to wait (default 30)"
+    )
+    return parser.parse_args(arguments)
+
+
+def run(asker: Asker, options: argparse.Namespace, stopping: threading.Event) -> None:
+    """Asks once, or until it is stopped; prints each answer that differs from the one before."""
+    request = QueryText.Request(prompts=options.names, cloud=False, masks=False)
+    request.threshold, request.refine = options.threshold, options.refine
+    shown = None
+    while not stopping.is_set():
+        entries = describe_answer(options.names, asker.ask(request, options.timeout))
+        text = json.dumps(entries) if options.json else answer_table(entries)
+        if text != shown:
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+        shown = text
+        if options.go:
+            sys.stderr.write(asker.send_goal() + "\n")
+        if options.watch is None:
+            return
+        asker.pause(options.watch)
+
+
+def main() -> int:
+    """Entry of `ros2 run ovs3d_ros ask`; returns the exit code."""
+    options = parse_arguments(remove_ros_args(sys.argv)[1:])
+    stopping = threading.Event()
+    rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
+    stop_on_signals(stopping)
+    asker = Asker(options.node, stopping)
+    try:
+        run(asker, options, stopping)
+        return 0
+    except (UserError, TimeoutError) as error:
+        if stopping.is_set():
+            return 0
+        sys.stderr.write(f"{error}\n")
+        return 1
+    finally:
+        asker.destroy_node()
+        rclpy.shutdown()

@@ -1,0 +1,88 @@
+"""`ros2 run ovs3d_ros ask` against a real node that has mapped a small scene."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+pytest.importorskip("ovs3d_interfaces")
+
+from helpers.ros_session import Session, session  # noqa: F401
+
+from ovs3d_ros.ros import conversions
+from ovs3d_ros.ros.environment import child_environment
+
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "ask"
+
+
+def start(domain_id: int, *arguments: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), *arguments],
+        env=child_environment(domain_id),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(domain_id: int, *arguments: str) -> tuple[int, str, str]:
+    process = start(domain_id, *arguments)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def test_one_word_gives_a_table_with_places(session: Session) -> None:
+    code, out, err = run(session.domain_id, "red ball", "bicycle")
+    assert code == 0, err
+    head, ball, bicycle = out.splitlines()
+    assert head.split() == ["prompt", "found", "presence", "objects", "position", "(m)", "size", "(m)"]
+    assert ball.startswith("red ball  yes") and bicycle.startswith("bicycle   no")
+    place = [float(v) for v in ball[ball.index("(") + 1 : ball.index(")")].split(",")]
+    assert np.linalg.norm(place[:2]) < 0.15, "the ball is at the origin"
+    assert bicycle.split()[-3:] == ["0", "-", "-"]
+
+
+def test_json_has_the_objects(session: Session) -> None:
+    code, out, err = run(session.domain_id, "red ball", "--json")
+    assert code == 0, err
+    (entry,) = json.loads(out)
+    assert entry["found"] and entry["verdict"] == "yes" and entry["frame"] == "map"
+    (ball,) = entry["objects"]
+    assert ball["id"] > 0 and np.linalg.norm(ball["quat"]) == pytest.approx(1, abs=1e-3)
+    assert all(0.1 < side < 1.5 for side in ball["size"])
+
+
+def test_go_sends_the_goal_to_navigation(session: Session) -> None:
+    session.client.listen("/goal_pose", conversions.PoseStamped, 1)
+    code, _, err = run(session.domain_id, "red ball", "--go")
+    assert code == 0 and "sent (" in err
+    goal = session.client.receive("/goal_pose", conversions.PoseStamped, 1)
+    assert 0.35 < np.hypot(goal.pose.position.x, goal.pose.position.y) < 4.0
+
+
+def test_watch_prints_until_it_is_interrupted(session: Session) -> None:
+    process = start(session.domain_id, "red ball", "--watch", "0.2")
+    head, ball = process.stdout.readline(), process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode == 0 and "Traceback" not in err
+    assert head.startswith("prompt") and ball.startswith("red ball  yes")
+
+
+def test_without_a_node_it_says_what_to_do(session: Session) -> None:
+    code, out, err = run(session.domain_id, "mug", "--node", "nobody", "--timeout", "1")
+    assert code == 1 and not out
+    assert "no node offers /nobody/query" in err and "--node" in err and "Traceback" not in err
+
+
+def test_refused_names_are_said_in_one_line(session: Session) -> None:
+    code, out, err = run(session.domain_id, " ")
+    assert code == 1 and not out and "prompt 1 is empty" in err.splitlines()[-1]
