@@ -61,7 +61,7 @@ class Asker(Node):
         future = self._client.call_async(request)
         if not self._wait(future.done, timeout):
             raise TimeoutError(f"{self._service} gave no answer within {timeout:g} s")
-        answer = future.result()
+        answer: Any = future.result()
         if answer.error_code != QueryText.Response.OK:
             raise UserError(answer.error_msg)
         return answer
