@@ -158,7 +158,7 @@ def test_demo_over_ros(small_scene, tmp_path):
     assert "ROS 2" in how_run
     check_run(tmp_path, report, num_frames=13)
     label = np.load(tmp_path / "logs" / "label.npy")
-    assert label.shape[:2] == (120, 160) and label.max() > 0
+    assert label.shape[:2] == (240, 320) and label.max() > 0
     cloud = np.load(tmp_path / "logs" / "query_cloud.npy")
     assert {"x", "y", "z", "label", "instance", "score"} <= set(cloud.dtype.names) and cloud[
         "label"
