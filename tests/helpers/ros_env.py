@@ -106,6 +106,11 @@ def use_child_environment(patch: pytest.MonkeyPatch) -> None:
             patch.setenv(name, environment[name])
 
 
+def heed_hangup() -> None:
+    """Lets SIGHUP reach a child also where the tests themselves run under `nohup`."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 class Process:
     """A Python module in a child process with its output in a file."""
 
@@ -123,6 +128,7 @@ class Process:
             env=environment,
             stdout=self._stream,
             stderr=subprocess.STDOUT,
+            preexec_fn=heed_hangup,
         )
 
     def output(self) -> str:

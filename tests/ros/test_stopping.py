@@ -11,8 +11,7 @@ import pytest
 CHILD = """
 import signal, sys, threading
 from ovs3d_ros.ros.stopping import stop_on_signals
-if "nohup" in sys.argv:
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+signal.signal(signal.SIGHUP, signal.SIG_IGN if "nohup" in sys.argv else signal.SIG_DFL)
 stopping = threading.Event()
 stop_on_signals(stopping)
 print("ready", flush=True)
