@@ -195,7 +195,7 @@ def test_pip_puts_the_command_in_bin_and_ros_executables_in_lib(installed: Path)
     assert os.access(installed / "bin" / "ovs3d", os.X_OK)
     assert sorted(p.name for p in (installed / "bin").iterdir()) == ["ovs3d"]
     executables = installed / "lib" / "ovs3d_ros"
-    assert sorted(p.name for p in executables.iterdir()) == ["node", "play"]
+    assert sorted(p.name for p in executables.iterdir()) == ["ask", "node", "play"]
     for path in executables.iterdir():
         assert os.access(path, os.X_OK) and path.read_text().startswith("#!/usr/bin/env python3\n")
 
