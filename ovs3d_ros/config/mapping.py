@@ -146,7 +146,7 @@ class TrainConfig:
         high=10_000,
     )
     least_share: float = leaf(
-        0.3,
+        0.1,
         SESSION | RUNTIME,
         "Least share of the mapping thread's time that optimisation gets while frames wait. Frames for which "
         "no time is left are dropped and counted. 0: frames always go first.",
