@@ -7,6 +7,7 @@ import numpy as np
 from ovs3d_ros.rasterize.kernel_cache import cached_njit
 
 _FRAGMENT = 4  # times smaller than a component nearby: a fragment of it
+_HOST_SAMPLE = 128  # points of a component that say how near it is to a fragment
 _BITS = 20  # bits of a voxel's number along an axis
 _TOUCHING = np.array(
     [
@@ -59,21 +60,42 @@ def join_fragments(
     if count < 2:
         return component, count
     order, starts = group_indices(component, count)
-    sizes, first = np.diff(starts), order[starts[:-1]]
-    group = connected_components(points, gap)[0][first]  # of each component: a wider gap parts none of them
-    largest = np.zeros(group.max() + 1, np.int64)
-    np.maximum.at(largest, group, sizes)
-    is_fragment = _FRAGMENT * sizes < largest[group]
-    target = np.arange(count)
-    for fragment in np.flatnonzero(is_fragment):
-        hosts = np.flatnonzero((group == group[fragment]) & ~is_fragment)
-        if len(hosts) > 1:
-            center = points[order[starts[fragment] : starts[fragment + 1]]].mean(0)
-            parts = (points[order[starts[h] : starts[h + 1]]] for h in hosts)
-            hosts = hosts[[np.argmin([np.square(part - center).sum(1).min() for part in parts])]]
-        target[fragment] = hosts[0]
+    # Of each component, as a wider gap parts none of them.
+    group, groups = connected_components(points, gap)
+    target = _choose_hosts(points, order, starts, group[order[starts[:-1]]], groups)
     kept, number = np.unique(target, return_inverse=True)
     return number[component], len(kept)
+
+
+@cached_njit(nogil=True)
+def _choose_hosts(points, order, starts, group, groups):
+    """For each component the one it joins, which is itself for all but fragments."""
+    count = len(starts) - 1
+    largest = np.zeros(groups, np.int64)
+    for c in range(count):
+        largest[group[c]] = max(largest[group[c]], starts[c + 1] - starts[c])
+    target = np.arange(count)
+    by_group, first = group_indices(group, groups)
+    for c in range(count):
+        size = starts[c + 1] - starts[c]
+        if _FRAGMENT * size >= largest[group[c]]:
+            continue
+        center = np.zeros(3)
+        for i in order[starts[c] : starts[c + 1]]:
+            center += points[i]
+        center /= size
+        nearest = np.inf
+        for host in by_group[first[group[c]] : first[group[c] + 1]]:
+            host_size = starts[host + 1] - starts[host]
+            if _FRAGMENT * host_size < largest[group[c]]:
+                continue
+            for k in range(starts[host], starts[host + 1], 1 + host_size // _HOST_SAMPLE):
+                distance = 0.0
+                for a in range(3):
+                    distance += (points[order[k], a] - center[a]) ** 2
+                if distance < nearest:
+                    nearest, target[c] = distance, host
+    return target
 
 
 @cached_njit(nogil=True)

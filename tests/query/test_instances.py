@@ -270,7 +270,7 @@ def test_fragments_join_the_nearest_large_piece_and_equals_stay_apart() -> None:
     leg, speck, stray = blob((0.35, 0, -0.33), 60), blob((-0.3, 0, 0), 8), blob((3, 0, 0), 20)
     points = np.concatenate([*chairs, leg, speck, stray])
     component, count = connected_components(points, 0.06)
-    assert count == 5 or len({*component[:400]}) == 1
+    assert count > 3
     joined_component, joined_count = join_fragments(points, component, count, 0.24)
     parts = np.split(joined_component, np.cumsum([400, 300, 60, 8]))
     assert joined_count == 3 and all(len(set(part)) == 1 for part in parts)
