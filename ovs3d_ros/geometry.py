@@ -30,6 +30,19 @@ def invert_rigid(transform: np.ndarray) -> np.ndarray:
     return inverse
 
 
+def mean_up(camtoworlds: np.ndarray) -> np.ndarray:
+    """The mean of the up directions of cameras [F, 4, 4]: [3], shorter than 1 where they differ; F > 0."""
+    return -np.asarray(camtoworlds, np.float64)[:, :3, 1].mean(axis=0)  # y of a camera points down
+
+
+def rotation_to_axis(axis: np.ndarray) -> np.ndarray:
+    """A rotation [3, 3] whose last column is `axis` [3], of any length but 0; the other two are arbitrary."""
+    axis = axis / np.linalg.norm(axis)
+    across = np.cross(axis, np.eye(3)[np.abs(axis).argmin()])
+    across /= np.linalg.norm(across)
+    return np.stack([across, np.cross(axis, across), axis], axis=1)
+
+
 def quat_to_matrix(quat: np.ndarray) -> np.ndarray:
     """Rotation matrix [3, 3] of a quaternion wxyz [4] of any non-zero length.
 

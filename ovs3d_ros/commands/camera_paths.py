@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ovs3d_ros.geometry import matrix_to_quat, quat_to_matrix, slerp
+from ovs3d_ros.geometry import matrix_to_quat, mean_up, quat_to_matrix, slerp
 
 _FULL_TURN = np.radians(270.0)  # an arc of this length is extended to a circle
 _MIN_SWING = np.radians(6.0)  # least amplitude, for a camera that never moved
@@ -40,7 +40,7 @@ def orbit_path(camtoworlds: np.ndarray, distance: float, count: int) -> np.ndarr
         count: number of poses.
     """
     centers, forwards = camtoworlds[:, :3, 3], camtoworlds[:, :3, 2]
-    up = _unit(-camtoworlds[:, :3, 1].mean(axis=0), np.array([0.0, 0.0, 1.0]))
+    up = _unit(mean_up(camtoworlds), np.array([0.0, 0.0, 1.0]))
     focus = _focus(centers, forwards, distance)
     inward = np.einsum("fk,fk->f", focus - centers, forwards) > 0.25 * distance
     phase = np.linspace(0, 2 * np.pi, count, endpoint=False)

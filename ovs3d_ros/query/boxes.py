@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ovs3d_ros.geometry import mean_up, rotation_to_axis
 from ovs3d_ros.rasterize.kernel_cache import cached_njit
 
 _ANGLES = np.radians(np.arange(0, 90, 5))
@@ -34,13 +35,12 @@ def oriented_boxes(
     """
     points = np.ascontiguousarray(points)
     means, covariances = _moments(points, segments)
-    pairs = _ANY_PAIR if up is None else _HORIZONTAL_PAIR
     if up is None:
-        axes = np.linalg.eigh(covariances)[1][:, :, ::-1].transpose(0, 2, 1)  # one per row
+        pairs, axes = _ANY_PAIR, np.linalg.eigh(covariances)[1][:, :, ::-1].transpose(0, 2, 1)  # one per row
     else:
-        axes = _upright_axes(covariances, np.asarray(up, np.float64))
+        pairs, axes = _HORIZONTAL_PAIR, _upright_axes(covariances, np.asarray(up, np.float64))
     axes = np.ascontiguousarray(axes)
-    axes[np.linalg.det(axes) < 0, 1 if up is not None else 2] *= -1
+    axes[np.linalg.det(axes) < 0, 1] *= -1
     centers, sizes = np.empty((2, len(segments), 3))
     _fit(points, segments, means, axes, pairs, centers, sizes)
     return centers, axes.transpose(0, 2, 1), sizes
@@ -58,16 +58,16 @@ def vertical_axis(camtoworlds: np.ndarray, mode: str) -> np.ndarray | None:
     """
     if mode == "never" or (mode == "auto" and not len(camtoworlds)):
         return None
-    up = -np.asarray(camtoworlds, np.float64).reshape(-1, 4, 4)[:, :3, 1]  # y of a camera points down
-    agree = mode == "always" or up.mean(0)[2] > np.sqrt(0.5) * np.linalg.norm(up.mean(0))
-    return np.array([0.0, 0.0, 1.0]) if agree else None
+    if mode == "auto":
+        up = mean_up(camtoworlds)
+        if up[2] <= np.sqrt(0.5) * np.linalg.norm(up):
+            return None
+    return np.array([0.0, 0.0, 1.0])
 
 
 def _upright_axes(covariances: np.ndarray, up: np.ndarray) -> np.ndarray:
     """Axes [K, 3, 3] (rows): the horizontal principal axes of covariances [K, 3, 3], then `up`."""
-    across = np.cross(up, np.eye(3)[np.abs(up).argmin()])
-    across /= np.linalg.norm(across)
-    plane = np.stack([across, np.cross(up, across)])  # [2, 3]
+    plane = rotation_to_axis(up)[:, :2].T  # [2, 3]
     turned = np.linalg.eigh(plane @ covariances @ plane.T)[1][:, :, ::-1].transpose(0, 2, 1)  # [K, 2, 2]
     return np.concatenate([turned @ plane, np.broadcast_to(up, (len(covariances), 1, 3))], axis=1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ovs3d_ros.geometry import mean_up, rotation_to_axis
 from ovs3d_ros.map_frame import poses_to_map
 from ovs3d_ros.types import MapSnapshot
 
@@ -23,20 +24,13 @@ def horizon_coverage(snapshot: MapSnapshot) -> float:
     poses = poses_to_map(snapshot.camtoworlds, snapshot.frame)
     step = 1 + snapshot.num_gaussians // _SAMPLE
     surface = (snapshot.gaussians["opacities"][::step] > _SURFACE_OPACITY) & (snapshot.weight[::step] > 0)
-    if not len(poses) or not bool(surface.any()):
+    up = mean_up(poses) if len(poses) else np.zeros(3)
+    if not up.any() or not bool(surface.any()):
         return 0.0
-    frame = _upright(-poses[:, :3, 1].mean(axis=0))
+    frame = rotation_to_axis(up)
     middle = np.median(poses[:, :3, 3], axis=0)
     points = (snapshot.gaussians["means"][::step][surface].cpu().numpy() - middle) @ frame  # [M, 3], z up
     level = np.abs(points[:, 2]) < _MAX_SLOPE * np.hypot(points[:, 0], points[:, 1])
     angles = np.arctan2(points[level, 1], points[level, 0])
     sectors = np.floor((angles / (2 * np.pi) + 0.5) * _SECTORS).astype(np.int64) % _SECTORS
     return float((np.bincount(sectors, minlength=_SECTORS) >= _MIN_GAUSSIANS).mean())
-
-
-def _upright(up: np.ndarray) -> np.ndarray:
-    """Rotation [3, 3] whose last column points up."""
-    up = up / max(float(np.linalg.norm(up)), 1e-9)
-    across = np.cross(up, np.eye(3)[np.abs(up).argmin()])
-    across /= max(float(np.linalg.norm(across)), 1e-9)
-    return np.stack([across, np.cross(up, across), up], axis=1)

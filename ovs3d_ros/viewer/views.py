@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 
-from ovs3d_ros.geometry import OPENGL_TO_OPENCV, quat_to_matrix
+from ovs3d_ros.geometry import OPENGL_TO_OPENCV, mean_up, quat_to_matrix, rotation_to_axis
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.sampling import evenly_spaced_indices
 from ovs3d_ros.types import Camera, MapSnapshot, SemanticObject
@@ -27,7 +27,7 @@ def up_direction(snapshot: MapSnapshot) -> np.ndarray:
     z = np.array([0.0, 0.0, 1.0])
     if not len(snapshot.camtoworlds):
         return z
-    up = -snapshot.camtoworlds[:, :3, 1].mean(axis=0)
+    up = mean_up(snapshot.camtoworlds)
     length = np.linalg.norm(up)
     if length < 1e-6 or up[2] >= _UPRIGHT * length:
         return z
@@ -61,11 +61,8 @@ def object_view(item: SemanticObject, snapshot: MapSnapshot) -> tuple[np.ndarray
 
 def look_along(eye: np.ndarray, direction: np.ndarray) -> np.ndarray:
     """A pose [4, 4] at `eye` [3] whose z axis points along `direction` [3]."""
-    forward = direction / np.linalg.norm(direction)
-    side = np.cross(forward, np.eye(3)[np.abs(forward).argmin()])
-    side /= np.linalg.norm(side)
     pose = np.eye(4)
-    pose[:3, :3] = np.stack([side, np.cross(forward, side), forward], axis=1)
+    pose[:3, :3] = rotation_to_axis(direction)
     pose[:3, 3] = eye
     return pose
 
