@@ -1,8 +1,8 @@
 """A classifier that learns from a map what the names look like in it (docs/method.md, "Refinement").
 
 Text features describe a class in general. Within one room, a class looks far more alike: the same table, the
-same wall. Fisher's linear discriminant with one covariance for all classes (Fisher 1936; soft labels as in
-Lee 2013) learns that look from Gaussians whose aligned distribution is sure, and corrects those that are not.
+same wall. Fisher's linear discriminant (1936), with one covariance for all classes, learns that look from
+Gaussians whose aligned distribution is sure, and corrects those that are not.
 """
 
 from __future__ import annotations
@@ -28,15 +28,18 @@ def adapt_distributions(
     Returns:
         [N, V] class distributions.
     """
-    learned = discriminate(distributions, features, mass)
-    known = learned.amax(0) > 0  # the others keep their probabilities
+    learned, known = discriminate(distributions, features, mass)
+    if not bool(known.any()):
+        return distributions
     log = distributions.clamp_min(_PRIOR_FLOOR).log() + weight * learned.clamp_min(_FLOOR).log()
     shares = log.masked_fill(~known, -torch.inf).softmax(-1)
     return torch.where(known, shares * distributions[:, known].sum(-1, keepdim=True), distributions)
 
 
-def discriminate(labels: torch.Tensor, features: torch.Tensor, mass: torch.Tensor) -> torch.Tensor:
-    """Class distributions [N, V] of Fisher's linear discriminant, trained on all N samples.
+def discriminate(
+    labels: torch.Tensor, features: torch.Tensor, mass: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Fisher's linear discriminant, trained on all N samples.
 
     Args:
         labels: [N, V] soft labels. Their squares count, so that sure samples weigh more.
@@ -44,9 +47,9 @@ def discriminate(labels: torch.Tensor, features: torch.Tensor, mass: torch.Tenso
         mass: [N] weight of each sample.
 
     Returns:
-        Zero for classes that have hardly any sure sample.
+        Its class distributions [N, V], and which classes [V] it knows; others have hardly a sure sample.
     """
-    deviation = features.std(0)
+    deviation = features.std(0, correction=0)
     z = (features - features.mean(0))[:, deviation > 0] / deviation[deviation > 0]
     sure = labels.square() / labels.square().sum(-1, keepdim=True).clamp_min(1e-12)
     weights = sure * (mass * labels.amax(-1).square())[:, None]  # [N, V]
@@ -60,4 +63,5 @@ def discriminate(labels: torch.Tensor, features: torch.Tensor, mass: torch.Tenso
     # Half the usual prior: small things are as likely as walls to be what a name means.
     bias = 0.5 * (masses / total).clamp_min(1e-9).log() - 0.5 * (centers * axes.T).sum(-1)
     logits = z @ axes + bias
-    return logits.masked_fill(masses < _MIN_MASS, -torch.inf).softmax(-1)
+    known = masses >= _MIN_MASS
+    return logits.masked_fill(~known, -torch.inf).softmax(-1), known

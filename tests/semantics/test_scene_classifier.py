@@ -23,8 +23,8 @@ def test_learns_small_classes_from_labels_that_are_mostly_right() -> None:
     generator = torch.Generator().manual_seed(1)
     noisy = torch.rand(len(classes), generator=generator) < 0.2
     labels = torch.where(noisy[:, None], 0.6 * truth.roll(1, dims=1) + 0.4 * truth, 0.8 * truth + 0.2 / 3)
-    learned = discriminate(labels, features, torch.ones(len(classes)))
-    assert (labels.argmax(1) == classes).float().mean() < 0.85
+    learned, known = discriminate(labels, features, torch.ones(len(classes)))
+    assert known.all() and (labels.argmax(1) == classes).float().mean() < 0.85
     for number in range(3):
         assert (learned.argmax(1) == classes)[classes == number].float().mean() > 0.95
     assert torch.allclose(learned.sum(1), torch.ones(len(classes)), atol=1e-5)
@@ -35,14 +35,16 @@ def test_result_does_not_depend_on_the_scale_of_the_features() -> None:
     labels = torch.nn.functional.one_hot(classes, 3).float() * 0.9 + 0.1 / 3
     mass = torch.ones(len(classes))
     scaled = torch.cat([features * torch.tensor([1e3, 1.0, 1e-3]), torch.ones(len(classes), 1)], dim=1)
-    assert torch.allclose(discriminate(labels, features, mass), discriminate(labels, scaled, mass), atol=1e-3)
+    assert torch.allclose(
+        discriminate(labels, features, mass)[0], discriminate(labels, scaled, mass)[0], atol=1e-3
+    )
 
 
 def test_class_without_sure_samples_keeps_its_probability() -> None:
     features, classes = samples()
     labels = torch.nn.functional.one_hot(classes, 4).float() * 0.95 + 0.05 / 4
     mass = torch.ones(len(classes))
-    assert (discriminate(labels, features, mass)[:, 3] == 0).all()
+    assert discriminate(labels, features, mass)[1].tolist() == [True, True, True, False]
     labels[::10] = torch.tensor([0.3, 0.3, 0.3, 0.1])
     adapted = adapt_distributions(labels, features, mass, 0.3)
     assert torch.equal(adapted[:, 3], labels[:, 3])
@@ -60,3 +62,11 @@ def test_weight_zero_changes_nothing_and_the_unsure_follow_the_map() -> None:
     adapted = adapt_distributions(distributions, features, mass, 0.3)
     assert (distributions.argmax(1) == classes)[unsure].float().mean() < 0.2
     assert (adapted.argmax(1) == classes)[unsure].float().mean() > 0.9
+
+
+def test_map_without_anything_sure_stays_as_it_is() -> None:
+    features = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    vague = torch.full((6, 4), 0.25)
+    assert torch.equal(adapt_distributions(vague, features, torch.ones(6), 0.3), vague)
+    single = torch.tensor([[0.9, 0.1]])
+    assert torch.isfinite(adapt_distributions(single, features[:1], torch.full((1,), 9.0), 0.3)).all()
