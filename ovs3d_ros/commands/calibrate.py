@@ -11,7 +11,8 @@ from ovs3d_ros.datasets import Dataset, open_dataset
 from ovs3d_ros.evaluation import calibration
 from ovs3d_ros.io.atomic import write_text
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.query.request import check_prompts, distinct_names
+from ovs3d_ros.query.request import check_prompts
+from ovs3d_ros.semantics.names import distinct_names
 from ovs3d_ros.types import UserError
 
 _MIN_SCENES = 2  # each scene is scored with a calibration fitted on the others

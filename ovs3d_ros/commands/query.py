@@ -21,8 +21,9 @@ from ovs3d_ros.io.text_table import display_width, pad
 from ovs3d_ros.map_frame import points_to_world
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query.description import describe, more_digits
-from ovs3d_ros.query.request import check_prompts, distinct_names
+from ovs3d_ros.query.request import check_prompts
 from ovs3d_ros.sampling import evenly_spaced_indices
+from ovs3d_ros.semantics.names import distinct_names
 from ovs3d_ros.types import MapSnapshot, QueryResult, UserError
 from ovs3d_ros.visualization import pictures, point_cloud
 

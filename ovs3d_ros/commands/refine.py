@@ -8,7 +8,8 @@ import time
 from ovs3d_ros.commands import common
 from ovs3d_ros.commands.query import load_semantic_map
 from ovs3d_ros.datasets import open_dataset
-from ovs3d_ros.query.request import check_prompts, distinct_names
+from ovs3d_ros.query.request import check_prompts
+from ovs3d_ros.semantics.names import distinct_names
 from ovs3d_ros.semantics.refinement_check import choose_check_views
 from ovs3d_ros.types import UserError
 

@@ -19,8 +19,9 @@ from ovs3d_ros.commands.query import legend, load_semantic_map
 from ovs3d_ros.commands.video import VIDEO_SUFFIXES, Sink, codec_name, write_video
 from ovs3d_ros.io.pictures import save_picture
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.query.request import check_prompts, distinct_names
+from ovs3d_ros.query.request import check_prompts
 from ovs3d_ros.sampling import evenly_spaced_indices
+from ovs3d_ros.semantics.names import distinct_names
 from ovs3d_ros.types import Camera, MapSnapshot, UserError
 from ovs3d_ros.visualization import pictures
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.query.presence import PresenceCalibration
+from ovs3d_ros.semantics.names import unify_spelling
 from ovs3d_ros.types import MapSnapshot, Query, UserError
 
 MODES = ("relevancy", "argmax")
@@ -59,7 +60,7 @@ def make_query(
     if max_instances < 0:
         raise UserError(f"max_instances {max_instances}: give 0 (all) or more")
     return Query(
-        prompts=tuple(_unify_spelling(check_prompts(prompts))),
+        prompts=tuple(unify_spelling(check_prompts(prompts))),
         negatives=tuple(check_prompts(negatives or config.negatives, "negative")),
         own_negatives=bool(negatives),
         mode=mode,
@@ -97,17 +98,6 @@ def check_prompts(prompts: Sequence[str], kind: str = "prompt") -> list[str]:
                 f"{kind} {index + 1} is not valid UTF-8: set the terminal to UTF-8 and type it again"
             ) from None
     return stripped
-
-
-def distinct_names(names: Sequence[str]) -> list[str]:
-    """The names without repetitions. Letter case makes no difference; the first spelling stays."""
-    return list(dict.fromkeys(_unify_spelling(names)))
-
-
-def _unify_spelling(names: Sequence[str]) -> list[str]:
-    """Gives names that differ only in letter case the spelling of the first, so that they get one answer."""
-    first: dict[str, str] = {}
-    return [first.setdefault(name.casefold(), name) for name in names]
 
 
 def check_threshold(threshold: float | None) -> None:

@@ -11,6 +11,7 @@ import torch
 from ovs3d_ros.config import RefineConfig
 from ovs3d_ros.rasterize import Rasterizer, Splats, Views
 from ovs3d_ros.semantics.codec import FeatureCodec
+from ovs3d_ros.semantics.names import distinct_names, unify_spelling
 from ovs3d_ros.types import Camera, MapSnapshot, RefinedField, UserError
 
 SURFACE_ALPHA = 0.5  # a pixel with more alpha shows the map
@@ -36,7 +37,7 @@ def make_lifted_field(
     """Makes the field of a map before refinement: the class distributions of the lifted cosines.
 
     Args:
-        names: the user's names; background words among them are not repeated.
+        names: the user's names, distinct; background words among them are not repeated.
         config: background words and temperature.
         encode_text: returns unit features [P, D] of texts.
         snapshot: the map.
@@ -44,8 +45,7 @@ def make_lifted_field(
     Raises:
         UserError: nothing was lifted, or there is only one name and no background.
     """
-    taken = {name.casefold() for name in names}
-    background = [word for word in dict.fromkeys(config.background) if word.casefold() not in taken]
+    background = distinct_names([*names, *config.background])[len(names) :]
     if len(names) + len(background) < 2:
         raise UserError("one name cannot be refined alone: give at least two names, or set refine.background")
     if not bool((snapshot.codes[:, -1] != 0).any()):
@@ -70,9 +70,9 @@ def vocabulary_indices(field: RefinedField | None, prompts: Sequence[str], mode:
     Refined probabilities and lifted cosines do not share a scale. In mode "argmax", where prompts compete,
     the lifted codes therefore answer for all prompts unless the field holds every one.
     """
-    names = [name.casefold() for name in field.names] if field is not None else []
-    folded = [prompt.casefold() for prompt in prompts]
-    columns = np.array([names.index(prompt) if prompt in names else -1 for prompt in folded], np.int64)
+    names = field.names if field is not None else ()
+    spelled = unify_spelling([*names, *prompts])[len(names) :]
+    columns = np.array([names.index(prompt) if prompt in names else -1 for prompt in spelled], np.int64)
     return np.full_like(columns, -1) if mode == "argmax" and (columns < 0).any() else columns
 
 

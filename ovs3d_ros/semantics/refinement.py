@@ -35,6 +35,7 @@ from ovs3d_ros.semantics.class_field import (
     vocabulary_indices,
 )
 from ovs3d_ros.semantics.codec import FeatureCodec
+from ovs3d_ros.semantics.names import distinct_names
 from ovs3d_ros.semantics.refinement_check import alignment_objective, encode_check_views
 from ovs3d_ros.semantics.scene_classifier import adapt_distributions
 from ovs3d_ros.semantics.surface_graph import make_surface_graph
@@ -233,7 +234,7 @@ class Refinement:
         gaussians.stats[_ROW] = torch.arange(1, len(gaussians) + 1, device=gaussians.device)
         try:
             refined = yield from refine_names(
-                list(dict.fromkeys(names)),
+                distinct_names(names),
                 snapshot,
                 self._rasterizer,
                 self._config.refine,
@@ -260,9 +261,8 @@ class Refinement:
         if field is not None and (vocabulary_indices(field, prompts, "relevancy") >= 0).all():
             return field
         known = field.names if field is not None else ()
-        names = {name.casefold(): name for name in reversed([*prompts, *known])}  # the first spelling counts
         steps = refine_names(
-            list(names.values())[::-1],
+            distinct_names([*prompts, *known]),
             snapshot,
             self._rasterizer,
             self._config.refine,

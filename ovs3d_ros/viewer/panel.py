@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ovs3d_ros.query.request import check_prompts, distinct_names
+from ovs3d_ros.query.request import check_prompts
+from ovs3d_ros.semantics.names import distinct_names
 from ovs3d_ros.types import QueryResult, SemanticObject
 from ovs3d_ros.viewer.guard import MAX_TEXT
 from ovs3d_ros.visualization import pictures

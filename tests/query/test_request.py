@@ -9,7 +9,8 @@ import pytest
 
 from ovs3d_ros.config import Config
 from ovs3d_ros.query.presence import PresenceCalibration
-from ovs3d_ros.query.request import MAX_PROMPTS, check_prompts, distinct_names, make_query
+from ovs3d_ros.query.request import MAX_PROMPTS, check_prompts, make_query
+from ovs3d_ros.semantics.names import distinct_names
 from ovs3d_ros.types import UserError
 
 CONFIG = Config().query
