@@ -11,6 +11,7 @@ import torch
 from helpers import synthetic
 from helpers.color_encoder import ColorEncoder
 
+from ovs3d_ros.geometry import quat_to_matrix
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.semantics.class_field import make_lifted_field
 from ovs3d_ros.types import MapSnapshot, RefinedField, UserError
@@ -44,6 +45,20 @@ def test_query_finds_things_where_they_stand(room: Ovs3d) -> None:
         assert (result.instances.numpy() == best.instance).sum() == best.num_gaussians
     assert not any(o.prompt == "purple elephant" for o in result.objects)
     assert (result.labels != 4).all()
+
+
+def test_boxes_stand_upright_unless_told_otherwise(room: Ovs3d) -> None:
+    def vertical() -> np.ndarray:
+        objects = room.query([*BOXES]).objects
+        return np.abs([quat_to_matrix(o.quat)[2, 2] for o in objects])
+
+    assert np.allclose(vertical(), 1, atol=1e-9)  # the third axis of each box
+    settings = room.config.query
+    room.queries.configure(dataclasses.replace(settings, upright="never"))
+    try:
+        assert vertical().min() < 0.9999, "principal axes of noisy points lean"
+    finally:
+        room.queries.configure(settings)
 
 
 def test_result_is_complete_and_consistent(room: Ovs3d) -> None:

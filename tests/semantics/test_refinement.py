@@ -80,6 +80,25 @@ def test_refinement_repairs_corrupted_labels_and_passes() -> None:
     assert last.kept and last.figures["before"]["attract"] > 2 * old["attract"], "KL has no upper bound"
 
 
+def test_map_teaches_what_its_floor_looks_like() -> None:
+    """A stretch of floor has the features of a red box: its neighbours do not help, its colour does."""
+    after = {}
+    for weight in (0.0, 0.3):
+        pipeline = build(refine__adaptation=weight)
+        gaussians = pipeline.map.mapper.gaussians
+        means, stats = gaussians.activated()["means"].detach(), gaussians.stats
+        away = (means - torch.tensor(synthetic.RED.center)).abs() / torch.tensor(synthetic.RED.size)
+        red, floor = (away < 0.55).all(1), (means[:, 2] < 0.03) & (means[:, 1] < -0.25)
+        assert red.sum() > 200 and floor.sum() > 200
+        features = stats["numerators"] / stats["weight"].clamp_min(1e-6)[:, None, None]
+        features[floor] = 0.2 * features[floor] + 0.8 * features[red].mean(0)
+        stats["numerators"] = features * stats["weight"][:, None, None]
+        for _ in pipeline.refine(NAMES):
+            pass
+        after[weight] = accuracy(pipeline)
+    assert after[0.3] > after[0.0] + 0.03
+
+
 class BlurredColorEncoder(ColorEncoder):
     """A color encoder whose cells include their surroundings, like those of CLIP."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from ovs3d_ros.semantics.scene_classifier import adapt_distributions, discriminate
@@ -28,6 +29,19 @@ def test_learns_small_classes_from_labels_that_are_mostly_right() -> None:
     for number in range(3):
         assert (learned.argmax(1) == classes)[classes == number].float().mean() > 0.95
     assert torch.allclose(learned.sum(1), torch.ones(len(classes)), atol=1e-5)
+
+
+def test_hard_labels_give_the_textbook_discriminant() -> None:
+    features, classes = samples()
+    found, _ = discriminate(torch.nn.functional.one_hot(classes, 3).float(), features, torch.ones(1000))
+    x, y = features.double().numpy(), classes.numpy()
+    centers = np.stack([x[y == number].mean(0) for number in range(3)])
+    within = sum((y == number).mean() * np.cov(x[y == number].T, bias=True) for number in range(3))
+    covariance = 0.95 * within + 0.05 * np.diag(x.var(0))  # shrunk towards the variances of all
+    away = x[:, None] - centers
+    distance = np.einsum("nvf,fg,nvg->nv", away, np.linalg.inv(covariance), away)
+    likelihood = np.exp(-0.5 * distance) * np.sqrt(np.bincount(y))
+    np.testing.assert_allclose(found, likelihood / likelihood.sum(1, keepdims=True), atol=2e-3)
 
 
 def test_result_does_not_depend_on_the_scale_of_the_features() -> None:
