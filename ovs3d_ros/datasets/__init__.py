@@ -6,6 +6,8 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from ovs3d_ros.config import Config
 from ovs3d_ros.datasets import bag, colmap, llff, nerfstudio, scans
 from ovs3d_ros.datasets.bag_file import is_bag
@@ -63,24 +65,13 @@ def open_dataset(
         raise UserError(
             f"{path}: max_image_size {max_image_size} is negative; give pixels, or 0 for full size"
         )
-    json_path = path if path.is_file() else path / "transforms.json"
-    root = path.parent if path.is_file() else path
     format = format or _recognise(path)
     if format not in _WITH_IMAGES_ELSEWHERE and images is not None:
         raise UserError(f"{path}: data of the format {format} hold their images; leave out --images")
     if format == "bag":
         return bag.read(path, config or Config(), max_image_size)
-    points, folder = None, None if images is None else Path(images)
-    if format == "nerfstudio":
-        views, points = nerfstudio.read(json_path, folder, skip_missing)
-    elif format == "colmap":
-        views, points = colmap.read(root, folder, skip_missing)
-    elif format == "llff":
-        views = llff.read(root, folder)
-    elif format == "tum":
-        views = scans.read_tum(root, skip_missing)
-    else:
-        views = scans.read_7scenes(root) if format == "7scenes" else scans.read_scannet(root)
+    root = path.parent if path.is_file() else path
+    views, points = _read_views(path, format, None if images is None else Path(images), skip_missing)
     if format != "nerfstudio" and (root / "masks").is_dir():
         logger.warning("%s: masks are not used: masked pixels enter the map like the others", root / "masks")
     if labels:
@@ -88,6 +79,22 @@ def open_dataset(
     else:
         views, classes = [replace(view, label_path=None) for view in views], None
     return FileDataset(root.resolve().name, format, views, classes, points, max_image_size)
+
+
+def _read_views(
+    path: Path, format: str, images: Path | None, skip_missing: bool
+) -> tuple[list[View], tuple[np.ndarray, np.ndarray] | None]:
+    """The views of a dataset of files, and its sparse points (xyz, rgb) if it has any."""
+    if format == "nerfstudio":
+        return nerfstudio.read(path if path.is_file() else path / "transforms.json", images, skip_missing)
+    root = path.parent if path.is_file() else path
+    if format == "colmap":
+        return colmap.read(root, images, skip_missing)
+    if format == "llff":
+        return llff.read(root, images), None
+    if format == "tum":
+        return scans.read_tum(root, skip_missing), None
+    return (scans.read_7scenes(root) if format == "7scenes" else scans.read_scannet(root)), None
 
 
 def _recognise(path: Path) -> str:

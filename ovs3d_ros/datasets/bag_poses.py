@@ -172,7 +172,9 @@ def _read_path(
     bag: BagFile, topics: BagTopics, config: Config, buffer: PoseBuffer, mount: _Mount
 ) -> _TopicPoses:
     """The poses of the last path in the bag, which has the corrections of all loop closures."""
-    (_, last) = collections.deque(bag.messages([topics.pose]), maxlen=1).pop()
+    # A path repeats all poses before: decoding every message would take the square of their number.
+    ((_, _, data),) = collections.deque(bag.read_raw([topics.pose]), maxlen=1)
+    last = bag.decode(topics.pose, data)
     stamps = [messages.to_seconds(pose.header.stamp) for pose in last.poses]
     if len(set(stamps)) < 2 or not all(stamps):
         raise UserError(

@@ -139,7 +139,7 @@ def read_7scenes(root: Path) -> list[View]:
                     stamp=len(views) * _FRAME_PERIOD_S,
                     image_path=image_path,
                     camera=_centred_camera(_7SCENES_COLOR, size),
-                    camtoworld=_matrix(pose_path),
+                    camtoworld=read_pose(_numbers_4x4(pose_path), str(pose_path)),
                     depth_path=depth_path if depth_path.is_file() else None,
                     depth_unit_m=_MILLIMETRE,
                     depth_camera=_centred_camera(_7SCENES_DEPTH, size),
@@ -172,8 +172,9 @@ def read_scannet(root: Path) -> list[View]:
         UserError: a file is missing or malformed, or no frame has a pose.
     """
     color = _scannet_color(root)
-    assert color is not None, "see is_scannet"
-    K, depth_K = (_matrix_of(root / "intrinsic" / f"intrinsic_{kind}.txt", 4) for kind in ("color", "depth"))
+    if color is None:
+        raise UserError(f"{root}: no folder color/ (or rgb/), as ScanNet's SensReader exports it")
+    K, depth_K = (_numbers_4x4(root / "intrinsic" / f"intrinsic_{kind}.txt") for kind in ("color", "depth"))
     photographs = sorted(
         (
             path
@@ -184,7 +185,7 @@ def read_scannet(root: Path) -> list[View]:
     )
     views, lost = [], 0
     for path in photographs:
-        pose = _matrix_of(root / "pose" / f"{path.stem}.txt", 4)
+        pose = _numbers_4x4(root / "pose" / f"{path.stem}.txt")
         if not np.isfinite(pose).all():
             lost += 1
             continue
@@ -223,18 +224,13 @@ def _report_lost(root: Path, lost: int, count: int, what: str) -> None:
         logger.warning("%s: %d of %d images are left out: they have no %s", root, lost, count, what)
 
 
-def _matrix(path: Path) -> np.ndarray:
-    return read_pose(_matrix_of(path, 4), str(path))
-
-
-def _matrix_of(path: Path, size: int) -> np.ndarray:
-    """A square matrix of numbers, which may be infinite, in a text file."""
+def _numbers_4x4(path: Path) -> np.ndarray:
+    """The matrix [4, 4] in a text file; its numbers may be infinite."""
+    fields = read_text(path).split()
     try:
-        return np.array(read_text(path).split(), np.float64).reshape(size, size)
-    except ValueError as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path}: expected {size} x {size} numbers") from None
+        return np.array(fields, np.float64).reshape(4, 4)
+    except ValueError:
+        raise UserError(f"{path}: expected 4 x 4 numbers") from None
 
 
 def _names(path: Path) -> Iterator[tuple[str, float, str]]:

@@ -154,6 +154,20 @@ def test_scannet_export_is_read(tmp_path, caplog) -> None:
     assert np.allclose(frame.depth[10:470, 8:640], 2.5)
 
 
+def test_folder_that_is_no_scan_is_refused_though_the_format_is_given(tmp_path) -> None:
+    for format, words in (("scannet", "no folder color/"), ("tum", "no such file"), ("7scenes", "no frames")):
+        with pytest.raises(UserError, match=words):
+            open_dataset(tmp_path, format=format)
+
+
+def test_garbled_matrix_of_a_scan_is_named(tmp_path) -> None:
+    root = write_scannet(tmp_path)
+    for text in ("1 2 3", "x " * 16):
+        (root / "pose/0.txt").write_text(text)
+        with pytest.raises(UserError, match=r"pose/0\.txt: expected 4 x 4 numbers"):
+            open_dataset(root)
+
+
 def test_images_of_scans_cannot_be_elsewhere(tmp_path) -> None:
     with pytest.raises(UserError, match="hold their images"):
         open_dataset(write_scannet(tmp_path), images=tmp_path)
