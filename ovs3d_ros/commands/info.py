@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _describe_map(path: Path) -> dict[str, Any]:
     from ovs3d_ros.map_file import load_map  # needs torch, datasets do not
-    from ovs3d_ros.map_frame import points_to_world
+    from ovs3d_ros.map_frame import points_to_map
 
     params, snapshot = load_map(path)
     meta, refined = snapshot.meta, snapshot.refined
@@ -43,8 +43,8 @@ def _describe_map(path: Path) -> dict[str, Any]:
         gaussians=len(params["means"]),
         keyframes=len(snapshot.names),
         image_sizes=_image_sizes(snapshot.cameras),
-        extent_m=_extent(points_to_world(params["means"].numpy(), snapshot.frame), 2.0),
-        camera_path_extent_m=_extent(snapshot.camtoworlds[:, :3, 3], 0.0),
+        extent_m=_extent(params["means"].numpy(), 2.0),
+        camera_path_extent_m=_extent(points_to_map(snapshot.camtoworlds[:, :3, 3], snapshot.frame), 0.0),
         origin=snapshot.frame.origin.tolist(),
         metres_per_unit=snapshot.frame.unit,
         frames=meta.get("frames"),

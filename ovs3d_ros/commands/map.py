@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
     )
     common.write_json(options.json, report)
     common.print_message(options, f"{output}: {_summary(report, len(held_out))}")
-    if unit not in (1.0, common.read_config(options).map.unit):
+    if unit not in (1.0, config.map.unit):
         common.print_message(options, _UNKNOWN_UNIT.format(TYPICAL_DEPTH / unit, TYPICAL_DEPTH))
     return 0
 
@@ -109,7 +109,7 @@ def _depth_remedy(dataset: Dataset, indices: list[int], config: Config) -> str:
     """Explains from the depth of a few frames why none of it was used."""
     chosen = indices[:: max(1, len(indices) // _DEPTH_SAMPLES)]
     depths = [depth[depth > 0] for depth in (dataset[index].depth for index in chosen) if depth is not None]
-    values = np.concatenate([np.zeros(0), *depths])
+    values = np.concatenate([np.zeros(0), *depths]) * (config.map.unit or 1.0)
     if not len(values):
         return "their depth images are empty; check the depth files"
     return (

@@ -112,7 +112,7 @@ def make_painters(
         near, far = _depth_range(pipeline, snapshot)
         scale = np.linspace(near, far, _SCALE)
         entries += [
-            (f"{z:.2g} m", color)
+            (f"{z * snapshot.frame.unit:.2g} m", color)
             for z, color in zip(scale, pictures.color_depth(scale[None], near, far)[0], strict=True)
         ]
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 from helpers.box_scene import CLASSES, HEIGHT, WIDTH, camera_ring
 from helpers.command_line import COUNT, HOLDOUT, assert_one_line, ovs3d
+
+from ovs3d_ros.map_file import load_map, save_map
+from ovs3d_ros.map_frame import poses_to_world
+from ovs3d_ros.types import MapFrame
 
 
 def ask(capsys, *arguments: object) -> tuple[dict, str]:
@@ -25,6 +30,17 @@ def test_info_tells_what_a_map_holds(mapped, capsys):
     assert facts["encoder"] == "tests/colors" and facts["refined_names"] == []
     assert all(0.2 < side < 5 for side in facts["extent_m"][:2])
     assert "encoder" in table and f"{WIDTH}x{HEIGHT}" in table and "refined names         -" in table
+
+
+def test_extents_of_a_map_are_in_metres_whatever_its_poses_are_in(mapped, tmp_path, capsys):
+    params, snapshot = load_map(mapped[0])
+    place = MapFrame(np.array([4e5, 4e6, 0.0]), 0.01)
+    poses = poses_to_world(snapshot.camtoworlds, place)
+    save_map(tmp_path / "cm.ovs3d", params, replace(snapshot, frame=place, camtoworlds=poses))
+    facts, same = (ask(capsys, path)[0] for path in (tmp_path / "cm.ovs3d", mapped[0]))
+    assert facts["metres_per_unit"] == 0.01 and facts["origin"] == [4e5, 4e6, 0.0]
+    for key in ("extent_m", "camera_path_extent_m"):
+        np.testing.assert_allclose(facts[key], same[key], atol=2e-3)
 
 
 def test_info_tells_the_refined_names(refined, capsys):

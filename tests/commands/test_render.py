@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from helpers.box_scene import HEIGHT, WIDTH, camera_ring, ray_cast
-from helpers.command_line import COUNT, ovs3d, read_ply
-from helpers.ply import gaussian_columns
+from helpers.command_line import COUNT, ovs3d
+from helpers.ply import gaussian_columns, read_ply
 from PIL import Image
 
 from ovs3d_ros.commands import video
 from ovs3d_ros.commands.export import WRITERS
 from ovs3d_ros.commands.inputs import EXPORT_SUFFIXES
-from ovs3d_ros.commands.render import _mosaic
+from ovs3d_ros.commands.render import _mosaic, make_painters
 from ovs3d_ros.map_file import load_map
+from ovs3d_ros.map_frame import poses_to_world
+from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.types import MapFrame
 
 
 def test_export_writes_a_standard_3dgs_ply(mapped, tmp_path):
@@ -96,6 +100,14 @@ def test_depth_pictures_have_a_scale(mapped, tmp_path):
     assert ovs3d("render", mapped[0], "-o", tmp_path, "--frames", 1, "--channels", "depth") == 0
     height = np.asarray(Image.open(tmp_path / "00000.png")).shape[0]
     assert height > HEIGHT, "a strip below the picture"
+
+
+def test_scale_of_depth_is_in_metres_whatever_the_poses_are_in(mapped):
+    room = Ovs3d.load(mapped[0], encode=False)
+    metres, place = room.snapshot(), MapFrame(unit=0.01)
+    other = replace(metres, frame=place, camtoworlds=poses_to_world(metres.camtoworlds, place))
+    scales = [[text for text, _ in make_painters(room, s, ["depth"], [])[1]] for s in (metres, other)]
+    assert scales[0] == scales[1] and all(text.endswith(" m") for text in scales[0])
 
 
 def test_render_writes_pictures_along_the_keyframes(mapped, tmp_path, monkeypatch):
