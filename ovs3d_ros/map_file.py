@@ -17,6 +17,7 @@ from ovs3d_ros.geometry import MAX_COORDINATE, check_camera, check_coordinates, 
 from ovs3d_ros.io.atomic import Destination
 from ovs3d_ros.io.git_lfs import check_no_lfs_pointer
 from ovs3d_ros.io.tensors import read_tensors, write_tensors
+from ovs3d_ros.map_frame import is_world
 from ovs3d_ros.map_repair import drop_unusable, usable_rows
 from ovs3d_ros.mapping.gaussians import PARAMETERS
 from ovs3d_ros.semantics.codec import FeatureCodec, make_codec
@@ -101,9 +102,8 @@ def _to_tensors(params: Tensors, snapshot: MapSnapshot) -> Tensors:
 
 
 def _to_header(snapshot: MapSnapshot) -> dict[str, Any]:
-    is_world = snapshot.frame.unit == 1 and not snapshot.frame.origin.any()
     header = dict(
-        format_version=FORMAT_VERSION if is_world else FRAME_VERSION,
+        format_version=FORMAT_VERSION if is_world(snapshot.frame) else FRAME_VERSION,
         frame=dict(origin=snapshot.frame.origin.tolist(), unit=snapshot.frame.unit),
         map_version=snapshot.version,
         cameras=[dict(K=c.K.tolist(), width=c.width, height=c.height) for c in snapshot.cameras],

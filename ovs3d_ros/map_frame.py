@@ -37,6 +37,11 @@ def choose_map_frame(position: np.ndarray, unit: float) -> MapFrame:
     return MapFrame(np.round(origin * unit) / unit, unit)  # whole metres: the shift is exact in float64
 
 
+def is_world(place: MapFrame) -> bool:
+    """Whether the map frame is the world frame, so that nothing is converted or copied."""
+    return place.unit == 1 and not place.origin.any()
+
+
 def check_reach(keyframe: Keyframe, earlier: Sequence[Keyframe]) -> None:
     """Warns of the first keyframe, in the map frame, that lies so far away that float32 gets coarse."""
     distance = np.abs(keyframe.camtoworld[:3, 3]).max()
@@ -77,8 +82,12 @@ def poses_to_world(camtoworlds: np.ndarray, place: MapFrame) -> np.ndarray:
 
 
 def frame_to_map(frame: Frame, place: MapFrame) -> Frame:
-    """A frame with its pose and depth in the map frame."""
-    depth = None if frame.depth is None else frame.depth * np.float32(place.unit)
+    """A frame of the world with its pose and depth in the map frame; shares what does not change."""
+    if is_world(place):
+        return frame
+    depth = frame.depth
+    if depth is not None and place.unit != 1:
+        depth = depth * np.float32(place.unit)
     return replace(frame, camtoworld=poses_to_map(frame.camtoworld, place), depth=depth)
 
 
@@ -87,7 +96,7 @@ def keyframe_to_world(keyframe: Keyframe, place: MapFrame) -> Keyframe:
 
     That of a map in the world frame is returned as it is.
     """
-    if _is_world(place):
+    if is_world(place):
         return keyframe
     depth = None if keyframe.depth is None else depth_to_world(keyframe.depth, place)
     return replace(keyframe, camtoworld=poses_to_world(keyframe.camtoworld, place), depth=depth)
@@ -105,7 +114,7 @@ def object_to_world(item: SemanticObject, place: MapFrame) -> SemanticObject:
 
 def params_to_world(params: dict[str, torch.Tensor], place: MapFrame) -> dict[str, torch.Tensor]:
     """Parameters of Gaussians with means and scales in the world; means float64 if the origin is not zero."""
-    if _is_world(place):
+    if is_world(place):
         return params
     means = points_to_world(params["means"].detach().cpu().numpy(), place)
     return params | dict(
@@ -118,13 +127,9 @@ def without_origin(place: MapFrame) -> MapFrame:
     return MapFrame(unit=place.unit)
 
 
-def _is_world(place: MapFrame) -> bool:
-    return place.unit == 1 and not place.origin.any()
-
-
 def _with_positions(poses: np.ndarray, convert, place: MapFrame) -> np.ndarray:
     """Poses whose positions are converted; those of a map in the world frame are returned as they are."""
-    if _is_world(place):
+    if is_world(place):
         return poses
     moved = np.array(poses, np.float64)
     moved[..., :3, 3] = convert(moved[..., :3, 3], place)

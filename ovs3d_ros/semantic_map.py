@@ -271,8 +271,8 @@ def _keyframe_views(
     loaded: MapSnapshot | None, keyframes: Sequence[Keyframe], place: MapFrame
 ) -> dict[str, Any]:
     """The fields of a snapshot that describe keyframes: those of a loaded map, then those that were added."""
-    added = [poses_to_world(k.camtoworld, place) for k in keyframes]
-    poses = [*(loaded.camtoworlds if loaded else []), *added]
+    own = np.array([k.camtoworld for k in keyframes], np.float64).reshape(-1, 4, 4)
+    poses = [*(loaded.camtoworlds if loaded else []), *poses_to_world(own, place)]
     stamps = [*(loaded.stamps if loaded else []), *(k.stamp for k in keyframes)]
     return dict(
         camtoworlds=np.array(poses, np.float64).reshape(-1, 4, 4),

@@ -66,8 +66,8 @@ class Frame:
         stamp: seconds.
         image: [H, W, 3] uint8 RGB.
         camera: intrinsics of that image.
-        camtoworld: [4, 4] float64, OpenCV camera axes, metres.
-        depth: [H, W] float32 z in metres, 0 = none; or None.
+        camtoworld: [4, 4] float64, OpenCV camera axes, metres (else see `map.unit`).
+        depth: [H, W] float32 z in the unit of `camtoworld`, 0 = none; or None.
         labels: [H, W] integer class index, 0 = unlabelled; or None. Never used for mapping.
         name: used in messages and file names.
         sensor: name of the camera, where there are several. Keyframes are chosen for each camera on its own.
@@ -118,7 +118,7 @@ class Keyframe:
         image: [H, W, 3] uint8 RGB: a quarter of the memory of float32, as keyframes are never deleted.
         camera: intrinsics of `image`.
         camtoworld: [4, 4] float64.
-        depth: [H, W] float32 metres, 0 = none; or None.
+        depth: [H, W] float32 in the unit of `camtoworld`, 0 = none; or None.
         crops: CLIP crop table; None before the keyframe is encoded.
         sensor: name of the frame's camera.
     """
@@ -252,9 +252,9 @@ class SemanticObject:
         label: 1-based index of the prompt in the query.
         instance: 1-based number within the answer.
         score: mean relevancy of its Gaussians, 0..1.
-        center: [3] metres, world frame.
+        center: [3] world frame, in the unit of its poses.
         quat: [4] wxyz, orientation of the box.
-        size: [3] metres, full extents of the oriented box.
+        size: [3] in that unit, full extents of the oriented box.
         num_gaussians: number of Gaussians in the instance.
         views: number of keyframes that saw it.
     """
@@ -282,7 +282,7 @@ class Query:
             prompt (3D-OVS).
         threshold: relevancy from which a Gaussian or a pixel carries a label, 0..1.
         max_instances: per prompt, 0 = all.
-        roi: [2, 3] two opposite corners of a box in metres; nothing outside is labelled. None: no limit.
+        roi: [2, 3] two opposite corners of a box in the world; nothing outside is labelled. None: no limit.
         refine: the map is refined for these prompts first.
     """
 

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from ovs3d_ros.io.ply import write_ply
 from ovs3d_ros.io.splat import write_splat
 from ovs3d_ros.map_file import load_map, save_map
-from ovs3d_ros.map_frame import params_to_world
+from ovs3d_ros.map_frame import frame_to_map, params_to_world
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.types import Frame, MapFrame, UserError
 
@@ -90,6 +90,13 @@ def test_keyframes_of_a_near_map_are_its_own(near: Ovs3d) -> None:
     assert all(shown is kept for shown, kept in zip(near.keyframes, near.map.mapper.keyframes, strict=True))
 
 
+def test_frames_of_a_near_map_are_not_copied() -> None:
+    """Every image of a robot passes here, also those that do not become keyframes."""
+    frame = synthetic.make_frames(1)[0]
+    assert frame_to_map(frame, MapFrame()) is frame
+    assert frame_to_map(frame, MapFrame(UTM)).depth is frame.depth
+
+
 def test_far_map_survives_its_file_and_grows(far: Ovs3d, tmp_path) -> None:
     path = tmp_path / "far.ovs3d"
     far.save(path)
@@ -107,7 +114,8 @@ def test_far_map_survives_its_file_and_grows(far: Ovs3d, tmp_path) -> None:
         assert again.add_frame(replace(synthetic.make_frame(view, 100.0 + index), camtoworld=moved(view)))
     again.optimize(3)
     after = again.query(NAMES)
-    for first, second in zip(before.objects, after.objects, strict=False):
+    for name in NAMES:
+        first, second = (next(o for o in answer.objects if o.prompt == name) for answer in (before, after))
         assert np.linalg.norm(first.center - second.center) < 0.2
     again.save(path)
     np.testing.assert_array_equal(load_map(path)[1].frame.origin, far.snapshot().frame.origin)
@@ -142,6 +150,7 @@ def test_loop_closure_moves_far_keyframes_and_their_gaussians() -> None:
     far = synthetic.build_map(far_frames(3), steps=2)
     shift = np.array([0.5, -0.25, 0.0])
     before = far.query(NAMES)
+    assert before.found.all()
     moves = {k.index: moved(k.camtoworld, shift) for k in far.keyframes}
     assert far.move_keyframes(moves) == far.stats["num_gaussians"]
     np.testing.assert_allclose(far.keyframes[1].camtoworld, moves[1], atol=1e-8)
@@ -241,7 +250,8 @@ def test_far_map_in_centimetres_has_its_places() -> None:
     frames = centimetre_frames(3)
     for frame in frames:
         frame.camtoworld[:3, 3] += 100 * UTM
-    room = synthetic.build_map(frames, map__unit=0.01)
-    for item in room.query(NAMES).objects:
+    objects = synthetic.build_map(frames, map__unit=0.01).query(NAMES).objects
+    assert {item.prompt for item in objects} == set(NAMES)
+    for item in objects:
         box = BOXES[NAMES.index(item.prompt)]
         assert np.linalg.norm(item.center - 100 * (UTM + box.center)) < 25

@@ -12,7 +12,7 @@ from ovs3d_ros.types import Frame
 logger = logging.getLogger(__name__)
 
 _PATIENCE = 3  # images in a row; a hand before the lens is no wrong unit
-_STRIDE = 4  # pixels; a sixteenth of the readings is enough
+_LOOKED_AT = 32  # rows at least; more readings would cost time on every frame and not move the median
 _NEAREST = 0.05  # metres; no depth camera sees nearer, and metres read as millimetres are nearer
 _LIKELY = (
     0.2  # metres; a nearer median is rather a large place seen in metres than a near wall in millimetres
@@ -36,7 +36,8 @@ class DepthCheck:
         """Takes the depth of a frame, if it has any, and logs a doubt when it arises."""
         if frame.depth is None:
             return
-        depth = frame.depth[::_STRIDE, ::_STRIDE]
+        stride = max(1, min(frame.depth.shape) // _LOOKED_AT)
+        depth = frame.depth[::stride, ::stride]
         found = _describe(depth, config.seed.max_depth, config.input.depth_scale)
         self._odd = self._odd + 1 if found else 0
         if self._odd and self._odd < _PATIENCE:
