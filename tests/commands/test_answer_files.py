@@ -7,7 +7,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-from helpers.command_line import PROMPTS, ovs3d, read_ply
+from helpers.command_line import PROMPTS, ovs3d
+from helpers.ply import read_ply
 from PIL import Image
 from scipy.spatial.transform import Rotation
 

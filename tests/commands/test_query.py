@@ -7,7 +7,8 @@ import re
 
 import numpy as np
 from helpers.box_scene import BOXES, HEIGHT, WIDTH, camera_ring, ray_cast
-from helpers.command_line import COUNT, PROMPTS, ovs3d, read_ply
+from helpers.command_line import COUNT, PROMPTS, ovs3d
+from helpers.ply import read_ply
 from PIL import Image
 
 from ovs3d_ros.commands.query import _table

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
-
 from helpers.box_scene import BOXES
 from ovs3d_ros import cli
 
@@ -31,17 +27,3 @@ def assert_one_line(err: str, *words: str) -> None:
     assert err.startswith("ovs3d: error: ") and err.count("\n") == 1 and "Traceback" not in err, err
     for word in words:
         assert word in err, err
-
-
-def read_ply(path: Path) -> np.ndarray:
-    """The vertices of a binary PLY of scalars, read independently of the code under test."""
-    data = path.read_bytes()
-    head, _, body = data.partition(b"end_header\n")
-    lines = head.decode("ascii").splitlines()
-    assert lines[:2] == ["ply", "format binary_little_endian 1.0"]
-    count = int(next(line for line in lines if line.startswith("element vertex")).split()[2])
-    kinds = {"float": "<f4", "uchar": "u1", "uint": "<u4"}
-    fields = [(line.split()[2], kinds[line.split()[1]]) for line in lines if line.startswith("property")]
-    table = np.frombuffer(body, dtype=fields)
-    assert len(table) == count
-    return table

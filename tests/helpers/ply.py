@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-PLY_TYPES = {"float": "<f4", "double": "<f8", "uchar": "u1", "int": "<i4"}
+PLY_TYPES = {"float": "<f4", "double": "<f8", "uchar": "u1", "uint": "<u4", "int": "<i4"}
 
 
 def gaussian_columns(num_sh_rest: int = 0) -> list[str]:
