@@ -27,6 +27,7 @@ from ovs3d_ros.encoders.dense import (
 )
 from ovs3d_ros.encoders.precision import image_autocast
 from ovs3d_ros.encoders.preprocessing import fitted_size, image_to_tensor, resize
+from ovs3d_ros.encoders.text import encode_tokens
 from ovs3d_ros.encoders.validation import check_words
 from ovs3d_ros.types import CropTable, UserError
 
@@ -114,7 +115,7 @@ class ClipEncoder:
             _log.warning(
                 "prompt fills the model's %d tokens and may be truncated: %.60s", tokens.shape[1], longest
             )
-        features = self._model.encode_text(tokens.to(self._device))
+        features = encode_tokens(self._model, tokens.to(self._device))
         return F.normalize(features.float(), dim=-1).cpu()
 
     @torch.inference_mode()
