@@ -151,15 +151,15 @@ class Stream:
         Only messages of one publisher are compared. False where the middleware does not number messages; a
         repeated message does no harm.
         """
-        number, publisher = info.get("publication_sequence_number"), self._publisher(info)
+        number, gid = info.get("publication_sequence_number"), info.get("publisher_gid")
         if number is None:
             return False
-        if publisher is None:  # the time at which it was sent tells it from the messages of others
+        if gid is None:  # before Kilted; time tells apart publishers, also one that starts again at number 1
             message = (info.get("source_timestamp"), number)
             is_known = message in self._sent
             self._sent.append(message)
             return is_known
-        return number <= self._sequence_numbers.get(publisher, number - 1)
+        return number <= self._sequence_numbers.get(bytes(gid["data"]), number - 1)
 
     def _publisher(self, info: dict[str, Any]) -> bytes | None:
         """What identifies the publisher of a message; None: unknown, and there are several."""

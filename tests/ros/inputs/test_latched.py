@@ -88,6 +88,22 @@ def test_losses_of_a_single_publisher_are_counted_where_publishers_are_unknown(w
 
 
 @pytest.mark.parametrize("profile", [LATCHED, VOLATILE])
+def test_calibration_of_a_camera_that_starts_again_arrives(wire, profile):
+    inputs = wire.inputs()
+    stream, node = inputs.streams["camera_info"], wire.node("calibration")
+    matches = 2 if profile is LATCHED else 1
+    for run in range(2):
+        publisher = node.create_publisher(conversions.CameraInfo, "camera_info", profile)
+        wire.spin_until(lambda new=publisher: new.get_subscription_count() == matches)
+        for k in range(3 - run):
+            stamp = 10.0 * run + k + 1
+            publisher.publish(conversions.to_camera_info(CAMERA, conversions.to_header(stamp, "camera")))
+            wire.spin_until(lambda stamp=stamp: stream.newest_stamp == stamp)
+        node.destroy_publisher(publisher)
+    assert stream.received == 5
+
+
+@pytest.mark.parametrize("profile", [LATCHED, VOLATILE])
 def test_path_of_a_loop_closure_arrives_once(wire, profile):
     publisher = wire.node("slam").create_publisher(conversions.Path, "keyframe_path", profile)
     header = conversions.to_header(10.0, "map")
