@@ -31,6 +31,7 @@ from ovs3d_ros.types import Frame, UserError
 from ovs3d_ros.viewer import MapSource, MapViewer, check_viewer, keyframe_photo
 from ovs3d_ros.warm_up import warm_up
 from ovs3d_ros.worker import MappingWorker, MapRefiner
+from ovs3d_ros.worker.ingest import JUMP
 
 WARM_UP_TIMEOUT = 600.0  # seconds; compiling takes a minute on a slow machine, under load more
 STOP_TIMEOUT = 30.0  # seconds the mapping thread has to end if no map is to be saved
@@ -127,7 +128,7 @@ class MappingSession:
     def submit(self, frame: Frame, header: conversions.Header) -> None:
         """Queues a frame with its image's header; never blocks."""
         reason = self._speed_limit.exceeded(frame, self.config.input.max_speed)
-        if reason and self.worker.ingest.pause(reason):
+        if reason and self.worker.ingest.pause(JUMP, reason):
             self._log.error(
                 f"{reason}: frames are ignored from now on, so that the map is not spoilt; correct the "
                 "localisation, then publish keyframe_path or call ~/set_ingest with data: true"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 
+JUMP, MEMORY = "jump", "memory"  # causes of a pause
+
 
 class IngestSwitch:
     """Whether new frames are mapped; any thread may use it.
@@ -16,6 +18,7 @@ class IngestSwitch:
     def __init__(self) -> None:
         self.on = True
         self.pause_reason = ""
+        self._cause = ""
         self._lock = threading.Lock()
 
     def figures(self) -> dict[str, object]:
@@ -27,18 +30,18 @@ class IngestSwitch:
         with self._lock:
             self.on, self.pause_reason = on, ""
 
-    def pause(self, reason: str) -> bool:
-        """Switches ingest off for a reason; False if it was off already."""
+    def pause(self, cause: str, reason: str) -> bool:
+        """Switches ingest off for a reason, which names the cause in full; False if it was off already."""
         with self._lock:
             if not self.on:
                 return False
-            self.on, self.pause_reason = False, reason
+            self.on, self.pause_reason, self._cause = False, reason, cause
             return True
 
-    def resume(self) -> bool:
-        """Ends a pause; False if there was none. Ingest that `set` switched off stays off."""
+    def resume(self, *causes: str) -> bool:
+        """Ends a pause of one of these causes; False if there was none. What `set` switched off stays off."""
         with self._lock:
-            if not self.pause_reason:
+            if not self.pause_reason or self._cause not in causes:
                 return False
             self.on, self.pause_reason = True, ""
             return True

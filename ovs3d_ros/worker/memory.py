@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from ovs3d_ros.types import Keyframe
-from ovs3d_ros.worker.ingest import IngestSwitch
+from ovs3d_ros.worker.ingest import JUMP, MEMORY, IngestSwitch
 
 log = logging.getLogger(__name__)
 
@@ -66,13 +66,13 @@ class MemoryWatch:
         self._in_keyframes += keyframe_bytes(keyframe)
         used, limit = resident_bytes(), limit_bytes(limit_mib)
         reason = f"{used / MIB:.0f} MiB of memory are used, all that compute.memory_limit allows"
-        if 0 < limit <= used and self._ingest.pause(reason):
+        if 0 < limit <= used and self._ingest.pause(MEMORY, reason):
             log.error("%s: frames are ignored; save the map and reset it", reason)
 
     def clear(self) -> None:
         """Notes that the map was replaced, which ends a pause."""
         self._in_keyframes = 0
-        self._ingest.resume()
+        self._ingest.resume(JUMP, MEMORY)
 
     def figures(self, limit_mib: int) -> dict[str, float]:
         """memory_mib of the process, memory_limit_mib (0: unknown), and keyframes_mib."""

@@ -15,6 +15,7 @@ from ovs3d_ros.ros.inputs.streams import Stream
 from ovs3d_ros.sensors.corrections import correct_poses
 from ovs3d_ros.types import UserError
 from ovs3d_ros.worker import MappingWorker
+from ovs3d_ros.worker.ingest import JUMP
 
 
 class LoopClosure:
@@ -106,5 +107,5 @@ class LoopClosure:
         elif future.result():
             self.corrected += future.result()
             self._log.info(f"loop closure: {future.result()} keyframes moved")
-            if self._worker.ingest.resume():
+            if self._worker.ingest.resume(JUMP):
                 self._log.info("keyframe_path corrected the map: frames are mapped again")

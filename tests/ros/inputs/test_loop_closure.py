@@ -19,6 +19,7 @@ from ovs3d_ros.ros import conversions  # noqa: E402
 from ovs3d_ros.ros.inputs.loop_closure import LoopClosure  # noqa: E402
 from ovs3d_ros.types import UserError  # noqa: E402
 from ovs3d_ros.worker import MappingWorker  # noqa: E402
+from ovs3d_ros.worker.ingest import JUMP, MEMORY  # noqa: E402
 
 STREAM = SimpleNamespace(topic="/keyframe_path")
 
@@ -27,7 +28,7 @@ SHIFT = np.array([[1, 0, 0, 0.5], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
 STAMPS = (10.0, 11.0)
 
 
-def path(*stamps: float) -> conversions.Path:
+def path(*stamps: float, shift: np.ndarray = SHIFT) -> conversions.Path:
     """A path with the keyframes' poses shifted by half a metre."""
     frames = synthetic.make_frames(len(STAMPS))
     return conversions.Path(
@@ -35,7 +36,7 @@ def path(*stamps: float) -> conversions.Path:
         poses=[
             conversions.PoseStamped(
                 header=conversions.to_header(stamp, "map"),
-                pose=conversions.to_pose(SHIFT @ frames[i % len(STAMPS)].camtoworld),
+                pose=conversions.to_pose(shift @ frames[i % len(STAMPS)].camtoworld),
             )
             for i, stamp in enumerate(stamps)
         ],
@@ -78,7 +79,7 @@ def test_path_of_the_robot_is_led_to_the_camera_by_its_mount(worker):
 
 
 def test_path_that_moves_keyframes_ends_a_pause(worker, closure):
-    assert worker.ingest.pause("the pose moved 5 m") and not worker.ingest.pause("again")
+    assert worker.ingest.pause(JUMP, "the pose moved 5 m") and not worker.ingest.pause(JUMP, "again")
     assert (worker.stats()["ingest"], worker.stats()["pause_reason"]) == (False, "the pose moved 5 m")
     closure.submit(path(100.0), STREAM, {})
     settle(worker)
@@ -87,9 +88,14 @@ def test_path_that_moves_keyframes_ends_a_pause(worker, closure):
     settle(worker)
     assert (worker.stats()["ingest"], worker.stats()["pause_reason"]) == (True, "")
     worker.ingest.set(False)
+    closure.submit(path(*STAMPS, shift=SHIFT @ SHIFT), STREAM, {})
+    settle(worker)
+    assert closure.corrected == 8 and not worker.stats()["ingest"]  # a person switched it off
+    worker.ingest.set(True)
+    assert worker.ingest.pause(MEMORY, "all memory is used")
     closure.submit(path(*STAMPS), STREAM, {})
     settle(worker)
-    assert not worker.stats()["ingest"]  # a person switched it off
+    assert closure.corrected == 12 and worker.stats()["pause_reason"] == "all memory is used"
 
 
 def settle(worker: MappingWorker) -> None:
