@@ -37,6 +37,7 @@ ORDER = (
     "sensors",
     "datasets",
     "evaluation",
+    "offline",
     "visualization",
     "viewer",
     "ros",

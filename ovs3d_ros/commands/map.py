@@ -6,17 +6,13 @@ import argparse
 import math
 import sys
 import time
-
-import numpy as np
+from collections.abc import Callable
+from contextlib import ExitStack
 
 from ovs3d_ros.commands import common
-from ovs3d_ros.commands.scale import TYPICAL_DEPTH, check_depth_unit, estimate_unit
-from ovs3d_ros.config import Config, override
-from ovs3d_ros.datasets import Dataset, open_dataset, split_frames
-from ovs3d_ros.evaluation.metrics import SSIM_WINDOW, psnr, psnr_aligned, ssim
-from ovs3d_ros.mapping.mapper import StepStats
-from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.types import UserError
+from ovs3d_ros.config import Config
+from ovs3d_ros.offline.mapping import Source, Stage, map_dataset, open_source
+from ovs3d_ros.offline.scale import TYPICAL_DEPTH
 
 _BUNDLED_WARNING = (
     "ovs3d: warning: clip.model is 'bundled', a small offline model for the rendered "
@@ -26,7 +22,6 @@ _UNKNOWN_UNIT = (
     "The data do not say how long their unit is. Lengths in metres are read as if the typical depth, {:.3g} "
     "units, were {:g} m (map.unit)."
 )
-_DEPTH_SAMPLES = 8  # frames read to explain why no depth was used
 
 
 def run(options: argparse.Namespace) -> int:
@@ -39,127 +34,49 @@ def run(options: argparse.Namespace) -> int:
     config = common.read_config(options)
     output = common.check_output_file(options.output, options.data)
     common.check_json(options.json, output)
-    dataset = open_dataset(
-        options.data,
-        0 if options.clip else config.map.image_size,
-        options.format,
-        config,
-        labels=False,
-        images=options.images,
-        skip_missing=options.skip_missing,
-    )
-    held_out, training = split_frames(dataset, options.holdout)
-    if options.clip and config.clip.model == "bundled":
-        sys.stderr.write(_BUNDLED_WARNING + "\n")
-    check_depth_unit(dataset, training)
-    unit = config.map.unit or estimate_unit(dataset, training)
-    pipeline = Ovs3d(override(config, {"map.unit": unit}), encode=options.clip)
-    _add_frames(options, pipeline, dataset, training)
-    _optimize(options, pipeline, config.train.final_steps)
-    _relift(options, pipeline)
-    pipeline.save(output)
-    try:
-        quality = _hold_out_quality(pipeline, dataset.resized(config.map.image_size), held_out)
-    except UserError as error:
-        raise UserError(
-            f"{error}; the map is finished and saved as {output}, but its quality could not be measured"
-        ) from None
-    stats = pipeline.stats
-    report = dict(
-        **quality,
-        psnr_training=round(stats["psnr"], 4),
-        num_gaussians=stats["num_gaussians"],
-        frames=stats["frames"],
-        keyframes=stats["keyframes"],
-        steps=stats["steps"],
-        metres_per_unit=float(f"{unit:.4g}"),
-        seconds=round(time.monotonic() - started, 2),
-        peak_memory_mib=round(common.peak_memory_mib(), 1),
-    )
+    source = Source(options.data, options.format, options.images, options.skip_missing, options.holdout)
+    recording = open_source(source, config, options.clip)
+    warn_about_bundled_model(config, options.clip)
+    with _Bars(options) as progress:
+        pipeline, report = map_dataset(recording, output, config, options.clip, progress)
+    report["seconds"] = round(time.monotonic() - started, 2)
+    report["peak_memory_mib"] = round(common.peak_memory_mib(), 1)
     common.write_json(options.json, report)
-    common.print_message(options, f"{output}: {_summary(report, len(held_out))}")
+    common.print_message(options, f"{output}: {_summary(report, len(recording.held_out))}")
+    unit = pipeline.config.map.unit
     if unit not in (1.0, config.map.unit):
         common.print_message(options, _UNKNOWN_UNIT.format(TYPICAL_DEPTH / unit, TYPICAL_DEPTH))
     return 0
 
 
-def _add_frames(options: argparse.Namespace, pipeline: Ovs3d, dataset: Dataset, indices: list[int]) -> None:
-    if dataset.points is not None and not dataset.has_depth:
-        pipeline.add_points(*dataset.points, dataset.camtoworlds[indices, :3, 3])
-    with common.progress_bar(options, len(indices), "frames", "frame") as bar:
-        for index in indices:
-            pipeline.add_frame(dataset[index])
-            stats = pipeline.stats
-            bar.set_postfix(
-                keyframes=str(stats["keyframes"]), Gaussians=str(stats["num_gaussians"]), refresh=False
-            )
-            bar.update()
-    if not pipeline.stats["num_gaussians"]:
-        raise UserError(
-            f"{options.data}: {len(indices)} frames gave no Gaussian; "
-            + (
-                _depth_remedy(dataset, indices, pipeline.config)
-                if dataset.has_depth
-                else "give depth, COLMAP points, or at least two overlapping views from different places"
-            )
-        )
+def warn_about_bundled_model(config: Config, encode: bool) -> None:
+    """Warns on standard error if features of the bundled model will be mapped."""
+    if encode and config.clip.model == "bundled":
+        sys.stderr.write(_BUNDLED_WARNING + "\n")
 
 
-def _depth_remedy(dataset: Dataset, indices: list[int], config: Config) -> str:
-    """Explains from the depth of a few frames why none of it was used."""
-    chosen = indices[:: max(1, len(indices) // _DEPTH_SAMPLES)]
-    depths = [depth[depth > 0] for depth in (dataset[index].depth for index in chosen) if depth is not None]
-    values = np.concatenate([np.zeros(0), *depths]) * (config.map.unit or 1.0)
-    if not len(values):
-        return "their depth images are empty; check the depth files"
-    return (
-        f"their median depth is {np.median(values):.4g} m, and depth beyond seed.max_depth = "
-        f"{config.seed.max_depth:g} m is ignored; correct the unit (depth_unit_m in transforms.json, "
-        "input.depth_scale for a bag) or raise seed.max_depth"
-    )
+class _Bars:
+    """A progress bar for each stage of the work, one after the other."""
 
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        self._stage: Stage | None = None
+        self._shown = ExitStack()
 
-def _optimize(options: argparse.Namespace, pipeline: Ovs3d, steps: int) -> None:
-    with common.progress_bar(options, steps, "optimising", "it") as bar:
+    def __enter__(self) -> _Bars:
+        return self
 
-        def on_step(stats: StepStats) -> None:
-            if bar.update():
-                bar.set_postfix(
-                    PSNR=f"{pipeline.stats['psnr']:.1f} dB", Gaussians=str(stats.num_gaussians), refresh=False
-                )
+    def __exit__(self, *error: object) -> None:
+        self._shown.close()
 
-        pipeline.optimize(steps, on_step, horizon=steps)
-
-
-def _relift(options: argparse.Namespace, pipeline: Ovs3d) -> None:
-    """Lifts the features again: the optimisation moved Gaussians and added some without features."""
-    with common.progress_bar(options, pipeline.stats["keyframes"], "lifting", "keyframe") as bar:
-        for _ in pipeline.relift():
-            bar.update()
-
-
-def _hold_out_quality(pipeline: Ovs3d, dataset: Dataset, held_out: list[int]) -> dict[str, float | None]:
-    """Mean measures over the held-out frames at the mapping resolution; None without such frames.
-
-    SSIM is None too if a frame is smaller than its window.
-    """
-    measures = dict(psnr_holdout=psnr, psnr_holdout_aligned=psnr_aligned, ssim_holdout=ssim)
-    unknown: dict[str, float | None] = dict.fromkeys(measures)
-    if not held_out:
-        return unknown
-    if any(
-        min(dataset.cameras[index].width, dataset.cameras[index].height) < SSIM_WINDOW for index in held_out
-    ):
-        del measures["ssim_holdout"]
-    snapshot = pipeline.snapshot()
-    rows = []
-    for index in held_out:
-        frame = dataset[index]
-        rgb = pipeline.render(frame.camera, frame.camtoworld, snapshot).rgb.cpu().numpy()
-        rows.append([measure(rgb, frame.image) for measure in measures.values()])
-    return unknown | {
-        name: round(float(value), 4) for name, value in zip(measures, np.mean(rows, axis=0), strict=True)
-    }
+    def __call__(self, stage: Stage, done: int, figures: Callable[[], dict[str, str]]) -> None:
+        if stage is not self._stage:
+            self._shown.close()
+            self._stage = stage
+            bar = common.progress_bar(self._options, stage.total, stage.title, stage.unit)
+            self._bar = self._shown.enter_context(bar)
+        if self._bar.update(done - self._bar.n):
+            self._bar.set_postfix(figures(), refresh=False)
 
 
 def _summary(report: dict, held_out: int) -> str:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from helpers import synthetic
 
-from ovs3d_ros.commands.scale import TYPICAL_DEPTH, check_depth_unit, estimate_unit
 from ovs3d_ros.datasets import Dataset
+from ovs3d_ros.offline.scale import TYPICAL_DEPTH, check_depth_unit, estimate_unit
 from ovs3d_ros.types import Frame
 
 EYES = [(-0.3, -0.2, 1.5), (0.0, -0.25, 1.5), (0.3, -0.2, 1.4), (0.1, 0.1, 1.6)]
