@@ -16,7 +16,13 @@ from ovs3d_ros.map_frame import region_to_map
 from ovs3d_ros.query.bank_presence import BankPresence
 from ovs3d_ros.query.coverage import horizon_coverage
 from ovs3d_ros.query.instances import find_map_objects
-from ovs3d_ros.query.labelling import Similarities, first_mentions, in_region, label_places
+from ovs3d_ros.query.labelling import (
+    Similarities,
+    first_mentions,
+    in_region,
+    label_gaussians,
+    own_scores,
+)
 from ovs3d_ros.query.presence import (
     PEAK_GAUSSIANS,
     Evidence,
@@ -120,8 +126,7 @@ class QueryEngine:
 
     def answer(self, query: Query, snapshot: MapSnapshot, field: RefinedField | None) -> QueryResult:
         """Answers a query from a snapshot and a refined field, see `answer_query`."""
-        words = query.prompts, query.negatives, self.calibration.distractors
-        texts = TextFeatures(*(self.encode_text(part) for part in words))
+        texts = self._encode_query(query)
         return answer_query(query, texts, snapshot, field, self.calibration, self._config, self._bank)
 
     def score(
@@ -144,10 +149,23 @@ class QueryEngine:
         scores = relevancy(cosines[..., :count], cosines[..., count:], self.calibration.temperature)
         return cosines[..., :count], scores * (codes[..., -1:] != 0)
 
-    def label_pixels(self, result: QueryResult, pixels: Similarities) -> tuple[torch.Tensor, torch.Tensor]:
-        """Labels [H, W] of pixels as the Gaussians of an answer were labelled, and relevancy [H, W, P]."""
-        draw, size = self.calibration.threshold, self._config.min_instance
-        return label_places(result.query, result.found, pixels, draw, size)
+    def label_map(self, result: QueryResult, snapshot: MapSnapshot) -> tuple[torch.Tensor, torch.Tensor]:
+        """Labels [N] of the Gaussians of a map as a query was answered, and the relevancy [N] of each label.
+
+        A map that grew since the answer is labelled anew; what was found stays found.
+        """
+        labels, relevancy = result.labels, result.relevancy
+        if snapshot.version != result.map_version:
+            texts = self._encode_query(result.query)
+            scored = _score_map(result.query, texts, snapshot, self.calibration, self._config)
+            labels, relevancy = _label_map(
+                result.query, texts, snapshot, scored, result.found, None, self.calibration, self._config
+            )
+        return labels, own_scores(labels, relevancy)
+
+    def _encode_query(self, query: Query) -> TextFeatures:
+        words = query.prompts, query.negatives, self.calibration.distractors
+        return TextFeatures(*(self.encode_text(part) for part in words))
 
 
 def answer_query(
@@ -170,30 +188,17 @@ def answer_query(
         config: when a prompt counts as found, and what an instance is.
         bank: decides about presence for an encoder without a calibration; None: `calibration` does.
     """
-    gaussians, evidence = _score_map(query, texts, snapshot, calibration, config)
+    scored = _score_map(query, texts, snapshot, calibration, config)
+    evidence = scored[1]
     if bank is None:
         general = general_prompts(query.prompts, calibration.distractors)
         presence = presence_probability(evidence, general, calibration)
     else:
         presence = bank.probability(query.prompts, texts.prompts, snapshot, config.min_weight)
     found = presence >= config.presence
-    columns = vocabulary_indices(None if query.own_negatives else field, query.prompts, query.mode)
-    field = field if (columns >= 0).any() else None
-    labels, scores = label_places(
-        query,
-        found,
-        Similarities(
-            ranking=_ranking(query, texts, snapshot, gaussians),
-            relevancy=gaussians.scores,
-            eligible=gaussians.known
-            & in_region(snapshot.gaussians["means"], region_to_map(query.roi, snapshot.frame)),
-            columns=columns,
-            probabilities=field.probabilities if field is not None else None,
-            strongest=torch.from_numpy(evidence.strongest).to(snapshot.codes.device),
-        ),
-        calibration.threshold,
-        config.min_instance,
-    )
+    if query.own_negatives or (vocabulary_indices(field, query.prompts, query.mode) < 0).all():
+        field = None
+    labels, scores = _label_map(query, texts, snapshot, scored, found, field, calibration, config)
     objects, instances = _find_objects(query, snapshot, labels, scores, config)
     return QueryResult(
         query=query,
@@ -210,6 +215,30 @@ def answer_query(
         observed=horizon_coverage(snapshot),
         field=field,
     )
+
+
+def _label_map(
+    query: Query,
+    texts: TextFeatures,
+    snapshot: MapSnapshot,
+    scored: tuple[GaussianScores, Evidence],
+    found: np.ndarray,
+    field: RefinedField | None,
+    calibration: PresenceCalibration,
+    config: QueryConfig,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Labels [N] and relevancy [N, P] of the Gaussians, see `label_gaussians`."""
+    gaussians, evidence = scored
+    inside = in_region(snapshot.gaussians["means"], region_to_map(query.roi, snapshot.frame))
+    similarities = Similarities(
+        ranking=_ranking(query, texts, snapshot, gaussians),
+        relevancy=gaussians.scores,
+        eligible=gaussians.known & inside,
+        strongest=torch.from_numpy(evidence.strongest).to(snapshot.codes.device),
+        columns=vocabulary_indices(field, query.prompts, query.mode),
+        probabilities=field.probabilities if field is not None else None,
+    )
+    return label_gaussians(query, found, similarities, calibration.threshold, config.min_instance)
 
 
 def _ranking(

@@ -1,4 +1,4 @@
-"""Labels of Gaussians and of pixels: both come from the same steps."""
+"""Labels of Gaussians, and of the pixels that show them."""
 
 from __future__ import annotations
 
@@ -7,90 +7,97 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ovs3d_ros.map_frame import region_to_map
-from ovs3d_ros.rasterize import Rasterizer
-from ovs3d_ros.semantics.class_field import merge_refined_scores, render_channels, vocabulary_indices
-from ovs3d_ros.types import Camera, MapSnapshot, Query, QueryResult
+from ovs3d_ros.semantics.class_field import SURFACE_ALPHA, merge_refined_scores
+from ovs3d_ros.types import Query
 
 
 @dataclass(frozen=True, slots=True)
 class Similarities:
-    """How well P prompts fit each of several places: Gaussians [N] or pixels [H, W], written [...] here.
+    """How well P prompts fit each of N Gaussians.
 
     Attributes:
-        ranking: [..., P] the values mode "argmax" compares: cosines. Mode "relevancy" does not read them.
-        relevancy: [..., P] 0..1 of the lifted codes; 0 where nothing was lifted.
-        eligible: [...] bool, the places that may carry a label.
+        ranking: [N, P] the values mode "argmax" compares: cosines. Mode "relevancy" does not read them.
+        relevancy: [N, P] 0..1 of the lifted codes; 0 where nothing was lifted.
+        eligible: [N] bool, the Gaussians that may carry a label.
+        strongest: [P, K] Gaussians the presence decision rests on.
         columns: [P] column of each prompt in `probabilities`; -1: the lifted codes decide.
-        probabilities: [..., V] class distributions of the refined field; None where no prompt has a column.
-        strongest: [P, K] Gaussians the presence decision rests on; None for pixels.
+        probabilities: [N, V] class distributions of the refined field; None where no prompt has a column.
     """
 
     ranking: torch.Tensor
     relevancy: torch.Tensor
     eligible: torch.Tensor
+    strongest: torch.Tensor
     columns: np.ndarray
     probabilities: torch.Tensor | None = None
-    strongest: torch.Tensor | None = None
 
 
-def label_places(
-    query: Query, found: np.ndarray, places: Similarities, draw: float, min_instance: int
+def label_gaussians(
+    query: Query, found: np.ndarray, similarities: Similarities, draw: float, min_instance: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Labels Gaussians or pixels by the prompts of a query.
+    """Labels Gaussians by the prompts of a query.
 
     Args:
         query: prompts, mode and threshold.
         found: [P] bool, the presence decision.
-        places: the places, and how well the prompts fit them.
+        similarities: how well the prompts fit the Gaussians.
         draw: relevancy of a refined name that draws with its best rival, see `merge_refined_scores`.
         min_instance: Gaussians that make an instance.
 
     Returns:
-        Labels [...] int64, 0 = none, else 1 + prompt index, and relevancy [..., P] after refinement.
+        Labels [N] int64, 0 = none, else 1 + prompt index, and relevancy [N, P] after refinement.
     """
-    ranking, relevancy = places.ranking, places.relevancy
-    if places.probabilities is not None:
+    ranking, relevancy = similarities.ranking, similarities.relevancy
+    if similarities.probabilities is not None:
         ranking, relevancy = merge_refined_scores(
-            places.probabilities, places.columns, ranking, relevancy, draw
+            similarities.probabilities, similarities.columns, ranking, relevancy, draw
         )
     if query.mode == "argmax":
         labels = ranking.argmax(-1) + 1
     else:
         labels = best_found(relevancy, found, query.threshold)
-        if places.strongest is not None:
-            first = found & (first_mentions(query.prompts) == np.arange(len(found)))
-            labels = return_strongest(
-                labels, places.relevancy, first, query.threshold, places.strongest, min_instance
-            )
-    return labels * places.eligible, relevancy
+        first = found & (first_mentions(query.prompts) == np.arange(len(found)))
+        labels = return_strongest(
+            labels, similarities.relevancy, first, query.threshold, similarities.strongest, min_instance
+        )
+    return labels * similarities.eligible, relevancy
 
 
-def pixel_similarities(
-    result: QueryResult,
-    cosines: torch.Tensor,
-    relevancy: torch.Tensor,
-    snapshot: MapSnapshot,
-    view: tuple[Camera, np.ndarray, Rasterizer],
-) -> Similarities:
-    """How well a query's prompts fit the pixels of a view.
+def own_scores(labels: torch.Tensor, relevancy: torch.Tensor) -> torch.Tensor:
+    """Relevancy [N] of each Gaussian's own label, 0 without one, from relevancy [N, P]."""
+    return relevancy.gather(1, (labels - 1).clamp_min(0)[:, None])[:, 0] * (labels > 0)
+
+
+def label_channels(labels: torch.Tensor, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What has to be blended to label pixels: K labels and channels [N, K + 1].
 
     Args:
-        result: the answer to the query.
-        cosines: [H, W, P] rendered, 0 where the map is not.
-        relevancy: [H, W, P] likewise.
-        snapshot: the map; the one that answered where `result.field` is set.
-        view: camera, pose [4, 4] in the map frame, and rasterizer.
+        labels: [N] of the Gaussians, 0 = none.
+        scores: [N] relevancy of each one's own label, 0 without one.
+
+    Returns:
+        The K labels in use, ascending; per label 1 for its Gaussians and 0 for others, then the scores.
     """
-    eligible, probabilities = (cosines != 0).any(-1), None
-    if result.query.roi is not None:
-        inside = in_region(snapshot.gaussians["means"], region_to_map(result.query.roi, snapshot.frame))
-        share, alpha = render_channels(snapshot.gaussians, inside.float()[:, None], *view)
-        eligible &= (share > 0.5 * alpha)[..., 0]
-    columns = vocabulary_indices(result.field, result.prompts, result.query.mode)
-    if result.field is not None and (columns >= 0).any():
-        probabilities, _ = render_channels(snapshot.gaussians, result.field.probabilities, *view)
-    return Similarities(cosines, relevancy, eligible, columns, probabilities)
+    used = labels[labels > 0].unique()
+    return used, torch.cat([(labels[:, None] == used).float(), scores[:, None]], dim=1)
+
+
+def label_pixels(
+    used: torch.Tensor, shares: torch.Tensor, alpha: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Labels [H, W] of pixels, 0 = none, and the mean score [H, W] of the labelled Gaussians there.
+
+    A pixel has the label that fills more of it than any other label, and than Gaussians without one.
+
+    Args:
+        used: [K] labels of `label_channels`, K > 0.
+        shares: [H, W, K + 1] its channels, blended.
+        alpha: [H, W, 1].
+    """
+    most, index = shares[..., :-1].max(-1)
+    labelled = shares[..., :-1].sum(-1)
+    shown = (alpha[..., 0] > SURFACE_ALPHA) & (most > alpha[..., 0] - labelled)
+    return used[index] * shown, shares[..., -1] / labelled.clamp_min(1e-6) * shown
 
 
 def first_mentions(prompts: tuple[str, ...]) -> np.ndarray:
@@ -99,13 +106,13 @@ def first_mentions(prompts: tuple[str, ...]) -> np.ndarray:
 
 
 def best_found(relevancy: torch.Tensor, found: np.ndarray, threshold: float) -> torch.Tensor:
-    """Labels [...] in 0..P of relevancy [..., P]: the best found prompt over the threshold, else 0."""
-    labels = torch.zeros(relevancy.shape[:-1], dtype=torch.int64, device=relevancy.device)
-    best = torch.full_like(relevancy[..., 0], threshold)
+    """Labels [N] in 0..P of relevancy [N, P]: the best found prompt over the threshold, else 0."""
+    labels = torch.zeros(len(relevancy), dtype=torch.int64, device=relevancy.device)
+    best = torch.full_like(relevancy[:, 0], threshold)
     best = best.nextafter(best - 1)  # the threshold itself is enough
     for p in np.flatnonzero(found):  # one prompt at a time: a row holds a million Gaussians
-        labels.masked_fill_(relevancy[..., p] > best, int(p) + 1)
-        torch.maximum(best, relevancy[..., p], out=best)
+        labels.masked_fill_(relevancy[:, p] > best, int(p) + 1)
+        torch.maximum(best, relevancy[:, p], out=best)
     return labels
 
 

@@ -11,7 +11,7 @@ import torch
 from ovs3d_ros.map_frame import depth_to_world, poses_to_map
 from ovs3d_ros.mapping.mapper import RenderedView, render_view
 from ovs3d_ros.query.engine import QueryEngine
-from ovs3d_ros.query.labelling import pixel_similarities
+from ovs3d_ros.query.labelling import label_channels, label_pixels
 from ovs3d_ros.rasterize import Rasterizer, Splats, Views
 from ovs3d_ros.semantics.class_field import SURFACE_ALPHA, render_channels
 from ovs3d_ros.types import Camera, MapSnapshot, QueryResult
@@ -71,21 +71,22 @@ class MapRenderer:
     def labels(
         self, result: QueryResult, camera: Camera, camtoworld: np.ndarray, snapshot: MapSnapshot
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Segments a view as a query was answered.
+        """Segments a view by the labels of the Gaussians that it shows.
+
+        Blending labels takes a few channels instead of a code, and a mask agrees with the labelled cloud.
 
         Args:
-            result: the answer, with its query.
+            result: the answer to a query.
             camera: intrinsics of the view.
             camtoworld: [4, 4] pose of the view.
             snapshot: the map. Where `result.field` is set, it must be the snapshot that answered.
 
         Returns:
-            labels [H, W] uint16, 0 = none, else 1 + prompt index; score [H, W] float32, its relevancy.
+            labels [H, W] uint16, 0 = none, else 1 + prompt index; score [H, W] float32, their relevancy.
         """
-        query, view = result.query, (camera, camtoworld)
-        cosines, scores = self.relevancy(query.prompts, *view, snapshot, query.negatives)
-        own_view = camera, poses_to_map(camtoworld, snapshot.frame), self._rasterizer
-        pixels = pixel_similarities(result, cosines, scores, snapshot, own_view)
-        labels, scores = self._queries.label_pixels(result, pixels)
-        best = scores.gather(-1, (labels - 1).clamp_min(0)[..., None])[..., 0] * (labels > 0)
-        return labels.cpu().numpy().astype(np.uint16), best.cpu().numpy().astype(np.float32)
+        used, channels = label_channels(*self._queries.label_map(result, snapshot))
+        if not len(used):
+            shape = camera.height, camera.width
+            return np.zeros(shape, np.uint16), np.zeros(shape, np.float32)
+        labels, scores = label_pixels(used, *self.channels(channels, camera, camtoworld, snapshot))
+        return labels.cpu().numpy().astype(np.uint16), scores.cpu().numpy()

@@ -8,7 +8,15 @@ import numpy as np
 import torch
 
 from ovs3d_ros.config import Config
-from ovs3d_ros.query.labelling import Similarities, best_found, in_region, label_places, return_strongest
+from ovs3d_ros.query.labelling import (
+    Similarities,
+    best_found,
+    in_region,
+    label_channels,
+    label_gaussians,
+    label_pixels,
+    return_strongest,
+)
 from ovs3d_ros.query.presence import PresenceCalibration
 from ovs3d_ros.query.request import make_query
 
@@ -21,8 +29,6 @@ def test_label_is_the_best_found_prompt_from_the_threshold() -> None:
     assert best_found(scores, np.array([True, True, False]), 0.6).tolist() == [1, 2, 0, 0, 1]
     assert best_found(scores, np.array([False, True, True]), 0.6).tolist() == [2, 2, 3, 0, 0]
     assert best_found(scores, np.array([False] * 3), 0.0).tolist() == [0] * 5
-    image = scores.expand(4, 5, 3)  # the same for pixels
-    assert best_found(image, np.array([True, True, True]), 0.6)[2].tolist() == [1, 2, 3, 0, 1]
 
 
 def test_found_prompt_gets_its_strongest_gaussians_back() -> None:
@@ -54,30 +60,43 @@ def test_found_prompt_gets_its_strongest_gaussians_back() -> None:
     )
 
 
-def test_gaussians_and_pixels_are_labelled_alike() -> None:
-    """The same numbers give the same labels in both shapes; only Gaussians get their strongest back."""
+def test_labels_are_for_eligible_gaussians_in_both_modes() -> None:
     query = make_query(["phone", "keyboard"], Config().query, PresenceCalibration(), threshold=0.5)
     relevancy = torch.rand(12, 2, generator=torch.Generator().manual_seed(1))
-    eligible, columns, found = torch.arange(12) > 2, np.array([-1, -1]), np.array([True, True])
+    eligible, strongest = torch.arange(12) > 2, torch.arange(3, 6).repeat(2, 1)
     for mode in ("relevancy", "argmax"):
         asked = dataclasses.replace(query, mode=mode)
-        places = Similarities(relevancy, relevancy, eligible, columns)
-        labels, scores = label_places(asked, found, places, 0.5, 1)
-        image = Similarities(
-            relevancy.reshape(3, 4, 2), relevancy.reshape(3, 4, 2), eligible.reshape(3, 4), columns
-        )
-        assert torch.equal(label_places(asked, found, image, 0.5, 1)[0].flatten(), labels)
+        similarities = Similarities(relevancy, relevancy, eligible, strongest, np.array([-1, -1]))
+        labels, scores = label_gaussians(asked, np.array([True, True]), similarities, 0.5, 1)
         assert not labels[:3].any() and labels[3:].any() and torch.equal(scores, relevancy)
+
+
+def test_pixel_has_the_label_that_fills_most_of_it() -> None:
+    labels, scores = torch.tensor([2, 2, 7, 0]), torch.tensor([0.9, 0.7, 0.6, 0.0])
+    used, channels = label_channels(labels, scores)
+    assert used.tolist() == [2, 7] and channels.shape == (4, 3)
+    weights = torch.tensor(  # blending weights of the four Gaussians at five pixels
+        [
+            [0.2, 0.2, 0.3, 0.2],  # 2 together fills more than 7, and more than what has no label
+            [0.2, 0.1, 0.4, 0.2],  # 7
+            [0.3, 0.1, 0.0, 0.5],  # mostly Gaussians without a label
+            [0.2, 0.2, 0.0, 0.0],  # transparent
+            [0.0, 0.0, 0.0, 0.9],
+        ]
+    )
+    alpha = weights.sum(1)[None, :, None]
+    shown, score = label_pixels(used, (weights @ channels)[None], alpha)
+    assert shown[0].tolist() == [2, 7, 0, 0, 0]
+    assert torch.allclose(score[0], torch.tensor([0.5 / 0.7, 0.49 / 0.7, 0, 0, 0]))
 
 
 def test_a_repeated_prompt_is_labelled_once() -> None:
     query = make_query(["mug", "mug"], Config().query, PresenceCalibration(), threshold=0.5)
     relevancy = torch.full((6, 2), 0.9)
     strongest = torch.arange(6).repeat(2, 1)
-    places = Similarities(
-        relevancy, relevancy, torch.ones(6, dtype=torch.bool), np.array([-1, -1]), strongest=strongest
-    )
-    labels, _ = label_places(query, np.array([True, True]), places, 0.5, 3)
+    everywhere = torch.ones(6, dtype=torch.bool)
+    similarities = Similarities(relevancy, relevancy, everywhere, strongest, np.array([-1, -1]))
+    labels, _ = label_gaussians(query, np.array([True, True]), similarities, 0.5, 3)
     assert labels.tolist() == [1] * 6
 
 

@@ -228,6 +228,23 @@ def test_rendered_labels_segment_unseen_views(room: Ovs3d) -> None:
     assert (dense == frame.labels + 1).mean() > 0.85
 
 
+def test_map_that_changed_since_the_answer_is_labelled_anew(room: Ovs3d) -> None:
+    frame, snapshot = synthetic.make_frame(synthetic.orbit(7)[2]), room.snapshot()
+    result = room.query(list(BOXES), snapshot=snapshot)
+    tensors = {name: getattr(snapshot, name).flip(0) for name in ("codes", "level_codes", "weight", "views")}
+    newer = dataclasses.replace(
+        snapshot,
+        version=snapshot.version + 1,
+        gaussians={name: values.flip(0) for name, values in snapshot.gaussians.items()},
+        selection=snapshot.selection.flip(0),
+        **tensors,
+    )
+    before, after = (
+        room.render_labels(result, frame.camera, frame.camtoworld, s)[0] for s in (snapshot, newer)
+    )
+    assert len(np.unique(before)) == 4 and (before == after).mean() > 0.999
+
+
 def refined(room: Ovs3d, snapshot: MapSnapshot, ruled_out: str) -> RefinedField:
     """The lifted field of the boxes, with "blue box" at 0 wherever it is not the best name, or everywhere."""
     field = make_lifted_field(list(BOXES), room.config.refine, room.encode_text, snapshot)
