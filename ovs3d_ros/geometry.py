@@ -230,6 +230,18 @@ def transform_points(points: np.ndarray, transform: np.ndarray) -> np.ndarray:
     return points @ transform[:3, :3].T + transform[:3, 3]
 
 
+def box_corners(center: np.ndarray, size: np.ndarray, quat: np.ndarray) -> np.ndarray:
+    """The corners [8, 3] of a box; bits 2, 1, 0 of a corner's index say on which side of x, y, z it lies.
+
+    Args:
+        center: [3].
+        size: [3] lengths of the edges along the box's own axes.
+        quat: [4] wxyz, from the box's axes to the frame of `center`.
+    """
+    sides = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
+    return center + (sides * size) @ quat_to_matrix(quat).T
+
+
 def rotation_angle(a: np.ndarray, b: np.ndarray) -> float:
     """Angle in radians between two rotation matrices [3, 3]."""
     cosine = (np.trace(a.T @ b) - 1) / 2

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ovs3d_ros.demo.report import PromptReport
-from ovs3d_ros.geometry import quat_to_matrix
+from ovs3d_ros.geometry import box_corners
 from ovs3d_ros.map_frame import points_to_world
 from ovs3d_ros.types import MapSnapshot, SemanticObject
 from ovs3d_ros.visualization.pictures import label_colors
@@ -84,9 +84,7 @@ def draw_room(
 
 def _footprint(item: SemanticObject) -> np.ndarray:
     """Corners [4, 2] of the smallest floor rectangle that contains the box's vertical projection."""
-    axes = quat_to_matrix(item.quat)
-    corners = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]) * item.size / 2
-    shadow = (item.center + corners @ axes.T)[:, :2].astype(np.float32)
+    shadow = box_corners(item.center, item.size, item.quat)[:, :2].astype(np.float32)
     return cv2.boxPoints(cv2.minAreaRect(shadow))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ovs3d_ros.geometry import matrix_to_quat, quat_to_matrix
+from ovs3d_ros.geometry import box_corners, matrix_to_quat
 from ovs3d_ros.sampling import evenly_spaced_indices
 from ovs3d_ros.types import Camera, MapSnapshot, SemanticObject
 from ovs3d_ros.viewer.splats import Splats
@@ -16,15 +16,13 @@ from ovs3d_ros.visualization import pictures
 MAP = "/map"  # the shared node, which a visitor's own variant of the same name hides
 MAX_FRUSTUMS = 150
 MAX_BOXES = 100
-_CORNERS = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
-_EDGES = [(a, b) for a in range(8) for b in range(a) if np.abs(_CORNERS[a] - _CORNERS[b]).sum() == 1]
+_EDGES = np.array([(a, b) for a in range(8) for b in range(a) if a ^ b in (1, 2, 4)])  # of `box_corners`
 _FRUSTUM_COLOR, _RULER_COLOR = (25, 160, 110), (255, 0, 255)
 
 
 def box_edges(item: SemanticObject) -> np.ndarray:
     """The edges [12, 2, 3] of an object's box, metres."""
-    corners = (_CORNERS * item.size) @ quat_to_matrix(item.quat).T + item.center
-    return corners[np.array(_EDGES)]
+    return box_corners(item.center, item.size, item.quat)[_EDGES]
 
 
 def box_top(item: SemanticObject) -> np.ndarray:
