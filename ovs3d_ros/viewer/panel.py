@@ -68,7 +68,6 @@ class Panel:
             threshold: calibrated relevancy from which things are labelled.
         """
         self._handlers = handlers
-        self._gui = gui
         self._on_text = ""
         if searchable:
             self._add_search(gui, threshold)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 
+from ovs3d_ros.rasterize.reference import rotation_matrices
 from ovs3d_ros.rasterize.spherical_harmonics import base_colors
 from ovs3d_ros.sampling import evenly_spaced_indices
 from ovs3d_ros.types import MapSnapshot, QueryResult
@@ -49,28 +49,16 @@ def make_splats(snapshot: MapSnapshot, max_count: int) -> Splats:
     chosen = {
         name: snapshot.gaussians[name].cpu()[rows].float() for name in ("means", "quats", "scales", "sh")
     }
-    factors = _rotations(chosen["quats"]) * chosen["scales"][:, None, :]
+    factors = rotation_matrices(chosen["quats"]) * chosen["scales"][:, None, :]
     covariances = (factors @ factors.transpose(1, 2)).clamp(-_HALF_MAX, _HALF_MAX)
-    colors = (base_colors(chosen["sh"]).clamp(0, 1) * 255).round().to(torch.uint8)
     return Splats(
         snapshot,
         indices,
         chosen["means"].numpy(),
         covariances.numpy(),
-        colors.numpy(),
+        pictures.to_uint8(base_colors(chosen["sh"]).numpy()),
         opacities[rows].float()[:, None].numpy(),
     )
-
-
-def _rotations(quats: torch.Tensor) -> torch.Tensor:
-    """Rotation matrices [M, 3, 3] of quaternions wxyz [M, 4]."""
-    w, x, y, z = torch.nn.functional.normalize(quats, dim=1).unbind(1)
-    rows = [
-        (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
-        (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
-        (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
-    ]
-    return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
 
 
 def feature_colors(splats: Splats) -> np.ndarray:
@@ -82,10 +70,7 @@ def feature_colors(splats: Splats) -> np.ndarray:
 def depth_colors(splats: Splats, eye: np.ndarray) -> np.ndarray:
     """Colours [M, 3] by the distance from a point [3]: near is bright yellow, far is dark violet."""
     distances = np.linalg.norm(splats.centers - eye, axis=1).astype(np.float32)
-    near, far = pictures.depth_range([distances])
-    return cv2.applyColorMap(
-        (255 * np.clip((far - distances) / (far - near), 0, 1)).astype(np.uint8)[None], cv2.COLORMAP_INFERNO
-    )[0, :, ::-1]
+    return pictures.color_depth(distances[None], *pictures.depth_range([distances]))[0]
 
 
 def tinted_colors(splats: Splats, result: QueryResult) -> np.ndarray:
