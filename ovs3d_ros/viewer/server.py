@@ -133,8 +133,8 @@ class MapViewer:
             if self._source.live and self._visitors and started >= due:
                 _run(self._show_growth)
                 due = time.monotonic() + LIVE_PERIOD
-            if self._source.live and action is not None:
-                # Mapping comes first: however much visitors ask for, cores stay free for it.
+            if self._source.live:
+                # Mapping comes first: however large the map and whatever visitors ask for, cores stay free.
                 time.sleep((time.monotonic() - started) * (1 / _LIVE_SHARE - 1))
 
     def _warm_up(self) -> None:

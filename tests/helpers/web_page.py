@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import numpy as np
 import zstandard
 from viser import __version__, _messages
 from websockets.exceptions import ConnectionClosed
@@ -23,10 +24,15 @@ class Page:
         self.gui: dict[str, dict] = {}  # by uuid
         self.nodes: dict[str, dict] = {}  # by name
         self.kinds: list[str] = []
+        self.camera: dict[str, np.ndarray] = {}  # "position" and "look_at" as the viewer last set them
         self.closed = ""
         self._buffers = None
         self._socket = connect(
-            f"ws://{host}:{port}", origin=address, subprotocols=[f"viser-v{__version__}"], max_size=None
+            f"ws://{host}:{port}",
+            origin=address,
+            subprotocols=[f"viser-v{__version__}"],
+            max_size=None,
+            ping_interval=None,  # as a browser, which leaves pings to the server
         )
         self._thread = threading.Thread(target=self._receive, daemon=True)
         self._thread.start()
@@ -63,6 +69,10 @@ class Page:
                 entry["props"].update(message["updates"])
         elif kind.startswith("Gui") and "uuid" in message and "props" in message:
             self.gui[message["uuid"]] = message
+        elif kind in ("SetCameraPositionMessage", "SetCameraLookAtMessage"):
+            self.camera |= {
+                name: np.array(message[name]) for name in ("position", "look_at") if name in message
+            }
         elif kind == "RemoveSceneNodeMessage":
             self.nodes.pop((message["name"], message.get("owner")), None)
         elif kind == "SceneNodeUpdateMessage":
