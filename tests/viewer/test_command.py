@@ -1,0 +1,68 @@
+"""`ovs3d view` as a process: its address, its answers, its end."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import synthetic
+
+pytest.importorskip("viser", reason="viser not installed; pip install -e '.[view]'")
+from helpers.command_line import assert_one_line, ovs3d
+from helpers.web_page import Page
+
+from ovs3d_ros import Ovs3d
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("map") / "room.ovs3d"
+    synthetic.build_map(synthetic.make_frames(4)).save(path)
+    return path
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_map_is_served_until_a_signal(room, repository, number):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ovs3d_ros.cli", "view", str(room), "--set", "compute.device=cpu"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(repository), str(repository / "tests")])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        line = process.stdout.readline()
+        port = re.search(r"room\.ovs3d is shown at http://localhost:(\d+) ", line)
+        assert port, line + process.stderr.read()
+        page = Page(int(port[1])).arrive()
+        page.set("Find", "red box")
+        page.wait_for(lambda: "found" in page.words())
+        page.close()
+        process.send_signal(number)
+        output, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (process.returncode, output, errors) == (0, "", "")
+
+
+def test_named_port_that_is_used_is_refused(room, capsys):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert ovs3d("view", room, "--port", port) == 2
+    assert_one_line(capsys.readouterr().err, f"127.0.0.1:{port}", "choose another")
+
+
+def test_empty_map_is_refused(tmp_path, capsys):
+    Ovs3d(synthetic.make_config()).save(tmp_path / "empty.ovs3d")
+    assert ovs3d("view", tmp_path / "empty.ovs3d") == 2
+    assert_one_line(capsys.readouterr().err, "empty.ovs3d: the map is empty")
