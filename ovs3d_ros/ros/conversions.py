@@ -149,7 +149,8 @@ def tf_message_type() -> type:
     except ImportError:
         raise UserError(
             "tf2_msgs is not installed; apt install ros-$ROS_DISTRO-tf2-msgs (without a ROS distribution: "
-            "pip install ./tests/tf2_msgs in the repository), or choose another pose_source"
+            "pip install ./tests/tf2_msgs in the repository), or do without /tf: with another pose_source, "
+            "and output.camera_tf false"
         ) from None
     return TFMessage
 

@@ -31,16 +31,15 @@ class CameraTransform:
         """
         check_camera_tf(config)
         self._world_frame = config.input.world_frame
-        self._message_type = conversions.tf_message_type() if config.output.camera_tf else None
-        self._publisher = (
-            node.create_publisher(self._message_type, "/tf", QUEUE) if self._message_type else None
-        )
+        self._publisher = None
+        if config.output.camera_tf:
+            self._publisher = node.create_publisher(conversions.tf_message_type(), "/tf", QUEUE)
 
     def send(self, frame: Frame, header: conversions.Header) -> None:
         """Broadcasts the pose of a frame; `header` is that of its image."""
         child = header.frame_id.lstrip("/")
-        if self._publisher is None or self._message_type is None or child in ("", self._world_frame):
+        if self._publisher is None or child in ("", self._world_frame):
             return  # tf2 refuses a frame without a name, and one that is its own parent
         world = conversions.Header(stamp=header.stamp, frame_id=self._world_frame)
         transform = conversions.to_transform(frame.camtoworld, world, child)
-        self._publisher.publish(self._message_type(transforms=[transform]))
+        self._publisher.publish(self._publisher.msg_type(transforms=[transform]))

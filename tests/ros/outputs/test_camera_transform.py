@@ -37,7 +37,7 @@ def test_camera_frame_is_broadcast_at_the_pose_of_each_frame(wire):
     assert len(received) == 1, "a frame without a name, or that is its own parent, is refused by tf2"
 
 
-@pytest.mark.parametrize("source", ["tf", "odom", "transform"])
+@pytest.mark.parametrize("source", ["tf", "odom", "transform", "pose_with_covariance"])
 def test_second_parent_of_the_camera_is_refused(wire, source):
     config = override(Config(), {"output.camera_tf": True, "pose_source": source})
     with pytest.raises(UserError, match=rf"output\.camera_tf: with pose_source {source} .*set .* to false"):
