@@ -24,7 +24,7 @@ from ovs3d_ros.viewer.source import keyframe_photo
 QUESTION = "blue chair, red clock, yellow teapot, zebra"
 SIZE = 1280, 720  # px
 WAIT = 300.0  # seconds
-SETTLE = 20.0  # seconds that a browser without a graphics card takes to draw everything
+SETTLE = 90.0  # seconds that a browser without a graphics card takes to draw everything
 QUALITY = 82  # of the JPEG
 
 
