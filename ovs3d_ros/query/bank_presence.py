@@ -6,13 +6,13 @@ common names are in one place: the others show what "not here" looks like in thi
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from ovs3d_ros.query.memo import SnapshotMemo
 from ovs3d_ros.query.name_bank import NameBank, make_bank, read_names
 from ovs3d_ros.query.presence import logistic_regression
 from ovs3d_ros.types import MapSnapshot
@@ -53,7 +53,7 @@ class BankPresence:
     def __init__(self, encode_text: Callable[[Sequence[str]], torch.Tensor]) -> None:
         self._encode_text = encode_text
         self._bank: NameBank | None = None
-        self._latest: tuple[weakref.ref[torch.Tensor], float, MapCells] | None = None
+        self._cells = SnapshotMemo(self._pool)
 
     def probability(
         self, prompts: Sequence[str], texts: torch.Tensor, snapshot: MapSnapshot, min_weight: float
@@ -68,23 +68,17 @@ class BankPresence:
         """
         # Two threads may both do this at first; the results are the same.
         bank = self._bank = self._bank or make_bank(read_names(), self._encode_text)
-        cells = self._cells(snapshot, bank, min_weight)
+        cells = self._cells(snapshot, min_weight)
         if not len(cells.codes):
             return np.zeros(len(prompts))
         evidence = bank_evidence(cells, snapshot.directions(texts), bank.rivals(prompts, texts))
         return logistic_regression(evidence, WEIGHTS, BIAS)
 
-    def _cells(self, snapshot: MapSnapshot, bank: NameBank, min_weight: float) -> MapCells:
-        """The cells of a snapshot; those of the latest are kept, as a map is asked many times."""
-        latest = self._latest
-        if latest is not None and latest[0]() is snapshot.codes and latest[1] == min_weight:
-            return latest[2]
-        assert snapshot.codec is not None, "the map has no language features"
+    def _pool(self, snapshot: MapSnapshot, min_weight: float) -> MapCells:
+        assert snapshot.codec is not None and self._bank is not None, "the map has no language features"
         weight = torch.where(snapshot.weight >= min_weight, snapshot.weight, 0.0)
         codes = snapshot.codec.normalize(pool_cells(snapshot.gaussians["means"], snapshot.codes, weight))
-        cells = describe_cells(codes, snapshot.directions(bank.texts), bank.among)
-        self._latest = weakref.ref(snapshot.codes), min_weight, cells
-        return cells
+        return describe_cells(codes, snapshot.directions(self._bank.texts), self._bank.among)
 
 
 def pool_cells(means: torch.Tensor, codes: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

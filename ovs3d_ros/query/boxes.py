@@ -75,17 +75,26 @@ def _upright_axes(covariances: np.ndarray, up: np.ndarray) -> np.ndarray:
 @cached_njit(nogil=True)
 def _moments(points, segments):
     """Means [K, 3] and covariances [K, 3, 3] of the sets."""
-    means, covariances = np.zeros((len(segments), 3)), np.zeros((len(segments), 3, 3))
+    means, covariances = np.empty((len(segments), 3)), np.empty((len(segments), 3, 3))
     for k in range(len(segments)):
         start, stop = segments[k]
-        for i in range(start, stop):
-            means[k] += points[i]
-        means[k] /= stop - start
-        for i in range(start, stop):
-            for a in range(3):
-                for b in range(3):
-                    covariances[k, a, b] += (points[i, a] - means[k, a]) * (points[i, b] - means[k, b])
-        covariances[k] /= stop - start
+        x0, y0, z0 = points[start, 0], points[start, 1], points[start, 2]
+        sx = sy = sz = xx = xy = xz = yy = yz = zz = 0.0
+        for i in range(start, stop):  # relative to a point of the set, so that squares lose no digits
+            x, y, z = (
+                np.float64(points[i, 0] - x0),
+                np.float64(points[i, 1] - y0),
+                np.float64(points[i, 2] - z0),
+            )
+            sx, sy, sz = sx + x, sy + y, sz + z
+            xx, xy, xz = xx + x * x, xy + x * y, xz + x * z
+            yy, yz, zz = yy + y * y, yz + y * z, zz + z * z
+        count = stop - start
+        sx, sy, sz = sx / count, sy / count, sz / count
+        means[k] = sx + x0, sy + y0, sz + z0
+        covariances[k, 0] = xx / count - sx * sx, xy / count - sx * sy, xz / count - sx * sz
+        covariances[k, 1] = covariances[k, 0, 1], yy / count - sy * sy, yz / count - sy * sz
+        covariances[k, 2] = covariances[k, 0, 2], covariances[k, 1, 2], zz / count - sz * sz
     return means, covariances
 
 

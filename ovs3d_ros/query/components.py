@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from ovs3d_ros.rasterize.kernel_cache import cached_njit
@@ -24,25 +26,37 @@ _TOUCHING = np.array(
 The neighbour at offset (x, y, z) has the number 9 (x + 1) + 3 (y + 1) + z + 1."""
 
 
-def connected_components(points: np.ndarray, gap: float) -> tuple[np.ndarray, int]:
+@dataclass(frozen=True, slots=True)
+class Components:
+    """Connected components of M points.
+
+    Attributes:
+        number: [M] component of each point, counted from 0.
+        count: number of components.
+        places: [B, 3] metres, the centres of the blocks of voxels that hold the points.
+        owner: [B] component of each block.
+    """
+
+    number: np.ndarray
+    count: int
+    places: np.ndarray
+    owner: np.ndarray
+
+
+def connected_components(points: np.ndarray, gap: float) -> Components:
     """Joins points whose voxels of side `gap` touch, corners included.
 
     Args:
         points: [M, 3] metres.
         gap: metres. Voxels are larger where the points would need more than a million of them along an axis.
-
-    Returns:
-        Component number [M], counted from 0, and the number of components.
     """
     # SciPy (k-d tree of the voxels, then csgraph) takes 15 to 50 times as long (benchmarks/libraries.py).
     if not len(points):
-        return np.zeros(0, np.int64), 0
-    return _label_components(np.ascontiguousarray(points), float(gap))
+        return Components(np.zeros(0, np.int64), 0, np.zeros((0, 3)), np.zeros(0, np.int64))
+    return Components(*_label_components(np.ascontiguousarray(points), float(gap)))
 
 
-def join_fragments(
-    points: np.ndarray, component: np.ndarray, count: int, gap: float
-) -> tuple[np.ndarray, int]:
+def join_fragments(points: np.ndarray, components: Components, gap: float) -> tuple[np.ndarray, int]:
     """Joins small components to large ones that are near: pieces of one thing with unseen parts in between.
 
     A component is a fragment if it is among the components within a `gap` of each other and has less than a
@@ -50,21 +64,22 @@ def join_fragments(
 
     Args:
         points: [M, 3] metres.
-        component: [M] number of each point, see `connected_components`.
-        count: number of components.
-        gap: metres; larger than that of `component`.
+        components: of the points.
+        gap: metres; an even multiple of the gap of `components`.
 
     Returns:
-        As `connected_components`.
+        Number [M] of each point's component, counted from 0, and the number of components.
     """
+    number, count = components.number, components.count
     if count < 2:
-        return component, count
-    order, starts = group_indices(component, count)
-    # Of each component, as a wider gap parts none of them.
-    group, groups = connected_components(points, gap)
-    target = _choose_hosts(points, order, starts, group[order[starts[:-1]]], groups)
-    kept, number = np.unique(target, return_inverse=True)
-    return number[component], len(kept)
+        return number, count
+    # The blocks stand for their points: none lies across a border of the larger voxels.
+    groups = connected_components(components.places, gap)
+    group = np.empty(count, np.int64)
+    group[components.owner] = groups.number
+    target = _choose_hosts(points, *group_indices(number, count), group, groups.count)
+    kept, joined = np.unique(target, return_inverse=True)
+    return joined[number], len(kept)
 
 
 @cached_njit(nogil=True)
@@ -101,7 +116,7 @@ def _choose_hosts(points, order, starts, group, groups):
 @cached_njit(nogil=True)
 def _label_components(points, gap):
     """Union-find over blocks of 2 x 2 x 2 voxels; the voxels of one block all touch each other."""
-    block_of, keys, filled, table, bits = _hash_blocks(points, gap)
+    block_of, keys, filled, table, bits, places = _hash_blocks(points, gap)
     parent = np.arange(len(keys))
     for block in range(len(keys)):
         for step in range(14, 27):  # half of the neighbours; the other half finds this block
@@ -118,7 +133,7 @@ def _label_components(points, gap):
             number[block], components = components, components + 1
         else:
             number[block] = number[root]
-    return number[block_of], components
+    return number[block_of], components, places, number
 
 
 @cached_njit(nogil=True)
@@ -127,7 +142,7 @@ def _hash_blocks(points, gap):
 
     Returns:
         Block of each point [M], key of each block, its filled voxels (a bit each), a hash table from keys to
-        blocks, and the logarithm to base 2 of the table's size.
+        blocks, the logarithm to base 2 of the table's size, and the centre of each block [B, 3].
     """
     count, low, high = len(points), np.full(3, np.inf), np.full(3, -np.inf)
     for i in range(count):
@@ -135,7 +150,7 @@ def _hash_blocks(points, gap):
             low[a], high[a] = min(low[a], points[i, a]), max(high[a], points[i, a])
     # The grid starts at the origin: a cluster must not fall apart because another one appeared elsewhere.
     side = max(gap, np.max(high - low) * 4 / (1 << _BITS))
-    first = np.floor(low / side) - 2
+    first = 2 * np.floor(low / side / 2) - 2
     bits, blocks, last, block = 10, 0, -1, -1
     keys, filled, block_of = np.empty(count, np.int64), np.zeros(count, np.uint8), np.empty(count, np.int64)
     table = np.full(1 << bits, -1, np.int32)
@@ -156,7 +171,12 @@ def _hash_blocks(points, gap):
                     table = _make_table(keys, blocks, bits)
         block_of[i] = block
         filled[block] |= 1 << bit
-    return block_of, keys[:blocks], filled, table, bits
+    places = np.empty((blocks, 3))
+    for block in range(blocks):
+        for a in range(3):
+            voxel = 2 * ((keys[block] >> (2 - a) * _BITS) & ((1 << _BITS) - 1))
+            places[block, a] = (voxel + 1 + first[a]) * side
+    return block_of, keys[:blocks], filled, table, bits, places
 
 
 @cached_njit(nogil=True)

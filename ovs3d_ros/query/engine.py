@@ -23,6 +23,7 @@ from ovs3d_ros.query.labelling import (
     label_gaussians,
     own_scores,
 )
+from ovs3d_ros.query.memo import SnapshotMemo
 from ovs3d_ros.query.presence import (
     PEAK_GAUSSIANS,
     Evidence,
@@ -82,6 +83,7 @@ class QueryEngine:
         self._bank = None if calibrated else BankPresence(self._encode_bank)
         self._config = config
         self._texts: dict[str, torch.Tensor] = {}
+        self._coverage = SnapshotMemo(horizon_coverage)
 
     def configure(self, config: QueryConfig) -> None:
         """Takes new values of runtime parameters."""
@@ -127,7 +129,10 @@ class QueryEngine:
     def answer(self, query: Query, snapshot: MapSnapshot, field: RefinedField | None) -> QueryResult:
         """Answers a query from a snapshot and a refined field, see `answer_query`."""
         texts = self._encode_query(query)
-        return answer_query(query, texts, snapshot, field, self.calibration, self._config, self._bank)
+        observed = self._coverage(snapshot)
+        return answer_query(
+            query, texts, snapshot, field, self.calibration, self._config, observed, self._bank
+        )
 
     def score(
         self,
@@ -175,6 +180,7 @@ def answer_query(
     field: RefinedField | None,
     calibration: PresenceCalibration,
     config: QueryConfig,
+    observed: float,
     bank: BankPresence | None = None,
 ) -> QueryResult:
     """Answers a query.
@@ -186,6 +192,7 @@ def answer_query(
         field: the refined field; it decides for the prompts it holds, unless the user named negatives.
         calibration: of the encoder.
         config: when a prompt counts as found, and what an instance is.
+        observed: of `horizon_coverage`.
         bank: decides about presence for an encoder without a calibration; None: `calibration` does.
     """
     scored = _score_map(query, texts, snapshot, calibration, config)
@@ -212,7 +219,7 @@ def answer_query(
         instances=torch.from_numpy(instances),
         objects=objects,
         verdicts=verdicts(presence, config),
-        observed=horizon_coverage(snapshot),
+        observed=observed,
         field=field,
     )
 

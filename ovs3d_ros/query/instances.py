@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +13,7 @@ from ovs3d_ros.geometry import matrix_to_quat
 from ovs3d_ros.map_frame import object_to_world
 from ovs3d_ros.query.boxes import oriented_boxes, vertical_axis
 from ovs3d_ros.query.components import connected_components, group_indices, join_fragments
+from ovs3d_ros.rasterize.thread_pool import shared_pool
 from ovs3d_ros.types import MapSnapshot, SemanticObject
 
 _FRAGMENT_GAPS = 4.0  # instance gaps across which a fragment belongs to a larger instance
@@ -86,15 +86,17 @@ def find_objects(
     Returns:
         The objects and the instance number [N] of each Gaussian (0 = none).
     """
-    counts = np.bincount(labels, minlength=len(prompts) + 1)[1:]
+    by_label, starts = group_indices(labels, len(prompts) + 1)
+    counts = np.diff(starts)[1:]
 
     def instances_of(p: int) -> _Instances:
-        rows = np.flatnonzero(labels == p + 1)
+        rows = by_label[starts[p + 1] : starts[p + 2]]
         return _find_instances(rows, means[rows], scores[rows, p], views[rows], config, max_instances, up)
 
     largest_first = [int(p) for p in np.argsort(-counts, kind="stable") if counts[p]]
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        by_prompt = dict(zip(largest_first, pool.map(instances_of, largest_first), strict=True))
+    by_prompt = dict(
+        zip(largest_first, shared_pool(torch.get_num_threads()).map(instances_of, largest_first), strict=True)
+    )
     objects, instances = [], np.zeros(len(labels), np.int64)
     for p, found in sorted(by_prompt.items()):
         instances[found.rows] = np.where(found.number > 0, found.number + len(objects), 0)
@@ -126,8 +128,8 @@ def _find_instances(
     up: np.ndarray | None,
 ) -> _Instances:
     """At most `limit` instances (0: all) among Gaussians `rows` [M] of one label at `points` [M, 3]."""
-    component, count = connected_components(points, config.instance_gap)
-    component, count = join_fragments(points, component, count, _FRAGMENT_GAPS * config.instance_gap)
+    components = connected_components(points, config.instance_gap)
+    component, count = join_fragments(points, components, _FRAGMENT_GAPS * config.instance_gap)
     order, starts = group_indices(component, count)
     sizes = np.diff(starts)
     totals = np.add.reduceat(scores[order], starts[:-1], dtype=float)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -191,10 +192,15 @@ def general_prompts(prompts: Sequence[str], distractors: tuple[str, ...]) -> np.
 
     "mug" is general if "red mug" is a distractor.
     """
-    specific = [set(name.lower().split()) for name in distractors]
+    specific = _word_sets(distractors)
     return np.array(
         [any(set(prompt.lower().split()) < words for words in specific) for prompt in prompts], bool
     )
+
+
+@functools.lru_cache(maxsize=4)  # of the few calibrations that a process uses
+def _word_sets(names: tuple[str, ...]) -> list[set[str]]:
+    return [set(name.lower().split()) for name in names]
 
 
 def verdicts(presence: np.ndarray, config: QueryConfig) -> list[str]:

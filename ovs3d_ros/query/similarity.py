@@ -6,7 +6,6 @@ as the arithmetic. One kernel therefore processes the codes in blocks that stay 
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +14,13 @@ import torch
 from ovs3d_ros.query.relevancy import relevancy
 from ovs3d_ros.rasterize.kernel_cache import cached_njit
 from ovs3d_ros.rasterize.simd import set_products
+from ovs3d_ros.rasterize.thread_pool import shared_pool
 
 _BLOCK = 64  # Gaussians
 _TEXTS, _ROWS, _ONE = (0,) * 16, (0,) * 4, (0,)  # `set_products` multiplies 16 texts with 4 codes or with 1
 _FAST = {"contract", "reassoc", "nnan", "nsz"}  # lets the compiler vectorise sums and maxima
 _UNKNOWN = np.float32(-1e30)  # logit of relevancy 0
-_GAUSSIANS_PER_THREAD = 20_000  # at least
+_GAUSSIANS_PER_THREAD = 10_000  # at least; fewer take less time than waking a thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,30 +101,24 @@ def score_with_numba(
     temperature: float,
     strongest: int,
 ) -> GaussianScores:
-    """`score_gaussians` on the CPU, block by block.
-
-    A thread gets at least `_GAUSSIANS_PER_THREAD` Gaussians.
-    """
-    count, threads = (
-        prompts.shape[1],
-        max(1, min(torch.get_num_threads(), len(codes) // _GAUSSIANS_PER_THREAD)),
-    )
+    """`score_gaussians` on the CPU, block by block, on as many threads as torch has."""
+    count, threads = prompts.shape[1], torch.get_num_threads()
     known, scores = eligible.clone(), torch.empty(count, len(codes))
-    bounds = np.linspace(0, len(codes), threads + 1).astype(np.int64)
     arrays = (
         np.ascontiguousarray(codes.numpy()),
         known.numpy(),
         _groups(torch.cat([prompts, negatives], dim=1).numpy()),
     )
     sizes = np.float32(temperature), count + negatives.shape[1]
-    with ThreadPoolExecutor(threads) as pool:
-        parts = list(
-            pool.map(
-                lambda start, stop: _score_range(*arrays, *sizes, start, stop, strongest, scores.numpy()),
-                bounds[:-1],
-                bounds[1:],
-            )
-        )
+
+    def score_part(part: int, parts: int) -> tuple[np.ndarray, ...]:
+        start, stop = (len(codes) * i // parts for i in (part, part + 1))
+        return _score_range(*arrays, *sizes, start, stop, strongest, scores.numpy())
+
+    if len(codes) < threads * _GAUSSIANS_PER_THREAD:
+        threads, parts = 1, [score_part(0, 1)]
+    else:
+        parts = shared_pool(threads).run(score_part)
     values, rows, sums, squares = map(
         np.concatenate, zip(*((v[None], r[None], s, q) for v, r, s, q in parts), strict=True)
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any
@@ -84,6 +85,17 @@ class ThreadPool:
                 raise error
         return [own_result, *(result for result, _ in others)]
 
+    def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        """The results of function(item), in the order of the items; a free thread takes the next one."""
+        results, numbers = [None] * len(items), iter(range(len(items)))
+
+        def take_items(*_: int) -> None:
+            for number in numbers:  # atomic: each number goes to one thread
+                results[number] = function(items[number])
+
+        self.run(take_items)
+        return results
+
     def run_inline(self, kernel: Callable[..., Any], *arguments: Any) -> list[Any]:
         """Does the work of all threads on the caller's thread, with the same results.
 
@@ -102,6 +114,15 @@ class ThreadPool:
             yield array
         finally:
             self.buffers.release(array)
+
+
+@functools.cache
+def shared_pool(threads: int) -> ThreadPool:
+    """The one pool of this many threads in the process, for callers that are functions and keep no state.
+
+    Starting threads for each call takes milliseconds while the cores are busy, as much as a query's kernels.
+    """
+    return ThreadPool(threads)
 
 
 def _run_tasks(inbox: SimpleQueue) -> None:

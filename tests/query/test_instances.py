@@ -18,7 +18,7 @@ from ovs3d_ros.query.instances import find_objects
 
 def joined(points: np.ndarray, gap: float) -> np.ndarray:
     """Component numbers of points."""
-    return connected_components(points, gap)[0]
+    return connected_components(points, gap).number
 
 
 def box_of(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -269,13 +269,27 @@ def test_fragments_join_the_nearest_large_piece_and_equals_stay_apart() -> None:
     chairs = [blob((0, 0, 0), 400), blob((0.35, 0, 0), 300)]  # 0.15 m apart
     leg, speck, stray = blob((0.35, 0, -0.33), 60), blob((-0.3, 0, 0), 8), blob((3, 0, 0), 20)
     points = np.concatenate([*chairs, leg, speck, stray])
-    component, count = connected_components(points, 0.06)
-    assert count > 3
-    joined_component, joined_count = join_fragments(points, component, count, 0.24)
+    components = connected_components(points, 0.06)
+    assert components.count > 3
+    joined_component, joined_count = join_fragments(points, components, 0.24)
     parts = np.split(joined_component, np.cumsum([400, 300, 60, 8]))
     assert joined_count == 3 and all(len(set(part)) == 1 for part in parts)
     first, second, of_leg, of_speck, of_stray = (int(part[0]) for part in parts)
     assert of_leg == second != first == of_speck and of_stray not in (first, second)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_blocks_stand_for_their_points(seed: int) -> None:
+    points = np.random.default_rng(seed).uniform(-2, 2, (600, 3)) * [1, 1, 0.3] + [0.013, -7.1, 40.0]
+    fine = connected_components(points, 0.08)
+    coarse = connected_components(points, 4 * 0.08).number
+    by_blocks = connected_components(fine.places, 4 * 0.08).number
+    of_component = np.empty(fine.count, np.int64)
+    of_component[fine.owner] = by_blocks
+    pairs = {*zip(coarse.tolist(), of_component[fine.number].tolist(), strict=True)}
+    assert len(pairs) == len(set(coarse)) == len(set(by_blocks)), "one to one"
+    away = np.linalg.norm(points[:, None] - fine.places[None], axis=2).min(1)
+    assert away.max() < 0.08 * np.sqrt(3) + 1e-9
 
 
 def test_object_in_pieces_has_one_box() -> None:
