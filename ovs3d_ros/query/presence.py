@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -111,7 +111,7 @@ def load_calibration(path: str, encoder: str) -> PresenceCalibration:
 
 
 def _check_numbers(calibration: PresenceCalibration) -> PresenceCalibration:
-    """Returns the calibration if tensors of float32 can hold its numbers; raises ValueError or TypeError."""
+    """The calibration of a JSON file if float32 can hold its numbers; raises ValueError or TypeError."""
     numbers = dict(
         temperature=[calibration.temperature],
         threshold=[calibration.threshold],
@@ -130,7 +130,7 @@ def _check_numbers(calibration: PresenceCalibration) -> PresenceCalibration:
         isinstance(n, str) for n in calibration.distractors
     ):
         raise ValueError("distractors must be a list of texts")
-    return calibration
+    return replace(calibration, distractors=tuple(calibration.distractors))  # JSON has lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,15 +192,22 @@ def general_prompts(prompts: Sequence[str], distractors: tuple[str, ...]) -> np.
 
     "mug" is general if "red mug" is a distractor.
     """
-    specific = _word_sets(distractors)
-    return np.array(
-        [any(set(prompt.lower().split()) < words for words in specific) for prompt in prompts], bool
-    )
+    by_word, general = _names_by_word(distractors), []
+    for prompt in prompts:
+        words = set(prompt.lower().split())
+        candidates = by_word.get(next(iter(words), ""), ())
+        general.append(any(words < specific for specific in candidates))
+    return np.array(general, bool)
 
 
 @functools.lru_cache(maxsize=4)  # of the few calibrations that a process uses
-def _word_sets(names: tuple[str, ...]) -> list[set[str]]:
-    return [set(name.lower().split()) for name in names]
+def _names_by_word(names: tuple[str, ...]) -> dict[str, list[set[str]]]:
+    """The words of each name, listed under each of them."""
+    by_word: dict[str, list[set[str]]] = {}
+    for words in (set(name.lower().split()) for name in names):
+        for word in words:
+            by_word.setdefault(word, []).append(words)
+    return by_word
 
 
 def verdicts(presence: np.ndarray, config: QueryConfig) -> list[str]:

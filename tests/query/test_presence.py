@@ -174,3 +174,13 @@ def test_calibrations_that_no_tensor_holds_are_refused(values: dict, tmp_path) -
     encoder = SimpleNamespace(name="e", calibration=dict(query=values))
     with pytest.raises(UserError, match="encoder e: its calibration cannot be used"):
         encoder_calibration(encoder, "")
+
+
+def test_calibration_of_a_file_answers_queries_like_one_in_python(tmp_path) -> None:
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps(dict(name="e", query=dict(distractors=["red mug", "blue hat"]))))
+    calibration = load_calibration(str(path), "e")
+    assert calibration == PresenceCalibration(distractors=("red mug", "blue hat"))
+    assert general_prompts(["mug", "red mug"], calibration.distractors).tolist() == [True, False]
+    encoder = SimpleNamespace(name="e", calibration=dict(query=dict(distractors=["red mug", "blue hat"])))
+    assert encoder_calibration(encoder, "") == calibration
