@@ -176,7 +176,7 @@ def check_camera(camera: Camera, name: str) -> Camera:
 
 
 def check_frame(frame: Frame) -> None:
-    """Raises UserError unless image, intrinsics, pose and depth of a frame can be used."""
+    """Raises UserError unless image, intrinsics, pose, depth and mask of a frame can be used."""
     name = frame.name or f"frame at {frame.stamp:.3f} s"
     check_stamp(frame.stamp, name)
     check_pose(frame.camtoworld, name)
@@ -198,6 +198,8 @@ def check_frame(frame: Frame) -> None:
             )
         if not np.isfinite(frame.depth).all() or (frame.depth < 0).any():
             raise UserError(f"{name}: depth has NaN, infinite or negative values; mark missing depth as 0")
+    if frame.mask is not None and (frame.mask.shape != size or frame.mask.dtype != np.bool_):
+        raise UserError(f"{name}: mask is {frame.mask.dtype} {frame.mask.shape}, expected bool {size}")
 
 
 def project(points: np.ndarray, camera: Camera, camtoworld: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -21,7 +21,7 @@ from ovs3d_ros.map_frame import (
     poses_to_map,
     poses_to_world,
 )
-from ovs3d_ros.mapping.keyframes import compress_crop_table, make_keyframe
+from ovs3d_ros.mapping.keyframes import compress_crop_table, hide_masked, make_keyframe
 from ovs3d_ros.mapping.mapper import Mapper, StepStats
 from ovs3d_ros.rasterize import Rasterizer
 from ovs3d_ros.semantics.codec import FeatureCodec
@@ -115,7 +115,9 @@ class SemanticMap:
         check_frame(frame)
         self.frames += 1
         self._place_frame(frame.camtoworld[:3, 3])
-        frame = frame_to_map(frame, self.frame)
+        frame = hide_masked(frame_to_map(frame, self.frame))
+        if frame.mask is not None and not frame.mask.any():
+            return False
         self.mapper.depth_check.update(frame, self._config)
         if not self.mapper.needs_keyframe(frame):
             return False
@@ -183,7 +185,7 @@ class SemanticMap:
         self, names: list[str], snapshot: MapSnapshot, frames: Sequence[Frame]
     ) -> Iterator[RefineStep]:
         """Refines class distributions, see `Ovs3d.refine`; does not touch a map that came meanwhile."""
-        g, views = self.mapper.gaussians, [frame_to_map(frame, snapshot.frame) for frame in frames]
+        g, views = self.mapper.gaussians, [hide_masked(frame_to_map(f, snapshot.frame)) for f in frames]
         refined = yield from self.refinement.run(names, snapshot, g, views)
         if refined is not None and g is self.mapper.gaussians:
             self.refinement.set_field(refined, g)

@@ -72,6 +72,8 @@ class Frame:
         name: used in messages and file names.
         sensor: name of the camera, where there are several. Keyframes are chosen for each camera on its own.
         annotations: the annotated names of this frame; or None. Never used for mapping.
+        mask: [H, W] bool, false where a pixel does not show the scene: the robot itself, people. Such pixels
+            take no part in mapping and evaluation. None: all of them show it.
     """
 
     stamp: float
@@ -83,6 +85,7 @@ class Frame:
     name: str = ""
     sensor: str = ""
     annotations: dict[str, Annotation] | None = None
+    mask: np.ndarray | None = None
 
 
 @dataclass(slots=True)
@@ -121,6 +124,7 @@ class Keyframe:
         depth: [H, W] float32 in the unit of `camtoworld`, 0 = none; or None.
         crops: CLIP crop table; None before the keyframe is encoded.
         sensor: name of the frame's camera.
+        mask: [H, W] bool, false for pixels that take no part; None: all do.
     """
 
     index: int
@@ -132,6 +136,7 @@ class Keyframe:
     depth: torch.Tensor | None = None
     crops: CropTable | None = None
     sensor: str = ""
+    mask: torch.Tensor | None = None
 
     @property
     def rgb(self) -> torch.Tensor:

@@ -110,7 +110,8 @@ def _segment(
         for index in indices:
             frame = dataset[index]
             if frame.labels is not None:
-                preds.append(np.append(0, numbers)[segment(frame.camera, frame.camtoworld)])
+                pred = np.append(0, numbers)[segment(frame.camera, frame.camtoworld)]
+                preds.append(pred if frame.mask is None else np.where(frame.mask, pred, 0))
                 targets.append(frame.labels)
             bar.update()
     if not targets:

@@ -69,6 +69,7 @@ def _describe_dataset(options: argparse.Namespace, path: Path) -> dict[str, Any]
         frames=len(dataset),
         image_sizes=_image_sizes(dataset.cameras),
         depth=dataset.has_depth,
+        masked_frames=dataset.masked,
         sparse_points=len(dataset.points[0]) if dataset.points is not None else 0,
         seconds=float(np.ptp(dataset.stamps)) if len(dataset) else 0.0,
         camera_path_extent_m=_extent(dataset.camtoworlds[:, :3, 3], 0.0),

@@ -87,7 +87,9 @@ def _summary(report: dict, held_out: int) -> str:
     )
     if math.isfinite(report["psnr_training"]):
         text += f"; training PSNR {report['psnr_training']:.2f} dB"
-    if held_out:
+    if report["masked_share"]:
+        text += f"; masks leave out {100 * report['masked_share']:.0f} % of the pixels"
+    if report["psnr_holdout"] is not None:
         text += (
             f"; {held_out} held-out views: PSNR {report['psnr_holdout']:.2f} dB "
             f"(aligned {report['psnr_holdout_aligned']:.2f})"

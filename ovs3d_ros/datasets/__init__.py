@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +13,11 @@ from ovs3d_ros.datasets.bag_file import is_bag
 from ovs3d_ros.datasets.dataset import Dataset, FileDataset, View
 from ovs3d_ros.datasets.images import OTHER_FORMATS
 from ovs3d_ros.datasets.labels import attach_annotations, attach_labels
+from ovs3d_ros.datasets.masks import attach_masks
 from ovs3d_ros.datasets.splits import split_frames, split_holdout
 from ovs3d_ros.types import UserError
 
 __all__ = ["FORMATS", "Dataset", "View", "open_dataset", "split_frames", "split_holdout"]
-
-logger = logging.getLogger(__name__)
 
 FORMATS = ("nerfstudio", "colmap", "llff", "tum", "7scenes", "scannet", "bag")
 _FILE_REMEDIES = {suffix: f"; {remedy}" for suffix, remedy in OTHER_FORMATS.items()}
@@ -72,8 +70,8 @@ def open_dataset(
         return bag.read(path, config or Config(), max_image_size)
     root = path.parent if path.is_file() else path
     views, points = _read_views(path, format, None if images is None else Path(images), skip_missing)
-    if format != "nerfstudio" and (root / "masks").is_dir():
-        logger.warning("%s: masks are not used: masked pixels enter the map like the others", root / "masks")
+    if format != "nerfstudio":  # which names its masks itself
+        views = attach_masks(root, views)
     if labels:
         views, classes = attach_labels(root, attach_annotations(root, views))
     else:

@@ -35,7 +35,8 @@ class View:
         depth_unit_m: metres per stored depth unit; None: integers are millimetres, floats are metres.
         depth_camera: intrinsics of the depth image, if they are not those of the photograph at its size.
         label_path: index PNG, or None.
-        mask_paths: (class index, mask file) pairs that make up the labels; a later mask covers earlier ones.
+        class_masks: (class index, mask file) pairs that make up the labels; a later mask covers earlier ones.
+        mask_path: image that tells which pixels show the scene, see `masks`; None: all do.
         annotated: annotations of named objects, or None.
         split: TRAINING, HELD_OUT or LEFT_OUT if the dataset divides its frames itself; else None.
     """
@@ -49,7 +50,8 @@ class View:
     depth_unit_m: float | None = None
     depth_camera: Camera | None = None
     label_path: Path | None = None
-    mask_paths: tuple[tuple[int, Path], ...] = ()
+    class_masks: tuple[tuple[int, Path], ...] = ()
+    mask_path: Path | None = None
     annotated: AnnotatedImage | None = None
     split: str | None = None
 
@@ -66,6 +68,7 @@ class Dataset:
         names: the N frame names, unique and usable as file names.
         has_depth: whether any frame has depth.
         has_labels: whether any frame has labels.
+        masked: number of frames with a mask.
         annotated: indices of the frames that have annotations.
         classes: class name per label index, `classes[0] == ""` for unlabelled; None without labels.
         points: sparse points (xyz [P, 3] float64 in the world frame, rgb [P, 3] uint8), or None.
@@ -97,6 +100,7 @@ class Dataset:
         self.names = names
         self.has_depth = has_depth
         self.has_labels = False
+        self.masked = 0
         self.annotated: list[int] = []
         self.classes: list[str] | None = None
         self.points: tuple[np.ndarray, np.ndarray] | None = None
@@ -174,7 +178,8 @@ class FileDataset(Dataset):
         self.points = points
         splits = [view.split for view in views if view.split is not None]
         self.splits = splits if splits else None
-        self.has_labels = any(view.label_path is not None or view.mask_paths for view in views)
+        self.has_labels = any(view.label_path is not None or view.class_masks for view in views)
+        self.masked = sum(view.mask_path is not None for view in views)
         self.annotated = [index for index, view in enumerate(views) if view.annotated is not None]
 
     def __getitem__(self, index: int) -> Frame:
@@ -192,6 +197,7 @@ class FileDataset(Dataset):
             )
         depth = None if view.depth_path is None else images.read_depth(view.depth_path, view.depth_unit_m)
         labels = self._read_labels(view)
+        mask = self._read_mask(index)
         if view.distortion:
             photograph = undistortion.remap_color(photograph, self._undistortion_maps(index))
         return Frame(
@@ -200,19 +206,28 @@ class FileDataset(Dataset):
             camera=camera,
             camtoworld=view.camtoworld.copy(),
             depth=self._resample_depth(depth, index),
-            labels=self._resample(labels, index, view.label_path or view.image_path),
+            labels=_visible(self._resample(labels, index, view.label_path or view.image_path), mask),
             name=self.names[index],
-            annotations=self._annotations(index),
+            annotations=self._annotations(index, mask),
+            mask=mask,
         )
 
-    def _annotations(self, index: int) -> dict[str, Annotation] | None:
-        """The annotations of frame `index`, resampled for its camera."""
+    def _read_mask(self, index: int) -> np.ndarray | None:
+        """The pixels [H, W] of frame `index` that show the scene, or None."""
+        path = self._views[index].mask_path
+        if path is None:
+            return None
+        mask = self._undistorted(images.read_scene_mask(path), index, path)
+        return images.resize_mask(mask, self.cameras[index].width, self.cameras[index].height)
+
+    def _annotations(self, index: int, mask: np.ndarray | None) -> dict[str, Annotation] | None:
+        """The annotations of frame `index`, resampled for its camera, where `mask` shows the scene."""
         annotated = self._views[index].annotated
         if annotated is None:
             return None
         return {
             name: Annotation(
-                *(self._resample(pixels, index, annotated.path) for pixels in (drawn.mask, drawn.boxes))
+                *(_visible(self._resample(p, index, annotated.path), mask) for p in (drawn.mask, drawn.boxes))
             )
             for name, drawn in annotated.draw().items()
         }
@@ -220,10 +235,10 @@ class FileDataset(Dataset):
     def _read_labels(self, view: View) -> np.ndarray | None:
         if view.label_path is not None:
             return images.read_labels(view.label_path, self.classes)
-        if not view.mask_paths:
+        if not view.class_masks:
             return None
         labels: np.ndarray | None = None
-        for index, path in view.mask_paths:
+        for index, path in view.class_masks:
             mask = images.read_mask(path)
             if labels is None:
                 labels = np.zeros(mask.shape, dtype=images.label_dtype(self.classes))
@@ -236,10 +251,15 @@ class FileDataset(Dataset):
         return labels
 
     def _resample(self, array: np.ndarray | None, index: int, path: Path | None) -> np.ndarray | None:
-        """Resamples depth, labels or a mask [h, w] for the camera of frame `index`, by nearest neighbour."""
+        """Resamples depth or labels [h, w] for the camera of frame `index`, by nearest neighbour."""
         if array is None:
             return None
-        view, camera = self._views[index], self.cameras[index]
+        camera = self.cameras[index]
+        return images.resize_nearest(self._undistorted(array, index, path), camera.width, camera.height)
+
+    def _undistorted(self, array: np.ndarray, index: int, path: Path | None) -> np.ndarray:
+        """Depth, labels or a mask [h, w] without the lens distortion of frame `index`; any size."""
+        view = self._views[index]
         size, photograph = (array.shape[1], array.shape[0]), (view.camera.width, view.camera.height)
         if not images.same_aspect(size, photograph):
             raise UserError(
@@ -247,10 +267,10 @@ class FileDataset(Dataset):
                 f"{photograph[0]}x{photograph[1]}; give both the same field of view"
             )
         if view.distortion:
-            array = undistortion.remap_nearest(
+            return undistortion.remap_nearest(
                 images.resize_nearest(array, *photograph), self._undistortion_maps(index)
             )
-        return images.resize_nearest(array, camera.width, camera.height)
+        return array
 
     def _resample_depth(self, depth: np.ndarray | None, index: int) -> np.ndarray | None:
         """Resamples depth [h, w] for the camera of frame `index`, by nearest neighbour.
@@ -281,6 +301,11 @@ class FileDataset(Dataset):
             self._maps = undistortion.undistortion_maps(view.camera, view.distortion, self._pinholes[index])
             self._maps_key = key
         return self._maps
+
+
+def _visible(array: np.ndarray | None, mask: np.ndarray | None) -> np.ndarray | None:
+    """Labels or annotated pixels [H, W] where `mask` shows the scene, else 0."""
+    return array if array is None or mask is None else np.where(mask, array, array.dtype.type(0))
 
 
 def _calibration_key(view: View) -> tuple:

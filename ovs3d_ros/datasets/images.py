@@ -30,6 +30,9 @@ OTHER_FORMATS |= {
 DEPTH_REMEDY = "depth must be a single-channel 16-bit PNG, a float32 TIFF or a .npy array"
 
 INTEGER_DEPTH_UNIT_M = 0.001  # integers are millimetres unless the dataset says otherwise, as in nerfstudio
+DYNAMIC_MASK = "dynamic_mask_"  # prefix of the masks of instant-ngp
+_LOSSY_BLACK = 127  # in JPEG, black is not quite black
+_WHOLE = 0.999  # share of a pixel, but for rounding
 _DEPTH_TYPES = ("u2", "u4", "i4", "f2", "f4", "f8")  # NumPy types, of either byte order
 _MAX_GUESSED_DEPTH = 100.0  # median metres; float depth beyond it is in millimetres rather than in metres
 
@@ -139,11 +142,31 @@ def read_mask(path: Path) -> np.ndarray:
     return np.array(_decode(path).convert("L")) == 255
 
 
+def read_scene_mask(path: Path) -> np.ndarray:
+    """Reads a mask as [H, W] bool, true where the photograph shows the scene.
+
+    Black pixels do not, as in COLMAP and nerfstudio; in files named `DYNAMIC_MASK`..., all others do not.
+
+    Raises:
+        UserError: the file is missing or truncated.
+    """
+    black = _LOSSY_BLACK if path.suffix.lower() in (".jpg", ".jpeg") else 0
+    bright = np.array(_decode(path).convert("L")) > black
+    return ~bright if path.name.startswith(DYNAMIC_MASK) else bright
+
+
 def resize_nearest(array: np.ndarray, width: int, height: int) -> np.ndarray:
     """Resizes [H, W] to [height, width] by the pixel that contains each new pixel's centre."""
     rows = ((np.arange(height) + 0.5) * array.shape[0] / height).astype(np.int64)
     columns = ((np.arange(width) + 0.5) * array.shape[1] / width).astype(np.int64)
     return np.ascontiguousarray(array[rows[:, None], columns[None, :]])
+
+
+def resize_mask(mask: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Resizes a mask [H, W] bool to [height, width]; a pixel that mixes false ones is false."""
+    if mask.shape == (height, width):
+        return mask
+    return cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA) > _WHOLE
 
 
 def resize_rgb(image: np.ndarray, width: int, height: int) -> np.ndarray:

@@ -159,5 +159,5 @@ def _attach_segmentations(folder: Path, views: list[View]) -> tuple[list[View], 
                 raise UserError(
                     f"{mask}: no such file, but {path} lists that class; every view needs every class"
                 )
-        views[index] = replace(views[index], mask_paths=masks)
+        views[index] = replace(views[index], class_masks=masks)
     return views, ["", *names]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 from ovs3d_ros.datasets import images
 from ovs3d_ros.datasets.dataset import View
 from ovs3d_ros.datasets.image_files import ImageFiles, find_file
+from ovs3d_ros.datasets.masks import dynamic_mask
 from ovs3d_ros.datasets.ply import read_points
 from ovs3d_ros.datasets.poses import read_pose
 from ovs3d_ros.datasets.splits import assign_splits
@@ -18,8 +18,6 @@ from ovs3d_ros.datasets.text import finite_number, read_json_object
 from ovs3d_ros.geometry import OPENGL_TO_OPENCV, check_camera
 from ovs3d_ros.sensors.undistortion import FISHEYE, Distortion
 from ovs3d_ros.types import Camera, UserError
-
-logger = logging.getLogger(__name__)
 
 FRAME_PERIOD_S = 0.1  # between frames without a timestamp
 _OTHER_LENSES = ("ftheta_p0", "ftheta_p1", "latlong", "equirectangular")  # keys of instant-ngp
@@ -70,15 +68,6 @@ def read(
     if 0 < timed < len(frames):
         raise UserError(f"{path}: only {timed} of {len(frames)} frames have a timestamp; give all or none")
     views = [view for view in assign_splits(document, frames, found, path) if view is not None]
-    masked = sum(isinstance(frame, dict) and bool(frame.get("mask_path")) for frame in frames)
-    if masked:
-        logger.warning(
-            "%s: %d of %d frames have a mask_path, and masks are not used: masked pixels enter the map like "
-            "the others",
-            path,
-            masked,
-            len(frames),
-        )
     ply = document.get("ply_file_path")
     points = None if ply is None else read_points(_file(path, ply, f"{path}: ply_file_path"))
     return sorted(views, key=lambda view: view.stamp), points
@@ -115,7 +104,7 @@ def _view(path: Path, document: dict, index: int, frame: object, files: ImageFil
     if image_path is None:
         return None
     where = f"{where} ({image_path.name})"
-    label = frame.get("label_file_path")
+    label, mask = frame.get("label_file_path"), frame.get("mask_path")
     depth_path, depth_unit_m = _depth(path, document, frame, where)
     camera = _camera({**document, **frame}, image_path, where)
     return View(
@@ -126,6 +115,7 @@ def _view(path: Path, document: dict, index: int, frame: object, files: ImageFil
         distortion=_distortion({**document, **frame}, where),
         depth_path=depth_path,
         depth_unit_m=depth_unit_m,
+        mask_path=_file(path, mask, f"{where}: mask_path") if mask else dynamic_mask(image_path),
         label_path=None if label is None else _file(path, label, f"{where}: label_file_path"),
     )
 

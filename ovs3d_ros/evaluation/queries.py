@@ -60,6 +60,8 @@ def score_frame(pipeline: Ovs3d, snapshot: MapSnapshot, frame: Frame, threshold:
     names = list(annotations)
     _, relevancy = pipeline.render_relevancy(names, frame.camera, frame.camtoworld, snapshot)
     maps = np.moveaxis(relevancy.cpu().numpy(), -1, 0)
+    if frame.mask is not None:
+        maps = maps * frame.mask
     return [
         QueryScore(
             frame.name,

@@ -17,6 +17,7 @@ from ovs3d_ros.types import Camera, CropTable, Frame, Keyframe
 _STILL_TRANSLATION = 0.01  # median depths
 _STILL_ROTATION = 1.0  # degrees
 _MIN_COARSE_SIDE = 64  # px: smaller images have no coarse level
+_WHOLE = 0.999  # share of a pixel, but for rounding
 
 
 def is_new_view(config: KeyframeConfig, frame: Frame, last: Keyframe, median_depth: float) -> bool:
@@ -63,7 +64,28 @@ def make_keyframe(frame: Frame, index: int, image_size: int, max_depth: float, d
         camtoworld=frame.camtoworld,
         image=torch.from_numpy(image).to(device),
         depth=depth,
+        mask=None if frame.mask is None else resize_mask(torch.from_numpy(frame.mask).to(device), camera),
     )
+
+
+def hide_masked(frame: Frame) -> Frame:
+    """The frame with its masked pixels in the mean colour of the others, and without depth.
+
+    So an encoder, whose crops reach across the mask's edge, does not see what is masked.
+    """
+    if frame.mask is None or frame.mask.all():
+        return frame
+    image, depth = frame.image.copy(), frame.depth
+    image[~frame.mask] = frame.image[frame.mask].mean(axis=0).round() if frame.mask.any() else 0
+    if depth is not None:
+        depth = np.where(frame.mask, depth, np.float32(0))
+    return replace(frame, image=image, depth=depth)
+
+
+def resize_mask(mask: torch.Tensor, camera: Camera) -> torch.Tensor:
+    """The mask at the size of a camera; a pixel that mixes masked ones is masked."""
+    shares = F.interpolate(mask[None, None].float(), size=(camera.height, camera.width), mode="area")
+    return shares[0, 0] > _WHOLE
 
 
 def compress_crop_table(table: CropTable) -> CropTable:
@@ -82,17 +104,20 @@ def to_frame(keyframe: Keyframe) -> Frame:
         depth,
         name=keyframe.name,
         sensor=keyframe.sensor,
+        mask=None if keyframe.mask is None else keyframe.mask.cpu().numpy(),
     )
 
 
-def training_view(keyframe: Keyframe, coarse: bool) -> tuple[Camera, torch.Tensor, torch.Tensor | None]:
-    """Camera, RGB [H, W, 3] in 0..1 and depth [H, W] to train on: at half resolution if `coarse`."""
+def training_view(
+    keyframe: Keyframe, coarse: bool
+) -> tuple[Camera, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    """Camera, RGB [H, W, 3] in 0..1, depth and mask [H, W] to train on: at half resolution if `coarse`."""
     if not coarse or min(keyframe.camera.width, keyframe.camera.height) < _MIN_COARSE_SIDE:
-        return keyframe.camera, keyframe.rgb, keyframe.depth
+        return keyframe.camera, keyframe.rgb, keyframe.depth, keyframe.mask
     camera = keyframe.camera.scaled(keyframe.camera.width // 2, keyframe.camera.height // 2)
     size = (camera.height, camera.width)
     image = F.interpolate(keyframe.rgb.permute(2, 0, 1)[None], size=size, mode="area")[0].permute(1, 2, 0)
     depth = keyframe.depth
     if depth is not None:
         depth = F.interpolate(depth[None, None], size=size, mode="nearest")[0, 0]
-    return camera, image, depth
+    return camera, image, depth, None if keyframe.mask is None else resize_mask(keyframe.mask, camera)

@@ -15,6 +15,18 @@ def photometric(render: torch.Tensor, image: torch.Tensor, ssim_weight: float) -
     return loss
 
 
+def ignore_masked(render: torch.Tensor, image: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """The render [H, W, 3] with the image's pixels where the mask [H, W] is false: no loss, no gradient."""
+    return render if mask is None else torch.where(mask[..., None], render, image)
+
+
+def masked_psnr(render: torch.Tensor, image: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """PSNR in dB of a render after `ignore_masked`, over the pixels where the mask is true."""
+    error = (render - image).square()
+    mean = error.mean() if mask is None else error.sum() / (3 * mask.sum()).clamp_min(1)
+    return -10 * mean.clamp_min(1e-10).log10()
+
+
 def box_ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Mean SSIM of images [H, W, 3] over 7 x 7 box windows at every third pixel.
 

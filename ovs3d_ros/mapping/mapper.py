@@ -16,7 +16,7 @@ from ovs3d_ros.mapping.exposure import Exposure
 from ovs3d_ros.mapping.gaussians import Gaussians
 from ovs3d_ros.mapping.keyframes import is_new_view, training_view
 from ovs3d_ros.mapping.loop_closure import NO_OWNER, insert_owned, move_keyframes, owner_of
-from ovs3d_ros.mapping.losses import depth_l1, photometric
+from ovs3d_ros.mapping.losses import depth_l1, ignore_masked, masked_psnr, photometric
 from ovs3d_ros.mapping.rendering import RenderedView, rasterize_rgbd, render_view
 from ovs3d_ros.mapping.seeding import ImageMatcher, Seeds, seed_from_depth, seed_from_points, seed_random
 from ovs3d_ros.rasterize import Rasterizer
@@ -163,12 +163,13 @@ class Mapper:
         """
         index = self._choose_keyframe()
         keyframe, config = self.keyframes[index], self.config.train
-        camera, image, depth = training_view(keyframe, coarse=self._visits[index] < _COARSE_VISITS)
+        camera, image, depth, mask = training_view(keyframe, coarse=self._visits[index] < _COARSE_VISITS)
         self._visits[index] += 1
         out, alpha, meta = rasterize_rgbd(
             self.gaussians.activated(), camera, keyframe.camtoworld, self.rasterizer
         )
         rgb = self._exposure.apply(out[..., :3], index) if config.exposure else out[..., :3]
+        rgb = ignore_masked(rgb, image, mask)
         loss = photometric(rgb, image, config.ssim_weight)
         if config.exposure:
             loss = loss + self._exposure.penalty(index)
@@ -183,7 +184,7 @@ class Mapper:
         self._update_parameters(index, progress if horizon else None)
         self.steps += 1
         self._densify_and_prune(progress)
-        psnr = -10 * (rgb.detach() - image).square().mean().clamp_min(1e-10).log10()
+        psnr = masked_psnr(rgb.detach(), image, mask)
         mean = _PSNR_DECAY * self._psnr + (1 - _PSNR_DECAY) * psnr
         self._psnr = torch.where(self._psnr.isnan(), psnr, mean)
         return StepStats(self.steps, loss.detach(), psnr, len(self.gaussians))

@@ -43,7 +43,9 @@ def seed_from_depth(
 
 
 def _seed_grid(keyframe: Keyframe, depth: np.ndarray, mask: np.ndarray, spacing: float) -> Seeds:
-    """Seeds at every `spacing`-th pixel inside `mask` [H, W], at `depth` [H, W] metres."""
+    """Seeds at every `spacing`-th pixel inside `mask` [H, W] and the keyframe's, at `depth` [H, W] metres."""
+    if keyframe.mask is not None:
+        mask = mask & keyframe.mask.cpu().numpy()
     height, width = depth.shape
     rows = np.arange(spacing / 2, height, spacing).astype(int)
     columns = np.arange(spacing / 2, width, spacing).astype(int)
@@ -123,7 +125,8 @@ class ImageMatcher:
             alpha: [H, W] alpha of the map, rendered from the keyframe.
             config: spacing and threshold.
         """
-        pixels, descriptors = find_features(keyframe.image.cpu().numpy())
+        mask = None if keyframe.mask is None else keyframe.mask.cpu().numpy()
+        pixels, descriptors = find_features(keyframe.image.cpu().numpy(), mask)
         if len(pixels) < _MIN_MATCHES:
             return None
         found = []
@@ -137,14 +140,15 @@ class ImageMatcher:
         if len(xyz) < _MIN_MATCHES:
             return None
         depth = _interpolate_depth(keyframe, xyz)
-        mask = (alpha < config.alpha_below).cpu().numpy() & (depth > 0)
-        return _seed_grid(keyframe, depth, mask, config.spacing)
+        empty = (alpha < config.alpha_below).cpu().numpy() & (depth > 0)
+        return _seed_grid(keyframe, depth, empty, config.spacing)
 
 
-def find_features(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels [M, 2] and SIFT descriptors of the features of an image [H, W, 3] uint8."""
+def find_features(image: np.ndarray, mask: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels [M, 2] and SIFT descriptors of the features of an image [H, W, 3] uint8 inside `mask` [H, W]."""
     sift = cv2.SIFT_create(nfeatures=3000, contrastThreshold=0.01)
-    points, descriptors = sift.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None)
+    where = None if mask is None else mask.astype(np.uint8)
+    points, descriptors = sift.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), where)
     return np.array([p.pt for p in points], dtype=np.float64).reshape(-1, 2) + _SIFT_TO_PIXEL, descriptors
 
 

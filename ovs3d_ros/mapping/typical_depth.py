@@ -56,7 +56,7 @@ def _triangulated(pair: tuple[Frame, Frame]) -> tuple[np.ndarray, np.ndarray]:
     """Pixels [M, 2] and depths [M] of image matches in the first of two views."""
     # Far from the origin, triangulation loses digits.
     first, second = (_moved(frame, -pair[0].camtoworld[:3, 3]) for frame in pair)
-    features = [find_features(frame.image) for frame in (first, second)]
+    features = [find_features(frame.image, frame.mask) for frame in (first, second)]
     if not min(len(pixels) for pixels, _ in features):
         return np.zeros((0, 2)), np.zeros(0)
     a, b = match_features(*features[0], *features[1])

@@ -11,12 +11,13 @@ import numpy as np
 
 from ovs3d_ros.config import Config, override
 from ovs3d_ros.datasets import Dataset, open_dataset, split_frames
-from ovs3d_ros.evaluation.metrics import SSIM_WINDOW, psnr, psnr_aligned, ssim
+from ovs3d_ros.evaluation.image_quality import image_quality
 from ovs3d_ros.mapping.mapper import StepStats
 from ovs3d_ros.offline.scale import check_depth_unit, estimate_unit
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.types import UserError
 
+_MEASURES = dict(psnr_holdout="psnr", psnr_holdout_aligned="psnr_aligned", ssim_holdout="ssim")
 _DEPTH_SAMPLES = 8  # frames read to explain why no depth was used
 
 
@@ -117,7 +118,7 @@ def map_dataset(
 
     Returns:
         The map, and a report: measures over held-out frames (None without such frames), figures of the map,
-        and `metres_per_unit`.
+        `masked_share` (of the pixels, left out by masks) and `metres_per_unit`.
 
     Raises:
         UserError: data that cannot be read or mapped, or a file that cannot be written.
@@ -126,7 +127,7 @@ def map_dataset(
     check_depth_unit(dataset, training)
     unit = config.map.unit or estimate_unit(dataset, training)
     pipeline = Ovs3d(override(config, {"map.unit": unit}), encode=encode)
-    _add_frames(recording.source.path, pipeline, dataset, training, progress)
+    masked = _add_frames(recording.source.path, pipeline, dataset, training, progress)
     _optimize(pipeline, config.train.final_steps, progress)
     _relift(pipeline, progress)
     pipeline.save(output)
@@ -144,24 +145,35 @@ def map_dataset(
         frames=stats["frames"],
         keyframes=stats["keyframes"],
         steps=stats["steps"],
+        masked_share=round(masked, 4),
         metres_per_unit=float(f"{unit:.4g}"),
     )
 
 
 def _add_frames(
     path: Path, pipeline: Ovs3d, dataset: Dataset, indices: list[int], progress: Progress
-) -> None:
+) -> float:
+    """Adds the frames; returns the share of their pixels that their masks leave out."""
+
     def figures() -> dict[str, str]:
         stats = pipeline.stats
         return dict(keyframes=str(stats["keyframes"]), Gaussians=str(stats["num_gaussians"]))
 
-    stage = Stage("frames", "frame", len(indices))
+    stage, shares = Stage("frames", "frame", len(indices)), []
     progress(stage, 0, figures)
     if dataset.points is not None and not dataset.has_depth:
         pipeline.add_points(*dataset.points, dataset.camtoworlds[indices, :3, 3])
     for done, index in enumerate(indices, start=1):
-        pipeline.add_frame(dataset[index])
+        frame = dataset[index]
+        pipeline.add_frame(frame)
+        shares.append(0.0 if frame.mask is None else 1 - float(frame.mask.mean()))
         progress(stage, done, figures)
+    masked = float(np.mean(shares or [0.0]))
+    if masked == 1:
+        raise UserError(
+            f"{path}: its masks leave out every pixel (black pixels are left out, all others kept); "
+            "invert them"
+        )
     if not pipeline.stats["num_gaussians"]:
         raise UserError(
             f"{path}: {len(indices)} frames gave no Gaussian; "
@@ -171,13 +183,14 @@ def _add_frames(
                 else "give depth, COLMAP points, or at least two overlapping views from different places"
             )
         )
+    return masked
 
 
 def _depth_remedy(dataset: Dataset, indices: list[int], config: Config) -> str:
     """Explains from the depth of a few frames why none of it was used."""
     chosen = indices[:: max(1, len(indices) // _DEPTH_SAMPLES)]
     depths = [depth[depth > 0] for depth in (dataset[index].depth for index in chosen) if depth is not None]
-    values = np.concatenate([np.zeros(0), *depths])
+    values = np.concatenate([np.zeros(0), *depths]) * (config.map.unit or 1.0)
     if not len(values):
         return "their depth images are empty; check the depth files"
     return (
@@ -212,22 +225,13 @@ def _relift(pipeline: Ovs3d, progress: Progress) -> None:
 def _hold_out_quality(pipeline: Ovs3d, dataset: Dataset, held_out: list[int]) -> dict[str, float | None]:
     """Mean measures over the held-out frames at the mapping resolution; None without such frames.
 
-    SSIM is None too if a frame is smaller than its window.
+    SSIM is None too if a frame is smaller than its window. Masked pixels do not count.
     """
-    measures = dict(psnr_holdout=psnr, psnr_holdout_aligned=psnr_aligned, ssim_holdout=ssim)
-    unknown: dict[str, float | None] = dict.fromkeys(measures)
-    if not held_out:
-        return unknown
-    if any(
-        min(dataset.cameras[index].width, dataset.cameras[index].height) < SSIM_WINDOW for index in held_out
-    ):
-        del measures["ssim_holdout"]
-    snapshot = pipeline.snapshot()
-    rows = []
+    snapshot, rows = pipeline.snapshot(), []
     for index in held_out:
         frame = dataset[index]
-        rgb = pipeline.render(frame.camera, frame.camtoworld, snapshot).rgb.cpu().numpy()
-        rows.append([measure(rgb, frame.image) for measure in measures.values()])
-    return unknown | {
-        name: round(float(value), 4) for name, value in zip(measures, np.mean(rows, axis=0), strict=True)
-    }
+        if frame.mask is None or frame.mask.any():
+            rgb = pipeline.render(frame.camera, frame.camtoworld, snapshot).rgb.cpu().numpy()
+            rows.append(image_quality(rgb, frame.image, frame.mask))
+    means = {key: np.mean([row[name] for row in rows] or np.nan) for key, name in _MEASURES.items()}
+    return {key: None if np.isnan(mean) else round(float(mean), 4) for key, mean in means.items()}

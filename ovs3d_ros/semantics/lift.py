@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from ovs3d_ros.config import LiftConfig
 from ovs3d_ros.mapping.gaussians import Gaussians
+from ovs3d_ros.mapping.keyframes import resize_mask
 from ovs3d_ros.rasterize import Rasterizer, Splats, Views
 from ovs3d_ros.semantics.codec import CodecFitter, FeatureCodec
 from ovs3d_ros.types import CropTable, Keyframe, UserError
@@ -155,7 +156,13 @@ class Lifter:
         with torch.no_grad():
             splats = Splats.from_dict(gaussians.activated())
             views = Views.from_camera(camera, keyframe.camtoworld, gaussians.device)
-            numerator, weight, peak = rasterizer.lift(splats, targets.contiguous(), views)
+            if keyframe.mask is None:
+                numerator, weight, peak = rasterizer.lift(splats, targets.contiguous(), views)
+            else:  # a masked pixel adds neither to the sums nor to the weights
+                shown = resize_mask(keyframe.mask, camera).to(targets)[None, :, :, None]
+                targets = torch.cat([targets * shown, shown], dim=-1)
+                sums, _, peak = rasterizer.lift(splats, targets.contiguous(), views)
+                numerator, weight = sums[:, :-1], sums[:, -1]
         seen = weight > 1e-3
         decay = 1 - (1 - self.config.decay) * seen.float()
         old = {name: gaussians.stats[prefix + name] for name in EVIDENCE}

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from ovs3d_ros.config import RefineConfig
 from ovs3d_ros.encoders import ImageTextEncoder, PatchEncoder, encode_frame
 from ovs3d_ros.encoders.validation import check_patches
+from ovs3d_ros.mapping.keyframes import resize_mask
 from ovs3d_ros.rasterize import Rasterizer
 from ovs3d_ros.sampling import evenly_spaced_indices
 from ovs3d_ros.semantics.alignment_losses import fda, pairwise_js, pairwise_kl, rda
@@ -35,6 +36,7 @@ class CheckView:
         camera: at the size of the check.
         camtoworld: [4, 4] float64.
         log_target: [H, W, V] log class distributions of the view's own features.
+        mask: [H, W] bool, the pixels that are compared.
         tokens: [h * w, D'] unit DINO tokens of its patches.
         grid: (h, w) of the patches.
     """
@@ -42,6 +44,7 @@ class CheckView:
     camera: Camera
     camtoworld: np.ndarray
     log_target: torch.Tensor
+    mask: torch.Tensor
     tokens: torch.Tensor
     grid: tuple[int, int]
 
@@ -79,12 +82,19 @@ def encode_check_views(
                 camera,
                 frame.camtoworld,
                 target.log_softmax(-1),
+                _mask_of(frame, camera).to(device),
                 F.normalize(tokens.flatten(0, 1), dim=-1),
                 tuple(tokens.shape[:2]),
             )
         )
         yield RefineStep("checking", done, len(frames))
     return views
+
+
+def _mask_of(frame: Frame, camera: Camera) -> torch.Tensor:
+    if frame.mask is None:
+        return torch.ones(camera.height, camera.width, dtype=torch.bool)
+    return resize_mask(torch.from_numpy(frame.mask), camera)
 
 
 def alignment_objective(
@@ -104,7 +114,7 @@ def alignment_objective(
         blended, alpha = render_channels(
             gaussians, field.probabilities, view.camera, view.camtoworld, rasterizer
         )
-        is_map, p = alpha[..., 0] > SURFACE_ALPHA, blended.clamp_min(_MIN_PROBABILITY)
+        is_map, p = (alpha[..., 0] > SURFACE_ALPHA) & view.mask, blended.clamp_min(_MIN_PROBABILITY)
         p = p / p.sum(-1, keepdim=True)
         patches = F.adaptive_avg_pool2d(p.permute(2, 0, 1)[None], view.grid)[0].flatten(1).T
         is_map_patch = F.adaptive_avg_pool2d(is_map[None, None].float(), view.grid).flatten() > 0.5

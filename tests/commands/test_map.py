@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import _thread
 import json
+import shutil
 import signal
 import threading
+from pathlib import Path
 
-from helpers.box_scene import write_scene
+import numpy as np
+from helpers.box_scene import HEIGHT, WIDTH, write_scene
 from helpers.command_line import COUNT, HOLDOUT, SETTINGS, assert_one_line, ovs3d
+from PIL import Image
 
 from ovs3d_ros.map_file import load_map
 
@@ -24,6 +28,7 @@ def test_map_reports_quality_and_cost(mapped):
         "num_gaussians",
         "keyframes",
         "steps",
+        "masked_share",
         "metres_per_unit",
         "seconds",
         "peak_memory_mib",
@@ -80,3 +85,38 @@ def test_interrupted_map_writes_nothing(scene, tmp_path, capsys):
     finally:
         signal.signal(signal.SIGINT, before)
     assert "interrupted" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def mask_frames(root: Path, rows: int) -> None:
+    """Masks the upper rows of every frame."""
+    grey = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    grey[:rows] = 0
+    Image.fromarray(grey).save(root / "mask.png")
+    document = json.loads((root / "transforms.json").read_text())
+    for frame in document["frames"]:
+        frame["mask_path"] = "mask.png"
+    (root / "transforms.json").write_text(json.dumps(document))
+
+
+def test_masks_of_a_dataset_are_used(scene, tmp_path, capsys):
+    root, out = shutil.copytree(scene, tmp_path / "masked"), tmp_path / "m.json"
+    command = ("map", root, "-o", tmp_path / "m.ovs3d", "--no-clip", "--holdout", HOLDOUT, "--json", out)
+    mask_frames(root, HEIGHT // 4)
+    assert ovs3d(*command, "--set", "train.final_steps=5") == 0
+    assert "masks leave out 25 % of the pixels" in capsys.readouterr().out
+    assert json.loads(out.read_text())["masked_share"] == 0.25
+    mask_frames(root, HEIGHT)
+    assert ovs3d(*command, "--quiet") == 2
+    assert_one_line(capsys.readouterr().err, "its masks leave out every pixel")
+
+
+def test_masked_pixels_are_not_scored(scene, mapped, tmp_path):
+    """Protocol A of 3D-OVS counts what is predicted where nothing is labelled as an error."""
+    root = shutil.copytree(scene, tmp_path / "masked")
+    scores = []
+    for rows in (0, HEIGHT // 2):
+        mask_frames(root, rows)
+        out = tmp_path / f"{rows}.json"
+        assert ovs3d("eval", mapped[0], root, "--protocol", "3dovs-a", "--json", out, "--quiet") == 0
+        scores.append(json.loads(out.read_text())["accuracy"])
+    assert scores[1] > scores[0] > 0.3, scores

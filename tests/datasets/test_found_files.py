@@ -206,14 +206,3 @@ def test_huge_image_says_how_to_shrink_it(tmp_path, monkeypatch):
 def test_file_that_is_no_dataset_says_how_to_make_one(tmp_path, name, words):
     (tmp_path / name).write_bytes(b"x")
     assert words in disk.refusal(tmp_path / name)
-
-
-def test_masks_beside_a_dataset_are_said_not_to_be_used(tmp_path, caplog):
-    for writer in ("colmap_text", "llff"):
-        root = disk.WRITERS[writer](tmp_path / writer)
-        caplog.clear()
-        open_dataset(root)
-        assert "masks are not used" not in caplog.text
-        (root / "masks").mkdir()
-        open_dataset(root)
-        assert "masks are not used" in caplog.text

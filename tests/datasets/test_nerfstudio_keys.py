@@ -84,10 +84,3 @@ def test_split_without_frames_to_map_is_refused(tmp_path):
     dataset = open_dataset(with_keys(tmp_path, val_filenames=["images/a.png", "images/b.png"]))
     with pytest.raises(UserError, match="leaves no frame to map"):
         split_frames(dataset, 0)
-
-
-def test_masks_of_frames_are_said_to_be_unused(tmp_path, caplog):
-    document = disk.transforms()
-    document["frames"][1]["mask_path"] = "masks/b.png"
-    open_dataset(with_keys(tmp_path, frames=document["frames"]))
-    assert "1 of 2 frames have a mask_path, and masks are not used" in caplog.text

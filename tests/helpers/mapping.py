@@ -20,7 +20,14 @@ def make_keyframe(frame: Frame, index: int = 0) -> Keyframe:
     """The frame as a keyframe at full resolution."""
     depth = None if frame.depth is None else torch.from_numpy(frame.depth)
     return Keyframe(
-        index, frame.stamp, frame.name, torch.from_numpy(frame.image), frame.camera, frame.camtoworld, depth
+        index,
+        frame.stamp,
+        frame.name,
+        torch.from_numpy(frame.image),
+        frame.camera,
+        frame.camtoworld,
+        depth,
+        mask=None if frame.mask is None else torch.from_numpy(frame.mask),
     )
 
 

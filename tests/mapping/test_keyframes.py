@@ -62,7 +62,7 @@ def test_first_frame_becomes_keyframe() -> None:
 def test_coarse_training_view_shows_the_same_scene() -> None:
     camera, pose = synthetic.make_camera(128, 96), synthetic.orbit(3)[0]
     frame = make_keyframe(synthetic.make_frame(pose, camera=camera))
-    half, image, depth = training_view(frame, coarse=True)
+    half, image, depth, _ = training_view(frame, coarse=True)
     rgb, z, _ = synthetic.ray_cast(half, pose)
     assert image.shape == (48, 64, 3) and depth.shape == (48, 64)
     assert float((image - torch.from_numpy(rgb) / 255).abs().mean()) < 0.02

@@ -193,6 +193,20 @@ def test_lift_equals_the_explicit_weighted_sum() -> None:
     assert torch.equal(stats["views"], views)
 
 
+def test_masked_pixels_add_no_evidence() -> None:
+    table, mask = random_crops(0), torch.rand(18, 24) > 0.4
+    evidence = []
+    for pixels in (mask, ~mask, None):
+        g, lifter = scene_gaussians(), Lifter(LiftConfig(image_size=64, residual=1.0), CODE)
+        frame = keyframe(0, table)
+        frame.mask = pixels
+        lifter.lift(frame, g, RASTERIZER)
+        evidence.append((g.stats["numerators"], g.stats["weight"]))
+    for shown, hidden, both in zip(*evidence, strict=True):
+        assert not torch.allclose(shown, both, atol=0.5)
+        torch.testing.assert_close(shown + hidden, both, atol=2e-3, rtol=1e-3)
+
+
 def test_constant_features_are_recovered_and_agree() -> None:
     g, lifter = scene_gaussians(), Lifter(LiftConfig(image_size=64), CODE)
     boxes = np.array([[0, 0, 1, 1], [0, 0, 1, 0.5]])
