@@ -52,7 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
         )
     )
     export = commands.add_parser(
-        "export", help="write a map as the standard 3DGS PLY, or as .splat for web viewers"
+        "export", help="write a map as the standard 3DGS PLY, or as .splat or .spz for web viewers"
     )
     _add_map_file(export)
     export.add_argument(
@@ -61,7 +61,7 @@ def make_parser() -> argparse.ArgumentParser:
         type=Path,
         required=True,
         metavar="FILE",
-        help="file to write; its suffix, .ply or .splat, is the format",
+        help="file to write; its suffix, .ply, .splat or .spz, is the format",
     )
     export.add_argument(
         "--local",

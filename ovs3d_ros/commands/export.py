@@ -1,4 +1,4 @@
-"""`ovs3d export`: writes a map as the standard 3DGS PLY, or as .splat for web viewers."""
+"""`ovs3d export`: writes a map as the standard 3DGS PLY, or as .splat or .spz for web viewers."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import argparse
 from ovs3d_ros.commands import common
 from ovs3d_ros.io.ply import write_ply
 from ovs3d_ros.io.splat import write_splat
+from ovs3d_ros.io.spz import write_spz
 from ovs3d_ros.map_file import load_map
 from ovs3d_ros.map_frame import params_to_world, without_origin
 
-WRITERS = {".ply": write_ply, ".splat": write_splat}  # the suffixes are those of `inputs.EXPORT_SUFFIXES`
+# The suffixes are those of `inputs.EXPORT_SUFFIXES`.
+WRITERS = {".ply": write_ply, ".splat": write_splat, ".spz": write_spz}
 
 
 def run(options: argparse.Namespace) -> int:

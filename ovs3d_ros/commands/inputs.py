@@ -12,7 +12,7 @@ from ovs3d_ros.commands import common
 from ovs3d_ros.config import leaves
 from ovs3d_ros.types import UserError
 
-EXPORT_SUFFIXES = (".ply", ".splat")
+EXPORT_SUFFIXES = (".ply", ".splat", ".spz")
 # Of files that are no maps. A map may have any other name, like room.v2.
 _FOREIGN = re.compile(
     r"\.(ply|splat|ksplat|spz|sog|pcd|las|laz|obj|glb|gltf|usdz?|json|ya?ml|txt|csv"
@@ -62,7 +62,7 @@ def _check_output_suffix(options: argparse.Namespace) -> None:
     if options.command == "export" and suffix not in EXPORT_SUFFIXES:
         raise UserError(
             f"{output}: the suffix is the format; give a name that ends in .ply (3DGS, for most "
-            "viewers) or .splat (for web viewers)"
+            "viewers), .splat or .spz (for web viewers)"
         )
     if options.command in ("map", "refine") and _FOREIGN.fullmatch(suffix):
         name = output.with_suffix(".ovs3d").name

@@ -33,7 +33,7 @@ BAD = {
         ["refine", "{map}", "{scene}", "--names", "a", "-o", "{tmp}/x.MP4"],
         ["refine writes a map", "-o x.ovs3d"],
     ),
-    "export to SPZ": (["export", "{map}", "-o", "{tmp}/x.spz"], ["x.spz", ".ply", ".splat"]),
+    "export to KSPLAT": (["export", "{map}", "-o", "{tmp}/x.ksplat"], ["x.ksplat", ".ply", ".splat", ".spz"]),
     "export without a suffix": (["export", "{map}", "-o", "{tmp}/x"], [".ply", ".splat"]),
     "calibration into YAML": (["calibrate", "{scene}", "{scene}", "-o", "{tmp}/c.yaml"], ["-o c.json"]),
     "no dataset": (["map", "{tmp}", "-o", "{tmp}/m.ovs3d"], ["no dataset found", "transforms.json"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +43,13 @@ def test_export_writes_splats(mapped, tmp_path):
     ]
     np.testing.assert_array_equal(by_x[0][:, 0], by_x[1][:, 0])
     assert set(WRITERS) == set(EXPORT_SUFFIXES)
+
+
+def test_export_writes_spz(mapped, tmp_path):
+    assert ovs3d("export", mapped[0], "-o", tmp_path / "room.spz") == 0
+    data = gzip.decompress((tmp_path / "room.spz").read_bytes())
+    assert data[:8] == b"NGSP\x03\0\0\0"
+    assert int.from_bytes(data[8:12], "little") == len(load_map(mapped[0])[0]["means"])
 
 
 def test_render_writes_a_video(mapped, tmp_path):
