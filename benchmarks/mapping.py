@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import multiprocessing
 import os
 import time
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from documents import print_document
 
 from ovs3d_ros.commands.common import peak_memory_mib
 from ovs3d_ros.config import Config, override, resolve_device, resolve_rasterizer
@@ -224,10 +224,7 @@ def main() -> None:
         rasterizer=resolve_rasterizer(config.compute),
         runs=runs,
     )
-    text = json.dumps(report, indent=1)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n")
+    print_document(report, options.json)
     if options.picture:
         options.picture.write_text(draw_curves(runs))
 

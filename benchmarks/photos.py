@@ -4,10 +4,12 @@
                                 [--set clip.model=conse ...] [--json FILE]
 
 All frames are mapped. Each class of DATA gets its IoU over the labelled views, all classes competing for each
-pixel: by the features of the single photograph, by the lifted map, and by the refined map. Unlabelled pixels
-are ignored. The map is asked for names of things that are there and of things that are not, given by FILE
-(default: `presence.json` of DATA): {"present": ["sofa", ...], "absent": ["piano", ...]}. Labels serve the
-figures alone. `--things` gives the mean IoU of some classes too. `--maps` keeps the maps and reuses them.
+pixel: by the features of the single photograph, by the lifted map, and by the refined map; and once alone, by
+the default threshold of relevancy in the lifted map. Unlabelled pixels are ignored.
+
+The map is asked for names of things that are there and of things that are not, given by FILE (default:
+`presence.json` of DATA): {"present": ["sofa", ...], "absent": ["piano", ...]}. Labels serve the figures
+alone. `--things` gives the mean IoU of some classes too. `--maps` keeps the maps and reuses them.
 """
 
 from __future__ import annotations
@@ -15,13 +17,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from documents import map_folder, print_document
 
 from ovs3d_ros.config import Config, override
 from ovs3d_ros.config.yaml_io import parse_assignments
@@ -87,6 +89,23 @@ def measure_segmentation(
     return dict(views=len(frames), mean=means, names=rows) | (dict(things=some) if things else {})
 
 
+def measure_alone(pipeline: Ovs3d, snapshot: MapSnapshot, dataset: Dataset) -> dict[str, Any]:
+    """IoU of each class over the labelled pixels when it is asked for alone, and the mean."""
+    names, classes = dataset.class_names, dataset.classes or []
+    inter, union = np.zeros((2, len(names)))
+    threshold = pipeline.queries.label_threshold(None)
+    for frame in [frame for frame in dataset if frame.labels is not None]:
+        _, scores = pipeline.render_relevancy(names, frame.camera, frame.camtoworld, snapshot)
+        masks = (scores.cpu().numpy() >= threshold) & (frame.labels > 0)[..., None]
+        truth = frame.labels[..., None] == np.array([classes.index(name) for name in names])
+        inter += (masks & truth).sum((0, 1))
+        union += (masks | truth).sum((0, 1))
+    return dict(
+        mean=_mean(inter[union > 0] / union[union > 0]),
+        names={name: round(i / u, 3) for name, i, u in zip(names, inter, union, strict=True) if u},
+    )
+
+
 def measure_presence(
     pipeline: Ovs3d, snapshot: MapSnapshot, present: list[str], absent: list[str]
 ) -> dict[str, Any]:
@@ -129,9 +148,7 @@ def main() -> None:
     options = parser.parse_args()
     settings = {"clip.model": "conse", "dino.model": "conse"} | parse_assignments(options.set)
     document: dict[str, Any] = dict(settings=settings)
-    with tempfile.TemporaryDirectory() as temporary:
-        maps = options.maps or Path(temporary)
-        maps.mkdir(parents=True, exist_ok=True)
+    with map_folder(options.maps) as maps:
         for folder in options.data:
             dataset = open_dataset(folder)
             names = read_json_object(options.names or folder / NAMES_FILE)
@@ -142,12 +159,10 @@ def main() -> None:
                 gaussians=snapshot.num_gaussians,
                 presence=measure_presence(pipeline, snapshot, names["present"], names["absent"]),
                 iou=measure_segmentation(pipeline, snapshot, dataset, options.things),
+                alone=measure_alone(pipeline, snapshot, dataset),
             )
             sys.stderr.write(f"{dataset.name}: {json.dumps(document[dataset.name]['iou']['mean'])}\n")
-    text = json.dumps(document, indent=1)
-    sys.stdout.write(text + "\n")
-    if options.json:
-        options.json.write_text(text + "\n")
+    print_document(document, options.json)
 
 
 if __name__ == "__main__":

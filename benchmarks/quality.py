@@ -24,7 +24,6 @@ import dataclasses
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +32,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from documents import map_folder, print_document
 
 from ovs3d_ros.config import Config, leaves, override, stored_settings
 from ovs3d_ros.config.yaml_io import parse_assignments
@@ -315,19 +315,14 @@ def main() -> None:
         else Scene(folder, options.every, options.protocol)
         for folder in options.data
     ]
-    with tempfile.TemporaryDirectory() as temporary:
-        maps = options.maps or Path(temporary)
-        maps.mkdir(parents=True, exist_ok=True)
+    with map_folder(options.maps) as maps:
         document: dict[str, Any] = dict(
             protocol=options.protocol, processors=os.cpu_count(), settings=settings
         )
         document["as set"] = run(scenes, options.seeds, settings, maps, options.held_out_names, "as set")
         for name in (options.ablate or ABLATIONS) if options.ablate is not None else ():
             document[name] = run(scenes, options.seeds, settings | ABLATIONS[name], maps, 0, name)
-    text = json.dumps(document, indent=1)
-    sys.stdout.write(text + "\n")
-    if options.json:
-        options.json.write_text(text + "\n")
+    print_document(document, options.json)
 
 
 if __name__ == "__main__":

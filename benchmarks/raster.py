@@ -29,6 +29,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from documents import print_document
 from torch import Tensor
 
 from ovs3d_ros.rasterize import Splats, Views, make_rasterizer, reference, spherical_harmonics
@@ -227,10 +228,7 @@ def main() -> None:
             **memory(SIZES["large"], 32, options.threads[0]),
         },
     }
-    text = json.dumps(report, indent=1)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n")
+    print_document(report, options.json)
 
 
 if __name__ == "__main__":
