@@ -214,8 +214,8 @@ class Ovs3d:
         write_ply(path, params_to_world(self.map.params(), self.map.frame))
 
     def recalibrate(self, **changes: Any) -> None:
-        """Replaces fields of the encoder's calibration, see `presence.PresenceCalibration`."""
-        self.queries.calibration = replace(self.queries.calibration, **changes)
+        """Replaces fields of the encoder's calibration, which then decides; see `PresenceCalibration`."""
+        self.queries.calibrate(replace(self.queries.calibration, **changes))
 
     @property
     def calibration(self) -> PresenceCalibration:

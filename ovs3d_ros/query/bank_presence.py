@@ -1,4 +1,4 @@
-"""Presence without labels, for any encoder (docs/method.md, "Presence without labels").
+"""Presence and labels without a calibration, for any encoder (docs/method.md, "Presence without labels").
 
 Cosines of different encoders cannot be compared, but ranks within a bank of names can. Few of a thousand
 common names are in one place: the others show what "not here" looks like in this map with this encoder.
@@ -6,6 +6,7 @@ common names are in one place: the others show what "not here" looks like in thi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ import torch
 
 from ovs3d_ros.query.memo import SnapshotMemo
 from ovs3d_ros.query.name_bank import NameBank, make_bank, read_names
-from ovs3d_ros.query.presence import logistic_regression
+from ovs3d_ros.query.presence import PresenceCalibration, logistic_regression
 from ovs3d_ros.types import MapSnapshot
 
 _MAX_CELLS = 8192
@@ -26,6 +27,11 @@ _BEST = 4  # cells that stand for a name's best place
 # bundled encoder, two distorted forms of it and `conse` at two sizes; docs/benchmarks.md has the figures.
 WEIGHTS = 0.233, 0.148, 0.127, 0.397
 BIAS = -2.276
+# A cosine this far from the text's mean over the map to its best places counts as much as a relevancy of
+# `PresenceCalibration.threshold`, from which a Gaussian is labelled; docs/benchmarks.md has the figures.
+_LABELLED = 0.6
+_THRESHOLD = PresenceCalibration().threshold
+_STEEPNESS = 10.0  # of the relevancy around that value; its order alone matters
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,14 @@ class BankPresence:
     def probability(
         self, prompts: Sequence[str], texts: torch.Tensor, snapshot: MapSnapshot, min_weight: float
     ) -> np.ndarray:
-        """Probability [P] that the thing of each prompt is in the map.
+        """Probability [P] that the thing of each prompt is in the map; arguments as of `evidence`."""
+        evidence = self.evidence(prompts, texts, snapshot, min_weight)
+        return np.where((evidence > 0).any(1), logistic_regression(evidence, WEIGHTS, BIAS), 0.0)
+
+    def evidence(
+        self, prompts: Sequence[str], texts: torch.Tensor, snapshot: MapSnapshot, min_weight: float
+    ) -> np.ndarray:
+        """Evidence [P, 4] of each prompt, see `bank_evidence`; zero in a map without evidence of anything.
 
         Args:
             prompts: the P prompts.
@@ -66,19 +79,47 @@ class BankPresence:
             snapshot: the map, with features.
             min_weight: Gaussians with less evidence, in pixels, do not count.
         """
-        # Two threads may both do this at first; the results are the same.
-        bank = self._bank = self._bank or make_bank(read_names(), self._encode_text)
+        bank = self._named()
         cells = self._cells(snapshot, min_weight)
         if not len(cells.codes):
-            return np.zeros(len(prompts))
-        evidence = bank_evidence(cells, snapshot.directions(texts), bank.rivals(prompts, texts))
-        return logistic_regression(evidence, WEIGHTS, BIAS)
+            return np.zeros((len(prompts), 4))
+        return bank_evidence(cells, snapshot.directions(texts), bank.rivals(prompts, texts))
+
+    def relevancy(
+        self, cosines: torch.Tensor, texts: torch.Tensor, snapshot: MapSnapshot, min_weight: float
+    ) -> torch.Tensor:
+        """Relevancy [..., P] of cosines [..., P] by where they lie in the map's own range for each text.
+
+        LERF's relevancy and threshold fit the cosines of one encoder. The mean cosine of a text over a map
+        and the cosine at its best places are known for each encoder.
+
+        Args:
+            cosines: of P texts at Gaussians or pixels.
+            texts: [P, D] unit text features.
+            snapshot: the map, with features.
+            min_weight: see `evidence`.
+        """
+        cells = self._cells(snapshot, min_weight)
+        if not len(cells.codes):
+            return torch.zeros_like(cosines)
+        own = cells.codes @ snapshot.directions(texts)  # [V, P]
+        mean = own.mean(0)
+        rise = (_best(own)[0] - mean).clamp_min(1e-9)
+        offset = _LABELLED - math.log(_THRESHOLD / (1 - _THRESHOLD)) / _STEEPNESS
+        return (_STEEPNESS * ((cosines - mean) / rise - offset)).sigmoid_()
+
+    def _named(self) -> NameBank:
+        """The bank, encoded when it is first needed. Two threads may both do that, with equal results."""
+        if self._bank is None:
+            self._bank = make_bank(read_names(), self._encode_text)
+        return self._bank
 
     def _pool(self, snapshot: MapSnapshot, min_weight: float) -> MapCells:
-        assert snapshot.codec is not None and self._bank is not None, "the map has no language features"
+        assert snapshot.codec is not None, "the map has no language features"
+        bank = self._named()
         weight = torch.where(snapshot.weight >= min_weight, snapshot.weight, 0.0)
         codes = snapshot.codec.normalize(pool_cells(snapshot.gaussians["means"], snapshot.codes, weight))
-        return describe_cells(codes, snapshot.directions(self._bank.texts), self._bank.among)
+        return describe_cells(codes, snapshot.directions(bank.texts), bank.among)
 
 
 def pool_cells(means: torch.Tensor, codes: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -144,14 +185,19 @@ def measure(
         names: [d + 1, M] directions of the bank's names.
         rivals: [P, M] bool, the names that are other things than the text.
     """
-    best = cosines.topk(min(_BEST, len(cosines)), dim=0)
-    peak = best.values.mean(0)
-    there = codes[best.indices.T].mean(1) @ names  # [P, M]
+    peak, places = _best(cosines)
+    there = codes[places.T].mean(1) @ names  # [P, M]
     scale = there.std(1).clamp_min(1e-9)
     rival = torch.where(rivals.to(there.device), there, -1.0).amax(1)
     return torch.stack(
         [(peak - there.mean(1)) / scale, (peak - rival) / scale, peak, peak - cosines.mean(0)], dim=1
     )
+
+
+def _best(cosines: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean cosine [P] at the best cells of each text in cosines [V, P], and their numbers [_BEST, P]."""
+    best = cosines.topk(min(_BEST, len(cosines)), dim=0)
+    return best.values.mean(0), best.indices
 
 
 def bank_evidence(cells: MapCells, prompts: torch.Tensor, rivals: torch.Tensor) -> np.ndarray:

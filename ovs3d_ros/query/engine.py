@@ -39,7 +39,6 @@ from ovs3d_ros.query.relevancy import relevancy
 from ovs3d_ros.query.request import QueryOptions, check_semantics, make_query, resolve_threshold
 from ovs3d_ros.query.similarity import GaussianScores, score_gaussians
 from ovs3d_ros.semantics.class_field import vocabulary_indices
-from ovs3d_ros.semantics.codec import FeatureCodec
 from ovs3d_ros.semantics.scale_selection import COMMON_NAMES
 from ovs3d_ros.types import MapSnapshot, Query, QueryResult, RefinedField, SemanticObject
 
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 _MAX_CACHED_TEXTS = 10_000
+_GENERAL_NEGATIVES = QueryConfig().negatives
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,10 @@ class QueryEngine:
     def configure(self, config: QueryConfig) -> None:
         """Takes new values of runtime parameters."""
         self._config = config
+
+    def calibrate(self, calibration: PresenceCalibration) -> None:
+        """Takes another calibration of the encoder, which decides about presence and labels from now on."""
+        self.calibration, self._bank = calibration, None
 
     @property
     def encoder_name(self) -> str | None:
@@ -137,7 +141,7 @@ class QueryEngine:
     def score(
         self,
         codes: torch.Tensor,
-        codec: FeatureCodec,
+        snapshot: MapSnapshot,
         prompts: Sequence[str],
         negatives: Sequence[str] | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -145,14 +149,19 @@ class QueryEngine:
 
         Args:
             codes: of Gaussians or pixels.
-            codec: of the codes.
+            snapshot: the map they are from.
             prompts: the P names.
             negatives: names the prompts compete against; None: `query.negatives`.
         """
-        texts, count = self.encode_text([*prompts, *(negatives or self._config.negatives)]), len(prompts)
-        cosines = codes @ codec.directions(texts)
-        scores = relevancy(cosines[..., :count], cosines[..., count:], self.calibration.temperature)
-        return cosines[..., :count], scores * (codes[..., -1:] != 0)
+        negatives = negatives or self._config.negatives
+        texts, count = self.encode_text([*prompts, *negatives]), len(prompts)
+        cosines = codes @ snapshot.directions(texts)
+        own, others = cosines[..., :count], cosines[..., count:]
+        if self._bank is not None and tuple(negatives) == _GENERAL_NEGATIVES:
+            scores = self._bank.relevancy(own, texts[:count], snapshot, self._config.min_weight)
+        else:
+            scores = relevancy(own, others, self.calibration.temperature)
+        return own, scores * (codes[..., -1:] != 0)
 
     def label_map(self, result: QueryResult, snapshot: MapSnapshot) -> tuple[torch.Tensor, torch.Tensor]:
         """Labels [N] of the Gaussians of a map as a query was answered, and the relevancy [N] of each label.
@@ -162,7 +171,7 @@ class QueryEngine:
         labels, relevancy = result.labels, result.relevancy
         if snapshot.version != result.map_version:
             texts = self._encode_query(result.query)
-            scored = _score_map(result.query, texts, snapshot, self.calibration, self._config)
+            scored = _score_map(result.query, texts, snapshot, self.calibration, self._config, self._bank)
             labels, relevancy = _label_map(
                 result.query, texts, snapshot, scored, result.found, None, self.calibration, self._config
             )
@@ -193,9 +202,10 @@ def answer_query(
         calibration: of the encoder.
         config: when a prompt counts as found, and what an instance is.
         observed: of `horizon_coverage`.
-        bank: decides about presence for an encoder without a calibration; None: `calibration` does.
+        bank: decides for an encoder without a calibration what is there and, unless the user chose
+            negatives, which Gaussians show it; None: `calibration` does.
     """
-    scored = _score_map(query, texts, snapshot, calibration, config)
+    scored = _score_map(query, texts, snapshot, calibration, config, bank)
     evidence = scored[1]
     if bank is None:
         general = general_prompts(query.prompts, calibration.distractors)
@@ -266,6 +276,7 @@ def _score_map(
     snapshot: MapSnapshot,
     calibration: PresenceCalibration,
     config: QueryConfig,
+    bank: BankPresence | None,
 ) -> tuple[GaussianScores, Evidence]:
     """The relevancy of every Gaussian, and the evidence that each prompt's thing is in the map."""
     codes, directions = snapshot.codes, snapshot.directions
@@ -279,6 +290,10 @@ def _score_map(
     )
     competing = texts.prompts @ texts.distractors.T < calibration.synonym
     evidence = presence_evidence(gaussians, codes, snapshot.weight, directions(texts.distractors), competing)
+    if bank is not None and query.negatives == _GENERAL_NEGATIVES:
+        cosines = codes @ directions(texts.prompts)
+        scores = bank.relevancy(cosines, texts.prompts, snapshot, config.min_weight)
+        gaussians = replace(gaussians, scores=scores * gaussians.known[:, None])
     return gaussians, evidence
 
 

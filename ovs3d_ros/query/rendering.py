@@ -66,7 +66,7 @@ class MapRenderer:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Cosine and relevancy of P prompts, [H, W, P] each; 0 where the map is not."""
         codes = self.codes(camera, camtoworld, snapshot)
-        return self._queries.score(codes, snapshot.codec, prompts, negatives)
+        return self._queries.score(codes, snapshot, prompts, negatives)
 
     def labels(
         self, result: QueryResult, camera: Camera, camtoworld: np.ndarray, snapshot: MapSnapshot

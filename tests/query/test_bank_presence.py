@@ -14,6 +14,7 @@ from ovs3d_ros.encoders import make_clip
 from ovs3d_ros.query.bank_presence import BankPresence, pool_cells
 from ovs3d_ros.query.engine import QueryEngine
 from ovs3d_ros.query.name_bank import make_bank, read_names
+from ovs3d_ros.query.presence import PresenceCalibration
 from ovs3d_ros.semantics.codec import CodecFitter
 from ovs3d_ros.types import MapSnapshot
 
@@ -87,6 +88,33 @@ def test_what_is_there_is_found_with_any_range_of_cosines(scale):
     assert (present >= 0.6).mean() > 0.9
     assert (absent >= 0.6).mean() < 0.15
     assert np.median(present) > 0.8 and np.median(absent) < 0.3
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_a_thing_is_labelled_with_any_range_of_cosines(scale):
+    common = scale * F.normalize(torch.randn(DIM, generator=torch.Generator().manual_seed(2)), dim=0)
+    texts = _texts(0)
+    snapshot, decision = _room(texts, common)
+    features = _distort(torch.stack([texts[name] for name in NAMES[:THINGS]]), common)
+    cosines = snapshot.codes @ snapshot.directions(features)
+    labelled = decision.relevancy(cosines, features, snapshot, 0.5) >= PresenceCalibration().threshold
+    own = torch.eye(THINGS, dtype=torch.bool).repeat_interleave(GAUSSIANS, 0)
+    assert labelled[own].float().mean() > 0.8 and labelled[~own].float().mean() < 0.02
+
+
+def test_negatives_of_the_user_are_compared_as_lerf_does():
+    texts, common = _texts(0), torch.zeros(DIM)
+    snapshot, decision = _room(texts, common)
+    engine = QueryEngine(make_clip(ClipConfig(model="bundled"), "cpu"), QueryConfig())
+    engine.encode_text = lambda names: torch.stack([texts.get(name, texts["dog"]) for name in names])
+    engine._bank = decision
+    codes, names = snapshot.codes[: 2 * GAUSSIANS], list(NAMES[:2])
+    cosines, of_map = engine.score(codes, snapshot, names, None)
+    _, of_lerf = engine.score(codes, snapshot, names, [NAMES[1]])
+    rival = torch.sigmoid(engine.calibration.temperature * (cosines - cosines[:, 1:]))
+    assert torch.allclose(of_lerf, rival) and not torch.allclose(of_map, of_lerf, atol=0.1)
+    engine.calibrate(engine.calibration)  # one of the user: the bank has no say any more
+    assert not torch.allclose(engine.score(codes, snapshot, names, None)[1], of_map, atol=0.1)
 
 
 def test_words_for_one_thing_do_not_compete():
