@@ -26,7 +26,7 @@ from ovs3d_ros.evaluation.calibration import map_scene
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.types import MapSnapshot
 
-SEMANTIC = ("codes", "level_codes", "selection", "weight", "views")
+SEMANTIC = ("weight", "views", "selection")
 
 
 def enlarge(snapshot: MapSnapshot, count: int) -> MapSnapshot:
@@ -40,8 +40,13 @@ def enlarge(snapshot: MapSnapshot, count: int) -> MapSnapshot:
     gaussians = {name: repeated(tensor) for name, tensor in snapshot.gaussians.items()}
     copy_index = torch.arange(count) // snapshot.num_gaussians
     gaussians["means"][:, 0] += copy_index * (span[0] + 1.0)
+    rows = torch.arange(count) % snapshot.num_gaussians
     return dataclasses.replace(
-        snapshot, gaussians=gaussians, **{name: repeated(getattr(snapshot, name)) for name in SEMANTIC}
+        snapshot,
+        gaussians=gaussians,
+        packed_codes=snapshot.packed_codes[rows],
+        packed_levels=snapshot.packed_levels[rows],
+        **{name: repeated(getattr(snapshot, name)) for name in SEMANTIC},
     )
 
 
@@ -61,12 +66,13 @@ def mib_per_100k(snapshot: MapSnapshot) -> dict[str, float]:
 
     def mib(tensors) -> float:
         # With one level, two tensors share their memory.
-        sizes = {t.data_ptr(): t.numel() * t.element_size() for t in tensors}
+        sizes = {t.data_ptr(): t.untyped_storage().nbytes() for t in tensors}
         return round(sum(sizes.values()) / snapshot.num_gaussians * 1e5 / 2**20, 2)
 
-    return dict(
-        geometry=mib(snapshot.gaussians.values()), semantics=mib(getattr(snapshot, name) for name in SEMANTIC)
-    )
+    semantics = [getattr(snapshot, name) for name in SEMANTIC]
+    for codes in (snapshot.packed_codes, snapshot.packed_levels):
+        semantics += [codes.values, codes.scales, codes.steps]
+    return dict(geometry=mib(snapshot.gaussians.values()), semantics=mib(semantics))
 
 
 def main() -> None:

@@ -17,18 +17,19 @@ from ovs3d_ros.geometry import MAX_COORDINATE, check_camera, check_coordinates, 
 from ovs3d_ros.io.atomic import Destination
 from ovs3d_ros.io.git_lfs import check_no_lfs_pointer
 from ovs3d_ros.io.tensors import read_tensors, write_tensors
-from ovs3d_ros.map_frame import is_world
 from ovs3d_ros.map_repair import drop_unusable, usable_rows
 from ovs3d_ros.mapping.gaussians import PARAMETERS
+from ovs3d_ros.packed_codes import PackedCodes
 from ovs3d_ros.semantics.codec import FeatureCodec, make_codec
-from ovs3d_ros.semantics.lift import fuse_levels
+from ovs3d_ros.semantics.lift import no_codes, pack_levels
 from ovs3d_ros.types import Camera, MapFrame, MapSnapshot, RefinedField, UserError
 
-FORMAT_VERSION = 1
-FRAME_VERSION = 2  # of a map in a frame of its own, which older readers would ignore
+FORMAT_VERSION = 3
+HALF_VERSIONS = (1, 2)  # codes in half precision
+WORLD_VERSION = 1  # no map frame
 REFINED_VERSION = 1  # of the refined field, which is optional and which older readers ignore
 MAX_BYTES = 64 * 1024**3
-_HALF_MAX = 65504.0
+_WHOLE = ("code_values",)  # in 8 bits
 _DOUBLE = ("camtoworlds", "stamps")  # used in double precision, all others in single precision
 _MAX_COUNT = 2**63  # ROS messages carry versions and counts in 64 bits
 
@@ -68,9 +69,9 @@ def load_map(path: str | Path) -> tuple[Tensors, MapSnapshot]:
     """
     path = Path(path).expanduser()
     header, tensors = _read(path)
-    if header.get("format_version") not in (FORMAT_VERSION, FRAME_VERSION):
+    if header.get("format_version") not in (*HALF_VERSIONS, FORMAT_VERSION):
         raise UserError(
-            f"{path}: map format {header.get('format_version')}, this version reads {FRAME_VERSION}"
+            f"{path}: map format {header.get('format_version')}, this version reads up to {FORMAT_VERSION}"
         )
     try:
         return _assemble(path, header, tensors)
@@ -90,8 +91,10 @@ def _to_tensors(params: Tensors, snapshot: MapSnapshot) -> Tensors:
     )
     if snapshot.codec is not None:
         tensors |= dict(
-            scale_codes=snapshot.level_codes.clamp(-_HALF_MAX, _HALF_MAX).half(),
-            selection=snapshot.selection,
+            code_values=snapshot.packed_levels.values,
+            code_scales=snapshot.packed_levels.scales,
+            code_steps=snapshot.packed_levels.steps,
+            selection=snapshot.selection.half(),
             codec_basis=snapshot.codec.basis,
             codec_mean=snapshot.codec.mean,
         )
@@ -103,7 +106,7 @@ def _to_tensors(params: Tensors, snapshot: MapSnapshot) -> Tensors:
 
 def _to_header(snapshot: MapSnapshot) -> dict[str, Any]:
     header = dict(
-        format_version=FORMAT_VERSION if is_world(snapshot.frame) else FRAME_VERSION,
+        format_version=FORMAT_VERSION,
         frame=dict(origin=snapshot.frame.origin.tolist(), unit=snapshot.frame.unit),
         map_version=snapshot.version,
         cameras=[dict(K=c.K.tolist(), width=c.width, height=c.height) for c in snapshot.cameras],
@@ -157,7 +160,7 @@ def _assemble(path: Path, header: dict[str, Any], tensors: Tensors) -> tuple[Ten
     if not isinstance(meta, dict) or not isinstance(meta.get("config", {}), dict) or not named:
         raise UserError(f"{path}: the header's meta or names are garbled; make the map anew")
     meta = meta | {key: _to_count(path, meta[key], key) for key in ("frames", "steps") if key in meta}
-    codec, features = _to_features(path, meta, tensors)
+    codec, features = _to_features(path, meta, tensors, header["format_version"] in HALF_VERSIONS)
     params = {name: tensors[name] for name in PARAMETERS}
     count, coefficients = params["means"].shape[0], params["sh_rest"].shape[1]
     _check_shapes(
@@ -193,25 +196,40 @@ def _assemble(path: Path, header: dict[str, Any], tensors: Tensors) -> tuple[Ten
     )
 
 
-def _to_features(path: Path, meta: dict[str, Any], tensors: Tensors) -> tuple[FeatureCodec | None, Tensors]:
-    """The codec (None for a map of colours only), and the snapshot's `codes`, `level_codes`, `selection`."""
+def _to_features(
+    path: Path, meta: dict[str, Any], tensors: Tensors, in_half: bool
+) -> tuple[FeatureCodec | None, dict[str, Any]]:
+    """The codec (None for a map of colours only), and the codes and `selection` of the snapshot."""
     count = tensors["means"].shape[0]
     if "codec_basis" not in tensors:
-        shapes = dict(codes=(count, 1), level_codes=(count, 0, 1), selection=(count, 0))
-        return None, {name: torch.zeros(shape) for name, shape in shapes.items()}
+        return None, no_codes(count, "cpu") | dict(selection=torch.zeros(count, 0))
     codec = make_codec(tensors["codec_basis"].float(), tensors["codec_mean"].float())
-    level_codes, selection = tensors["scale_codes"].float(), tensors["selection"].float()
     if not isinstance(meta.get("clip"), str):
         raise UserError(f"{path}: the map does not say which encoder made its features; make it anew")
-    levels = level_codes.shape[1]
-    _check_shapes(path, tensors, scale_codes=(count, levels, codec.dim), selection=(count, levels))
-    codes = fuse_levels(level_codes, selection, codec)
-    return codec, dict(codes=codes, level_codes=level_codes, selection=selection)
+    level_codes = _half_codes(path, tensors, codec) if in_half else _packed_codes(path, tensors, codec)
+    _check_shapes(path, tensors, selection=tuple(level_codes.shape[:2]))
+    selection = tensors["selection"].float()
+    return codec, pack_levels(level_codes, selection, codec) | dict(selection=selection)
+
+
+def _packed_codes(path: Path, tensors: Tensors, codec: FeatureCodec) -> torch.Tensor:
+    """Unit codes [N, S, d + 1] of each level."""
+    shape = len(tensors["means"]), tensors["code_scales"].shape[1]
+    width = codec.dim - 1
+    _check_shapes(path, tensors, code_values=(*shape, width), code_scales=shape, code_steps=(width,))
+    return PackedCodes(tensors["code_values"], tensors["code_scales"], tensors["code_steps"]).unpack()
+
+
+def _half_codes(path: Path, tensors: Tensors, codec: FeatureCodec) -> torch.Tensor:
+    """The same of a file of `HALF_VERSIONS`."""
+    count, levels = len(tensors["means"]), tensors["scale_codes"].shape[1]
+    _check_shapes(path, tensors, scale_codes=(count, levels, codec.dim))
+    return tensors["scale_codes"].float()
 
 
 def _to_frame(path: Path, header: dict[str, Any]) -> MapFrame:
-    """The map frame; that of the world in a file of `FORMAT_VERSION`, which may lack it."""
-    if header["format_version"] == FORMAT_VERSION:
+    """The map frame; that of the world in a file of `WORLD_VERSION`, which may lack it."""
+    if header["format_version"] == WORLD_VERSION:
         return MapFrame()
     origin, unit = np.array(header["frame"]["origin"], np.float64), float(header["frame"]["unit"])
     if origin.shape != (3,) or not 1 / MAX_COORDINATE <= unit <= MAX_COORDINATE:
@@ -293,6 +311,8 @@ def _convert_values(path: Path, tensors: Tensors) -> None:
         UserError: a tensor is not of finite floating-point numbers, or the codec's two do not match.
     """
     for name, tensor in tensors.items():
+        if name in _WHOLE and tensor.dtype == torch.int8:
+            continue
         if not tensor.is_floating_point():
             raise UserError(f"{path}: tensor {name} holds {tensor.dtype}, expected floating point")
         if name not in _DOUBLE:

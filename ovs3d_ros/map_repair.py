@@ -63,15 +63,14 @@ def _row_tensors(params: Tensors, snapshot: MapSnapshot) -> Tensors:
     tensors = {name: params[name].detach() for name in PARAMETERS}
     tensors |= dict(weight=snapshot.weight, views=snapshot.views)
     if snapshot.codec is not None:
-        # Infinite codes are clamped to half precision when they are written; NaN stays NaN.
-        tensors |= dict(codes=snapshot.level_codes.nan_to_num(nan=torch.nan), selection=snapshot.selection)
+        tensors |= dict(codes=snapshot.packed_levels.scales, selection=snapshot.selection)
     if snapshot.refined is not None:
         tensors["refined"] = snapshot.refined.probabilities
     return tensors
 
 
 def _keep_rows(snapshot: MapSnapshot, rows: torch.Tensor) -> MapSnapshot:
-    names = ("codes", "level_codes", "weight", "views", "selection")
+    names = ("packed_codes", "packed_levels", "weight", "views", "selection")
     refined = snapshot.refined and replace(
         snapshot.refined, probabilities=snapshot.refined.probabilities[rows]
     )

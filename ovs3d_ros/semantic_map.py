@@ -25,7 +25,7 @@ from ovs3d_ros.mapping.keyframes import compress_crop_table, hide_masked, make_k
 from ovs3d_ros.mapping.mapper import Mapper, StepStats
 from ovs3d_ros.rasterize import Rasterizer
 from ovs3d_ros.semantics.codec import FeatureCodec
-from ovs3d_ros.semantics.lift import Lifter, check_num_levels, fuse_levels
+from ovs3d_ros.semantics.lift import Lifter, check_num_levels, no_codes, pack_levels
 from ovs3d_ros.semantics.refinement import Refinement
 from ovs3d_ros.semantics.scale_selection import select_levels
 from ovs3d_ros.types import Frame, Keyframe, MapFrame, MapSnapshot, RefineStep, UserError
@@ -99,7 +99,7 @@ class SemanticMap:
         if loaded.codec is not None:
             self.lifter.codec = loaded.codec.to(g.device)
             g.stats.update(
-                numerators=(loaded.level_codes * loaded.weight[:, None, None]).to(g.device),
+                numerators=(loaded.packed_levels.unpack() * loaded.weight[:, None, None]).to(g.device),
                 weight=loaded.weight.to(g.device),
                 views=loaded.views.to(g.device),
                 max_weight=torch.zeros_like(loaded.weight, device=g.device),
@@ -218,29 +218,28 @@ class SemanticMap:
             version=self._version,
             gaussians={name: t.detach().clone() for name, t in g.activated().items()},
             codec=codec,
-            refined=self.refinement.snapshot_field(g, features["codes"], codec),
+            refined=self.refinement.snapshot_field(g, features["packed_codes"], codec),
             meta=_make_meta(clip, self.stats, self._config),
             frame=self.frame,
             **features,
             **_keyframe_views(self._loaded, self.mapper.keyframes, self.frame),
         )
 
-    def _lifted_features(self, codec: FeatureCodec | None) -> dict[str, torch.Tensor]:
-        """The fields of a snapshot that `Lifter` fills: codes, level_codes, selection, weight and views."""
+    def _lifted_features(self, codec: FeatureCodec | None) -> dict[str, Any]:
+        """The fields of a snapshot that `Lifter` fills: codes, selection, weight and views."""
         g = self.mapper.gaussians
         if codec is None or "numerators" not in g.stats:
             return _no_features(len(g), g.device)
         level_codes = codec.normalize(g.stats["numerators"])
         selection = self._selection(level_codes, codec)
-        single = level_codes.shape[1] == 1  # nothing to blend: the same memory serves both
-        codes = level_codes[:, 0] if single else fuse_levels(level_codes, selection, codec)
         weight, views = g.stats["weight"].clone(), g.stats["views"].clone()
-        return dict(codes=codes, level_codes=level_codes, selection=selection, weight=weight, views=views)
+        codes = pack_levels(level_codes, selection, codec)
+        return codes | dict(selection=selection, weight=weight, views=views)
 
     def _selection(self, level_codes: torch.Tensor, codec: FeatureCodec) -> torch.Tensor:
         """Scale-selection logits [N, S]: zeros for a single level, or without an encoder."""
         if level_codes.shape[1] == 1 or self._clip is None:
-            return torch.zeros(level_codes.shape[:2], device=level_codes.device)
+            return torch.zeros(1, 1, device=level_codes.device).expand(level_codes.shape[:2])
         texts = self._texts.encode_text(self._texts.common_names())
         return select_levels(level_codes, texts, codec, self._config.lift.selection)
 
@@ -284,10 +283,8 @@ def _keyframe_views(
     )
 
 
-def _no_features(count: int, device: torch.device) -> dict[str, torch.Tensor]:
+def _no_features(count: int, device: torch.device) -> dict[str, Any]:
     """The features of a snapshot before anything was lifted."""
-    shapes = dict(
-        codes=(count, 1), level_codes=(count, 0, 1), selection=(count, 0), weight=(count,), views=(count,)
-    )
+    shapes = dict(selection=(count, 0), weight=(count,), views=(count,))
     # A tensor each: those of a map file must not share memory.
-    return {name: torch.zeros(shape, device=device) for name, shape in shapes.items()}
+    return no_codes(count, device) | {n: torch.zeros(shape, device=device) for n, shape in shapes.items()}

@@ -13,6 +13,8 @@ import numpy as np
 if TYPE_CHECKING:  # annotations only: reading datasets and messages needs no torch
     import torch
 
+    from ovs3d_ros.packed_codes import PackedCodes
+
 
 class UserError(ValueError):
     """Bad input. The message is one line that names what is wrong and says what to do about it."""
@@ -72,8 +74,7 @@ class Frame:
         name: used in messages and file names.
         sensor: name of the camera, where there are several. Keyframes are chosen for each camera on its own.
         annotations: the annotated names of this frame; or None. Never used for mapping.
-        mask: [H, W] bool, false where a pixel does not show the scene: the robot itself, people. Such pixels
-            take no part in mapping and evaluation. None: all of them show it.
+        mask: [H, W] bool, false at pixels that do not show the scene and take no part (people); or None.
     """
 
     stamp: float
@@ -207,8 +208,8 @@ class MapSnapshot:
         version: grows with every publication.
         gaussians: detached copies of the parameters: means [N, 3] in the map frame (see `map_frame`), quats
             [N, 4] wxyz, scales [N, 3] metres, opacities [N] in 0..1, sh [N, K, 3].
-        codes: [N, d + 1] code of each Gaussian's unit feature, blended over levels; zero if not lifted.
-        level_codes: [N, S, d + 1] the same per pyramid level, before blending.
+        packed_codes: [N] code of each Gaussian's unit feature, blended over levels; zero if not lifted.
+        packed_levels: [N, S] the same per pyramid level, before blending.
         weight: [N] blending weight that went into each Gaussian's code, in pixels.
         views: [N] number of keyframes that saw the Gaussian.
         selection: [N, S] scale-selection logits.
@@ -224,8 +225,8 @@ class MapSnapshot:
 
     version: int
     gaussians: dict[str, torch.Tensor]
-    codes: torch.Tensor
-    level_codes: torch.Tensor
+    packed_codes: PackedCodes
+    packed_levels: PackedCodes
     weight: torch.Tensor
     views: torch.Tensor
     selection: torch.Tensor
@@ -241,6 +242,11 @@ class MapSnapshot:
     @property
     def num_gaussians(self) -> int:
         return int(self.gaussians["means"].shape[0])
+
+    @property
+    def codes(self) -> torch.Tensor:
+        """[N, d + 1] the packed codes in single precision, made anew at each call."""
+        return self.packed_codes.unpack()
 
     def directions(self, texts: torch.Tensor) -> torch.Tensor:
         """[d + 1, P] whose product with `codes` is the cosine with texts [P, D]; the map needs features."""

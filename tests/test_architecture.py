@@ -16,6 +16,7 @@ PACKAGE = REPOSITORY / "ovs3d_ros"
 
 # A package (or a module beside them) imports only from above it in this list; inside it anything goes.
 ORDER = (
+    "packed_codes",
     "types",
     "geometry",
     "sampling",

@@ -58,8 +58,8 @@ def label_regions(field: RefinedField, snapshot: MapSnapshot, regions: torch.Ten
     for number in regions.unique().tolist():
         if number >= 0:
             members = (regions == number).to(probabilities.device)
-            weight = snapshot.weight[members]
-            code = snapshot.codec.normalize((weight[:, None] * snapshot.codes[members]).sum(0))
+            weight, codes = snapshot.weight[members], snapshot.packed_codes[members].unpack()
+            code = snapshot.codec.normalize((weight[:, None] * codes).sum(0))
             cosines = code @ snapshot.codec.directions(field.texts)
             probabilities[members] = class_distribution(cosines, field.temperature)
     return replace(field, probabilities=probabilities)

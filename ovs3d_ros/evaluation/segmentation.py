@@ -59,7 +59,7 @@ def gaussian_segmenter(
         if field is not None
         else snapshot.codes @ snapshot.directions(pipeline.encode_text(names))
     )
-    labels = torch.where(snapshot.codes[:, -1] != 0, likeness.argmax(-1), -1)
+    labels = torch.where(snapshot.packed_codes.known, likeness.argmax(-1), -1)
 
     def segment(camera: Camera, camtoworld: np.ndarray) -> np.ndarray:
         shares = []

@@ -22,6 +22,7 @@ _TYPES = {
     torch.int32: "I32",
     torch.int16: "I16",
     torch.uint8: "U8",
+    torch.int8: "I8",
 }
 
 

@@ -251,7 +251,7 @@ def _label_map(
         ranking=_ranking(query, texts, snapshot, gaussians),
         relevancy=gaussians.scores,
         eligible=gaussians.known & inside,
-        strongest=torch.from_numpy(evidence.strongest).to(snapshot.codes.device),
+        strongest=torch.from_numpy(evidence.strongest).to(snapshot.weight.device),
         columns=vocabulary_indices(field, query.prompts, query.mode),
         probabilities=field.probabilities if field is not None else None,
     )
@@ -279,7 +279,7 @@ def _score_map(
     bank: BankPresence | None,
 ) -> tuple[GaussianScores, Evidence]:
     """The relevancy of every Gaussian, and the evidence that each prompt's thing is in the map."""
-    codes, directions = snapshot.codes, snapshot.directions
+    codes, directions = snapshot.packed_codes, snapshot.directions
     gaussians = score_gaussians(
         codes,
         snapshot.weight >= config.min_weight,
@@ -291,7 +291,7 @@ def _score_map(
     competing = texts.prompts @ texts.distractors.T < calibration.synonym
     evidence = presence_evidence(gaussians, codes, snapshot.weight, directions(texts.distractors), competing)
     if bank is not None and query.negatives == _GENERAL_NEGATIVES:
-        cosines = codes @ directions(texts.prompts)
+        cosines = codes.unpack() @ directions(texts.prompts)
         scores = bank.relevancy(cosines, texts.prompts, snapshot, config.min_weight)
         gaussians = replace(gaussians, scores=scores * gaussians.known[:, None])
     return gaussians, evidence

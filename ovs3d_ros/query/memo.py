@@ -29,8 +29,8 @@ class SnapshotMemo(Generic[Value]):
     def __call__(self, snapshot: MapSnapshot, *settings: Hashable) -> Value:
         """The value for this snapshot and these settings."""
         latest = self._latest
-        if latest is not None and latest[0]() is snapshot.codes and latest[1] == settings:
+        if latest is not None and latest[0]() is snapshot.weight and latest[1] == settings:
             return latest[2]
         value = self._compute(snapshot, *settings)
-        self._latest = weakref.ref(snapshot.codes), settings, value
+        self._latest = weakref.ref(snapshot.weight), settings, value
         return value

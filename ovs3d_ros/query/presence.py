@@ -13,6 +13,7 @@ import torch
 
 from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.encoders import ImageTextEncoder
+from ovs3d_ros.packed_codes import PackedCodes
 from ovs3d_ros.query.similarity import GaussianScores
 from ovs3d_ros.types import UserError
 
@@ -159,7 +160,7 @@ class Evidence:
 
 def presence_evidence(
     gaussians: GaussianScores,
-    codes: torch.Tensor,
+    codes: PackedCodes,
     weight: torch.Tensor,
     distractors: torch.Tensor,
     competing: torch.Tensor,
@@ -168,7 +169,7 @@ def presence_evidence(
 
     Args:
         gaussians: scores of P prompts at N Gaussians, with `PEAK_GAUSSIANS` strongest.
-        codes: [N, d + 1] unit codes.
+        codes: [N] of unit features.
         weight: [N] evidence mass of each Gaussian in pixels.
         distractors: [d + 1, M] directions of other things, see `FeatureCodec.directions`.
         competing: [P, M] bool, the distractor is another thing than the prompt.
@@ -179,7 +180,7 @@ def presence_evidence(
     prompts = torch.arange(len(best), device=codes.device)[:, None]
     peak = (gaussians.scores[best, prompts] * mass).sum(1).double().cpu().numpy()
     cosine = (gaussians.cosines * mass.double().cpu().numpy()).sum(1)
-    rivals = ((mass[..., None] * codes[best]).sum(1) @ distractors).double().cpu().numpy()  # [P, M]
+    rivals = ((mass[..., None] * codes[best].unpack()).sum(1) @ distractors).double().cpu().numpy()  # [P, M]
     rival = np.where(competing.numpy(), rivals, -np.inf).max(axis=1, initial=-np.inf)
     margin = np.where(np.isfinite(rival), cosine - rival, 0.0)
     return Evidence(

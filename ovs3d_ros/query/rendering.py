@@ -46,8 +46,8 @@ class MapRenderer:
         self, values: torch.Tensor, camera: Camera, camtoworld: np.ndarray, snapshot: MapSnapshot
     ) -> torch.Tensor:
         """Sums values [H, W, C] of the pixels over each Gaussian's blending weights: [N, C]."""
-        views = Views.from_camera(camera, poses_to_map(camtoworld, snapshot.frame), snapshot.codes.device)
-        targets = values.to(snapshot.codes.device)[None].contiguous()
+        views = Views.from_camera(camera, poses_to_map(camtoworld, snapshot.frame), snapshot.weight.device)
+        targets = values.to(snapshot.weight.device)[None].contiguous()
         return self._rasterizer.lift(Splats.from_dict(snapshot.gaussians), targets, views)[0]
 
     def codes(self, camera: Camera, camtoworld: np.ndarray, snapshot: MapSnapshot) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """Scores every Gaussian against prompts in one pass over the codes, and finds where each prompt fits best.
 
-The CPU reads a million codes in a few milliseconds, but each intermediate tensor of that size costs as much
-as the arithmetic. One kernel therefore processes the codes in blocks that stay in the cache.
+The CPU reads a million packed codes in a few milliseconds, but each intermediate tensor of that size costs as
+much as the arithmetic. One kernel therefore processes the codes in blocks that stay in the cache.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ovs3d_ros.packed_codes import PackedCodes
 from ovs3d_ros.query.relevancy import relevancy
 from ovs3d_ros.rasterize.kernel_cache import cached_njit
 from ovs3d_ros.rasterize.simd import set_products
 from ovs3d_ros.rasterize.thread_pool import shared_pool
 
 _BLOCK = 64  # Gaussians
-_TEXTS, _ROWS, _ONE = (0,) * 16, (0,) * 4, (0,)  # `set_products` multiplies 16 texts with 4 codes or with 1
+_TEXTS, _ROWS = (0,) * 16, (0,) * 4  # `set_products` multiplies 16 texts with 4 codes
 _FAST = {"contract", "reassoc", "nnan", "nsz"}  # lets the compiler vectorise sums and maxima
 _UNKNOWN = np.float32(-1e30)  # logit of relevancy 0
 _GAUSSIANS_PER_THREAD = 10_000  # at least; fewer take less time than waking a thread
@@ -45,7 +46,7 @@ class GaussianScores:
 
 
 def score_gaussians(
-    codes: torch.Tensor,
+    codes: PackedCodes,
     eligible: torch.Tensor,
     prompts: torch.Tensor,
     negatives: torch.Tensor,
@@ -55,7 +56,7 @@ def score_gaussians(
     """Scores every Gaussian against prompts.
 
     Args:
-        codes: [N, d + 1] unit codes; the last value is 0 for a Gaussian without a feature.
+        codes: [N].
         eligible: [N] bool, the Gaussians that take part.
         prompts: [d + 1, P] directions, see `FeatureCodec.directions`.
         negatives: [d + 1, M] directions of the names the prompts compete against, M > 0.
@@ -67,7 +68,7 @@ def score_gaussians(
 
 
 def score_with_torch(
-    codes: torch.Tensor,
+    codes: PackedCodes,
     eligible: torch.Tensor,
     prompts: torch.Tensor,
     negatives: torch.Tensor,
@@ -76,9 +77,9 @@ def score_with_torch(
 ) -> GaussianScores:
     """`score_gaussians` on any device, in tensor operations."""
     # One row per text: with a million Gaussians, row operations are several times as fast as column ones.
-    cosines = torch.cat([prompts, negatives], dim=1).T.contiguous() @ codes.T  # [P + M, N]
+    cosines = torch.cat([prompts, negatives], dim=1).T.contiguous() @ codes.unpack().T  # [P + M, N]
     positive, negative = cosines[: prompts.shape[1]], cosines[prompts.shape[1] :]
-    known = eligible & (codes[:, -1] != 0)
+    known = eligible & codes.known
     scores = relevancy(positive.T, negative.T, temperature).mul_(known[:, None])
     count = int(known.sum())
     best = torch.where(known, positive, -torch.inf).topk(min(count, strongest))
@@ -94,7 +95,7 @@ def score_with_torch(
 
 
 def score_with_numba(
-    codes: torch.Tensor,
+    codes: PackedCodes,
     eligible: torch.Tensor,
     prompts: torch.Tensor,
     negatives: torch.Tensor,
@@ -103,11 +104,12 @@ def score_with_numba(
 ) -> GaussianScores:
     """`score_gaussians` on the CPU, block by block, on as many threads as torch has."""
     count, threads = prompts.shape[1], torch.get_num_threads()
-    known, scores = eligible.clone(), torch.empty(count, len(codes))
+    known, scores = eligible & codes.known, torch.empty(count, len(codes))
+    texts = _groups(codes.fold(torch.cat([prompts, negatives], dim=1)).numpy())
     arrays = (
-        np.ascontiguousarray(codes.numpy()),
+        (np.ascontiguousarray(codes.values.numpy()), codes.scales.float().numpy()),
         known.numpy(),
-        _groups(torch.cat([prompts, negatives], dim=1).numpy()),
+        (np.ascontiguousarray(texts[:, :-1]), texts[:, -1].ravel()),
     )
     sizes = np.float32(temperature), count + negatives.shape[1]
 
@@ -148,24 +150,27 @@ def _moments(sums: np.ndarray, squares: np.ndarray, count: int) -> tuple[np.ndar
 
 @cached_njit(nogil=True, fastmath=_FAST)
 def _score_range(codes, known, texts, temperature, count, start, stop, strongest, logits):
-    """Fills logits [P, N] of Gaussians `start` to `stop`, and clears `known` [N] where there is no code.
+    """Fills logits [P, N] of Gaussians `start` to `stop`.
 
-    The first P of `count` texts are prompts, the others negatives. Returns the best cosines and their rows
-    [P, K], and sums and sums of squares of all cosines [P].
+    With codes (values [N, d], scales [N]) and texts (in groups, offsets), a cosine is
+    scale * (values . text + offset). The first P of `count` texts are prompts, the others negatives.
+    Returns the best cosines and their rows [P, K], and sums and sums of squares of all cosines [P].
     """
-    prompts = len(logits)
+    (values, scales), (groups, offsets), prompts = codes, texts, len(logits)
     rival, counted = np.empty((2, _BLOCK), np.float32)
-    products, cosines = (
-        np.zeros((_BLOCK, len(_TEXTS)), np.float32),
-        np.empty((len(texts) * len(_TEXTS), _BLOCK), np.float32),
-    )
+    products = np.zeros((_BLOCK, len(_TEXTS)), np.float32)
+    cosines = np.zeros((len(offsets), _BLOCK), np.float32)  # finite also where the last block does not reach
+    block = np.zeros((_BLOCK, values.shape[1]), np.float32)
     best, rows = np.full((prompts, strongest), _UNKNOWN), np.zeros((prompts, strongest), np.int64)
     weakest = np.zeros(prompts, np.int64)  # index of the smallest value in `best`
     sums, squares = np.zeros(prompts), np.zeros(prompts)
     for first in range(start, stop, _BLOCK):
         size = min(_BLOCK, stop - first)
-        _cosines(codes, first, size, texts, products, cosines)
-        _strongest_negative(codes, known, first, size, cosines[prompts:count], rival, counted)
+        for j in range(size):
+            for k in range(values.shape[1]):
+                block[j, k] = values[first + j, k]
+        _cosines(block, scales[first : first + size], groups, offsets, products, cosines)
+        _strongest_negative(known[first : first + size], cosines[prompts:count], rival, counted)
         for p in range(prompts):
             row, out, least = cosines[p], logits[p, first : first + size], best[p, weakest[p]]
             for j in range(size):
@@ -187,31 +192,24 @@ def _score_range(codes, known, texts, temperature, count, start, stop, strongest
 
 
 @cached_njit(nogil=True, fastmath=_FAST)
-def _cosines(codes, first, size, texts, products, cosines):
-    """Fills cosines [T, 64] of texts with the codes from `first` on; columns past `size` are undefined."""
-    dims, lanes = codes.shape[1], len(_TEXTS)
+def _cosines(block, scales, texts, offsets, products, cosines):
+    """Fills cosines [T, 64] of texts with a block of codes; columns past the scales are undefined."""
+    dims, lanes = block.shape[1], len(_TEXTS)
     for g in range(len(texts)):
-        full = size - size % len(_ROWS)
-        for j in range(0, full, len(_ROWS)):
-            set_products(products, j * lanes, codes, (first + j) * dims, texts[g], dims, _TEXTS, _ROWS)
-        for j in range(full, size):
-            set_products(products, j * lanes, codes, (first + j) * dims, texts[g], dims, _TEXTS, _ONE)
-        for j in range(_BLOCK):
+        for j in range(0, _BLOCK, len(_ROWS)):
+            set_products(products, j * lanes, block, j * dims, texts[g], dims, _TEXTS, _ROWS)
+        for j in range(len(scales)):
             for t in range(lanes):
-                cosines[g * lanes + t, j] = products[j, t]
+                cosines[g * lanes + t, j] = scales[j] * (products[j, t] + offsets[g * lanes + t])
 
 
 @cached_njit(nogil=True, fastmath=_FAST)
-def _strongest_negative(codes, known, first, size, cosines, rival, counted):
-    """Fills the largest of cosines [M, 64] and 1 per known Gaussian, `-_UNKNOWN` and 0 for others.
-
-    The block starts at the Gaussian `first`.
-    """
+def _strongest_negative(known, cosines, rival, counted):
+    """Fills the largest of cosines [M, 64] and 1 per known Gaussian, `-_UNKNOWN` and 0 for others."""
     rival[:], counted[:] = cosines[0], 0
     for t in range(1, len(cosines)):
         for j in range(_BLOCK):
             rival[j] = max(rival[j], cosines[t, j])
-    for j in range(size):
-        known[first + j] &= codes[first + j, -1] != 0
-        counted[j] = known[first + j]
-        rival[j] = rival[j] if known[first + j] else -_UNKNOWN
+    for j in range(len(known)):
+        counted[j] = known[j]
+        rival[j] = rival[j] if known[j] else -_UNKNOWN

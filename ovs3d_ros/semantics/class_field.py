@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ovs3d_ros.config import RefineConfig
+from ovs3d_ros.packed_codes import PackedCodes
 from ovs3d_ros.rasterize import Rasterizer, Splats, Views
 from ovs3d_ros.semantics.codec import FeatureCodec
 from ovs3d_ros.semantics.names import distinct_names, unify_spelling
@@ -48,19 +49,20 @@ def make_lifted_field(
     background = distinct_names([*names, *config.background])[len(names) :]
     if len(names) + len(background) < 2:
         raise UserError("one name cannot be refined alone: give at least two names, or set refine.background")
-    if not bool((snapshot.codes[:, -1] != 0).any()):
+    if not bool(snapshot.packed_codes.known.any()):
         raise UserError("the map holds no language features yet: feed it posed frames first")
-    texts = encode_text(names + background).to(snapshot.codes.device)
+    texts = encode_text(names + background).to(snapshot.weight.device)
     lifted = class_distribution(lifted_cosines(snapshot.codes, snapshot.codec, texts), config.temperature)
     return RefinedField(tuple(names), tuple(background), texts, config.temperature, lifted)
 
 
-def fill_missing_rows(field: RefinedField, codes: torch.Tensor, codec: FeatureCodec) -> RefinedField:
+def fill_missing_rows(field: RefinedField, codes: PackedCodes, codec: FeatureCodec) -> RefinedField:
     """Fills zero rows (Gaussians added since the refinement) with lifted class distributions."""
     new = field.probabilities.sum(-1) == 0
     if not bool(new.any()):
         return field
-    lifted = class_distribution(lifted_cosines(codes, codec, field.texts), field.temperature)
+    cosines = lifted_cosines(codes.unpack(), codec, field.texts)
+    lifted = class_distribution(cosines, field.temperature)
     return replace(field, probabilities=torch.where(new[:, None], lifted, field.probabilities))
 
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from ovs3d_ros.config import LiftConfig
 from ovs3d_ros.mapping.gaussians import Gaussians
 from ovs3d_ros.mapping.keyframes import resize_mask
+from ovs3d_ros.packed_codes import PackedCodes, pack_codes
 from ovs3d_ros.rasterize import Rasterizer, Splats, Views
 from ovs3d_ros.semantics.codec import CodecFitter, FeatureCodec
 from ovs3d_ros.types import CropTable, Keyframe, UserError
@@ -76,6 +77,28 @@ def fuse_levels(numerators: torch.Tensor, selection: torch.Tensor, codec: Featur
     """
     weights = torch.softmax(selection, dim=-1)[..., None]
     return codec.normalize((weights * codec.normalize(numerators)).sum(1))
+
+
+def pack_levels(
+    level_codes: torch.Tensor, selection: torch.Tensor, codec: FeatureCodec
+) -> dict[str, PackedCodes]:
+    """The fields `packed_codes` and `packed_levels` of a snapshot.
+
+    Args:
+        level_codes: [N, S, d + 1] unit codes of each level; zero where nothing was lifted.
+        selection: [N, S] see `fuse_levels`.
+        codec: codec of the codes.
+    """
+    levels = pack_codes(level_codes)
+    single = level_codes.shape[1] == 1  # nothing to blend: the same memory serves both
+    codes = levels[:, 0] if single else pack_codes(fuse_levels(level_codes, selection, codec))
+    return dict(packed_codes=codes, packed_levels=levels)
+
+
+def no_codes(count: int, device: torch.device | str) -> dict[str, PackedCodes]:
+    """The same fields of a map in which nothing was lifted."""
+    codes, levels = torch.zeros(count, 1, device=device), torch.zeros(count, 0, 1, device=device)
+    return dict(packed_codes=pack_codes(codes), packed_levels=pack_codes(levels))
 
 
 def check_num_levels(table: CropTable, gaussians: Gaussians) -> None:

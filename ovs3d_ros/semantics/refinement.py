@@ -22,6 +22,7 @@ from ovs3d_ros.config import Config, RefineConfig
 from ovs3d_ros.encoders import ImageTextEncoder, PatchEncoder, make_dino
 from ovs3d_ros.map_frame import poses_to_map
 from ovs3d_ros.mapping.gaussians import Gaussians
+from ovs3d_ros.packed_codes import PackedCodes
 from ovs3d_ros.rasterize import Rasterizer, Splats, Views
 from ovs3d_ros.rasterize.spherical_harmonics import base_colors
 from ovs3d_ros.sampling import evenly_spaced_indices
@@ -286,9 +287,9 @@ class Refinement:
         )
 
     def snapshot_field(
-        self, gaussians: Gaussians, codes: torch.Tensor, codec: FeatureCodec | None
+        self, gaussians: Gaussians, codes: PackedCodes, codec: FeatureCodec | None
     ) -> RefinedField | None:
-        """The current field for a snapshot with fused codes [N, d + 1]; None without a refinement."""
+        """The current field for a snapshot with fused codes [N]; None without a refinement."""
         if self.field is None or codec is None:
             return None
         field = replace(self.field, probabilities=gaussians.stats[_PROBABILITIES].clone())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from helpers import synthetic
 
 from ovs3d_ros.evaluation.ceiling import label_regions, true_classes
+from ovs3d_ros.packed_codes import pack_codes
 from ovs3d_ros.semantics.class_field import make_lifted_field
 
 NAMES = ["red box", "green box", "blue box", "grey wall"]
@@ -34,7 +37,9 @@ def test_true_regions_survive_features_that_are_mostly_noise() -> None:
     pipeline = synthetic.build_map(FRAMES[::2])
     snapshot = pipeline.snapshot()
     noise = torch.randn(snapshot.codes.shape, generator=torch.Generator().manual_seed(0))
-    snapshot.codes.copy_(snapshot.codec.normalize(snapshot.codes + 0.4 * noise))
+    noise[:, -1] = 0  # the sum of weights
+    noisy = pack_codes(snapshot.codec.normalize(snapshot.codes + 0.4 * noise))
+    snapshot = replace(snapshot, packed_codes=noisy)
     field = make_lifted_field(NAMES, pipeline.config.refine, pipeline.encode_text, snapshot)
     classes = true_classes(pipeline, snapshot, FRAMES, 4)
     truth = torch.tensor([3, 0, 1, 2])[classes.clamp_min(0)]  # class 0 is the wall

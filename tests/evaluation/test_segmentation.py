@@ -10,6 +10,7 @@ import torch
 from helpers import synthetic
 
 from ovs3d_ros.evaluation.segmentation import field_for_names, gaussian_segmenter, pixel_segmenter
+from ovs3d_ros.packed_codes import pack_codes
 from ovs3d_ros.pipeline import Ovs3d
 
 NAMES = ["grey wall", "red box", "green box", "blue box"]  # in the order of the scene's labels
@@ -46,7 +47,7 @@ def test_segmenters_skip_pixels_without_features(room: Ovs3d, way) -> None:
     segment = way(room, snapshot, NAMES, None)
     away = synthetic.look_at([0, -60, 0.5], [0, -90, 0.5])
     assert (segment(frame.camera, away) == 0).all()
-    ignorant = dataclasses.replace(snapshot, codes=torch.zeros_like(snapshot.codes))
+    ignorant = dataclasses.replace(snapshot, packed_codes=pack_codes(torch.zeros_like(snapshot.codes)))
     assert (way(room, ignorant, NAMES, None)(frame.camera, frame.camtoworld) == 0).all()
 
 

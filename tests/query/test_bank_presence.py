@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from ovs3d_ros.config import ClipConfig, QueryConfig
 from ovs3d_ros.encoders import make_clip
+from ovs3d_ros.packed_codes import pack_codes
 from ovs3d_ros.query.bank_presence import BankPresence, pool_cells
 from ovs3d_ros.query.engine import QueryEngine
 from ovs3d_ros.query.name_bank import make_bank, read_names
@@ -48,8 +49,8 @@ def _room(texts: dict[str, torch.Tensor], common: torch.Tensor) -> tuple[MapSnap
     snapshot = MapSnapshot(
         version=1,
         gaussians=dict(means=means),
-        codes=codes,
-        level_codes=codes[:, None],
+        packed_codes=pack_codes(codes),
+        packed_levels=pack_codes(codes[:, None]),
         weight=ones,
         views=ones,
         selection=ones[:, None],
@@ -153,7 +154,7 @@ def test_a_newer_map_is_looked_at_anew():
     name = texts[NAMES[0]][None]
     before = decision.probability([NAMES[0]], name, snapshot, 0.5)[0]
     gone = torch.arange(len(snapshot.weight)) < GAUSSIANS  # the first thing
-    newer = replace(snapshot, codes=snapshot.codes.clone(), weight=torch.where(gone, 0.0, 1.0))
+    newer = replace(snapshot, weight=torch.where(gone, 0.0, 1.0))
     after = decision.probability([NAMES[0]], name, newer, 0.5)[0]
     assert before > 0.6 > 0.4 > after
     assert decision.probability([NAMES[0]], name, newer, 2.0)[0] == 0.0  # nothing has so much evidence

@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers import synthetic
 
+from ovs3d_ros.packed_codes import pack_codes
 from ovs3d_ros.query.coverage import horizon_coverage
 from ovs3d_ros.types import MapSnapshot
 
@@ -25,8 +26,8 @@ def snapshot_of(
     return MapSnapshot(
         version=1,
         gaussians=gaussians,
-        codes=nothing,
-        level_codes=nothing[:, None],
+        packed_codes=pack_codes(nothing),
+        packed_levels=pack_codes(nothing[:, None]),
         weight=torch.full((count,), weight),
         views=nothing[:, 0],
         selection=nothing,

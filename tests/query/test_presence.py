@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from ovs3d_ros.config import QueryConfig
+from ovs3d_ros.packed_codes import pack_codes
 from ovs3d_ros.query.presence import (
     PEAK_GAUSSIANS,
     Evidence,
@@ -33,21 +34,32 @@ def everything(count: int) -> torch.Tensor:
 
 
 def codes_and_directions(strength: float, present: int = 80, count: int = 600):
-    """Unit codes, the first `present` close to the prompt by `strength`; prompt; two distractors."""
+    """Codes, the first `present` close to the prompt by `strength`; prompt; two distractors."""
     generator = torch.Generator().manual_seed(0)
     prompt, other, *_ = torch.eye(8)
     codes = F.normalize(0.3 * torch.randn(count, 8, generator=generator) + other, dim=-1)
     codes[:present] = F.normalize(codes[:present] * (1 - strength) + strength * prompt, dim=-1)
     distractors = torch.stack([other, torch.eye(8)[2]], 1)
-    return codes, prompt[:, None], distractors
+    return with_sums(codes), with_zeros(prompt[:, None]), with_zeros(distractors)
+
+
+def with_sums(codes: torch.Tensor) -> torch.Tensor:
+    """Codes whose last value, the sum of weights, is 1."""
+    return F.pad(codes, (0, 1), value=1.0)
+
+
+def with_zeros(directions: torch.Tensor) -> torch.Tensor:
+    """Directions that do not read the last value of a code."""
+    return F.pad(directions, (0, 0, 0, 1))
 
 
 def collect(codes, prompt, distractors, competing=(True, True), weight=None, known=None) -> Evidence:
     """Evidence from all Gaussians with weight 1, unless given."""
     known = everything(len(codes)) if known is None else known
     weight = torch.ones(len(codes)) if weight is None else weight
-    found = score_gaussians(codes, known, prompt, torch.zeros(prompt.shape[0], 1), 10.0, PEAK_GAUSSIANS)
-    return presence_evidence(found, codes, weight, distractors, torch.tensor([competing]))
+    packed = pack_codes(codes)
+    found = score_gaussians(packed, known, prompt, torch.zeros(prompt.shape[0], 1), 10.0, PEAK_GAUSSIANS)
+    return presence_evidence(found, packed, weight, distractors, torch.tensor([competing]))
 
 
 def evidence_of(strength: float, present: int = 80, competing=(True, True)) -> Evidence:
@@ -69,10 +81,10 @@ def test_evidence_grows_with_similarity() -> None:
 
 
 def test_evidence_matches_a_hand_calculation() -> None:
-    codes = torch.eye(4)
+    codes = pack_codes(with_sums(torch.eye(4)))
     cosines = np.array([0.9, 0.1, 0.2, 0.0])
     scores, weight = torch.tensor([[0.8], [0.5], [0.6], [0.1]]), torch.tensor([3.0, 1.0, 0.0, 0.0])
-    distractors = torch.tensor([[0.2, 0.7], [0.4, 0.0], [0.0, 0.0], [0.0, 0.0]])
+    distractors = with_zeros(torch.tensor([[0.2, 0.7], [0.4, 0.0], [0.0, 0.0], [0.0, 0.0]]))
     order = np.argsort(-cosines)[None]
     found = GaussianScores(
         torch.ones(4, dtype=torch.bool), scores, order, cosines[order], np.array([0.3]), np.array([0.2])

@@ -86,7 +86,7 @@ def test_codes_keep_the_cosines_of_features(room: Ovs3d) -> None:
     exact = torch.nn.functional.normalize(snapshot.codec.decode(snapshot.codes), dim=-1) @ texts.T
     known = snapshot.codes[:, -1] != 0
     got = snapshot.codes @ snapshot.codec.directions(texts)
-    torch.testing.assert_close(got[known], exact[known], atol=1e-4, rtol=0)
+    torch.testing.assert_close(got[known], exact[known], atol=5e-3, rtol=0)  # 8 bits
     basis = ColorEncoder(None, "cpu").basis
     lost = snapshot.codec.decode(snapshot.codes)[known] @ basis[4:].T
     assert float(lost.abs().max()) < 1e-3  # no feature where no image has one
@@ -231,12 +231,13 @@ def test_rendered_labels_segment_unseen_views(room: Ovs3d) -> None:
 def test_map_that_changed_since_the_answer_is_labelled_anew(room: Ovs3d) -> None:
     frame, snapshot = synthetic.make_frame(synthetic.orbit(7)[2]), room.snapshot()
     result = room.query(list(BOXES), snapshot=snapshot)
-    tensors = {name: getattr(snapshot, name).flip(0) for name in ("codes", "level_codes", "weight", "views")}
+    rows = torch.arange(snapshot.num_gaussians - 1, -1, -1)
+    names = ("packed_codes", "packed_levels", "weight", "views", "selection")
+    tensors = {name: getattr(snapshot, name)[rows] for name in names}
     newer = dataclasses.replace(
         snapshot,
         version=snapshot.version + 1,
         gaussians={name: values.flip(0) for name, values in snapshot.gaussians.items()},
-        selection=snapshot.selection.flip(0),
         **tensors,
     )
     before, after = (

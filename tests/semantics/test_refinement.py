@@ -231,7 +231,7 @@ def test_new_gaussians_have_the_lifted_distribution() -> None:
     snapshot = build().snapshot()
     field = RefinedField(("a", "b"), (), torch.eye(2, 16), 0.03, torch.zeros(snapshot.num_gaussians, 2))
     field.probabilities[0, 1] = 1.0
-    full = fill_missing_rows(field, snapshot.codes, snapshot.codec).probabilities
+    full = fill_missing_rows(field, snapshot.packed_codes, snapshot.codec).probabilities
     assert full[0].tolist() == [0.0, 1.0]
     torch.testing.assert_close(full.sum(-1), torch.ones(len(full)))
 

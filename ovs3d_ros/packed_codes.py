@@ -1,0 +1,69 @@
+"""Codes of unit features in 8 bits per number (docs/method.md, "Feature codec").
+
+A code z = [a; A] is stored as a / A, rounded to 255 steps per channel, and A in half precision. Dividing by A
+first bounds the range: A grows without limit where the views of a Gaussian disagree, a / A does not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+_LARGEST = 127  # of a value in 8 bits
+_HALF_MAX = 65504.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedCodes:
+    """Codes [..., d + 1] of unit features.
+
+    Attributes:
+        values: [..., d] int8, a / A in steps.
+        scales: [...] float16, A; 0 without a feature, NaN if the code had NaN.
+        steps: [d] float32.
+    """
+
+    values: torch.Tensor
+    scales: torch.Tensor
+    steps: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.scales)
+
+    def __getitem__(self, rows: Any) -> PackedCodes:
+        """Chosen rows, as of a tensor; slices share their memory."""
+        return PackedCodes(self.values[rows], self.scales[rows], self.steps)
+
+    @property
+    def device(self) -> torch.device:
+        return self.scales.device
+
+    @property
+    def known(self) -> torch.Tensor:
+        """[...] bool, where there is a feature."""
+        return self.scales != 0
+
+    def unpack(self) -> torch.Tensor:
+        """The codes [..., d + 1] in single precision."""
+        codes = torch.empty(*self.scales.shape, len(self.steps) + 1, device=self.device)
+        codes[..., -1] = self.scales
+        torch.mul(self.values, self.steps, out=codes[..., :-1]).mul_(codes[..., -1:])
+        return codes
+
+    def fold(self, directions: torch.Tensor) -> torch.Tensor:
+        """Directions [d + 1, P] for products with values: cosine = scale * ([value, 1] . folded)."""
+        return torch.cat([directions[:-1] * self.steps[:, None], directions[-1:]])
+
+
+def pack_codes(codes: torch.Tensor) -> PackedCodes:
+    """Packs codes [..., d + 1] of unit features; the error of a number is at most half a step."""
+    scales = codes[..., -1].clamp(-_HALF_MAX, _HALF_MAX)
+    scales = torch.where(torch.isnan(codes).any(-1), torch.nan, scales).half()
+    relative = codes[..., :-1] / torch.where(scales == 0, 1.0, codes[..., -1])[..., None]
+    relative = relative.nan_to_num(0.0, posinf=0.0, neginf=0.0)
+    rows = relative.abs().flatten(0, -2)
+    largest = rows.amax(0) if len(rows) else rows.new_zeros(rows.shape[1])
+    steps = (largest / _LARGEST).clamp_min(1e-12)
+    return PackedCodes((relative / steps).round_().to(torch.int8), scales, steps)

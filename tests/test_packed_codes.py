@@ -1,0 +1,66 @@
+"""Codes in 8 bits: what they cost in accuracy and in memory."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from ovs3d_ros.packed_codes import pack_codes
+from ovs3d_ros.semantics.codec import CodecFitter, FeatureCodec
+
+
+def blended_codes(count: int = 3000) -> tuple[FeatureCodec, torch.Tensor, torch.Tensor]:
+    """A codec, unit codes of blends of features of twelve things, and text features near the things."""
+    generator = torch.Generator().manual_seed(0)
+    things = F.normalize(torch.randn(12, 256, generator=generator) + 1.5, dim=-1)
+    fitter = CodecFitter(256, 40)
+    fitter.add(things.repeat(20, 1) + 0.02 * torch.randn(240, 256, generator=generator))
+    codec = fitter.fit()
+    mix = torch.rand(count, 12, generator=generator).pow(6)
+    texts = F.normalize(things + 0.05 * torch.randn(12, 256, generator=generator), dim=-1)
+    return codec, codec.normalize(codec.encode(mix @ things)), texts
+
+
+def test_cosines_survive_eight_bits() -> None:
+    codec, codes, texts = blended_codes()
+    packed = pack_codes(codes)
+    exact, got = (z @ codec.directions(texts) for z in (codes, packed.unpack()))
+    error = (got - exact).abs()
+    assert error.max() < 0.005 and error.square().mean().sqrt() < 0.02 * exact.std(0).mean()
+    folded = packed.fold(codec.directions(texts))
+    sums = torch.cat([packed.values.float(), torch.ones(len(packed), 1)], 1) @ folded
+    torch.testing.assert_close(packed.scales.float()[:, None] * sums, got, atol=1e-4, rtol=0)
+    assert packed.values.dtype == torch.int8 and packed.scales.dtype == torch.float16
+
+
+def test_packing_twice_changes_nothing() -> None:
+    _, codes, _ = blended_codes(100)
+    once = pack_codes(codes)
+    twice = pack_codes(once.unpack())
+    assert torch.equal(once.values, twice.values) and torch.equal(once.scales, twice.scales)
+
+
+def test_unknown_and_broken_codes_are_told_apart() -> None:
+    _, codes, _ = blended_codes(6)
+    codes[1], codes[2, 0], codes[3] = 0.0, torch.nan, codes[3] * 1e9
+    packed = pack_codes(codes)
+    assert packed.known.tolist() == [True, False, True, True, True, True]
+    assert torch.isnan(packed.scales).tolist() == [False, False, True, False, False, False]
+    unpacked = packed.unpack()
+    assert not unpacked[1].any() and torch.isfinite(unpacked[3]).all()
+    clean = pack_codes(codes[[0, 4, 5]]).unpack()
+    torch.testing.assert_close(unpacked[[0, 4, 5]], clean, atol=0.02, rtol=0)  # the others spoil no step
+
+
+def test_rows_and_slices_are_codes_too() -> None:
+    _, codes, _ = blended_codes(10)
+    packed = pack_codes(codes)
+    assert torch.equal(packed[torch.tensor([7, 2])].unpack(), packed.unpack()[[7, 2]])
+    levels = pack_codes(codes[:, None].expand(-1, 2, -1))
+    assert levels.unpack().shape == (10, 2, 41) and len(levels) == 10
+    single = levels[:, 0]
+    assert single.values.data_ptr() == levels.values.data_ptr() and torch.equal(
+        single.unpack(), packed.unpack()
+    )
+    assert pack_codes(torch.zeros(5, 0, 1)).unpack().shape == (5, 0, 1)
+    assert pack_codes(torch.zeros(0, 1)).unpack().shape == (0, 1)
