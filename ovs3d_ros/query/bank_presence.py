@@ -23,10 +23,10 @@ _SMALLEST_CELL = 0.04  # m
 _COARSER = 1.26  # factor from one size of cells to the next: half as many per volume
 _FAINT = 0.2  # share of cells, those with the least evidence, that are left out
 _BEST = 4  # cells that stand for a name's best place
-# Logistic weights of the columns of `bank_evidence`, and the bias. Fitted on five rendered rooms with the
-# bundled encoder, two distorted forms of it and `conse` at two sizes; docs/benchmarks.md has the figures.
-WEIGHTS = 0.233, 0.148, 0.127, 0.397
-BIAS = -2.276
+# Logistic weights of the columns of `bank_evidence`, and the bias: benchmarks/presence.py prints them for
+# five rendered rooms with the bundled encoder, two distorted forms of it and `conse` at two sizes.
+WEIGHTS = 0.235, 0.169, 0.079, 0.357
+BIAS = -2.028
 # A cosine this far from the text's mean over the map to its best places counts as much as a relevancy of
 # `PresenceCalibration.threshold`, from which a Gaussian is labelled; docs/benchmarks.md has the figures.
 _LABELLED = 0.6
