@@ -38,9 +38,10 @@ EXTRAS := test
 DEMO_FLAGS := --no-ros
 endif
 
-.PHONY: help env demo test lint docs clean
+.PHONY: help env demo demo-photos test lint docs clean
 help:
 	@echo "make demo    map a small scene, query it, write out/demo/"
+	@echo "make demo-photos  the same with photographs of a real office"
 	@echo "make test    run the tests"
 	@echo "make lint    check style, spelling and types"
 	@echo "make docs    build the documentation into build/docs/"
@@ -54,6 +55,9 @@ endif
 
 demo: env
 	$(BIN)/ovs3d demo $(DEMO_FLAGS)
+
+demo-photos: env $(VENV)/.photos
+	$(BIN)/ovs3d demo --photos $(DEMO_FLAGS)
 
 test: env $(VENV)/.docs $(VENV)/.photos
 	$(BIN)/python -m pytest $(TESTS)

@@ -25,7 +25,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={NAME: ["py.typed", "models/**/*", "demo_scene/**/*", "query/*.txt"]},
+    package_data={NAME: ["py.typed", "models/**/*", "demo_scene/**/*", "photo_scene/**/*", "query/*.txt"]},
     zip_safe=False,
     entry_points={"console_scripts": ["ovs3d = ovs3d_ros.cli:main"]},
     data_files=[

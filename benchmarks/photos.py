@@ -28,17 +28,15 @@ from documents import map_folder, print_document
 from ovs3d_ros.config import Config, override
 from ovs3d_ros.config.yaml_io import parse_assignments
 from ovs3d_ros.datasets import Dataset, open_dataset
-from ovs3d_ros.datasets.text import read_json_object
 from ovs3d_ros.encoders import encode_frame
 from ovs3d_ros.evaluation.calibration import map_scene
 from ovs3d_ros.evaluation.metrics import auroc, fpr_at_tpr, score_segmentation
+from ovs3d_ros.evaluation.presence_names import NAMES_FILE, read_presence
 from ovs3d_ros.evaluation.segmentation import pixel_segmenter
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query.request import MAX_PROMPTS
 from ovs3d_ros.semantics.lift import pixel_codes
 from ovs3d_ros.types import Frame, MapSnapshot
-
-NAMES_FILE = "presence.json"
 
 
 def open_map(dataset: Dataset, settings: dict[str, Any], path: Path) -> Ovs3d:
@@ -151,13 +149,13 @@ def main() -> None:
     with map_folder(options.maps) as maps:
         for folder in options.data:
             dataset = open_dataset(folder)
-            names = read_json_object(options.names or folder / NAMES_FILE)
+            names = read_presence(options.names or folder / NAMES_FILE)
             pipeline = open_map(dataset, settings, maps / f"{dataset.name}.ovs3d")
             snapshot = pipeline.snapshot()
             document[dataset.name] = dict(
                 encoder=pipeline.queries.encoder_name,
                 gaussians=snapshot.num_gaussians,
-                presence=measure_presence(pipeline, snapshot, names["present"], names["absent"]),
+                presence=measure_presence(pipeline, snapshot, names.present, names.absent),
                 iou=measure_segmentation(pipeline, snapshot, dataset, options.things),
                 alone=measure_alone(pipeline, snapshot, dataset),
             )

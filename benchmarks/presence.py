@@ -31,10 +31,10 @@ from documents import map_folder, print_document
 from ovs3d_ros.config import ClipConfig, Config, override
 from ovs3d_ros.config.yaml_io import parse_assignments
 from ovs3d_ros.datasets import Dataset, open_dataset
-from ovs3d_ros.datasets.text import read_json_object
 from ovs3d_ros.encoders import make_clip
 from ovs3d_ros.evaluation.calibration import LogisticFit, choose_prompts, fit_logistic, map_scene
 from ovs3d_ros.evaluation.metrics import auroc, fpr_at_tpr
+from ovs3d_ros.evaluation.presence_names import NAMES_FILE, read_presence
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query.bank_presence import BankPresence
 from ovs3d_ros.query.presence import logistic_regression
@@ -196,12 +196,10 @@ def main() -> None:
                 sys.stderr.write(f"{path.stem}\n")
         photographs = []
         for folder in options.judge:
-            dataset, names = open_dataset(folder), read_json_object(folder / "presence.json")
+            dataset, names = open_dataset(folder), read_presence(folder / NAMES_FILE)
             path = maps / f"{dataset.name}-{PHOTOGRAPHS}.ovs3d"
             chosen = settings | ENCODERS[PHOTOGRAPHS]
-            photographs.append(
-                (dataset.name, collect(dataset, chosen, names["present"], names["absent"], path))
-            )
+            photographs.append((dataset.name, collect(dataset, chosen, names.present, names.absent, path)))
     print_document(_report(rows, photographs), options.json)
 
 

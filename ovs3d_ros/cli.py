@@ -57,7 +57,8 @@ def _dispatch(options: argparse.Namespace) -> int:
         from ovs3d_ros import demo
 
         values = yaml_io.parse_assignments(options.set)
-        return demo.run(options.output, options.ros, values, options.json, options.rate, options.quiet)
+        scene = demo.PHOTOS if options.photos else demo.SHIPPED
+        return demo.run(options.output, options.ros, values, options.json, options.rate, options.quiet, scene)
     return importlib.import_module(f"ovs3d_ros.commands.{options.command}").run(options)
 
 

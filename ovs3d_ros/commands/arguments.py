@@ -159,6 +159,11 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="output folder (default out/demo)",
     )
+    parser.add_argument(
+        "--photos",
+        action="store_true",
+        help="map photographs of a real office, with clip.model=conse (needs the extra photos)",
+    )
     parser.add_argument("--no-ros", dest="ros", action="store_false", help="run in one process, without ROS")
     parser.add_argument("--rate", type=float, default=2.0, metavar="HZ", help="frames per second (default 2)")
     _add_common(parser)

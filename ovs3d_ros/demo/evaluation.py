@@ -42,7 +42,8 @@ class Evaluation:
         psnr: mean over the views, dB.
         segmentation: score of the argmax over the class list against the labels.
         refined: the same score after refinement for the class list.
-        ious: per present prompt, IoU of its mask (relevancy mode) with its class, pixels of all views pooled.
+        ious: per present prompt that is a class, IoU of its mask (relevancy mode) with the class, pixels of
+            all views pooled.
         views: the held-out views.
         masks: per present prompt, its mask in each view, [H, W] bool.
         answer: one query for all prompts that were found; the labelled cloud and the boxes show it.
@@ -80,6 +81,7 @@ def evaluate_map(pipeline: Ovs3d, snapshot: MapSnapshot, scene: Scene, found: li
     ious = {
         prompt: _pooled_iou(masks[prompt], [f.labels == classes.index(prompt) for f in frames])
         for prompt in scene.present
+        if prompt in classes
     }
     psnr = float(np.mean([metrics.psnr(v.rgb, v.frame.image) for v in views]))
     answer = pipeline.query(found or scene.present, snapshot=snapshot)
