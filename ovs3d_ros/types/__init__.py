@@ -1,0 +1,26 @@
+"""The values that travel between modules: cameras, frames, keyframes, snapshots, queries and their results.
+
+Everything here is plain data. Functions elsewhere hold the maths; `semantic_map.SemanticMap` holds the state.
+"""
+
+from __future__ import annotations
+
+from ovs3d_ros.types.images import Annotation, Camera, CropTable, Frame, Keyframe, UserError
+from ovs3d_ros.types.maps import MapFrame, MapSnapshot, RefinedField, RefineStep
+from ovs3d_ros.types.queries import Query, QueryResult, SemanticObject
+
+__all__ = [
+    "Annotation",
+    "Camera",
+    "CropTable",
+    "Frame",
+    "Keyframe",
+    "MapFrame",
+    "MapSnapshot",
+    "Query",
+    "QueryResult",
+    "RefineStep",
+    "RefinedField",
+    "SemanticObject",
+    "UserError",
+]
