@@ -24,6 +24,7 @@ from ovs3d_ros.types import UserError
 
 VERDICTS = {QueryText.Response.NO: "no", QueryText.Response.UNSURE: "unsure", QueryText.Response.YES: "yes"}
 POLL = 0.1  # seconds
+NOTICE = 2.0  # seconds without the node until it is said
 GOAL_WAIT = 5.0  # seconds until the goal of an answer has come, and until someone takes it
 ACKNOWLEDGE = Duration(seconds=2)
 
@@ -41,57 +42,78 @@ class Asker(Node):
         self._stopping = stopping
         self._service = self.resolve_service_name(f"{server}/query")
         self._client = self.create_client(QueryText, self._service)
-        self._goals: list[conversions.PoseStamped] = []
-        self._navigation = self.create_publisher(conversions.PoseStamped, "goal_pose", 1)
-        self.create_subscription(conversions.PoseStamped, f"{server}/goal_pose", self._goals.append, 1)
 
     def ask(self, request: QueryText.Request, timeout: float) -> QueryText.Response:
         """Waits for the node, and asks it.
 
         Raises:
-            UserError: there is no such node, or it refuses the request.
+            UserError: there is no such node.
             TimeoutError: no answer came in time.
         """
-        self._goals.clear()
-        if not self._wait(self._client.service_is_ready, timeout):
+        if not self._is_there(timeout):
             raise UserError(
                 f"no node offers {self._service}: start it, give --node its name, or give its "
                 "namespace by `--ros-args -r __ns:=/NAMESPACE`"
             )
         future = self._client.call_async(request)
-        if not self._wait(future.done, timeout):
+        if not self.wait(future.done, timeout):
             raise TimeoutError(f"{self._service} gave no answer within {timeout:g} s")
-        answer: Any = future.result()
-        if answer.error_code != QueryText.Response.OK:
-            raise UserError(answer.error_msg)
-        return answer
+        return future.result()  # pyright: ignore[reportReturnType]
 
-    def send_goal(self) -> str:
-        """Publishes the goal pose that belongs to the last answer on `goal_pose`; returns what was done.
+    def _is_there(self, timeout: float) -> bool:
+        """Waits for the node, and says so if that takes long."""
+        notice = min(NOTICE, timeout)
+        if self.wait(self._client.service_is_ready, notice):
+            return True
+        if timeout > notice and not self._stopping.is_set():
+            sys.stderr.write(f"waiting for {self._service}\n")
+        return self.wait(self._client.service_is_ready, timeout - notice)
 
-        Raises:
-            UserError: the node sent no goal, or nobody listens.
-        """
-        if not self._wait(lambda: bool(self._goals), GOAL_WAIT):
-            raise UserError("the node sent no goal: nothing was found, or no free place was seen beside it")
-        if not self._wait(lambda: bool(self._navigation.get_subscription_count()), GOAL_WAIT):
-            raise UserError(f"nobody listens on {self._navigation.topic_name}: start nav2 first")
-        goal = self._goals[-1]
-        self._navigation.publish(goal)
-        self._navigation.wait_for_all_acked(ACKNOWLEDGE)
-        x, y = goal.pose.position.x, goal.pose.position.y
-        return f"sent ({x:.2f}, {y:.2f}) in {goal.header.frame_id} to {self._navigation.topic_name}"
-
-    def pause(self, seconds: float) -> None:
-        """Spins for some time."""
-        self._wait(lambda: False, seconds)
-
-    def _wait(self, ready: Callable[[], bool], seconds: float) -> bool:
+    def wait(self, ready: Callable[[], bool], seconds: float) -> bool:
         """Spins until `ready()`; returns whether it was before the time was over."""
         end = time.monotonic() + seconds
         while not (done := ready()) and time.monotonic() < end and not self._stopping.is_set():
             rclpy.spin_once(self, timeout_sec=POLL)
         return bool(done)
+
+
+class Guide:
+    """Passes goals of the mapping node on to nav2.
+
+    Args:
+        asker: the node that asks, whose goals are due.
+        server: name of the mapping node.
+    """
+
+    def __init__(self, asker: Asker, server: str) -> None:
+        self._asker = asker
+        self._target = 0  # id of the object that the last goal leads to
+        self._goals: list[conversions.PoseStamped] = []
+        self._navigation = asker.create_publisher(conversions.PoseStamped, "goal_pose", 1)
+        asker.create_subscription(conversions.PoseStamped, f"{server}/goal_pose", self._goals.append, 1)
+
+    def forget(self) -> None:
+        """Drops earlier goals; call it before asking."""
+        self._goals.clear()
+
+    def send(self, answer: QueryText.Response) -> None:
+        """Publishes the goal that belongs to an answer on `goal_pose`, once for each object.
+
+        Raises:
+            UserError: the node sent no goal, or nobody listens.
+        """
+        target = answer.objects[0].id
+        if target == self._target:
+            return
+        if not self._asker.wait(lambda: bool(self._goals), GOAL_WAIT):
+            raise UserError("the node sent no goal; its log says why")
+        if not self._asker.wait(lambda: bool(self._navigation.get_subscription_count()), GOAL_WAIT):
+            raise UserError(f"nobody listens on {self._navigation.topic_name}: start nav2 first")
+        goal, self._target = self._goals[-1], target
+        self._navigation.publish(goal)
+        self._navigation.wait_for_all_acked(ACKNOWLEDGE)
+        x, y, frame = goal.pose.position.x, goal.pose.position.y, goal.header.frame_id
+        sys.stderr.write(f"sent ({x:.2f}, {y:.2f}) in {frame} to {self._navigation.topic_name}\n")
 
 
 def describe_answer(prompts: list[str], answer: QueryText.Response) -> list[dict[str, Any]]:
@@ -151,22 +173,41 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
 
 
 def run(asker: Asker, options: argparse.Namespace, stopping: threading.Event) -> None:
-    """Asks once, or until it is stopped; prints each answer that differs from the one before."""
+    """Asks once, or until it is stopped; prints each answer that differs from the one before.
+
+    Raises:
+        UserError: no node, no goal, or a refused request; but who watches waits for the first map.
+        TimeoutError: no answer came in time.
+    """
     request = QueryText.Request(prompts=options.names, cloud=False, masks=False)
     request.threshold, request.refine = options.threshold, options.refine
+    guide = Guide(asker, options.node) if options.go else None
     shown = None
     while not stopping.is_set():
-        entries = describe_answer(options.names, asker.ask(request, options.timeout))
-        text = json.dumps(entries) if options.json else answer_table(entries)
+        if guide is not None:
+            guide.forget()
+        answer = asker.ask(request, options.timeout)
+        is_early = answer.error_code == QueryText.Response.NO_MAP and options.watch is not None
+        if answer.error_code != QueryText.Response.OK and not is_early:
+            raise UserError(answer.error_msg)
+        text = answer.error_msg if is_early else answer_text(options, answer)
         if text != shown:
-            sys.stdout.write(text + "\n")
+            (sys.stderr if is_early else sys.stdout).write(text + "\n")
             sys.stdout.flush()
         shown = text
-        if options.go:
-            sys.stderr.write(asker.send_goal() + "\n")
+        if guide is not None and answer.objects:
+            guide.send(answer)
+        elif guide is not None and options.watch is None:
+            raise UserError(f"no goal was sent: nothing was found of {', '.join(options.names)}")
         if options.watch is None:
             return
-        asker.pause(options.watch)
+        asker.wait(lambda: False, options.watch)
+
+
+def answer_text(options: argparse.Namespace, answer: QueryText.Response) -> str:
+    """What is printed of an answer."""
+    entries = describe_answer(options.names, answer)
+    return json.dumps(entries) if options.json else answer_table(entries)
 
 
 def main() -> int:
