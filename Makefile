@@ -15,7 +15,7 @@ export ROS_WHEELS := $(DISTRO)
 endif
 VENV ?= .venv
 BIN := $(VENV)/bin
-INTERFACES := $(shell find ovs3d_interfaces tests/tf2_msgs tests/vision_msgs -name '*.egg-info' -prune -o -type f -print)
+INTERFACES := $(shell find ovs3d_interfaces tests/tf2_msgs tests/vision_msgs tests/nav2_msgs -name '*.egg-info' -prune -o -type f -print)
 
 # The environment is complete in itself: a sourced ROS distribution would put its own rclpy before the one in it, and
 # the wheels must find their libraries anew when this runs inside another environment of theirs.
@@ -102,7 +102,7 @@ endif
 
 $(VENV)/.interfaces: $(VENV)/.created $(INTERFACES)
 	@echo "Building the ROS interfaces (three minutes)"
-	$(BIN)/python -m pip install --quiet ./ovs3d_interfaces ./tests/tf2_msgs ./tests/vision_msgs
+	$(BIN)/python -m pip install --quiet ./ovs3d_interfaces ./tests/tf2_msgs ./tests/vision_msgs ./tests/nav2_msgs
 	@touch $@
 
 $(VENV)/.core: $(VENV)/.created setup.py setup.cfg pyproject.toml package.xml
@@ -127,4 +127,4 @@ $(VENV)/.lint: $(VENV)/.core
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist install log ovs3d_ros.egg-info ovs3d_interfaces/*.egg-info tests/tf2_msgs/*.egg-info tests/vision_msgs/*.egg-info
+	rm -rf $(VENV) build dist install log ovs3d_ros.egg-info ovs3d_interfaces/*.egg-info tests/tf2_msgs/*.egg-info tests/vision_msgs/*.egg-info tests/nav2_msgs/*.egg-info

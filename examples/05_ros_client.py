@@ -28,7 +28,7 @@ class Fetcher(Node):
     def find(self, name: str) -> PoseStamped:
         self.query.wait_for_service()
         request = QueryText.Request(prompts=[name], cloud=False, masks=False)
-        while not self.goals:  # the first answers may come before the node has discovered our subscription
+        for _ in range(5):  # the first answers may come before the node has discovered our subscription
             future = self.query.call_async(request)
             rclpy.spin_until_future_complete(self, future)
             answer = future.result()
@@ -37,7 +37,9 @@ class Fetcher(Node):
             if not answer.found[0]:
                 sys.exit(f"no {name} here (probability {answer.presence[0]:.2f})")
             rclpy.spin_once(self, timeout_sec=1.0)
-        return self.goals[-1]
+            if self.goals:
+                return self.goals[-1]
+        sys.exit("the node sent no goal; its log says why")
 
     def drive(self, goal: PoseStamped) -> None:
         while not self.navigation.get_subscription_count():

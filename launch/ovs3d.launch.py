@@ -25,6 +25,7 @@ INPUTS = (
     "transform",
     "pose_with_covariance",
     "keyframe_path",
+    "costmap",
 )
 CONFIG = PathJoinSubstitution([FindPackageShare("ovs3d_ros"), "config"])
 # Topics that the drivers publish by default. They are relative: with namespace:=robot1 they are those of a

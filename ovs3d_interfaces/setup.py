@@ -2,7 +2,8 @@
 
 pip runs this file; colcon uses package.xml and CMakeLists.txt instead. CMake runs in a temporary folder. The
 wheel contains the files that CMake installs: the Python package, the shared libraries (``lib/``) and the
-ament index (``share/``). tests/tf2_msgs and tests/vision_msgs are built with the same functions.
+ament index (``share/``). tests/tf2_msgs, tests/vision_msgs and tests/nav2_msgs are built with the same
+functions.
 """
 
 from __future__ import annotations

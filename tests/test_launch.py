@@ -20,6 +20,7 @@ INPUTS = {
     "transform",
     "pose_with_covariance",
     "keyframe_path",
+    "costmap",
 }
 
 

@@ -156,7 +156,7 @@ def test_build_backend_asks_for_the_wheels_of_the_distribution(ros_wheels, monke
     monkeypatch.setenv("ROS_WHEELS", "")
     ours = ros_wheels.get_requires_for_build_wheel()
     assert "ros-rclpy[fastrtps]==" in " ".join(ours) and "ninja" in ours
-    for folder in ("tests/tf2_msgs", "tests/vision_msgs"):
+    for folder in ("tests/tf2_msgs", "tests/vision_msgs", "tests/nav2_msgs"):
         theirs = runpy.run_path(str(repository / folder / "ros_wheels.py"))
         assert theirs["__file__"] == str(repository / folder / "ros_wheels.py")  # pip checks it
         assert theirs["get_requires_for_build_wheel"]() == ours

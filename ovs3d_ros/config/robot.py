@@ -228,3 +228,30 @@ class OutputConfig:
     save_on_exit: str = leaf(
         "", MACHINE, "File to which the node writes the map when it ends. Empty: it does not write the map."
     )
+
+
+@dataclass(frozen=True, slots=True)
+class NavigationConfig:
+    """Goals on free ground (with a costmap on `costmap`) and places to keep out of, for nav2."""
+
+    robot_radius: float = leaf(
+        0.3,
+        SESSION | RUNTIME,
+        "Goals keep this distance from occupied cells of the costmap. Take half the robot's width.",
+        unit="m",
+        low=0.0,
+        high=10.0,
+    )
+    keep_out: tuple[str, ...] = leaf(
+        (),
+        SESSION | RUNTIME,
+        "Names of things that ~/mask marks for nav2's keepout filter. Empty: no mask.",
+    )
+    keep_out_margin: float = leaf(
+        0.1,
+        SESSION | RUNTIME,
+        "Distance from the boxes of these things up to which ~/mask is marked.",
+        unit="m",
+        low=0.0,
+        high=10.0,
+    )

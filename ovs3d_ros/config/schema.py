@@ -18,7 +18,14 @@ from ovs3d_ros.config.asking import QueryConfig, RefineConfig
 from ovs3d_ros.config.leaf import MAP, SESSION, Leaf, check_value, leaf
 from ovs3d_ros.config.mapping import KeyframeConfig, LiftConfig, MapConfig, SeedConfig, TrainConfig
 from ovs3d_ros.config.models import ClipConfig, ComputeConfig, DinoConfig
-from ovs3d_ros.config.robot import BagConfig, InputConfig, OutputConfig, QosConfig, TfConfig
+from ovs3d_ros.config.robot import (
+    BagConfig,
+    InputConfig,
+    NavigationConfig,
+    OutputConfig,
+    QosConfig,
+    TfConfig,
+)
 from ovs3d_ros.config.viewer import ViewerConfig
 from ovs3d_ros.types import UserError
 
@@ -55,6 +62,7 @@ class Config:
     bag: BagConfig = field(default_factory=BagConfig)
     tf: TfConfig = field(default_factory=TfConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
+    navigation: NavigationConfig = field(default_factory=NavigationConfig)
     viewer: ViewerConfig = field(default_factory=ViewerConfig)
 
     @classmethod

@@ -303,6 +303,25 @@ def to_grid(grid: Grid, header: Header) -> OccupancyGrid:
     return OccupancyGrid(header=header, info=info, data=array.array("b", grid.cells.tobytes()))
 
 
+def from_grid(message: OccupancyGrid, topic: str) -> Grid:
+    """The cells of an occupancy grid whose axes are those of its frame.
+
+    Raises:
+        UserError: sizes that contradict each other, a resolution or an origin that is no number, or a turned
+            grid.
+    """
+    info, turn = message.info, message.info.origin.orientation
+    origin = np.array([info.origin.position.x, info.origin.position.y])
+    if not len(message.data) or len(message.data) != info.width * info.height:
+        raise UserError(f"{topic}: {len(message.data)} cells contradict {info.width} x {info.height}")
+    if not (np.isfinite(origin).all() and 0 < info.resolution < np.inf):
+        raise UserError(f"{topic}: origin {origin.tolist()} and resolution {info.resolution} are no grid")
+    if max(abs(turn.x), abs(turn.y), abs(turn.z)) > 1e-3:
+        raise UserError(f"{topic}: its origin is turned, which nav2 does not support either")
+    cells = np.array(message.data, np.int8).reshape(info.height, info.width)
+    return Grid(origin, float(info.resolution), cells)
+
+
 def to_diagnostic(name: str, level: str, message: str, values: dict[str, object]) -> DiagnosticStatus:
     """One diagnostic status; level is "ok", "warn" or "error"."""
     pairs = [KeyValue(key=key, value="" if value is None else str(value)) for key, value in values.items()]

@@ -204,9 +204,9 @@ def main(args: list[str] | None = None) -> int:
 def _run(stopping: threading.Event) -> int:
     """Starts the node and spins it; returns the exit status."""
     node = MappingNode()
-    # A thread per group: inputs, queries, services, outputs, vocabulary, refinement, search, diagnostics,
-    # lifecycle.
-    executor = MultiThreadedExecutor(num_threads=9)
+    # A thread per group: inputs, costmap, queries, services, outputs, vocabulary, keep-out mask, refinement,
+    # search, diagnostics, lifecycle.
+    executor = MultiThreadedExecutor(num_threads=11)
     executor.add_node(node)
     try:
         if node.config.autostart:

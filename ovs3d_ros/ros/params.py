@@ -82,6 +82,8 @@ def apply_parameters(config: Config, parameters: list[Parameter]) -> Config:
     values = {p.name: _to_config(specs[p.name], p.value) for p in parameters if p.name in specs}
     config = override(config, values)
     check_prompts(list(config.query.negatives), "negative")
+    if config.navigation.keep_out:
+        check_prompts(list(config.navigation.keep_out), "name to keep out of")
     return config
 
 

@@ -17,8 +17,9 @@ from ovs3d_ros.ros.entities import EntityGroup
 from ovs3d_ros.ros.inputs.cameras import check_cameras, chosen_extrinsics
 from ovs3d_ros.ros.inputs.loop_closure import LoopClosure
 from ovs3d_ros.ros.inputs.streams import Stream
-from ovs3d_ros.ros.outputs.answers import AnswerStore
+from ovs3d_ros.ros.outputs.answers import Answer, AnswerStore
 from ovs3d_ros.ros.outputs.camera_transform import CameraTransform, check_camera_tf
+from ovs3d_ros.ros.outputs.keep_out import KeepOutMask, check_keep_out
 from ovs3d_ros.ros.outputs.publishers import Outputs
 from ovs3d_ros.ros.outputs.view import LatestView
 from ovs3d_ros.ros.services.asking import Asking
@@ -27,7 +28,7 @@ from ovs3d_ros.ros.services.maps import MapServices
 from ovs3d_ros.ros.services.query import QueryServices
 from ovs3d_ros.ros.services.vocabulary import Vocabulary, check_vocabulary
 from ovs3d_ros.sensors.jumps import SpeedLimit
-from ovs3d_ros.types import Frame, UserError
+from ovs3d_ros.types import Frame, SemanticObject, UserError
 from ovs3d_ros.viewer import MapSource, MapViewer, check_viewer, keyframe_photo
 from ovs3d_ros.warm_up import warm_up
 from ovs3d_ros.worker import MappingWorker, MapRefiner
@@ -56,7 +57,7 @@ class MappingSession:
 
         Raises:
             UserError: a model cannot be loaded, `output.save_on_exit` cannot be written, or the names of
-                cameras, the extrinsics or the vocabulary are bad.
+                cameras, the extrinsics, the vocabulary or the names to keep out of are bad.
         """
         self._node = node
         self.config = config
@@ -68,6 +69,7 @@ class MappingSession:
         check_camera_tf(config)
         if config.viewer.port:
             check_viewer(config.viewer)
+        check_keep_out(config)
         check_vocabulary(config)  # before anything is created that would have to be destroyed
         extrinsics = dict(zip(cameras, chosen_extrinsics(config, len(cameras)), strict=True))
         self.pipeline = Ovs3d(config)
@@ -97,6 +99,7 @@ class MappingSession:
         self.asking = Asking(node, config, pipeline, answers, self._view)
         self._queries = QueryServices(node, config, pipeline, worker, answers, self._view, self.asking)
         MapServices(node, config, pipeline, worker, answers)
+        self._keep_out = KeepOutMask(node, config, pipeline, worker)
         self._vocabulary = Vocabulary(node, config, pipeline, worker, answers, self._outputs, self.asking)
 
     def _open_viewer(self, config: Config) -> None:
@@ -141,10 +144,21 @@ class MappingSession:
         """Queues a message of `keyframe_path`, see `LoopClosure.submit`."""
         self._loop_closure.submit(message, stream, mounts)
 
+    def find_goal(self, answer: Answer, item: SemanticObject) -> np.ndarray | None:
+        """Where to stand to see an object of an answer, see `Goals.find`."""
+        return self._outputs.goals.find(answer, item, self.config)
+
     def configure(self, config: Config) -> None:
         """Uses new values of the runtime parameters, see `Leaf.runtime`."""
         self.config = config
-        for part in (self.pipeline, self.worker, self._outputs, self._queries, self._vocabulary):
+        for part in (
+            self.pipeline,
+            self.worker,
+            self._outputs,
+            self._queries,
+            self._vocabulary,
+            self._keep_out,
+        ):
             part.configure(config)
 
     def close(self) -> bool:

@@ -121,13 +121,20 @@ def test_lists_are_assigned_as_yaml() -> None:
         parse_assignments(["clip.crop_metres=[0.2, 0.3"])
 
 
-EMPTY = {"clip.crop_metres", "clip.dense_sizes", "input.cameras", "output.vocabulary"}
+EMPTY = {
+    "clip.crop_metres",
+    "clip.dense_sizes",
+    "input.cameras",
+    "output.vocabulary",
+    "navigation.keep_out",
+}
 
 
 def test_lists_empty_by_default_may_be_emptied_everywhere(tmp_path) -> None:
     assert {spec.path for spec, _ in leaves() if spec.may_be_empty} == EMPTY
     full = {"clip.crop_metres": [0.2], "clip.dense_sizes": [320], "input.cameras": ["a"]}
-    config = override(Config(), full | {"output.vocabulary": ["mug"]})
+    full |= {"output.vocabulary": ["mug"], "navigation.keep_out": ["cable"]}
+    config = override(Config(), full)
     assert override(config, {path: [] for path in EMPTY}) == Config()
     assert override(config, parse_assignments([f"{path}=" for path in EMPTY])) == Config()
     (tmp_path / "c.yaml").write_text("".join(f"{path}: []\n" for path in EMPTY), encoding="utf-8")

@@ -13,7 +13,7 @@ from rclpy.clock import Clock
 
 from ovs3d_ros.config import Config
 from ovs3d_ros.map_frame import points_to_world, without_origin
-from ovs3d_ros.query.navigation import goal_pose, query_grid
+from ovs3d_ros.query.navigation import query_grid
 from ovs3d_ros.ros import conversions
 from ovs3d_ros.ros.outputs import detections
 from ovs3d_ros.ros.outputs.answers import Answer
@@ -140,22 +140,11 @@ def build_grid(
     return conversions.to_grid(grid, header)
 
 
-def build_goal(
-    answer: Answer, item: SemanticObject, header: conversions.Header, config: Config
-) -> conversions.PoseStamped:
-    """`~/goal_pose`: a pose on the ground in front of an object of the answer, facing it."""
-    return conversions.PoseStamped(header=header, pose=conversions.to_pose(_goal(answer, item, config)))
-
-
-def build_goal_arrow(answer: Answer | None, header: conversions.Header, config: Config) -> conversions.Marker:
-    """`~/goal_marker`: the goal pose as an arrow, which unlike a pose can be deleted in RViz."""
-    objects = _objects(answer)
-    goal = _goal(answer, objects[0], config) if answer is not None and objects else None
+def build_goal_arrow(
+    goal: np.ndarray | None, header: conversions.Header, config: Config
+) -> conversions.Marker:
+    """`~/goal_marker`: a goal pose [4, 4] as an arrow, which unlike a pose can be deleted in RViz."""
     return conversions.to_arrow(goal, header)
-
-
-def _goal(answer: Answer, item: SemanticObject, config: Config) -> np.ndarray:
-    return goal_pose(item, answer.snapshot.camtoworlds, config.output.stand_off)
 
 
 def _objects(answer: Answer | None) -> list[SemanticObject]:

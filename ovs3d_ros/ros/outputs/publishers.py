@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -16,11 +17,10 @@ from ovs3d_ros.ros import conversions
 from ovs3d_ros.ros.callbacks import start_timer
 from ovs3d_ros.ros.outputs import detections, messages
 from ovs3d_ros.ros.outputs.answers import Answer, AnswerStore
-from ovs3d_ros.ros.outputs.goal import GoalPublisher
+from ovs3d_ros.ros.outputs.goal import GoalPublisher, Goals
 from ovs3d_ros.ros.outputs.origin import OriginBroadcaster
 from ovs3d_ros.ros.outputs.segmentation import SegmentationPublisher
 from ovs3d_ros.ros.outputs.view import LatestView
-from ovs3d_ros.types import MapSnapshot
 from ovs3d_ros.worker import MappingWorker
 
 ANSWER_PERIOD = 0.1  # seconds between checks for a new answer
@@ -45,7 +45,7 @@ class LatchedTopic:
             node: publishes.
             message_type: type of the topic.
             topic: its name.
-            build: makes the message from a snapshot or an answer, the header, and the configuration.
+            build: makes the message from the content of `publish`, the header, and the configuration.
         """
         self._publisher = node.create_publisher(message_type, topic, LATCHED)
         self._clock = node.get_clock()
@@ -59,7 +59,7 @@ class LatchedTopic:
         """Whether the topic has subscribers."""
         return self._publisher.get_subscription_count() > 0
 
-    def publish(self, version: object, content: MapSnapshot | Answer | None, config: Config) -> None:
+    def publish(self, version: object, content: Any, config: Config) -> None:
         """Publishes the content, unless all subscribers have this version with a stamp that is new enough."""
         count = self._publisher.get_subscription_count()
         joined, self._num_subscribers = count > self._num_subscribers, count
@@ -70,7 +70,11 @@ class LatchedTopic:
 
 
 class Outputs:
-    """Publishes the map, the answer, and the answer as seen by the newest camera."""
+    """Publishes the map, the answer, and the answer as seen by the newest camera.
+
+    Attributes:
+        goals: finds poses in front of objects.
+    """
 
     def __init__(
         self,
@@ -92,9 +96,10 @@ class Outputs:
             LatchedTopic(node, conversions.Path, "~/keyframes", messages.build_keyframes),
         ]
         self._answer_topics = _make_answer_topics(node)
+        self.goals = Goals(node, config, view)
         self._goal = GoalPublisher(node, answers)
         self._arrow = LatchedTopic(node, conversions.Marker, "~/goal_marker", messages.build_goal_arrow)
-        self._arrow_answer: Answer | None = None  # whose goal the arrow shows
+        self._arrow_goal: tuple[Answer, np.ndarray | None] | None = None  # that the arrow shows
         self._segmentation = SegmentationPublisher(node, pipeline, config.output.mask_size)
         self._origin = OriginBroadcaster(node)
         group = MutuallyExclusiveCallbackGroup()
@@ -138,18 +143,19 @@ class Outputs:
             self._published_number = number
             self._publish()
         while (answer := self._answers.take_goal()) is not None:
-            self._goal.offer(answer)
-            self._arrow_answer = answer
+            objects = answer.result.objects
+            goal = self.goals.find(answer, objects[0], self._config) if objects else None
+            self._goal.offer(answer, goal)
+            self._arrow_goal = answer, goal
             self._publish_arrow()
         self._goal.update(self._config)
 
     def _publish_arrow(self) -> None:
         """Publishes the goal for people to see, and deletes it when its map was discarded."""
-        answer = self._arrow_answer
-        if answer is not None:
+        if self._arrow_goal is not None:
+            answer, goal = self._arrow_goal
             current = self._answers.is_current(answer)
-            version = (id(answer), current, self._config.output)
-            self._arrow.publish(version, answer if current else None, self._config)
+            self._arrow.publish((id(answer), current), goal if current else None, self._config)
 
 
 def _make_answer_topics(node: Node) -> list[LatchedTopic]:

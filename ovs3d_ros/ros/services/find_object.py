@@ -13,8 +13,8 @@ from rclpy.node import Node
 
 from ovs3d_interfaces.action import FindObject
 from ovs3d_ros.query.request import check_prompts
+from ovs3d_ros.ros import conversions
 from ovs3d_ros.ros.outputs.answers import Answer
-from ovs3d_ros.ros.outputs.messages import build_goal
 from ovs3d_ros.ros.services import responses
 from ovs3d_ros.ros.session import MappingSession
 from ovs3d_ros.types import UserError
@@ -126,7 +126,9 @@ class FindObjectAction:
         result.error_code = FindObject.Result.OK
         result.prompt, result.presence = item.prompt, float(found.presence[item.label - 1])
         result.object = session.asking.object_messages(answer, header)[best]
-        result.approach = build_goal(answer, item, header, session.config)
+        if (goal := session.find_goal(answer, item)) is not None:
+            pose = conversions.to_pose(goal)
+            result.approach = conversions.PoseStamped(header=header, pose=pose)
         result.map_version = found.map_version
 
     def _publish(self, goal: ServerGoalHandle, answer: Answer | None, elapsed: float) -> None:

@@ -34,7 +34,7 @@ from ovs3d_ros.ros import conversions  # noqa: E402
 from ovs3d_ros.ros.outputs.goal import PATIENCE  # noqa: E402
 from ovs3d_ros.ros.outputs.publishers import LATCHED  # noqa: E402
 
-VISION = importlib.util.find_spec("vision_msgs") is not None
+MISSING = [name for name in ("vision_msgs", "nav2_msgs") if importlib.util.find_spec(name) is None]
 REPOSITORY = Path(__file__).resolve().parents[3]
 # Display class of rviz_default_plugins -> message type; None for displays without a topic.
 DISPLAYS = {
@@ -56,7 +56,7 @@ def position(pose) -> np.ndarray:
 
 def test_documentation_lists_outputs_of_running_node(session):
     node = session.client.node
-    rows = [row for row in documented("output") if VISION or "vision_msgs" not in row[1]]
+    rows = [row for row in documented("output") if not any(name in row[1] for name in MISSING)]
     offered = dict(node.get_publisher_names_and_types_by_node("ovs3d", "/"))
     ours = {
         name: kinds[0]
@@ -121,7 +121,9 @@ def test_late_subscribers_get_markers_poses_and_keyframes(session):
     assert stamps == sorted(stamps) and stamps[0] > 1e9
 
 
-@pytest.mark.skipif(not VISION, reason="vision_msgs not installed; pip install ./tests/vision_msgs")
+@pytest.mark.skipif(
+    "vision_msgs" in MISSING, reason="vision_msgs not installed; pip install ./tests/vision_msgs"
+)
 def test_detections_match_objects(session):
     from vision_msgs.msg import Detection3DArray, LabelInfo
 

@@ -205,8 +205,8 @@ def test_clouds_of_a_far_map_are_in_a_near_frame_that_tf_knows(wire):
     assert len(np.unique(cloud["y"])) > 0.9 * len(cloud)
     assert abs(np.median(cloud["y"]) + origin.y - np.median(means[:, 1])) < 0.2
     answer, header = rig.answer("red box"), rig.newest["map_cloud"].header
-    place = messages.build_goal(answer, answer.result.objects[0], header, far.config).pose.position
-    assert abs(place.x - utm[0]) < 3 and abs(place.y - utm[1]) < 3
+    goal = rig.outputs.goals.find(answer, answer.result.objects[0], far.config)
+    assert (np.abs(goal[:2, 3] - utm[:2]) < 3).all()
     grid = messages.build_grid(answer, header, far.config).info.origin.position
     assert abs(grid.y - utm[1]) < 4
     assert messages.build_query_cloud(answer, header, far.config).header.frame_id == "map_ovs3d"
