@@ -6,9 +6,8 @@ name, the place and the size.
 
 from __future__ import annotations
 
-import itertools
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,7 +106,9 @@ class ObjectTracker:
             return track, Change(APPEARED, track, item, item)
         previous, was_present = track.item, track.is_present
         track.item, track.is_present, track.settings = item, True, settings
-        has_moved = np.linalg.norm(item.center - track.anchor) > _reach(item, previous)
+        has_moved = (
+            np.linalg.norm(item.center - track.anchor) > _reaches(item.size[None], previous.size[None]).item()
+        )
         if has_moved or not was_present:
             track.anchor = item.center
         if not was_present:
@@ -133,11 +134,6 @@ def _is_missed(track: Track, query: Query) -> bool:
     return complete and track.settings == _settings(query, track.item.prompt)
 
 
-def _reach(a: SemanticObject, b: SemanticObject) -> float:
-    """The distance of two centres, metres, up to which both are at one place."""
-    return max(_SAME_PLACE, _SHARE_OF_DIAGONAL * max(np.linalg.norm(a.size), np.linalg.norm(b.size)))
-
-
 def _match(tracks: list[Track], items: list[SemanticObject]) -> dict[int, Track]:
     """The track of each item that was seen before, by the index of the item.
 
@@ -145,30 +141,47 @@ def _match(tracks: list[Track], items: list[SemanticObject]) -> dict[int, Track]
     found last time go before those that were gone. The nearest ones are paired first.
     """
     matches: dict[int, Track] = {}
-    rules: tuple[Callable[[Track, SemanticObject, float], bool], ...] = (
-        lambda track, item, distance: distance <= _reach(track.item, item),
-        lambda track, item, distance: track.is_present and _have_one_size(track.item, item),
-        lambda track, item, distance: _have_one_size(track.item, item),
-    )
-    for rule in rules:
-        taken = {track.id for track in matches.values()}
-        pairs = []
-        for (index, item), track in itertools.product(enumerate(items), tracks):
-            if index in matches or track.id in taken or track.item.prompt != item.prompt:
-                continue
-            distance = float(np.linalg.norm(item.center - track.item.center))
-            if rule(track, item, distance):
-                pairs.append((distance, index, track.id, track))
-        for _, index, number, track in sorted(pairs, key=lambda pair: pair[:3]):
-            if index not in matches and number not in taken:
-                matches[index] = track
-                taken.add(number)
+    for prompt in {item.prompt for item in items}:
+        indices = [index for index, item in enumerate(items) if item.prompt == prompt]
+        known = [track for track in tracks if track.item.prompt == prompt]
+        if known:
+            pairs = _match_one_name(known, [items[i] for i in indices])
+            matches |= {indices[column]: known[row] for column, row in pairs.items()}
     return matches
 
 
-def _have_one_size(a: SemanticObject, b: SemanticObject) -> bool:
-    small, large = np.sort(a.size), np.sort(b.size)
-    return bool((np.maximum(small, large) <= _MAX_STRETCH * np.minimum(small, large)).all())
+def _match_one_name(tracks: list[Track], items: list[SemanticObject]) -> dict[int, int]:
+    """As `_match` for the objects of one prompt: the index of the track by that of the item."""
+    before, now = (
+        np.array([np.stack([item.center, item.size]) for item in group])
+        for group in ([track.item for track in tracks], items)
+    )  # [T, 2, 3] and [M, 2, 3]
+    distances = np.linalg.norm(before[:, None, 0] - now[:, 0], axis=-1)
+    is_present = np.array([track.is_present for track in tracks])[:, None]
+    reaches, have_one_size = _reaches(before[:, 1], now[:, 1]), _have_one_size(before[:, 1], now[:, 1])
+    free = np.ones(distances.shape, bool)
+    matches: dict[int, int] = {}
+    for rule in (distances <= reaches, have_one_size & is_present, have_one_size):
+        rows, columns = np.nonzero(rule & free)
+        numbers = [tracks[row].id for row in rows]
+        for pair in np.lexsort((numbers, columns, distances[rows, columns])):
+            row, column = int(rows[pair]), int(columns[pair])
+            if free[row, column]:
+                matches[column] = row
+                free[row], free[:, column] = False, False
+    return matches
+
+
+def _reaches(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The distances [N, M] of centres, metres, up to which boxes [N, 3] and [M, 3] are at one place."""
+    diagonals = np.maximum(np.linalg.norm(a, axis=-1)[:, None], np.linalg.norm(b, axis=-1))
+    return np.maximum(_SAME_PLACE, _SHARE_OF_DIAGONAL * diagonals)
+
+
+def _have_one_size(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Whether boxes of sizes [N, 3] and [M, 3] may be those of one object, [N, M]."""
+    a, b = np.sort(a)[:, None], np.sort(b)
+    return np.max(np.maximum(a, b) / np.minimum(a, b).clip(1e-9), axis=-1) <= _MAX_STRETCH
 
 
 def last_views(
