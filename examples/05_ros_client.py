@@ -8,6 +8,7 @@ poses that it receives on `goal_pose`, the topic of the "2D Goal Pose" tool of R
 """
 
 import sys
+import time
 
 import rclpy
 from geometry_msgs.msg import PoseStamped
@@ -28,7 +29,10 @@ class Fetcher(Node):
     def find(self, name: str) -> PoseStamped:
         self.query.wait_for_service()
         request = QueryText.Request(prompts=[name], cloud=False, masks=False)
-        for _ in range(5):  # the first answers may come before the node has discovered our subscription
+        deadline = time.monotonic() + 20
+        while not self.goals:  # the first answers may come before the node has discovered our subscription
+            if time.monotonic() > deadline:
+                sys.exit("the node sent no goal; its log says why")
             future = self.query.call_async(request)
             rclpy.spin_until_future_complete(self, future)
             answer = future.result()
@@ -37,9 +41,7 @@ class Fetcher(Node):
             if not answer.found[0]:
                 sys.exit(f"no {name} here (probability {answer.presence[0]:.2f})")
             rclpy.spin_once(self, timeout_sec=1.0)
-            if self.goals:
-                return self.goals[-1]
-        sys.exit("the node sent no goal; its log says why")
+        return self.goals[-1]
 
     def drive(self, goal: PoseStamped) -> None:
         while not self.navigation.get_subscription_count():

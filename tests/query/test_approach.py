@@ -65,6 +65,9 @@ def test_inscribed_and_unknown_cells_are_no_goals_and_cheap_ones_go_first():
         block(grid, (3.5, 8.0), (2.0, 4.0), cost)
         place = approach(grid, radius=0.0)[:2, 3]
         assert grid.cells[tuple((place[::-1] / CELL).astype(int))] == 0, cost
+        block(grid, (0.05, 5.5), (0.05, 5.9), cost)
+        with pytest.raises(UserError, match=r"no free ground within 1\.8 m of 'sofa'"):
+            approach(grid, radius=0.0)
     grid = room()
     block(grid, (3.9, 4.5), (2.8, 4.0), 90)
     assert grid.cells[tuple((approach(grid)[:2, 3][::-1] / CELL).astype(int))] == 0

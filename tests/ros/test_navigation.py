@@ -187,3 +187,16 @@ def covers(mask: conversions.OccupancyGrid, ball) -> bool:
     centers = place(info.origin) + (np.stack([columns, rows], -1) + 0.5) * info.resolution
     near = np.linalg.norm(centers - center[:2], axis=-1)
     return bool((cells[near < radius / 2] == 100).any())
+
+
+def test_labels_are_read_as_the_segmentation_layer_does_it(session):
+    kind = pytest.importorskip("vision_msgs.msg", reason="pip install ./tests/vision_msgs").LabelInfo
+    latched = QoSProfile(depth=5, reliability=NAV2.reliability, durability=NAV2.durability)
+    sensor_data = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
+    session.client.query("blue ball", "red ball")
+    image = session.client.receive("/ovs3d/segmentation/label", conversions.Image, sensor_data)
+    info = session.client.receive("/ovs3d/label_info", kind, latched)
+    numbers = {item.class_name: item.class_id for item in info.class_map}
+    assert set(numbers) == {"blue ball", "red ball"} and 0 not in numbers.values()
+    assert image.encoding == "mono8" and len(image.data) == image.width * image.height
+    assert set(image.data) <= {0, *numbers.values()} and numbers["red ball"] in set(image.data)
