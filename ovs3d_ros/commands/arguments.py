@@ -305,7 +305,15 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_calibrate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", type=Path, nargs="+", metavar="DATA", help="labelled datasets, at least two")
+    parser.add_argument(
+        "data", type=Path, nargs="+", metavar="DATA", help="labelled datasets, at least two; or see --names"
+    )
+    parser.add_argument(
+        "--names",
+        action="store_true",
+        help="no labels: DATA are folders, each with a presence.json that names things that are there and "
+        'things that are not, {"present": ["sofa"], "absent": ["piano"]}',
+    )
     parser.add_argument(
         "-o",
         "--output",

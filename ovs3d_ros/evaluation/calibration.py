@@ -204,20 +204,33 @@ def fit_presence(scenes: Sequence[SceneEvidence]) -> tuple[LogisticFit, Logistic
     return specific_fit, general_fit
 
 
-def fit_logistic(evidence: np.ndarray, present: np.ndarray) -> LogisticFit:
-    """Fits a logistic regression with weight decay; present and absent prompts weigh the same in total."""
+def fit_logistic(
+    evidence: np.ndarray, present: np.ndarray, prior: LogisticFit | None = None, decay: float = _WEIGHT_DECAY
+) -> LogisticFit:
+    """Fits a logistic regression; present and absent prompts weigh the same in total.
+
+    Args:
+        evidence: [P, E].
+        present: [P] bool, the truth.
+        prior: weights decay towards these; None: towards 0.
+        decay: how strongly.
+    """
     mean, std = evidence.mean(0), evidence.std(0) + 1e-9
     x = torch.from_numpy((evidence - mean) / std)
     y = torch.from_numpy(present.astype(np.float64))
     balance = torch.where(y > 0, 0.5 / y.mean(), 0.5 / (1 - y.mean()))
-    weights = torch.zeros(x.shape[1] + 1, dtype=torch.float64, requires_grad=True)
+    start = np.zeros(x.shape[1] + 1)
+    if prior is not None:
+        start = np.append(prior[0] * std, prior[1] + prior[0] @ mean)
+    expected = torch.from_numpy(start)
+    weights = expected.clone().requires_grad_()
     optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
         logits = x @ weights[:-1] + weights[-1]
         loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, y, weight=balance)
-        loss = loss + _WEIGHT_DECAY * weights[:-1].square().sum()
+        loss = loss + decay * (weights - expected)[:-1].square().sum()
         loss.backward()
         return loss
 

@@ -54,10 +54,17 @@ class BankPresence:
 
     Args:
         encode_text: gives unit text features [P, D].
+        weights: logistic weights of the columns of `bank_evidence`.
+        bias: logistic bias.
     """
 
-    def __init__(self, encode_text: Callable[[Sequence[str]], torch.Tensor]) -> None:
-        self._encode_text = encode_text
+    def __init__(
+        self,
+        encode_text: Callable[[Sequence[str]], torch.Tensor],
+        weights: Sequence[float] = WEIGHTS,
+        bias: float = BIAS,
+    ) -> None:
+        self._encode_text, self._weights, self._bias = encode_text, weights, bias
         self._bank: NameBank | None = None
         self._cells = SnapshotMemo(self._pool)
 
@@ -66,7 +73,7 @@ class BankPresence:
     ) -> np.ndarray:
         """Probability [P] that the thing of each prompt is in the map; arguments as of `evidence`."""
         evidence = self.evidence(prompts, texts, snapshot, min_weight)
-        return np.where((evidence > 0).any(1), logistic_regression(evidence, WEIGHTS, BIAS), 0.0)
+        return np.where((evidence > 0).any(1), logistic_regression(evidence, self._weights, self._bias), 0.0)
 
     def evidence(
         self, prompts: Sequence[str], texts: torch.Tensor, snapshot: MapSnapshot, min_weight: float

@@ -79,8 +79,7 @@ class QueryEngine:
     def __init__(self, clip: ImageTextEncoder | None, config: QueryConfig) -> None:
         self.clip = clip
         self.calibration = encoder_calibration(clip, config.calibration)
-        calibrated = is_calibrated(clip, config.calibration)
-        self._bank = None if calibrated else BankPresence(self._encode_bank)
+        self._bank = self._make_bank(is_calibrated(clip, config.calibration))
         self._config = config
         self._texts: dict[str, torch.Tensor] = {}
         self._coverage = SnapshotMemo(horizon_coverage)
@@ -91,7 +90,15 @@ class QueryEngine:
 
     def calibrate(self, calibration: PresenceCalibration) -> None:
         """Takes another calibration of the encoder, which decides about presence and labels from now on."""
-        self.calibration, self._bank = calibration, None
+        self.calibration = calibration
+        self._bank = self._make_bank(is_calibrated=True)
+
+    def _make_bank(self, is_calibrated: bool) -> BankPresence | None:
+        """The decision by a bank of names, where the calibration asks for it or there is none."""
+        weights, bias = self.calibration.bank_weights, self.calibration.bank_bias
+        if weights:
+            return BankPresence(self._encode_bank, weights, bias)
+        return None if is_calibrated else BankPresence(self._encode_bank)
 
     @property
     def encoder_name(self) -> str | None:

@@ -37,6 +37,9 @@ class PresenceCalibration:
         general_weights: logistic weights for general prompts, such as "mug" where the distractors hold "red
             mug". Many round things fit a general name a little, so the same evidence means less.
         general_bias: logistic bias for general prompts.
+        bank_weights: logistic weights of the columns of `bank_presence.bank_evidence`; if there are any, they
+            decide about presence, and labels follow the map's own range.
+        bank_bias: logistic bias of that decision.
         distractors: nouns every prompt competes against in the presence decision.
         synonym: text-text cosine above which a distractor counts as another word for the prompt.
         source: the data it was fitted on.
@@ -48,6 +51,8 @@ class PresenceCalibration:
     presence_bias: float = -5.5
     general_weights: tuple[float, ...] = (10.0, 0.0, 20.0, 0.0)
     general_bias: float = -5.5
+    bank_weights: tuple[float, ...] = ()
+    bank_bias: float = 0.0
     distractors: tuple[str, ...] = ()
     synonym: float = 0.9
     source: str = "none: the defaults of LERF for OpenAI CLIP, not calibrated"
@@ -90,7 +95,8 @@ def load_calibration(path: str, encoder: str) -> PresenceCalibration:
     try:
         document = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
         calibration, fitted_for = _check_numbers(PresenceCalibration(**document["query"])), document["name"]
-        sizes = {len(calibration.presence_weights), len(calibration.general_weights)}
+        weights = calibration.presence_weights, calibration.general_weights, calibration.bank_weights
+        sizes = {len(w) for w in weights if w}
     except OSError as error:
         raise UserError(
             f"{where}: cannot read it ({error.strerror}); leave the parameter empty for the encoder's own "
@@ -120,6 +126,8 @@ def _check_numbers(calibration: PresenceCalibration) -> PresenceCalibration:
         presence_bias=[calibration.presence_bias],
         general_weights=calibration.general_weights,
         general_bias=[calibration.general_bias],
+        bank_weights=calibration.bank_weights,
+        bank_bias=[calibration.bank_bias],
         synonym=[calibration.synonym],
     )
     for name, values in numbers.items():
