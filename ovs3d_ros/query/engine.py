@@ -24,6 +24,7 @@ from ovs3d_ros.query.labelling import (
     own_scores,
 )
 from ovs3d_ros.query.memo import SnapshotMemo
+from ovs3d_ros.query.name_cache import encode_names
 from ovs3d_ros.query.presence import (
     PEAK_GAUSSIANS,
     Evidence,
@@ -118,8 +119,11 @@ class QueryEngine:
 
     def _encode_bank(self, names: Sequence[str]) -> torch.Tensor:
         """Unit text features [M, D] of the name bank, which keeps them itself."""
-        assert self.clip is not None, "a bank needs an encoder"
-        return check_texts(self.clip.encode_text(names), len(names), self.clip)
+        clip = self.clip
+        assert clip is not None, "a bank needs an encoder"
+        return encode_names(
+            names, clip.name, lambda part: check_texts(clip.encode_text(part), len(part), clip)
+        )
 
     def common_names(self) -> Sequence[str]:
         """Nouns of other things: those of the calibration, or a short list for an encoder without one."""

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 BANK_FILE = Path(__file__).with_name("name_bank.txt")
-_BATCH = 256  # names encoded at a time
 _SYNONYMS = 0.005  # share of the pairs of the bank's names, those with the nearest texts, that mean one thing
 
 
@@ -70,9 +69,8 @@ def read_names(path: Path = BANK_FILE) -> tuple[str, ...]:
 
 
 def make_bank(names: Sequence[str], encode_text: Callable[[Sequence[str]], torch.Tensor]) -> NameBank:
-    """Encodes the names of a bank: seconds for a thousand of them on a CPU."""
-    parts = [encode_text(names[i : i + _BATCH]) for i in range(0, len(names), _BATCH)]
-    texts = torch.cat(parts).float()
+    """Encodes the names of a bank: seconds for a thousand of them on a CPU, see `name_cache`."""
+    texts = encode_text(names).float()
     cosines = texts @ texts.T
     pairs = cosines[torch.triu(torch.ones_like(cosines, dtype=torch.bool), diagonal=1)]
     synonym = float(np.quantile(pairs.numpy(), 1 - _SYNONYMS))
