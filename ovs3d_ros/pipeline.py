@@ -21,6 +21,7 @@ from ovs3d_ros.map_frame import params_to_world
 from ovs3d_ros.mapping.mapper import RenderedView, StepStats
 from ovs3d_ros.query.engine import QueryEngine
 from ovs3d_ros.query.presence import PresenceCalibration
+from ovs3d_ros.query.related import plain_names
 from ovs3d_ros.query.rendering import MapRenderer
 from ovs3d_ros.query.request import QueryOptions, check_prompts
 from ovs3d_ros.rasterize import make_rasterizer
@@ -143,7 +144,7 @@ class Ovs3d:
         """Finds things by name.
 
         Args:
-            prompts: 1 to 64 names.
+            prompts: 1 to 64 names, also with a place: "mug on the table".
             snapshot: the map to search; default: the current one (only from the thread that maps).
             **options: of `request.make_query`: negatives, mode, threshold, max_instances, roi, refine.
 
@@ -162,7 +163,7 @@ class Ovs3d:
         snapshot = snapshot or self.snapshot()
         self.queries.check(snapshot)
         refine = self.map.refinement.refine_for_query
-        field = refine(query.prompts, snapshot) if query.refine else snapshot.refined
+        field = refine(plain_names(query), snapshot) if query.refine else snapshot.refined
         result = self.queries.answer(query, snapshot, field)
         return replace(result, latency_ms=1e3 * (time.perf_counter() - started))
 

@@ -77,8 +77,8 @@ def find_candidates(
 
 
 def explain_missing(result: QueryResult, config: QueryConfig) -> dict[int, str]:
-    """Why a prompt, by its index, is found but has no objects."""
-    notes = {}
+    """Why a prompt, by its index, has no objects although it, or what it names, is found."""
+    notes = {p: note for p, note in enumerate(result.notes) if note}
     for p in set(np.flatnonzero(result.found).tolist()) - {item.label - 1 for item in result.objects}:
         count = int((result.labels == p + 1).sum())
         if count:

@@ -36,6 +36,7 @@ from ovs3d_ros.query.presence import (
     presence_probability,
     verdicts,
 )
+from ovs3d_ros.query.related import answer_related
 from ovs3d_ros.query.relevancy import relevancy
 from ovs3d_ros.query.request import QueryOptions, check_semantics, make_query, resolve_threshold
 from ovs3d_ros.query.similarity import GaussianScores, score_gaussians
@@ -142,7 +143,9 @@ class QueryEngine:
         check_semantics(snapshot, self.encoder_name)
 
     def answer(self, query: Query, snapshot: MapSnapshot, field: RefinedField | None) -> QueryResult:
-        """Answers a query from a snapshot and a refined field, see `answer_query`."""
+        """Answers a query from a snapshot and a refined field, see `answer_query` and `answer_related`."""
+        if query.relations:
+            return answer_related(query, lambda q: self.answer(q, snapshot, field), snapshot, self._config)
         texts = self._encode_query(query)
         observed = self._coverage(snapshot)
         return answer_query(
@@ -180,7 +183,10 @@ class QueryEngine:
         A map that grew since the answer is labelled anew; what was found stays found.
         """
         labels, relevancy = result.labels, result.relevancy
-        if snapshot.version != result.map_version:
+        if snapshot.version != result.map_version and result.query.relations:
+            anew = self.answer(result.query, snapshot, None)
+            labels, relevancy = anew.labels, anew.relevancy
+        elif snapshot.version != result.map_version:
             texts = self._encode_query(result.query)
             scored = _score_map(result.query, texts, snapshot, self.calibration, self._config, self._bank)
             labels, relevancy = _label_map(

@@ -9,6 +9,7 @@ import numpy as np
 
 from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.query.presence import PresenceCalibration
+from ovs3d_ros.query.relation_prompts import parse_relations
 from ovs3d_ros.semantics.names import unify_spelling
 from ovs3d_ros.types import MapSnapshot, Query, UserError
 
@@ -42,7 +43,8 @@ def make_query(
     """Checks the parts of a text query and fills in the defaults.
 
     Args:
-        prompts: 1 to 64 names. A repeated one, in any letter case, gets the answer of its first mention.
+        prompts: 1 to 64 names, or relations like "mug on the table" (see `relation_prompts.parse_relation`).
+            A repeated one, in any letter case, gets the answer of its first mention.
         config: default negatives and threshold.
         calibration: threshold of the encoder, for a configuration that sets none.
         negatives: names the prompts compete against; None or empty: those of `config`.
@@ -59,8 +61,9 @@ def make_query(
         raise UserError(f"mode {mode!r}: choose {' or '.join(MODES)}")
     if max_instances < 0:
         raise UserError(f"max_instances {max_instances}: give 0 (all) or more")
+    checked = tuple(unify_spelling(check_prompts(prompts)))
     return Query(
-        prompts=tuple(unify_spelling(check_prompts(prompts))),
+        prompts=checked,
         negatives=tuple(check_prompts(negatives or config.negatives, "negative")),
         own_negatives=bool(negatives),
         mode=mode,
@@ -68,6 +71,7 @@ def make_query(
         max_instances=max_instances,
         roi=_check_roi(roi),
         refine=refine,
+        relations=parse_relations(checked),
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ovs3d_ros.types.images import Annotation, Camera, CropTable, Frame, Keyframe, UserError
 from ovs3d_ros.types.maps import MapFrame, MapSnapshot, RefinedField, RefineStep
-from ovs3d_ros.types.queries import Query, QueryResult, SemanticObject
+from ovs3d_ros.types.queries import Query, QueryResult, Relation, SemanticObject
 
 __all__ = [
     "Annotation",
@@ -21,6 +21,7 @@ __all__ = [
     "QueryResult",
     "RefineStep",
     "RefinedField",
+    "Relation",
     "SemanticObject",
     "UserError",
 ]

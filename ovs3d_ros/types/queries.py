@@ -41,11 +41,26 @@ class SemanticObject:
 
 
 @dataclass(frozen=True, slots=True)
+class Relation:
+    """A prompt that says where its thing is.
+
+    Attributes:
+        thing: the plain name of what is asked for.
+        name: one of `query.relations.RELATIONS`.
+        place: the plain name of what it stands in relation to.
+    """
+
+    thing: str
+    name: str
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
 class Query:
     """A text query whose parts were checked, see `query.request.make_query`.
 
     Attributes:
-        prompts: the P names to find.
+        prompts: the P names to find, as they were asked for.
         negatives: names the prompts compete against.
         own_negatives: the user named the negatives. Lifted codes then answer: a refined field holds others.
         mode: "relevancy" decides each prompt against the negatives; "argmax" gives every Gaussian the best
@@ -54,6 +69,7 @@ class Query:
         max_instances: per prompt, 0 = all.
         roi: [2, 3] two opposite corners of a box in the world; nothing outside is labelled. None: no limit.
         refine: the map is refined for these prompts first.
+        relations: [P] the prompts that say where a thing is, and None for plain names; empty: all are plain.
     """
 
     prompts: tuple[str, ...]
@@ -64,6 +80,7 @@ class Query:
     max_instances: int
     roi: np.ndarray | None
     refine: bool
+    relations: tuple[Relation | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +103,7 @@ class QueryResult:
         objects: the instances.
         field: the refined field that decided for some of the prompts; None: the lifted codes decided for all.
         latency_ms: time to answer in milliseconds, text encoding included.
+        notes: [P] why a relation does not hold, or ""; empty: there are none.
     """
 
     query: Query
@@ -102,6 +120,7 @@ class QueryResult:
     observed: float
     field: RefinedField | None = None
     latency_ms: float = 0.0
+    notes: tuple[str, ...] = ()
 
     @property
     def prompts(self) -> tuple[str, ...]:
