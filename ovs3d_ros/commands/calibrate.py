@@ -122,7 +122,7 @@ def _summary(output: Path, encoder: str, figures: dict) -> str:
     ]
     return "\n".join(
         [
-            f"{output}: calibration of {encoder} on {figures['scenes']} scenes, judged by fits on others:",
+            f"{output}: calibration of {encoder}, judged by fits on others; scenes: {figures['scenes']}",
             *rows,
             f"use it with --set query.calibration={output}",
         ]

@@ -4,6 +4,8 @@ Vision transformers: the last block keeps only its value path, mixed by key-key 
 the grid, without residual and MLP (Hajimiri et al., NACLIP, WACV 2025; the value path is that of MaskCLIP,
 Zhou et al., ECCV 2022). Convolutional timm trunks that end in global average pooling: their head is applied
 to every cell of the map before the pool. For a linear head the cells average to the crop embedding exactly.
+Vision transformers of timm that end in attention pooling (SigLIP, Zhai et al., ICCV 2023): the pool sees each
+cell alone, so its attention is 1 and its value path, projection and MLP apply to the cell.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ NEIGHBOUR_SIGMA = 5.0  # cells; NACLIP's published value
 
 def supports_dense(visual: torch.nn.Module) -> bool:
     """Whether `dense_features` can handle this image tower."""
-    return is_transformer(visual) or _is_pooled_conv(visual)
+    return is_transformer(visual) or _is_pooled_by_attention(visual) or _is_pooled_conv(visual)
 
 
 def dense_features(visual: torch.nn.Module, pixels: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -40,6 +42,9 @@ def dense_features(visual: torch.nn.Module, pixels: torch.Tensor, height: int, w
     if is_transformer(visual):
         patch = visual.patch_size[0]
         return _vit_features(visual, resize_to_cells(pixels, height, width, patch))
+    if _is_pooled_by_attention(visual):
+        patch = visual.trunk.patch_embed.patch_size[0]
+        return _attention_pool_features(visual, resize_to_cells(pixels, height, width, patch))
     stride = visual.trunk.feature_info[-1]["reduction"]
     return _conv_features(visual, resize_to_cells(pixels, height, width, stride))
 
@@ -84,10 +89,23 @@ def is_transformer(visual: torch.nn.Module) -> bool:
     )
 
 
+def _is_pooled_by_attention(visual: torch.nn.Module) -> bool:
+    """Whether an image tower is a timm transformer of patches with absolute positions and such a pool."""
+    trunk = getattr(visual, "trunk", None)
+    return (
+        getattr(trunk, "attn_pool", None) is not None
+        and getattr(trunk, "num_prefix_tokens", None) == 0
+        and getattr(trunk, "pos_embed", None) is not None
+        and getattr(trunk, "rope", None) is None
+        and isinstance(getattr(getattr(trunk, "patch_embed", None), "proj", None), torch.nn.Conv2d)
+    )
+
+
 def _is_pooled_conv(visual: torch.nn.Module) -> bool:
     trunk = getattr(visual, "trunk", None)
-    pool = getattr(trunk, "global_pool", None) or getattr(getattr(trunk, "head", None), "global_pool", None)
-    return getattr(pool, "pool_type", None) == "avg" and bool(getattr(trunk, "feature_info", None))
+    pools = (getattr(part, "global_pool", None) for part in (trunk, getattr(trunk, "head", None)))
+    is_mean = any(getattr(pool, "pool_type", None) == "avg" for pool in pools)
+    return is_mean and bool(getattr(trunk, "feature_info", None))
 
 
 def resize_to_cells(pixels: torch.Tensor, height: int, width: int, cell: int) -> torch.Tensor:
@@ -101,6 +119,16 @@ def _conv_features(visual: torch.nn.Module, pixels: torch.Tensor) -> torch.Tenso
     _, channels, rows, columns = cells.shape
     single = cells[0].permute(1, 2, 0).reshape(rows * columns, channels, 1, 1)
     return visual.head(visual.trunk.forward_head(single)).view(rows, columns, -1)
+
+
+def _attention_pool_features(visual: Any, pixels: torch.Tensor) -> torch.Tensor:
+    trunk = visual.trunk
+    x = trunk.patch_embed.proj(pixels)  # [1, C, h, w]
+    rows, columns = x.shape[-2:]
+    x = trunk.patch_embed.norm(x.flatten(2).transpose(1, 2))
+    x = x + _resample_grid(trunk.pos_embed[0], trunk.patch_embed.grid_size, rows, columns)
+    x = trunk.norm(trunk.blocks(trunk.norm_pre(x)))  # [1, hw, C]
+    return visual.head(trunk.forward_head(x[0][:, None])).view(rows, columns, -1)
 
 
 def _vit_features(visual: Any, pixels: torch.Tensor) -> torch.Tensor:
@@ -121,10 +149,17 @@ def _vit_features(visual: Any, pixels: torch.Tensor) -> torch.Tensor:
 def _position_embedding(visual: Any, rows: int, columns: int) -> torch.Tensor:
     """[1 + hw, C] position embedding: the class token's entry, then the grid resampled to rows x columns."""
     cls, grid = visual.positional_embedding[:1], visual.positional_embedding[1:]
-    if tuple(visual.grid_size) != (rows, columns):
-        grid = grid.T.reshape(1, -1, *visual.grid_size)
-        grid = F.interpolate(grid, size=(rows, columns), mode="bicubic", align_corners=False)[0].flatten(1).T
-    return torch.cat([cls, grid])
+    return torch.cat([cls, _resample_grid(grid, visual.grid_size, rows, columns)])
+
+
+def _resample_grid(
+    embedding: torch.Tensor, grid_size: Sequence[int], rows: int, columns: int
+) -> torch.Tensor:
+    """Position embedding [rows * columns, C] from that of a grid of another size."""
+    if tuple(grid_size) == (rows, columns):
+        return embedding
+    grid = embedding.T.reshape(1, -1, *grid_size)
+    return F.interpolate(grid, size=(rows, columns), mode="bicubic", align_corners=False)[0].flatten(1).T
 
 
 def _neighbour_attention(block: Any, tokens: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
