@@ -7,31 +7,38 @@ Loading validates everything before use and never unpickles.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ovs3d_ros.geometry import MAX_COORDINATE, check_camera, check_coordinates, check_pose, check_stamp
 from ovs3d_ros.io.atomic import Destination
 from ovs3d_ros.io.git_lfs import check_no_lfs_pointer
+from ovs3d_ros.io.keyframes import pack_training, unpack_training
 from ovs3d_ros.io.tensors import read_tensors, write_tensors
+from ovs3d_ros.map_frame import poses_to_map
 from ovs3d_ros.map_repair import drop_unusable, usable_rows
+from ovs3d_ros.map_values import (
+    check_shapes,
+    convert_values,
+    to_camera,
+    to_count,
+    to_frame,
+    to_poses,
+    to_stamps,
+)
 from ovs3d_ros.mapping.gaussians import PARAMETERS
 from ovs3d_ros.packed_codes import PackedCodes
 from ovs3d_ros.semantics.codec import FeatureCodec, make_codec
 from ovs3d_ros.semantics.lift import no_codes, pack_levels
-from ovs3d_ros.types import Camera, MapFrame, MapSnapshot, RefinedField, UserError
+from ovs3d_ros.types import MapSnapshot, RefinedField, TrainingState, UserError
 
 FORMAT_VERSION = 3
 HALF_VERSIONS = (1, 2)  # codes in half precision
-WORLD_VERSION = 1  # no map frame
 REFINED_VERSION = 1  # of the refined field, which is optional and which older readers ignore
 MAX_BYTES = 64 * 1024**3
-_WHOLE = ("code_values",)  # in 8 bits
-_DOUBLE = ("camtoworlds", "stamps")  # used in double precision, all others in single precision
-_MAX_COUNT = 2**63  # ROS messages carry versions and counts in 64 bits
 
 Tensors = dict[str, torch.Tensor]
 
@@ -50,6 +57,9 @@ def save_map(path: str | Path | Destination, params: Tensors, snapshot: MapSnaps
     path = path if isinstance(path, Destination) else Path(path).expanduser()
     params, snapshot = drop_unusable(params, snapshot)
     tensors, header = _to_tensors(params, snapshot), _to_header(snapshot)
+    if snapshot.training is not None:
+        packed, header["training"] = pack_training(snapshot.training)
+        tensors |= _to_host(packed)
     if isinstance(path, Path) and not path.parent.is_dir():
         raise UserError(f"{path}: cannot write there; create the folder {path.parent} first")
     try:
@@ -58,8 +68,12 @@ def save_map(path: str | Path | Destination, params: Tensors, snapshot: MapSnaps
         raise UserError(f"{path}: cannot write the map ({error.strerror or error})") from None
 
 
-def load_map(path: str | Path) -> tuple[Tensors, MapSnapshot]:
+def load_map(path: str | Path, *, training: bool = False) -> tuple[Tensors, MapSnapshot]:
     """Reads and validates a map; the inverse of `save_map`.
+
+    Args:
+        path: file to read.
+        training: whether the snapshot gets the keyframes that `map.keep_keyframes` put into the file.
 
     Returns:
         The parameters in the stored form, and a snapshot with empty `gaussians` (its owner activates them).
@@ -74,7 +88,10 @@ def load_map(path: str | Path) -> tuple[Tensors, MapSnapshot]:
             f"{path}: map format {header.get('format_version')}, this version reads up to {FORMAT_VERSION}"
         )
     try:
-        return _assemble(path, header, tensors)
+        params, snapshot = _assemble(path, header, tensors)
+        if training and "training" in header:
+            snapshot = replace(snapshot, training=_to_training(path, header, tensors, snapshot))
+        return params, snapshot
     except UserError:
         raise
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
@@ -101,6 +118,10 @@ def _to_tensors(params: Tensors, snapshot: MapSnapshot) -> Tensors:
     if snapshot.refined is not None:
         field = snapshot.refined
         tensors |= dict(refined_probabilities=field.probabilities.half(), refined_texts=field.texts)
+    return _to_host(tensors)
+
+
+def _to_host(tensors: Tensors) -> Tensors:
     return {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
 
 
@@ -154,16 +175,16 @@ def _assemble(path: Path, header: dict[str, Any], tensors: Tensors) -> tuple[Ten
         UserError: shapes or values are wrong.
         KeyError, TypeError, ValueError, ...: something is missing or of another type.
     """
-    _convert_values(path, tensors)
+    convert_values(path, tensors)
     meta, names, frames = header["meta"], list(header["names"]), len(header["cameras"])
     named = len(names) == frames and all(isinstance(name, str) for name in names)
     if not isinstance(meta, dict) or not isinstance(meta.get("config", {}), dict) or not named:
         raise UserError(f"{path}: the header's meta or names are garbled; make the map anew")
-    meta = meta | {key: _to_count(path, meta[key], key) for key in ("frames", "steps") if key in meta}
+    meta = meta | {key: to_count(path, meta[key], key) for key in ("frames", "steps") if key in meta}
     codec, features = _to_features(path, meta, tensors, header["format_version"] in HALF_VERSIONS)
     params = {name: tensors[name] for name in PARAMETERS}
     count, coefficients = params["means"].shape[0], params["sh_rest"].shape[1]
-    _check_shapes(
+    check_shapes(
         path,
         tensors,
         means=(count, 3),
@@ -180,18 +201,18 @@ def _assemble(path: Path, header: dict[str, Any], tensors: Tensors) -> tuple[Ten
     if not bool(usable_rows(params).all()):
         raise UserError(f"{path}: Gaussians lie too far away or are too large for float32; make the map anew")
     return params, MapSnapshot(
-        version=_to_count(path, header["map_version"], "map_version"),
+        version=to_count(path, header["map_version"], "map_version"),
         gaussians={},
         codec=codec,
         weight=tensors["weight"].float(),
         views=tensors["views"].float(),
-        camtoworlds=_to_poses(path, tensors["camtoworlds"]),
-        stamps=_to_stamps(path, tensors["stamps"]),
-        cameras=[_to_camera(path, entry) for entry in header["cameras"]],
+        camtoworlds=to_poses(path, tensors["camtoworlds"]),
+        stamps=to_stamps(path, tensors["stamps"]),
+        cameras=[to_camera(path, entry) for entry in header["cameras"]],
         names=names,
         meta=meta,
         refined=_to_field(path, header, tensors, codec and codec.mean.shape[0]),
-        frame=_to_frame(path, header),
+        frame=to_frame(path, header),
         **features,
     )
 
@@ -207,7 +228,7 @@ def _to_features(
     if not isinstance(meta.get("clip"), str):
         raise UserError(f"{path}: the map does not say which encoder made its features; make it anew")
     level_codes = _half_codes(path, tensors, codec) if in_half else _packed_codes(path, tensors, codec)
-    _check_shapes(path, tensors, selection=tuple(level_codes.shape[:2]))
+    check_shapes(path, tensors, selection=tuple(level_codes.shape[:2]))
     selection = tensors["selection"].float()
     return codec, pack_levels(level_codes, selection, codec) | dict(selection=selection)
 
@@ -216,51 +237,35 @@ def _packed_codes(path: Path, tensors: Tensors, codec: FeatureCodec) -> torch.Te
     """Unit codes [N, S, d + 1] of each level."""
     shape = len(tensors["means"]), tensors["code_scales"].shape[1]
     width = codec.dim - 1
-    _check_shapes(path, tensors, code_values=(*shape, width), code_scales=shape, code_steps=(width,))
+    check_shapes(path, tensors, code_values=(*shape, width), code_scales=shape, code_steps=(width,))
     return PackedCodes(tensors["code_values"], tensors["code_scales"], tensors["code_steps"]).unpack()
 
 
 def _half_codes(path: Path, tensors: Tensors, codec: FeatureCodec) -> torch.Tensor:
     """The same of a file of `HALF_VERSIONS`."""
     count, levels = len(tensors["means"]), tensors["scale_codes"].shape[1]
-    _check_shapes(path, tensors, scale_codes=(count, levels, codec.dim))
+    check_shapes(path, tensors, scale_codes=(count, levels, codec.dim))
     return tensors["scale_codes"].float()
 
 
-def _to_frame(path: Path, header: dict[str, Any]) -> MapFrame:
-    """The map frame; that of the world in a file of `WORLD_VERSION`, which may lack it."""
-    if header["format_version"] == WORLD_VERSION:
-        return MapFrame()
-    origin, unit = np.array(header["frame"]["origin"], np.float64), float(header["frame"]["unit"])
-    if origin.shape != (3,) or not 1 / MAX_COORDINATE <= unit <= MAX_COORDINATE:
-        raise UserError(f"{path}: the origin and unit are {header['frame']}; make the map anew")
-    return MapFrame(check_coordinates(origin, f"{path}: the origin"), unit)
-
-
-def _to_poses(path: Path, camtoworlds: torch.Tensor) -> np.ndarray:
-    poses = camtoworlds.double().numpy()
-    for index, pose in enumerate(poses):
-        check_pose(pose, f"{path}: keyframe {index}")
-    return poses
-
-
-def _to_stamps(path: Path, stamps: torch.Tensor) -> np.ndarray:
-    seconds = stamps.double().numpy()
-    for index, stamp in enumerate(seconds):
-        check_stamp(float(stamp), f"{path}: keyframe {index}")
-    return seconds
-
-
-def _to_count(path: Path, value: Any, name: str) -> int:
-    count = int(value)
-    if not 0 <= count < _MAX_COUNT:
-        raise UserError(f"{path}: {name} is {count}, expected 0 or more, in 63 bits; make the map anew")
-    return count
-
-
-def _to_camera(path: Path, entry: dict[str, Any]) -> Camera:
-    K = np.array(entry["K"], np.float64)
-    return check_camera(Camera(K, int(entry["width"]), int(entry["height"])), str(path))
+def _to_training(
+    path: Path, header: dict[str, Any], tensors: Tensors, snapshot: MapSnapshot
+) -> TrainingState:
+    poses = poses_to_map(snapshot.camtoworlds, snapshot.frame)
+    views = list(zip(snapshot.stamps.tolist(), snapshot.names, snapshot.cameras, poses, strict=True))
+    owners, exposures = (len(tensors["means"]),), (len(views), 2, 3)
+    check_shapes(path, tensors, keyframe_owners=owners, keyframe_exposures=exposures)
+    try:
+        state = unpack_training(tensors, header["training"], views)
+    except UserError as error:
+        raise UserError(f"{path}: {error}; make the map anew") from None
+    for keyframe in state.keyframes:
+        width = keyframe.crops and keyframe.crops.embeddings.shape[1]
+        if width and (snapshot.codec is None or width != snapshot.codec.mean.shape[0]):
+            raise UserError(
+                f"{path}: the features of keyframe {keyframe.index} have another length than the map's"
+            )
+    return state
 
 
 def _to_field(
@@ -288,40 +293,8 @@ def _to_field(
     ):
         raise UserError(f"{path}: the refined field's vocabulary is garbled; refine the map anew")
     count = len(tensors["means"])
-    _check_shapes(path, tensors, refined_probabilities=(count, size), refined_texts=(size, feature_dim))
+    check_shapes(path, tensors, refined_probabilities=(count, size), refined_texts=(size, feature_dim))
     probabilities, texts = tensors["refined_probabilities"].float(), tensors["refined_texts"].float()
     if bool((probabilities < 0).any()):
         raise UserError(f"{path}: the refined field has negative probabilities; refine the map anew")
     return RefinedField(names, background, texts, temperature, probabilities, entry["summary"])
-
-
-def _check_shapes(path: Path, tensors: Tensors, **expected: tuple[int, ...]) -> None:
-    """Raises UserError unless the tensors have the expected shapes."""
-    for name, shape in expected.items():
-        if tuple(tensors[name].shape) != shape:
-            raise UserError(
-                f"{path}: tensor {name} has shape {list(tensors[name].shape)}, expected {list(shape)}"
-            )
-
-
-def _convert_values(path: Path, tensors: Tensors) -> None:
-    """Converts tensors to the type they are used in.
-
-    Raises:
-        UserError: a tensor is not of finite floating-point numbers, or the codec's two do not match.
-    """
-    for name, tensor in tensors.items():
-        if name in _WHOLE and tensor.dtype == torch.int8:
-            continue
-        if not tensor.is_floating_point():
-            raise UserError(f"{path}: tensor {name} holds {tensor.dtype}, expected floating point")
-        if name not in _DOUBLE:
-            tensors[name] = tensor = tensor.float()
-        if not torch.isfinite(tensor).all():
-            raise UserError(f"{path}: tensor {name} has NaN or infinite values; make the map anew")
-    if "codec_basis" in tensors:
-        basis, mean = tensors["codec_basis"].shape, tensors["codec_mean"].shape
-        if len(basis) != 2 or tuple(mean) != (basis[0],):
-            raise UserError(
-                f"{path}: codec of shapes {list(basis)} and {list(mean)}, expected [D, d] and [D]"
-            )

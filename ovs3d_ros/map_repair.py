@@ -36,6 +36,12 @@ def drop_unusable(params: Tensors, snapshot: MapSnapshot) -> tuple[Tensors, MapS
     if snapshot.refined is not None and not _is_finite(snapshot.refined.texts):
         _log.warning("the refined field has NaN or infinite values: the map is saved without it")
         snapshot = replace(snapshot, refined=None)
+    training = snapshot.training
+    if training is not None and not _is_finite(training.exposures):
+        _log.warning(
+            "the exposures have NaN or infinite values: the map is saved without its keyframes' images"
+        )
+        snapshot = replace(snapshot, training=None)
     rows = usable_rows(_row_tensors(params, snapshot))
     if not bool(rows.all()):
         _log.warning(
@@ -75,7 +81,8 @@ def _keep_rows(snapshot: MapSnapshot, rows: torch.Tensor) -> MapSnapshot:
         snapshot.refined, probabilities=snapshot.refined.probabilities[rows]
     )
     gaussians = {name: tensor[rows] for name, tensor in snapshot.gaussians.items()}
-    kept = {name: getattr(snapshot, name)[rows] for name in names}
+    training = snapshot.training and replace(snapshot.training, owners=snapshot.training.owners[rows])
+    kept = {name: getattr(snapshot, name)[rows] for name in names} | dict(training=training)
     return replace(snapshot, gaussians=gaussians, refined=refined, **kept)
 
 
@@ -88,8 +95,11 @@ def _drop_unusable_keyframes(snapshot: MapSnapshot) -> MapSnapshot:
         len(snapshot.names) - len(indices),
         len(snapshot.names),
     )
+    if snapshot.training is not None:
+        _log.warning("the images of the keyframes are not saved either, as Gaussians count on their numbers")
     return replace(
         snapshot,
+        training=None,
         camtoworlds=snapshot.camtoworlds[indices],
         stamps=snapshot.stamps[indices],
         cameras=[snapshot.cameras[index] for index in indices],

@@ -25,7 +25,7 @@ from ovs3d_ros.query.related import plain_names
 from ovs3d_ros.query.rendering import MapRenderer
 from ovs3d_ros.query.request import QueryOptions, check_prompts
 from ovs3d_ros.rasterize import make_rasterizer
-from ovs3d_ros.semantic_map import SemanticMap
+from ovs3d_ros.semantic_map import SemanticMap, keep_training
 from ovs3d_ros.types import Camera, Frame, Keyframe, MapSnapshot, Query, QueryResult, RefineStep
 
 if TYPE_CHECKING:
@@ -55,17 +55,20 @@ class Ovs3d:
         self.renderer = MapRenderer(rasterizer, self.queries)
 
     @classmethod
-    def load(cls, path: str | Path, settings: dict | None = None, *, encode: bool = True) -> Ovs3d:
+    def load(
+        cls, path: str | Path, settings: dict | None = None, *, encode: bool = True, training: bool = False
+    ) -> Ovs3d:
         """Opens a map with the settings stored in it (`config.leaf.Policy`) and defaults for all others.
 
         Args:
             path: a `*.ovs3d` file.
             settings: dotted parameters that override both, e.g. `{"compute.device": "cpu"}`.
             encode: False loads no models: enough for renders of colour and depth.
+            training: also loads keyframes (`map.keep_keyframes`), to train on and to save them again.
 
         Raises UserError if the file cannot be used, or if the settings name another encoder.
         """
-        params, loaded = load_map(path)
+        params, loaded = load_map(path, training=training)
         config = override(restore_config(loaded.meta.get("config", {})), settings or {})
         pipeline = cls(config, encode=encode and loaded.codec is not None)
         pipeline.restore(params, loaded, str(path))
@@ -86,11 +89,7 @@ class Ovs3d:
         self.map.restore(params, loaded, name)
 
     def add_frame(self, frame: Frame) -> bool:
-        """Takes in a posed frame; returns whether it became a keyframe.
-
-        Raises:
-            UserError: the pose, the intrinsics, the image or the depth cannot be used. The map is unchanged.
-        """
+        """Takes in a posed frame; returns whether it became a keyframe. Raises UserError for a bad frame."""
         return self.map.add_frame(frame)
 
     def add_points(self, xyz: np.ndarray, rgb: np.ndarray, centers: np.ndarray | None = None) -> None:
@@ -204,7 +203,8 @@ class Ovs3d:
 
     def freeze(self) -> tuple[dict[str, torch.Tensor], MapSnapshot]:
         """Copies of the stored parameters and a snapshot; `save_map` takes both, on any thread."""
-        return {name: t.detach().clone() for name, t in self.map.params().items()}, self.snapshot()
+        params = {name: t.detach().clone() for name, t in self.map.params().items()}
+        return params, replace(self.snapshot(), training=keep_training(self.map, self.config))
 
     def save(self, path: str | Path | Destination) -> None:
         """Writes the map file."""

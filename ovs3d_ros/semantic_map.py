@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,12 +25,23 @@ from ovs3d_ros.map_frame import (
 )
 from ovs3d_ros.mapping.keyframes import compress_crop_table, hide_masked, make_keyframe
 from ovs3d_ros.mapping.mapper import Mapper, StepStats
+from ovs3d_ros.mapping.training_state import capture_training, restore_training
 from ovs3d_ros.rasterize import Rasterizer
 from ovs3d_ros.semantics.codec import FeatureCodec
 from ovs3d_ros.semantics.lift import Lifter, check_num_levels, no_codes, pack_levels
 from ovs3d_ros.semantics.refinement import Refinement
 from ovs3d_ros.semantics.scale_selection import select_levels
-from ovs3d_ros.types import Frame, Keyframe, MapFrame, MapSnapshot, RefineStep, UserError
+from ovs3d_ros.types import (
+    Frame,
+    Keyframe,
+    MapFrame,
+    MapSnapshot,
+    RefineStep,
+    TrainingState,
+    UserError,
+)
+
+logger = logging.getLogger(__name__)
 
 
 class Texts(Protocol):
@@ -79,7 +92,7 @@ class SemanticMap:
         self.lifter = Lifter(self._config.lift, self._config.map.codec_dim)
         self.refinement.clear()
         self.frames, self.frame = 0, MapFrame()
-        self._loaded: MapSnapshot | None = None  # keyframe views of a map file, which holds no images
+        self._loaded: MapSnapshot | None = None  # a map file, with the views of keyframes without images
 
     def restore(self, params: dict[str, torch.Tensor], loaded: MapSnapshot, name: str) -> None:
         """Replaces the map by that of a file; versions go on from the greater one.
@@ -97,15 +110,13 @@ class SemanticMap:
         g = self.mapper.gaussians
         self.mapper.load_params(params)
         if loaded.codec is not None:
-            self.lifter.codec = loaded.codec.to(g.device)
-            g.stats.update(
-                numerators=(loaded.packed_levels.unpack() * loaded.weight[:, None, None]).to(g.device),
-                weight=loaded.weight.to(g.device),
-                views=loaded.views.to(g.device),
-                max_weight=torch.zeros_like(loaded.weight, device=g.device),
-            )
+            self.lifter.load(loaded, g)
             if loaded.refined is not None:
                 self.refinement.set_field(loaded.refined, g)
+        if loaded.training is not None:
+            restore_training(self.mapper, loaded.training)
+            self.lifter.learn(self.mapper.keyframes)
+            loaded = _without_views(loaded)
         self._loaded, self._version = loaded, max(self._version, loaded.version)
         self.frame = loaded.frame
         self.frames, self.mapper.steps = loaded.meta.get("frames", 0), loaded.meta.get("steps", 0)
@@ -172,11 +183,11 @@ class SemanticMap:
     def relift(self) -> Iterator[None]:
         """Lifts the features of all keyframes into the present Gaussians; yields after each keyframe.
 
-        Exhaust it for the result to take effect; snapshots hold the old features until then. A loaded map
-        keeps its features, as the file holds no images.
+        Exhaust it for the result to take effect; snapshots hold the old features until then. A map from a
+        file without keyframes keeps its features.
         """
         encoded, g = [k for k in self.mapper.keyframes if k.crops is not None], self.mapper.gaussians
-        if encoded and len(g) and self._loaded is None:
+        if encoded and len(g) and not self.lacks_images:
             if self.lifter.codec is None:
                 self.lift(encoded[0])
             yield from self.lifter.relift(encoded, g, self._rasterizer)
@@ -189,6 +200,11 @@ class SemanticMap:
         refined = yield from self.refinement.run(names, snapshot, g, views)
         if refined is not None and g is self.mapper.gaussians:
             self.refinement.set_field(refined, g)
+
+    @property
+    def lacks_images(self) -> bool:
+        """Whether some keyframes came from a map file without images."""
+        return self._loaded is not None and bool(self._loaded.names)
 
     def discard_refinement(self) -> None:
         """Frees what a refinement that raised left in the map; the thread that owns the map calls it."""
@@ -231,17 +247,37 @@ class SemanticMap:
         if codec is None or "numerators" not in g.stats:
             return _no_features(len(g), g.device)
         level_codes = codec.normalize(g.stats["numerators"])
-        selection = self._selection(level_codes, codec)
+        several = level_codes.shape[1] > 1 and self._clip is not None
+        names = self._texts.encode_text(self._texts.common_names()) if several else None
+        selection = _selection(level_codes, codec, names, self._config.lift.selection)
         weight, views = g.stats["weight"].clone(), g.stats["views"].clone()
         codes = pack_levels(level_codes, selection, codec)
         return codes | dict(selection=selection, weight=weight, views=views)
 
-    def _selection(self, level_codes: torch.Tensor, codec: FeatureCodec) -> torch.Tensor:
-        """Scale-selection logits [N, S]: zeros for a single level, or without an encoder."""
-        if level_codes.shape[1] == 1 or self._clip is None:
-            return torch.zeros(1, 1, device=level_codes.device).expand(level_codes.shape[:2])
-        texts = self._texts.encode_text(self._texts.common_names())
-        return select_levels(level_codes, texts, codec, self._config.lift.selection)
+
+def keep_training(room: SemanticMap, config: Config) -> TrainingState | None:
+    """What `map.keep_keyframes` puts into a map file; None if it is off or cannot be done."""
+    if not config.map.keep_keyframes:
+        return None
+    if room.lacks_images:
+        logger.warning("keyframes are not saved: the map was loaded from a file without them")
+        return None
+    return capture_training(room.mapper)
+
+
+def _selection(
+    level_codes: torch.Tensor, codec: FeatureCodec, names: torch.Tensor | None, mode: str
+) -> torch.Tensor:
+    """Scale-selection logits [N, S]: zeros for a single level, or without names [M, D] to judge by."""
+    if level_codes.shape[1] == 1 or names is None:
+        return torch.zeros(1, 1, device=level_codes.device).expand(level_codes.shape[:2])
+    return select_levels(level_codes, names, codec, mode)
+
+
+def _without_views(loaded: MapSnapshot) -> MapSnapshot:
+    """The snapshot without the views of keyframes, which the mapper has."""
+    none = np.zeros((0, 4, 4)), np.zeros(0)
+    return replace(loaded, camtoworlds=none[0], stamps=none[1], cameras=[], names=[], training=None)
 
 
 def _make_meta(clip: str | None, stats: dict, config: Config) -> dict[str, Any]:

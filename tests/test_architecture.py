@@ -29,6 +29,7 @@ ORDER = (
     "semantics",
     "semantic_map",
     "map_repair",
+    "map_values",
     "map_file",
     "query",
     "pipeline",

@@ -51,6 +51,12 @@ class MapConfig:
         low=0,
         high=3,
     )
+    keep_keyframes: bool = leaf(
+        False,
+        MAP,
+        "Map files hold the keyframes too: images, depth and features. A map that was loaded from such a "
+        "file is trained, refined and moved by loop closures as if it had never been closed.",
+    )
     codec_dim: int = leaf(
         61,
         MAP,

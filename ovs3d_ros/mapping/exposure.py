@@ -27,6 +27,17 @@ class Exposure:
         self._rows.append(row)
         self._optimizers.append(torch.optim.Adam([row], lr=_LEARNING_RATE, fused=True))
 
+    def rows(self) -> torch.Tensor:
+        """A copy of all log gains and offsets [F, 2, 3], before their mean is taken off."""
+        return torch.stack([row.detach() for row in self._rows]) if self._rows else torch.zeros(0, 2, 3)
+
+    def load_rows(self, rows: torch.Tensor) -> None:
+        """Replaces log gains and offsets by [F, 2, 3] of `rows`."""
+        with torch.no_grad():
+            for own, row in zip(self._rows, rows, strict=True):
+                own.copy_(row)
+            self._total = rows.sum(0).to(self._total)
+
     def log_gain_and_offset(self, index: int) -> torch.Tensor:
         """Log gain and offset [2, 3] of a keyframe, relative to the mean exposure."""
         return self._rows[index] - self._total / len(self._rows)

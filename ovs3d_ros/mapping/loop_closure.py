@@ -18,6 +18,17 @@ def owner_of(keyframe_index: int) -> int:
     return 1 + keyframe_index
 
 
+def owners(gaussians: Gaussians) -> torch.Tensor:
+    """The owner number [N] of each Gaussian, int64."""
+    unowned = torch.full((len(gaussians),), NO_OWNER, dtype=torch.int64, device=gaussians.device)
+    return gaussians.stats.get(_OWNER, unowned)
+
+
+def set_owners(gaussians: Gaussians, numbers: torch.Tensor) -> None:
+    """Replaces the owner numbers by [N] others."""
+    gaussians.stats[_OWNER] = numbers.to(gaussians.device, torch.int64)
+
+
 def insert_owned(
     gaussians: Gaussians,
     seeds: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
@@ -33,8 +44,7 @@ def insert_owned(
         owner: see `owner_of`; NO_OWNER for points that belong to no keyframe.
     """
     before = len(gaussians)
-    unowned = torch.full((before,), NO_OWNER, dtype=torch.int64, device=gaussians.device)
-    gaussians.stats.setdefault(_OWNER, unowned)
+    set_owners(gaussians, owners(gaussians))
     gaussians.insert(*seeds, opacity)
     gaussians.stats[_OWNER][before:] = owner
 
@@ -62,11 +72,8 @@ def move_keyframes(
 
 
 def _move_keyframe(keyframe: Keyframe, index: int, gaussians: Gaussians, camtoworld: np.ndarray) -> int:
-    owners = gaussians.stats.get(_OWNER)
     motion = camtoworld @ invert_rigid(keyframe.camtoworld)
     keyframe.camtoworld = camtoworld.copy()
-    rows = (
-        torch.zeros(0, dtype=torch.int64) if owners is None else (owners == owner_of(index)).nonzero()[:, 0]
-    )
+    rows = (owners(gaussians) == owner_of(index)).nonzero()[:, 0]
     gaussians.transform(rows, motion)
     return len(rows)

@@ -12,10 +12,15 @@ from ovs3d_ros.config import Config
 from ovs3d_ros.geometry import project
 from ovs3d_ros.mapping.densification import densify, prune, record_gradients, remove_least_contributing
 from ovs3d_ros.mapping.depth_check import DepthCheck
-from ovs3d_ros.mapping.exposure import Exposure
 from ovs3d_ros.mapping.gaussians import Gaussians
+from ovs3d_ros.mapping.keyframe_log import KeyframeLog
 from ovs3d_ros.mapping.keyframes import is_new_view, training_view
-from ovs3d_ros.mapping.loop_closure import NO_OWNER, insert_owned, move_keyframes, owner_of
+from ovs3d_ros.mapping.loop_closure import (
+    NO_OWNER,
+    insert_owned,
+    move_keyframes,
+    owner_of,
+)
 from ovs3d_ros.mapping.losses import depth_l1, ignore_masked, masked_psnr, photometric
 from ovs3d_ros.mapping.rendering import RenderedView, rasterize_rgbd, render_view
 from ovs3d_ros.mapping.seeding import ImageMatcher, Seeds, seed_from_depth, seed_from_points, seed_random
@@ -66,7 +71,8 @@ class Mapper:
 
     Attributes:
         gaussians: the map.
-        keyframes: the images it is trained on.
+        log: the keyframes it is trained on, and what is known of each.
+        keyframes: of the log.
         steps: optimisation steps so far.
         depth_check: notices depth of frames in a wrong unit.
     """
@@ -75,15 +81,13 @@ class Mapper:
         self.config = config
         self.rasterizer = rasterizer
         self.gaussians = Gaussians(config.train, config.map.sh_degree, device, config.compute.seed)
-        self.keyframes: list[Keyframe] = []
+        self.log = KeyframeLog(device)
+        self.keyframes = self.log.keyframes
         self.steps = 0
         self._psnr = torch.full((), float("nan"), device=device)
         self._rng = np.random.default_rng(config.compute.seed)
         self.depth_check = DepthCheck()
         self._matcher = ImageMatcher()
-        self._visits: list[int] = []  # steps on each keyframe
-        self._exposure = Exposure(device)
-        self._median_depths: list[float] = []  # of the scene in each keyframe, metres
         self._max_scale = 0.0  # metres; larger Gaussians are fog
         self._warned = False  # of seeds at random depths
         self._evicted = 0  # Gaussians that made room
@@ -102,7 +106,7 @@ class Mapper:
     @property
     def median_depth(self) -> float:
         """Median depth of the scene in the newest keyframe, metres; 0 before the first keyframe."""
-        return self._median_depths[-1] if self._median_depths else 0.0
+        return self.log.median_depths[-1] if self.keyframes else 0.0
 
     def needs_keyframe(self, frame: Frame) -> bool:
         """Whether the frame shows something new to its camera and so should become a keyframe."""
@@ -120,11 +124,8 @@ class Mapper:
             depths.append(torch.from_numpy(seed_depths))
         # The first source with any depth counts: the measured or rendered image, then the seeds.
         medians = (float(d[d > 0].median()) for d in depths if (d > 0).any())
-        self._median_depths.append(next(medians, self.median_depth))
-        self.keyframes.append(keyframe)
-        self._visits.append(0)
-        self._exposure.add_keyframe()
-        self._update_extent()
+        self.log.add(keyframe, next(medians, self.median_depth))
+        self.update_extent()
 
     def insert_points(self, xyz: np.ndarray, rgb: np.ndarray, centers: np.ndarray | None = None) -> None:
         """Seeds Gaussians from a point cloud (COLMAP).
@@ -151,7 +152,7 @@ class Mapper:
         """Moves keyframes and their Gaussians to corrected poses, see `loop_closure.move_keyframes`."""
         moved = move_keyframes(self.keyframes, self.gaussians, camtoworlds)
         if camtoworlds:
-            self._update_extent()
+            self.update_extent()
         return moved
 
     def step(self, horizon: int | None = None) -> StepStats:
@@ -163,16 +164,16 @@ class Mapper:
         """
         index = self._choose_keyframe()
         keyframe, config = self.keyframes[index], self.config.train
-        camera, image, depth, mask = training_view(keyframe, coarse=self._visits[index] < _COARSE_VISITS)
-        self._visits[index] += 1
+        camera, image, depth, mask = training_view(keyframe, coarse=self.log.visits[index] < _COARSE_VISITS)
+        self.log.visits[index] += 1
         out, alpha, meta = rasterize_rgbd(
             self.gaussians.activated(), camera, keyframe.camtoworld, self.rasterizer
         )
-        rgb = self._exposure.apply(out[..., :3], index) if config.exposure else out[..., :3]
+        rgb = self.log.exposure.apply(out[..., :3], index) if config.exposure else out[..., :3]
         rgb = ignore_masked(rgb, image, mask)
         loss = photometric(rgb, image, config.ssim_weight)
         if config.exposure:
-            loss = loss + self._exposure.penalty(index)
+            loss = loss + self.log.exposure.penalty(index)
         if depth is not None and config.depth_weight > 0:
             loss = loss + config.depth_weight * depth_l1(out[..., 3], alpha, depth)
         loss.backward()
@@ -191,7 +192,7 @@ class Mapper:
 
     def _choose_keyframe(self) -> int:
         """Index of the newest keyframe in `newest_share` of its first steps, else of a random one."""
-        if self._rng.random() < self.config.train.newest_share and self._visits[-1] < 3 * _COARSE_VISITS:
+        if self._rng.random() < self.config.train.newest_share and self.log.visits[-1] < 3 * _COARSE_VISITS:
             return len(self.keyframes) - 1
         return int(self._rng.integers(len(self.keyframes)))
 
@@ -204,11 +205,11 @@ class Mapper:
                 the means decays with the visits of this keyframe, so that new keyframes move the map and old
                 ones settle it.
         """
-        decay = min(1.0, self._visits[index] / _SETTLED_VISITS) if progress is None else progress
+        decay = min(1.0, self.log.visits[index] / _SETTLED_VISITS) if progress is None else progress
         settling = max(0.0, ((progress or 0.0) - _SETTLING_PROGRESS) / (1 - _SETTLING_PROGRESS))
         self.gaussians.step(means_decay=_FINAL_DECAY**decay, other_decay=0.1**settling)
         if self.config.train.exposure:
-            self._exposure.step(index, decay=0.1 ** (progress or 0.0))
+            self.log.exposure.step(index, decay=0.1 ** (progress or 0.0))
 
     def _densify_and_prune(self, progress: float) -> None:
         """Every `densify_every` steps: adds Gaussians at large gradients, prunes transparent ones and fog."""
@@ -249,7 +250,7 @@ class Mapper:
             seeds = seed_random(keyframe, max(10 * baseline, 1e-2), config, self._rng)
         return seeds, _GUESSED_OPACITY
 
-    def _update_extent(self) -> None:
+    def update_extent(self) -> None:
         """Sets the scene extent (camera spread plus typical viewing distance) and the size of fog.
 
         The fog limit follows the largest viewing distance and never shrinks, so the map of a hall survives
@@ -258,6 +259,6 @@ class Mapper:
         centers = np.stack([k.camtoworld[:3, 3] for k in self.keyframes])
         distances = np.linalg.norm(centers - np.median(centers, axis=0), axis=1)
         camera_spread = np.quantile(distances, _CAMERA_QUANTILE, method="lower")
-        depths = [depth for depth in self._median_depths if depth] or [1.0]
+        depths = [depth for depth in self.log.median_depths if depth] or [1.0]
         self.gaussians.extent = float(camera_spread + np.median(depths))
         self._max_scale = max(self._max_scale, _FOG_SCALE * float(camera_spread + max(depths)))

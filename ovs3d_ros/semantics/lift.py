@@ -18,7 +18,7 @@ from ovs3d_ros.mapping.keyframes import resize_mask
 from ovs3d_ros.packed_codes import PackedCodes, pack_codes
 from ovs3d_ros.rasterize import Rasterizer, Splats, Views
 from ovs3d_ros.semantics.codec import CodecFitter, FeatureCodec
-from ovs3d_ros.types import CropTable, Keyframe, UserError
+from ovs3d_ros.types import CropTable, Keyframe, MapSnapshot, UserError
 
 
 def pixel_codes(table: CropTable, codec: FeatureCodec, width: int, height: int) -> torch.Tensor:
@@ -132,6 +132,27 @@ class Lifter:
         self.codec: FeatureCodec | None = None
         self._fitter: CodecFitter | None = None
         self._fitted_on: set[int] = set()
+
+    def load(self, loaded: MapSnapshot, gaussians: Gaussians) -> None:
+        """Takes up the evidence of a map file for the Gaussians of the same file."""
+        assert loaded.codec is not None, "the map has no language features"
+        self.codec = loaded.codec.to(gaussians.device)
+        evidence = dict(
+            numerators=loaded.packed_levels.unpack() * loaded.weight[:, None, None],
+            weight=loaded.weight,
+            views=loaded.views,
+            max_weight=torch.zeros_like(loaded.weight),
+        )
+        gaussians.stats.update({name: values.to(gaussians.device) for name, values in evidence.items()})
+
+    def learn(self, keyframes: list[Keyframe]) -> None:
+        """Takes up the embeddings of keyframes that were lifted before the map was saved."""
+        for keyframe in keyframes:
+            if keyframe.crops is not None:
+                embeddings = keyframe.crops.embeddings.float()
+                self._fitter = self._fitter or CodecFitter(embeddings.shape[1], self.code_dim)
+                self._fitter.add(embeddings)
+                self._fitted_on.add(keyframe.index)
 
     def lift(self, keyframe: Keyframe, gaussians: Gaussians, rasterizer: Rasterizer) -> None:
         """Adds the evidence of one encoded keyframe."""

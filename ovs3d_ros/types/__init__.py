@@ -6,7 +6,7 @@ Everything here is plain data. Functions elsewhere hold the maths; `semantic_map
 from __future__ import annotations
 
 from ovs3d_ros.types.images import Annotation, Camera, CropTable, Frame, Keyframe, UserError
-from ovs3d_ros.types.maps import MapFrame, MapSnapshot, RefinedField, RefineStep
+from ovs3d_ros.types.maps import MapFrame, MapSnapshot, RefinedField, RefineStep, TrainingState
 from ovs3d_ros.types.queries import Query, QueryResult, Relation, SemanticObject
 
 __all__ = [
@@ -23,5 +23,6 @@ __all__ = [
     "RefinedField",
     "Relation",
     "SemanticObject",
+    "TrainingState",
     "UserError",
 ]

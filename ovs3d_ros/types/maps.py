@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ovs3d_ros.types.images import Camera
+from ovs3d_ros.types.images import Camera, Keyframe
 
 if TYPE_CHECKING:  # annotations only: reading datasets and messages needs no torch
     import torch
@@ -71,6 +71,25 @@ class MapFrame:
 
 
 @dataclass(frozen=True, slots=True)
+class TrainingState:
+    """What a map needs besides its Gaussians to be trained on as if it had never been closed.
+
+    Attributes:
+        keyframes: in the map frame.
+        visits: [F] optimisation steps on each.
+        median_depths: [F] of the scene in each, in the map frame.
+        exposures: [F, 2, 3] log gain and offset of each.
+        owners: [N] 1 + index of the keyframe that spawned a Gaussian, 0: none.
+    """
+
+    keyframes: list[Keyframe]
+    visits: list[int]
+    median_depths: list[float]
+    exposures: torch.Tensor
+    owners: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class MapSnapshot:
     """An immutable copy of the map. Queries and renders read nothing else.
 
@@ -91,6 +110,7 @@ class MapSnapshot:
         meta: encoder names, world frame and statistics that go into the map file's header.
         refined: the refined field, if the map has one.
         frame: the map frame.
+        training: what a map file holds with `map.keep_keyframes`; None for all other snapshots.
     """
 
     version: int
@@ -108,6 +128,7 @@ class MapSnapshot:
     meta: dict = field(default_factory=dict)
     refined: RefinedField | None = None
     frame: MapFrame = MapFrame()
+    training: TrainingState | None = None
 
     @property
     def num_gaussians(self) -> int:

@@ -28,7 +28,7 @@ def test_exposure_is_separated_from_the_scene() -> None:
             mapper.step()
         view = render_view(mapper.gaussians.activated(), frames[0].camera, frames[0].camtoworld, RASTERIZER)
         errors[exposure] = psnr_aligned(view.rgb, frames[0].image)
-        rows = torch.stack([mapper._exposure.log_gain_and_offset(index).detach() for index in range(4)])
+        rows = torch.stack([mapper.log.exposure.log_gain_and_offset(index).detach() for index in range(4)])
         gains = (rows[:, 0].exp() + rows[:, 1] / 0.5).mean(-1)  # at mid grey
         if exposure:
             assert 0.6 < float(gains[1] / gains[0]) < 0.8 and 0.6 < float(gains[3] / gains[2]) < 0.8

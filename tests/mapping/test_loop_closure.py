@@ -66,7 +66,7 @@ def test_extent_follows_corrected_poses() -> None:
     spread = np.linalg.norm(centers[0] - centers[1]) / 2
     assert (
         mapper.gaussians.extent
-        == pytest.approx(spread + np.median(mapper._median_depths), rel=1e-5)
+        == pytest.approx(spread + np.median(mapper.log.median_depths), rel=1e-5)
         != before
     )
     assert make_mapper([]).move_keyframes({}) == 0

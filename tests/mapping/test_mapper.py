@@ -170,7 +170,7 @@ def test_newest_keyframe_gets_its_share_of_steps() -> None:
     picks = np.array([mapper._choose_keyframe() for _ in range(400)])
     share = (picks == 7).mean()
     assert 0.45 < share < 0.68 and len(np.unique(picks)) == 8  # half, plus an eighth of the other half
-    mapper._visits[-1] = 10_000  # past its first visits: replay only
+    mapper.log.visits[-1] = 10_000  # past its first visits: replay only
     assert (np.array([mapper._choose_keyframe() for _ in range(400)]) == 7).mean() < 0.25
 
 

@@ -81,7 +81,7 @@ class MapServices:
 
     def _load(self, request: LoadMap.Request, response: LoadMap.Response) -> None:
         path = self._folder.source(request.name, MAP_SUFFIX)
-        params, loaded = load_map(path)
+        params, loaded = load_map(path, training=True)
         frame = loaded.meta.get("config", {}).get("input.world_frame", self._config.input.world_frame)
         if frame.lstrip("/") != self._config.input.world_frame:
             raise UserError(

@@ -1,0 +1,47 @@
+"""The keyframes of a map, and what training learns about each of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from ovs3d_ros.mapping.exposure import Exposure
+from ovs3d_ros.types import Keyframe, TrainingState
+
+
+class KeyframeLog:
+    """Lists that grow by one entry per keyframe.
+
+    Attributes:
+        keyframes: the images the map is trained on.
+        visits: optimisation steps on each.
+        median_depths: of the scene in each, metres.
+        exposure: of each.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.keyframes: list[Keyframe] = []
+        self.visits: list[int] = []
+        self.median_depths: list[float] = []
+        self.exposure = Exposure(device)
+
+    def add(self, keyframe: Keyframe, median_depth: float) -> None:
+        """Adds a keyframe that was not trained on yet."""
+        self.keyframes.append(keyframe)
+        self.visits.append(0)
+        self.median_depths.append(median_depth)
+        self.exposure.add_keyframe()
+
+    def state(self, owners: torch.Tensor) -> TrainingState:
+        """A copy of the log, with the owners [N] of Gaussians. Images are shared: they never change."""
+        keyframes = [replace(keyframe) for keyframe in self.keyframes]
+        exposures = self.exposure.rows()
+        return TrainingState(keyframes, [*self.visits], [*self.median_depths], exposures, owners.clone())
+
+    def restore(self, state: TrainingState) -> None:
+        """Fills an empty log with a copy of another one."""
+        for keyframe, median_depth in zip(state.keyframes, state.median_depths, strict=True):
+            self.add(replace(keyframe), median_depth)
+        self.visits[:] = state.visits
+        self.exposure.load_rows(state.exposures)
