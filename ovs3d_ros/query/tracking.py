@@ -199,12 +199,9 @@ def last_views(
     """
     if not len(cameras) or not len(centers):
         return np.zeros(len(centers))
-    Ks = np.stack([camera.K for camera in cameras])
-    sizes = np.array([(camera.width, camera.height) for camera in cameras])[:, None]  # [F, 1, 2]
-    local = np.einsum(
-        "fji,fmj->fmi", camtoworlds[:, :3, :3], centers - camtoworlds[:, None, :3, 3]
-    )  # [F, M, 3]
-    depth = local[..., 2:]
-    pixels = np.einsum("fij,fmj->fmi", Ks, local)[..., :2] / np.where(depth > 0, depth, 1.0)
-    inside = (depth[..., 0] > 0) & ((pixels >= 0) & (pixels < sizes)).all(-1)
+    widths, heights = np.array([(camera.width, camera.height) for camera in cameras]).T[..., None]
+    projections = np.stack([camera.K for camera in cameras]) @ camtoworlds[:, :3, :3].transpose(0, 2, 1)
+    offsets = projections @ camtoworlds[:, :3, 3:]
+    u, v, depth = (projections @ centers.T - offsets).transpose(1, 0, 2)  # pixels times depth, each [F, M]
+    inside = (depth > 0) & (u >= 0) & (u < widths * depth) & (v >= 0) & (v < heights * depth)
     return np.where(inside, stamps[:, None], 0.0).max(0)

@@ -57,8 +57,7 @@ class Asking:
             return answer
         tracks, changes = self._answers.tracker.update(result, conversions.to_seconds(self.header().stamp))
         if changes and self.has_subscribers:
-            for change in changes:
-                self._publish(change, answer)
+            self._publish(changes, answer)
         return Answer(result, snapshot, tuple(tracks))
 
     def object_messages(self, answer: Answer, header: conversions.Header) -> list[SemanticObjectMessage]:
@@ -78,18 +77,20 @@ class Asking:
             stamps = np.append(stamps, view.frame.stamp)
         return last_views(np.array(centers).reshape(-1, 3), cameras, poses, stamps)
 
-    def _publish(self, change: Change, answer: Answer) -> None:
+    def _publish(self, changes: list[Change], answer: Answer) -> None:
         header = self.header()
-        (stamp,) = self._last_seen(answer.snapshot, [change.item.center])
-        previous, _ = conversions.to_box(change.previous.center, change.previous.quat, change.previous.size)
-        self._events.publish(
-            ObjectEvent(
-                header=header,
-                event=EVENTS[change.kind],
-                object=object_message(change.item, change.track, stamp, header),
-                previous=previous,
+        stamps = self._last_seen(answer.snapshot, [change.item.center for change in changes])
+        for change, stamp in zip(changes, stamps, strict=True):
+            before = change.previous
+            previous, _ = conversions.to_box(before.center, before.quat, before.size)
+            self._events.publish(
+                ObjectEvent(
+                    header=header,
+                    event=EVENTS[change.kind],
+                    object=object_message(change.item, change.track, stamp, header),
+                    previous=previous,
+                )
             )
-        )
 
 
 def object_message(
