@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -160,6 +161,12 @@ class Process:
             raise AssertionError(f"did not end within {seconds} s:\n{self.output()}") from None
         finally:
             self._stream.close()
+
+
+def has_messages(package: str) -> bool:
+    """Whether a package of messages is installed; tests/PACKAGE alone looks like a package without a file."""
+    spec = importlib.util.find_spec(package)
+    return spec is not None and spec.origin is not None
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, explain: Callable[[], str] = str) -> None:

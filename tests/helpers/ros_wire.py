@@ -15,7 +15,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
-from helpers.ros_env import HEIGHT, WIDTH, use_child_environment
+from helpers.ros_env import HEIGHT, WIDTH, has_messages, use_child_environment
 from ovs3d_ros.config import Config, override
 from ovs3d_ros.ros import conversions
 from ovs3d_ros.ros.environment import free_domain_id
@@ -23,7 +23,7 @@ from ovs3d_ros.ros.inputs.cameras import Inputs
 from ovs3d_ros.types import Camera, Frame
 
 needs_tf = pytest.mark.skipif(
-    importlib.util.find_spec("tf2_msgs") is None,
+    not has_messages("tf2_msgs"),
     reason="tf2_msgs not installed; pip install ./tests/tf2_msgs",
 )
 without_tf2_ros = pytest.mark.skipif(

@@ -13,26 +13,26 @@ import pytest
 
 pytest.importorskip("rclpy")
 pytest.importorskip("ovs3d_interfaces.action")
-pytest.importorskip("tf2_msgs", reason="pip install ./tests/tf2_msgs")
-pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
-from action_msgs.msg import GoalStatus  # noqa: E402
-from helpers.ros_env import Process, use_child_environment, wait_until, write_dataset  # noqa: E402
-from helpers.ros_session import FRAMES, SETTINGS, Goal, Session, start_node  # noqa: E402
-from lifecycle_msgs.msg import Transition  # noqa: E402
-from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
-from rcl_interfaces.msg import ParameterType  # noqa: E402
-from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters  # noqa: E402
-from rclpy.parameter import Parameter  # noqa: E402
+from action_msgs.msg import GoalStatus
+from helpers.ros_env import Process, use_child_environment, wait_until, write_dataset
+from helpers.ros_session import FRAMES, SETTINGS, Goal, Session, start_node
+from helpers.ros_wire import needs_tf
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.msg import ParameterType
+from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters
+from rclpy.parameter import Parameter
 
-from ovs3d_interfaces.action import Refine  # noqa: E402
-from ovs3d_interfaces.srv import QueryText  # noqa: E402
-from ovs3d_ros.config import leaves  # noqa: E402
-from ovs3d_ros.pipeline import Ovs3d  # noqa: E402
-from ovs3d_ros.ros import conversions  # noqa: E402
-from ovs3d_ros.ros.environment import free_domain_id  # noqa: E402
-from ovs3d_ros.ros.outputs.publishers import LATCHED  # noqa: E402
+from ovs3d_interfaces.action import Refine
+from ovs3d_interfaces.srv import QueryText
+from ovs3d_ros.config import leaves
+from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.ros import conversions
+from ovs3d_ros.ros.environment import free_domain_id
+from ovs3d_ros.ros.outputs.publishers import LATCHED
 
+pytestmark = [pytest.mark.ros, pytest.mark.slow, needs_tf]
 INPUTS = ("/image", "/camera_info", "/depth", "/pose")
 
 

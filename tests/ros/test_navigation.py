@@ -14,7 +14,7 @@ pytest.importorskip("rclpy")
 pytest.importorskip("ovs3d_interfaces")
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
-from helpers.ros_env import ROOM, SPHERES, use_child_environment, wait_until  # noqa: E402
+from helpers.ros_env import ROOM, SPHERES, has_messages, use_child_environment, wait_until  # noqa: E402
 from helpers.ros_session import Session  # noqa: E402
 from rcl_interfaces.srv import SetParameters  # noqa: E402
 from rclpy.action import ActionClient  # noqa: E402
@@ -144,9 +144,11 @@ def test_costmap_that_cannot_be_used_is_said_and_ignored(session):
     assert search(session, "red ball").approach.header.frame_id == "map"
 
 
+@pytest.mark.skipif(not has_messages("nav2_msgs"), reason="pip install ./tests/nav2_msgs")
 def test_mask_is_found_and_read_as_nav2_does_it(session):
-    kind = pytest.importorskip("nav2_msgs.msg", reason="pip install ./tests/nav2_msgs").CostmapFilterInfo
-    info = session.client.receive("/ovs3d/mask/costmap_filter_info", kind, NAV2)
+    from nav2_msgs.msg import CostmapFilterInfo
+
+    info = session.client.receive("/ovs3d/mask/costmap_filter_info", CostmapFilterInfo, NAV2)
     assert (info.type, info.base, info.multiplier) == (0, 0.0, 1.0)  # filter_values.hpp: KEEPOUT_FILTER
     assert info.filter_mask_topic == "/ovs3d/mask"
     session.client.receive(info.filter_mask_topic, conversions.OccupancyGrid, NAV2)
@@ -189,13 +191,15 @@ def covers(mask: conversions.OccupancyGrid, ball) -> bool:
     return bool((cells[near < radius / 2] == 100).any())
 
 
+@pytest.mark.skipif(not has_messages("vision_msgs"), reason="pip install ./tests/vision_msgs")
 def test_labels_are_read_as_the_segmentation_layer_does_it(session):
-    kind = pytest.importorskip("vision_msgs.msg", reason="pip install ./tests/vision_msgs").LabelInfo
+    from vision_msgs.msg import LabelInfo
+
     latched = QoSProfile(depth=5, reliability=NAV2.reliability, durability=NAV2.durability)
     sensor_data = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
     session.client.query("blue ball", "red ball")
     image = session.client.receive("/ovs3d/segmentation/label", conversions.Image, sensor_data)
-    info = session.client.receive("/ovs3d/label_info", kind, latched)
+    info = session.client.receive("/ovs3d/label_info", LabelInfo, latched)
     numbers = {item.class_name: item.class_id for item in info.class_map}
     assert set(numbers) == {"blue ball", "red ball"} and 0 not in numbers.values()
     assert image.encoding == "mono8" and len(image.data) == image.width * image.height

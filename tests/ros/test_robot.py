@@ -5,7 +5,6 @@ One node serves the module; its tests run in order.
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from collections.abc import Iterator
 
@@ -14,16 +13,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 pytest.importorskip("ovs3d_interfaces")
-pytestmark = [
-    pytest.mark.ros,
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        importlib.util.find_spec("tf2_msgs") is None,
-        reason="tf2_msgs not installed; pip install ./tests/tf2_msgs",
-    ),
-]
-
-from helpers.ros_env import (  # noqa: E402
+from helpers.ros_env import (
     FOCAL,
     HEIGHT,
     SPHERES,
@@ -33,18 +23,20 @@ from helpers.ros_env import (  # noqa: E402
     use_child_environment,
     wait_until,
 )
-from helpers.ros_session import SETTINGS, Client, start_node  # noqa: E402
-from rcl_interfaces.srv import SetParameters  # noqa: E402
-from rclpy.parameter import Parameter  # noqa: E402
-from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
-from std_srvs.srv import SetBool  # noqa: E402
+from helpers.ros_session import SETTINGS, Client, start_node
+from helpers.ros_wire import needs_tf
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from std_srvs.srv import SetBool
 
-from ovs3d_ros.geometry import invert_rigid, matrix_to_quat  # noqa: E402
-from ovs3d_ros.ros import conversions  # noqa: E402
-from ovs3d_ros.ros.environment import free_domain_id  # noqa: E402
-from ovs3d_ros.ros.outputs.publishers import LATCHED  # noqa: E402
-from ovs3d_ros.types import Camera  # noqa: E402
+from ovs3d_ros.geometry import invert_rigid, matrix_to_quat
+from ovs3d_ros.ros import conversions
+from ovs3d_ros.ros.environment import free_domain_id
+from ovs3d_ros.ros.outputs.publishers import LATCHED
+from ovs3d_ros.types import Camera
 
+pytestmark = [pytest.mark.ros, pytest.mark.slow, needs_tf]
 CAMERA = Camera(np.array([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]]), WIDTH, HEIGHT)
 STOPS = 6
 

@@ -7,15 +7,15 @@ import pytest
 from helpers import synthetic
 
 pytest.importorskip("rclpy")
-pytest.importorskip("tf2_msgs", reason="pip install ./tests/tf2_msgs")
-pytestmark = pytest.mark.ros
 
-from helpers.ros_wire import connect, wire  # noqa: E402, F401
+from helpers.ros_wire import connect, needs_tf, wire  # noqa: F401
 
-from ovs3d_ros.config import Config, override  # noqa: E402
-from ovs3d_ros.ros import conversions  # noqa: E402
-from ovs3d_ros.ros.outputs.camera_transform import CameraTransform  # noqa: E402
-from ovs3d_ros.types import UserError  # noqa: E402
+from ovs3d_ros.config import Config, override
+from ovs3d_ros.ros import conversions
+from ovs3d_ros.ros.outputs.camera_transform import CameraTransform
+from ovs3d_ros.types import UserError
+
+pytestmark = [pytest.mark.ros, needs_tf]
 
 
 def test_camera_frame_is_broadcast_at_the_pose_of_each_frame(wire):

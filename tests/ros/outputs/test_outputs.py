@@ -5,7 +5,6 @@ One real node maps a scene for the module, see helpers/ros_session.py.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import time
@@ -21,7 +20,7 @@ pytest.importorskip("rclpy")
 pytest.importorskip("ovs3d_interfaces")
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
-from helpers.ros_env import SPHERES, wait_until  # noqa: E402
+from helpers.ros_env import SPHERES, has_messages, wait_until  # noqa: E402
 from helpers.ros_session import FRAMES, Client, documented, session  # noqa: E402, F401
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
@@ -34,7 +33,7 @@ from ovs3d_ros.ros import conversions  # noqa: E402
 from ovs3d_ros.ros.outputs.goal import PATIENCE  # noqa: E402
 from ovs3d_ros.ros.outputs.publishers import LATCHED  # noqa: E402
 
-MISSING = [name for name in ("vision_msgs", "nav2_msgs") if importlib.util.find_spec(name) is None]
+MISSING = [name for name in ("vision_msgs", "nav2_msgs") if not has_messages(name)]
 REPOSITORY = Path(__file__).resolve().parents[3]
 # Display class of rviz_default_plugins -> message type; None for displays without a topic.
 DISPLAYS = {
