@@ -99,10 +99,11 @@ def _add_map_file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("map", type=Path, metavar="MAP", help="map file, e.g. room.ovs3d")
 
 
-def _add_data(parser: argparse.ArgumentParser, others: str = "") -> None:
+def _add_data(parser: argparse.ArgumentParser, others: str = "", nargs: str | None = None) -> None:
     parser.add_argument(
         "data",
         type=Path,
+        nargs=nargs,
         metavar="DATA",
         help=f"{others}dataset: a folder with transforms.json, a COLMAP model or poses_bounds.npy, or of TUM "
         "RGB-D, 7-Scenes or ScanNet; a nerfstudio .json; or a bag: a rosbag2 folder, .mcap, .db3 or .bag",
@@ -270,7 +271,7 @@ def _add_render(parser: argparse.ArgumentParser) -> None:
 
 def _add_refine(parser: argparse.ArgumentParser) -> None:
     _add_map_file(parser)
-    _add_data(parser)
+    _add_data(parser, "to check the result on; not needed if MAP holds its keyframes. ", nargs="?")
     parser.add_argument(
         "--names",
         nargs="+",

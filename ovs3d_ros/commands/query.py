@@ -103,13 +103,13 @@ def _answer_folder(path: Path) -> Path:
     return folder
 
 
-def load_semantic_map(path: Path, values: dict[str, Any]) -> Ovs3d:
-    """Opens a map that holds language features.
+def load_semantic_map(path: Path, values: dict[str, Any], *, training: bool = False) -> Ovs3d:
+    """Opens a map that holds language features; `training` as in `Ovs3d.load`.
 
     Raises:
         UserError: the map cannot be used, is of another encoder, or was made without language features.
     """
-    pipeline = Ovs3d.load(path, values)
+    pipeline = Ovs3d.load(path, values, training=training)
     if pipeline.clip is None:
         raise UserError(
             f"{path}: this map has no language features (made with --no-clip?); map it again without that"

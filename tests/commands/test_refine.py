@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 from helpers.box_scene import CLASSES
-from helpers.command_line import COUNT, HOLDOUT, ovs3d
+from helpers.command_line import COUNT, HOLDOUT, SETTINGS, assert_one_line, ovs3d
 
 from ovs3d_ros.map_file import load_map
 
@@ -53,3 +53,16 @@ def test_eval_scores_the_refined_field(protocol, refined, mapped, scene, tmp_pat
         scores.append(json.loads(report.read_text()))
     assert not scores[0]["refined"] and scores[1]["refined"]
     assert scores[1]["miou"] > scores[0]["miou"] - 0.01
+
+
+def test_map_with_its_keyframes_is_refined_without_data(scene, mapped, tmp_path, capsys):
+    path, report = tmp_path / "kept.ovs3d", tmp_path / "refine.json"
+    settings = [*SETTINGS, "--set", "map.keep_keyframes=true", "train.final_steps=60"]
+    assert ovs3d("map", scene, "-o", path, "--holdout", HOLDOUT, *settings) == 0
+    assert ovs3d("refine", path, "--names", *CLASSES, "--json", report) == 0
+    figures = json.loads(report.read_text())
+    assert figures["checked"] > 1 and figures["map"] == str(path)
+    assert len(load_map(path, training=True)[1].training.keyframes) == len(load_map(path)[1].names)
+    capsys.readouterr()
+    assert ovs3d("refine", mapped[0], "--names", *CLASSES) == 2
+    assert_one_line(capsys.readouterr().err, "holds no keyframes", "map.keep_keyframes=true")
