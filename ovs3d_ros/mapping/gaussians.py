@@ -61,17 +61,7 @@ class Gaussians:
 
     def activated(self) -> dict[str, torch.Tensor]:
         """Parameters for the rasterizer: means, quats, scales [metres], opacities 0..1, sh [N, K, 3]."""
-        p = self.params
-        sh = p["sh_dc"][:, None]
-        if p["sh_rest"].shape[1]:
-            sh = torch.cat([sh, p["sh_rest"]], dim=1)
-        return dict(
-            means=p["means"],
-            quats=p["quats"],
-            scales=p["log_scales"].exp(),
-            opacities=torch.sigmoid(p["opacity_logits"]),
-            sh=sh,
-        )
+        return activate(self.params)
 
     def insert(self, means: torch.Tensor, colors: torch.Tensor, scales: torch.Tensor, opacity: float) -> None:
         """Adds isotropic Gaussians.
@@ -179,20 +169,48 @@ class Gaussians:
             rows: [M] indices.
             motion: [4, 4] float64 rigid transform, multiplies world points from the left.
         """
-        p = self.params
-        rotation = torch.as_tensor(motion[:3, :3], dtype=torch.float64, device=self.device)
-        shift = torch.as_tensor(motion[:3, 3], dtype=torch.float64, device=self.device)
-        p["means"][rows] = (p["means"][rows].double() @ rotation.T + shift).float()
-        quat = torch.as_tensor(matrix_to_quat(motion[:3, :3]), dtype=torch.float32, device=self.device)
-        p["quats"][rows] = _quat_product(quat, p["quats"][rows])
-        if p["sh_rest"].shape[1]:
-            sh_rotation = _sh_rotation(rotation, p["sh_rest"].shape[1])
-            p["sh_rest"][rows] = sh_rotation @ p["sh_rest"][rows]
+        moved = move_params({name: p.detach()[rows] for name, p in self.params.items()}, motion)
+        for name in ("means", "quats", "sh_rest"):
+            self.params[name][rows] = moved[name]
 
     def load_params(self, params: dict[str, torch.Tensor]) -> None:
         """Replaces all Gaussians by parameters in the form of `params`; new rows have zero statistics."""
         self.keep(torch.zeros(len(self), dtype=torch.bool, device=self.device))
         self._append({name: params[name].to(self.device, torch.float32) for name in PARAMETERS})
+
+
+def activate(params: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Parameters, see `PARAMETERS`, as the rasterizer takes them, see `Gaussians.activated`."""
+    sh = params["sh_dc"][:, None]
+    if params["sh_rest"].shape[1]:
+        sh = torch.cat([sh, params["sh_rest"]], dim=1)
+    return dict(
+        means=params["means"],
+        quats=params["quats"],
+        scales=params["log_scales"].exp(),
+        opacities=torch.sigmoid(params["opacity_logits"]),
+        sh=sh,
+    )
+
+
+def move_params(params: dict[str, torch.Tensor], motion: np.ndarray) -> dict[str, torch.Tensor]:
+    """Parameters, see `PARAMETERS`, of Gaussians that moved rigidly with their direction-dependent colours.
+
+    Args:
+        params: of the Gaussians; they stay as they are.
+        motion: [4, 4] float64 rigid transform, multiplies their means from the left.
+    """
+    means, harmonics = params["means"], params["sh_rest"]
+    rotation = torch.as_tensor(motion[:3, :3], dtype=torch.float64, device=means.device)
+    shift = torch.as_tensor(motion[:3, 3], dtype=torch.float64, device=means.device)
+    quat = torch.as_tensor(matrix_to_quat(motion[:3, :3]), dtype=torch.float32, device=means.device)
+    if harmonics.shape[1]:
+        harmonics = _sh_rotation(rotation, harmonics.shape[1]) @ harmonics
+    return params | dict(
+        means=(means.double() @ rotation.T + shift).float(),
+        quats=_quat_product(quat, params["quats"]),
+        sh_rest=harmonics,
+    )
 
 
 def rotate(quats: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
