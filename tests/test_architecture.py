@@ -31,6 +31,7 @@ ORDER = (
     "map_repair",
     "map_values",
     "map_file",
+    "merging",
     "query",
     "pipeline",
     "warm_up",

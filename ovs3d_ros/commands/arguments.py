@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from ovs3d_ros import __version__
+from ovs3d_ros.commands.merge_arguments import add_merge
 from ovs3d_ros.types import UserError
 
 _EXAMPLES = """examples:
@@ -69,6 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="positions from the map's own origin (see `ovs3d info`), for viewers that round large ones",
     )
     export.set_defaults(json=None)
+    add_merge(commands.add_parser("merge", help="put two maps of one place into one"))
     _add_view(commands.add_parser("view", help="show a map in the browser, and find things in it"))
     _add_info(commands.add_parser("info", help="tell what a map, a dataset or a bag holds"))
     _add_set(commands.add_parser("config", help="print all parameters as commented YAML"))

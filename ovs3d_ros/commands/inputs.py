@@ -47,8 +47,9 @@ def check_inputs(options: argparse.Namespace) -> None:
     _check_output_suffix(options)
     if config := getattr(options, "config", None):
         _check_exists(config, f"no such file; `ovs3d config > {config}` writes a template")
-    if path := getattr(options, "map", None):
-        _check_exists(path, f"no such map; `ovs3d map DATA -o {path.name}` makes one")
+    for path in (getattr(options, name, None) for name in ("map", "other")):
+        if path:
+            _check_exists(path, f"no such map; `ovs3d map DATA -o {path.name}` makes one")
     data = getattr(options, "data", None) or ()
     for path in (data,) if isinstance(data, Path) else data:
         _check_exists(path, "no such file or folder")
@@ -64,7 +65,7 @@ def _check_output_suffix(options: argparse.Namespace) -> None:
             f"{output}: the suffix is the format; give a name that ends in .ply (3DGS, for most "
             "viewers), .splat or .spz (for web viewers)"
         )
-    if options.command in ("map", "refine") and _FOREIGN.fullmatch(suffix):
+    if options.command in ("map", "merge", "refine") and _FOREIGN.fullmatch(suffix):
         name = output.with_suffix(".ovs3d").name
         remedy = f"; afterwards `ovs3d export {name} -o {output.name}`" if suffix in EXPORT_SUFFIXES else ""
         raise UserError(f"{output}: {options.command} writes a map, not {suffix}; give -o {name}{remedy}")
