@@ -87,7 +87,7 @@ def test_maps_with_different_codecs_keep_their_features(halves):
     same, other = (merge_maps(first, half).snapshot for half in (halves[1], second))
     texts = torch.nn.functional.normalize(torch.randn(5, len(codec.mean)), dim=-1)
     cosines = [s.codes @ s.directions(texts) for s in (same, other)]
-    torch.testing.assert_close(*cosines, atol=2e-3, rtol=0)
+    torch.testing.assert_close(*cosines, atol=0.01, rtol=0)  # both are rounded to 8 bits, in their own axes
     assert cosines[0].std() > 0.05
     # Most Gaussians of the first map that stay point where they did.
     alone = first.snapshot.codes @ first.snapshot.directions(texts)
