@@ -14,6 +14,8 @@ from helpers import synthetic
 pytest.importorskip("rclpy")
 pytestmark = pytest.mark.ros
 
+from ovs3d_ros.config import override  # noqa: E402
+from ovs3d_ros.map_file import load_map  # noqa: E402
 from ovs3d_ros.pipeline import Ovs3d  # noqa: E402
 from ovs3d_ros.ros import conversions  # noqa: E402
 from ovs3d_ros.ros.inputs.loop_closure import LoopClosure  # noqa: E402
@@ -101,6 +103,20 @@ def test_path_that_moves_keyframes_ends_a_pause(worker, closure):
 def settle(worker: MappingWorker) -> None:
     """Waits until the mapping thread has run the queued jobs."""
     worker.run(lambda: None, 30.0)
+
+
+def test_path_moves_a_map_that_was_loaded_with_its_keyframes(worker, closure, tmp_path):
+    worker.pipeline.configure(override(worker.config, {"map.keep_keyframes": True}))
+    worker.run(lambda: worker.pipeline.save(tmp_path / "room.ovs3d"), 30.0)
+    params, loaded = load_map(tmp_path / "room.ovs3d", training=True)
+    worker.replace_map(lambda: worker.pipeline.restore(params, loaded, "room.ovs3d"), 30.0)
+    assert len(worker.pipeline.keyframes) == 4
+    before = worker.snapshot.gaussians["means"].clone()
+    closure.submit(path(*STAMPS), STREAM, {})
+    settle(worker)
+    assert closure.corrected == 4
+    moved = worker.pipeline.map.mapper.gaussians.params["means"].detach() - before
+    np.testing.assert_allclose(moved.median(0).values, [0.5, 0, 0], atol=1e-4)
 
 
 def test_keyframes_with_equal_stamps_move_separately(closure, worker):
