@@ -119,7 +119,8 @@ class SemanticMap:
             loaded = _without_views(loaded)
         self._loaded, self._version = loaded, max(self._version, loaded.version)
         self.frame = loaded.frame
-        self.frames, self.mapper.steps = loaded.meta.get("frames", 0), loaded.meta.get("steps", 0)
+        self.frames = loaded.meta.get("frames", 0)
+        self.mapper.steps = self.mapper.first_step = loaded.meta.get("steps", 0)
 
     def add_frame(self, frame: Frame) -> bool:
         """Maps a posed frame if it shows something new, see `Ovs3d.add_frame`."""

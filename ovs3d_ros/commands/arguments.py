@@ -182,6 +182,12 @@ def _add_map(parser: argparse.ArgumentParser) -> None:
         "--config", type=Path, metavar="YAML", help="parameter file; --set overrides its values"
     )
     parser.add_argument(
+        "--onto",
+        type=Path,
+        metavar="MAP",
+        help="map of the same world to which the data are added; made with map.keep_keyframes",
+    )
+    parser.add_argument(
         "--no-clip",
         dest="clip",
         action="store_false",

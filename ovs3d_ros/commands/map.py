@@ -8,11 +8,14 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 
 from ovs3d_ros.commands import common
 from ovs3d_ros.config import Config
 from ovs3d_ros.offline.mapping import Source, Stage, map_dataset, open_source
 from ovs3d_ros.offline.scale import TYPICAL_DEPTH
+from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.types import UserError
 
 _BUNDLED_WARNING = (
     "ovs3d: warning: clip.model is 'bundled', a small offline model for the rendered "
@@ -33,12 +36,14 @@ def run(options: argparse.Namespace) -> int:
     started = time.monotonic()
     config = common.read_config(options)
     output = common.check_output_file(options.output, options.data)
-    common.check_json(options.json, output)
+    common.check_json(options.json, output, *([options.onto] if options.onto else []))
+    onto = _open(options.onto, options) if options.onto else None
+    config = onto.config if onto else config
     source = Source(options.data, options.format, options.images, options.skip_missing, options.holdout)
     recording = open_source(source, config, options.clip)
     warn_about_bundled_model(config, options.clip)
     with _Bars(options) as progress:
-        pipeline, report = map_dataset(recording, output, config, options.clip, progress)
+        pipeline, report = map_dataset(recording, output, config, options.clip, progress, onto)
     report["seconds"] = round(time.monotonic() - started, 2)
     report["peak_memory_mib"] = round(common.peak_memory_mib(), 1)
     common.write_json(options.json, report)
@@ -47,6 +52,23 @@ def run(options: argparse.Namespace) -> int:
     if unit not in (1.0, config.map.unit):
         common.print_message(options, _UNKNOWN_UNIT.format(TYPICAL_DEPTH / unit, TYPICAL_DEPTH))
     return 0
+
+
+def _open(path: Path, options: argparse.Namespace) -> Ovs3d:
+    """Opens a map that grows by the data.
+
+    Raises:
+        UserError: it cannot be used, or it holds no keyframes, or a file of settings was given.
+    """
+    if options.config:
+        raise UserError("--config: a map keeps the settings it was made with; change single ones with --set")
+    pipeline = Ovs3d.load(path, common.read_settings(options), encode=options.clip, training=True)
+    if not pipeline.keyframes:
+        raise UserError(
+            f"{path}: holds no keyframes, and training on new frames alone would make its places fade; map "
+            "it anew with --set map.keep_keyframes=true"
+        )
+    return pipeline
 
 
 def warn_about_bundled_model(config: Config, encode: bool) -> None:

@@ -74,6 +74,7 @@ class Mapper:
         log: the keyframes it is trained on, and what is known of each.
         keyframes: of the log.
         steps: optimisation steps so far.
+        first_step: that of this run; those before made the map file it was loaded from.
         depth_check: notices depth of frames in a wrong unit.
     """
 
@@ -83,7 +84,7 @@ class Mapper:
         self.gaussians = Gaussians(config.train, config.map.sh_degree, device, config.compute.seed)
         self.log = KeyframeLog(device)
         self.keyframes = self.log.keyframes
-        self.steps = 0
+        self.steps = self.first_step = 0
         self._psnr = torch.full((), float("nan"), device=device)
         self._rng = np.random.default_rng(config.compute.seed)
         self.depth_check = DepthCheck()
@@ -181,7 +182,7 @@ class Mapper:
         record_gradients(
             self.gaussians, meta["means2d_absgrad"][0], visible, max(camera.width, camera.height)
         )
-        progress = min(1.0, self.steps / horizon) if horizon else 0.0
+        progress = min(1.0, (self.steps - self.first_step) / horizon) if horizon else 0.0
         self._update_parameters(index, progress if horizon else None)
         self.steps += 1
         self._densify_and_prune(progress)

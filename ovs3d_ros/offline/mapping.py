@@ -105,7 +105,12 @@ def open_source(source: Source, config: Config, encode: bool) -> Recording:
 
 
 def map_dataset(
-    recording: Recording, output: Path, config: Config, encode: bool, progress: Progress
+    recording: Recording,
+    output: Path,
+    config: Config,
+    encode: bool,
+    progress: Progress,
+    onto: Ovs3d | None = None,
 ) -> tuple[Ovs3d, dict[str, Any]]:
     """Maps a dataset and writes the map file.
 
@@ -115,6 +120,7 @@ def map_dataset(
         config: all parameters.
         encode: False maps colours and shape only.
         progress: is told about every frame and every step.
+        onto: a map with its keyframes, in the frame of the dataset, that grows; None: a new map.
 
     Returns:
         The map, and a report: measures over held-out frames (None without such frames), figures of the map,
@@ -125,8 +131,11 @@ def map_dataset(
     """
     dataset, training = recording.dataset, recording.training
     check_depth_unit(dataset, training)
-    unit = config.map.unit or estimate_unit(dataset, training)
-    pipeline = Ovs3d(override(config, {"map.unit": unit}), encode=encode)
+    if onto is None:
+        unit = config.map.unit or estimate_unit(dataset, training)
+        pipeline = Ovs3d(override(config, {"map.unit": unit}), encode=encode)
+    else:
+        unit, pipeline = onto.config.map.unit or 1.0, onto
     masked = _add_frames(recording.source.path, pipeline, dataset, training, progress)
     _optimize(pipeline, config.train.final_steps, progress)
     _relift(pipeline, progress)

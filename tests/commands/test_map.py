@@ -10,11 +10,15 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import torch
 from helpers.box_scene import HEIGHT, WIDTH, write_scene
 from helpers.command_line import COUNT, HOLDOUT, SETTINGS, assert_one_line, ovs3d
 from PIL import Image
 
+from ovs3d_ros.datasets import open_dataset
 from ovs3d_ros.map_file import load_map
+from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.types import Frame
 
 
 def test_map_reports_quality_and_cost(mapped):
@@ -120,3 +124,37 @@ def test_masked_pixels_are_not_scored(scene, mapped, tmp_path):
         assert ovs3d("eval", mapped[0], root, "--protocol", "3dovs-a", "--json", out, "--quiet") == 0
         scores.append(json.loads(out.read_text())["accuracy"])
     assert scores[1] > scores[0] > 0.3, scores
+
+
+def psnr_of(path: Path, frames: list[Frame]) -> float:
+    """Mean PSNR of a map at frames, dB."""
+    room = Ovs3d.load(path, encode=False)
+    errors = [
+        float((room.render(f.camera, f.camtoworld).rgb - torch.from_numpy(f.image) / 255).square().mean())
+        for f in frames
+    ]
+    return float(-10 * np.log10(errors).mean())
+
+
+def test_map_grows_by_other_data_and_forgets_nothing(scene, tmp_path, capsys):
+    document = json.loads((scene / "transforms.json").read_text())
+    halves = []
+    for number, frames in enumerate((document["frames"][:7], document["frames"][7:])):
+        halves.append(scene / f"half_{number}.json")
+        halves[-1].write_text(json.dumps(document | dict(frames=frames)))
+    settings = [*SETTINGS, "--set", "train.final_steps=100", "map.keep_keyframes=true"]
+    first, both = tmp_path / "first.ovs3d", tmp_path / "both.ovs3d"
+    assert ovs3d("map", halves[0], "-o", first, "--quiet", *settings) == 0
+    growth = ["--onto", first, "-o", both, "--quiet", "--json", tmp_path / "map.json"]
+    assert ovs3d("map", halves[1], *growth) == 0
+    report = json.loads((tmp_path / "map.json").read_text())
+    assert report["keyframes"] == report["frames"] == COUNT and report["steps"] == 200
+    assert len(load_map(both, training=True)[1].training.keyframes) == COUNT
+    dataset = open_dataset(scene)
+    old, new = [dataset[i] for i in range(7)], [dataset[i] for i in range(7, COUNT)]
+    assert psnr_of(both, old) > psnr_of(first, old) - 1
+    assert psnr_of(both, new) > psnr_of(first, new) + 1
+    plain = tmp_path / "plain.ovs3d"
+    assert ovs3d("map", halves[0], "-o", plain, "--no-clip", "--quiet", "--set", "train.final_steps=5") == 0
+    assert ovs3d("map", halves[1], "--onto", plain, "-o", both, "--no-clip") == 2
+    assert_one_line(capsys.readouterr().err, "holds no keyframes", "map.keep_keyframes=true")
