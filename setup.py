@@ -16,6 +16,7 @@ VERSION = re.search(r'__version__ = "([^"]+)"', (ROOT / NAME / "__init__.py").re
 # ROS 2 without a ROS distribution: the wheels that are installed already, else those of Kilted.
 ROS_WHEELS = runpy.run_path(str(ROOT / "ovs3d_interfaces" / "ros_wheels.py"))["requirements"]()
 VIDEO = ["av>=12"]
+AGENT = ["mcp>=2,<3"]
 VIEW = ["viser>=1.1,<1.2"]  # the guard of the viewer knows the inside of these versions
 
 setup(
@@ -52,6 +53,7 @@ setup(
         "tqdm",
     ],
     extras_require={
+        "agent": AGENT,
         "bag": ["rosbags>=0.11"],
         "video": VIDEO,  # H.264 and other video in bags
         "docs": ["furo>=2024.8", "myst-parser>=4", "sphinx>=8"],
@@ -73,6 +75,6 @@ setup(
         ],
         "ros": ROS_WHEELS,
         "view": VIEW,
-        "test": ["pytest>=7", "rosbags>=0.11", "setuptools>=64", "wheel", *VIDEO, *VIEW],
+        "test": ["pytest>=7", "rosbags>=0.11", "setuptools>=64", "wheel", *AGENT, *VIDEO, *VIEW],
     },
 )

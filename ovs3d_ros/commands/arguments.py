@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ovs3d_ros import __version__
 from ovs3d_ros.commands.merge_arguments import add_merge
+from ovs3d_ros.commands.shared_arguments import add_common, add_data, add_map_file, add_set
 from ovs3d_ros.types import UserError
 
 _EXAMPLES = """examples:
@@ -52,11 +53,27 @@ def make_parser() -> argparse.ArgumentParser:
             "calibrate", help="calibrate an encoder on labelled datasets: when a prompt counts as found"
         )
     )
-    export = commands.add_parser(
-        "export", help="write a map as the standard 3DGS PLY, or as .splat or .spz for web viewers"
+    _add_export(
+        commands.add_parser(
+            "export", help="write a map as the standard 3DGS PLY, or as .splat or .spz for web viewers"
+        )
     )
-    _add_map_file(export)
-    export.add_argument(
+    add_merge(commands.add_parser("merge", help="put two maps of one place into one"))
+    _add_view(commands.add_parser("view", help="show a map in the browser, and find things in it"))
+    mcp = commands.add_parser(
+        "mcp", help="offer a map to a language agent as MCP tools, over standard streams"
+    )
+    add_map_file(mcp)
+    add_set(mcp)
+    _add_info(commands.add_parser("info", help="tell what a map, a dataset or a bag holds"))
+    add_set(commands.add_parser("config", help="print all parameters as commented YAML"))
+    commands.add_parser(PLAY, help="publish a dataset as ROS topics; needs ROS 2, even for --help")
+    return parser
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    add_map_file(parser)
+    parser.add_argument(
         "-o",
         "--output",
         type=Path,
@@ -64,63 +81,16 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="file to write; its suffix, .ply, .splat or .spz, is the format",
     )
-    export.add_argument(
+    parser.add_argument(
         "--local",
         action="store_true",
         help="positions from the map's own origin (see `ovs3d info`), for viewers that round large ones",
     )
-    export.set_defaults(json=None)
-    add_merge(commands.add_parser("merge", help="put two maps of one place into one"))
-    _add_view(commands.add_parser("view", help="show a map in the browser, and find things in it"))
-    _add_info(commands.add_parser("info", help="tell what a map, a dataset or a bag holds"))
-    _add_set(commands.add_parser("config", help="print all parameters as commented YAML"))
-    commands.add_parser(PLAY, help="publish a dataset as ROS topics; needs ROS 2, even for --help")
-    return parser
-
-
-def _add_set(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="set a parameter, e.g. clip.model=ViT-B-16 or 'query.negatives=[object, floor]'; more may "
-        "follow; `ovs3d config` lists all parameters",
-    )
-
-
-def _add_common(parser: argparse.ArgumentParser) -> None:
-    _add_set(parser)
-    parser.add_argument(
-        "--json", metavar="FILE", help="write the results as JSON to this file; - writes to standard output"
-    )
-    parser.add_argument("--quiet", action="store_true", help="show no progress bars")
-
-
-def _add_map_file(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("map", type=Path, metavar="MAP", help="map file, e.g. room.ovs3d")
-
-
-def _add_data(parser: argparse.ArgumentParser, others: str = "", nargs: str | None = None) -> None:
-    parser.add_argument(
-        "data",
-        type=Path,
-        nargs=nargs,
-        metavar="DATA",
-        help=f"{others}dataset: a folder with transforms.json, a COLMAP model or poses_bounds.npy, or of TUM "
-        "RGB-D, 7-Scenes or ScanNet; a nerfstudio .json; or a bag: a rosbag2 folder, .mcap, .db3 or .bag",
-    )
-    parser.add_argument(
-        "--format",
-        metavar="NAME",
-        help="nerfstudio, colmap, llff, tum, 7scenes, scannet or bag; needed only if a folder holds several",
-    )
-    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the photographs, if elsewhere")
-    parser.add_argument("--skip-missing", action="store_true", help="leave out frames without a photograph")
+    parser.set_defaults(json=None)
 
 
 def _add_view(parser: argparse.ArgumentParser) -> None:
-    _add_map_file(parser)
+    add_map_file(parser)
     parser.add_argument(
         "--port", type=int, metavar="N", help="port to serve on (default: a free one from 8080)"
     )
@@ -131,15 +101,15 @@ def _add_view(parser: argparse.ArgumentParser) -> None:
         "network look and ask",
     )
     parser.add_argument("--browser", action="store_true", help="open a browser")
-    _add_set(parser)
+    add_set(parser)
 
 
 def _add_info(parser: argparse.ArgumentParser) -> None:
-    _add_data(parser, "map, or ")
+    add_data(parser, "map, or ")
     parser.add_argument(
         "--config", type=Path, metavar="YAML", help="parameter file; --set overrides its values"
     )
-    _add_common(parser)
+    add_common(parser)
 
 
 def _add_holdout(parser: argparse.ArgumentParser) -> None:
@@ -169,11 +139,11 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-ros", dest="ros", action="store_false", help="run in one process, without ROS")
     parser.add_argument("--rate", type=float, default=2.0, metavar="HZ", help="frames per second (default 2)")
-    _add_common(parser)
+    add_common(parser)
 
 
 def _add_map(parser: argparse.ArgumentParser) -> None:
-    _add_data(parser)
+    add_data(parser)
     _add_holdout(parser)
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FILE", help="map to write, e.g. room.ovs3d"
@@ -193,11 +163,11 @@ def _add_map(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="map colour and shape only: loads no models, and the map takes no text queries",
     )
-    _add_common(parser)
+    add_common(parser)
 
 
 def _add_query(parser: argparse.ArgumentParser) -> None:
-    _add_map_file(parser)
+    add_map_file(parser)
     parser.add_argument(
         "prompts",
         nargs="+",
@@ -239,11 +209,11 @@ def _add_query(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--refine", action="store_true", help="refine the map for these prompts first, which takes seconds"
     )
-    _add_common(parser)
+    add_common(parser)
 
 
 def _add_render(parser: argparse.ArgumentParser) -> None:
-    _add_map_file(parser)
+    add_map_file(parser)
     parser.add_argument(
         "-o",
         "--output",
@@ -274,12 +244,12 @@ def _add_render(parser: argparse.ArgumentParser) -> None:
         metavar="PX",
         help="longer side of a picture (default 0: as the keyframes)",
     )
-    _add_common(parser)
+    add_common(parser)
 
 
 def _add_refine(parser: argparse.ArgumentParser) -> None:
-    _add_map_file(parser)
-    _add_data(parser, "to check the result on; not needed if MAP holds its keyframes. ", nargs="?")
+    add_map_file(parser)
+    add_data(parser, "to check the result on; not needed if MAP holds its keyframes. ", nargs="?")
     parser.add_argument(
         "--names",
         nargs="+",
@@ -290,12 +260,12 @@ def _add_refine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="map to write (default: overwrite MAP)"
     )
-    _add_common(parser)
+    add_common(parser)
 
 
 def _add_eval(parser: argparse.ArgumentParser) -> None:
-    _add_map_file(parser)
-    _add_data(parser)
+    add_map_file(parser)
+    add_data(parser)
     _add_holdout(parser)
     parser.add_argument(
         "--protocol",
@@ -310,7 +280,7 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
         metavar="T",
         help="only for lerf: relevancy above which a pixel counts, 0 to 1 (default: calibrated)",
     )
-    _add_common(parser)
+    add_common(parser)
 
 
 def _add_calibrate(parser: argparse.ArgumentParser) -> None:
@@ -345,4 +315,4 @@ def _add_calibrate(parser: argparse.ArgumentParser) -> None:
         help="as for `ovs3d map`; needed only if the folders hold data of several formats",
     )
     parser.add_argument("--skip-missing", action="store_true", help="leave out frames without a photograph")
-    _add_common(parser)
+    add_common(parser)

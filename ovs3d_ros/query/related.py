@@ -12,7 +12,7 @@ from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.geometry import mean_up
 from ovs3d_ros.query.boxes import vertical_axis
 from ovs3d_ros.query.presence import verdicts
-from ovs3d_ros.query.relations import Shape, is_related, make_shape
+from ovs3d_ros.query.relations import RELATIONS, Shape, is_related, make_shape
 from ovs3d_ros.semantics.names import distinct_names
 from ovs3d_ros.types import MapSnapshot, Query, QueryResult, Relation, SemanticObject
 
@@ -75,6 +75,29 @@ def answer_related(
             part = _relate(relation, columns, objects, shapes, plain, config)
         parts.append(replace(part, objects=part.objects[: query.max_instances or None]))
     return _assemble(query, parts, plain, config)
+
+
+def find_relations(
+    things: list[SemanticObject], result: QueryResult, snapshot: MapSnapshot, config: QueryConfig
+) -> list[tuple[SemanticObject, str, SemanticObject]]:
+    """The relations of things to the other objects of an answer: thing, relation, place.
+
+    Args:
+        things: some of the answer's objects.
+        result: an answer to plain names.
+        snapshot: the map that answered.
+        config: settings of the answer.
+    """
+    places = list({item.instance: item for item in reversed(result.objects)}.values())[::-1]
+    shapes = {item.instance: _shape(item, result, snapshot, config) for item in places}
+    return [
+        (thing, relation, place)
+        for thing in things
+        for place in places
+        for relation in RELATIONS
+        if place.instance != thing.instance
+        and is_related(shapes[thing.instance], relation, shapes[place.instance])
+    ]
 
 
 def _shape(item: SemanticObject, plain: QueryResult, snapshot: MapSnapshot, config: QueryConfig) -> Shape:
