@@ -111,9 +111,9 @@ class BankPresence:
             return torch.zeros_like(cosines)
         own = cells.codes @ snapshot.directions(texts)  # [V, P]
         mean = own.mean(0)
-        rise = (_best(own)[0] - mean).clamp_min(1e-9)
-        offset = _LABELLED - math.log(_THRESHOLD / (1 - _THRESHOLD)) / _STEEPNESS
-        return (_STEEPNESS * ((cosines - mean) / rise - offset)).sigmoid_()
+        slope = _STEEPNESS / (_best(own)[0] - mean).clamp_min(1e-9)
+        offset = _STEEPNESS * _LABELLED - math.log(_THRESHOLD / (1 - _THRESHOLD))
+        return (cosines * slope).sub_(mean * slope + offset).sigmoid_()
 
     def _named(self) -> NameBank:
         """The bank, encoded when it is first needed. Two threads may both do that, with equal results."""

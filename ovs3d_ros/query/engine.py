@@ -296,21 +296,25 @@ def _score_map(
     bank: BankPresence | None,
 ) -> tuple[GaussianScores, Evidence]:
     """The relevancy of every Gaussian, and the evidence that each prompt's thing is in the map."""
-    codes, directions = snapshot.packed_codes, snapshot.directions
+    codes, directions, in_map = snapshot.packed_codes, snapshot.directions, None
+    negatives, temperature = directions(texts.negatives), calibration.temperature
+    if query.negatives == _GENERAL_NEGATIVES:
+        in_map = bank
+    if in_map is not None:  # against a direction of cosine 0, relevancy is a function of the prompt's cosine
+        negatives, temperature = torch.zeros_like(negatives[:, :1]), 1.0
     gaussians = score_gaussians(
         codes,
         snapshot.weight >= config.min_weight,
         directions(texts.prompts),
-        directions(texts.negatives),
-        calibration.temperature,
+        negatives,
+        temperature,
         PEAK_GAUSSIANS,
     )
+    if in_map is not None:
+        scores = in_map.relevancy(gaussians.scores.logit(), texts.prompts, snapshot, config.min_weight)
+        gaussians = replace(gaussians, scores=scores * gaussians.known[:, None])
     competing = texts.prompts @ texts.distractors.T < calibration.synonym
     evidence = presence_evidence(gaussians, codes, snapshot.weight, directions(texts.distractors), competing)
-    if bank is not None and query.negatives == _GENERAL_NEGATIVES:
-        cosines = codes.unpack() @ directions(texts.prompts)
-        scores = bank.relevancy(cosines, texts.prompts, snapshot, config.min_weight)
-        gaussians = replace(gaussians, scores=scores * gaussians.known[:, None])
     return gaussians, evidence
 
 
