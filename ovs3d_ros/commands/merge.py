@@ -32,7 +32,9 @@ def run(options: argparse.Namespace) -> int:
     output = common.check_output_file(options.output, options.map, options.other)
     common.check_json(options.json, output, options.map, options.other)
     motion = None if options.transform is None else _to_motion(options.transform)
-    first, second = (StoredMap(*load_map(path), path.name) for path in (options.map, options.other))
+    first, second = (
+        StoredMap(*load_map(path, training=True), path.name) for path in (options.map, options.other)
+    )
     rasterizer, figures = make_rasterizer("cpu"), {}
     if options.align:
         found = register(first, second, rasterizer)
@@ -87,4 +89,6 @@ def _summary(report: dict) -> str:
         )
     if report["refined_dropped"]:
         text += "; the refined field is left out, run `ovs3d refine` again"
+    if report["images_dropped"]:
+        text += "; only one map holds its keyframes' images (map.keep_keyframes), they are left out"
     return text

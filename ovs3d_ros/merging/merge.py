@@ -12,7 +12,7 @@ from ovs3d_ros.mapping.gaussians import PARAMETERS, move_params
 from ovs3d_ros.merging.surfaces import choose_kept, make_surface, nearest_kept
 from ovs3d_ros.semantics.codec import CodecFitter, FeatureCodec
 from ovs3d_ros.semantics.lift import no_codes, pack_levels
-from ovs3d_ros.types import MapFrame, MapSnapshot, UserError
+from ovs3d_ros.types import MapFrame, MapSnapshot, TrainingState, UserError
 
 _SAME_UNIT = 1e-6  # relative difference
 
@@ -42,7 +42,8 @@ class MergedMap:
         params: Gaussian parameters in the stored form.
         snapshot: everything else.
         figures: `gaussians`, `keyframes`, and `fused`: the Gaussians that gave their evidence to others;
-            `refined_dropped`: whether a refined field was left out.
+            `refined_dropped` and `images_dropped`: whether a refined field, or the images of the keyframes of
+            one map (`map.keep_keyframes`), were left out.
     """
 
     params: Tensors
@@ -102,7 +103,11 @@ def move_map(stored: StoredMap, frame: MapFrame, motion: np.ndarray) -> StoredMa
     params = stored.params if np.array_equal(inner, np.eye(4)) else move_params(stored.params, inner)
     poses = np.array(snapshot.camtoworlds, np.float64)
     poses[:, :3, 3] *= snapshot.frame.unit / frame.unit
-    moved = replace(snapshot, camtoworlds=motion @ poses, frame=frame)
+    training = snapshot.training
+    if training is not None:
+        keyframes = [replace(k, camtoworld=inner @ k.camtoworld) for k in training.keyframes]
+        training = replace(training, keyframes=keyframes)
+    moved = replace(snapshot, camtoworlds=motion @ poses, frame=frame, training=training)
     return StoredMap(params, moved, stored.name)
 
 
@@ -128,6 +133,7 @@ def merge_maps(first: StoredMap, second: StoredMap) -> MergedMap:
         keyframes=len(a.names) + len(b.names),
         fused=int((~kept).sum()),
         refined_dropped=a.refined is not None or b.refined is not None,
+        images_dropped=(a.training is None) != (b.training is None),
     )
     rows = torch.from_numpy(kept)
     snapshot = replace(
@@ -139,6 +145,7 @@ def merge_maps(first: StoredMap, second: StoredMap) -> MergedMap:
         stamps=np.concatenate([a.stamps, b.stamps]),
         cameras=[*a.cameras, *b.cameras],
         names=[*a.names, *b.names],
+        training=_joint_training(a.training, b.training, rows),
         **features,
     )
     return MergedMap({name: p[rows] for name, p in params.items()}, snapshot, figures)
@@ -204,6 +211,23 @@ def _gather_evidence(joint: dict[str, Any], kept: np.ndarray, points: np.ndarray
     else:
         codes = pack_levels(codec.normalize(numerators[rows]), selection, codec)
     return dict(codec=codec, selection=selection, weight=weight[rows], views=views[rows]) | codes
+
+
+def _joint_training(
+    a: TrainingState | None, b: TrainingState | None, rows: torch.Tensor
+) -> TrainingState | None:
+    """The keyframes of both maps, for the Gaussians `rows` [N] bool of both; None unless both have them."""
+    if a is None or b is None:
+        return None
+    first = len(a.keyframes)
+    moved = [replace(keyframe, index=first + keyframe.index) for keyframe in b.keyframes]
+    return TrainingState(
+        [*a.keyframes, *moved],
+        [*a.visits, *b.visits],
+        [*a.median_depths, *b.median_depths],
+        torch.cat([a.exposures, b.exposures]),
+        torch.cat([a.owners, torch.where(b.owners > 0, b.owners + first, b.owners)])[rows],
+    )
 
 
 def _merged_meta(a: dict[str, Any], b: dict[str, Any], gaussians: int) -> dict[str, Any]:

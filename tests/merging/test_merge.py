@@ -13,7 +13,7 @@ from helpers.stored_maps import in_unit, move, random_motion
 from ovs3d_ros.map_file import load_map, save_map
 from ovs3d_ros.mapping.gaussians import activate
 from ovs3d_ros.mapping.rendering import render_view
-from ovs3d_ros.merging.merge import check_mergeable, merge_maps, move_map, same_frame_motion
+from ovs3d_ros.merging.merge import StoredMap, check_mergeable, merge_maps, move_map, same_frame_motion
 from ovs3d_ros.merging.settle import settle_map
 from ovs3d_ros.packed_codes import pack_codes
 from ovs3d_ros.pipeline import Ovs3d
@@ -182,3 +182,32 @@ def test_merged_map_has_room_for_all_its_gaussians(halves):
     )
     assert merge_maps(small, small).snapshot.meta["config"]["map.max_gaussians"] >= len(first.params["means"])
     assert merged.snapshot.meta["frames"] == 16
+
+
+def test_kept_keyframes_of_both_maps_go_on_being_trained(tmp_path):
+    frames = synthetic.make_frames(8)
+    motion, parts = random_motion(3), []
+    for name, part in (("a", frames[:4]), ("b", frames[4:])):
+        synthetic.build_map(part, steps=20, map__keep_keyframes=True).save(tmp_path / name)
+        parts.append(StoredMap(*load_map(tmp_path / name, training=True), name))
+    there = move(parts[1], motion)
+    moved = [
+        replace(k, camtoworld=np.linalg.inv(motion) @ k.camtoworld)
+        for k in parts[1].snapshot.training.keyframes
+    ]
+    training = replace(parts[1].snapshot.training, keyframes=moved)
+    there = replace(there, snapshot=replace(there.snapshot, training=training))
+    merged = merge_maps(parts[0], move_map(there, MapFrame(), motion))
+    assert not merged.figures["images_dropped"]
+    save_map(tmp_path / "both.ovs3d", merged.params, merged.snapshot)
+    room = Ovs3d.load(tmp_path / "both.ovs3d", training=True)
+    assert [k.index for k in room.keyframes] == list(range(8))
+    before = quality(room.map.params(), frames)
+    room.optimize(60)
+    assert quality(room.map.params(), frames) > before + 1
+    for _ in room.relift():
+        pass
+    assert room.query(["red", "green", "blue"]).found.all()
+    half = replace(parts[1], snapshot=replace(parts[1].snapshot, training=None))
+    bare = merge_maps(parts[0], half)
+    assert bare.figures["images_dropped"] and bare.snapshot.training is None
