@@ -35,17 +35,19 @@ from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.rasterize import make_rasterizer
 
 WHOLE = "whole"
+MAPPING_STEPS = 40  # a keyframe
 STEPS = 10  # a keyframe, as `ovs3d merge` takes
 
 
 def make_map(dataset: Dataset, views: Sequence[int], settings: dict[str, Any], path: Path) -> None:
-    """Maps views in order as a robot would, unless the file is there."""
+    """Maps views as `ovs3d map` does, with equally many steps for each keyframe, unless the file is there."""
     if path.exists():
         return
     pipeline = Ovs3d(override(Config(), settings))
     for index in views:
-        if pipeline.add_frame(dataset[index]):
-            pipeline.optimize(pipeline.config.train.steps_per_keyframe)
+        pipeline.add_frame(dataset[index])
+    steps = MAPPING_STEPS * len(pipeline.keyframes)
+    pipeline.optimize(steps, horizon=steps)
     for _ in pipeline.relift():
         pass
     pipeline.save(path)
