@@ -32,7 +32,8 @@ def warm_up(pipeline: Ovs3d) -> None:
     snapshot = pipeline.snapshot()
     pipeline.render(frame.camera, frame.camtoworld, snapshot)
     if pipeline.clip is not None:
-        result = pipeline.query([_PROMPT], snapshot=snapshot)
+        # By argmax every Gaussian gets a label, so that objects are found and a mask is drawn.
+        result = pipeline.query([_PROMPT], mode="argmax", snapshot=snapshot)
         pipeline.render_labels(result, frame.camera, frame.camtoworld, snapshot)
     pipeline.reset()
 
