@@ -176,10 +176,7 @@ class QueryServices:
     def _render_mask(
         self, answer: Answer, camera: Camera, camtoworld: np.ndarray, header: conversions.Header
     ) -> conversions.Image:
-        if bool((answer.result.labels > 0).any()):
-            labels, _ = self._pipeline.render_labels(answer.result, camera, camtoworld, answer.snapshot)
-        else:  # without a labelled Gaussian there is nothing to render
-            labels = np.zeros((camera.height, camera.width))
+        labels, _ = self._pipeline.render_labels(answer.result, camera, camtoworld, answer.snapshot)
         return conversions.to_image(labels.astype(np.uint8), "mono8", header)
 
 
