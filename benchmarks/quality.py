@@ -173,6 +173,7 @@ class AnnotatedScene:
 
     def measure(self, pipeline: Ovs3d) -> tuple[dict[str, Any], dict[str, SegmentationScore]]:
         """Measures one map; returns figures and its score."""
+        pipeline.recalibrate()  # LERF's relevancy, also where no calibration of the encoder exists
         snapshot, threshold = pipeline.snapshot(), pipeline.label_threshold()
         score = queries.score_queries(
             [

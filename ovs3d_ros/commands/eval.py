@@ -125,6 +125,7 @@ def _ask(
     options: argparse.Namespace, pipeline: Ovs3d, dataset: Dataset, indices: Sequence[int]
 ) -> tuple[SegmentationScore, dict]:
     """Queries each name of the annotated views alone and scores its mask."""
+    pipeline.recalibrate()  # the protocol is LERF's relevancy, also where the encoder has no calibration
     snapshot, threshold = pipeline.snapshot(), pipeline.label_threshold(options.threshold)
     scores = []
     with common.progress_bar(options, len(indices), "evaluating", "view") as bar:

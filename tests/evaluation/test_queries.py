@@ -11,6 +11,7 @@ import pytest
 import torch
 from helpers import datasets_on_disk as disk
 from helpers.box_scene import FOCAL, HEIGHT, WIDTH, camera_ring, ray_cast
+from helpers.color_encoder import ColorEncoder
 from PIL import Image
 
 from ovs3d_ros import cli, geometry
@@ -25,6 +26,8 @@ from ovs3d_ros.evaluation.queries import (
     smooth_relevancy,
 )
 from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.query.bank_presence import BankPresence
+from ovs3d_ros.query.presence import PresenceCalibration
 from ovs3d_ros.types import Annotation, Camera, Frame, UserError
 
 VIEWS, ANNOTATED = 14, (3, 10)
@@ -284,3 +287,11 @@ def test_bad_evaluations_give_a_one_line_error(name, mapped, tmp_path, capsys):
     )
     err = capsys.readouterr().err
     assert message in err and err.count("\n") == 1
+
+
+def test_protocol_is_lerfs_relevancy_also_without_a_calibration(mapped, tmp_path, monkeypatch):
+    monkeypatch.setattr(ColorEncoder, "calibration", None)
+    monkeypatch.setattr(BankPresence, "relevancy", None)  # of the map's own range: not to be asked
+    arguments = ["eval", *map(str, mapped[::-1]), "--protocol", "lerf", "--json", str(tmp_path / "e.json")]
+    assert cli.main(arguments) == 0
+    assert json.loads((tmp_path / "e.json").read_text())["threshold"] == PresenceCalibration().threshold
