@@ -145,7 +145,8 @@ def _evaluate(out: Path, session: Session, scene: Scene, config: Config, started
     snapshot = pipeline.snapshot()
     found = [answer.prompt for answer in session.answers if answer.found]
     evaluation = evaluate_map(pipeline, snapshot, scene, found)
-    report = make_report(session, evaluation, scene, snapshot.num_gaussians, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    report = make_report(session, evaluation, scene, snapshot.num_gaussians, seconds, config.query)
     write_pictures(out, report, session, evaluation, scene, snapshot, config)
     return report
 

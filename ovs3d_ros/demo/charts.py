@@ -17,7 +17,7 @@ from ovs3d_ros.visualization.point_cloud import point_columns
 
 PAPER, INK, FAINT, RULE = (250, 250, 248), (34, 36, 40), (120, 124, 130), (222, 222, 218)
 GROUND = (226, 229, 233)
-YES, NO, WRONG = (58, 141, 96), (150, 154, 160), (200, 62, 52)
+YES, UNSURE, NO, WRONG = (58, 141, 96), (222, 170, 62), (150, 154, 160), (200, 62, 52)
 _TOP_SHARE = 0.85  # of the mean camera height; Gaussians above it would hide the room
 _MIN_OPACITY = 0.3
 _MARGIN = 0.03  # around the room, share of the drawing
@@ -129,7 +129,7 @@ def _place_plates(
 def draw_presence(
     present: Sequence[PromptReport], absent: Sequence[PromptReport], threshold: float, width: int, height: int
 ) -> np.ndarray:
-    """Draws presence bars for things in the room and for absent things; wrong decisions are red.
+    """Draws presence bars for things in the room and for absent things; yellow is unsure, red is wrong.
 
     Args:
         present: results for the things in the room.
@@ -141,8 +141,8 @@ def draw_presence(
     image = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(image)
     lists = (
-        (f"In the room: {sum(q.found for q in present)} of {len(present)} found", present),
-        (f"Not in the room: {sum(q.found for q in absent)} of {len(absent)} found", absent),
+        (f"In the room: {_count(present)}", present),
+        (f"Not in the room: {_count(absent)}", absent),
     )
     step = min(30.0, (height - 44) / max(len(present), len(absent), 1))
     for column, (title, questions) in enumerate(lists):
@@ -151,6 +151,11 @@ def draw_presence(
         for row, question in enumerate(sorted(questions, key=lambda q: -q.presence)):
             _draw_bar(draw, question, (left, 44 + (row + 0.5) * step), width / 2 - 20, threshold)
     return np.asarray(image)
+
+
+def _count(questions: Sequence[PromptReport]) -> str:
+    unsure = sum(q.verdict == "unsure" for q in questions)
+    return f"{sum(q.found for q in questions)} of {len(questions)} found, {unsure} unsure"
 
 
 def _draw_bar(
@@ -162,10 +167,9 @@ def _draw_bar(
 ) -> None:
     x, y = place
     font = ImageFont.load_default(15)
-    right = question.found == question.present_in_scene
-    color = WRONG if not right else YES if question.found else NO
+    color = WRONG if question.wrong else {"yes": YES, "unsure": UNSURE, "no": NO}[question.verdict]
     start, end = x + 0.36 * width, x + 0.78 * width
-    draw.text((x, y), question.prompt, fill=INK if right else WRONG, font=font, anchor="lm")
+    draw.text((x, y), question.prompt, fill=WRONG if question.wrong else INK, font=font, anchor="lm")
     draw.rounded_rectangle((start, y - 7, end, y + 7), 4, fill=RULE)
     if question.presence > 0.01:
         draw.rounded_rectangle(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.demo.evaluation import Evaluation
 from ovs3d_ros.demo.scene import Scene
 from ovs3d_ros.demo.session import Session
+from ovs3d_ros.query.presence import verdicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +23,8 @@ class PromptReport:
         prompt: the prompt.
         present_in_scene: the truth.
         found: the presence decision.
-        presence: calibrated probability that the thing is in the map.
+        verdict: one of `VERDICTS`: "yes", "unsure", "no".
+        presence: probability that the thing is in the map.
         iou: IoU of its mask with the labels of the held-out views; None when those do not show it.
         latency_ms: time from the query to the answer.
     """
@@ -28,9 +32,15 @@ class PromptReport:
     prompt: str
     present_in_scene: bool
     found: bool
+    verdict: str
     presence: float
     iou: float | None
     latency_ms: float
+
+    @property
+    def wrong(self) -> bool:
+        """Whether the verdict is the opposite of the truth; "unsure" is not."""
+        return self.verdict == ("no" if self.present_in_scene else "yes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +77,24 @@ class Report:
 
 
 def make_report(
-    session: Session, evaluation: Evaluation, scene: Scene, num_gaussians: int, seconds: float
+    session: Session,
+    evaluation: Evaluation,
+    scene: Scene,
+    num_gaussians: int,
+    seconds: float,
+    config: QueryConfig,
 ) -> Report:
     """Joins the figures of a run with its evaluation."""
     queries = []
-    for answer in session.answers:
+    given = verdicts(np.array([answer.presence for answer in session.answers]), config)
+    for answer, verdict in zip(session.answers, given, strict=True):
         iou = evaluation.ious.get(answer.prompt, math.nan)
         queries.append(
             PromptReport(
                 prompt=answer.prompt,
                 present_in_scene=answer.prompt in scene.present,
                 found=answer.found,
+                verdict=verdict,
                 presence=answer.presence,
                 iou=None if math.isnan(iou) else iou,
                 latency_ms=answer.latency_ms,
@@ -110,20 +127,25 @@ def describe(report: Report, how_run: str) -> str:
         f"into {report.num_gaussians} Gaussians from {report.keyframes} keyframes - {how_run}",
         f"Held-out views: PSNR {report.psnr_holdout:.1f} dB, mIoU {report.miou_lift:.2f}, "
         f"refined {report.miou_refined:.2f}",
-        f"Found {found} of {len(present)} things that are there, and {wrong} of {len(absent)} that are not:",
+        f"Found {found} of {len(present)} things that are there, and {wrong} of {len(absent)} that are not; "
+        f"unsure about {_unsure(present)} and {_unsure(absent)}:",
     ]
     width = max(len(q.prompt) for q in report.queries)
     for q in sorted(report.queries, key=lambda q: (not q.present_in_scene, -q.presence)):
         truth = "there    " if q.present_in_scene else "not there"
-        verdict = "found    " if q.found else "not found"
+        verdict = {"yes": "found    ", "unsure": "unsure   ", "no": "not found"}[q.verdict]
         iou = f"  IoU {q.iou:.2f}" if q.iou is not None else ""
-        wrong_mark = "  <- wrong" if q.found != q.present_in_scene else ""
+        wrong_mark = "  <- wrong" if q.wrong else ""
         lines.append(f"  {q.prompt:{width}}  {truth}  {verdict}  presence {q.presence:.2f}{iou}{wrong_mark}")
     lines.append(
         f"Query {report.query_p50_ms:.0f} ms median, {report.query_p95_ms:.0f} ms p95; frame to map "
         f"{report.frame_to_map_p95_ms:.0f} ms p95; {report.seconds_total:.0f} s in all"
     )
     return "\n".join(lines)
+
+
+def _unsure(queries: Sequence[PromptReport]) -> int:
+    return sum(q.verdict == "unsure" for q in queries)
 
 
 def _rounded(value: object) -> object:

@@ -39,7 +39,7 @@ REPORT_KEYS = {
     "frame_to_map_p95_ms",
     "seconds_total",
 }
-QUERY_KEYS = {"prompt", "present_in_scene", "found", "presence", "iou", "latency_ms"}
+QUERY_KEYS = {"prompt", "present_in_scene", "found", "verdict", "presence", "iou", "latency_ms"}
 MAX_BYTES = 8 * 1024**2
 STRIDE = 4  # the tests use every fourth frame of the scene
 QUICK = {"map.image_size": 160, "train.steps_per_keyframe": 12, "seed.spacing": 2.0, "input.inbox": 20}
