@@ -16,6 +16,7 @@ VERSION = re.search(r'__version__ = "([^"]+)"', (ROOT / NAME / "__init__.py").re
 # ROS 2 without a ROS distribution: the wheels that are installed already, else those of Kilted.
 ROS_WHEELS = runpy.run_path(str(ROOT / "ovs3d_interfaces" / "ros_wheels.py"))["requirements"]()
 VIDEO = ["av>=12"]
+COMPLETION = ["argcomplete>=3"]
 AGENT = ["mcp>=2,<3"]
 VIEW = ["viser>=1.1,<1.2"]  # the guard of the viewer knows the inside of these versions
 
@@ -55,6 +56,7 @@ setup(
     extras_require={
         "agent": AGENT,
         "bag": ["rosbags>=0.11"],
+        "completion": COMPLETION,
         "video": VIDEO,  # H.264 and other video in bags
         "docs": ["furo>=2024.8", "myst-parser>=4", "sphinx>=8"],
         "gpu": ["gsplat==1.5.3"],
@@ -75,6 +77,6 @@ setup(
         ],
         "ros": ROS_WHEELS,
         "view": VIEW,
-        "test": ["pytest>=7", "rosbags>=0.11", "setuptools>=64", "wheel", *AGENT, *VIDEO, *VIEW],
+        "test": ["pytest>=7", "rosbags>=0.11", "setuptools>=64", "wheel", *AGENT, *COMPLETION, *VIDEO, *VIEW],
     },
 )

@@ -12,6 +12,7 @@ import logging
 import sys
 
 from ovs3d_ros.commands.arguments import PLAY, make_parser
+from ovs3d_ros.commands.completion import offer_completion
 from ovs3d_ros.commands.inputs import check_inputs, repeat_set
 from ovs3d_ros.commands.streams import OutputError, checked_streams
 from ovs3d_ros.config import Config, override, yaml_io
@@ -39,7 +40,9 @@ def _run(arguments: list[str]) -> int:
     try:
         if arguments[:1] == [PLAY]:
             return _play(repeat_set(arguments[1:]))
-        return _dispatch(make_parser().parse_args(repeat_set(arguments)))
+        parser = make_parser()
+        offer_completion(parser)
+        return _dispatch(parser.parse_args(repeat_set(arguments)))
     except UserError as error:
         sys.stderr.write(f"ovs3d: error: {' '.join(str(error).split())}\n")
         return 2

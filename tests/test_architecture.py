@@ -53,7 +53,7 @@ ROS_PACKAGES = re.compile(
     r"|\w+_msgs|\w+_interfaces|std_srvs|message_filters|cv_bridge|rosbag2_py)$"
 )
 # Not installed with the core: imported inside the function that uses them.
-OPTIONAL_PACKAGES = {"av", "gsplat", "mcp", "viser", "rosbags", "mcap", "imageio"}
+OPTIONAL_PACKAGES = {"av", "gsplat", "argcomplete", "mcp", "viser", "rosbags", "mcap", "imageio"}
 MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 50
 MAX_CLASS_LINES = 200
