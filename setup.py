@@ -18,6 +18,7 @@ ROS_WHEELS = runpy.run_path(str(ROOT / "ovs3d_interfaces" / "ros_wheels.py"))["r
 VIDEO = ["av>=12"]
 COMPLETION = ["argcomplete>=3"]
 AGENT = ["mcp>=2,<3"]
+FLEET = ["ray>=2.9"]
 VIEW = ["viser>=1.1,<1.2"]  # the guard of the viewer knows the inside of these versions
 
 setup(
@@ -59,6 +60,7 @@ setup(
         "completion": COMPLETION,
         "video": VIDEO,  # H.264 and other video in bags
         "docs": ["furo>=2024.8", "myst-parser>=4", "sphinx>=8"],
+        "fleet": FLEET,
         "gpu": ["gsplat==1.5.3"],
         # The versions are those of .pre-commit-config.yaml.
         "lint": [
@@ -77,6 +79,16 @@ setup(
         ],
         "ros": ROS_WHEELS,
         "view": VIEW,
-        "test": ["pytest>=7", "rosbags>=0.11", "setuptools>=64", "wheel", *AGENT, *COMPLETION, *VIDEO, *VIEW],
+        "test": [
+            "pytest>=7",
+            "rosbags>=0.11",
+            "setuptools>=64",
+            "wheel",
+            *AGENT,
+            *COMPLETION,
+            *FLEET,
+            *VIDEO,
+            *VIEW,
+        ],
     },
 )

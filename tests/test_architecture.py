@@ -42,6 +42,7 @@ ORDER = (
     "evaluation",
     "offline",
     "visualization",
+    "fleet",
     "viewer",
     "ros",
     "demo",
@@ -53,7 +54,7 @@ ROS_PACKAGES = re.compile(
     r"|\w+_msgs|\w+_interfaces|std_srvs|message_filters|cv_bridge|rosbag2_py)$"
 )
 # Not installed with the core: imported inside the function that uses them.
-OPTIONAL_PACKAGES = {"av", "gsplat", "argcomplete", "mcp", "viser", "rosbags", "mcap", "imageio"}
+OPTIONAL_PACKAGES = {"av", "gsplat", "argcomplete", "mcp", "viser", "rosbags", "mcap", "imageio", "ray"}
 MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 50
 MAX_CLASS_LINES = 200
@@ -288,6 +289,8 @@ def test_package_itself_imports_modules_for_type_checkers_only() -> None:
         ("ovs3d_ros.config", "torch"),
         ("ovs3d_ros.datasets", "torch"),
         ("ovs3d_ros.sensors.messages", "torch"),
+        ("ovs3d_ros.cli", "torch"),
+        ("ovs3d_ros.commands.fleet", "ray"),
     ],
 )
 def test_light_modules_stay_light(module: str, heavy: str) -> None:

@@ -6,8 +6,16 @@ import argparse
 from pathlib import Path
 
 from ovs3d_ros import __version__
+from ovs3d_ros.commands.fleet_arguments import add_fleet
 from ovs3d_ros.commands.merge_arguments import add_merge
-from ovs3d_ros.commands.shared_arguments import add_common, add_data, add_map_file, add_set
+from ovs3d_ros.commands.shared_arguments import (
+    add_common,
+    add_config,
+    add_data,
+    add_holdout,
+    add_map_file,
+    add_set,
+)
 from ovs3d_ros.types import UserError
 
 _EXAMPLES = """examples:
@@ -59,6 +67,9 @@ def make_parser() -> argparse.ArgumentParser:
         )
     )
     add_merge(commands.add_parser("merge", help="put two maps of one place into one"))
+    add_fleet(
+        commands.add_parser("fleet", help="map many datasets in parallel, and find things in all their maps")
+    )
     _add_view(commands.add_parser("view", help="show a map in the browser, and find things in it"))
     mcp = commands.add_parser(
         "mcp", help="offer a map to a language agent as MCP tools, over standard streams"
@@ -106,21 +117,8 @@ def _add_view(parser: argparse.ArgumentParser) -> None:
 
 def _add_info(parser: argparse.ArgumentParser) -> None:
     add_data(parser, "map, or ")
-    parser.add_argument(
-        "--config", type=Path, metavar="YAML", help="parameter file; --set overrides its values"
-    )
+    add_config(parser)
     add_common(parser)
-
-
-def _add_holdout(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--holdout",
-        type=int,
-        default=0,
-        metavar="N",
-        help="hold out frames i with i %% N == N // 2 for the evaluation (default 0: the val_filenames and "
-        "test_filenames of transforms.json, else none)",
-    )
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
@@ -144,13 +142,11 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 
 def _add_map(parser: argparse.ArgumentParser) -> None:
     add_data(parser)
-    _add_holdout(parser)
+    add_holdout(parser)
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FILE", help="map to write, e.g. room.ovs3d"
     )
-    parser.add_argument(
-        "--config", type=Path, metavar="YAML", help="parameter file; --set overrides its values"
-    )
+    add_config(parser)
     parser.add_argument(
         "--onto",
         type=Path,
@@ -266,7 +262,7 @@ def _add_refine(parser: argparse.ArgumentParser) -> None:
 def _add_eval(parser: argparse.ArgumentParser) -> None:
     add_map_file(parser)
     add_data(parser)
-    _add_holdout(parser)
+    add_holdout(parser)
     parser.add_argument(
         "--protocol",
         default="dataset",
@@ -306,9 +302,7 @@ def _add_calibrate(parser: argparse.ArgumentParser) -> None:
         metavar="A,B",
         help="names of things that none of the datasets shows; they are queried too",
     )
-    parser.add_argument(
-        "--config", type=Path, metavar="YAML", help="parameter file; --set overrides its values"
-    )
+    add_config(parser)
     parser.add_argument(
         "--format",
         metavar="NAME",

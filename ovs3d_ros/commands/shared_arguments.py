@@ -49,3 +49,22 @@ def add_data(parser: argparse.ArgumentParser, others: str = "", nargs: str | Non
     )
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the photographs, if elsewhere")
     parser.add_argument("--skip-missing", action="store_true", help="leave out frames without a photograph")
+
+
+def add_holdout(parser: argparse.ArgumentParser) -> None:
+    """Adds `--holdout`."""
+    parser.add_argument(
+        "--holdout",
+        type=int,
+        default=0,
+        metavar="N",
+        help="hold out frames i with i %% N == N // 2 for the evaluation (default 0: the val_filenames and "
+        "test_filenames of transforms.json, else none)",
+    )
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Adds `--config`."""
+    parser.add_argument(
+        "--config", type=Path, metavar="YAML", help="parameter file; --set overrides its values"
+    )

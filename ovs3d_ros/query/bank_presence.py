@@ -72,7 +72,10 @@ class BankPresence:
         self, prompts: Sequence[str], texts: torch.Tensor, snapshot: MapSnapshot, min_weight: float
     ) -> np.ndarray:
         """Probability [P] that the thing of each prompt is in the map; arguments as of `evidence`."""
-        evidence = self.evidence(prompts, texts, snapshot, min_weight)
+        return self.decide(self.evidence(prompts, texts, snapshot, min_weight))
+
+    def decide(self, evidence: np.ndarray) -> np.ndarray:
+        """Probability [P] that a thing is in a map, from the evidence [P, 4] of `bank_evidence`."""
         return np.where((evidence > 0).any(1), logistic_regression(evidence, self._weights, self._bias), 0.0)
 
     def evidence(
@@ -86,7 +89,7 @@ class BankPresence:
             snapshot: the map, with features.
             min_weight: Gaussians with less evidence, in pixels, do not count.
         """
-        bank = self._named()
+        bank = self.names()
         cells = self._cells(snapshot, min_weight)
         if not len(cells.codes):
             return np.zeros((len(prompts), 4))
@@ -110,12 +113,10 @@ class BankPresence:
         if not len(cells.codes):
             return torch.zeros_like(cosines)
         own = cells.codes @ snapshot.directions(texts)  # [V, P]
-        mean = own.mean(0)
-        slope = _STEEPNESS / (_best(own)[0] - mean).clamp_min(1e-9)
-        offset = _STEEPNESS * _LABELLED - math.log(_THRESHOLD / (1 - _THRESHOLD))
-        return (cosines * slope).sub_(mean * slope + offset).sigmoid_()
+        slope, offset = range_of_labels(own)
+        return (cosines * slope).sub_(offset).sigmoid_()
 
-    def _named(self) -> NameBank:
+    def names(self) -> NameBank:
         """The bank, encoded when it is first needed. Two threads may both do that, with equal results."""
         if self._bank is None:
             self._bank = make_bank(read_names(), self._encode_text)
@@ -123,10 +124,21 @@ class BankPresence:
 
     def _pool(self, snapshot: MapSnapshot, min_weight: float) -> MapCells:
         assert snapshot.codec is not None, "the map has no language features"
-        bank = self._named()
+        bank = self.names()
         weight = torch.where(snapshot.weight >= min_weight, snapshot.weight, 0.0)
         codes = snapshot.codec.normalize(pool_cells(snapshot.gaussians["means"], snapshot.codes, weight))
         return describe_cells(codes, snapshot.directions(bank.texts), bank.among)
+
+
+def range_of_labels(own: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Slope and offset [P] of the logit of `BankPresence.relevancy`: cosine * slope - offset.
+
+    Args:
+        own: [V, P] cosines of P texts with the cells of the map.
+    """
+    mean = own.mean(0)
+    slope = _STEEPNESS / (_best(own)[0] - mean).clamp_min(1e-9)
+    return slope, mean * slope + _STEEPNESS * _LABELLED - math.log(_THRESHOLD / (1 - _THRESHOLD))
 
 
 def pool_cells(means: torch.Tensor, codes: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

@@ -103,6 +103,11 @@ class QueryEngine:
         return None if is_calibrated else BankPresence(self._encode_bank)
 
     @property
+    def bank(self) -> BankPresence | None:
+        """Decides for an encoder without a calibration what is there; None: `calibration` does."""
+        return self._bank
+
+    @property
     def encoder_name(self) -> str | None:
         """Name of the text encoder; None: none is loaded."""
         return self.clip.name if self.clip is not None else None
