@@ -12,8 +12,7 @@ from ovs3d_ros.semantics.codec import FeatureCodec
 from ovs3d_ros.types import MapSnapshot
 
 _SOLID = 0.3  # opacity from which a Gaussian is a surface
-_VOXEL = 0.05  # metres, at first
-_MAX_POINTS = 4000
+_VOXEL = 0.02  # metres, at first
 _RADII = (0.25, 0.6, 1.2)  # metres, of the balls whose means describe a point
 _LAB_SCALE = 40.0  # CIELAB distance that counts as much as opposite features
 _MATCHES = 3  # nearest descriptors that are tried
@@ -37,7 +36,10 @@ class Cloud:
 
 
 def make_clouds(
-    maps: list[tuple[dict[str, torch.Tensor], MapSnapshot]], codec: FeatureCodec, codes: list[torch.Tensor]
+    maps: list[tuple[dict[str, torch.Tensor], MapSnapshot]],
+    codec: FeatureCodec,
+    codes: list[torch.Tensor],
+    limit: int,
 ) -> list[Cloud]:
     """The clouds of two maps, thinned to voxels of one size.
 
@@ -45,6 +47,7 @@ def make_clouds(
         maps: parameters and snapshots.
         codec: of the codes.
         codes: [N, d + 1] codes of each map's Gaussians in that codec.
+        limit: points at most in each cloud.
     """
     root = _square_root(codec.gram)
     raw = []
@@ -53,7 +56,7 @@ def make_clouds(
         chosen = (surface.opacities > _SOLID) & (surface.weight > 0)
         raw.append((surface.rows(chosen), (codec.normalize(z) @ root).numpy()[chosen]))
     voxel = _VOXEL
-    while max(len(_voxels(surface.points, voxel)[1]) for surface, _ in raw) > _MAX_POINTS:
+    while max(len(_voxels(surface.points, voxel)[1]) for surface, _ in raw) > limit:
         voxel *= 1.2
     mean = np.concatenate([features for _, features in raw]).mean(0)
     clouds = []

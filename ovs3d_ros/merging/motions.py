@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ovs3d_ros.merging.clouds import Cloud
@@ -13,7 +15,8 @@ _MAX_SOLVED = 2000  # triples whose motion is computed
 _MAX_VOTERS = 1000  # matches that vote on them
 _INLIER = 0.2  # metres between matched points
 _SAME_ANGLE, _SAME_SHIFT = 12.0, 0.3  # degrees and metres between motions that are one candidate
-_SHRINKING = np.geomspace(0.35, 0.08, 25)  # metres: distances within which ICP pairs points
+SHRINKING = tuple(np.geomspace(0.35, 0.08, 25))  # metres within which ICP pairs points
+FINE = (0.08,) * 5 + (0.05,) * 10  # metres, between all points
 _MIN_PAIRS = 30
 _SAME_COLOR = 30.0  # CIELAB
 _SAME_FEATURE = 0.2  # cosine
@@ -77,29 +80,45 @@ def is_same_motion(motion: np.ndarray, other: np.ndarray, points: np.ndarray) ->
     return bool(cosine > np.cos(np.radians(_SAME_ANGLE)) and shift < _SAME_SHIFT)
 
 
-def refine_motion(first: Cloud, second: Cloud, motion: np.ndarray) -> np.ndarray:
-    """The motion after ICP, point to plane (Chen and Medioni 1992), between points that look alike."""
+def refine_motion(
+    first: Cloud, second: Cloud, motion: np.ndarray, reaches: Sequence[float] = SHRINKING
+) -> tuple[np.ndarray, float]:
+    """ICP, point to plane (Chen and Medioni 1992), between points that look alike.
+
+    Args:
+        first: fixed cloud.
+        second: moving cloud.
+        motion: [4, 4] to begin with.
+        reaches: metres within which points are paired, for each iteration.
+
+    Returns:
+        The motion, and how firmly the surfaces hold it, 0 to 1/3: the mean square distance along the normals
+        by which the least determined movement of unit size parts the pairs. It is 0 for a single wall.
+    """
     from scipy.spatial import cKDTree
     from scipy.spatial.transform import Rotation
 
-    tree = cKDTree(first.points)
-    for reach in _SHRINKING:
+    tree, firmness = cKDTree(first.points), 0.0
+    for reach in reaches:
         moved = apply_motion(motion, second.points)
         distances, index = tree.query(moved, distance_upper_bound=reach)
         rows = np.flatnonzero(np.isfinite(distances))
         index = index[rows]
         rows, index = (x[looks_alike(first, second, index, rows)] for x in (rows, index))
         if len(rows) < _MIN_PAIRS:
-            return motion
+            return motion, 0.0
         normals, center = first.normals[index], moved[rows].mean(0)
         errors = ((first.points[index] - moved[rows]) * normals).sum(1)
-        rates = np.concatenate([np.cross(moved[rows] - center, normals), normals], axis=1)
+        arms = moved[rows] - center
+        rates = np.concatenate([np.cross(arms, normals), normals], axis=1)
+        unit = rates / np.repeat([np.sqrt(np.square(arms).sum(1).mean()), 1.0], 3)
+        firmness = float(np.linalg.eigvalsh(unit.T @ unit / len(unit))[0])
         step = np.linalg.lstsq(rates.T @ rates + 1e-6 * np.eye(6), rates.T @ errors, rcond=None)[0]
         turn = np.eye(4)
         turn[:3, :3] = Rotation.from_rotvec(step[:3]).as_matrix()
         turn[:3, 3] = center + step[3:] - turn[:3, :3] @ center
         motion = turn @ motion
-    return motion
+    return motion, firmness
 
 
 def looks_alike(first: Cloud, second: Cloud, i: np.ndarray, j: np.ndarray) -> np.ndarray:

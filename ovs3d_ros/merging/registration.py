@@ -19,6 +19,7 @@ from ovs3d_ros.merging.merge import (
     motion_between_worlds,
 )
 from ovs3d_ros.merging.motions import (
+    FINE,
     apply_motion,
     is_same_motion,
     looks_alike,
@@ -30,6 +31,7 @@ from ovs3d_ros.sampling import evenly_spaced_indices
 from ovs3d_ros.semantics.lift import fuse_levels
 from ovs3d_ros.types import UserError
 
+_POINTS, _DENSE_POINTS = 4000, 30_000  # of each map, to find candidates and for the last refinement
 _CANDIDATES = 24  # motions that are refined and judged
 _VIEWS = 12  # of each map, in which the other map is looked at
 _IMAGE_SIZE = 96  # px, of those views
@@ -39,6 +41,7 @@ _NEAR = 0.12  # metres to the other cloud's point whose looks are compared
 _MIN_AGREEMENT = 0.6
 _MIN_OVERLAP = 0.15
 _MIN_MARGIN = 0.15  # of the agreement over that of any other place
+_MIN_FIRMNESS = 0.02  # along a bare wall, nothing keeps a map from sliding
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +71,13 @@ class Registration:
         motion: [4, 4] rigid, from the second world to the first, see `merge.move_map`.
         judgement: at that motion.
         margin: its quality less that of the best other place.
+        firmness: how firmly the surfaces hold it, see `refine_motion`.
     """
 
     motion: np.ndarray
     judgement: Judgement
     margin: float
+    firmness: float
 
     @property
     def confidence(self) -> float:
@@ -81,6 +86,7 @@ class Registration:
             self.judgement.agreement / _MIN_AGREEMENT,
             self.judgement.overlap / _MIN_OVERLAP,
             self.margin / _MIN_MARGIN,
+            self.firmness / _MIN_FIRMNESS,
         )
         return float(np.clip(0.5 * min(ratios), 0.0, 1.0))
 
@@ -128,10 +134,11 @@ def register(first: StoredMap, second: StoredMap, rasterizer: Rasterizer) -> Reg
     codes = [
         fuse_levels(lifted_sums(s, codec), s.selection, codec) for s in (first.snapshot, second.snapshot)
     ]
-    clouds = make_clouds([(m.params, m.snapshot) for m in (first, second)], codec, codes)
+    maps = [(m.params, m.snapshot) for m in (first, second)]
+    clouds, dense = (make_clouds(maps, codec, codes, limit) for limit in (_POINTS, _DENSE_POINTS))
     views = [_Views(stored, rasterizer) for stored in (first, second)]
     candidates = propose_motions(*clouds, match_clouds(*clouds), _CANDIDATES)
-    refined = [refine_motion(*clouds, motion) for motion in candidates]
+    refined = [refine_motion(*clouds, motion)[0] for motion in candidates]
     judged = sorted(
         ((judge(clouds, views, motion), motion) for motion in refined), key=lambda pair: -pair[0].quality
     )
@@ -139,16 +146,18 @@ def register(first: StoredMap, second: StoredMap, rasterizer: Rasterizer) -> Reg
         raise UserError(f"{both}: nothing in one map looks like anything in the other; give --transform")
     best, motion = judged[0]
     rivals = [j.quality for j, m in judged[1:] if not is_same_motion(m, motion, clouds[1].points)]
+    motion, firmness = refine_motion(*dense, motion, FINE)
     found = Registration(
         motion_between_worlds(second.snapshot.frame, first.snapshot.frame, motion),
         best,
         best.quality - max(rivals, default=0.0),
+        firmness,
     )
     if found.confidence < 0.5:
         raise UserError(
             f"{both}: not sure where one lies in the other (confidence {found.confidence:.2f}: "
             f"{best.agreement:.0%} of what both show agrees, {best.overlap:.0%} overlap, and the best other "
-            f"place is {found.margin:.2f} worse); give --transform"
+            f"place is {found.margin:.2f} worse, firmness {found.firmness:.3f}); give --transform"
         )
     return found
 

@@ -9,7 +9,9 @@ import pytest
 from helpers import synthetic
 from helpers.stored_maps import in_unit, move, random_motion, store
 
-from ovs3d_ros.merging.motions import fit_motions
+from ovs3d_ros.merging.clouds import Cloud
+from ovs3d_ros.merging.merge import StoredMap
+from ovs3d_ros.merging.motions import fit_motions, refine_motion
 from ovs3d_ros.merging.registration import register
 from ovs3d_ros.rasterize import make_rasterizer
 from ovs3d_ros.semantics.lift import no_codes
@@ -74,6 +76,41 @@ def test_map_without_features_is_refused(halves):
     ]
     with pytest.raises(UserError, match="features of an encoder"):
         register(*plain, RASTERIZER)
+
+
+def plane_cloud(axes: list[int], seed: int) -> Cloud:
+    """Noisy squares of 2 m at the origin, one across each axis, all of one colour."""
+    rng, points, normals = np.random.default_rng(seed), [], []
+    for axis in axes:
+        square = rng.uniform(0, 2, (500, 3))
+        square[:, axis] = rng.normal(0, 0.003, 500)
+        points.append(square)
+        normals.append(np.tile(np.eye(3)[axis], (500, 1)))
+    count = 500 * len(axes)
+    return Cloud(np.concatenate(points), np.concatenate(normals), np.zeros((count, 3)), np.ones((count, 1)))
+
+
+def test_corner_holds_a_map_and_a_wall_does_not():
+    push = np.eye(4)
+    push[:3, 3] = 0.05, -0.04, 0.06
+    firmness = {}
+    for axes in ([2], [1, 2], [0, 1, 2]):
+        motion, firmness[len(axes)] = refine_motion(plane_cloud(axes, 0), plane_cloud(axes, 1), push)
+        np.testing.assert_allclose(motion[axes, 3], 0, atol=2e-3)
+    assert firmness[1] < 1e-3 and firmness[2] < 1e-3 and firmness[3] > 0.03
+
+
+def cropped(stored: StoredMap, height: float) -> StoredMap:
+    """The Gaussians of a map below a height."""
+    keep, s = stored.params["means"][:, 2] < height, stored.snapshot
+    rows = {name: getattr(s, name)[keep] for name in ("packed_codes", "packed_levels", "weight", "views")}
+    params = {name: p[keep] for name, p in stored.params.items()}
+    return replace(stored, params=params, snapshot=replace(s, selection=s.selection[keep], **rows))
+
+
+def test_bare_floor_is_refused(halves):
+    with pytest.raises(UserError, match="not sure where one lies in the other"):
+        register(*(cropped(half, 0.04) for half in halves), RASTERIZER)
 
 
 def test_motions_are_fitted_exactly():
