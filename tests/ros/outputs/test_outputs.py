@@ -193,6 +193,32 @@ def test_rviz_shows_what_the_node_publishes(session, late_client):
     }
 
 
+def test_foxglove_shows_what_the_node_publishes(session):
+    layout = json.loads((REPOSITORY / "config/ovs3d_foxglove.json").read_text(encoding="utf-8"))
+    panels, text = layout["configById"], json.dumps(layout["layout"])
+    assert all(f'"{name}"' in text for name in panels), "a panel has no place in the layout"
+    scene = panels["3D!map"]
+    assert scene["followTf"] == Config().input.world_frame
+    shown = {
+        **dict.fromkeys(scene["topics"], None),
+        panels["Image!answer"]["imageMode"]["imageTopic"]: "sensor_msgs/msg/Image",
+        panels["RawMessages!labels"]["topicPath"]: "std_msgs/msg/String",
+        panels["DiagnosticSummary!state"]["topicToRender"]: "diagnostic_msgs/msg/DiagnosticArray",
+    }
+    drawn = {
+        f"{kind.__module__.partition('.')[0]}/msg/{kind.__name__}"
+        for kind in DISPLAYS.values()
+        if kind is not None
+    }
+    for topic, kind in shown.items():
+        (info,) = session.client.node.get_publishers_info_by_topic(topic)
+        assert info.node_name == "ovs3d" and info.topic_type in ({kind} if kind else drawn), topic
+    find = panels["Publish!find"]
+    (info,) = session.client.node.get_subscriptions_info_by_topic(find["topicName"])
+    assert (info.node_name, info.topic_type) == ("ovs3d", find["datatype"])
+    assert conversions.String(**json.loads(find["value"])).data
+
+
 def test_query_cloud_holds_labelled_points_alone(session, late_client):
     """Points without a label are those of ~/map_cloud; published twice they darken it in RViz."""
     answer = session.client.query("red ball", "purple elephant")
