@@ -1,9 +1,10 @@
 """Maps halves of a labelled scene apart, merges them, and compares with the whole map. Prints JSON.
 
-    python benchmarks/merge.py [DATA ...] [--every 5] [--maps FOLDER] [--set key=value ...] [--json FILE]
+    python benchmarks/merge.py [DATA ...] [--every 5] [--by drive turns] [--maps FOLDER] [--set key=value ...]
+                               [--json FILE]
 
 Every `--every`-th view is held out and scored. Halves are the first and the second half of the drive, and
-every other view ("in turns"). `fused` is the merged map before it settles, `union` keeps the Gaussians of
+every other view in turns. `fused` is the merged map before it settles, `union` keeps the Gaussians of
 both halves as they are. Default: the demo scene.
 """
 
@@ -15,7 +16,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -93,32 +94,33 @@ def keep_all(first: Any, second: Any) -> tuple[np.ndarray, np.ndarray]:
     return np.ones(len(first.points), bool), np.ones(len(second.points), bool)
 
 
-def measure_scene(dataset: Dataset, every: int, settings: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """All figures of one scene."""
+def measure_scene(
+    dataset: Dataset, every: int, kinds: Sequence[str], settings: dict[str, Any], folder: Path
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Yields the figures of each map of one scene, under its name."""
     scored, mapped = split_holdout(len(dataset), every)
     half = len(mapped) // 2
-    halves = {
-        "halves": (mapped[:half], mapped[half:]),
-        "in turns": (mapped[::2], mapped[1::2]),
-    }
+    halves = dict(drive=(mapped[:half], mapped[half:]), turns=(mapped[::2], mapped[1::2]))
 
-    def file(kind: str) -> Path:
-        return folder / f"{dataset.name}-{kind.replace(' ', '-')}.ovs3d"
+    def row(name: str, **figures: float) -> tuple[str, dict[str, float]]:
+        return name, measure(file(name), dataset, scored) | figures
+
+    def file(name: str) -> Path:
+        return folder / f"{dataset.name}-{name}.ovs3d"
 
     make_map(dataset, mapped, settings, file(WHOLE))
-    rows = {WHOLE: measure(file(WHOLE), dataset, scored)}
-    for kind, parts in halves.items():
-        files = [file(f"{kind} {part}") for part in "ab"]
-        for views, path in zip(parts, files, strict=True):
-            make_map(dataset, views, settings, path)
-            rows[path.stem.removeprefix(f"{dataset.name}-")] = measure(path, dataset, scored)
+    yield row(WHOLE)
+    for kind in kinds:
+        names = [f"{kind}-{part}" for part in "ab"]
+        for views, name in zip(halves[kind], names, strict=True):
+            make_map(dataset, views, settings, file(name))
+        files = [file(name) for name in names]
         for how, steps in dict(merged=STEPS, fused=0).items():
-            seconds = merge_files(*files, file(f"{kind} {how}"), steps)
-            rows[f"{kind} {how}"] = measure(file(f"{kind} {how}"), dataset, scored) | dict(seconds=seconds)
+            seconds = merge_files(*files, file(f"{kind}-{how}"), steps)
+            yield row(f"{kind}-{how}", seconds=seconds)
         with mock.patch.object(merge, "choose_kept", keep_all):
-            merge_files(*files, file(f"{kind} union"))
-        rows[f"{kind} union"] = measure(file(f"{kind} union"), dataset, scored)
-    return rows
+            merge_files(*files, file(f"{kind}-union"))
+        yield from map(row, (f"{kind}-union", *names))
 
 
 def main() -> None:
@@ -128,6 +130,7 @@ def main() -> None:
     )
     parser.add_argument("data", nargs="*", type=Path, default=[SHIPPED])
     parser.add_argument("--every", type=int, default=5)
+    parser.add_argument("--by", nargs="+", choices=("drive", "turns"), default=["drive", "turns"])
     parser.add_argument("--maps", type=Path, help="keep the maps here, and use those that are there")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
     parser.add_argument("--json", type=Path)
@@ -138,10 +141,11 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for path in args.data:
             dataset = open_dataset(path)
-            rows = measure_scene(dataset, args.every, parse_assignments(args.set), folder)
-            document["scenes"][dataset.name] = rows
-            for kind, row in rows.items():
-                sys.stderr.write(f"{dataset.name:20} {kind:16} {row}\n")
+            rows = document["scenes"][dataset.name] = {}
+            settings = parse_assignments(args.set)
+            for name, row in measure_scene(dataset, args.every, args.by, settings, folder):
+                rows[name] = row
+                sys.stderr.write(f"{dataset.name:20} {name:16} {row}\n")
     text = json.dumps(document, indent=2)
     sys.stdout.write(text + "\n")
     if args.json:
