@@ -1,7 +1,8 @@
 """Settles a merged map: its Gaussians learn to show together what each map showed from its keyframes.
 
-Map files hold no images, but each map can render its own keyframes. These renders heal what fusion leaves:
-seams, layers that hide each other, and Gaussians at the edge of one map that reach into what the other shows.
+Few map files hold images (`map.keep_keyframes`), but each map can render its own keyframes. These renders
+heal what fusion leaves: seams, layers that hide each other, and Gaussians at the edge of one map that reach
+into what the other shows.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from ovs3d_ros.mapping.rendering import rasterize_rgbd, render_view
 from ovs3d_ros.merging.merge import MergedMap, StoredMap
 from ovs3d_ros.rasterize import Rasterizer
 from ovs3d_ros.sampling import evenly_spaced_indices
-from ovs3d_ros.types import Camera
+from ovs3d_ros.types import Camera, TrainingState
 
 _MAX_VIEWS = 200  # of each map; each takes 1 to 2 MB
 _OPAQUE = 0.9  # alpha from which a render shows the map
@@ -69,17 +70,30 @@ def settle_map(
 
 
 def render_keyframes(stored: StoredMap, rasterizer: Rasterizer) -> list[RenderedKeyframe]:
-    """Renders a map from its keyframes, or from some of them, evenly spread."""
+    """What a map shows from its keyframes, or from some of them, evenly spread.
+
+    Where the map holds their images, those take the place of the renders, in its mean exposure.
+    """
     gaussians, snapshot, views = activate(stored.params), stored.snapshot, []
     poses = poses_to_map(snapshot.camtoworlds, snapshot.frame)
     for index in evenly_spaced_indices(len(poses), _MAX_VIEWS):
         view = render_view(gaussians, snapshot.cameras[index], poses[index], rasterizer)
-        mask = view.alpha > _OPAQUE
+        image, mask = view.rgb, view.alpha > _OPAQUE
+        if snapshot.training is not None:
+            image = _in_mean_exposure(snapshot.training, index)
+            shown = snapshot.training.keyframes[index].mask
+            mask = mask if shown is None else mask & shown
         if bool(mask.any()):
             views.append(
-                RenderedKeyframe(snapshot.cameras[index], poses[index], view.rgb, view.depth * mask, mask)
+                RenderedKeyframe(snapshot.cameras[index], poses[index], image, view.depth * mask, mask)
             )
     return views
+
+
+def _in_mean_exposure(training: TrainingState, index: int) -> torch.Tensor:
+    """The image [H, W, 3] of a keyframe as the map shows it, see `mapping.exposure`."""
+    log_gain, offset = training.exposures[index] - training.exposures.mean(0)
+    return ((training.keyframes[index].rgb - offset) / log_gain.exp()).clamp(0, 1)
 
 
 def settle(
