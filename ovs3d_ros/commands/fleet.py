@@ -104,7 +104,11 @@ def _map_table(records: list[Record]) -> str:
             ]
         )
     lines = [format_table(rows)]
-    lines += [f"{record.source}: {record.error}" for record in records if record.error]
+    lines += [
+        record.error if record.error.startswith(record.source) else f"{record.source}: {record.error}"
+        for record in records
+        if record.error
+    ]
     lines += [f"{record.map}: {text}" for record in records for text in record.warnings]
     return "\n".join(lines)
 
