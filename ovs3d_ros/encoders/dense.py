@@ -24,7 +24,7 @@ NEIGHBOUR_SIGMA = 5.0  # cells; NACLIP's published value
 
 def supports_dense(visual: torch.nn.Module) -> bool:
     """Whether `dense_features` can handle this image tower."""
-    return is_transformer(visual) or _is_pooled_by_attention(visual) or _is_pooled_conv(visual)
+    return is_transformer(visual) or _is_timm_transformer(visual) or _is_pooled_conv(visual)
 
 
 def dense_features(visual: torch.nn.Module, pixels: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -42,9 +42,9 @@ def dense_features(visual: torch.nn.Module, pixels: torch.Tensor, height: int, w
     if is_transformer(visual):
         patch = visual.patch_size[0]
         return _vit_features(visual, resize_to_cells(pixels, height, width, patch))
-    if _is_pooled_by_attention(visual):
-        patch = visual.trunk.patch_embed.patch_size[0]
-        return _attention_pool_features(visual, resize_to_cells(pixels, height, width, patch))
+    if _is_timm_transformer(visual):
+        patch = visual.image_size[0] // visual.trunk.patch_embed.grid_size[0]
+        return _timm_features(visual, resize_to_cells(pixels, height, width, patch))
     stride = visual.trunk.feature_info[-1]["reduction"]
     return _conv_features(visual, resize_to_cells(pixels, height, width, stride))
 
@@ -89,15 +89,21 @@ def is_transformer(visual: torch.nn.Module) -> bool:
     )
 
 
-def _is_pooled_by_attention(visual: torch.nn.Module) -> bool:
-    """Whether an image tower is a timm transformer of patches with absolute positions and such a pool."""
+def _is_timm_transformer(visual: torch.nn.Module) -> bool:
+    """Whether an image tower is a timm transformer with absolute positions that `_timm_features` can handle.
+
+    It pools patches alone by attention, or has a class token.
+    """
     trunk = getattr(visual, "trunk", None)
+    prefix = getattr(trunk, "num_prefix_tokens", None)
+    pools_patches = prefix == 0 and getattr(trunk, "attn_pool", None) is not None
+    has_class_token = prefix == 1 and getattr(trunk, "global_pool", None) == "token"
     return (
-        getattr(trunk, "attn_pool", None) is not None
-        and getattr(trunk, "num_prefix_tokens", None) == 0
+        (pools_patches or has_class_token)
         and getattr(trunk, "pos_embed", None) is not None
         and getattr(trunk, "rope", None) is None
-        and isinstance(getattr(getattr(trunk, "patch_embed", None), "proj", None), torch.nn.Conv2d)
+        and hasattr(getattr(trunk, "patch_embed", None), "grid_size")
+        and hasattr(getattr(getattr(trunk, "blocks", (None,))[-1], "attn", None), "qkv")
     )
 
 
@@ -121,14 +127,29 @@ def _conv_features(visual: torch.nn.Module, pixels: torch.Tensor) -> torch.Tenso
     return visual.head(visual.trunk.forward_head(single)).view(rows, columns, -1)
 
 
-def _attention_pool_features(visual: Any, pixels: torch.Tensor) -> torch.Tensor:
+def _timm_features(visual: Any, pixels: torch.Tensor) -> torch.Tensor:
     trunk = visual.trunk
-    x = trunk.patch_embed.proj(pixels)  # [1, C, h, w]
+    embed, prefix = trunk.patch_embed, trunk.num_prefix_tokens
+    x = embed.proj(embed.backbone(pixels) if hasattr(embed, "backbone") else pixels)  # [1, C, h, w]
     rows, columns = x.shape[-2:]
-    x = trunk.patch_embed.norm(x.flatten(2).transpose(1, 2))
-    x = x + _resample_grid(trunk.pos_embed[0], trunk.patch_embed.grid_size, rows, columns)
-    x = trunk.norm(trunk.blocks(trunk.norm_pre(x)))  # [1, hw, C]
-    return visual.head(trunk.forward_head(x[0][:, None])).view(rows, columns, -1)
+    x = x.flatten(2).transpose(1, 2)
+    x = embed.norm(x) if hasattr(embed, "norm") else x
+    positions, size = trunk.pos_embed[0], embed.grid_size
+    own, grid = positions.split([len(positions) - size[0] * size[1], size[0] * size[1]])
+    x = x + _resample_grid(grid, size, rows, columns)
+    if prefix:
+        x = torch.cat([trunk.cls_token + (own if len(own) else 0.0), x], dim=1)
+    x = trunk.norm_pre(x)
+    *blocks, last = trunk.blocks
+    for block in blocks:
+        x = block(x)
+    if prefix:  # the class token gathers the image: its last block becomes that of NACLIP, for each cell
+        parts = last.norm1, last.attn.qkv.weight, last.attn.qkv.bias, last.attn.proj
+        x = _neighbour_attention(x[:, prefix:], *parts, last.attn.num_heads, (rows, columns))
+    else:
+        x = last(x)
+    cells = trunk.norm(x)[0][:, None]  # [hw, 1, C]: the pool sees one token each time
+    return visual.head(trunk.forward_head(cells)).view(rows, columns, -1)
 
 
 def _vit_features(visual: Any, pixels: torch.Tensor) -> torch.Tensor:
@@ -141,7 +162,8 @@ def _vit_features(visual: Any, pixels: torch.Tensor) -> torch.Tensor:
     *blocks, last = visual.transformer.resblocks
     for block in blocks:
         x = block(x)
-    x = _neighbour_attention(last, x[:, 1:], rows, columns)
+    parts = last.ln_1, last.attn.in_proj_weight, last.attn.in_proj_bias, last.attn.out_proj
+    x = _neighbour_attention(x[:, 1:], *parts, last.attn.num_heads, (rows, columns))
     x = visual.ln_post(x)
     return (x @ visual.proj if visual.proj is not None else x).view(rows, columns, -1)
 
@@ -162,22 +184,34 @@ def _resample_grid(
     return F.interpolate(grid, size=(rows, columns), mode="bicubic", align_corners=False)[0].flatten(1).T
 
 
-def _neighbour_attention(block: Any, tokens: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+def _neighbour_attention(
+    tokens: torch.Tensor,
+    norm: torch.nn.Module,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    projection: torch.nn.Module,
+    heads: int,
+    size: tuple[int, int],
+) -> torch.Tensor:
     """Value path of a block: softmax(k k^T / sqrt(d) + Gaussian of the cell distance) v, then the projection.
 
     Args:
         tokens: [1, hw, C] patch tokens.
+        norm: before the attention.
+        weight: [3 C, C] of queries, keys and values.
+        bias: [3 C] likewise.
+        projection: after the attention.
+        heads: number of attention heads.
+        size: rows and columns of the cells.
 
     Returns:
         [1, hw, C].
     """
-    attention = block.attn
     _, count, channels = tokens.shape
-    heads = attention.num_heads
-    projected = F.linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias)
+    projected = F.linear(norm(tokens), weight, bias)
     _, k, v = projected[0].view(count, 3, heads, channels // heads).permute(1, 2, 0, 3)  # each [heads, hw, d]
-    y, x = (torch.arange(n, device=tokens.device, dtype=tokens.dtype) for n in (rows, columns))
+    y, x = (torch.arange(n, device=tokens.device, dtype=tokens.dtype) for n in size)
     falloffs = (torch.exp(-((axis[:, None] - axis) ** 2) / (2 * NEIGHBOUR_SIGMA**2)) for axis in (y, x))
     prior = torch.kron(*falloffs)  # [hw, hw]: a Gaussian of the distance is separable
     mixed = F.scaled_dot_product_attention(k[None], k[None], v[None], attn_mask=prior)[0]
-    return attention.out_proj(mixed.permute(1, 0, 2).reshape(1, count, channels))
+    return projection(mixed.permute(1, 0, 2).reshape(1, count, channels))

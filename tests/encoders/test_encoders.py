@@ -152,7 +152,7 @@ def test_dense_sizes_default_to_those_of_the_model(image):
 def test_tower_without_dense_mode_is_recognised(vit):
     from open_clip.timm_model import TimmModel
 
-    visual = TimmModel("vit_tiny_patch16_224", embed_dim=32, pool="token")
+    visual = TimmModel("vit_tiny_patch16_224", embed_dim=32, pool="avg")
     assert not supports_dense(visual)
 
 
