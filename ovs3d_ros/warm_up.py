@@ -7,6 +7,7 @@ channel per name, and kernels for a new number of channels are compiled when it 
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.types import Camera, Frame
@@ -14,6 +15,7 @@ from ovs3d_ros.types import Camera, Frame
 _WIDTH, _HEIGHT = 96, 72  # pixels
 _STEPS = 2
 _PROMPT = "thing"
+_CHANNELS = (3, 4, 8, 16)  # of masks with up to 15 labels; more are rare, and compile in half a second
 
 
 def warm_up(pipeline: Ovs3d) -> None:
@@ -35,6 +37,9 @@ def warm_up(pipeline: Ovs3d) -> None:
         # By argmax every Gaussian gets a label, so that objects are found and a mask is drawn.
         result = pipeline.query([_PROMPT], mode="argmax", snapshot=snapshot)
         pipeline.render_labels(result, frame.camera, frame.camtoworld, snapshot)
+        for count in _CHANNELS:
+            channels = torch.zeros(snapshot.num_gaussians, count, device=snapshot.weight.device)
+            pipeline.renderer.channels(channels, frame.camera, frame.camtoworld, snapshot)
     pipeline.reset()
 
 

@@ -41,8 +41,10 @@ def test_session_compiles_nothing_after_warm_up():
         pipeline.optimize(3)
     list(pipeline.relift())
     snapshot = pipeline.snapshot()
-    result = pipeline.query(["red box"], snapshot=snapshot)
-    pipeline.render_labels(result, frames[0].camera, frames[0].camtoworld, snapshot)
+    things = ["red box", "green box", "blue box", "grey wall", *(f"thing {number}" for number in range(9))]
+    for names in (things[:1], things[:3], things[:5], things):
+        result = pipeline.query(names, mode="argmax", snapshot=snapshot)
+        pipeline.render_labels(result, frames[0].camera, frames[0].camtoworld, snapshot)
     pipeline.render(frames[0].camera, frames[0].camtoworld, snapshot)
     assert compiled() == before
     with pytest.raises(ValueError, match="empty"):
