@@ -15,17 +15,17 @@ _NEAR = 1.0  # metres between two things that are near each other
 _BESIDE = 0.25, 0.5  # metres, and share of the smaller thing's width, between two things side by side
 _LEVEL = 0.3  # share of the lower thing's height that two things side by side have in common
 _INSIDE = 0.5  # share of a thing that lies in what contains it
-_ENCLOSED = 0.75  # share of the rim round a thing where what contains it stands
-_SUPPORT = 0.25  # share of a thing's face, or of a rim round it, that lies against what holds it
+_ENCLOSED = 0.9  # share of the rim round a thing where what contains it stands
+_SUPPORT = 0.2  # share of a thing's face, or of a rim round it, that lies against what holds it
 _FLATNESS = 0.01  # metres by which the levels of two thin things may differ
 _SURROUNDED = 0.4  # share of the rim from which a surface goes on under a thing; a neighbour has 3/8 at most
-_OVERHANG = 0.05  # share of a place's width by which the middle of what rests on it may seem to be beside it
+_OVERHANG = 0.1  # share of a place's width by which the middle of what rests on it may seem to be beside it
 _COVERED = 0.5  # share of the smaller footprint where one thing is over the other, or of a rim on a wall
 _FLAT = 0.5  # largest thickness of what hangs on a surface, as a share of its longest edge
 _CONTACT = 0.05, 0.1  # metres, and share of a thing's height, between it and what holds it
 _RIM = 0.1  # metres; what a thing rests on is hidden below it, and seen round it
 _WALL_RIM = 0.25  # metres; a wall goes on below what hangs on it, and not below what stands at it
-_REACH = 0.06  # metres between neighbours on a surface
+_REACH = 0.08  # metres between neighbours on a surface
 _STEP, _MAX_STEPS = 0.04, 30  # metres between samples of a face, and samples along an edge
 _SAMPLE = 3000  # points of a thing that are compared
 
@@ -74,8 +74,8 @@ def is_related(thing: Shape, relation: str, place: Shape) -> bool:
     - on: it rests on the place or on a part of it (a seat, a board); or it is flat, hangs against it, and the
       place goes on below.
     - in: it rests on a part of the place, and most of it lies in the place's box.
-    - above: it is higher, and one is over half of the other. What rests on a place is above it, unless the
-      place is higher still, as a shelf is.
+    - above: it is over half of the place, or the place is under half of it. What rests on a place is above
+      it, unless the place is over it too, as a shelf is.
     - under: the place is above it.
     - beside: they are on one level, apart by little for their size, and neither is on, in, above or under the
       other.
@@ -106,7 +106,8 @@ def _is_in(thing: Shape, place: Shape) -> bool:
 
 
 def _is_above(thing: Shape, place: Shape) -> bool:
-    if thing.high[2] <= place.high[2]:
+    roof = place.points[place.points[:, 2] > thing.high[2]]
+    if _is_close(_sample(thing.points)[:, :2], roof[:, :2]).mean() >= _COVERED:
         return False
     return _rests_on(thing, place) or _is_over(thing, place)
 
