@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +51,10 @@ def _run_map(options: argparse.Namespace) -> int:
             maps=str(options.output),
             done=done,
             missing=len(records) - done,
-            datasets=[{name: getattr(record, name) for name in Record.__slots__} for record in records],
+            datasets=[asdict(record) | dict(earlier=record.map in bar.earlier) for record in records],
         ),
     )
-    common.print_message(options, _map_table(records))
+    common.print_message(options, _map_table(records, bar.earlier))
     common.print_message(options, f"{options.output}: {done} of {len(records)} maps are there")
     return exit_code(records)
 
@@ -66,11 +67,17 @@ def _check_numbers(options: argparse.Namespace) -> None:
 
 
 class _Bar:
-    """A bar that counts datasets and names those in work, and a line for each that has ended."""
+    """A bar that counts datasets and names those in work, and a line for each that has ended.
+
+    Attributes:
+        earlier: the maps that an earlier run has made.
+    """
 
     def __init__(self, options: argparse.Namespace, total: int) -> None:
         self._options = options
         self._bar = common.progress_bar(options, total, "datasets", "dataset")
+        self._is_first = True
+        self.earlier: set[str] = set()
 
     def __enter__(self) -> _Bar:
         return self
@@ -79,6 +86,9 @@ class _Bar:
         self._bar.close()
 
     def __call__(self, progress: FleetProgress) -> None:
+        if self._is_first:
+            self.earlier = {record.map for record in progress.ended if record.state == DONE}
+            self._is_first = False
         for record in progress.ended[self._bar.n :] if not self._bar.disable else ():
             self._bar.write(f"{record.map}: {record.state}", file=sys.stderr)
         self._bar.total = progress.total
@@ -87,7 +97,7 @@ class _Bar:
         self._bar.set_postfix_str(", ".join(running))
 
 
-def _map_table(records: list[Record]) -> str:
+def _map_table(records: list[Record], earlier: set[str]) -> str:
     rows = [["map", "state", "tries", "frames", "Gaussians", "PSNR", "seconds"]]
     for record in records:
         figures = record.report
@@ -95,7 +105,7 @@ def _map_table(records: list[Record]) -> str:
         rows.append(
             [
                 record.map,
-                record.state,
+                "done before" if record.map in earlier else record.state,
                 str(record.attempts),
                 str(figures.get("frames", "-")),
                 str(figures.get("num_gaussians", "-")),

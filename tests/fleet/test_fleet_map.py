@@ -76,11 +76,14 @@ def test_two_machines_map_at_once_and_what_is_done_stays(address, datasets, tmp_
     assert (report["done"], report["missing"]) == (2, 1)
     assert [entry["state"] for entry in report["datasets"]] == ["done", "done", "failed"]
     assert report["datasets"][0]["report"]["keyframes"] == 3
+    assert not any(entry["earlier"] for entry in report["datasets"])
     before = times(folder)
     assert set(before) == {"table0.ovs3d", "table1.ovs3d"}
     assert {path.stem for path in (folder / "index").iterdir()} == {"table0", "table1"}
     assert ovs3d(*command[:4], *command[5:]) == 0 and times(folder) == before, "nothing is done twice"
-    assert not ray.is_initialized()
+    assert not ray.is_initialized() and "done before" in capsys.readouterr().out
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert [entry["earlier"] for entry in report["datasets"]] == [True, True]
 
 
 def test_dataset_of_a_killed_worker_is_tried_again(address, datasets, tmp_path, capsys):
