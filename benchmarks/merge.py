@@ -37,7 +37,7 @@ from ovs3d_ros.rasterize import make_rasterizer
 
 WHOLE = "whole"
 MAPPING_STEPS = 40  # a keyframe
-STEPS = 10  # a keyframe, as `ovs3d merge` takes
+STEPS = 20  # a keyframe, as `ovs3d merge` takes
 
 
 def make_map(dataset: Dataset, views: Sequence[int], settings: dict[str, Any], path: Path) -> None:

@@ -16,7 +16,7 @@ from ovs3d_ros.merging.settle import settle_map
 from ovs3d_ros.rasterize import make_rasterizer
 from ovs3d_ros.types import UserError
 
-_STEPS_PER_KEYFRAME, _MAX_STEPS = 10, 2000  # of settling
+_STEPS_PER_KEYFRAME, _MAX_STEPS = 20, 4000  # of settling
 _MAX_LENGTH_ERROR = 1e-2  # of a quaternion that was typed in
 
 

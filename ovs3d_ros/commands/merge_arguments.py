@@ -23,7 +23,7 @@ def add_merge(parser: argparse.ArgumentParser) -> None:
         "--align", action="store_true", help="find that place by what both maps show, or refuse if unsure"
     )
     parser.add_argument(
-        "--steps", type=int, metavar="N", help="steps that heal the seams (default 10 a keyframe, up to 2000)"
+        "--steps", type=int, metavar="N", help="steps that heal the seams (default 20 a keyframe, up to 4000)"
     )
     parser.add_argument(
         "--json", metavar="FILE", help="write the figures as JSON to this file; - writes to standard output"
