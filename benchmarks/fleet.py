@@ -48,7 +48,7 @@ def map_datasets(count: int, workers: list[int], settings: dict) -> list[dict]:
         copies = [Path(shutil.copytree(SHIPPED, Path(work) / f"room{i:03d}")) for i in range(count)]
         for number in [workers[0], *workers]:  # the first run warms up
             folder = Path(work) / f"maps{len(rows)}"
-            sources = [Source(path / "transforms.json") for path in copies[: count if rows else 1]]
+            sources = [Source(path, "nerfstudio") for path in copies[: count if rows else 1]]
             options = FleetOptions(workers=number, resources=Resources(memory=1.0))
             started = time.perf_counter()
             records = map_fleet(sources, folder, override(Config(), CPU | settings), options)

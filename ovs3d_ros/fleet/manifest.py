@@ -153,12 +153,19 @@ def choose_names(sources: Iterable[Path], records: dict[str, Record], folder: Pa
     names = {}
     for source in sources:
         record = records.get(str(source))
-        name, number = f"{source.stem}{MAP_SUFFIX}", 2
+        title, number = _title(source), 2
+        name = f"{title}{MAP_SUFFIX}"
         while record is None and name in taken:
-            name, number = f"{source.stem}-{number}{MAP_SUFFIX}", number + 1
+            name, number = f"{title}-{number}{MAP_SUFFIX}", number + 1
         names[source] = name if record is None else record.map
         taken.add(names[source])
     return names
+
+
+def _title(source: Path) -> str:
+    """The name of a dataset: of its folder for a nerfstudio JSON file, else without the suffix of a file."""
+    folder = source.parent if source.suffix == ".json" else source
+    return folder.name if folder.is_dir() else folder.stem
 
 
 @contextlib.contextmanager

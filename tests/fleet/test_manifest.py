@@ -67,6 +67,13 @@ def test_names_are_kept_and_never_taken_from_others(tmp_path):
     assert manifest.choose_names([a, b], records, tmp_path) == {a: "run-2.ovs3d", b: "run.ovs3d"}
 
 
+def test_names_tell_the_data(data, tmp_path):
+    (tmp_path / "room.v2").mkdir()
+    sources = [data / "transforms.json", tmp_path / "room.v2", tmp_path / "walk.mcap"]
+    names = manifest.choose_names(sources, {}, tmp_path)
+    assert list(names.values()) == ["data.ovs3d", "room.v2.ovs3d", "walk.ovs3d"]
+
+
 def test_done_means_same_data_same_settings_and_the_map_is_there(tmp_path):
     path = tmp_path / "room.ovs3d"
     path.write_bytes(b"map")
