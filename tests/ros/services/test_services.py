@@ -109,6 +109,16 @@ def test_question_without_options_uses_the_calibrated_threshold(session):
     assert usual.masks and usual.header.frame_id == "map"
 
 
+def test_prompt_may_say_where_the_thing_is(session):
+    answer = session.client.query("red ball next to the blue ball", "red ball on the blue ball")
+    assert list(answer.found) == [True, False] and answer.presence[1] == 0
+    plain = session.client.query("red ball").objects[0]
+    (item,) = answer.objects
+    assert item.label == "red ball next to the blue ball" and item.pose == plain.pose
+    labels = conversions.from_cloud(answer.cloud)["label"]
+    assert set(labels.tolist()) <= {0, 1} and (labels == 1).sum() > 20
+
+
 def test_cloud_and_masks_are_left_out_on_request(session):
     full = session.client.query("red ball")
     brief = session.client.query("red ball", cloud=False, masks=False)
