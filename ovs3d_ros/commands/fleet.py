@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +22,8 @@ from ovs3d_ros.fleet.search import FleetIndex
 from ovs3d_ros.io.text_table import format_table
 from ovs3d_ros.offline.mapping import Source
 from ovs3d_ros.types import UserError
+
+_HITS = "hits.json"  # file of an answer, which names its pictures
 
 
 def run(options: argparse.Namespace) -> int:
@@ -143,7 +146,7 @@ def _run_query(options: argparse.Namespace) -> int:
         threshold=options.threshold,
         limit=options.limit,
     )
-    folder = common.make_output_folder(options.output) if options.output else None
+    folder = _answer_folder(options.output) if options.output else None
     pictures = {} if folder is None else write_pictures(folder, answer.hits, settings)
     hits = [_describe(hit, pictures.get(index)) for index, hit in enumerate(answer.hits)]
     document = dict(
@@ -157,7 +160,7 @@ def _run_query(options: argparse.Namespace) -> int:
         skipped=index.skipped,
     )
     if folder is not None:
-        common.write_json(str(folder / "hits.json"), document)
+        common.write_json(str(folder / _HITS), document)
     common.write_json(options.json, document)
     common.print_message(options, _query_table(answer.hits))
     for prompt, found, unsure in zip(answer.prompts, answer.found, answer.unsure, strict=True):
@@ -169,6 +172,28 @@ def _run_query(options: argparse.Namespace) -> int:
     if folder is not None:
         common.print_message(options, f"{folder}: hits.json, {len(pictures)} pictures")
     return 0
+
+
+def _answer_folder(path: Path) -> Path:
+    """Creates the folder of an answer, and deletes the pictures of an earlier answer in it.
+
+    Raises:
+        UserError: the folder cannot be written, or its `hits.json` is not that of an answer.
+    """
+    folder = common.make_output_folder(path)
+    earlier = folder / _HITS
+    if earlier.exists():
+        try:
+            names = [hit["picture"] for hit in json.loads(earlier.read_text(encoding="utf-8"))["hits"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UserError(
+                f"{earlier}: not written by `ovs3d fleet query`, which would overwrite it; choose another "
+                "folder"
+            ) from None
+        for name in names:
+            if isinstance(name, str) and name.endswith(".png") and Path(name).name == name:
+                (folder / name).unlink(missing_ok=True)
+    return folder
 
 
 def _describe(hit: Hit, picture: str | None) -> dict[str, Any]:

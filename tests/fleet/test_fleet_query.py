@@ -120,6 +120,20 @@ def test_pictures_show_the_things(maps, tmp_path, capsys):
     assert inside.sum() < 0.4 * inside.size
 
 
+def test_answer_replaces_an_earlier_one_and_nothing_else(maps, tmp_path, capsys):
+    command = ["fleet", "query", maps, "-o", tmp_path, "--set", "compute.device=cpu"]
+    assert ovs3d(*command, "red box", "green box") == 0
+    (tmp_path / "mine.png").touch()
+    first = {path.name for path in tmp_path.glob("*.png")}
+    assert ovs3d(*command, "red box", "--limit", 1) == 0
+    assert len(first) == 4 and {path.name for path in tmp_path.glob("*.png")} == {"001_full.png", "mine.png"}
+    (tmp_path / "hits.json").write_text('{"mine": 1}')
+    capsys.readouterr()
+    assert ovs3d(*command, "red box") == 2
+    assert_one_line(capsys.readouterr().err, "hits.json", "choose another folder")
+    assert (tmp_path / "hits.json").read_text() == '{"mine": 1}'
+
+
 def test_folder_without_maps_is_refused(tmp_path, capsys):
     assert ovs3d("fleet", "query", tmp_path, "red box") == 2
     assert_one_line(capsys.readouterr().err, "holds no maps", "ovs3d fleet map")
