@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import threading
 from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import numpy as np
-from PIL import Image
 
 from ovs3d_ros.commands.query import choose_views, legend
 from ovs3d_ros.pipeline import Ovs3d
@@ -91,9 +90,8 @@ class MapTools:
             labels, _ = self._pipeline.render_labels(result, camera, pose, self._snapshot)
             rendered = self._pipeline.render(camera, pose, self._snapshot).rgb.cpu().numpy()
         picture = pictures.overlay(pictures.to_uint8(rendered), labels, width=_VIEW_WIDTH)
-        target = io.BytesIO()
-        Image.fromarray(pictures.add_legend(picture, legend(result))).save(target, "JPEG", quality=85)
-        return target.getvalue()
+        shown = np.ascontiguousarray(pictures.add_legend(picture, legend(result))[..., ::-1])
+        return cv2.imencode(".jpg", shown, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
 
     def goal(self, name: str) -> dict[str, Any]:
         """A pose on the ground from which a robot faces the best object of a name.

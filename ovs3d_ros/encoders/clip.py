@@ -110,10 +110,11 @@ class ClipEncoder:
         """
         prompts = check_words(prompts)
         tokens = self._tokenizer(prompts)  # [P, L]
-        if bool((tokens[:, -1] != 0).any()):
-            longest = max(prompts, key=len)
+        for index in (tokens[:, -1] != 0).nonzero()[:, 0].tolist():
             _log.warning(
-                "prompt fills the model's %d tokens and may be truncated: %.60s", tokens.shape[1], longest
+                "prompt fills the model's %d tokens and may be truncated: %.60s",
+                tokens.shape[1],
+                prompts[index],
             )
         features = encode_tokens(self._model, tokens.to(self._device))
         return F.normalize(features.float(), dim=-1).cpu()

@@ -261,6 +261,15 @@ def test_bundled_clip_names_plain_colours(bundled_pyramid):
 
 
 @needs_clip
+def test_prompt_that_is_too_long_is_named(bundled_pyramid, caplog):
+    bundled_pyramid.encode_text(
+        ["an ordinary red mug", "🪑🪑🪑🪑🪑🪑", "sofa"]
+    )  # each emoji takes some tokens
+    (record,) = [r for r in caplog.records if "may be truncated" in r.getMessage()]
+    assert "🪑" in record.getMessage()
+
+
+@needs_clip
 def test_bad_input_is_rejected(bundled_pyramid):
     with pytest.raises(UserError, match="uint8"):
         bundled_pyramid.encode_image(np.zeros((10, 10, 3), np.float32))
