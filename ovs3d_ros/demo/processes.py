@@ -86,7 +86,10 @@ class Child:
 
     def stop(self) -> int:
         """Interrupts the process, waits, then kills it; returns its exit status."""
-        for signal_number, timeout in ((signal.SIGINT, STOP_TIMEOUT), (signal.SIGKILL, STOP_TIMEOUT)):
+        # A shell starts background commands with SIGINT ignored, and so are their children.
+        is_ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+        first = signal.SIGTERM if is_ignored else signal.SIGINT
+        for signal_number, timeout in ((first, STOP_TIMEOUT), (signal.SIGKILL, STOP_TIMEOUT)):
             if self.process.poll() is None:
                 self.process.send_signal(signal_number)
                 with contextlib.suppress(subprocess.TimeoutExpired):

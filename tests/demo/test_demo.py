@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -242,3 +243,15 @@ def test_demo_ends_with_the_log_of_a_dead_node(module, small_scene, tmp_path, mo
     assert demo.run(tmp_path / "out", True, QUICK, quiet=True) == 1
     assert "no space left on device" in capsys.readouterr().err
     assert not (tmp_path / "out" / "report.json").exists()
+
+
+def test_child_ends_though_a_shell_has_it_ignore_sigint(module, tmp_path):
+    environment = module("sleeper", "import time\nprint('ready', flush=True)\ntime.sleep(120)")
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with running("sleeper", [], environment, tmp_path / "log") as child:
+            while not child.lines():
+                time.sleep(0.05)
+            assert child.stop() == -signal.SIGTERM, "it is not killed after a minute"
+    finally:
+        signal.signal(signal.SIGINT, before)
