@@ -217,12 +217,12 @@ def test_failed_process_shows_the_end_of_its_log(module, tmp_path):
             child.has_ended()
 
 
-def test_process_that_ignores_sigint_is_killed(module, tmp_path, monkeypatch):
+def test_process_that_ignores_signals_is_killed(module, tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "STOP_TIMEOUT", 1.0)
     environment = module(
         "stubborn",
-        "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        "print('up', flush=True)\ntime.sleep(600)",
+        "import signal, time\nfor number in (signal.SIGINT, signal.SIGTERM):\n"
+        "    signal.signal(number, signal.SIG_IGN)\nprint('up', flush=True)\ntime.sleep(600)",
     )
     started = time.monotonic()
     with running("stubborn", [], environment, tmp_path / "stubborn.log") as child:
