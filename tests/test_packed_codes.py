@@ -64,3 +64,14 @@ def test_rows_and_slices_are_codes_too() -> None:
     )
     assert pack_codes(torch.zeros(5, 0, 1)).unpack().shape == (5, 0, 1)
     assert pack_codes(torch.zeros(0, 1)).unpack().shape == (0, 1)
+
+
+def test_steps_span_the_largest_number_of_each_channel() -> None:
+    for count in (1, 64, 65, 129, 299, 300):  # each row holds the largest number of a channel of its own
+        codes = 0.1 * torch.randn(count, count + 1, generator=torch.Generator().manual_seed(count)).clamp(
+            -3, 3
+        )
+        codes[:, :-1] += torch.eye(count)
+        codes[:, -1] = 1
+        packed = pack_codes(codes)
+        torch.testing.assert_close(packed.steps, codes[:, :-1].abs().amax(0) / 127)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -74,7 +75,7 @@ class Config:
 def leaves(config: Any = None, prefix: str = "") -> Iterator[tuple[Leaf, Any]]:
     """Yields (leaf, value) for every parameter of a config (default: `Config()`), in declaration order."""
     config = Config() if config is None else config
-    hints = typing.get_type_hints(type(config))
+    hints = _type_hints(type(config))
     for f in fields(config):
         value, path = getattr(config, f.name), prefix + f.name
         if is_dataclass(value):
@@ -83,6 +84,12 @@ def leaves(config: Any = None, prefix: str = "") -> Iterator[tuple[Leaf, Any]]:
             kind, (item, *_) = hints[f.name], typing.get_args(hints[f.name]) or (None,)
             kind = typing.get_origin(kind) or kind
             yield Leaf(path=path, type=kind, item=item, default=f.default, **f.metadata), value
+
+
+@functools.cache
+def _type_hints(kind: type) -> dict[str, Any]:
+    """The types of a dataclass's fields, once: `typing` compiles each annotation, and every snapshot asks."""
+    return typing.get_type_hints(kind)
 
 
 def group_descriptions() -> dict[str, str]:
