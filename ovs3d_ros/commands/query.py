@@ -117,6 +117,17 @@ def load_semantic_map(path: Path, values: dict[str, Any], *, training: bool = Fa
     return pipeline
 
 
+def open_data(options: argparse.Namespace, pipeline: Ovs3d) -> Dataset:
+    """Opens the DATA of a command with the settings of a map; errors as in `open_dataset`."""
+    return open_dataset(
+        options.data,
+        format=options.format,
+        config=pipeline.config,
+        images=options.images,
+        skip_missing=options.skip_missing,
+    )
+
+
 class Photographs:
     """The photographs of the keyframes of a map in the dataset it was made from.
 

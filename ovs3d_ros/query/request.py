@@ -75,6 +75,18 @@ def make_query(
     )
 
 
+def check_names(names: Sequence[str], parameter: str) -> list[str]:
+    """The names that a parameter lists, checked as prompts; it may list none.
+
+    Raises:
+        UserError: a bad name; the message begins with the parameter.
+    """
+    try:
+        return check_prompts(names, "name") if names else []
+    except UserError as error:
+        raise UserError(f"{parameter}: {error}") from None
+
+
 def check_prompts(prompts: Sequence[str], kind: str = "prompt") -> list[str]:
     """Returns the prompts, each on one line and without needless blanks.
 

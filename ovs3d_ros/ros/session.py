@@ -12,6 +12,7 @@ from rclpy.node import Node
 from ovs3d_ros.config import Config
 from ovs3d_ros.io.atomic import check_target
 from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.query.request import check_names
 from ovs3d_ros.ros import conversions
 from ovs3d_ros.ros.entities import EntityGroup
 from ovs3d_ros.ros.inputs.cameras import check_cameras, chosen_extrinsics
@@ -19,14 +20,14 @@ from ovs3d_ros.ros.inputs.loop_closure import LoopClosure
 from ovs3d_ros.ros.inputs.streams import Stream
 from ovs3d_ros.ros.outputs.answers import Answer, AnswerStore
 from ovs3d_ros.ros.outputs.camera_transform import CameraTransform, check_camera_tf
-from ovs3d_ros.ros.outputs.keep_out import KeepOutMask, check_keep_out
+from ovs3d_ros.ros.outputs.keep_out import KeepOutMask
 from ovs3d_ros.ros.outputs.publishers import Outputs
 from ovs3d_ros.ros.outputs.view import LatestView
 from ovs3d_ros.ros.services.asking import Asking
 from ovs3d_ros.ros.services.map_folder import MAP_SUFFIX, MapFolder
 from ovs3d_ros.ros.services.maps import MapServices
 from ovs3d_ros.ros.services.query import QueryServices
-from ovs3d_ros.ros.services.vocabulary import Vocabulary, check_vocabulary
+from ovs3d_ros.ros.services.vocabulary import Vocabulary
 from ovs3d_ros.sensors.jumps import SpeedLimit
 from ovs3d_ros.types import Frame, SemanticObject, UserError
 from ovs3d_ros.viewer import MapSource, MapViewer, check_viewer, keyframe_photo
@@ -69,8 +70,9 @@ class MappingSession:
         check_camera_tf(config)
         if config.viewer.port:
             check_viewer(config.viewer)
-        check_keep_out(config)
-        check_vocabulary(config)  # before anything is created that would have to be destroyed
+        # Before anything is created that would have to be destroyed.
+        check_names(config.navigation.keep_out, "navigation.keep_out")
+        check_names(config.output.vocabulary, "output.vocabulary")
         extrinsics = dict(zip(cameras, chosen_extrinsics(config, len(cameras)), strict=True))
         self.pipeline = Ovs3d(config)
         self.worker = MappingWorker(self.pipeline, config)

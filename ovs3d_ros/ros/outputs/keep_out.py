@@ -9,28 +9,14 @@ from ovs3d_ros.config import Config
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query.approach import keep_out_grid
 from ovs3d_ros.query.navigation import Grid
-from ovs3d_ros.query.request import check_prompts
 from ovs3d_ros.ros import conversions
 from ovs3d_ros.ros.callbacks import start_timer
 from ovs3d_ros.ros.outputs.publishers import LATCHED, LatchedTopic
-from ovs3d_ros.types import MapSnapshot, UserError
+from ovs3d_ros.types import MapSnapshot
 from ovs3d_ros.worker import MappingWorker
 
 PERIOD = 1.0  # seconds between looks at the map
 KEEPOUT_FILTER = 0  # type of the filter in nav2_msgs/CostmapFilterInfo; it wants base 0 and multiplier 1
-
-
-def check_keep_out(config: Config) -> list[str]:
-    """The names of `navigation.keep_out`, checked.
-
-    Raises:
-        UserError: a bad name.
-    """
-    names = list(config.navigation.keep_out)
-    try:
-        return check_prompts(names, "name") if names else []
-    except UserError as error:
-        raise UserError(f"navigation.keep_out: {error}") from None
 
 
 class KeepOutMask:

@@ -10,28 +10,15 @@ from rclpy.node import Node
 from ovs3d_interfaces.srv import SetVocabulary
 from ovs3d_ros.config import Config
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.query.request import MODES, check_prompts
+from ovs3d_ros.query.request import MODES, check_names, check_prompts
 from ovs3d_ros.ros.callbacks import start_timer
 from ovs3d_ros.ros.outputs.answers import AnswerStore
 from ovs3d_ros.ros.outputs.publishers import Outputs
 from ovs3d_ros.ros.services import responses
 from ovs3d_ros.ros.services.asking import Asking
 from ovs3d_ros.ros.services.query import mode_name
-from ovs3d_ros.types import Query, UserError
+from ovs3d_ros.types import Query
 from ovs3d_ros.worker import MappingWorker
-
-
-def check_vocabulary(config: Config) -> list[str]:
-    """The names of `output.vocabulary`, checked.
-
-    Raises:
-        UserError: a bad name.
-    """
-    names = list(config.output.vocabulary)
-    try:
-        return check_prompts(names, "name") if names else []
-    except UserError as error:
-        raise UserError(f"output.vocabulary: {error}") from None
 
 
 class Vocabulary:
@@ -59,7 +46,7 @@ class Vocabulary:
             asking: answers queries.
 
         Raises:
-            UserError: see `check_vocabulary`.
+            UserError: see `check_names`.
         """
         self._log = node.get_logger()
         self._pipeline = pipeline
@@ -78,7 +65,7 @@ class Vocabulary:
             callback_group=group,
         )
         start_timer(node, 1.0 / config.output.rate, self._search, "vocabulary", group)
-        if names := check_vocabulary(config):
+        if names := check_names(config.output.vocabulary, "output.vocabulary"):
             self._set_names(names, "relevancy")
 
     def configure(self, config: Config) -> None:
