@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -22,6 +23,8 @@ from ovs3d_ros.fleet.parts import MAP_SUFFIX, identity
 from ovs3d_ros.io.atomic import write_text
 from ovs3d_ros.offline.mapping import Source
 from ovs3d_ros.types import UserError
+
+logger = logging.getLogger(__name__)
 
 FOLDER = "records"
 PENDING, DONE, FAILED, CRASHED = "pending", "done", "failed", "crashed"
@@ -185,6 +188,8 @@ def locked(path: Path, wait: bool) -> Iterator[bool]:
         except BlockingIOError:
             yield False
             return
-        except OSError:
-            pass
+        except OSError as error:
+            logger.warning(
+                "%s: this drive has no locks (%s); do not run two commands on one folder", path, error
+            )
         yield True

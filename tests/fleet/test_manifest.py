@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -107,3 +108,12 @@ def test_lock_keeps_others_out(tmp_path):
         assert first and not second
     with manifest.locked(path, wait=False) as again:
         assert again
+
+
+def test_drive_without_locks_is_said(tmp_path, monkeypatch, caplog):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(manifest.fcntl, "flock", refuse)
+    with manifest.locked(tmp_path / "lock", wait=False) as held:
+        assert held and "has no locks" in caplog.text
