@@ -12,9 +12,11 @@ from helpers import synthetic
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from ovs3d_ros.map_file import load_map
+from ovs3d_ros.io.keyframes import pack_training, unpack_training
+from ovs3d_ros.map_file import load_map, save_map
+from ovs3d_ros.mapping.keyframes import make_keyframe
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.types import UserError
+from ovs3d_ros.types import TrainingState, UserError
 
 BOXES = ["red box", "green box", "blue box"]
 FRAMES = synthetic.make_frames(8)
@@ -59,6 +61,19 @@ def test_keyframes_come_back_as_they_were(saved) -> None:
     assert log.visits == before.visits and log.median_depths == pytest.approx(before.median_depths)
     torch.testing.assert_close(log.exposure.rows(), before.exposure.rows())
     assert again.snapshot().names == room.snapshot().names and again.stats["steps"] == room.stats["steps"]
+
+
+def test_small_depth_beside_a_large_one_is_still_there() -> None:
+    frame = synthetic.make_frame(synthetic.orbit(4)[0])
+    frame.depth[:] = 200.0
+    frame.depth[0, :3] = 0.001, 0.004, 0.0
+    keyframe = make_keyframe(frame, 0, 0, 1e3, "cpu")
+    state = TrainingState([keyframe], [0], [1.0], torch.zeros(1, 2, 3), torch.zeros(0, dtype=torch.int64))
+    tensors, entry = pack_training(state)
+    views = [(keyframe.stamp, keyframe.name, keyframe.camera, keyframe.camtoworld)]
+    depth = unpack_training(tensors, entry, views).keyframes[0].depth
+    assert (depth[0, :3] > 0).tolist() == [True, True, False]
+    torch.testing.assert_close(depth, keyframe.depth, atol=200 / 65535, rtol=0)
 
 
 def test_map_goes_on_like_one_that_was_never_closed(saved) -> None:
@@ -142,3 +157,25 @@ def test_garbled_keyframes_are_refused(saved, part: str, tmp_path) -> None:
     save_file(kept, tmp_path / "bad.ovs3d", metadata={"ovs3d": json.dumps(header)})
     with pytest.raises(UserError, match=words):
         load_map(tmp_path / "bad.ovs3d", training=True)
+
+
+def test_rescued_map_keeps_its_keyframes_without_bad_gaussians(saved, tmp_path, caplog) -> None:
+    params, snapshot = saved[0].freeze()
+    params["means"][5] = float("nan")
+    save_map(tmp_path / "rescued.ovs3d", params, snapshot)
+    training = load_map(tmp_path / "rescued.ovs3d", training=True)[1].training
+    rows = torch.arange(len(params["means"])) != 5
+    assert torch.equal(training.owners, snapshot.training.owners[rows]) and len(training.keyframes) == 6
+    snapshot.camtoworlds[2, 0, 3] = 1e39
+    save_map(tmp_path / "rescued.ovs3d", params, snapshot)
+    past = load_map(tmp_path / "rescued.ovs3d", training=True)[1]
+    assert past.training is None and len(past.names) == 5
+    assert "images of the keyframes are not saved either" in caplog.text
+
+
+def test_learning_rates_of_a_loaded_map_begin_anew(saved) -> None:
+    again = Ovs3d.load(saved[1], training=True)
+    again.optimize(1, horizon=again.stats["steps"] + 10)
+    rates = {g["name"]: g["lr"] for g in again.map.mapper.gaussians._optimizer.param_groups}
+    expected = again.config.train.lr_means * again.map.mapper.gaussians.extent
+    assert rates["means"] == pytest.approx(expected, rel=0.01), "as at the start of a run"

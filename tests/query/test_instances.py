@@ -278,9 +278,11 @@ def test_fragments_join_the_nearest_large_piece_and_equals_stay_apart() -> None:
     assert of_leg == second != first == of_speck and of_stray not in (first, second)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(20))
 def test_blocks_stand_for_their_points(seed: int) -> None:
-    points = np.random.default_rng(seed).uniform(-2, 2, (600, 3)) * [1, 1, 0.3] + [0.013, -7.1, 40.0]
+    """Few points: with many, voxels that a block wrongly counted to would be filled anyway."""
+    rng = np.random.default_rng(seed)
+    points = rng.uniform(-2, 2, (80, 3)) * [1, 1, 0.3] + rng.uniform(-40, 40, 3)
     fine = connected_components(points, 0.08)
     coarse = connected_components(points, 4 * 0.08).number
     by_blocks = connected_components(fine.places, 4 * 0.08).number

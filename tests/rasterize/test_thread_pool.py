@@ -145,14 +145,16 @@ def test_depths_are_sorted_stably_at_any_range(octaves: float) -> None:
 
 
 def test_mapped_items_keep_their_order_and_one_error_ends_all() -> None:
-    pool, threads = ThreadPool(3), set()
+    pool, threads, seen = ThreadPool(3), set(), []
 
     def square(value: int) -> int:
         threads.add(threading.get_ident())
+        seen.append(value)
         time.sleep(0.01 if value else 0.1)  # the others take over meanwhile
         return value**2
 
     assert pool.map(square, range(12)) == [value**2 for value in range(12)] and len(threads) == 3
+    assert sorted(seen) == [*range(12)], "each item is worked on once"
     assert pool.map(square, []) == []
     with pytest.raises(ZeroDivisionError):
         pool.map(lambda value: 1 / value, [1, 0, 2])
