@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ovs3d_ros.commands.query import choose_views, legend
+from ovs3d_ros.commands.query import best_view, legend
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query.description import describe, more_digits
 from ovs3d_ros.query.navigation import goal_pose
@@ -85,7 +85,7 @@ class MapTools:
         """A JPEG of the keyframe that shows the answer best, with the things in colour and a legend."""
         result = self._ask(names)
         with self._lock:
-            index = self._best_view(result)
+            index = best_view(self._pipeline, self._snapshot, result)
             camera, pose = self._snapshot.cameras[index], self._snapshot.camtoworlds[index]
             labels, _ = self._pipeline.render_labels(result, camera, pose, self._snapshot)
             rendered = self._pipeline.render(camera, pose, self._snapshot).rgb.cpu().numpy()
@@ -121,19 +121,6 @@ class MapTools:
         field = self._snapshot.refined
         known = [*(field.names if field is not None else ()), *self._pipeline.queries.common_names()]
         return distinct_names(list(names) or known)
-
-    def _best_view(self, result: QueryResult) -> int:
-        """The keyframe of `choose_views` that shows the most prompts and, among those, the most pixels."""
-        best, most = 0, (-1, -1)
-        for index in choose_views(self._pipeline, self._snapshot, result):
-            camera = self._snapshot.cameras[index].fitted(160)
-            labels, _ = self._pipeline.render_labels(
-                result, camera, self._snapshot.camtoworlds[index], self._snapshot
-            )
-            shown = len(np.unique(labels[labels > 0])), int((labels > 0).sum())
-            if shown > most:
-                best, most = index, shown
-        return best
 
     def _describe(self, result: QueryResult) -> list[dict[str, Any]]:
         labels = _labels(result)

@@ -246,6 +246,23 @@ def save_mask(path: Path, labels: np.ndarray, count: int) -> None:
     save_picture(path, image)
 
 
+def label_areas(pipeline: Ovs3d, snapshot: MapSnapshot, result: QueryResult) -> tuple[np.ndarray, np.ndarray]:
+    """Keyframes [C], evenly spaced, and the pixels [C, P] of each prompt in small views from them."""
+    candidates = evenly_spaced_indices(len(snapshot.names), _CANDIDATES)
+    areas = np.zeros((len(candidates), len(result.prompts)), np.int64)
+    for row, index in enumerate(candidates):
+        camera = snapshot.cameras[index].fitted(_PREVIEW_SIZE)
+        labels, _ = pipeline.render_labels(result, camera, snapshot.camtoworlds[index], snapshot)
+        areas[row] = np.bincount(labels.ravel(), minlength=len(result.prompts) + 1)[1:]
+    return candidates, areas
+
+
+def best_view(pipeline: Ovs3d, snapshot: MapSnapshot, result: QueryResult) -> int:
+    """The keyframe that shows the most prompts and, among those, the most of them."""
+    candidates, areas = label_areas(pipeline, snapshot, result)
+    return int(candidates[np.lexsort((areas.sum(1), (areas > 0).sum(1)))[-1]])
+
+
 def choose_views(pipeline: Ovs3d, snapshot: MapSnapshot, result: QueryResult) -> list[int]:
     """Chooses keyframes that show the found things best, and returns them in map order.
 
@@ -253,14 +270,10 @@ def choose_views(pipeline: Ovs3d, snapshot: MapSnapshot, result: QueryResult) ->
     nothing was found, the views are evenly spaced.
     """
     count = len(snapshot.names)
-    candidates = evenly_spaced_indices(count, _CANDIDATES)
     if not result.found.any() or count <= MAX_VIEWS:
+        candidates = evenly_spaced_indices(count, _CANDIDATES)
         return candidates[evenly_spaced_indices(len(candidates), MAX_VIEWS)].tolist()
-    areas = np.zeros((len(candidates), len(result.prompts)))  # pixels by view and prompt
-    for row, index in enumerate(candidates):
-        camera = snapshot.cameras[index].fitted(_PREVIEW_SIZE)
-        labels, _ = pipeline.render_labels(result, camera, snapshot.camtoworlds[index], snapshot)
-        areas[row] = np.bincount(labels.ravel(), minlength=len(result.prompts) + 1)[1:]
+    candidates, areas = label_areas(pipeline, snapshot, result)
     visible = np.flatnonzero(areas.any(axis=0))
     if not len(visible):
         return candidates[evenly_spaced_indices(len(candidates), MAX_VIEWS)].tolist()

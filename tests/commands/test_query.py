@@ -11,8 +11,9 @@ from helpers.command_line import COUNT, PROMPTS, ovs3d
 from helpers.ply import read_ply
 from PIL import Image
 
-from ovs3d_ros.commands.query import _table
+from ovs3d_ros.commands.query import _table, best_view
 from ovs3d_ros.io.text_table import display_width
+from ovs3d_ros.pipeline import Ovs3d
 
 
 def test_query_finds_boxes_and_their_size(answered):
@@ -134,3 +135,18 @@ def test_query_refines_on_demand(mapped, tmp_path):
     report = tmp_path / "q.json"
     assert ovs3d("query", mapped[0], *PROMPTS, "--refine", "--json", report) == 0
     assert all(entry["found"] for entry in json.loads(report.read_text())["prompts"])
+
+
+def test_best_view_shows_the_most_things_then_the_most_of_them(mapped):
+    room = Ovs3d.load(mapped[0])
+    snapshot = room.snapshot()
+    result = room.query(PROMPTS, snapshot=snapshot)
+    areas = []
+    for camera, pose in zip(snapshot.cameras, snapshot.camtoworlds, strict=True):
+        labels, _ = room.render_labels(result, camera.fitted(160), pose, snapshot)
+        shown = np.bincount(labels.ravel(), minlength=len(PROMPTS) + 1)[1:]
+        areas.append(((shown > 0).sum(), shown.sum() / labels.size))
+    best = areas[best_view(room, snapshot, result)]
+    assert best[0] == max(number for number, _ in areas)
+    assert best[1] > 0.95 * max(share for number, share in areas if number == best[0])
+    assert best[1] > 1.1 * min(share for _, share in areas), "the views differ"
