@@ -27,6 +27,7 @@ from ovs3d_ros.map_values import (
     to_count,
     to_frame,
     to_poses,
+    to_psnr,
     to_stamps,
 )
 from ovs3d_ros.mapping.gaussians import PARAMETERS
@@ -181,6 +182,7 @@ def _assemble(path: Path, header: dict[str, Any], tensors: Tensors) -> tuple[Ten
     if not isinstance(meta, dict) or not isinstance(meta.get("config", {}), dict) or not named:
         raise UserError(f"{path}: the header's meta or names are garbled; make the map anew")
     meta = meta | {key: to_count(path, meta[key], key) for key in ("frames", "steps") if key in meta}
+    meta["psnr"] = to_psnr(path, meta.get("psnr"))
     codec, features = _to_features(path, meta, tensors, header["format_version"] in HALF_VERSIONS)
     params = {name: tensors[name] for name in PARAMETERS}
     count, coefficients = params["means"].shape[0], params["sh_rest"].shape[1]

@@ -14,6 +14,7 @@ from ovs3d_ros.types import Camera, MapFrame, UserError
 WORLD_VERSION = 1  # no map frame
 _DOUBLE = ("camtoworlds", "stamps")  # used in double precision, all others in single precision
 _MAX_COUNT = 2**63  # ROS messages carry versions and counts in 64 bits
+_MAX_PSNR = 1000.0  # dB
 _WHOLE = dict(  # types of the tensors that hold no floating-point numbers
     code_values=torch.int8,
     keyframe_images=torch.uint8,
@@ -58,6 +59,15 @@ def to_count(path: Path, value: Any, name: str) -> int:
     if not 0 <= count < _MAX_COUNT:
         raise UserError(f"{path}: {name} is {count}, expected 0 or more, in 63 bits; make the map anew")
     return count
+
+
+def to_psnr(path: Path, value: Any) -> float | None:
+    """The running PSNR in dB; None for a map that was not trained."""
+    if value is None:
+        return None
+    if not abs(float(value)) < _MAX_PSNR:
+        raise UserError(f"{path}: psnr is {value}; make the map anew")
+    return float(value)
 
 
 def to_camera(path: Path, entry: dict[str, Any]) -> Camera:

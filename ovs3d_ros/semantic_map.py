@@ -120,7 +120,7 @@ class SemanticMap:
         self._loaded, self._version = loaded, max(self._version, loaded.version)
         self.frame = loaded.frame
         self.frames = loaded.meta.get("frames", 0)
-        self.mapper.steps = self.mapper.first_step = loaded.meta.get("steps", 0)
+        self.mapper.resume(loaded.meta.get("steps", 0), loaded.meta.get("psnr"))
 
     def add_frame(self, frame: Frame) -> bool:
         """Maps a posed frame if it shows something new, see `Ovs3d.add_frame`."""

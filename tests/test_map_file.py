@@ -269,6 +269,8 @@ CAMERA = dict(K=[[50, 0, 32], [0, 50, 24], [0, 0, 1]], width=64, height=48)
         (None, dict(map_version="new"), "lacks or garbles"),
         (None, dict(map_version=2**64), "in 63 bits"),
         (None, dict(meta=dict(clip="x", steps=-1)), "steps is -1"),
+        (None, dict(meta=dict(clip="x", psnr=float("nan"))), "psnr is nan"),
+        (None, dict(meta=dict(clip="x", psnr="good")), "lacks or garbles"),
         (None, dict(meta=[1]), "garbled"),
         (None, dict(meta=dict(clip="x", config=[1])), "garbled"),
         (None, dict(meta=dict(steps=3)), "encoder"),

@@ -41,6 +41,7 @@ def test_saved_map_answers_the_same(room: Ovs3d, tmp_path) -> None:
         rtol=0,
     )
     assert again.stats["steps"] == room.stats["steps"]
+    assert again.stats["psnr"] == pytest.approx(room.stats["psnr"], abs=1e-4)
     again.save(path)  # and once more: nothing is lost on the way
     assert load_map(path)[1].names == [f"frame_{i}" for i in range(6)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from ovs3d_ros.mapping.exposure import Exposure
@@ -32,6 +33,15 @@ class KeyframeLog:
         self.visits.append(0)
         self.median_depths.append(median_depth)
         self.exposure.add_keyframe()
+
+    def choose(self, rng: np.random.Generator, newest_share: float, first_visits: int) -> int:
+        """Index of the keyframe of the next step.
+
+        That is the newest one in `newest_share` of the steps until it had `first_visits`, else a random one.
+        """
+        if rng.random() < newest_share and self.visits[-1] < first_visits:
+            return len(self.keyframes) - 1
+        return int(rng.integers(len(self.keyframes)))
 
     def state(self, owners: torch.Tensor) -> TrainingState:
         """A copy of the log, with the owners [N] of Gaussians. Images are shared: they never change."""

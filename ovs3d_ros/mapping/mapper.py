@@ -149,6 +149,12 @@ class Mapper:
         self.gaussians.load_params(params)
         self._max_scale = 2 * float(params["log_scales"].exp().max()) if len(self.gaussians) else 0.0
 
+    def resume(self, steps: int, psnr: float | None) -> None:
+        """Takes up the running figures of a map file; learning rates begin anew."""
+        self.steps = self.first_step = steps
+        if psnr is not None:
+            self._psnr.fill_(psnr)
+
     def move_keyframes(self, camtoworlds: dict[int, np.ndarray]) -> int:
         """Moves keyframes and their Gaussians to corrected poses, see `loop_closure.move_keyframes`."""
         moved = move_keyframes(self.keyframes, self.gaussians, camtoworlds)
@@ -163,7 +169,7 @@ class Mapper:
             horizon: number of steps of the whole run, over which learning rates decay and before whose end
                 densification stops; None while the map still grows.
         """
-        index = self._choose_keyframe()
+        index = self.log.choose(self._rng, self.config.train.newest_share, 3 * _COARSE_VISITS)
         keyframe, config = self.keyframes[index], self.config.train
         camera, image, depth, mask = training_view(keyframe, coarse=self.log.visits[index] < _COARSE_VISITS)
         self.log.visits[index] += 1
@@ -190,12 +196,6 @@ class Mapper:
         mean = _PSNR_DECAY * self._psnr + (1 - _PSNR_DECAY) * psnr
         self._psnr = torch.where(self._psnr.isnan(), psnr, mean)
         return StepStats(self.steps, loss.detach(), psnr, len(self.gaussians))
-
-    def _choose_keyframe(self) -> int:
-        """Index of the newest keyframe in `newest_share` of its first steps, else of a random one."""
-        if self._rng.random() < self.config.train.newest_share and self.log.visits[-1] < 3 * _COARSE_VISITS:
-            return len(self.keyframes) - 1
-        return int(self._rng.integers(len(self.keyframes)))
 
     def _update_parameters(self, index: int, progress: float | None) -> None:
         """Adam steps on the Gaussians and on the exposure of keyframe `index`.
