@@ -6,7 +6,7 @@ import json
 import re
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -88,6 +88,15 @@ class Client:
             self.listen(topic, message_type, profile)
         wait_until(lambda: topic in self.newest, seconds, lambda: f"nothing on {topic}")
         return self.newest[topic]
+
+    def in_executor(self, call: Callable, *arguments):
+        """The result of a call in the thread of the executor.
+
+        Action clients of Jazzy have no lock: an answer that comes before its request is noted is lost.
+        """
+        task = self.executor.create_task(call, *arguments)
+        wait_until(task.done, 30)
+        return task.result()
 
     def query(self, *prompts: str, seconds: float = 30.0, **fields) -> QueryText.Response:
         assert self.queries.wait_for_service(seconds), "no query service"
@@ -204,13 +213,13 @@ class Goal:
         self.feedback: list[Refine.Feedback] = []
         self.client = ActionClient(session.client.node, Refine, "/ovs3d/refine")
         assert self.client.wait_for_server(GOAL_WAIT)
-        sent = self.client.send_goal_async(
-            Refine.Goal(names=names), lambda m: self.feedback.append(m.feedback)
-        )
+        self._run = session.client.in_executor
+        goal = Refine.Goal(names=names)
+        sent = self._run(self.client.send_goal_async, goal, lambda m: self.feedback.append(m.feedback))
         wait_until(sent.done, GOAL_WAIT)
         self.handle = sent.result()
         assert self.handle.accepted
-        self.done = self.handle.get_result_async()
+        self.done = self._run(self.handle.get_result_async)
 
     def wait_for_stage(self, stage: str) -> None:
         wait_until(
@@ -221,7 +230,7 @@ class Goal:
 
     def cancel(self) -> int:
         """Cancels the goal; returns the number of goals the node agrees to cancel."""
-        asked = self.handle.cancel_goal_async()
+        asked = self._run(self.handle.cancel_goal_async)
         wait_until(asked.done, GOAL_WAIT)
         return len(asked.result().goals_canceling)
 

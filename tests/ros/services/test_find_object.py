@@ -39,10 +39,11 @@ class Search:
         self.client = ActionClient(session.client.node, FindObject, "/ovs3d/find_object")
         assert self.client.wait_for_server(WAIT)
         goal = FindObject.Goal(prompts=list(prompts), timeout=timeout)
-        sent = self.client.send_goal_async(goal, lambda m: self.feedback.append(m.feedback))
+        run = session.client.in_executor
+        sent = run(self.client.send_goal_async, goal, lambda m: self.feedback.append(m.feedback))
         wait_until(sent.done, WAIT)
         self.handle = sent.result()
-        self.done = self.handle.get_result_async()
+        self.done = run(self.handle.get_result_async)
 
     def end(self) -> tuple[int, FindObject.Result]:
         wait_until(self.done.done, WAIT, lambda: str(self.feedback))
@@ -131,7 +132,7 @@ def test_search_can_be_cancelled_and_only_one_runs(session):
     wait_until(lambda: search.feedback, 20)
     _, second = Search(session, "red ball", timeout=0.0).end()
     assert second.error_code == FindObject.Result.BUSY
-    asked = search.handle.cancel_goal_async()
+    asked = session.client.in_executor(search.handle.cancel_goal_async)
     wait_until(asked.done, 20)
     status, result = search.end()
     assert (status, result.error_code) == (GoalStatus.STATUS_CANCELED, FindObject.Result.CANCELLED)
