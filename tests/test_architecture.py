@@ -44,6 +44,7 @@ ORDER = (
     "visualization",
     "fleet",
     "viewer",
+    "agents",
     "ros",
     "demo",
     "commands",

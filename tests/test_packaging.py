@@ -292,6 +292,7 @@ def test_query_text_is_the_documented_service() -> None:
         "presence": "sequence<float>",
         "verdict": "sequence<uint8>",
         "observed": "float",
+        "notes": "sequence<string>",
         "objects": "sequence<ovs3d_interfaces/SemanticObject>",
         "cloud": "sensor_msgs/PointCloud2",
         "masks": "sequence<sensor_msgs/Image>",

@@ -71,11 +71,9 @@ def make_parser() -> argparse.ArgumentParser:
         commands.add_parser("fleet", help="map many datasets in parallel, and find things in all their maps")
     )
     _add_view(commands.add_parser("view", help="show a map in the browser, and find things in it"))
-    mcp = commands.add_parser(
-        "mcp", help="offer a map to a language agent as MCP tools, over standard streams"
+    _add_mcp(
+        commands.add_parser("mcp", help="offer a map to a language agent as MCP tools, over standard streams")
     )
-    add_map_file(mcp)
-    add_set(mcp)
     _add_info(commands.add_parser("info", help="tell what a map, a dataset or a bag holds"))
     add_set(commands.add_parser("config", help="print all parameters as commented YAML"))
     commands.add_parser(PLAY, help="publish a dataset as ROS topics; needs ROS 2, even for --help")
@@ -98,6 +96,19 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         help="positions from the map's own origin (see `ovs3d info`), for viewers that round large ones",
     )
     parser.set_defaults(json=None)
+
+
+def _add_mcp(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("map", type=Path, nargs="?", metavar="MAP", help="map file, e.g. room.ovs3d")
+    parser.add_argument("--node", metavar="NAME", help="ask a running node, e.g. /ovs3d, instead of a file")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="seconds to wait for the node, and for each of its answers (default 30)",
+    )
+    add_set(parser)
 
 
 def _add_view(parser: argparse.ArgumentParser) -> None:

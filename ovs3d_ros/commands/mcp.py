@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import functools
+import importlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from ovs3d_ros import __version__
+from ovs3d_ros.agents.asked_map import AskedMap
+from ovs3d_ros.agents.file_map import FileMap
+from ovs3d_ros.agents.tools import MapTools
 from ovs3d_ros.commands import common
-from ovs3d_ros.commands.map_tools import MapTools
 from ovs3d_ros.commands.query import load_semantic_map
 from ovs3d_ros.types import UserError
 
@@ -24,12 +28,36 @@ def run(options: argparse.Namespace) -> int:
     """Serves the tools until the agent closes the stream.
 
     Raises:
-        UserError: bad settings or map, or the SDK is not installed.
+        UserError: bad settings or map, no such node, or the SDK or ROS 2 is not installed.
     """
+    if (options.map is None) == (options.node is None):
+        raise UserError("give a map file, or --node NAME for a running node")
     require_sdk()
-    pipeline = load_semantic_map(options.map, common.read_settings(options))
-    make_server(MapTools(pipeline), options.map.stem).run("stdio")
+    if options.map is not None:
+        pipeline = load_semantic_map(options.map, common.read_settings(options))
+        make_server(FileMap(pipeline, options.map.stem)).run("stdio")
+        return 0
+    if options.set:
+        raise UserError("--set is for a map file; a running node has its own parameters (`ros2 param set`)")
+    with _connect(options.node, options.timeout) as asked:
+        make_server(asked).run("stdio")
     return 0
+
+
+def _connect(node: str, timeout: float) -> AbstractContextManager[AskedMap]:
+    """The map of a running node; imported by name so that the command works without ROS."""
+    if not timeout > 0:
+        raise UserError(f"--timeout {timeout:g}: give a number of seconds above 0")
+    try:
+        node_map = importlib.import_module("ovs3d_ros.ros.node_map")
+    except ImportError as error:
+        if (error.name or "").startswith("ovs3d_ros"):
+            raise
+        raise UserError(
+            f"--node needs ROS 2 and these interfaces ({error}): source a ROS distribution with this package "
+            "built, or give a map file"
+        ) from None
+    return node_map.connect(node, timeout)
 
 
 def require_sdk() -> None:
@@ -40,11 +68,14 @@ def require_sdk() -> None:
         raise UserError("the MCP SDK is not installed; pip install 'mcp>=2,<3'") from None
 
 
-def make_server(tools: MapTools, name: str) -> Any:
+def make_server(asked: AskedMap) -> Any:
     """The `MCPServer` of one map."""
     from mcp.server.mcpserver import Image, MCPServer
 
-    server = MCPServer(f"ovs3d {name}", instructions=_INSTRUCTIONS, version=__version__, log_level="WARNING")
+    tools = MapTools(asked)
+    server = MCPServer(
+        f"ovs3d {asked.title}", instructions=_INSTRUCTIONS, version=__version__, log_level="WARNING"
+    )
 
     def find_things(names: list[str]) -> dict[str, Any]:
         """Tells for each name whether such a thing is in the map, and where: center and size in metres."""

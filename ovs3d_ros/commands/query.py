@@ -26,10 +26,9 @@ from ovs3d_ros.sampling import evenly_spaced_indices
 from ovs3d_ros.semantics.names import distinct_names
 from ovs3d_ros.types import MapSnapshot, QueryResult, UserError
 from ovs3d_ros.visualization import pictures, point_cloud
+from ovs3d_ros.visualization.answer_views import CANDIDATES, label_areas, legend
 
 MAX_VIEWS = 8
-_CANDIDATES = 32  # keyframes among which the views are chosen
-_PREVIEW_SIZE = 120  # px, longer side of the renders that rank them
 _OVERLAY_WIDTH = 960  # px
 _PHOTOGRAPH_SIZE = 1920  # px, longer side
 _SAME_POSE = 1e-3  # between a frame of the data and its keyframe
@@ -226,17 +225,6 @@ def _renew_pictures(folder: Path, names: list[str]) -> None:
     write_text(manifest, "".join(f"{name}\n" for name in names))
 
 
-def legend(result: QueryResult) -> list[tuple[str, np.ndarray]]:
-    """Legend entries of an overlay, text and colour: each prompt with its probability, or "not here"."""
-    colors = pictures.label_colors(len(result.prompts))
-    return [
-        (f"{prompt}  {result.presence[p]:.2f}", colors[p + 1])
-        if result.found[p]
-        else (f"{prompt}: {'not here' if result.verdicts[p] == 'no' else 'unsure'}", colors[0])
-        for p, prompt in enumerate(result.prompts)
-    ]
-
-
 def save_mask(path: Path, labels: np.ndarray, count: int) -> None:
     """Writes labels [H, W] 0..count as an index PNG (0 = none) with a palette for people."""
     image = Image.frombytes("P", labels.shape[::-1], labels.astype(np.uint8).tobytes())
@@ -244,23 +232,6 @@ def save_mask(path: Path, labels: np.ndarray, count: int) -> None:
     palette[0] = 0
     image.putpalette(palette.tobytes())
     save_picture(path, image)
-
-
-def label_areas(pipeline: Ovs3d, snapshot: MapSnapshot, result: QueryResult) -> tuple[np.ndarray, np.ndarray]:
-    """Keyframes [C], evenly spaced, and the pixels [C, P] of each prompt in small views from them."""
-    candidates = evenly_spaced_indices(len(snapshot.names), _CANDIDATES)
-    areas = np.zeros((len(candidates), len(result.prompts)), np.int64)
-    for row, index in enumerate(candidates):
-        camera = snapshot.cameras[index].fitted(_PREVIEW_SIZE)
-        labels, _ = pipeline.render_labels(result, camera, snapshot.camtoworlds[index], snapshot)
-        areas[row] = np.bincount(labels.ravel(), minlength=len(result.prompts) + 1)[1:]
-    return candidates, areas
-
-
-def best_view(pipeline: Ovs3d, snapshot: MapSnapshot, result: QueryResult) -> int:
-    """The keyframe that shows the most prompts and, among those, the most of them."""
-    candidates, areas = label_areas(pipeline, snapshot, result)
-    return int(candidates[np.lexsort((areas.sum(1), (areas > 0).sum(1)))[-1]])
 
 
 def choose_views(pipeline: Ovs3d, snapshot: MapSnapshot, result: QueryResult) -> list[int]:
@@ -271,7 +242,7 @@ def choose_views(pipeline: Ovs3d, snapshot: MapSnapshot, result: QueryResult) ->
     """
     count = len(snapshot.names)
     if not result.found.any() or count <= MAX_VIEWS:
-        candidates = evenly_spaced_indices(count, _CANDIDATES)
+        candidates = evenly_spaced_indices(count, CANDIDATES)
         return candidates[evenly_spaced_indices(len(candidates), MAX_VIEWS)].tolist()
     candidates, areas = label_areas(pipeline, snapshot, result)
     visible = np.flatnonzero(areas.any(axis=0))

@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from ovs3d_ros.commands import common
 from ovs3d_ros.commands.camera_paths import keyframe_path, orbit_path
-from ovs3d_ros.commands.query import legend, load_semantic_map
+from ovs3d_ros.commands.query import load_semantic_map
 from ovs3d_ros.commands.video import VIDEO_SUFFIXES, Sink, codec_name, write_video
 from ovs3d_ros.io.pictures import save_picture
 from ovs3d_ros.pipeline import Ovs3d
@@ -24,6 +24,7 @@ from ovs3d_ros.sampling import evenly_spaced_indices
 from ovs3d_ros.semantics.names import distinct_names
 from ovs3d_ros.types import Camera, MapSnapshot, UserError
 from ovs3d_ros.visualization import pictures
+from ovs3d_ros.visualization.answer_views import legend
 
 CHANNELS = ("rgb", "depth", "features", "segmentation")
 _SAMPLES = 8  # keyframes that give the range of depths

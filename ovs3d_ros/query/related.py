@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -77,26 +77,33 @@ def answer_related(
     return _assemble(query, parts, plain, config)
 
 
-def find_relations(
-    things: list[SemanticObject], result: QueryResult, snapshot: MapSnapshot, config: QueryConfig
-) -> list[tuple[SemanticObject, str, SemanticObject]]:
-    """The relations of things to the other objects of an answer: thing, relation, place.
+def relate_objects(
+    names: Sequence[str], result: QueryResult, snapshot: MapSnapshot, config: QueryConfig
+) -> list[tuple[int, str, int]]:
+    """The relations of the objects of some names to the other objects of an answer.
 
     Args:
-        things: some of the answer's objects.
-        result: an answer to plain names.
+        names: some of the answer's prompts; others are ignored.
+        result: the answer.
         snapshot: the map that answered.
         config: settings of the answer.
+
+    Returns:
+        Thing, relation and place, with things and places as indices of the answer's objects.
     """
-    places = list({item.instance: item for item in reversed(result.objects)}.values())[::-1]
-    shapes = {item.instance: _shape(item, result, snapshot, config) for item in places}
+    wanted = {name.casefold() for name in names}
+    things = [t for t, item in enumerate(result.objects) if item.prompt.casefold() in wanted]
+    # An object that answers several prompts is one place.
+    places = list({item.instance: p for p, item in reversed(list(enumerate(result.objects)))}.values())[::-1]
+    objects = result.objects
+    shapes = {objects[p].instance: _shape(objects[p], result, snapshot, config) for p in places if things}
     return [
         (thing, relation, place)
         for thing in things
         for place in places
         for relation in RELATIONS
-        if place.instance != thing.instance
-        and is_related(shapes[thing.instance], relation, shapes[place.instance])
+        if objects[place].instance != objects[thing].instance
+        and is_related(shapes[objects[thing].instance], relation, shapes[objects[place].instance])
     ]
 
 

@@ -6,75 +6,23 @@ import argparse
 import json
 import sys
 import threading
-import time
-from collections.abc import Callable
 from typing import Any
 
 import rclpy
 from rclpy.duration import Duration
-from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
 from ovs3d_interfaces.srv import QueryText
 from ovs3d_ros.io.text_table import format_table
 from ovs3d_ros.ros import conversions
+from ovs3d_ros.ros.client import NodeClient
 from ovs3d_ros.ros.stopping import stop_on_signals
 from ovs3d_ros.types import UserError
 
 VERDICTS = {QueryText.Response.NO: "no", QueryText.Response.UNSURE: "unsure", QueryText.Response.YES: "yes"}
-POLL = 0.1  # seconds
-NOTICE = 2.0  # seconds without the node until it is said
 GOAL_WAIT = 5.0  # seconds until the goal of an answer has come, and until someone takes it
 ACKNOWLEDGE = Duration(seconds=2)
-
-
-class Asker(Node):
-    """Calls the query service of a mapping node.
-
-    Args:
-        server: name of that node; relative to the namespace of this one, e.g. `ovs3d`.
-        stopping: ends every wait.
-    """
-
-    def __init__(self, server: str, stopping: threading.Event) -> None:
-        super().__init__("ask")
-        self._stopping = stopping
-        self._service = self.resolve_service_name(f"{server}/query")
-        self._client = self.create_client(QueryText, self._service)
-
-    def ask(self, request: QueryText.Request, timeout: float) -> QueryText.Response:
-        """Waits for the node, and asks it.
-
-        Raises:
-            UserError: there is no such node.
-            TimeoutError: no answer came in time.
-        """
-        if not self._is_there(timeout):
-            raise UserError(
-                f"no node offers {self._service}: start it, give --node its name, or give its "
-                "namespace by `--ros-args -r __ns:=/NAMESPACE`"
-            )
-        future = self._client.call_async(request)
-        if not self.wait(future.done, timeout):
-            raise TimeoutError(f"{self._service} gave no answer within {timeout:g} s")
-        return future.result()  # pyright: ignore[reportReturnType]
-
-    def _is_there(self, timeout: float) -> bool:
-        """Waits for the node, and says so if that takes long."""
-        notice = min(NOTICE, timeout)
-        if self.wait(self._client.service_is_ready, notice):
-            return True
-        if timeout > notice and not self._stopping.is_set():
-            sys.stderr.write(f"waiting for {self._service}\n")
-        return self.wait(self._client.service_is_ready, timeout - notice)
-
-    def wait(self, ready: Callable[[], bool], seconds: float) -> bool:
-        """Spins until `ready()`; returns whether it was before the time was over."""
-        end = time.monotonic() + seconds
-        while not (done := ready()) and time.monotonic() < end and not self._stopping.is_set():
-            rclpy.spin_once(self, timeout_sec=POLL)
-        return bool(done)
 
 
 class Guide:
@@ -85,7 +33,7 @@ class Guide:
         server: name of the mapping node.
     """
 
-    def __init__(self, asker: Asker, server: str) -> None:
+    def __init__(self, asker: NodeClient, server: str) -> None:
         self._asker = asker
         self._target = 0  # id of the object that the last goal leads to
         self._goals: list[conversions.PoseStamped] = []
@@ -172,7 +120,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def run(asker: Asker, options: argparse.Namespace, stopping: threading.Event) -> None:
+def run(asker: NodeClient, options: argparse.Namespace, stopping: threading.Event) -> None:
     """Asks once, or until it is stopped; prints each answer that differs from the one before.
 
     Raises:
@@ -186,7 +134,7 @@ def run(asker: Asker, options: argparse.Namespace, stopping: threading.Event) ->
     while not stopping.is_set():
         if guide is not None:
             guide.forget()
-        answer = asker.ask(request, options.timeout)
+        answer = asker.call(QueryText, "query", request, options.timeout)
         is_early = answer.error_code == QueryText.Response.NO_MAP and options.watch is not None
         if answer.error_code != QueryText.Response.OK and not is_early:
             raise UserError(answer.error_msg)
@@ -216,7 +164,7 @@ def main() -> int:
     stopping = threading.Event()
     rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
     stop_on_signals(stopping)
-    asker = Asker(options.node, stopping)
+    asker = NodeClient("ask", options.node, stopping)
     try:
         run(asker, options, stopping)
         return 0

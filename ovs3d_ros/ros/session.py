@@ -27,6 +27,7 @@ from ovs3d_ros.ros.services.asking import Asking
 from ovs3d_ros.ros.services.map_folder import MAP_SUFFIX, MapFolder
 from ovs3d_ros.ros.services.maps import MapServices
 from ovs3d_ros.ros.services.query import QueryServices
+from ovs3d_ros.ros.services.show_view import ViewService
 from ovs3d_ros.ros.services.vocabulary import Vocabulary
 from ovs3d_ros.sensors.jumps import SpeedLimit
 from ovs3d_ros.types import Frame, SemanticObject, UserError
@@ -100,6 +101,7 @@ class MappingSession:
         self._outputs = Outputs(node, config, pipeline, worker, answers, self._view)
         self.asking = Asking(node, config, pipeline, answers, self._view)
         self._queries = QueryServices(node, config, pipeline, worker, answers, self._view, self.asking)
+        ViewService(node, pipeline, worker, self.asking)
         MapServices(node, config, pipeline, worker, answers)
         self._keep_out = KeepOutMask(node, config, pipeline, worker)
         self._vocabulary = Vocabulary(node, config, pipeline, worker, answers, self._outputs, self.asking)

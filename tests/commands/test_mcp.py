@@ -8,10 +8,10 @@ import os
 import sys
 from pathlib import Path
 
-import anyio
 import numpy as np
 import pytest
 from helpers import synthetic
+from helpers.agent import ask_server
 from helpers.command_line import assert_one_line, ovs3d
 from helpers.synthetic import Box
 from PIL import Image
@@ -36,8 +36,6 @@ def room(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def answers(room, repository) -> dict:
     """The tools, and the answers to questions of one session, by their names."""
-    from mcp import Client, StdioServerParameters, stdio_client
-
     questions = {
         "find": ("find_things", {"names": ["red box", "red box on the blue box", "blue box on the red box"]}),
         "list": ("list_objects", {"names": ["red box", "yellow box", "green box"]}),
@@ -49,19 +47,9 @@ def answers(room, repository) -> dict:
         "no goal": ("goal_pose", {"name": "yellow box"}),
         "no name": ("find_things", {"names": [""]}),
     }
-    server = StdioServerParameters(
-        command=sys.executable,
-        args=["-m", "ovs3d_ros.cli", "mcp", str(room), "--set", "compute.device=cpu"],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(repository), str(repository / "tests")])},
-    )
-
-    async def ask() -> dict:
-        async with Client(stdio_client(server)) as client:
-            listed = await client.list_tools()
-            asked = {name: await client.call_tool(*question) for name, question in questions.items()}
-        return {"tools": listed.tools, **asked}
-
-    return anyio.run(ask)
+    arguments = ["mcp", str(room), "--set", "compute.device=cpu"]
+    path = os.pathsep.join([str(repository), str(repository / "tests")])
+    return ask_server(arguments, os.environ | {"PYTHONPATH": path}, questions)
 
 
 def test_tools_say_what_they_do(answers):
@@ -115,3 +103,22 @@ def test_map_without_language_is_refused(tmp_path, capsys):
     Ovs3d(synthetic.make_config()).save(path)
     assert ovs3d("mcp", path) == 2
     assert_one_line(capsys.readouterr().err, "plain.ovs3d")
+
+
+def test_map_and_node_exclude_each_other(room, capsys):
+    for arguments, words in (
+        ((), "give a map file, or --node NAME"),
+        ((room, "--node", "/ovs3d"), "give a map file, or --node NAME"),
+        (("--node", "/ovs3d", "--set", "compute.device=cpu"), "a running node has its own parameters"),
+        (("--node", "/ovs3d", "--timeout", "0"), "above 0"),
+    ):
+        assert ovs3d("mcp", *arguments) == 2
+        assert_one_line(capsys.readouterr().err, words)
+
+
+def test_node_without_ros_is_refused(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "rclpy", None)
+    monkeypatch.delitem(sys.modules, "ovs3d_ros.ros.node_map", raising=False)
+    monkeypatch.delitem(sys.modules, "ovs3d_ros.ros.client", raising=False)
+    assert ovs3d("mcp", "--node", "/ovs3d") == 2
+    assert_one_line(capsys.readouterr().err, "needs ROS 2")

@@ -11,9 +11,10 @@ from helpers.command_line import COUNT, PROMPTS, ovs3d
 from helpers.ply import read_ply
 from PIL import Image
 
-from ovs3d_ros.commands.query import _table, best_view
+from ovs3d_ros.commands.query import _table
 from ovs3d_ros.io.text_table import display_width
 from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.visualization.answer_views import best_view
 
 
 def test_query_finds_boxes_and_their_size(answered):

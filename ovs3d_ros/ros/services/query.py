@@ -12,10 +12,13 @@ import numpy as np
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 
+from ovs3d_interfaces.msg import ObjectRelation
 from ovs3d_interfaces.srv import EncodeText, GetObjects, QueryText
 from ovs3d_ros.config import Config
 from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.query.description import explain_missing
 from ovs3d_ros.query.presence import VERDICTS
+from ovs3d_ros.query.related import relate_objects
 from ovs3d_ros.query.request import check_prompts
 from ovs3d_ros.ros import conversions
 from ovs3d_ros.ros.outputs.answers import Answer, AnswerStore
@@ -96,7 +99,7 @@ class QueryServices:
         if request.cloud:
             response.cloud = build_query_cloud(answer, response.header, self._config)
         response.map_version = result.map_version
-        _fill_presence(result, response)
+        self._fill_presence(result, response)
         response.objects = self._asking.object_messages(answer, response.header)
         response.masks = [self._render_mask(answer, *view) for view in views]
         self._answers.add(answer)
@@ -139,9 +142,27 @@ class QueryServices:
         response.keyframe_stamp = conversions.to_time(keyframe_stamp(snapshot))
         response.map_version = result.map_version
         response.prompts = result.prompts
-        _fill_presence(result, response)
+        self._fill_presence(result, response)
         items = self._asking.object_messages(answer, response.header)
-        response.objects = [item for item in items if item.score >= request.min_score]
+        kept = [index for index, item in enumerate(items) if item.score >= request.min_score]
+        response.objects = [items[index] for index in kept]
+        number = {index: position for position, index in enumerate(kept)}
+        related = relate_objects(list(request.relate), result, snapshot, self._pipeline.config.query)
+        response.relations = [
+            ObjectRelation(thing=number[thing], relation=relation, place=number[place])
+            for thing, relation, place in related
+            if thing in number and place in number
+        ]
+
+    def _fill_presence(self, result: QueryResult, response: QueryText.Response | GetObjects.Response) -> None:
+        """Fills in the presence decision of each prompt, and what there is to say about it."""
+        response.found = [bool(f) for f in result.found]
+        response.presence = [float(p) for p in result.presence]
+        # The constants NO, UNSURE and YES are the indices in VERDICTS.
+        response.verdict = [VERDICTS.index(verdict) for verdict in result.verdicts]
+        response.observed = result.observed
+        notes = explain_missing(result, self._pipeline.config.query)
+        response.notes = [notes.get(p, "") for p in range(len(result.prompts))]
 
     def _encode_text(self, request: EncodeText.Request, response: EncodeText.Response) -> None:
         embeddings = self._pipeline.encode_text(check_prompts(list(request.prompts)))
@@ -178,15 +199,6 @@ class QueryServices:
     ) -> conversions.Image:
         labels, _ = self._pipeline.render_labels(answer.result, camera, camtoworld, answer.snapshot)
         return conversions.to_image(labels.astype(np.uint8), "mono8", header)
-
-
-def _fill_presence(result: QueryResult, response: QueryText.Response | GetObjects.Response) -> None:
-    """Fills in the presence decision of each prompt."""
-    response.found = [bool(f) for f in result.found]
-    response.presence = [float(p) for p in result.presence]
-    # The constants NO, UNSURE and YES are the indices in VERDICTS.
-    response.verdict = [VERDICTS.index(verdict) for verdict in result.verdicts]
-    response.observed = result.observed
 
 
 def mode_name(mode: int) -> str:

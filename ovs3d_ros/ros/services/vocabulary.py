@@ -7,7 +7,7 @@ import functools
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 
-from ovs3d_interfaces.srv import SetVocabulary
+from ovs3d_interfaces.srv import GetNames, SetVocabulary
 from ovs3d_ros.config import Config
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query.request import MODES, check_names, check_prompts
@@ -34,7 +34,7 @@ class Vocabulary:
         outputs: Outputs,
         asking: Asking,
     ):
-        """Offers the service and starts with `output.vocabulary`.
+        """Offers the services and starts with `output.vocabulary`.
 
         Args:
             node: serves.
@@ -58,12 +58,12 @@ class Vocabulary:
         self._mode = MODES[0]
         self._searched_version = 0  # of the map
         group = MutuallyExclusiveCallbackGroup()
-        node.create_service(
-            SetVocabulary,
-            "~/set_vocabulary",
-            functools.partial(responses.fill_response, self._on_request),
-            callback_group=group,
-        )
+        for service_type, name, fill in (
+            (SetVocabulary, "~/set_vocabulary", self._on_request),
+            (GetNames, "~/get_names", self._get_names),
+        ):
+            callback = functools.partial(responses.fill_response, fill)
+            node.create_service(service_type, name, callback, callback_group=group)
         start_timer(node, 1.0 / config.output.rate, self._search, "vocabulary", group)
         if names := check_names(config.output.vocabulary, "output.vocabulary"):
             self._set_names(names, "relevancy")
@@ -78,6 +78,13 @@ class Vocabulary:
         names, mode = list(request.names), mode_name(request.mode)
         self._set_names(check_prompts(names, "name") if names else [], mode)
         self._log.info(f"vocabulary on request: {', '.join(names) or 'none'}")
+
+    def _get_names(self, request: GetNames.Request, response: GetNames.Response) -> None:
+        snapshot = self._worker.snapshot
+        response.vocabulary = self._names
+        if snapshot is not None and snapshot.refined is not None:
+            response.refined = list(snapshot.refined.names)
+        response.common = list(self._pipeline.queries.common_names())
 
     def _set_names(self, names: list[str], mode: str) -> None:
         self._pipeline.encode_text(names)
