@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ovs3d_ros.types import Frame, Keyframe, MapFrame, SemanticObject
+from ovs3d_ros.types import Frame, Keyframe, KeyframeView, MapFrame, SemanticObject
 
 _FAR = 1000.0  # metres; nearer, float32 resolves 0.06 mm
 _REACH = 20_000.0  # metres from the origin of a map, where float32 resolves 2 mm
@@ -42,7 +42,7 @@ def is_world(place: MapFrame) -> bool:
     return place.unit == 1 and not place.origin.any()
 
 
-def check_reach(keyframe: Keyframe, earlier: Sequence[Keyframe]) -> None:
+def check_reach(keyframe: Keyframe, earlier: Sequence[KeyframeView]) -> None:
     """Warns of the first keyframe, in the map frame, that lies so far away that float32 gets coarse."""
     distance = np.abs(keyframe.camtoworld[:3, 3]).max()
     if distance > _REACH and not (earlier and np.abs(earlier[-1].camtoworld[:3, 3]).max() > _REACH):

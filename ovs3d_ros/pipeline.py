@@ -18,6 +18,7 @@ from ovs3d_ros.io.atomic import Destination
 from ovs3d_ros.io.ply import write_ply
 from ovs3d_ros.map_file import load_map, save_map
 from ovs3d_ros.map_frame import params_to_world
+from ovs3d_ros.mapping.keyframe_store import Keyframes
 from ovs3d_ros.mapping.mapper import RenderedView, StepStats
 from ovs3d_ros.query.engine import QueryEngine
 from ovs3d_ros.query.presence import PresenceCalibration
@@ -26,7 +27,7 @@ from ovs3d_ros.query.rendering import MapRenderer
 from ovs3d_ros.query.request import QueryOptions, check_prompts
 from ovs3d_ros.rasterize import make_rasterizer
 from ovs3d_ros.semantic_map import SemanticMap, keep_training
-from ovs3d_ros.types import Camera, Frame, Keyframe, MapSnapshot, Query, QueryResult, RefineStep
+from ovs3d_ros.types import Camera, Frame, MapSnapshot, Query, QueryResult, RefineStep
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -224,11 +225,11 @@ class Ovs3d:
         return self.queries.calibration
 
     @property
-    def keyframes(self) -> Sequence[Keyframe]:
+    def keyframes(self) -> Keyframes:
         """The keyframes that were added; those of a loaded map are not among them."""
         return self.map.keyframes
 
     @property
     def stats(self) -> dict:
-        """Running figures: frames, keyframes, steps, num_gaussians, psnr [dB], evicted, depth_doubt."""
+        """Running figures: frames, keyframes, steps, num_gaussians, psnr [dB], and more, see `Mapper`."""
         return self.map.stats

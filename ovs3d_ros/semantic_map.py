@@ -23,6 +23,7 @@ from ovs3d_ros.map_frame import (
     poses_to_map,
     poses_to_world,
 )
+from ovs3d_ros.mapping.keyframe_store import Keyframes, KeyframeStore
 from ovs3d_ros.mapping.keyframes import compress_crop_table, hide_masked, make_keyframe
 from ovs3d_ros.mapping.mapper import Mapper, StepStats
 from ovs3d_ros.mapping.training_state import capture_training, restore_training
@@ -140,7 +141,7 @@ class SemanticMap:
         if self._clip is not None:
             keyframe.crops = compress_crop_table(encode_frame(self._clip, frame))
             check_num_levels(keyframe.crops, g)
-        check_reach(keyframe, self.mapper.keyframes)
+        check_reach(keyframe, self.mapper.keyframes.views)
         self.mapper.insert(keyframe)
         if self._clip is not None and len(g):
             self.lift(keyframe)
@@ -187,7 +188,7 @@ class SemanticMap:
         Exhaust it for the result to take effect; snapshots hold the old features until then. A map from a
         file without keyframes keeps its features.
         """
-        encoded, g = [k for k in self.mapper.keyframes if k.crops is not None], self.mapper.gaussians
+        encoded, g = self.mapper.keyframes.encoded(), self.mapper.gaussians
         if encoded and len(g) and not self.lacks_images:
             if self.lifter.codec is None:
                 self.lift(encoded[0])
@@ -212,9 +213,11 @@ class SemanticMap:
         self.refinement.discard(self.mapper.gaussians)
 
     @property
-    def keyframes(self) -> Sequence[Keyframe]:
+    def keyframes(self) -> Keyframes:
         """The keyframes that were added, with world poses; those of a loaded map are not among them."""
-        return [keyframe_to_world(keyframe, self.frame) for keyframe in self.mapper.keyframes]
+        kept, place = self.mapper.keyframes, self.frame
+        views = [replace(v, camtoworld=poses_to_world(v.camtoworld, place)) for v in kept.views]
+        return Keyframes(lambda index: keyframe_to_world(kept[index], place), views)
 
     @property
     def stats(self) -> dict:
@@ -305,18 +308,16 @@ def _check_fits(
         raise UserError(f"{name}: its colours are not of map.sh_degree {degree}; leave that setting unset")
 
 
-def _keyframe_views(
-    loaded: MapSnapshot | None, keyframes: Sequence[Keyframe], place: MapFrame
-) -> dict[str, Any]:
+def _keyframe_views(loaded: MapSnapshot | None, keyframes: KeyframeStore, place: MapFrame) -> dict[str, Any]:
     """The fields of a snapshot that describe keyframes: those of a loaded map, then those that were added."""
-    own = np.array([k.camtoworld for k in keyframes], np.float64).reshape(-1, 4, 4)
-    poses = [*(loaded.camtoworlds if loaded else []), *poses_to_world(own, place)]
-    stamps = [*(loaded.stamps if loaded else []), *(k.stamp for k in keyframes)]
+    own, views = poses_to_world(keyframes.poses, place), keyframes.views
+    poses = np.concatenate([loaded.camtoworlds, own]) if loaded else own.copy()
+    stamps = [*(loaded.stamps if loaded else []), *(k.stamp for k in views)]
     return dict(
-        camtoworlds=np.array(poses, np.float64).reshape(-1, 4, 4),
+        camtoworlds=poses,
         stamps=np.array(stamps, np.float64),
-        cameras=[*(loaded.cameras if loaded else []), *(k.camera for k in keyframes)],
-        names=[*(loaded.names if loaded else []), *(k.name for k in keyframes)],
+        cameras=[*(loaded.cameras if loaded else []), *(k.camera for k in views)],
+        names=[*(loaded.names if loaded else []), *(k.name for k in views)],
     )
 
 

@@ -57,6 +57,16 @@ class MapConfig:
         "Map files hold the keyframes too: images, depth and features. A map that was loaded from such a "
         "file is trained, refined and moved by loop closures as if it had never been closed.",
     )
+    memory_limit_mib: int = leaf(
+        1024,
+        MACHINE,
+        "Memory for keyframes (images, depth and features, about 1 MB each). Beyond it, those that were not "
+        "used for the longest time move to a temporary file, in TMPDIR or else /var/tmp. The default leaves "
+        "room for the models and a robot's other programs in 8 GB. 0: no limit.",
+        unit="MiB",
+        low=0,
+        high=1_000_000,
+    )
     codec_dim: int = leaf(
         61,
         MAP,

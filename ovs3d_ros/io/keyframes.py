@@ -21,6 +21,7 @@ Tensors = dict[str, torch.Tensor]
 def pack_training(state: TrainingState) -> tuple[Tensors, dict[str, Any]]:
     """Tensors of a map file, and the entry of its header."""
     images, depths, masks = [], [], []
+    tables: list[CropTable] = []
     entries: list[dict[str, Any]] = []
     for keyframe, visits, median_depth in zip(
         state.keyframes, state.visits, state.median_depths, strict=True
@@ -29,6 +30,8 @@ def pack_training(state: TrainingState) -> tuple[Tensors, dict[str, Any]]:
         steps, scale = _quantize_depth(keyframe.depth)
         depths.append(_png(steps))
         masks.append(_png(None if keyframe.mask is None else keyframe.mask.cpu().numpy().astype(np.uint8)))
+        if keyframe.crops is not None:
+            tables.append(keyframe.crops)
         entries.append(
             dict(
                 sensor=keyframe.sensor,
@@ -39,7 +42,6 @@ def pack_training(state: TrainingState) -> tuple[Tensors, dict[str, Any]]:
                 median_depth=median_depth,
             )
         )
-    tables = [keyframe.crops for keyframe in state.keyframes if keyframe.crops is not None]
     tensors = {name: _join(parts) for name, parts in zip(_BYTES, (images, depths, masks), strict=True)}
     tensors |= dict(keyframe_exposures=state.exposures, keyframe_owners=state.owners.int())
     if tables:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
 from ovs3d_ros.mapping.exposure import Exposure
+from ovs3d_ros.mapping.keyframe_store import KeyframeStore
 from ovs3d_ros.types import Keyframe, TrainingState
 
 
@@ -21,8 +22,9 @@ class KeyframeLog:
         exposure: of each.
     """
 
-    def __init__(self, device: str) -> None:
-        self.keyframes: list[Keyframe] = []
+    def __init__(self, device: str, memory_limit: int = 0) -> None:
+        """Takes the device of tensors, and the bytes of keyframes in memory (0: all)."""
+        self.keyframes = KeyframeStore(memory_limit)
         self.visits: list[int] = []
         self.median_depths: list[float] = []
         self.exposure = Exposure(device)
@@ -45,13 +47,13 @@ class KeyframeLog:
 
     def state(self, owners: torch.Tensor) -> TrainingState:
         """A copy of the log, with the owners [N] of Gaussians. Images are shared: they never change."""
-        keyframes = [replace(keyframe) for keyframe in self.keyframes]
         exposures = self.exposure.rows()
+        keyframes = self.keyframes.frozen()
         return TrainingState(keyframes, [*self.visits], [*self.median_depths], exposures, owners.clone())
 
-    def restore(self, state: TrainingState) -> None:
-        """Fills an empty log with a copy of another one."""
+    def restore(self, state: TrainingState, copy: Callable[[Keyframe], Keyframe]) -> None:
+        """Fills an empty log with a copy of another one, keyframe by keyframe."""
         for keyframe, median_depth in zip(state.keyframes, state.median_depths, strict=True):
-            self.add(replace(keyframe), median_depth)
+            self.add(copy(keyframe), median_depth)
         self.visits[:] = state.visits
         self.exposure.load_rows(state.exposures)

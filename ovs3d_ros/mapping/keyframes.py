@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from ovs3d_ros.config import KeyframeConfig
 from ovs3d_ros.geometry import rotation_angle
-from ovs3d_ros.types import Camera, CropTable, Frame, Keyframe
+from ovs3d_ros.types import Camera, CropTable, Frame, Keyframe, KeyframeView
 
 # Pose noise of a robot that stands still: motion below both limits is none.
 _STILL_TRANSLATION = 0.01  # median depths
@@ -20,13 +20,13 @@ _MIN_COARSE_SIDE = 64  # px: smaller images have no coarse level
 _WHOLE = 0.999  # share of a pixel, but for rounding
 
 
-def is_new_view(config: KeyframeConfig, frame: Frame, last: Keyframe, median_depth: float) -> bool:
+def is_new_view(config: KeyframeConfig, frame: Frame, last: KeyframeView, median_depth: float) -> bool:
     """Whether the camera moved or turned enough since the last keyframe, or moved and waited long enough.
 
     Args:
         config: thresholds.
         frame: the candidate.
-        last: the last keyframe of the same camera.
+        last: where the last keyframe was taken of the same camera.
         median_depth: of the scene, metres; translations are relative to it.
     """
     translation = np.linalg.norm(frame.camtoworld[:3, 3] - last.camtoworld[:3, 3])

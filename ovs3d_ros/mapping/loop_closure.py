@@ -7,7 +7,7 @@ import torch
 
 from ovs3d_ros.geometry import check_pose, invert_rigid
 from ovs3d_ros.mapping.gaussians import Gaussians
-from ovs3d_ros.types import Keyframe
+from ovs3d_ros.mapping.keyframe_store import KeyframeStore
 
 NO_OWNER = 0
 _OWNER = "owner"  # statistic [N]: 1 + index of the keyframe that spawned a Gaussian, or NO_OWNER
@@ -49,9 +49,7 @@ def insert_owned(
     gaussians.stats[_OWNER][before:] = owner
 
 
-def move_keyframes(
-    keyframes: list[Keyframe], gaussians: Gaussians, camtoworlds: dict[int, np.ndarray]
-) -> int:
+def move_keyframes(keyframes: KeyframeStore, gaussians: Gaussians, camtoworlds: dict[int, np.ndarray]) -> int:
     """Gives keyframes new poses and moves the Gaussians that each spawned rigidly with it.
 
     Gaussians without an owner stay, and so do keyframes that are not named.
@@ -68,12 +66,12 @@ def move_keyframes(
         UserError: a pose cannot be used. The map is unchanged.
     """
     poses = {index: check_pose(pose, f"pose of keyframe {index}") for index, pose in camtoworlds.items()}
-    return sum(_move_keyframe(keyframes[index], index, gaussians, pose) for index, pose in poses.items())
+    return sum(_move_keyframe(keyframes, index, gaussians, pose) for index, pose in poses.items())
 
 
-def _move_keyframe(keyframe: Keyframe, index: int, gaussians: Gaussians, camtoworld: np.ndarray) -> int:
-    motion = camtoworld @ invert_rigid(keyframe.camtoworld)
-    keyframe.camtoworld = camtoworld.copy()
+def _move_keyframe(keyframes: KeyframeStore, index: int, gaussians: Gaussians, camtoworld: np.ndarray) -> int:
+    motion = camtoworld @ invert_rigid(keyframes.views[index].camtoworld)
+    keyframes.move(index, camtoworld)
     rows = (owners(gaussians) == owner_of(index)).nonzero()[:, 0]
     gaussians.transform(rows, motion)
     return len(rows)

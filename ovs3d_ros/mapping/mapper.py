@@ -82,7 +82,7 @@ class Mapper:
         self.config = config
         self.rasterizer = rasterizer
         self.gaussians = Gaussians(config.train, config.map.sh_degree, device, config.compute.seed)
-        self.log = KeyframeLog(device)
+        self.log = KeyframeLog(device, config.map.memory_limit_mib << 20)
         self.keyframes = self.log.keyframes
         self.steps = self.first_step = 0
         self._psnr = torch.full((), float("nan"), device=device)
@@ -95,8 +95,9 @@ class Mapper:
 
     @property
     def stats(self) -> dict:
-        """Running figures: steps, keyframes, num_gaussians, evicted, psnr [dB] and depth_doubt."""
+        """Running figures: steps, keyframes, num_gaussians, evicted, psnr [dB], depth_doubt, of the store."""
         figures = dict(steps=self.steps, keyframes=len(self.keyframes), num_gaussians=len(self.gaussians))
+        figures |= self.keyframes.figures
         return figures | dict(evicted=self._evicted, psnr=self.psnr, depth_doubt=self.depth_check.doubt)
 
     @property
@@ -111,7 +112,7 @@ class Mapper:
 
     def needs_keyframe(self, frame: Frame) -> bool:
         """Whether the frame shows something new to its camera and so should become a keyframe."""
-        last = next((k for k in reversed(self.keyframes) if k.sensor == frame.sensor), None)
+        last = next((k for k in reversed(self.keyframes.views) if k.sensor == frame.sensor), None)
         return last is None or is_new_view(self.config.keyframe, frame, last, self.median_depth or 1.0)
 
     def insert(self, keyframe: Keyframe) -> None:
@@ -138,7 +139,7 @@ class Mapper:
                 default: those of the keyframes so far.
         """
         if centers is None and self.keyframes:
-            centers = np.stack([keyframe.camtoworld[:3, 3] for keyframe in self.keyframes])
+            centers = self.keyframes.poses[:, :3, 3]
         self._insert_seeds(seed_from_points(xyz, rgb, centers), self.config.seed.opacity)
 
     def load_params(self, params: dict[str, torch.Tensor]) -> None:
@@ -244,7 +245,7 @@ class Mapper:
             return seed_from_depth(keyframe, view.alpha, view.depth, config), config.opacity
         seeds = self._matcher.seed(keyframe, view.alpha, config)
         if seeds is None and len(self.gaussians) == 0 and len(self.keyframes) >= 2:
-            baseline = np.linalg.norm(keyframe.camtoworld[:3, 3] - self.keyframes[0].camtoworld[:3, 3])
+            baseline = np.linalg.norm(keyframe.camtoworld[:3, 3] - self.keyframes.poses[0, :3, 3])
             if not self._warned:
                 logger.warning(_RANDOM_DEPTHS, len(self.keyframes) + 1)
             self._warned = True
@@ -257,7 +258,7 @@ class Mapper:
         The fog limit follows the largest viewing distance and never shrinks, so the map of a hall survives
         when the robot turns to a wall.
         """
-        centers = np.stack([k.camtoworld[:3, 3] for k in self.keyframes])
+        centers = self.keyframes.poses[:, :3, 3]
         distances = np.linalg.norm(centers - np.median(centers, axis=0), axis=1)
         camera_spread = np.quantile(distances, _CAMERA_QUANTILE, method="lower")
         depths = [depth for depth in self.log.median_depths if depth] or [1.0]

@@ -27,7 +27,7 @@ def restore_training(mapper: Mapper, state: TrainingState) -> None:
         depth, mask = (None if t is None else t.to(device) for t in (keyframe.depth, keyframe.mask))
         return replace(keyframe, image=keyframe.image.to(device), depth=depth, mask=mask)
 
-    mapper.log.restore(replace(state, keyframes=[moved(keyframe) for keyframe in state.keyframes]))
+    mapper.log.restore(state, moved)
     set_owners(mapper.gaussians, state.owners)
     if mapper.keyframes:
         mapper.update_extent()

@@ -7,7 +7,7 @@ direction of N_ik is the Gaussian's feature; |N_ik| / D_i in 0..1 measures how f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -145,7 +145,7 @@ class Lifter:
         )
         gaussians.stats.update({name: values.to(gaussians.device) for name, values in evidence.items()})
 
-    def learn(self, keyframes: list[Keyframe]) -> None:
+    def learn(self, keyframes: Iterable[Keyframe]) -> None:
         """Takes up the embeddings of keyframes that were lifted before the map was saved."""
         for keyframe in keyframes:
             if keyframe.crops is not None:
@@ -163,7 +163,7 @@ class Lifter:
         self._accumulate(keyframe, gaussians, rasterizer, self.codec, prefix="")
 
     def relift(
-        self, keyframes: list[Keyframe], gaussians: Gaussians, rasterizer: Rasterizer
+        self, keyframes: Sequence[Keyframe], gaussians: Gaussians, rasterizer: Rasterizer
     ) -> Iterator[None]:
         """Lifts keyframes anew into the current Gaussians, with a codec fitted on all embeddings so far.
 

@@ -5,7 +5,7 @@ Everything here is plain data. Functions elsewhere hold the maths; `semantic_map
 
 from __future__ import annotations
 
-from ovs3d_ros.types.images import Annotation, Camera, CropTable, Frame, Keyframe, UserError
+from ovs3d_ros.types.images import Annotation, Camera, CropTable, Frame, Keyframe, KeyframeView, UserError
 from ovs3d_ros.types.maps import MapFrame, MapSnapshot, RefinedField, RefineStep, TrainingState
 from ovs3d_ros.types.queries import Query, QueryResult, Relation, SemanticObject
 
@@ -15,6 +15,7 @@ __all__ = [
     "CropTable",
     "Frame",
     "Keyframe",
+    "KeyframeView",
     "MapFrame",
     "MapSnapshot",
     "Query",

@@ -107,6 +107,21 @@ class CropTable:
 
 
 @dataclass(slots=True)
+class KeyframeView:
+    """Where and when a keyframe was taken: all of it but its pixels and features.
+
+    Attributes: those of `Keyframe`.
+    """
+
+    index: int
+    stamp: float
+    name: str
+    camera: Camera
+    camtoworld: np.ndarray
+    sensor: str = ""
+
+
+@dataclass(slots=True)
 class Keyframe:
     """A frame the map is trained on, at the mapping resolution.
 
@@ -114,7 +129,7 @@ class Keyframe:
         index: running number.
         stamp: seconds.
         name: the frame's name.
-        image: [H, W, 3] uint8 RGB: a quarter of the memory of float32, as keyframes are never deleted.
+        image: [H, W, 3] uint8 RGB: a quarter of the memory of float32.
         camera: intrinsics of `image`.
         camtoworld: [4, 4] float64.
         depth: [H, W] float32 in the unit of `camtoworld`, 0 = none; or None.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -82,7 +83,7 @@ class TrainingState:
         owners: [N] 1 + index of the keyframe that spawned a Gaussian, 0: none.
     """
 
-    keyframes: list[Keyframe]
+    keyframes: Sequence[Keyframe]
     visits: list[int]
     median_depths: list[float]
     exposures: torch.Tensor

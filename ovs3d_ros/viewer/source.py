@@ -20,9 +20,10 @@ def keyframe_photo(pipeline: Ovs3d) -> Photo:
 
     def find(snapshot: MapSnapshot, index: int) -> np.ndarray | None:
         key = snapshot.names[index], snapshot.stamps[index]
-        for keyframe in pipeline.keyframes:
-            if (keyframe.name, keyframe.stamp) == key:
-                return keyframe.image.cpu().numpy()
+        keyframes = pipeline.keyframes
+        for number, view in enumerate(keyframes.views):
+            if (view.name, view.stamp) == key:
+                return keyframes[number].image.cpu().numpy()
         return None
 
     return find

@@ -222,4 +222,4 @@ class MappingWorker:
             self._training.add_keyframe(self.config.train.steps_per_keyframe)
             with self._lock:
                 self._counts.latencies_ms.append(1e3 * (time.perf_counter() - queued.arrival))
-            self._memory.add(self.pipeline.map.mapper.keyframes[-1], self.config.compute.memory_limit)
+            self._memory.check(self.config.compute.memory_limit)

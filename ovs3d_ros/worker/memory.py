@@ -6,7 +6,6 @@ import logging
 import os
 from pathlib import Path
 
-from ovs3d_ros.types import Keyframe
 from ovs3d_ros.worker.ingest import JUMP, MEMORY, IngestSwitch
 
 log = logging.getLogger(__name__)
@@ -45,25 +44,15 @@ def limit_bytes(limit_mib: int) -> int:
     return limit_mib * MIB if limit_mib else int(_DEFAULT_SHARE * machine_bytes())
 
 
-def keyframe_bytes(keyframe: Keyframe) -> int:
-    """Memory of a keyframe's image, depth and crops; its Gaussians are not among it."""
-    crops = keyframe.crops
-    tensors = [keyframe.image, keyframe.depth]
-    tensors += [] if crops is None else [crops.boxes, crops.levels, crops.embeddings]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors if tensor is not None)
-
-
 class MemoryWatch:
-    """Counts the memory of the keyframes, which are never deleted; stops ingest before the memory ends."""
+    """Stops ingest before the memory ends."""
 
     def __init__(self, ingest: IngestSwitch):
         """Takes the switch."""
         self._ingest = ingest
-        self._in_keyframes = 0  # bytes
 
-    def add(self, keyframe: Keyframe, limit_mib: int) -> None:
-        """Counts a new keyframe; pauses ingest if `compute.memory_limit` is reached."""
-        self._in_keyframes += keyframe_bytes(keyframe)
+    def check(self, limit_mib: int) -> None:
+        """Pauses ingest if `compute.memory_limit` is reached."""
         used, limit = resident_bytes(), limit_bytes(limit_mib)
         reason = f"{used / MIB:.0f} MiB of memory are used, all that compute.memory_limit allows"
         if 0 < limit <= used and self._ingest.pause(MEMORY, reason):
@@ -71,15 +60,12 @@ class MemoryWatch:
 
     def clear(self) -> None:
         """Notes that the map was replaced, which ends a pause."""
-        self._in_keyframes = 0
         self._ingest.resume(JUMP, MEMORY)
 
     def figures(self, limit_mib: int) -> dict[str, float]:
-        """memory_mib of the process, memory_limit_mib (0: unknown), and keyframes_mib."""
+        """memory_mib of the process, and memory_limit_mib (0: unknown)."""
         return dict(
-            memory_mib=round(resident_bytes() / MIB),
-            memory_limit_mib=round(limit_bytes(limit_mib) / MIB),
-            keyframes_mib=round(self._in_keyframes / MIB, 3),
+            memory_mib=round(resident_bytes() / MIB), memory_limit_mib=round(limit_bytes(limit_mib) / MIB)
         )
 
 
@@ -89,7 +75,7 @@ def describe_shortage(stats: dict) -> str:
     if not limit or used < WARNING_SHARE * limit:
         return ""
     return (
-        f"{used} of {limit} MiB of memory are used, {stats['keyframes_mib']:.0f} by {stats['keyframes']} "
-        "keyframes; at the limit frames are ignored. Save the map and reset it, make fewer keyframes "
-        "(keyframe.translation, keyframe.rotation), or set compute.memory_limit"
+        f"{used} of {limit} MiB of memory are used, {stats['keyframes_mib']:.0f} by "
+        f"{stats['keyframes']} keyframes; at the limit frames are ignored. Save the map and reset it, lower "
+        "map.memory_limit_mib, or raise compute.memory_limit"
     )

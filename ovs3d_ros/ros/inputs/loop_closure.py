@@ -73,7 +73,7 @@ class LoopClosure:
             return 0
         stamps, path, mounts = newest
         self._check_stamps(stamps)
-        keyframes, corrected = self._pipeline.keyframes, {}
+        keyframes, corrected = self._pipeline.keyframes.views, {}
         for sensor, extrinsics in self._extrinsics.items():
             mount = mounts.get(sensor, np.eye(4)) if extrinsics is None else extrinsics
             own = [index for index, k in enumerate(keyframes) if k.sensor == sensor]
@@ -86,7 +86,7 @@ class LoopClosure:
 
     def _check_stamps(self, stamps: np.ndarray) -> None:
         """Warns once about a path without a pose at any keyframe: it would silently correct nothing."""
-        times, slop = [k.stamp for k in self._pipeline.keyframes], self._config.input.sync_slop
+        times, slop = [k.stamp for k in self._pipeline.keyframes.views], self._config.input.sync_slop
         if self._warned or not times or not len(stamps):
             return
         if any(np.abs(stamps - time).min() <= slop for time in times):

@@ -198,7 +198,7 @@ def test_positions_beyond_float32_are_refused(distance: float, closure, worker):
 def test_bad_pose_of_one_camera_moves_no_camera(worker, caplog):
     far = np.eye(4)
     far[:3, 3] = 9e8
-    keyframes = worker.pipeline.map.mapper.keyframes  # the pipeline gives copies
+    keyframes = worker.pipeline.map.mapper.keyframes.views  # the pipeline gives copies
     for keyframe in keyframes[2:]:
         keyframe.sensor = "rear"
     node = SimpleNamespace(get_logger=lambda: logging.getLogger("loop_closure"))
