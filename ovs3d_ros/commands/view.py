@@ -6,9 +6,9 @@ import argparse
 import signal
 import socket
 import sys
-import threading
 import webbrowser
 from dataclasses import replace
+from pathlib import Path
 
 from ovs3d_ros.commands import common
 from ovs3d_ros.config import ViewerConfig
@@ -25,25 +25,47 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UserError: bad settings, map or address, or viser is not installed.
     """
-    pipeline = Ovs3d.load(options.map, common.read_settings(options))
-    snapshot = pipeline.snapshot()
-    if not snapshot.num_gaussians:
-        raise UserError(f"{options.map}: the map is empty; map some frames first")
-    config = _choose_address(pipeline.config.viewer, options)
-    source = MapSource(pipeline, lambda: snapshot, keyframe_photo(pipeline))
-    stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.set())
+    settings = common.read_settings(options)
+    # The models take longer to load than the map, so the map is shown before.
+    source = open_map(options.map, settings, encode=False)
+    config = _choose_address(source.pipeline.config.viewer, options)
+    stop = catch_signals()
     viewer = MapViewer(source, config, options.map.stem)
     try:
         sys.stdout.write(f"{options.map} is shown at {viewer.address} (Ctrl-C ends)\n")
         sys.stdout.flush()
         if options.browser:
             webbrowser.open(viewer.address)
-        stopping.wait()
+        if not source.ready:
+            viewer.take_source(open_map(options.map, settings, encode=True))
+        del source  # the models came with a map of their own
+        stop.recv(1)
     finally:
         viewer.close()
     return 0
+
+
+def open_map(path: Path, settings: dict, encode: bool) -> MapSource:
+    """A map from a file, with or without the models that read names; raises UserError if it is empty."""
+    pipeline = Ovs3d.load(path, settings, encode=encode)
+    snapshot = pipeline.snapshot()
+    if not snapshot.num_gaussians:
+        raise UserError(f"{path}: the map is empty; map some frames first")
+    ready = encode or snapshot.codec is None
+    return MapSource(pipeline, lambda: snapshot, keyframe_photo(pipeline), ready=ready)
+
+
+def catch_signals() -> socket.socket:
+    """A socket from which a byte can be read as soon as Ctrl-C or SIGTERM has come.
+
+    A signal between the last check of a flag and the wait for it would be lost, and then the wait has no end.
+    """
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    signal.set_wakeup_fd(writer.detach())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    return reader
 
 
 def _choose_address(config: ViewerConfig, options: argparse.Namespace) -> ViewerConfig:

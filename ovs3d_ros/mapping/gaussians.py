@@ -6,6 +6,7 @@ length. The standard 3DGS PLY holds the same numbers.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -52,9 +53,12 @@ class Gaussians:
         }
         self.stats: dict[str, torch.Tensor] = {}
         self._generator = torch.Generator(device).manual_seed(seed)
-        self._optimizer = torch.optim.Adam(
-            [dict(params=[p], name=name) for name, p in self.params.items()], eps=1e-15, fused=True
-        )
+
+    @functools.cached_property
+    def _optimizer(self) -> torch.optim.Adam:
+        """Made when training begins: the first one imports torch's compiler, which takes seconds."""
+        groups = [dict(params=[p], name=name) for name, p in self.params.items()]
+        return torch.optim.Adam(groups, eps=1e-15, fused=True)
 
     def __len__(self) -> int:
         return self.params["means"].shape[0]
@@ -104,16 +108,21 @@ class Gaussians:
 
     def _rewrite(self, on_param, on_moment, on_stat) -> None:
         """Rewrites parameters, Adam moments and statistics by one function each, optimizer included."""
-        for group in self._optimizer.param_groups:
-            name, old = group["name"], group["params"][0]
-            new = on_param(name, old.detach()).contiguous().requires_grad_()
-            state = self._optimizer.state.pop(old, None)
-            if state:
-                for moment in ("exp_avg", "exp_avg_sq"):
-                    state[moment] = on_moment(state[moment]).contiguous()
-                self._optimizer.state[new] = state
-            group["params"][0] = self.params[name] = new
+        for name, old in list(self.params.items()):
+            self.params[name] = new = on_param(name, old.detach()).contiguous().requires_grad_()
+            if "_optimizer" in vars(self):
+                self._replace(name, old, new, on_moment)
         self.stats = {name: on_stat(t) for name, t in self.stats.items()}
+
+    def _replace(self, name: str, old: torch.Tensor, new: torch.Tensor, on_moment) -> None:
+        """Hands a rewritten parameter to the optimizer, with its moments."""
+        group = next(group for group in self._optimizer.param_groups if group["name"] == name)
+        state = self._optimizer.state.pop(old, None)
+        if state:
+            for moment in ("exp_avg", "exp_avg_sq"):
+                state[moment] = on_moment(state[moment]).contiguous()
+            self._optimizer.state[new] = state
+        group["params"][0] = new
 
     def step(self, means_decay: float = 1.0, other_decay: float = 1.0) -> None:
         """One Adam step with the current gradients.

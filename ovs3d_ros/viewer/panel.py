@@ -127,6 +127,15 @@ class Panel:
         value = float(self._threshold.value)
         return None if value == self._usual_threshold else value
 
+    def set_usual_threshold(self, threshold: float) -> None:
+        """Takes another calibrated relevancy, and shows it unless the visitor has moved the slider."""
+        if not self._searchable:
+            return
+        moved = self.threshold is not None
+        self._usual_threshold = round(threshold, 2)
+        if not moved:
+            self._threshold.value = self._usual_threshold
+
     @property
     def mode(self) -> str:
         """One of `MODES`."""

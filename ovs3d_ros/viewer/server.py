@@ -8,6 +8,7 @@ import logging
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 LIVE_PERIOD = 2.0  # seconds between two pictures of a growing map
 _IDLE = 0.5  # seconds between looks for a new map while nobody asks for anything
 _LIVE_SHARE = 0.5  # of the time that the viewer may compute while the map grows
+_EVERYBODY = -1  # number of a visitor that no page has
 _STOP_TIMEOUT = 5.0  # seconds
 _PIP = "pip install 'ovs3d_ros[view]'"
 
@@ -70,8 +72,21 @@ class MapViewer:
         self._warming = threading.Thread(target=_run, args=(self._warm_up,), daemon=True)
         self._running = True
         self._thread.start()
-        if not source.live:
+        if not source.live and source.ready:
             self._warming.start()
+
+    def take_source(self, source: MapSource) -> None:
+        """Goes on with the same map, now that its models are loaded (`MapSource.ready`); any thread."""
+        self._requests.put(_EVERYBODY, "source", lambda: self._take_source(source))
+
+    def _take_source(self, source: MapSource) -> None:
+        self._source, self._cache, self._splats = source, None, None
+        self._shown = self._newest()
+        with self._lock:
+            visitors = list(self._visitors.items())
+        for number, visitor in visitors:
+            self._requests.put(number, "source", visitor.take_source)
+        self._warming.start()
 
     @property
     def address(self) -> str:
@@ -96,7 +111,7 @@ class MapViewer:
             self._server.stop()
 
     async def _welcome(self, client: Any) -> None:
-        visitor = Visitor(client, self._newest, self._source, self._make_splats)
+        visitor = Visitor(client, self._newest, lambda: self._source, self._make_splats)
         with self._lock:
             self._visitors[client.client_id] = visitor
         visitor.start(lambda kind, action, delay: self._requests.put(client.client_id, kind, action, delay))
@@ -214,6 +229,8 @@ def _open_server(config: ViewerConfig, title: str) -> Any:
     check_viewer(config)
     import viser
 
+    # A visitor may leave while his answer is under way, and viser would tell so on standard error.
+    warnings.filterwarnings("ignore", "Queued a .* on a closed connection", UserWarning)
     with _quiet():
         return viser.ViserServer(config.host, config.port, label=title, verbose=False)
 

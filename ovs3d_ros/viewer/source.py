@@ -39,6 +39,7 @@ class MapSource:
         photo: the photograph [H, W, 3] uint8 of a keyframe of a snapshot, or None.
         claim: holds priority over mapping while a visitor waits for an answer.
         live: the map grows.
+        ready: False as long as the models that read names are being loaded; then `pipeline` has none.
     """
 
     pipeline: Ovs3d
@@ -46,6 +47,12 @@ class MapSource:
     photo: Photo
     claim: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
     live: bool = False
+    ready: bool = True
+
+    @property
+    def searchable(self) -> bool:
+        """Whether names can be looked up, now or soon."""
+        return self.pipeline.clip is not None or not self.ready
 
 
 def in_map_frame(snapshot: MapSnapshot) -> MapSnapshot:

@@ -22,6 +22,7 @@ from ovs3d_ros.visualization import pictures
 _PHOTO_SIZE = 480  # px, longer side of photograph and render
 _FLIGHT, _FLIGHT_STEPS = 0.5, 15  # seconds, and pictures of it
 _CAMERA_PAUSE = 0.3  # seconds until a camera that moved counts as resting
+_LOADING = "The models that read names are being loaded; the answer follows"
 Request = Callable[[Hashable, Callable[[], None], float], None]
 
 
@@ -36,7 +37,7 @@ class Visitor:
         self,
         client: Any,
         newest: Callable[[], MapSnapshot | None],
-        source: MapSource,
+        source: Callable[[], MapSource],
         make_splats: Callable[[MapSnapshot], Splats],
     ) -> None:
         """Takes a visitor; `start` adds what it sees.
@@ -44,18 +45,22 @@ class Visitor:
         Args:
             client: of viser.
             newest: the newest map, in its own frame.
-            source: where it comes from.
+            source: where it comes from, at present.
             make_splats: the drawn Gaussians of a map.
         """
         self._client = client
         self._newest = newest
-        self._source = source
+        self._get_source = source
         self._make_splats = make_splats
         self._result: QueryResult | None = None
         self._answered: MapSnapshot | None = None  # the map that answered
         self._shown: tuple | None = None  # what the splats show
         self._files = VisitorFiles(client)
         self._left = False
+
+    @property
+    def _source(self) -> MapSource:
+        return self._get_source()
 
     def start(self, request: Request) -> None:
         """Adds panel and scene, on viser's event loop.
@@ -64,7 +69,6 @@ class Visitor:
             request: queues an action of a kind, to run after some seconds.
         """
         self._request = request
-        queries = self._source.pipeline.queries
         self._scene = VisitorScene(
             self._client.scene, lambda index: request("stand", lambda: self.stand(index), 0.0)
         )
@@ -76,9 +80,8 @@ class Visitor:
             save=lambda kind: request(("save", kind), lambda: self.save(kind), 0.0),
             keep_view=lambda: request("view", self.keep_view, 0.0),
         )
-        self._panel = Panel(
-            self._client.gui, handlers, self._source.pipeline.clip is not None, queries.label_threshold(None)
-        )
+        source = self._source
+        self._panel = Panel(self._client.gui, handlers, source.searchable, source.pipeline.label_threshold())
         self._ruler = Ruler(self._client, self._scene, self._panel.show_distance)
 
         async def moved(_: Any) -> None:
@@ -92,8 +95,17 @@ class Visitor:
         """Ends what is under way: the page was closed."""
         self._left = True
 
+    def take_source(self) -> None:
+        """Goes on with a map that can answer: shows its calibrated threshold, and answers what was asked."""
+        self._shown = None
+        self._panel.set_usual_threshold(self._source.pipeline.label_threshold())
+        self.ask()
+
     def ask(self) -> None:
         """Answers the panel's question in the newest map, and shows the answer."""
+        if not self._source.ready:
+            self._panel.show_problem(_LOADING)
+            return
         try:
             names = self._panel.names
             snapshot = self._newest()
@@ -115,6 +127,8 @@ class Visitor:
 
     def look(self) -> None:
         """Shows map, answer and keyframes as the panel says."""
+        if self._left:
+            return
         snapshot = self._answered or self._newest()
         panel, result = self._panel, self._result
         self._scene.show_keyframes(snapshot if panel.shows_keyframes else None)

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from helpers.command_line import assert_one_line, ovs3d
 from helpers.web_page import Page
 
 from ovs3d_ros import Ovs3d
+from ovs3d_ros.commands import view
 
 pytestmark = pytest.mark.slow
 
@@ -38,6 +40,7 @@ def test_map_is_served_until_a_signal(room, repository, number):
         stderr=subprocess.PIPE,
         text=True,
     )
+    assert process.stdout is not None and process.stderr is not None
     try:
         line = process.stdout.readline()
         port = re.search(r"room\.ovs3d is shown at http://localhost:(\d+) ", line)
@@ -51,6 +54,35 @@ def test_map_is_served_until_a_signal(room, repository, number):
     finally:
         process.kill()
     assert (process.returncode, output, errors) == (0, "", "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_before_the_wait_is_not_lost(number):
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    stop = view.catch_signals()
+    try:
+        os.kill(os.getpid(), number)
+        time.sleep(0.1)  # the handler has run
+        stop.settimeout(10)
+        assert stop.recv(1) == bytes([number])
+    finally:
+        os.close(signal.set_wakeup_fd(-1))
+        for n, handler in handlers.items():
+            signal.signal(n, handler)
+
+
+def test_map_is_opened_before_what_answers_need_is_imported(room, repository):
+    script = (
+        "import sys; from pathlib import Path; from ovs3d_ros.commands import view\n"
+        "source = view.open_map(Path(sys.argv[1]), {}, encode=False)\n"
+        "assert not source.ready and source.searchable and source.newest().num_gaussians\n"
+        "assert not {'open_clip', 'torch._dynamo'} & set(sys.modules)"
+    )
+    subprocess.run(
+        [sys.executable, "-c", script, str(room)],
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(repository)},
+    )
 
 
 def test_named_port_that_is_used_is_refused(room, capsys):

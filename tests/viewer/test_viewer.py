@@ -20,6 +20,7 @@ from helpers.web_page import Page
 from viser import _messages
 from websockets.exceptions import ConnectionClosed
 
+from ovs3d_ros import Ovs3d
 from ovs3d_ros.config import ViewerConfig
 from ovs3d_ros.types import MapFrame
 from ovs3d_ros.viewer import MapSource, MapViewer, guard
@@ -61,6 +62,27 @@ def centers(buffer: bytes) -> np.ndarray:
 
 def colors(buffer: bytes) -> np.ndarray:
     return np.frombuffer(buffer, np.uint8).reshape(-1, 32)[:, 28:31]
+
+
+def test_map_is_shown_while_the_models_are_loaded_and_the_answer_follows(pipeline):
+    snapshot = pipeline.snapshot()
+    colours = Ovs3d(pipeline.config, encode=False)
+    params = {name: p.detach() for name, p in pipeline.map.params().items()}
+    colours.restore(params, replace(snapshot, gaussians={}), "map")
+    early = colours.snapshot()
+    viewer = MapViewer(
+        MapSource(colours, lambda: early, keyframe_photo(colours), ready=False), ViewerConfig(), "room"
+    )
+    page = Page(viewer.port).arrive()
+    page.wait_for(page.splats)
+    page.set("Find", "red box")
+    page.wait_for(lambda: "being loaded" in page.words())
+    viewer.take_source(MapSource(pipeline, lambda: snapshot, keyframe_photo(pipeline)))
+    page.wait_for(lambda: "found" in page.words() and labels(page))
+    threshold = page.gui[page.find("Threshold")]["props"]
+    page.wait_for(lambda: threshold["value"] == round(pipeline.label_threshold(), 2))
+    page.close()
+    viewer.close()
 
 
 def test_visitor_sees_the_map_and_its_keyframes(page, pipeline):
