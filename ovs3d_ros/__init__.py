@@ -13,12 +13,19 @@ command line is `ovs3d` (`ovs3d_ros.cli`), and everything that touches ROS lives
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ovs3d_ros.config import Config
     from ovs3d_ros.pipeline import Ovs3d
     from ovs3d_ros.types import Camera, Frame
+
+if "torch" not in sys.modules:
+    # Threads of torch that wait for each other sleep, instead of keeping the cores from everybody else.
+    # OpenMP reads this once, when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
 __all__ = ["Camera", "Config", "Frame", "Ovs3d"]

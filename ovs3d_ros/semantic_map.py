@@ -13,6 +13,7 @@ import torch
 from ovs3d_ros.config import Config
 from ovs3d_ros.config.stored import stored_settings
 from ovs3d_ros.encoders import ImageTextEncoder, encode_frame
+from ovs3d_ros.encoders.own_thread import make_encoder_thread
 from ovs3d_ros.geometry import check_coordinates, check_frame, check_pose
 from ovs3d_ros.map_frame import (
     check_reach,
@@ -78,8 +79,8 @@ class SemanticMap:
     def __init__(
         self, config: Config, rasterizer: Rasterizer, clip: ImageTextEncoder | None, texts: Texts, device: str
     ) -> None:
-        self._config, self._rasterizer, self._device = config, rasterizer, device
-        self._clip, self._texts, self._version = clip, texts, 0
+        self._config, self._rasterizer, self._clip, self._texts = config, rasterizer, clip, texts
+        self._device, self._version, self._encoding = device, 0, make_encoder_thread(config.compute, device)
         self.refinement = Refinement(config, rasterizer, clip, texts.encode_text, device)
         self.reset()
 
@@ -139,7 +140,7 @@ class SemanticMap:
             frame, len(self.mapper.keyframes), config.map.image_size, config.seed.max_depth, self._device
         )
         if self._clip is not None:
-            keyframe.crops = compress_crop_table(encode_frame(self._clip, frame))
+            keyframe.crops = compress_crop_table(self._encoding.run(encode_frame, self._clip, frame))
             check_num_levels(keyframe.crops, g)
         check_reach(keyframe, self.mapper.keyframes.views)
         self.mapper.insert(keyframe)

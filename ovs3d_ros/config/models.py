@@ -17,12 +17,18 @@ class ComputeConfig:
         "Device to compute on. auto takes the GPU if torch sees one, else the CPU.",
         choices=("auto", "cpu", "cuda"),
     )
-    threads: int = leaf(0, MACHINE, "CPU threads of the rasterizer. 0: one per core.", low=0, high=256)
+    threads: int = leaf(
+        0,
+        MACHINE,
+        "CPU threads of the rasterizer and of the image encoder. 0: one per core.",
+        low=0,
+        high=256,
+    )
     torch_threads: int = leaf(
         1,
         MACHINE,
-        "CPU threads of torch. Raise it only if no other process shares the cores: torch threads that wait "
-        "keep their cores busy.",
+        "CPU threads of torch for all but the image encoder, whose steps are long. For short steps more "
+        "threads rarely pay.",
         low=1,
         high=256,
     )

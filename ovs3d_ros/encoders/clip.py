@@ -25,6 +25,7 @@ from ovs3d_ros.encoders.dense import (
     is_transformer,
     supports_dense,
 )
+from ovs3d_ros.encoders.folding import fold_batch_norms
 from ovs3d_ros.encoders.precision import image_autocast
 from ovs3d_ros.encoders.preprocessing import fitted_size, image_to_tensor, resize
 from ovs3d_ros.encoders.text import encode_tokens
@@ -223,7 +224,7 @@ def load_clip(config: ClipConfig, device: str) -> ClipEncoder:
         name, calibration = source, _calibration(source)
     if config.model == "bundled":
         name = f"bundled/{(calibration or {}).get('name', 'tiny_clip')}"
-    model.eval()
+    fold_batch_norms(model.eval().visual)
     model.visual.to(memory_format=torch.channels_last)
     return ClipEncoder(model, tokenizer, name, config, device, calibration)
 

@@ -53,12 +53,12 @@ class FeatureCodec:
 
     def norm(self, z: torch.Tensor) -> torch.Tensor:
         """Length [...] of the decoded features of codes [..., d + 1]."""
-        return ((z @ self.gram) * z).sum(-1).clamp_min(0.0).sqrt()
+        return torch.linalg.vecdot(z @ self.gram, z).clamp_min(0.0).sqrt()
 
     def normalize(self, z: torch.Tensor) -> torch.Tensor:
         """Codes scaled so that the decoded feature has unit length; zero stays zero."""
         norm = self.norm(z)[..., None]
-        return torch.where(norm > 1e-9, z / norm.clamp_min(1e-9), torch.zeros_like(z))
+        return torch.where(norm > 1e-9, z / norm.clamp_min(1e-9), 0.0)
 
     def directions(self, texts: torch.Tensor) -> torch.Tensor:
         """Matrix [d + 1, P]; codes [..., d + 1] of unit features times it are cosines with texts [P, D]."""

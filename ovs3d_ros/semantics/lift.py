@@ -35,7 +35,8 @@ def pixel_codes(table: CropTable, codec: FeatureCodec, width: int, height: int) 
     z = codec.encode(F.normalize(table.embeddings.to(device, torch.float32), dim=-1))
     if table.grid is not None:
         rows, columns = table.grid
-        maps = z.T.reshape(1, -1, rows, columns)
+        # Channels stay last in memory: transposing them there and back took as long as all the rest.
+        maps = z.view(1, rows, columns, -1).permute(0, 3, 1, 2)
         dense = F.interpolate(maps, size=(height, width), mode="bilinear", align_corners=False)
         return codec.normalize(dense.permute(0, 2, 3, 1))
     return torch.stack(

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 
 from ovs3d_ros.pipeline import Ovs3d
 
-_STEPS_PER_SLICE = 5  # optimisation steps between two looks into the inbox
 _MAX_OWED = (
     5.0  # seconds; an hour of frames must not be followed by an hour of training before the next frame
 )
@@ -59,7 +58,7 @@ class TrainingSchedule:
         self._steps_due, self._owed, self._relift = 0, 0.0, None
 
     def run_slice(self) -> bool:
-        """Takes a few steps, or lifts one keyframe; returns whether the map has new features to publish."""
+        """Takes a step, or lifts one keyframe; returns whether the map has new features to publish."""
         started = time.monotonic()
         try:
             return self._run_slice()
@@ -68,9 +67,8 @@ class TrainingSchedule:
 
     def _run_slice(self) -> bool:
         if self._steps_due:
-            steps = min(_STEPS_PER_SLICE, self._steps_due)
-            self._pipeline.optimize(steps, lambda _: self._pause())
-            self._steps_due -= steps
+            self._pipeline.optimize(1, lambda _: self._pause())
+            self._steps_due -= 1
             self._relift = self._pipeline.relift() if self._steps_due == 0 else None
             return False
         if next(self._relift, _END) is not _END:

@@ -284,6 +284,28 @@ def test_frames_go_first_without_a_share() -> None:
     assert worker.stop(WAIT)
 
 
+def test_a_frame_waits_for_one_step_at_most() -> None:
+    worker = make_worker(train__steps_per_keyframe=30, train__least_share=0.0)
+    first, second = synthetic.make_frames(2)
+    steps: list[int] = []
+    optimize, add_frame = worker.pipeline.optimize, worker.pipeline.add_frame
+
+    def submit_and_optimize(*arguments) -> None:
+        if worker.stats()["steps"] == 3:
+            worker.submit(second)
+        optimize(*arguments)
+
+    worker.pipeline.optimize = submit_and_optimize
+    worker.pipeline.add_frame = lambda frame: (steps.append(worker.stats()["steps"]), add_frame(frame))[1]
+    worker.start()
+    worker.submit(first)
+    deadline = time.monotonic() + WAIT
+    while worker.stats()["keyframes"] < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert steps == [0, 4]
+    assert worker.wait_idle(WAIT) and worker.stop(WAIT)
+
+
 def test_steps_that_are_due_are_limited() -> None:
     schedule = TrainingSchedule(Ovs3d(synthetic.make_config()), lambda: None)
     for _ in range(10_000):
