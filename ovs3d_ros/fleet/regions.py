@@ -85,15 +85,9 @@ def _assign_regions(means: np.ndarray, codes: torch.Tensor, codec: FeatureCodec)
     if not len(means):
         return np.zeros(0, np.int64), 0
     cells = np.floor(means / _CELL).astype(np.int64)
-    cluster = _cluster(_isometric(codes, codec)).numpy()
+    cluster = _cluster(codec.isometric(codes)).numpy()
     _, region = np.unique(np.column_stack([cells, cluster]), axis=0, return_inverse=True)
     return region.reshape(-1), int(region.max()) + 1
-
-
-def _isometric(codes: torch.Tensor, codec: FeatureCodec) -> torch.Tensor:
-    """Codes [N, d + 1] as unit vectors whose products are the cosines of the features."""
-    values, vectors = torch.linalg.eigh(codec.gram.double())
-    return torch.nn.functional.normalize(codes @ (vectors * values.clamp_min(0).sqrt()).float(), dim=1)
 
 
 def _cluster(features: torch.Tensor) -> torch.Tensor:

@@ -60,6 +60,12 @@ class FeatureCodec:
         norm = self.norm(z)[..., None]
         return torch.where(norm > 1e-9, z / norm.clamp_min(1e-9), 0.0)
 
+    def isometric(self, z: torch.Tensor) -> torch.Tensor:
+        """Vectors [N, d + 1], unit or zero, whose products are the cosines of the features of codes z."""
+        values, vectors = torch.linalg.eigh(self.gram.double())
+        roots = (vectors * values.clamp_min(0).sqrt()).to(z.dtype)
+        return torch.nn.functional.normalize(z @ roots, dim=-1)
+
     def directions(self, texts: torch.Tensor) -> torch.Tensor:
         """Matrix [d + 1, P]; codes [..., d + 1] of unit features times it are cosines with texts [P, D]."""
         return (texts.to(self.basis.device) @ self.extended).T

@@ -15,7 +15,7 @@ from ovs3d_ros.types import QueryResult, SemanticObject
 from ovs3d_ros.viewer.guard import MAX_TEXT
 from ovs3d_ros.visualization import pictures
 
-MODES = ("colour", "depth", "features", "labels")
+MODES = ("colour", "depth", "parts", "features", "labels")
 NOWHERE = "-"
 TYPING_PAUSE = 0.35  # seconds after the last letter until the viewer asks
 _VERDICTS = {"yes": "found", "unsure": "unsure", "no": "not here"}
@@ -95,7 +95,7 @@ class Panel:
         _on_update(self._objects, self._choose)
 
     def _add_looks(self, gui: Any, searchable: bool) -> None:
-        modes = MODES if searchable else MODES[:2]
+        modes = MODES if searchable else MODES[:3]
         self._mode = gui.add_dropdown("Show", modes)
         self._opacity = gui.add_slider("Opacity", 0.05, 1.0, 0.05, 1.0)
         self._boxes = gui.add_checkbox("Boxes", True, visible=searchable)

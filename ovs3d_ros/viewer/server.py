@@ -13,6 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ovs3d_ros.config import ViewerConfig
+from ovs3d_ros.query.memo import SnapshotMemo
+from ovs3d_ros.query.parts import find_map_parts
 from ovs3d_ros.types import MapSnapshot, UserError
 from ovs3d_ros.viewer import views
 from ovs3d_ros.viewer.guard import DoorKeeper, is_loopback
@@ -57,6 +59,7 @@ class MapViewer:
         self._lock = threading.Lock()  # guards the visitors
         self._cache: tuple[int, MapSnapshot] | None = None  # version, and snapshot in the map frame
         self._splats: Splats | None = None
+        self._find_parts = SnapshotMemo(lambda m: find_map_parts(m, self._source.pipeline.config.refine))
         self._shared: Any = None  # the node that all visitors see
         self._shown: MapSnapshot | None = None  # the map in it
         self._server = _open_server(config, title)
@@ -111,7 +114,7 @@ class MapViewer:
             self._server.stop()
 
     async def _welcome(self, client: Any) -> None:
-        visitor = Visitor(client, self._newest, lambda: self._source, self._make_splats)
+        visitor = Visitor(client, self._newest, lambda: self._source, self._make_splats, self._find_parts)
         with self._lock:
             self._visitors[client.client_id] = visitor
         visitor.start(lambda kind, action, delay: self._requests.put(client.client_id, kind, action, delay))

@@ -81,6 +81,12 @@ def tinted_colors(splats: Splats, result: QueryResult) -> np.ndarray:
     return mixed.round().astype(np.uint8)
 
 
+def part_colors(splats: Splats, parts: np.ndarray) -> np.ndarray:
+    """Colours [M, 3] by the part [N] that each Gaussian of the snapshot belongs to, see `find_map_parts`."""
+    colors = pictures.label_colors(int(parts.max(initial=0)) + 1)[1:]
+    return colors[parts[splats.indices]]
+
+
 def label_colors(splats: Splats, result: QueryResult | None) -> np.ndarray:
     """Colours [M, 3]: labelled Gaussians in the label's colour, the others as dim greys."""
     grey = np.repeat(splats.colors.mean(axis=1, keepdims=True), 3, axis=1) * _DIM

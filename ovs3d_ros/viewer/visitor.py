@@ -39,6 +39,7 @@ class Visitor:
         newest: Callable[[], MapSnapshot | None],
         source: Callable[[], MapSource],
         make_splats: Callable[[MapSnapshot], Splats],
+        find_parts: Callable[[MapSnapshot], np.ndarray],
     ) -> None:
         """Takes a visitor; `start` adds what it sees.
 
@@ -47,11 +48,13 @@ class Visitor:
             newest: the newest map, in its own frame.
             source: where it comes from, at present.
             make_splats: the drawn Gaussians of a map.
+            find_parts: the part [N] of each Gaussian.
         """
         self._client = client
         self._newest = newest
         self._get_source = source
         self._make_splats = make_splats
+        self._find_parts = find_parts
         self._result: QueryResult | None = None
         self._answered: MapSnapshot | None = None  # the map that answered
         self._shown: tuple | None = None  # what the splats show
@@ -152,6 +155,8 @@ class Visitor:
     def _colors(self, splats: Splats, mode: str, eye: np.ndarray | None) -> np.ndarray:
         if mode == "depth" and eye is not None:
             return coloring.depth_colors(splats, eye)
+        if mode == "parts":
+            return coloring.part_colors(splats, self._find_parts(splats.snapshot))
         if mode == "features" and splats.snapshot.codec is not None:
             return coloring.feature_colors(splats)
         if mode == "labels":

@@ -111,7 +111,7 @@ def test_modes_recolour_the_map_for_one_visitor_alone(viewer, page):
     other = Page(viewer.port).arrive()
     page.wait_for(page.splats)
     seen = set()
-    for mode in ("depth", "features", "labels"):
+    for mode in ("depth", "parts", "features", "labels"):
         page.set("Show", mode)
         page.wait_for(lambda: len(page.splats()) == 2 and page.splats()[1]["buffer"] not in seen)
         seen.add(page.splats()[1]["buffer"])
