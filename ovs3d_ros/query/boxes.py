@@ -6,6 +6,7 @@ import numpy as np
 
 from ovs3d_ros.geometry import mean_up, rotation_to_axis
 from ovs3d_ros.rasterize.kernel_cache import cached_njit
+from ovs3d_ros.rasterize.thread_pool import ThreadPool, shared_pool
 
 _ANGLES = np.radians(np.arange(0, 90, 5))
 _ISOTROPY = 0.8  # two principal axes are arbitrary if the ratio of their standard deviations is above this
@@ -35,6 +36,36 @@ def oriented_boxes(
     """
     points = np.ascontiguousarray(points)
     means, covariances = _moments(points, segments)
+    steps = sample_steps(segments[:, 1] - segments[:, 0])
+    sets = [points[start:stop:step] for (start, stop), step in zip(segments, steps, strict=True)]
+    stops = np.cumsum([len(part) for part in sets])
+    pieces = np.stack([stops - [len(part) for part in sets], stops], axis=1)
+    return fit_boxes(np.concatenate(sets), pieces, means, covariances, up, shared_pool(1))
+
+
+def sample_steps(sizes: np.ndarray) -> np.ndarray:
+    """Of how many points one measures the box round a set, for the sizes [K] of sets."""
+    return 1 + sizes // _SAMPLE
+
+
+def fit_boxes(
+    points: np.ndarray,
+    segments: np.ndarray,
+    means: np.ndarray,
+    covariances: np.ndarray,
+    up: np.ndarray | None,
+    pool: ThreadPool,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes of sets whose moments are known, see `oriented_boxes`.
+
+    Args:
+        points: [S, 3] metres, points that measure the boxes, set after set.
+        segments: [K, 2] where each set starts and stops in `points`.
+        means: [K, 3] metres, of the sets.
+        covariances: [K, 3, 3] square metres.
+        up: see `oriented_boxes`.
+        pool: runs it.
+    """
     if up is None:
         pairs, axes = _ANY_PAIR, np.linalg.eigh(covariances)[1][:, :, ::-1].transpose(0, 2, 1)  # one per row
     else:
@@ -42,7 +73,7 @@ def oriented_boxes(
     axes = np.ascontiguousarray(axes)
     axes[np.linalg.det(axes) < 0, 1] *= -1
     centers, sizes = np.empty((2, len(segments), 3))
-    _fit(points, segments, means, axes, pairs, centers, sizes)
+    pool.run(lambda *part: _fit(part, points, segments, means, axes, pairs, centers, sizes))
     return centers, axes.transpose(0, 2, 1), sizes
 
 
@@ -99,11 +130,11 @@ def _moments(points, segments):
 
 
 @cached_njit(nogil=True)
-def _fit(points, segments, means, axes, pairs, centers, sizes):
+def _fit(part, points, segments, means, axes, pairs, centers, sizes):
     """Rotates `axes` [K, 3, 3] (rows) where `pairs` of them are arbitrary; measures the boxes along them."""
-    for k in range(len(segments)):
+    for k in range(part[0], len(segments), part[1]):
         start, stop = segments[k]
-        local = _project_on_axes(points[start : stop : 1 + (stop - start) // _SAMPLE], means[k], axes[k])
+        local = _project_on_axes(points[start:stop], means[k], axes[k])
         for a, b in pairs:
             deviation_a, deviation_b = local[a].std(), local[b].std()
             if min(deviation_a, deviation_b) >= _ISOTROPY * max(deviation_a, deviation_b):

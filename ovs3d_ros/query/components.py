@@ -1,206 +1,238 @@
-"""Connected components of points: each point is within a gap of another one of its component."""
+"""Connected components of labelled points: each point is within a gap of another one of its component.
+
+What is joined are nodes: the points of one label in one block of voxels. All labels are joined in one pass.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from ovs3d_ros.query.voxels import TOUCHING, PointGrid, VoxelGrid
 from ovs3d_ros.rasterize.kernel_cache import cached_njit
+from ovs3d_ros.rasterize.thread_pool import ThreadPool, shared_pool
 
 _FRAGMENT = 4  # times smaller than a component nearby: a fragment of it
 _HOST_SAMPLE = 128  # points of a component that say how near it is to a fragment
-_BITS = 20  # bits of a voxel's number along an axis
-_TOUCHING = np.array(
-    [
-        sum(
-            1 << voxel
-            for voxel in range(8)
-            if all(step // 3**a % 3 - 1 in (0, 2 * (voxel >> a & 1) - 1) for a in range(3))
-        )
-        for step in range(27)
-    ]
-)
-"""For each neighbour of a block of 2 x 2 x 2 voxels, the voxels (a bit each) that touch it.
-
-The neighbour at offset (x, y, z) has the number 9 (x + 1) + 3 (y + 1) + z + 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Components:
-    """Connected components of M points.
+    """Connected components of M labelled points, one label each.
 
     Attributes:
-        number: [M] component of each point, counted from 0.
-        count: number of components.
-        places: [B, 3] metres, the centres of the blocks of voxels that hold the points.
-        owner: [B] component of each block.
+        number: [M] int32 component of each point, counted from 0; arbitrary without a label.
+        labels: [C] label of each component.
+        nodes: [K] component of each node.
+        blocks: [K] block of each node.
     """
 
     number: np.ndarray
-    count: int
-    places: np.ndarray
-    owner: np.ndarray
+    labels: np.ndarray
+    nodes: np.ndarray
+    blocks: np.ndarray
 
 
-def connected_components(points: np.ndarray, gap: float) -> Components:
-    """Joins points whose voxels of side `gap` touch, corners included.
+def connected_components(labels: np.ndarray, grid: VoxelGrid, pool: ThreadPool) -> Components:
+    """Joins points of one label whose voxels touch, corners included.
 
     Args:
-        points: [M, 3] metres.
-        gap: metres. Voxels are larger where the points would need more than a million of them along an axis.
+        labels: [M] int16 of the points, 0 = none.
+        grid: of the points.
+        pool: runs it.
     """
     # SciPy (k-d tree of the voxels, then csgraph) takes 15 to 50 times as long (benchmarks/libraries.py).
-    if not len(points):
-        return Components(np.zeros(0, np.int64), 0, np.zeros((0, 3)), np.zeros(0, np.int64))
-    return Components(*_label_components(np.ascontiguousarray(points), float(gap)))
+    count, blocks = len(labels), len(grid.starts) - 1
+    # Each thread numbers the nodes of its own blocks from its own start; untouched memory costs nothing.
+    kinds = np.int32, np.int16, np.uint8, np.int32, np.int32, np.int32
+    nodes = tuple(np.empty(pool.size * count, kind) for kind in kinds)
+    number, heads = np.empty(count, np.int32), np.empty(blocks, np.int32)
+    ends = pool.run(
+        lambda part, parts: _join_blocks(labels, grid.arrays, (part, parts), number, heads, nodes)
+    )
+    return Components(number, *_number_components(labels, grid.arrays, heads, nodes, np.array(ends), number))
 
 
-def join_fragments(points: np.ndarray, components: Components, gap: float) -> tuple[np.ndarray, int]:
+def join_fragments(
+    components: Components,
+    grid: PointGrid,
+    sizes: np.ndarray,
+    centers: np.ndarray,
+    sample: Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]],
+) -> tuple[np.ndarray, int]:
     """Joins small components to large ones that are near: pieces of one thing with unseen parts in between.
 
-    A component is a fragment if it is among the components within a `gap` of each other and has less than a
-    quarter of the points of the largest of them. It joins the nearest that is no fragment.
+    A component is a fragment if it is among the components of one label within the side of the wider voxels
+    of each other and has less than a quarter of the points of the largest of them. It joins the nearest that
+    is no fragment.
 
     Args:
-        points: [M, 3] metres.
         components: of the points.
-        gap: metres; an even multiple of the gap of `components`.
+        grid: of the points.
+        sizes: [C] number of points of each component.
+        centers: [C, 3] metres, mean of its points.
+        sample: gives points [S, 3] in metres of chosen components [K], about so many of each, and where those
+            of each start and stop [K, 2].
 
     Returns:
-        Number [M] of each point's component, counted from 0, and the number of components.
+        For each component [C] what it belongs to, counted from 0, and the number of these.
     """
-    number, count = components.number, components.count
-    if count < 2:
-        return number, count
-    # The blocks stand for their points: none lies across a border of the larger voxels.
-    groups = connected_components(components.places, gap)
-    group = np.empty(count, np.int64)
-    group[components.owner] = groups.number
-    target = _choose_hosts(points, *group_indices(number, count), group, groups.count)
-    kept, joined = np.unique(target, return_inverse=True)
-    return joined[number], len(kept)
+    count = len(components.labels)
+    wide = VoxelGrid(grid.wide.cells[components.blocks], *grid.wide.arrays[1:])
+    groups = connected_components(components.labels[components.nodes], wide, shared_pool(1))
+    group = np.zeros(count, np.int64)
+    group[components.nodes] = groups.number
+    target, is_disputed = _find_hosts(sizes, group, len(groups.labels))
+    if (target < 0).any():
+        hosts = np.flatnonzero(is_disputed)
+        points, segments = sample(hosts, _HOST_SAMPLE)
+        by_group = group_indices(group[hosts], len(groups.labels))
+        _choose_hosts(target, centers, group, hosts, by_group, points, segments)
+    is_kept = target == np.arange(count)
+    return (np.cumsum(is_kept) - 1)[target], int(is_kept.sum())
 
 
 @cached_njit(nogil=True)
-def _choose_hosts(points, order, starts, group, groups):
-    """For each component the one it joins, which is itself for all but fragments."""
-    count = len(starts) - 1
-    largest = np.zeros(groups, np.int64)
-    for c in range(count):
-        largest[group[c]] = max(largest[group[c]], starts[c + 1] - starts[c])
-    target = np.arange(count)
-    by_group, first = group_indices(group, groups)
-    for c in range(count):
-        size = starts[c + 1] - starts[c]
-        if _FRAGMENT * size >= largest[group[c]]:
-            continue
-        center = np.zeros(3)
-        for i in order[starts[c] : starts[c + 1]]:
-            center += points[i]
-        center /= size
-        nearest = np.inf
-        for host in by_group[first[group[c]] : first[group[c] + 1]]:
-            host_size = starts[host + 1] - starts[host]
-            if _FRAGMENT * host_size < largest[group[c]]:
-                continue
-            for k in range(starts[host], starts[host + 1], 1 + host_size // _HOST_SAMPLE):
-                distance = 0.0
-                for a in range(3):
-                    distance += (points[order[k], a] - center[a]) ** 2
-                if distance < nearest:
-                    nearest, target[c] = distance, host
-    return target
+def _find_hosts(sizes, group, groups):
+    """What each component joins: itself, unless it is a fragment; -1 where there is a choice.
 
-
-@cached_njit(nogil=True)
-def _label_components(points, gap):
-    """Union-find over blocks of 2 x 2 x 2 voxels; the voxels of one block all touch each other."""
-    block_of, keys, filled, table, bits, places = _hash_blocks(points, gap)
-    parent = np.arange(len(keys))
-    for block in range(len(keys)):
-        for step in range(14, 27):  # half of the neighbours; the other half finds this block
-            if filled[block] & _TOUCHING[step]:
-                offset = ((step // 9 - 1) << 2 * _BITS) + ((step // 3 % 3 - 1) << _BITS) + step % 3 - 1
-                other = table[_find_slot(table, keys, keys[block] + offset, bits)]
-                if other >= 0 and filled[other] & _TOUCHING[26 - step]:
-                    a, b = _find_root(parent, block), _find_root(parent, other)
-                    parent[max(a, b)] = min(a, b)
-    number, components = np.empty(len(keys), np.int64), 0
-    for block in range(len(keys)):  # a root comes before the blocks that point to it
-        root = _find_root(parent, block)
-        if root == block:
-            number[block], components = components, components + 1
+    Returns:
+        target [C], and the choice [C]: the large components of groups with several of them and a fragment.
+    """
+    largest, hosts = np.zeros(groups, np.int64), np.zeros(groups, np.int64)
+    last, has_fragment = np.zeros(groups, np.int64), np.zeros(groups, np.bool_)
+    for c in range(len(sizes)):
+        largest[group[c]] = max(largest[group[c]], sizes[c])
+    target, is_disputed = np.arange(len(sizes)), np.zeros(len(sizes), np.bool_)
+    for c in range(len(sizes)):
+        g = group[c]
+        if _FRAGMENT * sizes[c] < largest[g]:
+            has_fragment[g] = True
         else:
-            number[block] = number[root]
-    return number[block_of], components, places, number
+            hosts[g] += 1
+            last[g] = c
+    for c in range(len(sizes)):
+        g = group[c]
+        if _FRAGMENT * sizes[c] < largest[g]:
+            target[c] = last[g] if hosts[g] == 1 else -1
+        else:
+            is_disputed[c] = has_fragment[g] and hosts[g] > 1
+    return target, is_disputed
 
 
 @cached_njit(nogil=True)
-def _hash_blocks(points, gap):
-    """Sorts points into blocks.
+def _choose_hosts(target, centers, group, hosts, by_group, points, segments):
+    """Sets the `target` of components where it is -1: the host of the nearest point."""
+    order, first = by_group
+    for c in range(len(target)):
+        if target[c] < 0:
+            nearest = np.inf
+            for host in order[first[group[c]] : first[group[c] + 1]]:
+                for k in range(segments[host, 0], segments[host, 1]):
+                    distance = 0.0
+                    for a in range(3):
+                        distance += (points[k, a] - centers[c, a]) ** 2
+                    if distance < nearest:
+                        nearest, target[c] = distance, hosts[host]
+
+
+@cached_njit(nogil=True)
+def _join_blocks(labels, grid, part, number, heads, nodes):
+    """Makes the nodes of one part of all blocks and joins them, but not with those of other parts.
+
+    Union-find over nodes (next of the same block, label, filled voxels, block, parent, border);
+    `border` lists the nodes with neighbours in other parts. Returns the end of the nodes and of the list.
+    """
+    cells, starts, others, steps = grid
+    following, label_of, filled, blocks, parent, border = nodes
+    low, high = [(len(starts) - 1) * i // part[1] for i in (part[0], part[0] + 1)]
+    first = len(labels) * part[0]
+    end = borders = first
+    heads[low:high] = -1
+    block, label, node = -1, 0, -1
+    for i in range(len(labels)):
+        if not labels[i] or not low <= cells[i] >> 3 < high:
+            continue
+        if cells[i] >> 3 != block or labels[i] != label:  # neighbouring points often follow each other
+            block, label = cells[i] >> 3, labels[i]
+            node = _find_node(heads[block], label, following, label_of)
+            if node < 0:
+                node, end = end, end + 1
+                following[node], heads[block] = heads[block], node
+                label_of[node], filled[node], blocks[node], parent[node] = label, 0, block, node
+        filled[node] |= 1 << (cells[i] & 7)
+        number[i] = node
+    for node in range(first, end):
+        is_border = False
+        for k in range(starts[blocks[node]], starts[blocks[node] + 1]):
+            if filled[node] & TOUCHING[steps[k]]:
+                if low <= others[k] < high:
+                    _join(node, others[k], steps[k], heads, nodes)
+                else:
+                    is_border = True
+        if is_border:
+            border[borders] = node
+            borders += 1
+    return end, borders
+
+
+@cached_njit(nogil=True)
+def _find_node(node, label, following, label_of):
+    """The node of a label in the list of a block that begins with `node`, or -1."""
+    while node >= 0 and label_of[node] != label:
+        node = following[node]
+    return node
+
+
+@cached_njit(nogil=True)
+def _join(node, block, step, heads, nodes):
+    """Joins a node with that of its label in the block at `step` from its own, where voxels touch."""
+    following, label_of, filled, _, parent, _ = nodes
+    other = _find_node(heads[block], label_of[node], following, label_of)
+    if other >= 0 and filled[other] & TOUCHING[26 - step]:
+        a, b = _find_root(parent, node), _find_root(parent, other)
+        parent[max(a, b)] = min(a, b)
+
+
+@cached_njit(nogil=True)
+def _number_components(labels, grid, heads, nodes, ends, number):
+    """Joins nodes of different parts; turns the nodes in `number` into components.
 
     Returns:
-        Block of each point [M], key of each block, its filled voxels (a bit each), a hash table from keys to
-        blocks, the logarithm to base 2 of the table's size, and the centre of each block [B, 3].
+        Label [C] of each component; component and block [K] of each node.
     """
-    count, low, high = len(points), np.full(3, np.inf), np.full(3, -np.inf)
-    for i in range(count):
-        for a in range(3):
-            low[a], high[a] = min(low[a], points[i, a]), max(high[a], points[i, a])
-    # The grid starts at the origin: a cluster must not fall apart because another one appeared elsewhere.
-    side = max(gap, np.max(high - low) * 4 / (1 << _BITS))
-    first = 2 * np.floor(low / side / 2) - 2
-    bits, blocks, last, block = 10, 0, -1, -1
-    keys, filled, block_of = np.empty(count, np.int64), np.zeros(count, np.uint8), np.empty(count, np.int64)
-    table = np.full(1 << bits, -1, np.int32)
-    for i in range(count):
-        key, bit = 0, 0
-        for a in range(3):
-            voxel = int(np.floor(points[i, a] / side) - first[a])
-            key, bit = (key << _BITS) + (voxel >> 1), 2 * bit + (voxel & 1)
-        if key != last:  # neighbouring points often follow each other
-            last, slot = key, _find_slot(table, keys, key, bits)
-            block = table[slot]
-            if block < 0:
-                block = blocks
-                table[slot], keys[block] = block, key
-                blocks += 1
-                if 2 * blocks > len(table):
-                    bits += 2
-                    table = _make_table(keys, blocks, bits)
-        block_of[i] = block
-        filled[block] |= 1 << bit
-    places = np.empty((blocks, 3))
-    for block in range(blocks):
-        for a in range(3):
-            voxel = 2 * ((keys[block] >> (2 - a) * _BITS) & ((1 << _BITS) - 1))
-            places[block, a] = (voxel + 1 + first[a]) * side
-    return block_of, keys[:blocks], filled, table, bits, places
-
-
-@cached_njit(nogil=True)
-def _make_table(keys, blocks, bits):
-    """A hash table of 2^bits slots that holds the first `blocks` keys."""
-    table = np.full(1 << bits, -1, np.int32)
-    for block in range(blocks):
-        table[_find_slot(table, keys, keys[block], bits)] = block
-    return table
-
-
-@cached_njit(nogil=True)
-def _find_slot(table, keys, key, bits):
-    """The slot of a key in the table, or the empty slot for it (Fibonacci hashing)."""
-    mask = (1 << bits) - 1
-    slot = ((key * -0x61C8864680B583EB) >> (64 - bits)) & mask
-    while table[slot] >= 0 and keys[table[slot]] != key:
-        slot = (slot + 1) & mask
-    return slot
+    _, starts, others, steps = grid
+    _, label_of, filled, blocks, parent, border = nodes
+    count, size, parts = 0, 0, len(ends)
+    for part in range(parts):
+        low, high = [(len(starts) - 1) * i // parts for i in (part, part + 1)]
+        size += ends[part, 0] - len(labels) * part
+        for node in border[len(labels) * part : ends[part, 1]]:
+            for k in range(starts[blocks[node]], starts[blocks[node] + 1]):
+                if filled[node] & TOUCHING[steps[k]] and not low <= others[k] < high:
+                    _join(node, others[k], steps[k], heads, nodes)
+    component, block = np.empty(size, np.int64), np.empty(size, np.int64)
+    label, of_node, k = np.empty(size, np.int16), border, 0
+    for part in range(parts):
+        for node in range(len(labels) * part, ends[part, 0]):  # a root comes before those that point to it
+            root = _find_root(parent, node)
+            if root == node:
+                of_node[node], label[count], count = count, label_of[node], count + 1
+            else:
+                of_node[node] = of_node[root]
+            component[k], block[k] = of_node[node], blocks[node]
+            k += 1
+    for i in range(len(labels)):
+        if labels[i]:
+            number[i] = of_node[number[i]]
+    return label[:count].copy(), component, block
 
 
 @cached_njit(nogil=True)
 def _find_root(parent, i):
-    """The root of block i; shortens the path to it."""
+    """The root of node i; shortens the path to it."""
     while parent[i] != i:
         parent[i] = parent[parent[i]]
         i = parent[i]

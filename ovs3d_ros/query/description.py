@@ -70,7 +70,7 @@ def find_candidates(
             least = min(result.query.threshold, _CANDIDATE_SHARE * float(result.score[p]))
             labels = np.where(seen & (relevancy[:, p] >= least), p + 1, 0)
             settings = replace(config, min_instance=least_instance)
-            found, _ = find_map_objects(snapshot, labels, relevancy, result.prompts, settings, 1)
+            found, _ = find_map_objects(snapshot, labels, relevancy[:, p], result.prompts, settings, 1)
             if found:
                 candidates[p] = replace(found[0], instance=0)
     return candidates

@@ -15,10 +15,9 @@ from ovs3d_ros.encoders.validation import check_texts
 from ovs3d_ros.map_frame import region_to_map
 from ovs3d_ros.query.bank_presence import BankPresence
 from ovs3d_ros.query.coverage import horizon_coverage
-from ovs3d_ros.query.instances import find_map_objects
+from ovs3d_ros.query.instances import find_map_objects, map_grid
 from ovs3d_ros.query.labelling import (
     Similarities,
-    first_mentions,
     in_region,
     label_gaussians,
     own_scores,
@@ -40,9 +39,10 @@ from ovs3d_ros.query.related import answer_related
 from ovs3d_ros.query.relevancy import relevancy
 from ovs3d_ros.query.request import QueryOptions, check_semantics, make_query, resolve_threshold
 from ovs3d_ros.query.similarity import GaussianScores, score_gaussians
+from ovs3d_ros.query.voxels import PointGrid
 from ovs3d_ros.semantics.class_field import vocabulary_indices
 from ovs3d_ros.semantics.scale_selection import COMMON_NAMES
-from ovs3d_ros.types import MapSnapshot, Query, QueryResult, RefinedField, SemanticObject
+from ovs3d_ros.types import MapSnapshot, Query, QueryResult, RefinedField
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -66,6 +66,19 @@ class TextFeatures:
     distractors: torch.Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class MapFacts:
+    """What is remembered of a map from query to query.
+
+    Attributes:
+        observed: of `horizon_coverage`.
+        grid: of the Gaussians, with `query.instance_gap`.
+    """
+
+    observed: float
+    grid: PointGrid
+
+
 class QueryEngine:
     """Answers text queries from snapshots, from any thread.
 
@@ -85,6 +98,7 @@ class QueryEngine:
         self._config = config
         self._texts: dict[str, torch.Tensor] = {}
         self._coverage = SnapshotMemo(horizon_coverage)
+        self._grid = SnapshotMemo(map_grid)
 
     def configure(self, config: QueryConfig) -> None:
         """Takes new values of runtime parameters."""
@@ -152,10 +166,8 @@ class QueryEngine:
         if query.relations:
             return answer_related(query, lambda q: self.answer(q, snapshot, field), snapshot, self._config)
         texts = self._encode_query(query)
-        observed = self._coverage(snapshot)
-        return answer_query(
-            query, texts, snapshot, field, self.calibration, self._config, observed, self._bank
-        )
+        facts = MapFacts(self._coverage(snapshot), self._grid(snapshot, self._config.instance_gap))
+        return answer_query(query, texts, snapshot, field, self.calibration, self._config, facts, self._bank)
 
     def score(
         self,
@@ -211,7 +223,7 @@ def answer_query(
     field: RefinedField | None,
     calibration: PresenceCalibration,
     config: QueryConfig,
-    observed: float,
+    facts: MapFacts,
     bank: BankPresence | None = None,
 ) -> QueryResult:
     """Answers a query.
@@ -223,7 +235,7 @@ def answer_query(
         field: the refined field; it decides for the prompts it holds, unless the user named negatives.
         calibration: of the encoder.
         config: when a prompt counts as found, and what an instance is.
-        observed: of `horizon_coverage`.
+        facts: of the map.
         bank: decides for an encoder without a calibration what is there and, unless the user chose
             negatives, which Gaussians show it; None: `calibration` does.
     """
@@ -238,7 +250,10 @@ def answer_query(
     if query.own_negatives or (vocabulary_indices(field, query.prompts, query.mode) < 0).all():
         field = None
     labels, scores = _label_map(query, texts, snapshot, scored, found, field, calibration, config)
-    objects, instances = _find_objects(query, snapshot, labels, scores, config)
+    own = own_scores(labels, scores).cpu().numpy()
+    objects, instances = find_map_objects(
+        snapshot, labels.cpu().numpy(), own, query.prompts, config, query.max_instances, facts.grid
+    )
     return QueryResult(
         query=query,
         map_version=snapshot.version,
@@ -251,7 +266,7 @@ def answer_query(
         instances=torch.from_numpy(instances),
         objects=objects,
         verdicts=verdicts(presence, config),
-        observed=observed,
+        observed=facts.observed,
         field=field,
     )
 
@@ -321,20 +336,3 @@ def _score_map(
     competing = texts.prompts @ texts.distractors.T < calibration.synonym
     evidence = presence_evidence(gaussians, codes, snapshot.weight, directions(texts.distractors), competing)
     return gaussians, evidence
-
-
-def _find_objects(
-    query: Query,
-    snapshot: MapSnapshot,
-    labels: torch.Tensor,
-    scores: torch.Tensor,
-    config: QueryConfig,
-) -> tuple[list[SemanticObject], np.ndarray]:
-    """The instances, their numbers per Gaussian [N]; a repeated prompt gets those of its first mention."""
-    objects, instances = find_map_objects(
-        snapshot, labels.cpu().numpy(), scores.cpu().numpy(), query.prompts, config, query.max_instances
-    )
-    first = first_mentions(query.prompts)
-    for repeated in np.flatnonzero(first < np.arange(len(first))):
-        objects += [replace(o, label=int(repeated) + 1) for o in objects if o.label == first[repeated] + 1]
-    return objects, instances

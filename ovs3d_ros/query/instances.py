@@ -3,45 +3,86 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.geometry import matrix_to_quat
-from ovs3d_ros.map_frame import object_to_world
-from ovs3d_ros.query.boxes import oriented_boxes, vertical_axis
-from ovs3d_ros.query.components import connected_components, group_indices, join_fragments
-from ovs3d_ros.rasterize.thread_pool import shared_pool
+from ovs3d_ros.map_frame import is_world, object_to_world
+from ovs3d_ros.query.boxes import fit_boxes, sample_steps, vertical_axis
+from ovs3d_ros.query.components import connected_components, join_fragments
+from ovs3d_ros.query.labelling import first_mentions
+from ovs3d_ros.query.voxels import PointGrid, sort_into_voxels
+from ovs3d_ros.rasterize.kernel_cache import cached_njit
+from ovs3d_ros.rasterize.thread_pool import ThreadPool, shared_pool
 from ovs3d_ros.types import MapSnapshot, SemanticObject
 
-_FRAGMENT_GAPS = 4.0  # instance gaps across which a fragment belongs to a larger instance
+_GAUSSIANS_PER_THREAD = 10_000  # at least; fewer take less time than waking a thread
+_MOMENTS = 9  # sums of x, y, z, xx, xy, xz, yy, yz, zz
+_SQUARES = np.array([[3, 4, 5], [4, 6, 7], [5, 7, 8]])  # where a matrix of second moments finds them
 
 
 @dataclass(frozen=True, slots=True)
-class _Instances:
-    """The instances of one prompt, best first.
+class _Members:
+    """The points of each of C groups.
 
     Attributes:
-        rows: [M] Gaussians that carry the label.
-        number: [M] instance of each Gaussian, counted from 1; 0 = none.
-        scores: [K] mean relevancy.
-        sizes: [K] number of Gaussians.
-        views: [K] largest number of keyframes that saw one of them.
-        centers: [K, 3] metres.
-        axes: [K, 3, 3] of the boxes, see `oriented_boxes`.
-        extents: [K, 3] metres.
+        origin: [3] metres, what the moments are measured from.
+        moments: [C, 9] sums over the points in metres, see `_MOMENTS`.
+        totals: [C] sum of scores.
+        views: [C] largest number of keyframes that saw a point.
+        parts: [parts, C] number of points in each part of the rows.
     """
 
-    rows: np.ndarray
-    number: np.ndarray
-    scores: np.ndarray
-    sizes: np.ndarray
+    origin: np.ndarray
+    moments: np.ndarray
+    totals: np.ndarray
     views: np.ndarray
-    centers: np.ndarray
-    axes: np.ndarray
-    extents: np.ndarray
+    parts: np.ndarray
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """[C] number of points."""
+        return self.parts.sum(0)
+
+    @property
+    def means(self) -> np.ndarray:
+        """[C, 3] metres."""
+        return self.origin + self.moments[:, :3] / self.sizes[:, None]
+
+    @property
+    def covariances(self) -> np.ndarray:
+        """[C, 3, 3] square metres."""
+        means = self.moments / self.sizes[:, None]
+        return means[:, _SQUARES] - means[:, :3, None] * means[:, None, :3]
+
+    def joined(self, target: np.ndarray, count: int) -> _Members:
+        """The members of `count` groups, where group c of these belongs to `target[c]`."""
+        if count == len(target):
+            return self
+        moments, totals, views = (
+            np.zeros((count, _MOMENTS)),
+            np.zeros(count),
+            np.zeros_like(self.views[:count]),
+        )
+        parts = np.zeros((len(self.parts), count), np.int64)
+        np.add.at(moments, target, self.moments)
+        np.add.at(totals, target, self.totals)
+        np.add.at(parts, (slice(None), target), self.parts)
+        np.maximum.at(views, target, self.views)
+        return _Members(self.origin, moments, totals, views, parts)
+
+    def __getitem__(self, groups: np.ndarray) -> _Members:
+        """The members of some groups."""
+        columns = self.moments[groups], self.totals[groups], self.views[groups], self.parts[:, groups]
+        return _Members(self.origin, *columns)
+
+
+def map_grid(snapshot: MapSnapshot, gap: float) -> PointGrid:
+    """The Gaussians of a map in voxels of side `gap` in metres."""
+    return sort_into_voxels(snapshot.gaussians["means"].cpu().numpy(), gap)
 
 
 def find_map_objects(
@@ -51,12 +92,21 @@ def find_map_objects(
     prompts: Sequence[str],
     config: QueryConfig,
     max_instances: int,
+    grid: PointGrid | None = None,
 ) -> tuple[list[SemanticObject], np.ndarray]:
-    """Groups the labelled Gaussians of a map into objects in the world, see `find_objects`."""
+    """Groups the labelled Gaussians of a map into objects in the world, see `find_objects`.
+
+    A repeated prompt gets the objects of its first mention.
+    """
     means, views = snapshot.gaussians["means"].cpu().numpy(), snapshot.views.cpu().numpy()
     up = vertical_axis(snapshot.camtoworlds, config.upright)
-    objects, instances = find_objects(means, labels, scores, views, prompts, config, max_instances, up)
-    return [object_to_world(o, snapshot.frame) for o in objects], instances
+    objects, instances = find_objects(means, labels, scores, views, prompts, config, max_instances, up, grid)
+    if not is_world(snapshot.frame):
+        objects = [object_to_world(o, snapshot.frame) for o in objects]
+    first = first_mentions(tuple(prompts))
+    for repeated in np.flatnonzero(first < np.arange(len(first))):
+        objects += [replace(o, label=int(repeated) + 1) for o in objects if o.label == first[repeated] + 1]
+    return objects, instances
 
 
 def find_objects(
@@ -68,85 +118,186 @@ def find_objects(
     config: QueryConfig,
     max_instances: int,
     up: np.ndarray | None = None,
+    grid: PointGrid | None = None,
 ) -> tuple[list[SemanticObject], np.ndarray]:
     """Groups labelled Gaussians into instances with oriented boxes, prompt by prompt, best first.
 
-    Prompts are processed in parallel, on as many threads as torch has.
+    The work is divided between as many threads as torch has.
 
     Args:
         means: [N, 3] metres.
         labels: [N] 0 = none, else 1 + prompt index.
-        scores: [N, P] relevancy.
+        scores: [N] relevancy of each one's own label.
         views: [N] number of keyframes that saw each Gaussian.
         prompts: the P prompts.
         config: gap and smallest size of an instance.
         max_instances: per prompt, 0 = all.
         up: [3] of upright boxes, see `oriented_boxes`.
+        grid: of the means, with the gap of `config`; None: one of the labelled Gaussians is made.
 
     Returns:
         The objects and the instance number [N] of each Gaussian (0 = none).
     """
-    by_label, starts = group_indices(labels, len(prompts) + 1)
-    counts = np.diff(starts)[1:]
+    labels, instances = np.asarray(labels, np.int16), np.zeros(len(labels), np.int64)
+    if grid is None:
+        rows = np.flatnonzero(labels)
+        grid = sort_into_voxels(means[rows], config.instance_gap)
+        parts = means[rows], labels[rows], scores[rows], views[rows]
+        objects, instances[rows] = find_objects(*parts, prompts, config, max_instances, up, grid)
+        return objects, instances
+    if not len(means):
+        return [], instances
+    threads = torch.get_num_threads()
+    pool = shared_pool(threads if len(means) >= threads * _GAUSSIANS_PER_THREAD else 1)
+    components = connected_components(labels, grid.fine, pool)
+    members = _add_up(components.number, len(components.labels), (labels, means, scores, views), pool)
+    sampler = _Sampler(components.number, labels, means, members.parts, pool)
+    target, count = join_fragments(components, grid, members.sizes, members.means, sampler.sample)
+    label = np.zeros(count, np.int64)
+    label[target] = components.labels
+    members = members.joined(target, count)
+    chosen = _rank(label, members, config.min_instance, max_instances)
+    members, place = members[chosen], np.zeros(count, np.int64)
+    place[chosen] = np.arange(1, len(chosen) + 1)
+    samples, segments = sampler.draw(place[target], members.parts, sample_steps(members.sizes))
+    pool.run(lambda *part: _number_part(part, components.number, place[target], labels, instances))
+    boxes = fit_boxes(samples, segments, members.means, members.covariances, up, pool)
+    return _list_objects(label[chosen], members, boxes, prompts), instances
 
-    def instances_of(p: int) -> _Instances:
-        rows = by_label[starts[p + 1] : starts[p + 2]]
-        return _find_instances(rows, means[rows], scores[rows, p], views[rows], config, max_instances, up)
 
-    largest_first = [int(p) for p in np.argsort(-counts, kind="stable") if counts[p]]
-    by_prompt = dict(
-        zip(largest_first, shared_pool(torch.get_num_threads()).map(instances_of, largest_first), strict=True)
+def _rank(label: np.ndarray, members: _Members, least: int, limit: int) -> np.ndarray:
+    """The groups with at least `least` points, label by label, best first, at most `limit` each (0: all)."""
+    sizes = members.sizes
+    order = np.lexsort((-members.totals / np.sqrt(sizes), label))
+    order = order[sizes[order] >= least]
+    if limit:
+        ordered = label[order]
+        order = order[np.arange(len(order)) - np.searchsorted(ordered, ordered) < limit]
+    return order
+
+
+def _list_objects(
+    labels: np.ndarray, members: _Members, boxes: tuple[np.ndarray, ...], prompts: Sequence[str]
+) -> list[SemanticObject]:
+    centers, axes, extents = boxes
+    columns = labels, members.totals / members.sizes, members.sizes, members.views
+    rows = zip(*(column.tolist() for column in columns), matrix_to_quat(axes), centers, extents, strict=True)
+    return [
+        SemanticObject(
+            prompt=prompts[label - 1],
+            label=label,
+            instance=k,
+            score=score,
+            center=center,
+            quat=quat,
+            size=extent,
+            num_gaussians=size,
+            views=int(views),
+        )
+        for k, (label, score, size, views, quat, center, extent) in enumerate(rows, 1)
+    ]
+
+
+def _add_up(number: np.ndarray, count: int, columns: tuple[np.ndarray, ...], pool: ThreadPool) -> _Members:
+    """The members of `count` groups; `number` [N] is the group of each labelled row of the columns."""
+    labels, means, scores, views = columns
+    sums, sizes = np.zeros((pool.size, count, _MOMENTS + 1)), np.zeros((pool.size, count), np.int64)
+    seen, origin = np.zeros((pool.size, count), views.dtype), means[0].astype(np.float64)
+    pool.run(
+        lambda *part: _add_points(
+            part,
+            number,
+            labels,
+            (means, origin, scores, views),
+            (sums[part[0]], sizes[part[0]], seen[part[0]]),
+        )
     )
-    objects, instances = [], np.zeros(len(labels), np.int64)
-    for p, found in sorted(by_prompt.items()):
-        instances[found.rows] = np.where(found.number > 0, found.number + len(objects), 0)
-        quats = matrix_to_quat(found.axes)
-        for k in range(len(found.sizes)):
-            objects.append(
-                SemanticObject(
-                    prompt=prompts[p],
-                    label=p + 1,
-                    instance=len(objects) + 1,
-                    score=float(found.scores[k]),
-                    center=found.centers[k],
-                    quat=quats[k],
-                    size=found.extents[k],
-                    num_gaussians=int(found.sizes[k]),
-                    views=int(found.views[k]),
-                )
-            )
-    return objects, instances
+    total = sums.sum(0)
+    return _Members(origin, total[:, :_MOMENTS], total[:, _MOMENTS], seen.max(0), sizes)
 
 
-def _find_instances(
-    rows: np.ndarray,
-    points: np.ndarray,
-    scores: np.ndarray,
-    views: np.ndarray,
-    config: QueryConfig,
-    limit: int,
-    up: np.ndarray | None,
-) -> _Instances:
-    """At most `limit` instances (0: all) among Gaussians `rows` [M] of one label at `points` [M, 3]."""
-    components = connected_components(points, config.instance_gap)
-    component, count = join_fragments(points, components, _FRAGMENT_GAPS * config.instance_gap)
-    order, starts = group_indices(component, count)
-    sizes = np.diff(starts)
-    totals = np.add.reduceat(scores[order], starts[:-1], dtype=float)
-    seen = np.maximum.reduceat(views[order], starts[:-1])
-    ranked = np.argsort(-totals / np.sqrt(sizes), kind="stable")
-    chosen = ranked[sizes[ranked] >= config.min_instance][: limit or None]
-    segments = np.stack([starts[:-1], starts[1:]], 1)[chosen]
-    centers, axes, extents = oriented_boxes(points[order], segments, up)
-    number = np.zeros(count, np.int64)
-    number[chosen] = np.arange(1, len(chosen) + 1)
-    return _Instances(
-        rows,
-        number[component],
-        totals[chosen] / sizes[chosen],
-        sizes[chosen],
-        seen[chosen],
-        centers,
-        axes,
-        extents,
-    )
+@cached_njit(nogil=True)
+def _add_points(part, number, labels, columns, totals):
+    """Adds the points of one part to sums [C, 10], sizes [C] and views [C]."""
+    (means, origin, scores, views), (sums, sizes, seen) = columns, totals
+    start, stop = [len(labels) * i // part[1] for i in (part[0], part[0] + 1)]
+    for i in range(start, stop):
+        if labels[i]:
+            c = number[i]
+            x, y, z = means[i, 0] - origin[0], means[i, 1] - origin[1], means[i, 2] - origin[2]
+            values = (x, y, z, x * x, x * y, x * z, y * y, y * z, z * z, np.float64(scores[i]))
+            for k in range(len(values)):
+                sums[c, k] += values[k]
+            sizes[c] += 1
+            seen[c] = max(seen[c], views[i])
+
+
+@dataclass(frozen=True, slots=True)
+class _Sampler:
+    """Draws points of components, evenly spread over the rows.
+
+    Attributes:
+        number: [N] component of each labelled point.
+        labels: [N] 0 = none.
+        means: [N, 3] metres.
+        parts: [parts, C] number of points of each component in each part of the rows.
+        pool: has as many threads as there are parts.
+    """
+
+    number: np.ndarray
+    labels: np.ndarray
+    means: np.ndarray
+    parts: np.ndarray
+    pool: ThreadPool
+
+    def sample(self, chosen: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+        """At most so many points [S, 3] of each of the chosen components [K]; see `draw`."""
+        place = np.zeros(self.parts.shape[1], np.int64)
+        place[chosen] = np.arange(1, len(chosen) + 1)
+        parts = self.parts[:, chosen]
+        return self.draw(place, parts, 1 + parts.sum(0) // most)
+
+    def draw(self, place: np.ndarray, parts: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Every `steps`-th point of each of K sets of components.
+
+        Args:
+            place: [C] the set of each component, counted from 1; 0 = none.
+            parts: [parts, K] number of points of each set in each part of the rows.
+            steps: [K].
+
+        Returns:
+            points [S, 3] in metres, set after set; where each starts and stops [K, 2].
+        """
+        before, counts = np.cumsum(parts, axis=0) - parts, -(-parts.sum(0) // steps)
+        segments = np.stack([counts.cumsum() - counts, counts.cumsum()], axis=1)
+        points = np.empty((counts.sum(), 3))
+        free, wait = segments[:, 0] + -(-before // steps), -before % steps  # [parts, K]: where a part goes on
+        arrays = self.number, self.labels, self.means
+        self.pool.run(
+            lambda *part: _draw_part(part, arrays, place, steps, free[part[0]], wait[part[0]], points)
+        )
+        return points, segments
+
+
+@cached_njit(nogil=True)
+def _draw_part(part, arrays, place, steps, free, wait, points):
+    """Draws the points of one part of the rows; `free` is the next row of `points`, `wait` counts."""
+    number, labels, means = arrays
+    start, stop = [len(labels) * i // part[1] for i in (part[0], part[0] + 1)]
+    for i in range(start, stop):
+        k = place[number[i]] - 1 if labels[i] else -1
+        if k >= 0:
+            if wait[k] == 0:
+                for a in range(3):
+                    points[free[k], a] = means[i, a]
+                free[k] += 1
+                wait[k] = steps[k]
+            wait[k] -= 1
+
+
+@cached_njit(nogil=True)
+def _number_part(part, number, place, labels, instances):
+    """Fills one part of the instances [N] of points, from the instance of each component."""
+    start, stop = [len(labels) * i // part[1] for i in (part[0], part[0] + 1)]
+    for i in range(start, stop):
+        instances[i] = place[number[i]] if labels[i] else 0

@@ -7,18 +7,29 @@ from collections import deque
 import cv2
 import numpy as np
 import pytest
+import torch
 from helpers import synthetic
 
 from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.geometry import matrix_to_quat, quat_to_matrix
+from ovs3d_ros.query import instances as instances_module
 from ovs3d_ros.query.boxes import oriented_boxes, vertical_axis
-from ovs3d_ros.query.components import connected_components, join_fragments
+from ovs3d_ros.query.components import Components, connected_components, join_fragments
 from ovs3d_ros.query.instances import find_objects
+from ovs3d_ros.query.voxels import sort_into_voxels
+from ovs3d_ros.rasterize.thread_pool import shared_pool
 
 
 def joined(points: np.ndarray, gap: float) -> np.ndarray:
     """Component numbers of points."""
-    return connected_components(points, gap).number
+    return components_of(points, gap).number
+
+
+def components_of(points: np.ndarray, gap: float) -> Components:
+    """Components of points of one label."""
+    return connected_components(
+        np.ones(len(points), np.int16), sort_into_voxels(points, gap).fine, shared_pool(2)
+    )
 
 
 def box_of(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -125,8 +136,7 @@ def two_mugs_and_a_sofa():
     speck = np.array([[5.0, 5.0, 5.0], [5.01, 5.0, 5.0]])  # labelled mug, but too small to be one
     means = np.concatenate([*mugs, sofa, speck])
     labels = np.repeat([1, 1, 2, 1], [120, 60, 3000, 2])
-    scores = np.zeros((len(means), 2))
-    scores[np.arange(len(means)), labels - 1] = np.repeat([0.8, 0.7, 0.9, 0.99], [120, 60, 3000, 2])
+    scores = np.repeat([0.8, 0.7, 0.9, 0.99], [120, 60, 3000, 2])
     return means, labels, scores, np.arange(len(means)) % 7
 
 
@@ -150,7 +160,7 @@ def test_objects_are_found_counted_and_placed() -> None:
 def test_objects_are_sorted_and_limited() -> None:
     means, labels, scores, views = two_mugs_and_a_sofa()
     # The smaller mug wins with half the Gaussians: instances rank by score times the root of their number.
-    scores[120:180, 0] = 1.3
+    scores[120:180] = 1.3
     config = QueryConfig(instance_gap=0.15, min_instance=12)
     objects, instances = find_objects(means, labels, scores, views, ["mug", "sofa"], config, 1)
     assert [(o.prompt, o.num_gaussians) for o in objects] == [("mug", 60), ("sofa", 3000)]
@@ -160,15 +170,13 @@ def test_objects_are_sorted_and_limited() -> None:
 def test_no_labels_give_no_objects() -> None:
     means = np.zeros((30, 3))
     nothing = np.zeros(30, int)
-    objects, instances = find_objects(means, nothing, np.zeros((30, 1)), nothing, ["mug"], QueryConfig(), 0)
+    objects, instances = find_objects(means, nothing, np.zeros(30), nothing, ["mug"], QueryConfig(), 0)
     assert objects == [] and (instances == 0).all()
 
 
 def test_single_gaussian_can_be_an_object() -> None:
     config = QueryConfig(min_instance=1)
-    objects, _ = find_objects(
-        np.zeros((1, 3)), np.ones(1, int), np.ones((1, 1)), np.ones(1), ["mug"], config, 0
-    )
+    objects, _ = find_objects(np.zeros((1, 3)), np.ones(1, int), np.ones(1), np.ones(1), ["mug"], config, 0)
     assert len(objects) == 1 and (objects[0].size == 0).all()
 
 
@@ -177,7 +185,7 @@ def test_touching_objects_of_two_names_stay_apart() -> None:
     points, labels = rng.uniform(-1, 1, (3000, 3)) * [1, 1, 0.2], rng.integers(0, 4, 3000)
     config = QueryConfig(min_instance=1, instance_gap=0.12)
     objects, instances = find_objects(
-        points, labels, np.ones((3000, 3)), np.ones(3000), ["a", "b", "c"], config, 0
+        points, labels, np.ones(3000), np.ones(3000), ["a", "b", "c"], config, 0
     )
     assert set(instances) == set(range(len(objects) + 1)) and set(np.flatnonzero(instances == 0)) == set(
         np.flatnonzero(labels == 0)
@@ -269,10 +277,20 @@ def test_fragments_join_the_nearest_large_piece_and_equals_stay_apart() -> None:
     chairs = [blob((0, 0, 0), 400), blob((0.35, 0, 0), 300)]  # 0.15 m apart
     leg, speck, stray = blob((0.35, 0, -0.33), 60), blob((-0.3, 0, 0), 8), blob((3, 0, 0), 20)
     points = np.concatenate([*chairs, leg, speck, stray])
-    components = connected_components(points, 0.06)
-    assert components.count > 3
-    joined_component, joined_count = join_fragments(points, components, 0.24)
-    parts = np.split(joined_component, np.cumsum([400, 300, 60, 8]))
+    components = components_of(points, 0.06)
+    sizes = np.bincount(components.number)
+    assert len(sizes) == len(components.labels) > 3
+    members = [points[components.number == c] for c in range(len(sizes))]
+
+    def everything(chosen: np.ndarray, _: int) -> tuple[np.ndarray, np.ndarray]:
+        stops = np.cumsum(sizes[chosen])
+        return np.concatenate([members[c] for c in chosen]), np.stack([stops - sizes[chosen], stops], axis=1)
+
+    centers = np.array([part.mean(0) for part in members])
+    target, joined_count = join_fragments(
+        components, sort_into_voxels(points, 0.06), sizes, centers, everything
+    )
+    parts = np.split(target[components.number], np.cumsum([400, 300, 60, 8]))
     assert joined_count == 3 and all(len(set(part)) == 1 for part in parts)
     first, second, of_leg, of_speck, of_stray = (int(part[0]) for part in parts)
     assert of_leg == second != first == of_speck and of_stray not in (first, second)
@@ -283,23 +301,45 @@ def test_blocks_stand_for_their_points(seed: int) -> None:
     """Few points: with many, voxels that a block wrongly counted to would be filled anyway."""
     rng = np.random.default_rng(seed)
     points = rng.uniform(-2, 2, (80, 3)) * [1, 1, 0.3] + rng.uniform(-40, 40, 3)
-    fine = connected_components(points, 0.08)
-    coarse = connected_components(points, 4 * 0.08).number
-    by_blocks = connected_components(fine.places, 4 * 0.08).number
-    of_component = np.empty(fine.count, np.int64)
-    of_component[fine.owner] = by_blocks
-    pairs = {*zip(coarse.tolist(), of_component[fine.number].tolist(), strict=True)}
-    assert len(pairs) == len(set(coarse)) == len(set(by_blocks)), "one to one"
-    away = np.linalg.norm(points[:, None] - fine.places[None], axis=2).min(1)
-    assert away.max() < 0.08 * np.sqrt(3) + 1e-9
+    wide = joined(points, 4 * 0.08)
+    grid = sort_into_voxels(points, 0.08)
+    blocks = grid.wide.cells
+    of_block = connected_components(np.ones(len(blocks), np.int16), grid.wide, shared_pool(1)).number
+    by_blocks = of_block[grid.fine.cells >> 3]
+    pairs = {*zip(wide.tolist(), by_blocks.tolist(), strict=True)}
+    assert len(pairs) == len(set(wide)) == len(set(by_blocks)), "one to one"
 
 
 def test_object_in_pieces_has_one_box() -> None:
     seat, arm = blob((0, 0, 0.1), 500), blob((0.36, 0, 0.1), 70)
     points = np.concatenate([seat, arm])
     objects, instances = find_objects(
-        points, np.ones(570, np.int64), np.ones((570, 1)), np.ones(570), ["sofa"], QueryConfig(), 0
+        points, np.ones(570, np.int64), np.ones(570), np.ones(570), ["sofa"], QueryConfig(), 0
     )
     (sofa,) = objects
     assert sofa.num_gaussians == 570 and (instances == 1).all()
     assert max(sofa.size) > 0.45
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_objects_do_not_depend_on_threads_or_the_grid(threads: int, monkeypatch) -> None:
+    rng = np.random.default_rng(7)
+    corners = rng.uniform(0, 3, (40, 3))
+    means = np.concatenate([corner + rng.uniform(-0.1, 0.1, (120, 3)) for corner in corners]).astype(
+        np.float32
+    )
+    means = rng.permutation(np.concatenate([means, rng.uniform(0, 3, (3000, 3)).astype(np.float32)]))
+    means[:2600] = means[0] + rng.uniform(-0.2, 0.2, (2600, 3))  # more than a box is measured by
+    labels = rng.integers(0, 3, len(means))
+    labels[:2600] = 2
+    columns = means, labels, rng.random(len(means), np.float32), rng.integers(0, 9, len(means))
+    settings = ["a", "b"], QueryConfig(instance_gap=0.08, min_instance=2), 0, np.array([0.0, 0, 1])
+    monkeypatch.setattr(instances_module, "_GAUSSIANS_PER_THREAD", 10)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    expected, numbers = find_objects(*columns, *settings)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    got, same = find_objects(*columns, *settings, sort_into_voxels(means, 0.08))
+    assert len(got) == len(expected) > 10 and (same == numbers).all()
+    for a, b in zip(got, expected, strict=True):
+        assert (a.label, a.num_gaussians, a.views) == (b.label, b.num_gaussians, b.views)
+        np.testing.assert_allclose([a.score, *a.center, *a.size], [b.score, *b.center, *b.size], atol=1e-6)
