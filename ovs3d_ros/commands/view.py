@@ -46,8 +46,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 def open_map(path: Path, settings: dict, encode: bool) -> MapSource:
-    """A map from a file, with or without the models that read names; raises UserError if it is empty."""
-    pipeline = Ovs3d.load(path, settings, encode=encode)
+    """A map from a file, with or without the models that read names and the photographs.
+
+    Raises:
+        UserError: the map cannot be used, or is empty.
+    """
+    pipeline = Ovs3d.load(path, settings, encode=encode, training=encode)
     snapshot = pipeline.snapshot()
     if not snapshot.num_gaussians:
         raise UserError(f"{path}: the map is empty; map some frames first")

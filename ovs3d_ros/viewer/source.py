@@ -16,7 +16,7 @@ Photo = Callable[[MapSnapshot, int], "np.ndarray | None"]
 
 
 def keyframe_photo(pipeline: Ovs3d) -> Photo:
-    """Finds the photograph of a keyframe among those of this run; a loaded map has none."""
+    """Finds the photograph of a keyframe among those of this run or of the map file."""
 
     def find(snapshot: MapSnapshot, index: int) -> np.ndarray | None:
         key = snapshot.names[index], snapshot.stamps[index]

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers import synthetic
 
@@ -83,6 +84,19 @@ def test_map_is_opened_before_what_answers_need_is_imported(room, repository):
         check=True,
         env=os.environ | {"PYTHONPATH": str(repository)},
     )
+
+
+def test_photographs_of_a_map_with_keyframes_are_found(tmp_path):
+    frames = synthetic.make_frames(3)
+    built = synthetic.build_map(frames, steps=2, **{"map.keep_keyframes": True})
+    built.save(tmp_path / "kept.ovs3d")
+    source = view.open_map(tmp_path / "kept.ovs3d", {}, encode=True)
+    snapshot = source.newest()
+    assert snapshot is not None and snapshot.names == [frame.name for frame in frames]
+    for index, frame in enumerate(frames):
+        photo = source.photo(snapshot, index)
+        assert photo is not None
+        np.testing.assert_array_equal(photo, frame.image)
 
 
 def test_named_port_that_is_used_is_refused(room, capsys):
