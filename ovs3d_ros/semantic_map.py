@@ -30,7 +30,8 @@ from ovs3d_ros.mapping.mapper import Mapper, StepStats
 from ovs3d_ros.mapping.training_state import capture_training, restore_training
 from ovs3d_ros.rasterize import Rasterizer
 from ovs3d_ros.semantics.codec import FeatureCodec
-from ovs3d_ros.semantics.lift import Lifter, check_num_levels, no_codes, pack_levels
+from ovs3d_ros.semantics.lift import Lifter, check_num_levels
+from ovs3d_ros.semantics.publication import Publisher
 from ovs3d_ros.semantics.refinement import Refinement
 from ovs3d_ros.semantics.scale_selection import select_levels
 from ovs3d_ros.types import (
@@ -91,6 +92,7 @@ class SemanticMap:
     def reset(self) -> None:
         """Empties the map; versions go on counting."""
         self.mapper = Mapper(self._config, self._rasterizer, self._device)
+        self._publisher = Publisher(self.mapper.gaussians, self.mapper.blocks, self._select)
         self.lifter = Lifter(self._config.lift, self._config.map.codec_dim)
         self.refinement.clear()
         self.frames, self.frame = 0, MapFrame()
@@ -114,7 +116,7 @@ class SemanticMap:
         if loaded.codec is not None:
             self.lifter.load(loaded, g)
             if loaded.refined is not None:
-                self.refinement.set_field(loaded.refined, g)
+                self.refinement.set_field(loaded.refined, self.mapper.blocks)
         if loaded.training is not None:
             restore_training(self.mapper, loaded.training)
             self.lifter.learn(self.mapper.keyframes)
@@ -143,6 +145,7 @@ class SemanticMap:
             keyframe.crops = compress_crop_table(self._encoding.run(encode_frame, self._clip, frame))
             check_num_levels(keyframe.crops, g)
         check_reach(keyframe, self.mapper.keyframes.views)
+        self.mapper.blocks.codec = self.lifter.codec
         self.mapper.insert(keyframe)
         if self._clip is not None and len(g):
             self.lift(keyframe)
@@ -189,20 +192,21 @@ class SemanticMap:
         Exhaust it for the result to take effect; snapshots hold the old features until then. A map from a
         file without keyframes keeps its features.
         """
-        encoded, g = self.mapper.keyframes.encoded(), self.mapper.gaussians
+        blocks, g = self.mapper.blocks, self.mapper.gaussians
+        encoded, cap = self.mapper.keyframes.encoded(), self._config.map.max_gaussians
         if encoded and len(g) and not self.lacks_images:
             if self.lifter.codec is None:
                 self.lift(encoded[0])
-            yield from self.lifter.relift(encoded, g, self._rasterizer)
+            yield from self.lifter.relift(encoded, g, self._rasterizer, blocks, cap)
 
     def refine(
         self, names: list[str], snapshot: MapSnapshot, frames: Sequence[Frame]
     ) -> Iterator[RefineStep]:
         """Refines class distributions, see `Ovs3d.refine`; does not touch a map that came meanwhile."""
-        g, views = self.mapper.gaussians, [hide_masked(frame_to_map(f, snapshot.frame)) for f in frames]
-        refined = yield from self.refinement.run(names, snapshot, g, views)
-        if refined is not None and g is self.mapper.gaussians:
-            self.refinement.set_field(refined, g)
+        blocks, views = self.mapper.blocks, [hide_masked(frame_to_map(f, snapshot.frame)) for f in frames]
+        refined = yield from self.refinement.run(names, snapshot, blocks, views)
+        if refined is not None and blocks is self.mapper.blocks:
+            self.refinement.set_field(refined, blocks)
 
     @property
     def lacks_images(self) -> bool:
@@ -211,7 +215,7 @@ class SemanticMap:
 
     def discard_refinement(self) -> None:
         """Frees what a refinement that raised left in the map; the thread that owns the map calls it."""
-        self.refinement.discard(self.mapper.gaussians)
+        self.refinement.discard(self.mapper.blocks)
 
     @property
     def keyframes(self) -> Keyframes:
@@ -227,37 +231,29 @@ class SemanticMap:
 
     def params(self) -> dict[str, torch.Tensor]:
         """The Gaussian parameters in the stored form, see `gaussians.PARAMETERS`."""
-        return self.mapper.gaussians.params
+        return self.mapper.params()
 
     def snapshot(self) -> MapSnapshot:
         """An immutable copy of the map."""
         self._version += 1
-        g, codec = self.mapper.gaussians, self.lifter.codec
-        features = self._lifted_features(codec)
+        codec, fields = self.lifter.codec, self._publisher.fields(self.lifter.codec)
         clip = self._clip.name if self._clip else self._loaded and self._loaded.meta["clip"]
         return MapSnapshot(
             version=self._version,
-            gaussians={name: t.detach().clone() for name, t in g.activated().items()},
             codec=codec,
-            refined=self.refinement.snapshot_field(g, features["packed_codes"], codec),
+            refined=self.refinement.snapshot_field(self.mapper.blocks, fields["packed_codes"], codec),
             meta=_make_meta(clip, self.stats, self._config),
             frame=self.frame,
-            **features,
+            **fields,
             **_keyframe_views(self._loaded, self.mapper.keyframes, self.frame),
         )
 
-    def _lifted_features(self, codec: FeatureCodec | None) -> dict[str, Any]:
-        """The fields of a snapshot that `Lifter` fills: codes, selection, weight and views."""
-        g = self.mapper.gaussians
-        if codec is None or "numerators" not in g.stats:
-            return _no_features(len(g), g.device)
-        level_codes = codec.normalize(g.stats["numerators"])
-        several = level_codes.shape[1] > 1 and self._clip is not None
-        names = self._texts.encode_text(self._texts.common_names()) if several else None
-        selection = _selection(level_codes, codec, names, self._config.lift.selection)
-        weight, views = g.stats["weight"].clone(), g.stats["views"].clone()
-        codes = pack_levels(level_codes, selection, codec)
-        return codes | dict(selection=selection, weight=weight, views=views)
+    def _select(self, level_codes: torch.Tensor, codec: FeatureCodec) -> torch.Tensor:
+        """Scale-selection logits [N, S] of unit codes: zeros for a single level, or without an encoder."""
+        if level_codes.shape[1] == 1 or self._clip is None:
+            return torch.zeros(1, 1, device=level_codes.device).expand(level_codes.shape[:2])
+        names = self._texts.encode_text(self._texts.common_names())
+        return select_levels(level_codes, names, codec, self._config.lift.selection)
 
 
 def keep_training(room: SemanticMap, config: Config) -> TrainingState | None:
@@ -268,15 +264,6 @@ def keep_training(room: SemanticMap, config: Config) -> TrainingState | None:
         logger.warning("keyframes are not saved: the map was loaded from a file without them")
         return None
     return capture_training(room.mapper)
-
-
-def _selection(
-    level_codes: torch.Tensor, codec: FeatureCodec, names: torch.Tensor | None, mode: str
-) -> torch.Tensor:
-    """Scale-selection logits [N, S]: zeros for a single level, or without names [M, D] to judge by."""
-    if level_codes.shape[1] == 1 or names is None:
-        return torch.zeros(1, 1, device=level_codes.device).expand(level_codes.shape[:2])
-    return select_levels(level_codes, names, codec, mode)
 
 
 def _without_views(loaded: MapSnapshot) -> MapSnapshot:
@@ -320,10 +307,3 @@ def _keyframe_views(loaded: MapSnapshot | None, keyframes: KeyframeStore, place:
         cameras=[*(loaded.cameras if loaded else []), *(k.camera for k in views)],
         names=[*(loaded.names if loaded else []), *(k.name for k in views)],
     )
-
-
-def _no_features(count: int, device: torch.device) -> dict[str, Any]:
-    """The features of a snapshot before anything was lifted."""
-    shapes = dict(selection=(count, 0), weight=(count,), views=(count,))
-    # A tensor each: those of a map file must not share memory.
-    return no_codes(count, device) | {n: torch.zeros(shape, device=device) for n, shape in shapes.items()}

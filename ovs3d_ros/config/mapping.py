@@ -20,8 +20,10 @@ class MapConfig:
     max_gaussians: int = leaf(
         150_000,
         MAP | RUNTIME,
-        "Largest number of Gaussians. When the map reaches it, the Gaussians that contribute least are "
-        "removed. Raise it for large places; memory and time per step grow with it.",
+        "Largest number of Gaussians that are trained. When the map reaches it, what was out of view for the "
+        "longest time is parked in a temporary file until it is seen again; if all is in view, or "
+        "map.memory_limit_mib is 0, the Gaussians that contribute least are removed. Memory and time per "
+        "step grow with it.",
         low=100,
         high=20_000_000,
     )
@@ -62,7 +64,7 @@ class MapConfig:
         MACHINE,
         "Memory for keyframes (images, depth and features, about 1 MB each). Beyond it, those that were not "
         "used for the longest time move to a temporary file, in TMPDIR or else /var/tmp. The default leaves "
-        "room for the models and a robot's other programs in 8 GB. 0: no limit.",
+        "room for the models and a robot's other programs in 8 GB. 0: no limit, and no Gaussians are parked.",
         unit="MiB",
         low=0,
         high=1_000_000,

@@ -17,6 +17,7 @@ import torch
 
 _LARGE_FILES = "/var/tmp"  # on a disk by convention; /tmp is often in memory
 _TRIM_EVERY = 16 << 20  # bytes written
+_PUNCH_HOLE = 0x03  # with FALLOC_FL_KEEP_SIZE
 _ALIGNMENT = 64  # bytes, as torch has it
 _SMALL_FILES = "/tmp"
 
@@ -40,12 +41,17 @@ class TensorFile:
 
     What is written is never changed, so any thread may read it while another one writes.
 
+    Args:
+        alignment: bytes; tensors begin at multiples of it.
+
     Attributes:
-        size: bytes that are written.
+        size: bytes that were written.
+        freed: bytes of them that were freed again.
     """
 
-    def __init__(self) -> None:
-        self.size = self._trimmed = 0
+    def __init__(self, alignment: int = 1) -> None:
+        self._alignment = alignment
+        self.size = self.freed = self._trimmed = 0
         self._file: IO[bytes] | None = None  # opened by the first write
 
     def write(self, tensors: Sequence[torch.Tensor]) -> list[StoredTensor]:
@@ -60,6 +66,7 @@ class TensorFile:
         entries, end = [], self.size
         for tensor in tensors:
             content = tensor.detach().cpu().contiguous().numpy().reshape(-1).view(np.uint8).data
+            end += -end % self._alignment
             entries.append(StoredTensor(end, tuple(tensor.shape), tensor.dtype))
             while len(content):
                 written = os.pwrite(self._file.fileno(), content, end)
@@ -69,6 +76,18 @@ class TensorFile:
             self._trimmed = end
             give_memory_back()
         return entries
+
+    def fileno(self) -> int:
+        """The descriptor of the file, which has been written to."""
+        assert self._file is not None, "nothing was written"
+        return self._file.fileno()
+
+    def free(self, entry: StoredTensor) -> None:
+        """Gives the place of a tensor back to the disk; it must not be read any more."""
+        size = math.prod(entry.shape) * entry.dtype.itemsize
+        self.freed += size
+        if self._file is not None and not self._file.closed:  # the collector may have closed it
+            _punch(self._file.fileno(), entry.offset, size)
 
     def read(self, entries: Sequence[StoredTensor]) -> list[torch.Tensor]:
         """Tensors of `write`, on the CPU, in memory of their own, see `empty_tensors`.
@@ -86,6 +105,14 @@ class TensorFile:
                     raise OSError("a temporary file lost its end")
                 content, start = content[count:], start + count
         return tensors
+
+
+def _punch(descriptor: int, start: int, size: int) -> None:
+    """Gives a part of a file back to the disk, where the system can do that."""
+    with contextlib.suppress(OSError, AttributeError):
+        call = ctypes.CDLL(None).fallocate
+        call.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
+        call(descriptor, _PUNCH_HOLE, start, size)
 
 
 def give_memory_back() -> None:

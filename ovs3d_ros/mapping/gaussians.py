@@ -17,6 +17,7 @@ from ovs3d_ros.config import TrainConfig
 from ovs3d_ros.geometry import matrix_to_quat
 from ovs3d_ros.rasterize.spherical_harmonics import SH_C0, sh_basis
 
+_SQUARES = "exp_avg_sq"  # Adam's mean squared gradients, before the name of a parameter
 PARAMETERS = ("means", "log_scales", "quats", "opacity_logits", "sh_dc", "sh_rest")
 
 
@@ -93,26 +94,51 @@ class Gaussians:
         """Appends rows; their statistics are copies of rows `source` [M], or zero."""
         count = new["means"].shape[0]
 
-        def with_zeros(t: torch.Tensor) -> torch.Tensor:
+        def with_zeros(_: str, t: torch.Tensor) -> torch.Tensor:
             return torch.cat([t, t.new_zeros((count, *t.shape[1:]))])
 
         self._rewrite(
             lambda name, p: torch.cat([p, new[name]]),
             with_zeros,
-            with_zeros if source is None else lambda t: torch.cat([t, t[source]]),
+            with_zeros if source is None else lambda _, t: torch.cat([t, t[source]]),
         )
+
+    def take(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Removes rows [M]: their parameters, statistics, and Adam's mean squared gradients, for `put`."""
+        taken = {name: p.detach()[rows] for name, p in self.params.items()}
+        taken |= {name: t[rows] for name, t in self.stats.items()}
+        for name, p in self.params.items() if "_optimizer" in vars(self) else ():
+            if p in self._optimizer.state:
+                taken[_SQUARES + name] = self._optimizer.state[p][_SQUARES][rows]
+        mask = torch.ones(len(self), dtype=torch.bool, device=self.device)
+        mask[rows] = False
+        self.keep(mask)
+        return taken
+
+    def put(self, taken: dict[str, torch.Tensor]) -> None:
+        """Appends rows of `take`; what is missing is zero. Adam's mean gradients begin anew."""
+        count = taken["means"].shape[0]
+        for name in taken.keys() - self.params.keys() - self.stats.keys():
+            if not name.startswith(_SQUARES):
+                self.stats[name] = taken[name].new_zeros(len(self), *taken[name].shape[1:]).to(self.device)
+
+        def extended(name: str, t: torch.Tensor) -> torch.Tensor:
+            new = taken.get(name)
+            return torch.cat([t, t.new_zeros((count, *t.shape[1:])) if new is None else new.to(t)])
+
+        self._rewrite(extended, extended, extended)
 
     def keep(self, mask: torch.Tensor) -> None:
         """Keeps the rows where `mask` [N] is true."""
-        self._rewrite(lambda _, p: p[mask], lambda t: t[mask], lambda t: t[mask])
+        self._rewrite(*[lambda _, t: t[mask]] * 3)
 
     def _rewrite(self, on_param, on_moment, on_stat) -> None:
-        """Rewrites parameters, Adam moments and statistics by one function each, optimizer included."""
+        """Rewrites parameters, Adam moments and statistics by one function of name and rows each."""
         for name, old in list(self.params.items()):
             self.params[name] = new = on_param(name, old.detach()).contiguous().requires_grad_()
             if "_optimizer" in vars(self):
                 self._replace(name, old, new, on_moment)
-        self.stats = {name: on_stat(t) for name, t in self.stats.items()}
+        self.stats = {name: on_stat(name, t) for name, t in self.stats.items()}
 
     def _replace(self, name: str, old: torch.Tensor, new: torch.Tensor, on_moment) -> None:
         """Hands a rewritten parameter to the optimizer, with its moments."""
@@ -120,7 +146,7 @@ class Gaussians:
         state = self._optimizer.state.pop(old, None)
         if state:
             for moment in ("exp_avg", "exp_avg_sq"):
-                state[moment] = on_moment(state[moment]).contiguous()
+                state[moment] = on_moment(moment + name, state[moment]).contiguous()
             self._optimizer.state[new] = state
         group["params"][0] = new
 

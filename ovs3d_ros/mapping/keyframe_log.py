@@ -36,14 +36,25 @@ class KeyframeLog:
         self.median_depths.append(median_depth)
         self.exposure.add_keyframe()
 
-    def choose(self, rng: np.random.Generator, newest_share: float, first_visits: int) -> int:
+    def choose(
+        self,
+        rng: np.random.Generator,
+        newest_share: float,
+        first_visits: int,
+        trainable: np.ndarray | None = None,
+    ) -> int:
         """Index of the keyframe of the next step.
 
-        That is the newest one in `newest_share` of the steps until it had `first_visits`, else a random one.
+        That is the newest one in `newest_share` of the steps until it had `first_visits`, else a random one
+        of the trainable ones (None: all).
         """
-        if rng.random() < newest_share and self.visits[-1] < first_visits:
-            return len(self.keyframes) - 1
-        return int(rng.integers(len(self.keyframes)))
+        newest = len(self.keyframes) - 1
+        may_be_newest = trainable is None or not len(trainable) or trainable[-1] == newest
+        if rng.random() < newest_share and self.visits[-1] < first_visits and may_be_newest:
+            return newest
+        if trainable is None:
+            return int(rng.integers(len(self.keyframes)))
+        return int(rng.choice(trainable)) if len(trainable) else newest
 
     def state(self, owners: torch.Tensor) -> TrainingState:
         """A copy of the log, with the owners [N] of Gaussians. Images are shared: they never change."""

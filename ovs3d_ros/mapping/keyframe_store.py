@@ -120,7 +120,7 @@ class KeyframeStore(Keyframes):
             )
             self._used[index] = None
             self.in_memory += size
-            self.views.append(_view_of(keyframe))
+            self.views.append(view_of(keyframe))
             self._file_fails = False  # the disk may have room again
             self._make_room()
 
@@ -240,7 +240,8 @@ def _take_memory(keyframe: Keyframe) -> None:
     )
 
 
-def _view_of(keyframe: Keyframe) -> KeyframeView:
+def view_of(keyframe: Keyframe) -> KeyframeView:
+    """Where and when a keyframe was taken."""
     return KeyframeView(
         keyframe.index,
         keyframe.stamp,

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from ovs3d_ros.geometry import check_pose, invert_rigid
+from ovs3d_ros.mapping.blocks import Blocks
 from ovs3d_ros.mapping.gaussians import Gaussians
 from ovs3d_ros.mapping.keyframe_store import KeyframeStore
 
@@ -22,6 +23,12 @@ def owners(gaussians: Gaussians) -> torch.Tensor:
     """The owner number [N] of each Gaussian, int64."""
     unowned = torch.full((len(gaussians),), NO_OWNER, dtype=torch.int64, device=gaussians.device)
     return gaussians.stats.get(_OWNER, unowned)
+
+
+def all_owners(gaussians: Gaussians, blocks: Blocks) -> torch.Tensor:
+    """The owner number [N] of each Gaussian, parked ones first."""
+    set_owners(gaussians, owners(gaussians))
+    return blocks.gather(_OWNER)[_OWNER]
 
 
 def set_owners(gaussians: Gaussians, numbers: torch.Tensor) -> None:
@@ -49,15 +56,18 @@ def insert_owned(
     gaussians.stats[_OWNER][before:] = owner
 
 
-def move_keyframes(keyframes: KeyframeStore, gaussians: Gaussians, camtoworlds: dict[int, np.ndarray]) -> int:
+def move_keyframes(
+    keyframes: KeyframeStore, gaussians: Gaussians, camtoworlds: dict[int, np.ndarray], blocks: Blocks
+) -> int:
     """Gives keyframes new poses and moves the Gaussians that each spawned rigidly with it.
 
     Gaussians without an owner stay, and so do keyframes that are not named.
 
     Args:
         keyframes: of the map, by index.
-        gaussians: the map.
+        gaussians: the active part of the map.
         camtoworlds: new poses [4, 4] float64 by keyframe index; stamps may repeat, indices do not.
+        blocks: the parked part.
 
     Returns:
         The number of Gaussians that moved.
@@ -66,12 +76,16 @@ def move_keyframes(keyframes: KeyframeStore, gaussians: Gaussians, camtoworlds: 
         UserError: a pose cannot be used. The map is unchanged.
     """
     poses = {index: check_pose(pose, f"pose of keyframe {index}") for index, pose in camtoworlds.items()}
-    return sum(_move_keyframe(keyframes, index, gaussians, pose) for index, pose in poses.items())
-
-
-def _move_keyframe(keyframes: KeyframeStore, index: int, gaussians: Gaussians, camtoworld: np.ndarray) -> int:
-    motion = camtoworld @ invert_rigid(keyframes.views[index].camtoworld)
-    keyframes.move(index, camtoworld)
-    rows = (owners(gaussians) == owner_of(index)).nonzero()[:, 0]
-    gaussians.transform(rows, motion)
-    return len(rows)
+    motions = {
+        owner_of(index): pose @ invert_rigid(keyframes.views[index].camtoworld)
+        for index, pose in poses.items()
+    }
+    for index, pose in poses.items():
+        keyframes.move(index, pose)
+    moved, numbers = blocks.move(motions, _OWNER), owners(gaussians)
+    blocks.sight.refresh(keyframes.poses)
+    for number, motion in motions.items():
+        rows = (numbers == number).nonzero()[:, 0]
+        gaussians.transform(rows, motion)
+        moved += len(rows)
+    return moved

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +11,13 @@ import torch
 
 from ovs3d_ros.config import Config
 from ovs3d_ros.geometry import project
+from ovs3d_ros.mapping.blocks import Blocks
+from ovs3d_ros.mapping.cells import viewing_reach
 from ovs3d_ros.mapping.densification import densify, prune, record_gradients, remove_least_contributing
 from ovs3d_ros.mapping.depth_check import DepthCheck
-from ovs3d_ros.mapping.gaussians import Gaussians
+from ovs3d_ros.mapping.gaussians import PARAMETERS, Gaussians
 from ovs3d_ros.mapping.keyframe_log import KeyframeLog
+from ovs3d_ros.mapping.keyframe_store import view_of
 from ovs3d_ros.mapping.keyframes import is_new_view, training_view
 from ovs3d_ros.mapping.loop_closure import (
     NO_OWNER,
@@ -45,6 +49,7 @@ _FULL = (
     "the map holds map.max_gaussians = %d Gaussians: from now on, those that contribute least are removed to "
     "make room for new ones, and what was mapped first fades; raise it, or save the map and reset it"
 )
+_VISIT_STEPS = 50  # of a run after the last frame, before another part of the map is trained
 _PSNR_DECAY = 0.95  # of the running mean
 
 
@@ -84,6 +89,7 @@ class Mapper:
         self.gaussians = Gaussians(config.train, config.map.sh_degree, device, config.compute.seed)
         self.log = KeyframeLog(device, config.map.memory_limit_mib << 20)
         self.keyframes = self.log.keyframes
+        self.blocks = Blocks(self.gaussians)
         self.steps = self.first_step = 0
         self._psnr = torch.full((), float("nan"), device=device)
         self._rng = np.random.default_rng(config.compute.seed)
@@ -96,8 +102,9 @@ class Mapper:
     @property
     def stats(self) -> dict:
         """Running figures: steps, keyframes, num_gaussians, evicted, psnr [dB], depth_doubt, of the store."""
-        figures = dict(steps=self.steps, keyframes=len(self.keyframes), num_gaussians=len(self.gaussians))
-        figures |= self.keyframes.figures
+        count = len(self.gaussians) + self.blocks.num_parked
+        figures = dict(steps=self.steps, keyframes=len(self.keyframes), num_gaussians=count)
+        figures |= self.keyframes.figures | self.blocks.figures
         return figures | dict(evicted=self._evicted, psnr=self.psnr, depth_doubt=self.depth_check.doubt)
 
     @property
@@ -117,6 +124,9 @@ class Mapper:
 
     def insert(self, keyframe: Keyframe) -> None:
         """Adds a keyframe and seeds Gaussians where the map does not explain it."""
+        self.blocks.enter(
+            view_of(keyframe), viewing_reach(keyframe, self.median_depth), _parking_cap(self.config)
+        )
         view = render_view(self.gaussians.activated(), keyframe.camera, keyframe.camtoworld, self.rasterizer)
         seeds, opacity = self._make_seeds(keyframe, view)
         depths = [keyframe.depth if keyframe.depth is not None else view.depth * (view.alpha > 0.5)]
@@ -150,6 +160,10 @@ class Mapper:
         self.gaussians.load_params(params)
         self._max_scale = 2 * float(params["log_scales"].exp().max()) if len(self.gaussians) else 0.0
 
+    def params(self) -> dict[str, torch.Tensor]:
+        """The parameters of all Gaussians, parked ones first, see `PARAMETERS`."""
+        return self.blocks.gather(*PARAMETERS)
+
     def resume(self, steps: int, psnr: float | None) -> None:
         """Takes up the running figures of a map file; learning rates begin anew."""
         self.steps = self.first_step = steps
@@ -158,7 +172,7 @@ class Mapper:
 
     def move_keyframes(self, camtoworlds: dict[int, np.ndarray]) -> int:
         """Moves keyframes and their Gaussians to corrected poses, see `loop_closure.move_keyframes`."""
-        moved = move_keyframes(self.keyframes, self.gaussians, camtoworlds)
+        moved = move_keyframes(self.keyframes, self.gaussians, camtoworlds, self.blocks)
         if camtoworlds:
             self.update_extent()
         return moved
@@ -170,7 +184,10 @@ class Mapper:
             horizon: number of steps of the whole run, over which learning rates decay and before whose end
                 densification stops; None while the map still grows.
         """
-        index = self.log.choose(self._rng, self.config.train.newest_share, 3 * _COARSE_VISITS)
+        if horizon and self.blocks.parcels and self.steps % _VISIT_STEPS == 0:
+            self.blocks.visit(int(np.argmin(self.log.visits)), _parking_cap(self.config))
+        trainable = self.blocks.trainable
+        index = self.log.choose(self._rng, self.config.train.newest_share, 3 * _COARSE_VISITS, trainable)
         keyframe, config = self.keyframes[index], self.config.train
         camera, image, depth, mask = training_view(keyframe, coarse=self.log.visits[index] < _COARSE_VISITS)
         self.log.visits[index] += 1
@@ -190,28 +207,15 @@ class Mapper:
             self.gaussians, meta["means2d_absgrad"][0], visible, max(camera.width, camera.height)
         )
         progress = min(1.0, (self.steps - self.first_step) / horizon) if horizon else 0.0
-        self._update_parameters(index, progress if horizon else None)
+        _update_parameters(self.gaussians, self.log, index, progress if horizon else None)
+        if config.exposure:
+            self.log.exposure.step(index, decay=0.1**progress)
         self.steps += 1
         self._densify_and_prune(progress)
         psnr = masked_psnr(rgb.detach(), image, mask)
         mean = _PSNR_DECAY * self._psnr + (1 - _PSNR_DECAY) * psnr
         self._psnr = torch.where(self._psnr.isnan(), psnr, mean)
         return StepStats(self.steps, loss.detach(), psnr, len(self.gaussians))
-
-    def _update_parameters(self, index: int, progress: float | None) -> None:
-        """Adam steps on the Gaussians and on the exposure of keyframe `index`.
-
-        Args:
-            index: of the keyframe the gradients come from.
-            progress: share of the run that is done, 0..1; None while the map still grows: then the rate of
-                the means decays with the visits of this keyframe, so that new keyframes move the map and old
-                ones settle it.
-        """
-        decay = min(1.0, self.log.visits[index] / _SETTLED_VISITS) if progress is None else progress
-        settling = max(0.0, ((progress or 0.0) - _SETTLING_PROGRESS) / (1 - _SETTLING_PROGRESS))
-        self.gaussians.step(means_decay=_FINAL_DECAY**decay, other_decay=0.1**settling)
-        if self.config.train.exposure:
-            self.log.exposure.step(index, decay=0.1 ** (progress or 0.0))
 
     def _densify_and_prune(self, progress: float) -> None:
         """Every `densify_every` steps: adds Gaussians at large gradients, prunes transparent ones and fog."""
@@ -224,6 +228,7 @@ class Mapper:
     def _insert_seeds(self, seeds: Seeds, opacity: float, owner: int = NO_OWNER) -> None:
         """Inserts seeds as far as `map.max_gaussians` leaves room."""
         means, colors, scales = seeds
+        self.blocks.make_room(len(means), _parking_cap(self.config))
         room = self.config.map.max_gaussians - len(self.gaussians)
         if means.shape[0] > room:
             # At most a tenth of the map makes room at a time, unless the cap was lowered.
@@ -258,9 +263,30 @@ class Mapper:
         The fog limit follows the largest viewing distance and never shrinks, so the map of a hall survives
         when the robot turns to a wall.
         """
-        centers = self.keyframes.poses[:, :3, 3]
+        centers = self.blocks.near(self.keyframes.poses[:, :3, 3])
         distances = np.linalg.norm(centers - np.median(centers, axis=0), axis=1)
         camera_spread = np.quantile(distances, _CAMERA_QUANTILE, method="lower")
         depths = [depth for depth in self.log.median_depths if depth] or [1.0]
         self.gaussians.extent = float(camera_spread + np.median(depths))
         self._max_scale = max(self._max_scale, _FOG_SCALE * float(camera_spread + max(depths)))
+
+
+def _parking_cap(config: Config) -> int:
+    """Number of active Gaussians beyond which those far away are parked."""
+    return config.map.max_gaussians if config.map.memory_limit_mib else sys.maxsize
+
+
+def _update_parameters(gaussians: Gaussians, log: KeyframeLog, index: int, progress: float | None) -> None:
+    """An Adam step on the Gaussians.
+
+    Args:
+        gaussians: of the map.
+        log: keyframes and their visits.
+        index: of the keyframe the gradients come from.
+        progress: share of the run that is done, 0..1; None while the map still grows: then the rate of
+            the means decays with the visits of this keyframe, so that new keyframes move the map and old
+            ones settle it.
+    """
+    decay = min(1.0, log.visits[index] / _SETTLED_VISITS) if progress is None else progress
+    settling = max(0.0, ((progress or 0.0) - _SETTLING_PROGRESS) / (1 - _SETTLING_PROGRESS))
+    gaussians.step(means_decay=_FINAL_DECAY**decay, other_decay=0.1**settling)

@@ -61,9 +61,10 @@ def fill_missing_rows(field: RefinedField, codes: PackedCodes, codec: FeatureCod
     new = field.probabilities.sum(-1) == 0
     if not bool(new.any()):
         return field
-    cosines = lifted_cosines(codes.unpack(), codec, field.texts)
-    lifted = class_distribution(cosines, field.temperature)
-    return replace(field, probabilities=torch.where(new[:, None], lifted, field.probabilities))
+    probabilities = field.probabilities.clone()
+    cosines = lifted_cosines(codes[new].unpack(), codec, field.texts)
+    probabilities[new] = class_distribution(cosines, field.temperature)
+    return replace(field, probabilities=probabilities)
 
 
 def vocabulary_indices(field: RefinedField | None, prompts: Sequence[str], mode: str) -> np.ndarray:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from ovs3d_ros.config import LiftConfig
+from ovs3d_ros.mapping.blocks import LIFTING, Blocks
 from ovs3d_ros.mapping.gaussians import Gaussians
 from ovs3d_ros.mapping.keyframes import resize_mask
 from ovs3d_ros.packed_codes import PackedCodes, pack_codes
@@ -81,7 +82,10 @@ def fuse_levels(numerators: torch.Tensor, selection: torch.Tensor, codec: Featur
 
 
 def pack_levels(
-    level_codes: torch.Tensor, selection: torch.Tensor, codec: FeatureCodec
+    level_codes: torch.Tensor,
+    selection: torch.Tensor,
+    codec: FeatureCodec,
+    steps: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> dict[str, PackedCodes]:
     """The fields `packed_codes` and `packed_levels` of a snapshot.
 
@@ -89,10 +93,12 @@ def pack_levels(
         level_codes: [N, S, d + 1] unit codes of each level; zero where nothing was lifted.
         selection: [N, S] see `fuse_levels`.
         codec: codec of the codes.
+        steps: of the levels and of the codes, see `pack_codes`.
     """
-    levels = pack_codes(level_codes)
+    of_levels, of_codes = steps or (None, None)
+    levels = pack_codes(level_codes, of_levels)
     single = level_codes.shape[1] == 1  # nothing to blend: the same memory serves both
-    codes = levels[:, 0] if single else pack_codes(fuse_levels(level_codes, selection, codec))
+    codes = levels[:, 0] if single else pack_codes(fuse_levels(level_codes, selection, codec), of_codes)
     return dict(packed_codes=codes, packed_levels=levels)
 
 
@@ -114,7 +120,6 @@ def check_num_levels(table: CropTable, gaussians: Gaussians) -> None:
 
 
 EVIDENCE = ("numerators", "weight", "max_weight", "views")
-_RELIFT = "relift_"  # prefix of the evidence that `Lifter.relift` gathers
 
 
 class Lifter:
@@ -133,6 +138,7 @@ class Lifter:
         self.codec: FeatureCodec | None = None
         self._fitter: CodecFitter | None = None
         self._fitted_on: set[int] = set()
+        self._relifts = 0
 
     def load(self, loaded: MapSnapshot, gaussians: Gaussians) -> None:
         """Takes up the evidence of a map file for the Gaussians of the same file."""
@@ -164,27 +170,38 @@ class Lifter:
         self._accumulate(keyframe, gaussians, rasterizer, self.codec, prefix="")
 
     def relift(
-        self, keyframes: Sequence[Keyframe], gaussians: Gaussians, rasterizer: Rasterizer
+        self,
+        keyframes: Sequence[Keyframe],
+        gaussians: Gaussians,
+        rasterizer: Rasterizer,
+        blocks: Blocks,
+        cap: int,
     ) -> Iterator[None]:
         """Lifts keyframes anew into the current Gaussians, with a codec fitted on all embeddings so far.
 
         Yields after each keyframe. The old evidence stays in place until the last keyframe is lifted.
-        Gaussians may be added and removed in between.
+        Gaussians may be added and removed in between. Parked ones are woken where a keyframe sees them.
         """
         crops = keyframes[0].crops
         assert self._fitter is not None and crops is not None, "lift a keyframe before all are lifted anew"
         codec = self._fitter.fit().to(gaussians.device)
-        self._reset_evidence(gaussians, crops.num_levels, codec, prefix=_RELIFT)
+        self._relifts += 1
+        prefix = f"{LIFTING}{self._relifts}_"  # of its own: one that was abandoned may have left parked ones
+        self._reset_evidence(gaussians, crops.num_levels, codec, prefix)
         try:
             for keyframe in keyframes:
-                self._accumulate(keyframe, gaussians, rasterizer, codec, prefix=_RELIFT)
+                if blocks.parcels:
+                    blocks.codec = self.codec
+                    blocks.visit(keyframe.index, cap)
+                self._accumulate(keyframe, gaussians, rasterizer, codec, prefix)
                 yield
-            self.codec = codec
+            self.codec = blocks.codec = codec
+            blocks.adopt(prefix, EVIDENCE, codec)
             for name in EVIDENCE:
-                gaussians.stats[name] = gaussians.stats[_RELIFT + name]
+                gaussians.stats[name] = gaussians.stats[prefix + name]
         finally:  # also when the caller abandons the lift: the evidence is the largest part of a map
             for name in EVIDENCE:
-                gaussians.stats.pop(_RELIFT + name, None)
+                gaussians.stats.pop(prefix + name, None)
 
     def _accumulate(
         self,

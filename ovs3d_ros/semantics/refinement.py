@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from ovs3d_ros.config import Config, RefineConfig
 from ovs3d_ros.encoders import ImageTextEncoder, PatchEncoder, make_dino
 from ovs3d_ros.map_frame import poses_to_map
-from ovs3d_ros.mapping.gaussians import Gaussians
+from ovs3d_ros.mapping.blocks import Blocks
 from ovs3d_ros.packed_codes import PackedCodes
 from ovs3d_ros.rasterize import Rasterizer, Splats, Views
 from ovs3d_ros.rasterize.spherical_harmonics import base_colors
@@ -223,7 +223,7 @@ class Refinement:
             self._dino = make_dino(self._config.dino, self._device)
 
     def run(
-        self, names: list[str], snapshot: MapSnapshot, gaussians: Gaussians, frames: Sequence[Frame]
+        self, names: list[str], snapshot: MapSnapshot, blocks: Blocks, frames: Sequence[Frame]
     ) -> Iterator[RefineStep]:
         """Refines as `refine_names` does, while the map may gain and lose Gaussians.
 
@@ -232,7 +232,7 @@ class Refinement:
         """
         if frames:
             self.prepare()
-        gaussians.stats[_ROW] = torch.arange(1, len(gaussians) + 1, device=gaussians.device)
+        blocks.spread(_ROW, torch.arange(1, snapshot.num_gaussians + 1))
         try:
             refined = yield from refine_names(
                 distinct_names(names),
@@ -244,17 +244,18 @@ class Refinement:
                 (self._clip, self._dino),
             )
         except GeneratorExit:
-            self.discard(gaussians)
+            self.discard(blocks)
             raise
-        rows = gaussians.stats.pop(_ROW)
+        rows = blocks.gather(_ROW)[_ROW]
+        self.discard(blocks)
         if refined is None:
             return None
         padded = F.pad(refined.probabilities, (0, 0, 1, 0))  # row 0: zeros, for new Gaussians
         return replace(refined, probabilities=padded[rows])
 
-    def discard(self, gaussians: Gaussians) -> None:
+    def discard(self, blocks: Blocks) -> None:
         """Frees what a `run` that raised left in the statistics; the thread that owns the map calls it."""
-        gaussians.stats.pop(_ROW, None)
+        blocks.forget(_ROW)
 
     def refine_for_query(self, prompts: Sequence[str], snapshot: MapSnapshot) -> RefinedField:
         """The snapshot's refined field if it holds all prompts, else a new one that adds the prompts."""
@@ -279,18 +280,16 @@ class Refinement:
         """Forgets the field, for a new map."""
         self.field = None
 
-    def set_field(self, field: RefinedField, gaussians: Gaussians) -> None:
+    def set_field(self, field: RefinedField, blocks: Blocks) -> None:
         """Makes `field` the refined field of the map."""
-        gaussians.stats[_PROBABILITIES] = field.probabilities.to(gaussians.device)
-        self.field = replace(
-            field, texts=field.texts.to(gaussians.device), probabilities=field.probabilities[:0]
-        )
+        blocks.spread(_PROBABILITIES, field.probabilities)
+        self.field = replace(field, texts=field.texts.to(self._device), probabilities=field.probabilities[:0])
 
     def snapshot_field(
-        self, gaussians: Gaussians, codes: PackedCodes, codec: FeatureCodec | None
+        self, blocks: Blocks, codes: PackedCodes, codec: FeatureCodec | None
     ) -> RefinedField | None:
         """The current field for a snapshot with fused codes [N]; None without a refinement."""
         if self.field is None or codec is None:
             return None
-        field = replace(self.field, probabilities=gaussians.stats[_PROBABILITIES].clone())
+        field = replace(self.field, probabilities=blocks.gather(_PROBABILITIES)[_PROBABILITIES].clone())
         return fill_missing_rows(field, codes, codec)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from helpers import synthetic
 
 from ovs3d_ros.config import Config, LiftConfig
+from ovs3d_ros.mapping.blocks import Blocks
 from ovs3d_ros.mapping.gaussians import Gaussians
 from ovs3d_ros.rasterize import Splats, Views, make_rasterizer, reference
 from ovs3d_ros.semantics.codec import CodecFitter, FeatureCodec
@@ -316,7 +317,7 @@ def test_relift_replaces_evidence_only_at_the_end() -> None:
     old = {name: g.stats[name].clone() for name in ("numerators", "weight", "views")}
     with torch.no_grad():
         g.params["means"][:, 0] += 0.4  # training moved them
-    lifting = lifter.relift(frames, g, RASTERIZER)
+    lifting = lifter.relift(frames, g, RASTERIZER, Blocks(g), len(g))
     next(lifting)
     assert all(torch.equal(g.stats[name], old[name]) for name in old)
     g.keep(torch.arange(len(g)) != 3)  # Gaussians may be removed in between
@@ -342,7 +343,7 @@ def test_abandoned_relift_keeps_no_second_evidence() -> None:
     for frame in frames:
         lifter.lift(frame, g, RASTERIZER)
     names, codec = set(g.stats), lifter.codec
-    lifting = lifter.relift(frames, g, RASTERIZER)
+    lifting = lifter.relift(frames, g, RASTERIZER, Blocks(g), len(g))
     next(lifting)
     assert set(g.stats) > names
     del lifting  # as the mapping thread does it when a new keyframe arrives
@@ -357,7 +358,7 @@ def test_relift_fits_the_codec_on_all_keyframes() -> None:
     for frame in frames:
         lifter.lift(frame, g, RASTERIZER)
     early = lifter.codec
-    for _ in lifter.relift(frames, g, RASTERIZER):
+    for _ in lifter.relift(frames, g, RASTERIZER, Blocks(g), len(g)):
         assert lifter.codec is early  # queries still read the old sums
     assert lifter.codec.residual(second.embeddings) < 1e-3 < early.residual(second.embeddings)
     assert g.stats["numerators"].shape[-1] == lifter.codec.dim

@@ -1,0 +1,142 @@
+"""Rows of tensors that lie in a temporary file, and tensors that continue them without a copy."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import math
+import mmap
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ovs3d_ros.io.tensor_file import StoredTensor, TensorFile, temporary_folder
+
+logger = logging.getLogger(__name__)
+
+ROWS = mmap.PAGESIZE  # a multiple of this many rows fills whole pages, whatever a row holds
+_FIXED, _NO_RESERVE = 0x10, 0x4000  # MAP_FIXED and MAP_NORESERVE of Linux
+_STAYS = (
+    "Gaussians cannot be parked in a file in %s (%s): they stay in memory. Nothing is lost; free space "
+    "there, or start with TMPDIR set to a folder on another disk"
+)
+
+Rows = dict[str, torch.Tensor]
+
+
+class _Pages(mmap.mmap):
+    """Memory of tensors; `owners` are what its pages come from."""
+
+    owners: tuple = ()
+
+
+@dataclass(frozen=True, eq=False)
+class StoredRows:
+    """Rows [count, ...] of several tensors, which never change.
+
+    Attributes:
+        count: of the rows.
+        entries: where they lie in `file`; empty if they are in memory.
+        tensors: in memory; empty if they are in the file.
+        file: of the entries.
+    """
+
+    count: int
+    entries: dict[str, StoredTensor]
+    tensors: Rows
+    file: TensorFile
+
+    def read(self) -> Rows:
+        """Copies on the CPU, or the tensors in memory themselves; do not change them."""
+        if not self.entries:
+            return dict(self.tensors)
+        return dict(zip(self.entries, self.file.read(list(self.entries.values())), strict=True))
+
+    def __del__(self) -> None:
+        for entry in self.entries.values():
+            self.file.free(entry)
+
+
+class RowFile:
+    """Stores rows in a temporary file; in memory, with one warning, where that fails."""
+
+    def __init__(self) -> None:
+        self._file = TensorFile(alignment=mmap.PAGESIZE)
+        self._warned = False
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file."""
+        return self._file.size - self._file.freed
+
+    def store(self, tensors: Rows) -> StoredRows:
+        """Stores tensors [M, ...], M a multiple of `ROWS`; those on another device stay there."""
+        count = len(next(iter(tensors.values())))
+        assert count % ROWS == 0, "rows fill whole pages"
+        if all(tensor.device.type == "cpu" for tensor in tensors.values()):
+            try:
+                entries = self._file.write(list(tensors.values()))
+                return StoredRows(count, dict(zip(tensors, entries, strict=True)), {}, self._file)
+            except OSError as error:
+                if not self._warned:
+                    logger.error(_STAYS, temporary_folder(), error.strerror or error)
+                self._warned = True
+        return StoredRows(count, {}, {name: t.clone() for name, t in tensors.items()}, self._file)
+
+
+def join_rows(parts: Sequence[StoredRows], last: Rows) -> Rows:
+    """The rows of all parts, then those of `last`, one tensor for each name of `last`.
+
+    What lies in a file is mapped, so only `last` is copied. The pages go back with the last of the tensors.
+    """
+    if any(tensor.device.type != "cpu" for tensor in last.values()):
+        return {
+            name: torch.cat([*(part.tensors[name].to(t.device) for part in parts), t])
+            for name, t in last.items()
+        }
+    parked, starts, end = sum(part.count for part in parts), {}, 0
+    for name, tensor in last.items():
+        starts[name] = end
+        size = (parked + len(tensor)) * math.prod(tensor.shape[1:]) * tensor.element_size()
+        end += -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+    pages = _Pages(-1, end or 1, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    pages.owners = tuple(parts)
+    joined = {name: _view(pages, starts[name], parked + len(t), t) for name, t in last.items()}
+    for name, tensor in last.items():
+        first = 0
+        for part in parts:
+            if part.entries:
+                _map(joined[name][first:], part.file, part.entries[name])
+            else:
+                joined[name][first : first + part.count] = part.tensors[name]
+            first += part.count
+        joined[name][parked:] = tensor
+    return joined
+
+
+def _view(pages: _Pages, start: int, count: int, like: torch.Tensor) -> torch.Tensor:
+    """A tensor [count, ...] with the row shape and type of another one, in pages from a byte on."""
+    shape = (count, *like.shape[1:])
+    if not math.prod(shape):
+        return like.new_empty(shape)
+    return torch.frombuffer(pages, dtype=like.dtype, count=math.prod(shape), offset=start).view(shape)
+
+
+def _map(place: torch.Tensor, file: TensorFile, entry: StoredTensor) -> None:
+    """Replaces the pages from the first element of `place` on by those of a tensor in a file."""
+    size = math.prod(entry.shape) * entry.dtype.itemsize
+    if not size:
+        return
+    call = ctypes.CDLL(None, use_errno=True).mmap
+    call.restype, call.argtypes = (
+        ctypes.c_void_p,
+        [*[ctypes.c_void_p, ctypes.c_size_t], *[ctypes.c_int] * 3, ctypes.c_long],
+    )
+    flags = mmap.MAP_PRIVATE | _FIXED | _NO_RESERVE
+    protection = mmap.PROT_READ | mmap.PROT_WRITE  # private: what is written does not reach the file
+    address = call(place.data_ptr(), size, protection, flags, file.fileno(), entry.offset)
+    if address != place.data_ptr():
+        number = ctypes.get_errno()
+        raise OSError(number, f"parked Gaussians cannot be mapped ({os.strerror(number)})")

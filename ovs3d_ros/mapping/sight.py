@@ -1,0 +1,95 @@
+"""Which cells of the world each keyframe may see, and when each cell was seen last."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from ovs3d_ros.mapping.cells import seen_cells
+from ovs3d_ros.types import KeyframeView
+
+_NEAR = 1.5  # reaches of the newest keyframe
+_SMALLEST_SIDE = 1e-3  # metres
+
+
+class Sight:
+    """What the keyframes of a map see.
+
+    Attributes:
+        side: of a cell, metres; 0 until `begin`.
+        clock: counts looks.
+    """
+
+    def __init__(self) -> None:
+        self.side, self.clock = 0.0, 0
+        self._views: list[KeyframeView] = []
+        self._reaches: list[float] = []
+        self._seen_by: dict[int, list[int]] = {}  # keyframes, by cell
+        self._last_seen: dict[int, int] = {}  # by cell
+        self._parked: Counter[int] = Counter()  # parcels, by cell
+        self._hidden = np.zeros(64, np.int64)  # parcels and cells that each keyframe sees, with rows to spare
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    @property
+    def trainable(self) -> np.ndarray:
+        """Indices of the keyframes that see no hidden cell."""
+        return np.flatnonzero(self._hidden[: len(self)] == 0)
+
+    def add(self, view: KeyframeView, reach: float) -> None:
+        """Adds a keyframe that sees `reach` metres far; 0: unknown."""
+        self._views.append(view)
+        self._reaches.append(reach)
+        if self.side:
+            self._note(len(self) - 1)
+
+    def begin(self) -> None:
+        """Chooses the side of the cells, half of how far a typical keyframe sees, unless it is chosen."""
+        if not self.side:
+            reaches = [reach for reach in self._reaches if reach]
+            self.side = max(0.5 * float(np.median(reaches or [1.0])), _SMALLEST_SIDE)
+            for index in range(len(self)):
+                self._note(index)
+
+    def look(self, index: int) -> np.ndarray:
+        """The cells [C] that a keyframe may see, which count as seen now."""
+        view = self._views[index]
+        cells = seen_cells(view.camera, view.camtoworld, self._reaches[index], self.side)
+        self.clock += 1
+        self._last_seen.update(dict.fromkeys(cells.tolist(), self.clock))
+        return cells
+
+    def last_seen(self, cells: np.ndarray) -> np.ndarray:
+        """When each cell [C] was seen last, by the clock; 0: never."""
+        return np.array([self._last_seen.get(cell, 0) for cell in cells.tolist()], np.int64)
+
+    def hide(self, cells: np.ndarray, sign: int = 1) -> None:
+        """Counts for all keyframes that cells [C] are hidden once more, or once less (-1)."""
+        for cell in cells.tolist():
+            self._parked[cell] += sign
+            self._hidden[self._seen_by.get(cell, [])] += sign
+
+    def refresh(self, camtoworlds: np.ndarray) -> None:
+        """Finds anew what all keyframes see, after their poses became [F, 4, 4]."""
+        for view, pose in zip(self._views, camtoworlds, strict=True):
+            view.camtoworld = pose.copy()
+        if self.side:
+            self._seen_by, self._last_seen = {}, {}
+            for index in range(len(self)):
+                self._note(index)
+
+    def near(self, centers: np.ndarray) -> np.ndarray:
+        """Those of the cameras' positions [F, 3] that are near the newest one."""
+        distances = np.linalg.norm(centers - centers[-1], axis=1)
+        return centers[distances <= _NEAR * (self._reaches[-1] or self.side)]
+
+    def _note(self, index: int) -> None:
+        """Notes the cells that a keyframe sees."""
+        cells = self.look(index).tolist()
+        if index >= len(self._hidden):
+            self._hidden = np.concatenate([self._hidden, np.zeros_like(self._hidden)])
+        for cell in cells:
+            self._seen_by.setdefault(cell, []).append(index)
+        self._hidden[index] = sum(self._parked[cell] for cell in cells)

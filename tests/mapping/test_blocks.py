@@ -1,0 +1,234 @@
+"""Rooms that the robot left are parked: nothing of them is lost, and what is near is mapped as ever."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from helpers import synthetic
+
+from ovs3d_ros.io.row_file import ROWS, RowFile, join_rows
+from ovs3d_ros.map_file import load_map
+from ovs3d_ros.mapping.cells import cell_numbers, seen_cells
+from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.types import Frame
+
+CAMERA = synthetic.make_camera(160, 120)
+POSES = synthetic.orbit(4, arc=1.2)
+FRAMES = [synthetic.make_frame(pose, float(index), camera=CAMERA) for index, pose in enumerate(POSES)]
+ROOMS, STEP, CAP = 5, 12.0, 24_000  # rooms, metres between them, active Gaussians; a room has about 7,000
+BOXES = ["red box", "green box", "blue box"]
+
+
+def in_room(frame: Frame, room: int) -> Frame:
+    """The frame as seen in a copy of the room."""
+    pose = frame.camtoworld.copy()
+    pose[0, 3] += STEP * room
+    return replace(frame, camtoworld=pose, stamp=frame.stamp + 100 * room, name=f"room {room} {frame.name}")
+
+
+def drive(rooms, steps: int = 3, **settings) -> Ovs3d:
+    """A map of rooms, one after the other."""
+    settings = dict(map__max_gaussians=CAP, train__densify_every=0, seed__spacing=2.0) | settings
+    pipeline = Ovs3d(synthetic.make_config(**settings))
+    for room in rooms:
+        for frame in FRAMES:
+            assert pipeline.add_frame(in_room(frame, room))
+            pipeline.optimize(steps)
+    return pipeline
+
+
+@pytest.fixture(scope="module")
+def building() -> Ovs3d:
+    return drive(range(ROOMS), steps=12)
+
+
+def error_in(pipeline: Ovs3d, room: int) -> float:
+    """Mean squared error of a view in a room."""
+    frame = in_room(FRAMES[1], room)
+    rgb = pipeline.render(frame.camera, frame.camtoworld).rgb
+    return float((rgb - torch.from_numpy(frame.image) / 255).square().mean())
+
+
+def iou_in(pipeline: Ovs3d, room: int) -> float:
+    """Mean IoU of the boxes in a view in a room."""
+    frame, snapshot = in_room(FRAMES[1], room), pipeline.snapshot()
+    labels, _ = pipeline.render_labels(pipeline.query(BOXES), frame.camera, frame.camtoworld, snapshot)
+    shares = []
+    for number in (1, 2, 3):
+        found, there = labels == number, frame.labels == number
+        shares.append((found & there).sum() / (found | there).sum())
+    return float(np.mean(shares))
+
+
+def test_first_room_is_as_good_as_alone_after_five(building: Ovs3d) -> None:
+    alone = drive([0], steps=12)
+    stats = building.stats
+    assert stats["num_gaussians"] > 1.4 * CAP and stats["evicted"] == 0, "no room is pruned for the next"
+    assert len(building.map.mapper.gaussians) <= CAP and stats["parked"] % ROWS == 0 < stats["parked"]
+    assert stats["parked_disk_mib"] > 1
+    for room in (0, 2, 4):
+        assert error_in(building, room) < 1.3 * error_in(alone, 0)
+        assert iou_in(building, room) > iou_in(alone, 0) - 0.1
+    pruned = drive(range(ROOMS), map__memory_limit_mib=0)
+    assert pruned.stats["parked"] == 0 < pruned.stats["evicted"]
+    assert error_in(pruned, 0) > 2 * error_in(building, 0)
+
+
+def test_snapshots_share_what_is_parked_and_stay_as_they_are() -> None:
+    pipeline = drive(range(3))
+    before = pipeline.snapshot()
+    parked = pipeline.stats["parked"]
+    kept = {name: t.clone() for name, t in before.gaussians.items()}
+    codes, weight = before.codes.clone(), before.weight.clone()
+    assert before.num_gaussians == pipeline.stats["num_gaussians"] == len(before.packed_codes)
+    for room in (3, 0):  # parks more, and wakes the first room
+        for frame in FRAMES:
+            shifted = in_room(frame, room).camtoworld.copy()
+            shifted[0, 3] += 0.1
+            pipeline.add_frame(replace(in_room(frame, room), camtoworld=shifted, stamp=999.0 + room))
+        pipeline.optimize(2)
+    after = pipeline.snapshot()
+    gc.collect()
+    assert all(torch.equal(t, before.gaussians[name]) for name, t in kept.items())
+    assert torch.equal(codes, before.codes) and torch.equal(weight, before.weight)
+    assert after.num_gaussians == pipeline.stats["num_gaussians"] and pipeline.stats["parked"] != parked
+
+
+def test_room_wakes_when_it_is_seen_again() -> None:
+    pipeline = drive(range(3))
+    first = pipeline.map.mapper.blocks.parcels[0]
+    total, rows = pipeline.stats["num_gaussians"], first.read(None)
+    assert 0 not in pipeline.map.mapper.blocks.trainable and 11 in pipeline.map.mapper.blocks.trainable
+    pose = FRAMES[0].camtoworld.copy()
+    pose[0, 3] += 0.2
+    assert pipeline.add_frame(synthetic.make_frame(pose, 900.0, camera=CAMERA))
+    g, blocks = pipeline.map.mapper.gaussians, pipeline.map.mapper.blocks
+    assert first not in blocks.parcels and 0 in blocks.trainable
+    place = (g.params["means"].detach()[:, None] == rows["means"][None, :40]).all(-1).nonzero()
+    assert len(place) >= 40, "they are active again"
+    rows_of = place[:, 0]
+    assert torch.equal(g.params["sh_dc"].detach()[rows_of], rows["sh_dc"][place[:, 1]])
+    assert (g.stats["views"][rows_of] >= rows["views"][place[:, 1]]).all()
+    assert (g.stats["weight"][rows_of] >= rows["weight"][place[:, 1]] - 1e-4).all(), "with their evidence"
+    assert pipeline.stats["num_gaussians"] < total + 2500, "what is there already is not seeded again"
+    pipeline.optimize(3)
+
+
+def test_loop_closure_moves_parked_rooms() -> None:
+    pipeline = drive(range(3))
+    before, parked = pipeline.snapshot(), pipeline.stats["parked"]
+    shift = np.eye(4)
+    shift[:3, 3] = 0.3, 0.1, 0.0
+    moves = {view.index: shift @ view.camtoworld for view in pipeline.keyframes.views}
+    assert pipeline.move_keyframes(moves) == before.num_gaussians and parked
+    after = pipeline.snapshot()
+    expected = before.gaussians["means"] + torch.tensor([0.3, 0.1, 0.0])
+    torch.testing.assert_close(after.gaussians["means"], expected, atol=1e-5, rtol=0)
+    frame = replace(in_room(FRAMES[1], 0), camtoworld=shift @ in_room(FRAMES[1], 0).camtoworld)
+    rgb = pipeline.render(frame.camera, frame.camtoworld).rgb
+    assert float((rgb - torch.from_numpy(frame.image) / 255).square().mean()) < 0.01
+    assert pipeline.add_frame(replace(frame, camtoworld=frame.camtoworld @ shift, stamp=999.0))
+    assert 0 in pipeline.map.mapper.blocks.trainable, "the room wakes at its new place"
+
+
+def test_file_and_its_reload_hold_all_rooms(tmp_path) -> None:
+    pipeline = drive(range(3), map__keep_keyframes=True)
+    assert pipeline.stats["parked"]
+    pipeline.save(tmp_path / "building.ovs3d")
+    params, loaded = load_map(tmp_path / "building.ovs3d", training=True)
+    assert len(params["means"]) == pipeline.stats["num_gaussians"] == len(loaded.training.owners)
+    assert set(loaded.training.owners.tolist()) >= {1, 5, 9}, "of all three rooms"
+    again = Ovs3d.load(tmp_path / "building.ovs3d", training=True)
+    torch.testing.assert_close(again.snapshot().gaussians["means"], pipeline.snapshot().gaussians["means"])
+    assert abs(error_in(again, 0) - error_in(pipeline, 0)) < 1e-4
+    for frame in FRAMES:  # the loaded map goes on, and parks in its turn
+        assert again.add_frame(in_room(frame, 3))
+        again.optimize(2)
+    assert again.stats["parked"] and len(again.map.mapper.gaussians) <= CAP
+    assert error_in(again, 0) < 1.3 * error_in(pipeline, 0)
+
+
+def test_refinement_covers_parked_rooms() -> None:
+    pipeline = drive(range(3))
+    for _ in pipeline.refine([*BOXES, "grey wall"]):
+        pass
+    field = pipeline.snapshot().refined
+    assert field is not None and len(field.probabilities) == pipeline.stats["num_gaussians"]
+    for frame in FRAMES:
+        pipeline.add_frame(in_room(frame, 3))
+    later = pipeline.snapshot().refined
+    assert len(later.probabilities) == pipeline.stats["num_gaussians"]
+    assert (later.probabilities.sum(-1) > 0.9).all() and pipeline.query(BOXES).found.all()
+
+
+def test_features_survive_a_new_codec_and_a_new_lift() -> None:
+    pipeline = drive(range(3), lift__residual=0.0)  # every keyframe fits the codec anew
+    before = iou_in(pipeline, 0)
+    for _ in pipeline.relift():
+        pass
+    assert pipeline.stats["parked"]
+    for room in range(3):
+        assert iou_in(pipeline, room) > 0.6 and abs(iou_in(pipeline, 0) - before) < 0.1
+
+
+def test_run_after_the_last_frame_trains_and_lifts_all_rooms() -> None:
+    """As `ovs3d map` does: rooms that are parked before any step must be trained, too."""
+    pipeline = drive(range(ROOMS), steps=0)
+    before = [error_in(pipeline, room) for room in range(ROOMS)]
+    pipeline.optimize(400, horizon=400)
+    for _ in pipeline.relift():
+        pass
+    assert pipeline.stats["parked"] and len(pipeline.map.mapper.gaussians) <= CAP
+    after = [error_in(pipeline, room) for room in range(ROOMS)]
+    assert all(new < 0.6 * old for new, old in zip(after, before, strict=True)), (before, after)
+    assert min(iou_in(pipeline, room) for room in range(ROOMS)) > 0.7
+
+
+def test_trouble_with_the_file_parks_in_memory(monkeypatch, caplog, tmp_path) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "missing"))
+    pipeline = drive(range(3))
+    assert caplog.text.count("cannot be parked in a file") == 1
+    assert pipeline.stats["parked"] and pipeline.stats["parked_disk_mib"] == 0
+    assert error_in(pipeline, 0) < 0.01 and pipeline.query(BOXES).found.all()
+
+
+def test_joined_rows_are_those_of_all_parts() -> None:
+    file, generator = RowFile(), torch.Generator().manual_seed(0)
+
+    def rows(count: int) -> dict[str, torch.Tensor]:
+        return dict(
+            a=torch.rand(count, 3, generator=generator),
+            b=torch.randint(-9, 9, (count, 2, 61), generator=generator, dtype=torch.int8),
+            c=torch.rand(count, generator=generator).half(),
+            d=torch.zeros(count, 0),
+        )
+
+    given = [rows(ROWS), rows(2 * ROWS), rows(77)]
+    stored = [file.store(part) for part in given[:2]]
+    joined = join_rows(stored, given[2])
+    for name, tensor in joined.items():
+        assert torch.equal(tensor, torch.cat([part[name] for part in given]))
+    joined["a"][:5] = 7.0  # private: others do not see it
+    assert torch.equal(join_rows(stored, given[2])["a"], torch.cat([part["a"] for part in given]))
+    size = file.size
+    first = stored.pop(0)
+    del first, joined
+    gc.collect()
+    assert file.size < 0.7 * size, "its place on the disk is free again"
+
+
+def test_camera_sees_the_cells_of_all_its_points() -> None:
+    rng = np.random.default_rng(0)
+    for pose in synthetic.orbit(3):
+        pixels = rng.uniform([0, 0], [CAMERA.width, CAMERA.height], (500, 2))
+        depth = rng.uniform(0.05, 3.0, 500)
+        rays = np.linalg.inv(CAMERA.K) @ np.concatenate([pixels, np.ones((500, 1))], 1).T
+        points = (pose[:3, :3] @ (rays * depth) + pose[:3, 3:]).T
+        cells = seen_cells(CAMERA, pose, 3.0, 0.7)
+        assert np.isin(cell_numbers(torch.from_numpy(points), 0.7), cells).all()
+        behind = pose[:3, 3] - 2.0 * pose[:3, 2]
+        assert not np.isin(cell_numbers(torch.from_numpy(behind[None]), 0.7), cells).any()
