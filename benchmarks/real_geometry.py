@@ -22,8 +22,9 @@ import torch
 import torch.nn.functional as F
 
 from ovs3d_ros.evaluation.calibration import SceneEvidence, leave_one_out
+from ovs3d_ros.packed_codes import pack_codes
 from ovs3d_ros.query.presence import PEAK_GAUSSIANS, PresenceCalibration, general_prompts, presence_evidence
-from ovs3d_ros.query.similarity import score_gaussians
+from ovs3d_ros.query.similarity import lerf_competition, score_gaussians
 from ovs3d_ros.semantics.codec import CodecFitter, FeatureCodec
 
 COSINE = 0.195  # of an image with any text; noise orthogonal to the mean text gives the deviation of 0.022
@@ -100,16 +101,11 @@ def ask(
     others = room.others[~torch.isin(room.others, hard)]
     asked = torch.cat([room.things, hard, others[:RANDOM]])
     rivals, negatives = others[RANDOM : RANDOM + RIVALS], others[-NEGATIVES:]
-    codes = codec.normalize(codec.encode(room.features))
+    codes = pack_codes(codec.normalize(codec.encode(room.features)))
     against, known = codec.directions(texts[negatives]), torch.ones(len(codes), dtype=torch.bool)
-    scanned = score_gaussians(
-        codes,
-        known,
-        codec.directions(texts[asked]),
-        against,
-        PresenceCalibration().temperature,
-        PEAK_GAUSSIANS,
-    )
+    temperature = PresenceCalibration().temperature
+    competition = lerf_competition(codec.directions(texts[asked]), against, temperature)
+    scanned = score_gaussians(codes, known, competition, PEAK_GAUSSIANS)
     competing = texts[asked] @ texts[rivals].T < PresenceCalibration().synonym
     evidence = presence_evidence(
         scanned, codes, torch.ones(len(codes)), codec.directions(texts[rivals]), competing

@@ -109,12 +109,18 @@ class BankPresence:
             snapshot: the map, with features.
             min_weight: see `evidence`.
         """
+        slope, offset = self.ranges(texts, snapshot, min_weight)
+        return (cosines * slope).sub_(offset).sigmoid_()
+
+    def ranges(
+        self, texts: torch.Tensor, snapshot: MapSnapshot, min_weight: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Slope and offset [P] of the logit of `relevancy`; arguments as there."""
         cells = self._cells(snapshot, min_weight)
         if not len(cells.codes):
-            return torch.zeros_like(cosines)
-        own = cells.codes @ snapshot.directions(texts)  # [V, P]
-        slope, offset = range_of_labels(own)
-        return (cosines * slope).sub_(offset).sigmoid_()
+            nothing = texts.new_zeros(len(texts), device=cells.codes.device)
+            return nothing, nothing + 1e30
+        return range_of_labels(cells.codes @ snapshot.directions(texts))
 
     def names(self) -> NameBank:
         """The bank, encoded when it is first needed. Two threads may both do that, with equal results."""

@@ -61,10 +61,12 @@ def find_candidates(
     result: QueryResult, snapshot: MapSnapshot, config: QueryConfig
 ) -> dict[int, SemanticObject]:
     """The best place for each prompt, by its index, that is not "no" and has no objects."""
-    relevancy, seen = np.asarray(result.relevancy), snapshot.weight.cpu().numpy() >= config.min_weight
+    without = set(range(len(result.prompts))) - {item.label - 1 for item in result.objects}
+    without = {p for p in without if result.verdicts[p] != "no"}
     candidates = {}
-    for p in set(range(len(result.prompts))) - {item.label - 1 for item in result.objects}:
-        if result.verdicts[p] != "no":
+    if without:
+        relevancy, seen = result.relevancy.cpu().numpy(), snapshot.weight.cpu().numpy() >= config.min_weight
+        for p in sorted(without):
             # What is found but too scattered for an object still has a place.
             least_instance = 1 if result.found[p] else config.min_instance
             least = min(result.query.threshold, _CANDIDATE_SHARE * float(result.score[p]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,8 +17,10 @@ from ovs3d_ros.query.bank_presence import BankPresence
 from ovs3d_ros.query.coverage import horizon_coverage
 from ovs3d_ros.query.instances import find_map_objects, map_grid
 from ovs3d_ros.query.labelling import (
+    LabelledMap,
     Similarities,
     in_region,
+    label_found,
     label_gaussians,
     own_scores,
 )
@@ -38,7 +40,7 @@ from ovs3d_ros.query.presence import (
 from ovs3d_ros.query.related import answer_related
 from ovs3d_ros.query.relevancy import relevancy
 from ovs3d_ros.query.request import QueryOptions, check_semantics, make_query, resolve_threshold
-from ovs3d_ros.query.similarity import GaussianScores, score_gaussians
+from ovs3d_ros.query.similarity import Competition, GaussianScores, lerf_competition, score_gaussians
 from ovs3d_ros.query.voxels import PointGrid
 from ovs3d_ros.semantics.class_field import vocabulary_indices
 from ovs3d_ros.semantics.scale_selection import COMMON_NAMES
@@ -199,17 +201,18 @@ class QueryEngine:
 
         A map that grew since the answer is labelled anew; what was found stays found.
         """
-        labels, relevancy = result.labels, result.relevancy
+        labels, scores = result.labels, result.scores
         if snapshot.version != result.map_version and result.query.relations:
             anew = self.answer(result.query, snapshot, None)
-            labels, relevancy = anew.labels, anew.relevancy
+            labels, scores = anew.labels, anew.scores
         elif snapshot.version != result.map_version:
             texts = self._encode_query(result.query)
             scored = _score_map(result.query, texts, snapshot, self.calibration, self._config, self._bank)
-            labels, relevancy = _label_map(
+            labelled = _label_map(
                 result.query, texts, snapshot, scored, result.found, None, self.calibration, self._config
             )
-        return labels, own_scores(labels, relevancy)
+            labels, scores = labelled.labels.long(), labelled.scores
+        return labels, scores * (labels > 0)
 
     def _encode_query(self, query: Query) -> TextFeatures:
         words = query.prompts, query.negatives, self.calibration.distractors
@@ -249,10 +252,16 @@ def answer_query(
     found = presence >= config.presence
     if query.own_negatives or (vocabulary_indices(field, query.prompts, query.mode) < 0).all():
         field = None
-    labels, scores = _label_map(query, texts, snapshot, scored, found, field, calibration, config)
-    own = own_scores(labels, scores).cpu().numpy()
+    labelled = _label_map(query, texts, snapshot, scored, found, field, calibration, config)
+    labels = labelled.labels.cpu().numpy()
     objects, instances = find_map_objects(
-        snapshot, labels.cpu().numpy(), own, query.prompts, config, query.max_instances, facts.grid
+        snapshot,
+        labels,
+        labelled.scores.cpu().numpy(),
+        query.prompts,
+        config,
+        query.max_instances,
+        facts.grid,
     )
     return QueryResult(
         query=query,
@@ -261,8 +270,9 @@ def answer_query(
         presence=presence,
         score=evidence.peak,
         evidence=evidence.table,
-        relevancy=scores,
-        labels=labels,
+        scores=labelled.scores,
+        score_all=labelled.score_all,
+        labels=labelled.labels.long(),
         instances=torch.from_numpy(instances),
         objects=objects,
         verdicts=verdicts(presence, config),
@@ -280,31 +290,29 @@ def _label_map(
     field: RefinedField | None,
     calibration: PresenceCalibration,
     config: QueryConfig,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Labels [N] and relevancy [N, P] of the Gaussians, see `label_gaussians`."""
+) -> LabelledMap:
+    """Labels the Gaussians: by the lifted codes alone if they decide, which needs no table of all prompts."""
     gaussians, evidence = scored
-    inside = in_region(snapshot.gaussians["means"], region_to_map(query.roi, snapshot.frame))
+    region = region_to_map(query.roi, snapshot.frame)
+    if field is None and query.mode == "relevancy":
+        labels, scores = label_found(query, found, gaussians, config.min_instance)
+        if region is not None:
+            labels = labels * in_region(snapshot.gaussians["means"], region)
+        return LabelledMap(labels, scores, gaussians.all.relevancy)
+    table, device = gaussians.all.relevancy(), snapshot.weight.device
     similarities = Similarities(
-        ranking=_ranking(query, texts, snapshot, gaussians),
-        relevancy=gaussians.scores,
-        eligible=gaussians.known & inside,
-        strongest=torch.from_numpy(evidence.strongest).to(snapshot.weight.device),
+        # By cosines: relevancy rounds to 1 at a high temperature, and then many would be best.
+        ranking=snapshot.codes @ snapshot.directions(texts.prompts) if query.mode == "argmax" else table,
+        relevancy=table,
+        eligible=gaussians.known & in_region(snapshot.gaussians["means"], region),
+        strongest=torch.from_numpy(evidence.strongest).to(device),
+        peaks=torch.from_numpy(gaussians.peaks).float().to(device),
         columns=vocabulary_indices(field, query.prompts, query.mode),
         probabilities=field.probabilities if field is not None else None,
     )
-    return label_gaussians(query, found, similarities, calibration.threshold, config.min_instance)
-
-
-def _ranking(
-    query: Query, texts: TextFeatures, snapshot: MapSnapshot, gaussians: GaussianScores
-) -> torch.Tensor:
-    """The values [N, P] by which prompts compete for a Gaussian.
-
-    For "argmax" these are cosines: relevancy rounds to 1 at a high temperature, and then many would be best.
-    """
-    if query.mode == "argmax":
-        return snapshot.codes @ snapshot.directions(texts.prompts)
-    return gaussians.scores
+    labels, table = label_gaussians(query, found, similarities, calibration.threshold, config.min_instance)
+    scores = torch.where(labels > 0, own_scores(labels, table), table.amax(1))
+    return LabelledMap(labels, scores, lambda: table)
 
 
 def _score_map(
@@ -316,23 +324,14 @@ def _score_map(
     bank: BankPresence | None,
 ) -> tuple[GaussianScores, Evidence]:
     """The relevancy of every Gaussian, and the evidence that each prompt's thing is in the map."""
-    codes, directions, in_map = snapshot.packed_codes, snapshot.directions, None
-    negatives, temperature = directions(texts.negatives), calibration.temperature
-    if query.negatives == _GENERAL_NEGATIVES:
-        in_map = bank
-    if in_map is not None:  # against a direction of cosine 0, relevancy is a function of the prompt's cosine
-        negatives, temperature = torch.zeros_like(negatives[:, :1]), 1.0
-    gaussians = score_gaussians(
-        codes,
-        snapshot.weight >= config.min_weight,
-        directions(texts.prompts),
-        negatives,
-        temperature,
-        PEAK_GAUSSIANS,
-    )
-    if in_map is not None:
-        scores = in_map.relevancy(gaussians.scores.logit(), texts.prompts, snapshot, config.min_weight)
-        gaussians = replace(gaussians, scores=scores * gaussians.known[:, None])
+    codes, directions = snapshot.packed_codes, snapshot.directions
+    prompts, negatives = directions(texts.prompts), directions(texts.negatives)
+    if bank is None or query.negatives != _GENERAL_NEGATIVES:
+        competition = lerf_competition(prompts, negatives, calibration.temperature)
+    else:  # nothing competes: a direction of cosine 0
+        ranges = bank.ranges(texts.prompts, snapshot, config.min_weight)
+        competition = Competition(prompts, torch.zeros_like(prompts[:, :1]), *ranges, 1.0)
+    gaussians = score_gaussians(codes, snapshot.weight >= config.min_weight, competition, PEAK_GAUSSIANS)
     competing = texts.prompts @ texts.distractors.T < calibration.synonym
     evidence = presence_evidence(gaussians, codes, snapshot.weight, directions(texts.distractors), competing)
     return gaussians, evidence

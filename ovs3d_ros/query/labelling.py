@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from ovs3d_ros.semantics.class_field import SURFACE_ALPHA, merge_refined_scores
 from ovs3d_ros.types import Query
+
+if TYPE_CHECKING:
+    from ovs3d_ros.query.similarity import GaussianScores
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +25,7 @@ class Similarities:
         relevancy: [N, P] 0..1 of the lifted codes; 0 where nothing was lifted.
         eligible: [N] bool, the Gaussians that may carry a label.
         strongest: [P, K] Gaussians the presence decision rests on.
+        peaks: [P, K] relevancy of the lifted codes there.
         columns: [P] column of each prompt in `probabilities`; -1: the lifted codes decide.
         probabilities: [N, V] class distributions of the refined field; None where no prompt has a column.
     """
@@ -28,8 +34,24 @@ class Similarities:
     relevancy: torch.Tensor
     eligible: torch.Tensor
     strongest: torch.Tensor
+    peaks: torch.Tensor
     columns: np.ndarray
     probabilities: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledMap:
+    """The labels of N Gaussians.
+
+    Attributes:
+        labels: [N] 0 = none, else 1 + prompt index.
+        scores: [N] relevancy of each one's label, or of the best prompt where there is none.
+        score_all: computes the relevancy [N, P] of all prompts.
+    """
+
+    labels: torch.Tensor
+    scores: torch.Tensor
+    score_all: Callable[[], torch.Tensor]
 
 
 def label_gaussians(
@@ -58,9 +80,38 @@ def label_gaussians(
         labels = best_found(relevancy, found, query.threshold)
         first = found & (first_mentions(query.prompts) == np.arange(len(found)))
         labels = return_strongest(
-            labels, similarities.relevancy, first, query.threshold, similarities.strongest, min_instance
+            labels, similarities.peaks, first, query.threshold, similarities.strongest, min_instance
         )
     return labels * similarities.eligible, relevancy
+
+
+def label_found(
+    query: Query, found: np.ndarray, gaussians: GaussianScores, min_instance: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Labels Gaussians by their lifted codes, in mode "relevancy".
+
+    Args:
+        query: prompts and threshold.
+        found: [P] bool, the presence decision.
+        gaussians: scores of the prompts.
+        min_instance: Gaussians that make an instance.
+
+    Returns:
+        Labels [N], 0 = none, else 1 + prompt index, and relevancy [N] of each one's label, or of the best
+        prompt where there is none.
+    """
+    labels, scores = gaussians.all.label(found, query.threshold)
+    first = found & (first_mentions(query.prompts) == np.arange(len(found)))
+    strongest, peaks = (
+        torch.from_numpy(a).to(labels.device)
+        for a in (gaussians.strongest, gaussians.peaks.astype(np.float32))
+    )
+    kept = return_strongest(labels, peaks, first, query.threshold, strongest, min_instance)
+    if kept is not labels:
+        for p in np.flatnonzero(first):
+            own = kept[strongest[p]] == p + 1
+            scores[strongest[p][own]] = peaks[p][own]
+    return kept, scores
 
 
 def own_scores(labels: torch.Tensor, relevancy: torch.Tensor) -> torch.Tensor:
@@ -118,7 +169,7 @@ def best_found(relevancy: torch.Tensor, found: np.ndarray, threshold: float) -> 
 
 def return_strongest(
     labels: torch.Tensor,
-    relevancy: torch.Tensor,
+    peaks: torch.Tensor,
     found: np.ndarray,
     threshold: float,
     strongest: torch.Tensor,
@@ -131,17 +182,19 @@ def return_strongest(
 
     Args:
         labels: [N] of `best_found`.
-        relevancy: [N, P] of the lifted codes; the presence decision rests on it.
+        peaks: [P, K] relevancy of the lifted codes at the strongest.
         found: [P] the presence decision.
         threshold: relevancy from which a label is given.
         strongest: [P, K] Gaussians the presence decision rests on.
         min_instance: Gaussians that make an instance; the other prompt keeps as many.
     """
-    labels = labels.clone()
     counts = torch.bincount(labels, minlength=len(found) + 1)
+    if (counts[1:].numpy(force=True)[found] >= min_instance).all():
+        return labels
+    labels = labels.clone()
     for p in np.flatnonzero(found):
         if counts[p + 1] < min_instance:
-            own = strongest[p][relevancy[strongest[p], p] >= threshold]
+            own = strongest[p][peaks[p] >= threshold]
             for owner in labels[own].unique().tolist():
                 taken = own[labels[own] == owner]
                 # Two prompts may name one thing, and both keep Gaussians.

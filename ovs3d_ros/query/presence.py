@@ -185,9 +185,8 @@ def presence_evidence(
     best = torch.from_numpy(gaussians.strongest).to(codes.device)
     mass = weight[best]
     mass = mass / mass.sum(1, keepdim=True).clamp_min(1e-9)  # [P, K]
-    prompts = torch.arange(len(best), device=codes.device)[:, None]
-    peak = (gaussians.scores[best, prompts] * mass).sum(1).double().cpu().numpy()
-    cosine = (gaussians.cosines * mass.double().cpu().numpy()).sum(1)
+    shares = mass.double().cpu().numpy()
+    peak, cosine = (gaussians.peaks * shares).sum(1), (gaussians.cosines * shares).sum(1)
     rivals = ((mass[..., None] * codes[best].unpack()).sum(1) @ distractors).double().cpu().numpy()  # [P, M]
     rival = np.where(competing.numpy(), rivals, -np.inf).max(axis=1, initial=-np.inf)
     margin = np.where(np.isfinite(rival), cosine - rival, 0.0)

@@ -177,7 +177,7 @@ def _assemble(query: Query, parts: list[_Part], plain: QueryResult, config: Quer
         presence=presence,
         score=plain.score[columns],
         evidence=plain.evidence[columns],
-        relevancy=plain.relevancy[:, columns],
+        score_all=lambda: plain.relevancy[:, columns],
         labels=labels,
         instances=numbers[plain.instances],
         objects=[

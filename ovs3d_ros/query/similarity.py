@@ -1,27 +1,94 @@
 """Scores every Gaussian against prompts in one pass over the codes, and finds where each prompt fits best.
 
 The CPU reads a million packed codes in a few milliseconds, but each intermediate tensor of that size costs as
-much as the arithmetic. One kernel therefore processes the codes in blocks that stay in the cache.
+much as the arithmetic. Kernels therefore process the codes in blocks that stay in the cache, and keep of each
+Gaussian the best prompt alone; the table of all prompts is made only if somebody wants it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from ovs3d_ros.packed_codes import PackedCodes
-from ovs3d_ros.query.relevancy import relevancy
-from ovs3d_ros.rasterize.kernel_cache import cached_njit
-from ovs3d_ros.rasterize.simd import set_products
+from ovs3d_ros.query.labelling import best_found
+from ovs3d_ros.query.products import round_texts
+from ovs3d_ros.query.scan import fill_logits, label_part, scan_part
 from ovs3d_ros.rasterize.thread_pool import shared_pool
 
-_BLOCK = 64  # Gaussians
-_TEXTS, _ROWS = (0,) * 16, (0,) * 4  # `set_products` multiplies 16 texts with 4 codes
-_FAST = {"contract", "reassoc", "nnan", "nsz"}  # lets the compiler vectorise sums and maxima
-_UNKNOWN = np.float32(-1e30)  # logit of relevancy 0
 _GAUSSIANS_PER_THREAD = 10_000  # at least; fewer take less time than waking a thread
+
+
+@dataclass(frozen=True, slots=True)
+class Competition:
+    """How the cosines of P prompts become relevancy: the sigmoid of slope * cosine - offset - rival.
+
+    The rival is temperature times the largest cosine of a negative. With LERF's relevancy the slopes are the
+    temperature and the offsets 0.
+
+    Attributes:
+        prompts: [d + 1, P] directions, see `FeatureCodec.directions`.
+        negatives: [d + 1, M] directions, M > 0.
+        slopes: [P].
+        offsets: [P].
+        temperature: factor on the cosines of negatives.
+    """
+
+    prompts: torch.Tensor
+    negatives: torch.Tensor
+    slopes: torch.Tensor
+    offsets: torch.Tensor
+    temperature: float
+
+    def logits(self, codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosines and logits of relevancy [P, N] of codes [N, d + 1]."""
+        # One row per text: with a million Gaussians, row operations are several times as fast as column ones.
+        cosines = torch.cat([self.prompts, self.negatives], dim=1).T.contiguous() @ codes.T  # [P + M, N]
+        own, others = cosines[: self.prompts.shape[1]], cosines[self.prompts.shape[1] :]
+        return own, own * self.slopes[:, None] - self.offsets[:, None] - self.temperature * others.amax(0)
+
+    def peaks(self, codes: torch.Tensor, cosines: torch.Tensor) -> torch.Tensor:
+        """Relevancy [P, K] of each prompt at K codes of its own [P, K, d + 1], with these cosines [P, K]."""
+        rivals = self.temperature * (codes @ self.negatives).amax(-1)
+        return (cosines * self.slopes[:, None] - self.offsets[:, None] - rivals).sigmoid().double()
+
+    def chosen(self, found: np.ndarray) -> Competition:
+        """The competition of the found [P] ones among the prompts."""
+        mask = torch.from_numpy(found).to(self.slopes.device)
+        return Competition(
+            self.prompts[:, mask], self.negatives, self.slopes[mask], self.offsets[mask], self.temperature
+        )
+
+
+def lerf_competition(prompts: torch.Tensor, negatives: torch.Tensor, temperature: float) -> Competition:
+    """LERF's relevancy of prompts [d + 1, P] against negatives [d + 1, M], see `relevancy.relevancy`."""
+    slopes = torch.full((prompts.shape[1],), float(temperature), device=prompts.device)
+    return Competition(prompts, negatives, slopes, torch.zeros_like(slopes), temperature)
+
+
+class Scores(Protocol):
+    """Relevancy of P prompts at N Gaussians."""
+
+    def relevancy(self) -> torch.Tensor:
+        """[N, P] 0..1; 0 for Gaussians that are not known."""
+        ...
+
+    def label(self, found: np.ndarray, threshold: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """The best found prompt of each Gaussian, if its relevancy reaches the threshold.
+
+        Args:
+            found: [P] bool.
+            threshold: relevancy from which a label is given.
+
+        Returns:
+            Labels [N], 0 = none, else 1 + prompt index; relevancy [N] of the label, or of the best prompt
+            where there is none.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,186 +97,156 @@ class GaussianScores:
 
     Attributes:
         known: [N] bool, Gaussians that are eligible and have a code; on the device of the codes.
-        scores: [N, P] relevancy 0..1, on the same device; 0 for all others.
         strongest: [P, K] Gaussians that fit each prompt best, best first.
         cosines: [P, K] float64 cosine of these Gaussians with the prompt.
+        peaks: [P, K] float64 relevancy of the prompt at these Gaussians.
         mean: [P] mean cosine of the known Gaussians.
         deviation: [P] standard deviation of that cosine.
+        all: the scores of all Gaussians.
     """
 
     known: torch.Tensor
-    scores: torch.Tensor
     strongest: np.ndarray
     cosines: np.ndarray
+    peaks: np.ndarray
     mean: np.ndarray
     deviation: np.ndarray
+    all: Scores
 
 
 def score_gaussians(
-    codes: PackedCodes,
-    eligible: torch.Tensor,
-    prompts: torch.Tensor,
-    negatives: torch.Tensor,
-    temperature: float,
-    strongest: int,
+    codes: PackedCodes, eligible: torch.Tensor, competition: Competition, strongest: int
 ) -> GaussianScores:
     """Scores every Gaussian against prompts.
 
     Args:
         codes: [N].
         eligible: [N] bool, the Gaussians that take part.
-        prompts: [d + 1, P] directions, see `FeatureCodec.directions`.
-        negatives: [d + 1, M] directions of the names the prompts compete against, M > 0.
-        temperature: factor on cosines, see `relevancy`.
+        competition: the prompts, and what they compete against.
         strongest: number of Gaussians to list; fewer where fewer are known.
     """
     score = score_with_numba if codes.device.type == "cpu" else score_with_torch
-    return score(codes, eligible, prompts, negatives, temperature, strongest)
+    return score(codes, eligible, competition, strongest)
 
 
 def score_with_torch(
-    codes: PackedCodes,
-    eligible: torch.Tensor,
-    prompts: torch.Tensor,
-    negatives: torch.Tensor,
-    temperature: float,
-    strongest: int,
+    codes: PackedCodes, eligible: torch.Tensor, competition: Competition, strongest: int
 ) -> GaussianScores:
     """`score_gaussians` on any device, in tensor operations."""
-    # One row per text: with a million Gaussians, row operations are several times as fast as column ones.
-    cosines = torch.cat([prompts, negatives], dim=1).T.contiguous() @ codes.unpack().T  # [P + M, N]
-    positive, negative = cosines[: prompts.shape[1]], cosines[prompts.shape[1] :]
+    positive, logits = competition.logits(codes.unpack())
     known = eligible & codes.known
-    scores = relevancy(positive.T, negative.T, temperature).mul_(known[:, None])
+    scores = logits.sigmoid_().mul_(known)
     count = int(known.sum())
     best = torch.where(known, positive, -torch.inf).topk(min(count, strongest))
     counted = torch.where(known, positive, 0.0)
     sums, squares = counted.sum(1).double(), counted.square().sum(1).double()
     return GaussianScores(
         known,
-        scores,
         best.indices.cpu().numpy(),
         best.values.double().cpu().numpy(),
+        scores.gather(1, best.indices).double().cpu().numpy(),
         *_moments(sums.cpu().numpy(), squares.cpu().numpy(), count),
+        TensorScores(scores.T),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class TensorScores:
+    """Scores that are at hand: a table [N, P]."""
+
+    table: torch.Tensor
+
+    def relevancy(self) -> torch.Tensor:
+        """See `Scores`."""
+        return self.table
+
+    def label(self, found: np.ndarray, threshold: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `Scores`."""
+        labels = best_found(self.table, found, threshold)
+        own = self.table.gather(1, (labels - 1).clamp_min(0)[:, None])[:, 0]
+        return labels, torch.where(labels > 0, own, self.table.amax(1))
 
 
 def score_with_numba(
-    codes: PackedCodes,
-    eligible: torch.Tensor,
-    prompts: torch.Tensor,
-    negatives: torch.Tensor,
-    temperature: float,
-    strongest: int,
+    codes: PackedCodes, eligible: torch.Tensor, competition: Competition, strongest: int
 ) -> GaussianScores:
     """`score_gaussians` on the CPU, block by block, on as many threads as torch has."""
-    count, threads = prompts.shape[1], torch.get_num_threads()
-    known, scores = eligible & codes.known, torch.empty(count, len(codes))
-    texts = _groups(codes.fold(torch.cat([prompts, negatives], dim=1)).numpy())
-    arrays = (
-        (np.ascontiguousarray(codes.values.numpy()), codes.scales.float().numpy()),
-        known.numpy(),
-        (np.ascontiguousarray(texts[:, :-1]), texts[:, -1].ravel()),
-    )
-    sizes = np.float32(temperature), count + negatives.shape[1]
-
-    def score_part(part: int, parts: int) -> tuple[np.ndarray, ...]:
-        start, stop = (len(codes) * i // parts for i in (part, part + 1))
-        return _score_range(*arrays, *sizes, start, stop, strongest, scores.numpy())
-
-    if len(codes) < threads * _GAUSSIANS_PER_THREAD:
-        threads, parts = 1, [score_part(0, 1)]
-    else:
-        parts = shared_pool(threads).run(score_part)
-    values, rows, sums, squares = map(
-        np.concatenate, zip(*((v[None], r[None], s, q) for v, r, s, q in parts), strict=True)
-    )
+    count, known = competition.prompts.shape[1], eligible & codes.known
+    scores, columns = torch.empty(len(codes)), torch.empty(len(codes), dtype=torch.int16)
+    scan = PackedScores(codes, known, competition, scores, columns)
+    parts = scan.run(competition, scan_part, strongest, scores.numpy(), columns.numpy())
+    scores.sigmoid_()
+    values, rows, sums, squares = map(np.stack, zip(*parts, strict=True))
     total = int(known.sum())
     values, rows = (np.moveaxis(a, 0, 1).reshape(count, -1) for a in (values, rows))  # [P, threads K]
     order = np.lexsort((rows, -values))[:, : min(total, strongest)]
+    rows = np.take_along_axis(rows, order, 1)
+    cosines = np.take_along_axis(values, order, 1)
     return GaussianScores(
         known,
-        scores.sigmoid_().T,
-        np.take_along_axis(rows, order, 1),
-        np.take_along_axis(values, order, 1).astype(float),
-        *_moments(sums.reshape(threads, count).sum(0), squares.reshape(threads, count).sum(0), total),
+        rows,
+        cosines.astype(float),
+        competition.peaks(codes[torch.from_numpy(rows)].unpack(), torch.from_numpy(cosines)).numpy(),
+        *_moments(sums.sum(0), squares.sum(0), total),
+        scan,
     )
 
 
-def _groups(texts: np.ndarray) -> np.ndarray:
-    """Directions [d + 1, T] in the order of multiplication: [groups, d + 1, 16], padded with zeros."""
-    padded = np.pad(texts, ((0, 0), (0, -texts.shape[1] % len(_TEXTS))))
-    return np.ascontiguousarray(padded.reshape(len(texts), -1, len(_TEXTS)).transpose(1, 0, 2), np.float32)
+@dataclass(frozen=True, slots=True)
+class PackedScores:
+    """Scores of packed codes on the CPU, see `Scores`.
+
+    Attributes:
+        codes: [N].
+        known: [N] bool.
+        competition: the prompts, and what they compete against.
+        scores: [N] relevancy of the best prompt.
+        columns: [N] int16, which prompt that is.
+    """
+
+    codes: PackedCodes
+    known: torch.Tensor
+    competition: Competition
+    scores: torch.Tensor
+    columns: torch.Tensor
+
+    def relevancy(self) -> torch.Tensor:
+        """See `Scores`."""
+        logits = torch.empty(self.competition.prompts.shape[1], len(self.codes))
+        self.run(self.competition, fill_logits, logits.numpy())
+        return logits.sigmoid_().T
+
+    def label(self, found: np.ndarray, threshold: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `Scores`."""
+        numbers = np.flatnonzero(found).astype(np.int16) + np.int16(1)
+        label_of = np.zeros(len(found), np.int16)
+        label_of[found] = numbers
+        labels, scores = torch.empty_like(self.columns), torch.empty_like(self.scores)
+        best, filled = (a.numpy() for a in (self.scores, self.columns)), (scores.numpy(), labels.numpy())
+        rules = (label_of, numbers), np.float32(threshold), tuple(best), filled
+        self.run(self.competition.chosen(found), label_part, *rules)
+        return labels, scores
+
+    def run(self, competition: Competition, kernel: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """Runs a kernel of `scan` with the texts of a competition; its results, by thread."""
+        threads = torch.get_num_threads()
+        pool = shared_pool(threads if len(self.codes) >= threads * _GAUSSIANS_PER_THREAD else 1)
+        texts = torch.cat([competition.prompts, competition.negatives], dim=1)
+        common = (
+            (np.ascontiguousarray(self.codes.values.numpy()), self.codes.scales.float().numpy()),
+            self.known.numpy(),
+            round_texts(self.codes.fold(texts).numpy()),
+            (
+                competition.slopes.numpy(),
+                competition.offsets.numpy(),
+                np.float32(competition.temperature),
+                texts.shape[1],
+            ),
+        )
+        return pool.run(lambda *part: kernel(part, *common, *arguments))
 
 
 def _moments(sums: np.ndarray, squares: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of `count` numbers from their sums and sums of squares."""
     mean = sums / max(count, 1)
     return mean, np.sqrt((squares / max(count, 1) - mean**2).clip(1e-12))
-
-
-@cached_njit(nogil=True, fastmath=_FAST)
-def _score_range(codes, known, texts, temperature, count, start, stop, strongest, logits):
-    """Fills logits [P, N] of Gaussians `start` to `stop`.
-
-    With codes (values [N, d], scales [N]) and texts (in groups, offsets), a cosine is
-    scale * (values . text + offset). The first P of `count` texts are prompts, the others negatives.
-    Returns the best cosines and their rows [P, K], and sums and sums of squares of all cosines [P].
-    """
-    (values, scales), (groups, offsets), prompts = codes, texts, len(logits)
-    rival, counted = np.empty((2, _BLOCK), np.float32)
-    products = np.zeros((_BLOCK, len(_TEXTS)), np.float32)
-    cosines = np.zeros((len(offsets), _BLOCK), np.float32)  # finite also where the last block does not reach
-    block = np.zeros((_BLOCK, values.shape[1]), np.float32)
-    best, rows = np.full((prompts, strongest), _UNKNOWN), np.zeros((prompts, strongest), np.int64)
-    weakest = np.zeros(prompts, np.int64)  # index of the smallest value in `best`
-    sums, squares = np.zeros(prompts), np.zeros(prompts)
-    for first in range(start, stop, _BLOCK):
-        size = min(_BLOCK, stop - first)
-        for j in range(size):
-            for k in range(values.shape[1]):
-                block[j, k] = values[first + j, k]
-        _cosines(block, scales[first : first + size], groups, offsets, products, cosines)
-        _strongest_negative(known[first : first + size], cosines[prompts:count], rival, counted)
-        for p in range(prompts):
-            row, out, least = cosines[p], logits[p, first : first + size], best[p, weakest[p]]
-            for j in range(size):
-                out[j] = temperature * (row[j] - rival[j])
-            total, square, better = np.float32(0), np.float32(0), 0
-            for j in range(_BLOCK):
-                cosine = row[j] * counted[j]
-                total += cosine
-                square += cosine * cosine
-                better += row[j] > least
-            sums[p] += total
-            squares[p] += square
-            if better:
-                for j in range(size):
-                    if row[j] > best[p, weakest[p]] and known[first + j]:
-                        best[p, weakest[p]], rows[p, weakest[p]] = row[j], first + j
-                        weakest[p] = best[p].argmin()
-    return best, rows, sums, squares
-
-
-@cached_njit(nogil=True, fastmath=_FAST)
-def _cosines(block, scales, texts, offsets, products, cosines):
-    """Fills cosines [T, 64] of texts with a block of codes; columns past the scales are undefined."""
-    dims, lanes = block.shape[1], len(_TEXTS)
-    for g in range(len(texts)):
-        for j in range(0, _BLOCK, len(_ROWS)):
-            set_products(products, j * lanes, block, j * dims, texts[g], dims, _TEXTS, _ROWS)
-        for j in range(len(scales)):
-            for t in range(lanes):
-                cosines[g * lanes + t, j] = scales[j] * (products[j, t] + offsets[g * lanes + t])
-
-
-@cached_njit(nogil=True, fastmath=_FAST)
-def _strongest_negative(known, cosines, rival, counted):
-    """Fills the largest of cosines [M, 64] and 1 per known Gaussian, `-_UNKNOWN` and 0 for others."""
-    rival[:], counted[:] = cosines[0], 0
-    for t in range(1, len(cosines)):
-        for j in range(_BLOCK):
-            rival[j] = max(rival[j], cosines[t, j])
-    for j in range(len(known)):
-        counted[j] = known[j]
-        rival[j] = rival[j] if known[j] else -_UNKNOWN

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -97,7 +98,8 @@ class QueryResult:
             that was not found may stand where no camera has looked.
         score: [P] float, the peak relevancy.
         evidence: [P, E] all the evidence of presence, see `presence.Evidence`.
-        relevancy: [N, P] float32 per Gaussian, 0..1.
+        scores: [N] float32, 0..1: relevancy of each Gaussian's label; without one, of the best prompt.
+        score_all: computes `relevancy`.
         labels: [N] int64, 0 = none, else 1 + prompt index.
         instances: [N] int64, 0 = none, else `SemanticObject.instance`.
         objects: the instances.
@@ -112,7 +114,8 @@ class QueryResult:
     presence: np.ndarray
     score: np.ndarray
     evidence: np.ndarray
-    relevancy: torch.Tensor
+    scores: torch.Tensor
+    score_all: Callable[[], torch.Tensor]
     labels: torch.Tensor
     instances: torch.Tensor
     objects: list[SemanticObject]
@@ -121,6 +124,11 @@ class QueryResult:
     field: RefinedField | None = None
     latency_ms: float = 0.0
     notes: tuple[str, ...] = ()
+
+    @property
+    def relevancy(self) -> torch.Tensor:
+        """[N, P] float32 per Gaussian, 0..1; computed anew at each call."""
+        return self.score_all()
 
     @property
     def prompts(self) -> tuple[str, ...]:

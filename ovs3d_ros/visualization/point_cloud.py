@@ -36,12 +36,10 @@ def answer_columns(result: QueryResult, indices: np.ndarray, rgb: np.ndarray) ->
             label's colour.
     """
     labels = result.labels.cpu().numpy()[indices]
-    relevancy = result.relevancy.cpu().numpy()[indices]  # [M, P]
-    own = np.take_along_axis(relevancy, np.maximum(labels - 1, 0)[:, None], axis=1)[:, 0]
     colors = np.where((labels > 0)[:, None], label_colors(len(result.prompts))[labels], rgb // 2)
     return dict(
         rgb=colors.astype(np.uint8),
         label=labels.astype(np.uint32),
         instance=result.instances.cpu().numpy()[indices].astype(np.uint32),
-        score=np.where(labels > 0, own, relevancy.max(axis=1)).astype(np.float32),
+        score=result.scores.cpu().numpy()[indices],
     )

@@ -31,31 +31,37 @@ def test_label_is_the_best_found_prompt_from_the_threshold() -> None:
     assert best_found(scores, np.array([False] * 3), 0.0).tolist() == [0] * 5
 
 
+def peaks_of(relevancy: torch.Tensor, strongest: torch.Tensor) -> torch.Tensor:
+    """Relevancy [P, K] of each prompt at its strongest Gaussians [P, K]."""
+    return relevancy.T.gather(1, strongest)
+
+
 def test_found_prompt_gets_its_strongest_gaussians_back() -> None:
     """The keyboard outscores the phone everywhere, yet both are found."""
     scores = torch.tensor([[0.9, 0.6], [0.9, 0.7], [0.8, 0.3], [0.9, 0.1], [0.9, 0.1]])
     labels = best_found(scores, np.array([True, True]), 0.5)
     assert labels.tolist() == [1, 1, 1, 1, 1]
     strongest = torch.tensor([[0, 1, 3], [1, 0, 2]])
+    peaks = peaks_of(scores, strongest)
     three = torch.cat([scores[:3], torch.full((2, 2), 0.55)])
     kept = return_strongest(
         best_found(three, np.array([True, True]), 0.5),
-        three,
+        peaks_of(three, every := torch.tensor([[0, 1, 2, 3, 4], [1, 0, 3, 4, 2]])),
         np.array([True, True]),
         0.5,
-        torch.tensor([[0, 1, 2, 3, 4], [1, 0, 3, 4, 2]]),
+        every,
         3,
     )
     assert kept.tolist().count(1) == 3, "the other prompt keeps as many as make an instance"
-    both = return_strongest(labels, scores, np.array([True, True]), 0.5, strongest, 2)
+    both = return_strongest(labels, peaks, np.array([True, True]), 0.5, strongest, 2)
     assert both.tolist() == [2, 2, 1, 1, 1], "Gaussians below the threshold stay"
     assert labels.tolist() == [1, 1, 1, 1, 1], "the argument is unchanged"
     assert (
-        return_strongest(labels, scores, np.array([True, False]), 0.5, strongest, 2).tolist()
+        return_strongest(labels, peaks, np.array([True, False]), 0.5, strongest, 2).tolist()
         == labels.tolist()
     )
     assert (
-        return_strongest(both, scores, np.array([True, True]), 0.5, strongest.flip(1), 2).tolist()
+        return_strongest(both, peaks.flip(1), np.array([True, True]), 0.5, strongest.flip(1), 2).tolist()
         == both.tolist()
     )
 
@@ -66,7 +72,8 @@ def test_labels_are_for_eligible_gaussians_in_both_modes() -> None:
     eligible, strongest = torch.arange(12) > 2, torch.arange(3, 6).repeat(2, 1)
     for mode in ("relevancy", "argmax"):
         asked = dataclasses.replace(query, mode=mode)
-        similarities = Similarities(relevancy, relevancy, eligible, strongest, np.array([-1, -1]))
+        peaks = peaks_of(relevancy, strongest)
+        similarities = Similarities(relevancy, relevancy, eligible, strongest, peaks, np.array([-1, -1]))
         labels, scores = label_gaussians(asked, np.array([True, True]), similarities, 0.5, 1)
         assert not labels[:3].any() and labels[3:].any() and torch.equal(scores, relevancy)
 
@@ -95,7 +102,8 @@ def test_a_repeated_prompt_is_labelled_once() -> None:
     relevancy = torch.full((6, 2), 0.9)
     strongest = torch.arange(6).repeat(2, 1)
     everywhere = torch.ones(6, dtype=torch.bool)
-    similarities = Similarities(relevancy, relevancy, everywhere, strongest, np.array([-1, -1]))
+    peaks = peaks_of(relevancy, strongest)
+    similarities = Similarities(relevancy, relevancy, everywhere, strongest, peaks, np.array([-1, -1]))
     labels, _ = label_gaussians(query, np.array([True, True]), similarities, 0.5, 3)
     assert labels.tolist() == [1] * 6
 

@@ -23,7 +23,7 @@ from ovs3d_ros.query.presence import (
     presence_probability,
     verdicts,
 )
-from ovs3d_ros.query.similarity import GaussianScores, score_gaussians
+from ovs3d_ros.query.similarity import GaussianScores, TensorScores, lerf_competition, score_gaussians
 from ovs3d_ros.types import UserError
 
 SPECIFIC = np.array([False])
@@ -58,7 +58,8 @@ def collect(codes, prompt, distractors, competing=(True, True), weight=None, kno
     known = everything(len(codes)) if known is None else known
     weight = torch.ones(len(codes)) if weight is None else weight
     packed = pack_codes(codes)
-    found = score_gaussians(packed, known, prompt, torch.zeros(prompt.shape[0], 1), 10.0, PEAK_GAUSSIANS)
+    competition = lerf_competition(prompt, torch.zeros(prompt.shape[0], 1), 10.0)
+    found = score_gaussians(packed, known, competition, PEAK_GAUSSIANS)
     return presence_evidence(found, packed, weight, distractors, torch.tensor([competing]))
 
 
@@ -83,11 +84,12 @@ def test_evidence_grows_with_similarity() -> None:
 def test_evidence_matches_a_hand_calculation() -> None:
     codes = pack_codes(with_sums(torch.eye(4)))
     cosines = np.array([0.9, 0.1, 0.2, 0.0])
-    scores, weight = torch.tensor([[0.8], [0.5], [0.6], [0.1]]), torch.tensor([3.0, 1.0, 0.0, 0.0])
+    scores, weight = np.array([0.8, 0.5, 0.6, 0.1]), torch.tensor([3.0, 1.0, 0.0, 0.0])
     distractors = with_zeros(torch.tensor([[0.2, 0.7], [0.4, 0.0], [0.0, 0.0], [0.0, 0.0]]))
     order = np.argsort(-cosines)[None]
+    table = TensorScores(torch.from_numpy(scores)[:, None])
     found = GaussianScores(
-        torch.ones(4, dtype=torch.bool), scores, order, cosines[order], np.array([0.3]), np.array([0.2])
+        everything(4), order, cosines[order], scores[order], np.array([0.3]), np.array([0.2]), table
     )
     got = presence_evidence(found, codes, weight, distractors, torch.tensor([[True, False]]))
     assert got.peak[0] == pytest.approx(0.75 * 0.8 + 0.25 * 0.5)
