@@ -44,7 +44,7 @@ from ovs3d_ros.evaluation.metrics import PROTOCOLS, SegmentationScore, mean_over
 from ovs3d_ros.evaluation.segmentation import Segmenter, gaussian_segmenter, pixel_segmenter
 from ovs3d_ros.map_file import load_map
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.semantics import refinement_check
+from ovs3d_ros.semantics import alignment_views
 from ovs3d_ros.types import MapSnapshot, RefinedField, UserError
 
 # The settings that each ablation changes. Ablations of `refine.*` share one map.
@@ -259,7 +259,7 @@ def run(
             make_map(scene.dataset, views, remade | {"compute.seed": seed}, path)
             pipeline = Ovs3d.load(path, settings | {"compute.seed": seed})
             with (
-                mock.patch.object(refinement_check, "fda", unbalanced_fda)
+                mock.patch.object(alignment_views, "fda", unbalanced_fda)
                 if label == UNBALANCED
                 else contextlib.nullcontext()
             ):

@@ -204,7 +204,8 @@ class SemanticMap:
     ) -> Iterator[RefineStep]:
         """Refines class distributions, see `Ovs3d.refine`; does not touch a map that came meanwhile."""
         blocks, views = self.mapper.blocks, [hide_masked(frame_to_map(f, snapshot.frame)) for f in frames]
-        refined = yield from self.refinement.run(names, snapshot, blocks, views)
+        kept = self.mapper.keyframes.frozen()
+        refined = yield from self.refinement.run(names, snapshot, blocks, views, kept)
         if refined is not None and blocks is self.mapper.blocks:
             self.refinement.set_field(refined, blocks)
 

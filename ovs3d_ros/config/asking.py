@@ -92,6 +92,15 @@ class RefineConfig:
         low=0.0,
         high=10.0,
     )
+    train_steps: int = leaf(
+        0,
+        SESSION,
+        "Steps of gradient descent on the RDA and FDA losses of 3D-OVS at the keyframes of the map, after "
+        "the alignment of neighbours. Off, because it changes nothing on average in rendered rooms; 100 is a "
+        "start with another DINO. A map from a file needs its keyframes (map.keep_keyframes).",
+        low=0,
+        high=100_000,
+    )
     check_views: int = leaf(
         6,
         SESSION,
@@ -103,28 +112,30 @@ class RefineConfig:
     attract: float = leaf(
         210.0,
         SESSION,
-        "Weight in the check of the FDA loss for patches that look alike. The RDA loss has weight 1.",
+        "Weight, in the check and in training, of the FDA loss for patches that look alike. The RDA loss has "
+        "weight 1.",
         low=0.0,
         high=1e4,
     )
     repel: float = leaf(
         2.5,
         SESSION,
-        "Weight in the check of the FDA loss for patches that look different. The RDA loss has weight 1.",
+        "Weight, in the check and in training, of the FDA loss for patches that look different. The RDA loss "
+        "has weight 1.",
         low=0.0,
         high=1e4,
     )
     divergence: str = leaf(
         "js",
         SESSION,
-        "Divergence between class distributions in the FDA loss of the check. js is bounded; kl follows the "
+        "Divergence between class distributions in the FDA loss. js is bounded; kl follows the "
         "code of 3D-OVS, but a single patch can dominate.",
         choices=("js", "kl"),
     )
     similarity: float = leaf(
         0.85,
         SESSION,
-        "Cosine of DINO features above which the FDA loss of the check takes two patches for the same thing. "
+        "Cosine of DINO features above which the FDA loss takes two patches for the same thing. "
         "Take 0.7 for DINO ViT-B/8, as 3D-OVS does.",
         low=-1.0,
         high=1.0,

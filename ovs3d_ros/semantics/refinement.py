@@ -6,8 +6,9 @@
 2. Alignment: class distributions follow the affinities between Gaussians, see `affinity`.
 3. Adaptation: the names' look in this map is learned from the aligned distributions, see `scene_classifier`;
    neighbours are aligned once more, weakly.
-4. Check: on views kept aside, the objective of 3D-OVS must fall. It is RDA against the view's own relevancy
-   plus FDA over the view's DINO patches. DINO takes no part in steps 1 to 3, so the check is independent.
+4. Training, if `refine.train_steps` says so: gradient descent on RDA and FDA at keyframes, see `training`.
+5. Check: on views kept aside, the objective of 3D-OVS must fall. It is RDA against the view's own relevancy
+   plus FDA over the view's DINO patches. DINO takes no part in steps 1 to 3, and training sees other views.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from ovs3d_ros.config import Config, RefineConfig
 from ovs3d_ros.encoders import ImageTextEncoder, PatchEncoder, make_dino
 from ovs3d_ros.map_frame import poses_to_map
 from ovs3d_ros.mapping.blocks import Blocks
+from ovs3d_ros.mapping.keyframe_store import Keyframes
 from ovs3d_ros.packed_codes import PackedCodes
 from ovs3d_ros.rasterize import Rasterizer, Splats, Views
 from ovs3d_ros.rasterize.spherical_harmonics import base_colors
@@ -40,7 +42,8 @@ from ovs3d_ros.semantics.names import distinct_names
 from ovs3d_ros.semantics.refinement_check import alignment_objective, encode_check_views
 from ovs3d_ros.semantics.scene_classifier import adapt_distributions
 from ovs3d_ros.semantics.surface_graph import make_surface_graph
-from ovs3d_ros.types import Frame, MapSnapshot, RefinedField, RefineStep
+from ovs3d_ros.semantics.training import choose_training_keyframes, train_field
+from ovs3d_ros.types import Frame, Keyframe, MapSnapshot, RefinedField, RefineStep
 
 _SECOND_STRENGTH = 0.1  # share of `refine.strength` in the alignment after adaptation, which starts nearer
 _MIN_WEIGHT = 0.5  # pixels; Gaussians with less lifted weight are not sharpened
@@ -57,6 +60,7 @@ def refine_names(
     encode_text: Callable[[list[str]], torch.Tensor],
     frames: Sequence[Frame] = (),
     encoders: tuple[ImageTextEncoder, PatchEncoder | None] | None = None,
+    keyframes: Sequence[Keyframe] = (),
 ) -> Iterator[RefineStep]:
     """Refines a map for names and checks the result. A generator that yields its progress.
 
@@ -67,7 +71,8 @@ def refine_names(
         config: parameters of all three stages.
         encode_text: returns unit features [P, D] of texts.
         frames: views for the check; empty: no check.
-        encoders: CLIP and DINO, for the check.
+        encoders: CLIP and DINO, for the check and for training.
+        keyframes: to train on; empty: no training.
 
     Returns:
         The refined field, or None if the check finds it no better than the lifted one.
@@ -77,6 +82,10 @@ def refine_names(
     """
     field = make_lifted_field(names, config, encode_text, snapshot)
     refined = yield from refine_field(field, snapshot, rasterizer, config)
+    if keyframes:
+        assert encoders is not None and encoders[1] is not None, "training needs DINO"
+        refined = yield from train_field(refined, snapshot, keyframes, rasterizer, encoders[1], config)
+    refined = replace(refined, summary=refined.summary | dict(labels_changed=_labels_changed(field, refined)))
     changed = f"{refined.summary['labels_changed']:.0%} of the Gaussians changed their label"
     if not frames:
         message = f"{changed}; not checked, because no images were given"
@@ -115,10 +124,12 @@ def refine_field(
     probabilities = class_distribution(cosines, field.temperature)
     if config.strength > 0:
         probabilities = yield from _align(probabilities, cosines, snapshot, config)
-    changed = float((probabilities.argmax(-1) != field.probabilities.argmax(-1)).float().mean())
-    return replace(
-        field, probabilities=probabilities, summary=dict(labels_changed=changed, views=len(keyframes))
-    )
+    return replace(field, probabilities=probabilities, summary=dict(views=len(keyframes)))
+
+
+def _labels_changed(before: RefinedField, after: RefinedField) -> float:
+    """Share of the Gaussians whose best name changed."""
+    return float((after.probabilities.argmax(-1) != before.probabilities.argmax(-1)).float().mean())
 
 
 def _sharpen(
@@ -223,14 +234,25 @@ class Refinement:
             self._dino = make_dino(self._config.dino, self._device)
 
     def run(
-        self, names: list[str], snapshot: MapSnapshot, blocks: Blocks, frames: Sequence[Frame]
+        self,
+        names: list[str],
+        snapshot: MapSnapshot,
+        blocks: Blocks,
+        frames: Sequence[Frame],
+        keyframes: Keyframes,
     ) -> Iterator[RefineStep]:
         """Refines as `refine_names` does, while the map may gain and lose Gaussians.
 
         Returns:
             The field, one row per Gaussian at the end, zero for new ones; or None, see `refine_names`.
+
+        Raises:
+            UserError: as `refine_names`; or none of the keyframes is left to train on.
         """
-        if frames:
+        training: list[Keyframe] = []
+        if self._config.refine.train_steps:
+            training = choose_training_keyframes(keyframes, frames, self._config.refine.views)
+        if frames or training:
             self.prepare()
         blocks.spread(_ROW, torch.arange(1, snapshot.num_gaussians + 1))
         try:
@@ -242,6 +264,7 @@ class Refinement:
                 self._encode_text,
                 frames,
                 (self._clip, self._dino),
+                training,
             )
         except GeneratorExit:
             self.discard(blocks)

@@ -42,12 +42,12 @@ class RefineStep:
     """Progress of a refinement.
 
     Attributes:
-        stage: "sharpening", "aligning", "checking" or "done".
+        stage: "sharpening", "aligning", "encoding" and "training" (if it is asked for), "checking" or "done".
         step: steps taken of this stage.
         total: steps this stage takes.
         message: when done, the outcome in one line.
         kept: when done, whether the refined field takes effect.
-        figures: when done, the figures of the check.
+        figures: when done, the figures of the check; while training, the losses of the step.
     """
 
     stage: str

@@ -168,7 +168,8 @@ def test_field_survives_cancelling_growth_and_saving(tmp_path) -> None:
 def test_gaussians_added_during_refinement_have_zero_rows() -> None:
     pipeline = build()
     g = pipeline.map.mapper.gaussians
-    run = pipeline.map.refinement.run(NAMES, pipeline.snapshot(), pipeline.map.mapper.blocks, ())
+    mapper = pipeline.map.mapper
+    run = pipeline.map.refinement.run(NAMES, pipeline.snapshot(), mapper.blocks, (), mapper.keyframes)
     next(run)
     g.insert(torch.rand(50, 3), torch.rand(50, 3), torch.full((50,), 0.02), 0.5)
     while True:

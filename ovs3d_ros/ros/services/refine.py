@@ -139,7 +139,7 @@ class Progress:
             self._stage, self._stage_started = step.stage, self._last
         self._last = now
         eta = (now - self._stage_started) / step.step * (step.total - step.step) if step.step else NAN
-        after = step.figures.get("after")
+        losses = step.figures.get("after", step.figures)
         self._goal.publish_feedback(
             Refine.Feedback(
                 stage=step.stage,
@@ -147,7 +147,7 @@ class Progress:
                 steps=step.total,
                 elapsed=now - self._started,
                 eta=eta,
-                loss=after["objective"] if after else NAN,
+                loss=losses.get("objective", NAN),
                 psnr=self._worker.stats()["psnr"],
             )
         )
