@@ -58,38 +58,25 @@ class PackedCodes:
         return torch.cat([directions[:-1] * self.steps[:, None], directions[-1:]])
 
 
-def pack_codes(codes: torch.Tensor, steps: torch.Tensor | None = None) -> PackedCodes:
+def pack_codes(codes: torch.Tensor, steps: torch.Tensor | None = None, headroom: float = 0.0) -> PackedCodes:
     """Packs codes [..., d + 1] of unit features; the error of a number is at most half a step.
 
     Args:
         codes: to pack.
-        steps: [d] to use; numbers above 127 steps become 127. None: the smallest steps that suffice.
+        steps: [d] to use. None: the smallest steps that suffice.
+        headroom: where `steps` do not suffice, this times the smallest that do is used; 0: they stay, and
+            numbers above 127 steps become 127.
     """
     # Every publication of a growing map packs all codes: each pass over them counts. A sum shows a NaN.
     scales = codes[..., -1].clamp(-_HALF_MAX, _HALF_MAX)
     scales = torch.where(codes.sum(-1).isnan(), torch.nan, scales).half()
-    relative = _relative(codes, scales)
-    if steps is None:
-        steps = _steps(relative)
-        relative.div_(steps)
-    else:
-        relative.div_(steps).clamp_(-_LARGEST, _LARGEST)
-    return PackedCodes(relative.round_().to(torch.int8), scales, steps)
-
-
-def code_steps(codes: torch.Tensor) -> torch.Tensor:
-    """The smallest steps [d] that suffice for codes [..., d + 1] of unit features."""
-    return _steps(_relative(codes, codes[..., -1].half()))
-
-
-def _relative(codes: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """a / A [..., d] of codes; zero without a feature, and for what is not finite."""
     relative = codes[..., :-1] / torch.where(scales == 0, 1.0, codes[..., -1])[..., None]
-    return relative.nan_to_num_(0.0, posinf=0.0, neginf=0.0)
-
-
-def _steps(relative: torch.Tensor) -> torch.Tensor:
-    return (_largest(relative.flatten(0, -2)) / _LARGEST).clamp_min(1e-12)
+    relative.nan_to_num_(0.0, posinf=0.0, neginf=0.0)
+    if steps is None or headroom:
+        needed = (_largest(relative.flatten(0, -2)) / _LARGEST).clamp_min(1e-12)
+        steps = needed if steps is None else torch.where(needed > steps, headroom * needed, steps)
+    relative.div_(steps).clamp_(-_LARGEST, _LARGEST)
+    return PackedCodes(relative.round_().to(torch.int8), scales, steps)
 
 
 def _largest(rows: torch.Tensor) -> torch.Tensor:

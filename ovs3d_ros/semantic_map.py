@@ -228,7 +228,9 @@ class SemanticMap:
     @property
     def stats(self) -> dict:
         """Running figures: frames, and those of `Mapper.stats`."""
-        return dict(frames=self.frames) | self.mapper.stats
+        stats = dict(frames=self.frames) | self.mapper.stats
+        shown = self._publisher.file.size / (1 << 20)
+        return stats | dict(parked_disk_mib=round(stats["parked_disk_mib"] + shown, 3))
 
     def params(self) -> dict[str, torch.Tensor]:
         """The Gaussian parameters in the stored form, see `gaussians.PARAMETERS`."""

@@ -17,6 +17,7 @@ from ovs3d_ros.io.tensor_file import StoredTensor, TensorFile, temporary_folder
 logger = logging.getLogger(__name__)
 
 ROWS = mmap.PAGESIZE  # a multiple of this many rows fills whole pages, whatever a row holds
+_LIBRARY = ctypes.CDLL(None, use_errno=True)
 _FIXED, _NO_RESERVE = 0x10, 0x4000  # MAP_FIXED and MAP_NORESERVE of Linux
 _STAYS = (
     "Gaussians cannot be parked in a file in %s (%s): they stay in memory. Nothing is lost; free space "
@@ -38,38 +39,36 @@ class StoredRows:
 
     Attributes:
         count: of the rows.
-        entries: where they lie in `file`; empty if they are in memory.
-        tensors: in memory; empty if they are in the file.
-        file: of the entries.
+        entries: where they lie, file by file; empty if they are in memory.
+        tensors: in memory; empty if they are in files.
     """
 
     count: int
-    entries: dict[str, StoredTensor]
+    entries: dict[str, tuple[TensorFile, StoredTensor]]
     tensors: Rows
-    file: TensorFile
 
     def read(self) -> Rows:
         """Copies on the CPU, or the tensors in memory themselves; do not change them."""
         if not self.entries:
             return dict(self.tensors)
-        return dict(zip(self.entries, self.file.read(list(self.entries.values())), strict=True))
+        return {name: file.read([entry])[0] for name, (file, entry) in self.entries.items()}
 
     def __del__(self) -> None:
-        for entry in self.entries.values():
-            self.file.free(entry)
+        for file, entry in self.entries.values():
+            file.free(entry)
 
 
 class RowFile:
-    """Stores rows in a temporary file; in memory, with one warning, where that fails."""
+    """Stores rows in temporary files, one for each name; in memory, with one warning, where that fails."""
 
     def __init__(self) -> None:
-        self._file = TensorFile(alignment=mmap.PAGESIZE)
+        self._files: dict[str, TensorFile] = {}
         self._warned = False
 
     @property
     def size(self) -> int:
-        """Bytes in the file."""
-        return self._file.size - self._file.freed
+        """Bytes in the files."""
+        return sum(file.size - file.freed for file in list(self._files.values()))
 
     def store(self, tensors: Rows) -> StoredRows:
         """Stores tensors [M, ...], M a multiple of `ROWS`; those on another device stay there."""
@@ -77,13 +76,16 @@ class RowFile:
         assert count % ROWS == 0, "rows fill whole pages"
         if all(tensor.device.type == "cpu" for tensor in tensors.values()):
             try:
-                entries = self._file.write(list(tensors.values()))
-                return StoredRows(count, dict(zip(tensors, entries, strict=True)), {}, self._file)
+                return StoredRows(count, {name: self._write(name, t) for name, t in tensors.items()}, {})
             except OSError as error:
                 if not self._warned:
                     logger.error(_STAYS, temporary_folder(), error.strerror or error)
                 self._warned = True
-        return StoredRows(count, {}, {name: t.clone() for name, t in tensors.items()}, self._file)
+        return StoredRows(count, {}, {name: t.clone() for name, t in tensors.items()})
+
+    def _write(self, name: str, tensor: torch.Tensor) -> tuple[TensorFile, StoredTensor]:
+        file = self._files.setdefault(name, TensorFile(alignment=mmap.PAGESIZE))
+        return file, file.write([tensor])[0]
 
 
 def join_rows(parts: Sequence[StoredRows], last: Rows) -> Rows:
@@ -107,11 +109,11 @@ def join_rows(parts: Sequence[StoredRows], last: Rows) -> Rows:
     for name, tensor in last.items():
         first = 0
         for part in parts:
-            if part.entries:
-                _map(joined[name][first:], part.file, part.entries[name])
-            else:
+            if not part.entries:
                 joined[name][first : first + part.count] = part.tensors[name]
             first += part.count
+        for first, file, offset, size in _runs(parts, name):
+            _map(joined[name][first:], file, offset, size)
         joined[name][parked:] = tensor
     return joined
 
@@ -124,19 +126,36 @@ def _view(pages: _Pages, start: int, count: int, like: torch.Tensor) -> torch.Te
     return torch.frombuffer(pages, dtype=like.dtype, count=math.prod(shape), offset=start).view(shape)
 
 
-def _map(place: torch.Tensor, file: TensorFile, entry: StoredTensor) -> None:
-    """Replaces the pages from the first element of `place` on by those of a tensor in a file."""
-    size = math.prod(entry.shape) * entry.dtype.itemsize
-    if not size:
-        return
-    call = ctypes.CDLL(None, use_errno=True).mmap
+def _runs(parts: Sequence[StoredRows], name: str) -> list[tuple[int, TensorFile, int, int]]:
+    """Rows of parts that lie side by side in a file: first row, file, offset and bytes of each run."""
+    runs: list[tuple[int, TensorFile, int, int]] = []
+    first, end = 0, -1
+    for part in parts:
+        if part.entries:
+            file, entry = part.entries[name]
+            size = math.prod(entry.shape) * entry.dtype.itemsize
+            if runs and entry.offset == end and runs[-1][1] is file:
+                start, _, offset, length = runs.pop()
+                runs.append((start, file, offset, length + size))
+            elif size:
+                runs.append((first, file, entry.offset, size))
+            end = entry.offset + size
+        else:
+            end = -1
+        first += part.count
+    return runs
+
+
+def _map(place: torch.Tensor, file: TensorFile, offset: int, size: int) -> None:
+    """Replaces the pages from the first element of `place` on by some of a file."""
+    call = _LIBRARY.mmap
     call.restype, call.argtypes = (
         ctypes.c_void_p,
         [*[ctypes.c_void_p, ctypes.c_size_t], *[ctypes.c_int] * 3, ctypes.c_long],
     )
     flags = mmap.MAP_PRIVATE | _FIXED | _NO_RESERVE
     protection = mmap.PROT_READ | mmap.PROT_WRITE  # private: what is written does not reach the file
-    address = call(place.data_ptr(), size, protection, flags, file.fileno(), entry.offset)
+    address = call(place.data_ptr(), size, protection, flags, file.fileno(), offset)
     if address != place.data_ptr():
         number = ctypes.get_errno()
         raise OSError(number, f"parked Gaussians cannot be mapped ({os.strerror(number)})")

@@ -17,6 +17,7 @@ import torch
 
 _LARGE_FILES = "/var/tmp"  # on a disk by convention; /tmp is often in memory
 _TRIM_EVERY = 16 << 20  # bytes written
+_LIBRARY = ctypes.CDLL(None)
 _PUNCH_HOLE = 0x03  # with FALLOC_FL_KEEP_SIZE
 _ALIGNMENT = 64  # bytes, as torch has it
 _SMALL_FILES = "/tmp"
@@ -110,7 +111,7 @@ class TensorFile:
 def _punch(descriptor: int, start: int, size: int) -> None:
     """Gives a part of a file back to the disk, where the system can do that."""
     with contextlib.suppress(OSError, AttributeError):
-        call = ctypes.CDLL(None).fallocate
+        call = _LIBRARY.fallocate
         call.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
         call(descriptor, _PUNCH_HOLE, start, size)
 
@@ -122,7 +123,7 @@ def give_memory_back() -> None:
     each keyframe would leave a hole of its size.
     """
     with contextlib.suppress(OSError, AttributeError):  # only the GNU library has it
-        ctypes.CDLL(None).malloc_trim(0)
+        _LIBRARY.malloc_trim(0)
 
 
 def empty_tensors(kinds: Sequence[tuple[tuple[int, ...], torch.dtype]]) -> list[torch.Tensor]:

@@ -86,6 +86,7 @@ def pack_levels(
     selection: torch.Tensor,
     codec: FeatureCodec,
     steps: tuple[torch.Tensor, torch.Tensor] | None = None,
+    headroom: float = 0.0,
 ) -> dict[str, PackedCodes]:
     """The fields `packed_codes` and `packed_levels` of a snapshot.
 
@@ -94,11 +95,14 @@ def pack_levels(
         selection: [N, S] see `fuse_levels`.
         codec: codec of the codes.
         steps: of the levels and of the codes, see `pack_codes`.
+        headroom: see `pack_codes`.
     """
     of_levels, of_codes = steps or (None, None)
-    levels = pack_codes(level_codes, of_levels)
+    levels = pack_codes(level_codes, of_levels, headroom)
     single = level_codes.shape[1] == 1  # nothing to blend: the same memory serves both
-    codes = levels[:, 0] if single else pack_codes(fuse_levels(level_codes, selection, codec), of_codes)
+    codes = (
+        levels[:, 0] if single else pack_codes(fuse_levels(level_codes, selection, codec), of_codes, headroom)
+    )
     return dict(packed_codes=codes, packed_levels=levels)
 
 

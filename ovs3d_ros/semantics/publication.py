@@ -6,12 +6,12 @@ from typing import Any, Protocol
 
 import torch
 
-from ovs3d_ros.io.row_file import StoredRows, join_rows
+from ovs3d_ros.io.row_file import RowFile, StoredRows, join_rows
 from ovs3d_ros.mapping.blocks import Blocks, Parcel
 from ovs3d_ros.mapping.gaussians import Gaussians, activate
-from ovs3d_ros.packed_codes import PackedCodes, code_steps
+from ovs3d_ros.packed_codes import PackedCodes
 from ovs3d_ros.semantics.codec import FeatureCodec
-from ovs3d_ros.semantics.lift import fuse_levels, no_codes, pack_levels
+from ovs3d_ros.semantics.lift import no_codes, pack_levels
 
 Rows = dict[str, torch.Tensor]
 Steps = tuple[torch.Tensor, torch.Tensor]  # of the codes of levels, and of the fused codes
@@ -33,12 +33,16 @@ class Publisher:
     """Makes the rows of snapshots.
 
     Parked Gaussians are packed once, and again when the codec changes or codes outgrow the steps that all
-    have in common. The result lies in the temporary file of the blocks, and all snapshots share it.
+    have in common. The result lies in a temporary file, and all snapshots share it.
+
+    Attributes:
+        file: of what snapshots show of parked Gaussians.
     """
 
     def __init__(self, gaussians: Gaussians, blocks: Blocks, select: Select) -> None:
         """Takes the active and the parked part of a map."""
         self._gaussians, self._blocks, self._select = gaussians, blocks, select
+        self.file = RowFile()
         self._codec: FeatureCodec | None = None  # of the parked codes
         self._steps: Steps | None = None  # of all codes, while something is parked
 
@@ -52,34 +56,33 @@ class Publisher:
         codec = codec if "numerators" in g.stats else None
         active = {name: t.detach() for name, t in (g.params | g.stats).items()}
         if not parcels:
-            self._steps = None
-            shown, steps = self._show(active, codec)
+            shown, steps = self._show(active, codec, None)
             shown |= {name: shown[name].clone() for name in _SHARED}  # with what training changes
             return _to_fields(shown, steps)
-        if codec is not None:
-            self._choose_steps(active, codec)
-        shown, steps = self._show(active, codec)
+        old = self._steps if codec is self._codec else None
+        shown, steps = self._show(active, codec, old or self._no_steps(codec), _HEADROOM)
+        if old is None or any(not torch.equal(a, b) for a, b in zip(old, steps, strict=True)):
+            self._codec, self._steps = codec, steps
+            for parcel in parcels:
+                parcel.shown = None
         parts = [self._parked(parcel, codec) for parcel in parcels]
         return _to_fields(join_rows(parts, shown), steps)
 
-    def _choose_steps(self, active: Rows, codec: FeatureCodec) -> None:
-        """Takes new steps for all codes if the codec is new, or if those of the active part outgrew them."""
-        levels = codec.normalize(active["numerators"])
-        fused = (
-            levels[:, 0] if levels.shape[1] == 1 else fuse_levels(levels, self._select(levels, codec), codec)
-        )
-        needed = code_steps(levels), code_steps(fused)
-        fits = codec is self._codec and self._steps is not None
-        if fits and all(bool((n <= s).all()) for n, s in zip(needed, self._steps, strict=True)):
-            return
-        old = self._steps if fits else needed
-        self._steps = tuple(torch.maximum(s, _HEADROOM * n) for n, s in zip(needed, old, strict=True))
-        self._codec = codec
-        for parcel in self._blocks.parcels:
-            parcel.shown = None
+    def _no_steps(self, codec: FeatureCodec | None) -> Steps:
+        none = torch.zeros(codec.dim - 1 if codec else 0, device=self._gaussians.device)
+        return none, none
 
-    def _show(self, rows: Rows, codec: FeatureCodec | None) -> tuple[Rows, Steps]:
-        """What snapshots show of parameters and statistics, by name, and the steps of the codes."""
+    def _show(
+        self, rows: Rows, codec: FeatureCodec | None, steps: Steps | None, headroom: float = 0.0
+    ) -> tuple[Rows, Steps]:
+        """What snapshots show of parameters and statistics, by name, and the steps of the codes.
+
+        Args:
+            rows: parameters and statistics.
+            codec: of the features; None: there are none.
+            steps: see `pack_levels`; so is headroom.
+            headroom: of the steps.
+        """
         count, device = len(rows["means"]), rows["means"].device
         shown = activate(rows)
         if codec is None:
@@ -89,7 +92,7 @@ class Publisher:
         else:
             levels = codec.normalize(rows["numerators"])
             selection = self._select(levels, codec)
-            codes = pack_levels(levels, selection, codec, self._steps)
+            codes = pack_levels(levels, selection, codec, steps, headroom)
             shown |= dict(selection=selection) | {name: rows[name] for name in _EVIDENCE}
         fused, levels = codes["packed_codes"], codes["packed_levels"]
         shown |= dict(level_values=levels.values, level_scales=levels.scales)
@@ -106,8 +109,8 @@ class Publisher:
                 rows |= {
                     n: like[n].new_zeros(len(parcel), *like[n].shape[1:]) for n in ("numerators", *_EVIDENCE)
                 }
-            parcel.shown = self._blocks.file.store(
-                {n: t.contiguous() for n, t in self._show(rows, codec)[0].items()}
+            parcel.shown = self.file.store(
+                {n: t.contiguous() for n, t in self._show(rows, codec, self._steps)[0].items()}
             )
         return parcel.shown
 
