@@ -81,6 +81,11 @@ def test_the_bank_has_a_thousand_distinct_names():
     assert not any(name.startswith("#") or name != name.strip() for name in NAMES)
 
 
+def test_no_name_of_the_bank_is_cut_off(caplog):
+    make_clip(ClipConfig(model="bundled"), "cpu").encode_text(read_names())
+    assert not caplog.records, caplog.text
+
+
 @pytest.mark.parametrize("scale", [0.0, 1.0])
 def test_what_is_there_is_found_with_any_range_of_cosines(scale):
     common = scale * F.normalize(torch.randn(DIM, generator=torch.Generator().manual_seed(2)), dim=0)
