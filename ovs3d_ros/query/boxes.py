@@ -1,4 +1,8 @@
-"""Oriented boxes around groups of points."""
+"""Oriented boxes around groups of points.
+
+The kernels set numbers one by one: assigning a row, or an expression of whole arrays, takes Numba seconds to
+compile, mostly for the error message of shapes that do not fit.
+"""
 
 from __future__ import annotations
 
@@ -108,7 +112,7 @@ def _moments(points, segments):
     """Means [K, 3] and covariances [K, 3, 3] of the sets."""
     means, covariances = np.empty((len(segments), 3)), np.empty((len(segments), 3, 3))
     for k in range(len(segments)):
-        start, stop = segments[k]
+        start, stop = segments[k, 0], segments[k, 1]
         x0, y0, z0 = points[start, 0], points[start, 1], points[start, 2]
         sx = sy = sz = xx = xy = xz = yy = yz = zz = 0.0
         for i in range(start, stop):  # relative to a point of the set, so that squares lose no digits
@@ -122,10 +126,11 @@ def _moments(points, segments):
             yy, yz, zz = yy + y * y, yz + y * z, zz + z * z
         count = stop - start
         sx, sy, sz = sx / count, sy / count, sz / count
-        means[k] = sx + x0, sy + y0, sz + z0
-        covariances[k, 0] = xx / count - sx * sx, xy / count - sx * sy, xz / count - sx * sz
-        covariances[k, 1] = covariances[k, 0, 1], yy / count - sy * sy, yz / count - sy * sz
-        covariances[k, 2] = covariances[k, 0, 2], covariances[k, 1, 2], zz / count - sz * sz
+        means[k, 0], means[k, 1], means[k, 2] = sx + x0, sy + y0, sz + z0
+        c = covariances[k]
+        c[0, 0], c[0, 1], c[0, 2] = xx / count - sx * sx, xy / count - sx * sy, xz / count - sx * sz
+        c[1, 0], c[1, 1], c[1, 2] = c[0, 1], yy / count - sy * sy, yz / count - sy * sz
+        c[2, 0], c[2, 1], c[2, 2] = c[0, 2], c[1, 2], zz / count - sz * sz
     return means, covariances
 
 
@@ -133,24 +138,45 @@ def _moments(points, segments):
 def _fit(part, points, segments, means, axes, pairs, centers, sizes):
     """Rotates `axes` [K, 3, 3] (rows) where `pairs` of them are arbitrary; measures the boxes along them."""
     for k in range(part[0], len(segments), part[1]):
-        start, stop = segments[k]
+        start, stop = segments[k, 0], segments[k, 1]
         local = _project_on_axes(points[start:stop], means[k], axes[k])
-        for a, b in pairs:
-            deviation_a, deviation_b = local[a].std(), local[b].std()
+        for i in range(len(pairs)):
+            a, b = pairs[i, 0], pairs[i, 1]
+            deviation_a, deviation_b = _deviation(local[a]), _deviation(local[b])
             if min(deviation_a, deviation_b) >= _ISOTROPY * max(deviation_a, deviation_b):
                 angle = _tightest_angle(
                     local[a, :: 1 + local.shape[1] // _ANGLE_SAMPLE],
                     local[b, :: 1 + local.shape[1] // _ANGLE_SAMPLE],
                 )
-                for rows in (local, axes[k]):
-                    rotated = rows[a] * np.cos(angle) + rows[b] * np.sin(angle)
-                    rows[b] = rows[b] * np.cos(angle) - rows[a] * np.sin(angle)
-                    rows[a] = rotated
-        centers[k] = means[k]
+                _rotate(local[a], local[b], angle)
+                _rotate(axes[k, a], axes[k, b], angle)
+        for i in range(3):
+            centers[k, i] = means[k, i]
         for a in range(3):
             low, high = _percentile_span(local[a])
             sizes[k, a] = high - low
-            centers[k] += axes[k, a] * ((low + high) / 2)
+            for i in range(3):
+                centers[k, i] += axes[k, a, i] * ((low + high) / 2)
+
+
+@cached_njit(nogil=True)
+def _deviation(values):
+    """Standard deviation of the values."""
+    total, squares = 0.0, 0.0
+    for value in values:
+        total += value
+    mean = total / len(values)
+    for value in values:
+        squares += (value - mean) ** 2
+    return np.sqrt(squares / len(values))
+
+
+@cached_njit(nogil=True)
+def _rotate(x, y, angle):
+    """Rotates the coordinates x, y [S] of points in place."""
+    cosine, sine = np.cos(angle), np.sin(angle)
+    for i in range(len(x)):
+        x[i], y[i] = x[i] * cosine + y[i] * sine, y[i] * cosine - x[i] * sine
 
 
 @cached_njit(nogil=True)
@@ -171,9 +197,13 @@ def _project_on_axes(points, mean, axes):
 def _tightest_angle(x, y):
     """The rotation in radians of both axes that gives the smallest rectangle round points x, y [S]."""
     best, smallest = 0.0, np.inf
+    u, v = np.empty(len(x)), np.empty(len(x))
     for angle in _ANGLES:
-        low_x, high_x = _percentile_span(x * np.cos(angle) + y * np.sin(angle))
-        low_y, high_y = _percentile_span(y * np.cos(angle) - x * np.sin(angle))
+        for i in range(len(x)):
+            u[i], v[i] = x[i], y[i]
+        _rotate(u, v, angle)
+        low_x, high_x = _percentile_span(u)
+        low_y, high_y = _percentile_span(v)
         area = (high_x - low_x) * (high_y - low_y)
         if area < smallest:
             best, smallest = angle, area

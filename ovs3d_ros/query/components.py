@@ -12,6 +12,7 @@ import numpy as np
 
 from ovs3d_ros.query.voxels import TOUCHING, PointGrid, VoxelGrid
 from ovs3d_ros.rasterize.kernel_cache import cached_njit
+from ovs3d_ros.rasterize.kernels_project import thread_range
 from ovs3d_ros.rasterize.thread_pool import ThreadPool, shared_pool
 
 _FRAGMENT = 4  # times smaller than a component nearby: a fragment of it
@@ -147,7 +148,7 @@ def _join_blocks(labels, grid, part, number, heads, nodes):
     """
     cells, starts, others, steps = grid
     following, label_of, filled, blocks, parent, border = nodes
-    low, high = [(len(starts) - 1) * i // part[1] for i in (part[0], part[0] + 1)]
+    low, high = thread_range(part[0], part[1], len(starts) - 1)
     first = len(labels) * part[0]
     end = borders = first
     heads[low:high] = -1
@@ -207,7 +208,7 @@ def _number_components(labels, grid, heads, nodes, ends, number):
     _, label_of, filled, blocks, parent, border = nodes
     count, size, parts = 0, 0, len(ends)
     for part in range(parts):
-        low, high = [(len(starts) - 1) * i // parts for i in (part, part + 1)]
+        low, high = thread_range(part, parts, len(starts) - 1)
         size += ends[part, 0] - len(labels) * part
         for node in border[len(labels) * part : ends[part, 1]]:
             for k in range(starts[blocks[node]], starts[blocks[node] + 1]):
@@ -248,7 +249,8 @@ def group_indices(number, count):
     starts = np.zeros(count + 1, np.int64)
     for n in number:
         starts[n + 1] += 1
-    starts = np.cumsum(starts)
+    for k in range(count):  # np.cumsum takes Numba a second to compile
+        starts[k + 1] += starts[k]
     order, place = np.empty(len(number), np.int64), starts.copy()
     for i, n in enumerate(number):
         order[place[n]] = i

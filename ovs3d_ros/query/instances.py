@@ -16,6 +16,7 @@ from ovs3d_ros.query.components import connected_components, join_fragments
 from ovs3d_ros.query.labelling import first_mentions
 from ovs3d_ros.query.voxels import PointGrid, sort_into_voxels
 from ovs3d_ros.rasterize.kernel_cache import cached_njit
+from ovs3d_ros.rasterize.kernels_project import thread_range
 from ovs3d_ros.rasterize.thread_pool import ThreadPool, shared_pool
 from ovs3d_ros.types import MapSnapshot, SemanticObject
 
@@ -220,7 +221,7 @@ def _add_up(number: np.ndarray, count: int, columns: tuple[np.ndarray, ...], poo
 def _add_points(part, number, labels, columns, totals):
     """Adds the points of one part to sums [C, 10], sizes [C] and views [C]."""
     (means, origin, scores, views), (sums, sizes, seen) = columns, totals
-    start, stop = [len(labels) * i // part[1] for i in (part[0], part[0] + 1)]
+    start, stop = thread_range(part[0], part[1], len(labels))
     for i in range(start, stop):
         if labels[i]:
             c = number[i]
@@ -283,7 +284,7 @@ class _Sampler:
 def _draw_part(part, arrays, place, steps, free, wait, points):
     """Draws the points of one part of the rows; `free` is the next row of `points`, `wait` counts."""
     number, labels, means = arrays
-    start, stop = [len(labels) * i // part[1] for i in (part[0], part[0] + 1)]
+    start, stop = thread_range(part[0], part[1], len(labels))
     for i in range(start, stop):
         k = place[number[i]] - 1 if labels[i] else -1
         if k >= 0:
@@ -298,6 +299,6 @@ def _draw_part(part, arrays, place, steps, free, wait, points):
 @cached_njit(nogil=True)
 def _number_part(part, number, place, labels, instances):
     """Fills one part of the instances [N] of points, from the instance of each component."""
-    start, stop = [len(labels) * i // part[1] for i in (part[0], part[0] + 1)]
+    start, stop = thread_range(part[0], part[1], len(labels))
     for i in range(start, stop):
         instances[i] = place[number[i]] if labels[i] else 0

@@ -95,8 +95,10 @@ def _hash_blocks(points, gap):
         for a in range(3):
             low[a], high[a] = min(low[a], points[i, a]), max(high[a], points[i, a])
     # The grid starts at the origin: a cluster must not fall apart because another one appeared elsewhere.
-    side = max(gap, np.max(high - low) * 4 / (1 << _BITS))
-    first = 2 * np.floor(low / side / 2) - 2
+    extent = max(high[0] - low[0], high[1] - low[1], high[2] - low[2])
+    side, first = max(gap, extent * 4 / (1 << _BITS)), np.empty(3)
+    for a in range(3):
+        first[a] = 2 * np.floor(low[a] / side / 2) - 2
     bits, blocks, last, block = 10, 0, -1, -1
     keys, cells = np.empty(count, np.int64), np.empty(count, np.int32)
     table = np.full(1 << bits, -1, np.int32)
