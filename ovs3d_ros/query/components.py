@@ -146,7 +146,7 @@ def _join_blocks(labels, grid, part, number, heads, nodes):
     Union-find over nodes (next of the same block, label, filled voxels, block, parent, border);
     `border` lists the nodes with neighbours in other parts. Returns the end of the nodes and of the list.
     """
-    cells, starts, others, steps = grid
+    cells, starts, _, _ = grid
     following, label_of, filled, blocks, parent, border = nodes
     low, high = thread_range(part[0], part[1], len(starts) - 1)
     first = len(labels) * part[0]
@@ -166,14 +166,7 @@ def _join_blocks(labels, grid, part, number, heads, nodes):
         filled[node] |= 1 << (cells[i] & 7)
         number[i] = node
     for node in range(first, end):
-        is_border = False
-        for k in range(starts[blocks[node]], starts[blocks[node] + 1]):
-            if filled[node] & TOUCHING[steps[k]]:
-                if low <= others[k] < high:
-                    _join(node, others[k], steps[k], heads, nodes)
-                else:
-                    is_border = True
-        if is_border:
+        if _link_node(node, low, high, grid, heads, nodes):
             border[borders] = node
             borders += 1
     return end, borders
@@ -188,13 +181,22 @@ def _find_node(node, label, following, label_of):
 
 
 @cached_njit(nogil=True)
-def _join(node, block, step, heads, nodes):
-    """Joins a node with that of its label in the block at `step` from its own, where voxels touch."""
-    following, label_of, filled, _, parent, _ = nodes
-    other = _find_node(heads[block], label_of[node], following, label_of)
-    if other >= 0 and filled[other] & TOUCHING[26 - step]:
-        a, b = _find_root(parent, node), _find_root(parent, other)
-        parent[max(a, b)] = min(a, b)
+def _link_node(node, low, high, grid, heads, nodes):
+    """Joins a node with those it touches in blocks `low` to `high`; whether it has other neighbours."""
+    _, starts, others, steps = grid
+    following, label_of, filled, blocks, parent, _ = nodes
+    root, label, own, has_others = _find_root(parent, node), label_of[node], filled[node], False
+    for k in range(starts[blocks[node]], starts[blocks[node] + 1]):
+        if own & TOUCHING[steps[k]]:
+            if not low <= others[k] < high:
+                has_others = True
+                continue
+            other = _find_node(heads[others[k]], label, following, label_of)
+            if other >= 0 and parent[other] != root and filled[other] & TOUCHING[26 - steps[k]]:
+                joined = _find_root(parent, other)
+                root, joined = min(root, joined), max(root, joined)
+                parent[joined] = root
+    return has_others
 
 
 @cached_njit(nogil=True)
@@ -204,16 +206,12 @@ def _number_components(labels, grid, heads, nodes, ends, number):
     Returns:
         Label [C] of each component; component and block [K] of each node.
     """
-    _, starts, others, steps = grid
-    _, label_of, filled, blocks, parent, border = nodes
+    _, label_of, _, blocks, parent, border = nodes
     count, size, parts = 0, 0, len(ends)
     for part in range(parts):
-        low, high = thread_range(part, parts, len(starts) - 1)
         size += ends[part, 0] - len(labels) * part
         for node in border[len(labels) * part : ends[part, 1]]:
-            for k in range(starts[blocks[node]], starts[blocks[node] + 1]):
-                if filled[node] & TOUCHING[steps[k]] and not low <= others[k] < high:
-                    _join(node, others[k], steps[k], heads, nodes)
+            _link_node(node, 0, len(heads), grid, heads, nodes)
     component, block = np.empty(size, np.int64), np.empty(size, np.int64)
     label, of_node, k = np.empty(size, np.int16), border, 0
     for part in range(parts):
