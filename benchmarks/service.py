@@ -81,7 +81,7 @@ def percentiles(milliseconds: list[float]) -> dict[str, float]:
     )
 
 
-def call(node: rclpy.node.Node, client: Any, request: Any) -> tuple[Any, float]:
+def call(node: Any, client: Any, request: Any) -> tuple[Any, float]:
     """The response to a request, and the milliseconds until it arrived."""
     started = time.perf_counter()
     future = client.call_async(request)
@@ -114,7 +114,7 @@ def ask(
 
 def main() -> None:
     """Runs the node and asks it; prints one JSON document."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("map", type=Path)
     parser.add_argument("--prompts", nargs="+", help="default: ten names, half of them of the demo scene")
     parser.add_argument("--repeats", type=int, default=100)
@@ -122,7 +122,7 @@ def main() -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="parameters of the node"
     )
     options = parser.parse_args()
-    there = [name for name in open_dataset(SHIPPED).classes if name]
+    there = [name for name in open_dataset(SHIPPED).classes or () if name]
     absent = (SHIPPED / "absent.txt").read_text().split("\n")
     prompts = options.prompts or [*there[:5], *filter(None, absent)][:10]
     params, stored = load_map(options.map)
