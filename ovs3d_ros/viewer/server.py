@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import logging
 import socket
@@ -27,6 +28,7 @@ from ovs3d_ros.viewer.visitor import Visitor
 log = logging.getLogger(__name__)
 
 LIVE_PERIOD = 2.0  # seconds between two pictures of a growing map
+_COLLECTION_PERIOD = 5.0  # seconds between two collections of what visitors have left behind
 _IDLE = 0.5  # seconds between looks for a new map while nobody asks for anything
 _LIVE_SHARE = 0.5  # of the time that the viewer may compute while the map grows
 _EVERYBODY = -1  # number of a visitor that no page has
@@ -57,6 +59,7 @@ class MapViewer:
         self._requests = RequestQueue()
         self._visitors: dict[int, Visitor] = {}
         self._lock = threading.Lock()  # guards the visitors
+        self._garbage = False  # a visitor has left
         self._cache: tuple[int, MapSnapshot] | None = None  # version, and snapshot in the map frame
         self._splats: Splats | None = None
         self._find_parts = SnapshotMemo(lambda m: find_map_parts(m, self._source.pipeline.config.refine))
@@ -122,9 +125,10 @@ class MapViewer:
     async def _dismiss(self, client: Any) -> None:
         with self._lock:
             visitor = self._visitors.pop(client.client_id, None)
+        self._requests.forget(client.client_id)
         if visitor is not None:
             visitor.leave()
-        self._requests.forget(client.client_id)
+            self._garbage = True
 
     def _newest(self) -> MapSnapshot | None:
         """The newest map, in its own frame: a browser's float32 rounds far from the origin."""
@@ -142,12 +146,17 @@ class MapViewer:
 
     def _serve(self) -> None:
         """Does what visitors ask for, and shows a map that has grown, until `close`."""
-        due = time.monotonic()
+        due = collection = time.monotonic()
         while self._running:
             action = self._requests.take(_IDLE)
             started = time.monotonic()
             if action is not None:
                 _run(action)
+            if self._garbage and started >= collection:
+                # A visitor lies in reference cycles of viser, and Python counts objects, not megabytes.
+                action, self._garbage = None, False
+                gc.collect()
+                collection = time.monotonic() + _COLLECTION_PERIOD
             if self._source.live and self._visitors and started >= due:
                 _run(self._show_growth)
                 due = time.monotonic() + LIVE_PERIOD
