@@ -239,12 +239,12 @@ class SemanticMap:
     def snapshot(self) -> MapSnapshot:
         """An immutable copy of the map."""
         self._version += 1
-        codec, fields = self.lifter.codec, self._publisher.fields(self.lifter.codec)
+        fields = self._publisher.fields(self.lifter.codec)
+        codec, blocks = fields["codec"], self.mapper.blocks
         clip = self._clip.name if self._clip else self._loaded and self._loaded.meta["clip"]
         return MapSnapshot(
             version=self._version,
-            codec=codec,
-            refined=self.refinement.snapshot_field(self.mapper.blocks, fields["packed_codes"], codec),
+            refined=self.refinement.snapshot_field(blocks, fields["packed_codes"], codec),
             meta=_make_meta(clip, self.stats, self._config),
             frame=self.frame,
             **fields,

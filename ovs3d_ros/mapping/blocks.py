@@ -51,6 +51,7 @@ class Parcel:
         codec: of their features.
         side: statistics in memory, [count, ...] by name.
         shown: what snapshots show of them, see `semantics.publication`; None: to be computed.
+        coming: what they will show of them when the codec changes.
     """
 
     rows: StoredRows
@@ -58,6 +59,7 @@ class Parcel:
     codec: Translator | None
     side: Rows = field(default_factory=dict)
     shown: StoredRows | None = None
+    coming: StoredRows | None = None
 
     def __len__(self) -> int:
         return self.rows.count
@@ -238,4 +240,4 @@ class Blocks:
     def _replace(self, parcel: Parcel, rows: Rows, **changes: Any) -> None:
         """Puts a parcel with other rows, and other changes, in the place of one."""
         place = self.parcels.index(parcel)
-        self.parcels[place] = replace(parcel, rows=self.file.store(rows), shown=None, **changes)
+        self.parcels[place] = replace(parcel, rows=self.file.store(rows), shown=None, coming=None, **changes)

@@ -15,8 +15,10 @@ from ovs3d_ros.semantics.lift import no_codes, pack_levels
 
 Rows = dict[str, torch.Tensor]
 Steps = tuple[torch.Tensor, torch.Tensor]  # of the codes of levels, and of the fused codes
+Kind = tuple[FeatureCodec | None, Steps]  # what codes must have in common to be in one snapshot
 
 _HEADROOM = 1.25  # of the steps of codes: parked codes are packed anew once the active ones outgrow them
+_AT_ONCE = 4  # parcels that are packed anew with one snapshot
 _EVIDENCE = ("weight", "views")
 _SHARED = ("means", "quats", "sh", *_EVIDENCE)
 
@@ -32,8 +34,9 @@ class Select(Protocol):
 class Publisher:
     """Makes the rows of snapshots.
 
-    Parked Gaussians are packed once, and again when the codec changes or codes outgrow the steps that all
-    have in common. The result lies in a temporary file, and all snapshots share it.
+    Parked Gaussians are packed once. When the codec changes, or codes outgrow the steps that all have in
+    common, they are packed anew, a few parcels with each snapshot; until all are, snapshots keep to the codec
+    and steps before. The result lies in a temporary file, and all snapshots share it.
 
     Attributes:
         file: of what snapshots show of parked Gaussians.
@@ -43,30 +46,72 @@ class Publisher:
         """Takes the active and the parked part of a map."""
         self._gaussians, self._blocks, self._select = gaussians, blocks, select
         self.file = RowFile()
-        self._codec: FeatureCodec | None = None  # of the parked codes
-        self._steps: Steps | None = None  # of all codes, while something is parked
+        self._kind: Kind | None = None  # of all codes, while something is parked
+        self._next: Kind | None = None  # of `Parcel.coming`
 
     def fields(self, codec: FeatureCodec | None) -> dict[str, Any]:
-        """The fields gaussians, packed_codes, packed_levels, selection, weight and views of a snapshot.
+        """The fields codec, gaussians, packed_codes, packed_levels, selection, weight and views, by name.
 
         Args:
             codec: of the features of the active part; None: there are none.
         """
         g, parcels = self._gaussians, self._blocks.parcels
-        codec = codec if "numerators" in g.stats else None
         active = {name: t.detach() for name, t in (g.params | g.stats).items()}
+        lifted = codec if "numerators" in g.stats else None
         if not parcels:
-            shown, steps = self._show(active, codec, None)
+            shown, steps = self._show(active, lifted, None)
             shown |= {name: shown[name].clone() for name in _SHARED}  # with what training changes
-            return _to_fields(shown, steps)
-        old = self._steps if codec is self._codec else None
-        shown, steps = self._show(active, codec, old or self._no_steps(codec), _HEADROOM)
-        if old is None or any(not torch.equal(a, b) for a, b in zip(old, steps, strict=True)):
-            self._codec, self._steps = codec, steps
+            return dict(codec=codec) | _to_fields(shown, steps)
+        if self._kind is None or lifted is None or all(parcel.shown is None for parcel in parcels):
+            shown, steps = self._show(active, lifted, self._no_steps(lifted), _HEADROOM)
+            self._kind, self._next = (lifted, steps), None
             for parcel in parcels:
-                parcel.shown = None
-        parts = [self._parked(parcel, codec) for parcel in parcels]
-        return _to_fields(join_rows(parts, shown), steps)
+                parcel.shown = parcel.coming = None
+        else:
+            self._advance(active, lifted)
+            shown = self._in_kind(active, lifted)
+        kind = self._kind
+        for parcel in parcels:
+            parcel.shown = parcel.shown or self._pack(parcel, kind)
+        joined = join_rows([parcel.shown for parcel in parcels if parcel.shown], shown)
+        return dict(codec=codec if lifted is None else kind[0]) | _to_fields(joined, kind[1])
+
+    def _advance(self, active: Rows, codec: FeatureCodec) -> None:
+        """Packs a few parcels for the next kind of codes, and turns to it when all are."""
+        if self._next is None and self._kind is not None and codec is not self._kind[0]:
+            self._next = codec, self._show(active, codec, self._no_steps(codec), _HEADROOM)[1]
+        if self._next is None:
+            return
+        parcels = self._blocks.parcels
+        for parcel in [parcel for parcel in parcels if parcel.coming is None][:_AT_ONCE]:
+            parcel.coming = self._pack(parcel, self._next)
+        if all(parcel.coming for parcel in parcels):
+            for parcel in parcels:
+                parcel.shown, parcel.coming = parcel.coming, None
+            self._kind, self._next = self._next, None
+
+    def _in_kind(self, active: Rows, codec: FeatureCodec) -> Rows:
+        """What snapshots show of the active part, in the kind of codes of the parked one."""
+        assert self._kind is not None, "something is parked"
+        shared, steps = self._kind
+        if shared is not None and codec is not shared:
+            active = active | dict(numerators=active["numerators"] @ codec.translation_to(shared).T)
+        shown, needed = self._show(active, shared, steps, _HEADROOM)
+        if all(torch.equal(a, b) for a, b in zip(needed, steps, strict=True)):
+            return shown
+        self._next = self._next or (shared, needed)
+        return self._show(active, shared, steps)[0]
+
+    def _pack(self, parcel: Parcel, kind: Kind) -> StoredRows:
+        """What snapshots show of a parcel, in a kind of codes."""
+        codec, steps = kind
+        rows = parcel.read(codec)
+        if codec is not None and "numerators" not in rows:  # parked before anything was lifted
+            like = self._gaussians.stats
+            names = ("numerators", *_EVIDENCE)
+            rows |= {n: like[n].new_zeros(len(parcel), *like[n].shape[1:]) for n in names}
+        shown = self._show(rows, codec, steps)[0]
+        return self.file.store({name: t.contiguous() for name, t in shown.items()})
 
     def _no_steps(self, codec: FeatureCodec | None) -> Steps:
         none = torch.zeros(codec.dim - 1 if codec else 0, device=self._gaussians.device)
@@ -99,20 +144,6 @@ class Publisher:
         if levels.scales.shape[1] != 1:
             shown |= dict(code_values=fused.values, code_scales=fused.scales)
         return shown, (levels.steps, fused.steps)
-
-    def _parked(self, parcel: Parcel, codec: FeatureCodec | None) -> StoredRows:
-        """What snapshots show of a parcel, computed when it is asked for the first time."""
-        if parcel.shown is None:
-            rows = parcel.read(codec)
-            if codec is not None and "numerators" not in rows:  # parked before anything was lifted
-                like = self._gaussians.stats
-                rows |= {
-                    n: like[n].new_zeros(len(parcel), *like[n].shape[1:]) for n in ("numerators", *_EVIDENCE)
-                }
-            parcel.shown = self.file.store(
-                {n: t.contiguous() for n, t in self._show(rows, codec, self._steps)[0].items()}
-            )
-        return parcel.shown
 
 
 def _to_fields(rows: Rows, steps: Steps) -> dict[str, Any]:

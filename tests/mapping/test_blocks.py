@@ -14,6 +14,8 @@ from ovs3d_ros.io.row_file import ROWS, RowFile, join_rows
 from ovs3d_ros.map_file import load_map
 from ovs3d_ros.mapping.cells import cell_numbers, seen_cells
 from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.semantics import publication
+from ovs3d_ros.semantics.codec import make_codec
 from ovs3d_ros.types import Frame
 
 CAMERA = synthetic.make_camera(160, 120)
@@ -173,6 +175,24 @@ def test_features_survive_a_new_codec_and_a_new_lift() -> None:
     assert pipeline.stats["parked"]
     for room in range(3):
         assert iou_in(pipeline, room) > 0.6 and abs(iou_in(pipeline, 0) - before) < 0.1
+
+
+def test_new_codec_reaches_parked_rooms_bit_by_bit(monkeypatch) -> None:
+    """No snapshot waits for all of a large map: until its turn, a snapshot keeps to the codec before."""
+    monkeypatch.setattr(publication, "_AT_ONCE", 1)
+    pipeline = drive(range(ROOMS))
+    old, texts = pipeline.snapshot(), pipeline.encode_text(BOXES)
+    lifter = pipeline.map.lifter
+    new = lifter.codec = make_codec(old.codec.basis.flip(1).contiguous(), old.codec.mean)
+    g = pipeline.map.mapper.gaussians
+    g.stats["numerators"] = g.stats["numerators"] @ old.codec.translation_to(new).T
+    parcels = len(pipeline.map.mapper.blocks.parcels)
+    assert parcels > 2
+    for count in range(parcels + 1):
+        snapshot = pipeline.snapshot()
+        assert (snapshot.codec is new) == (count >= parcels - 1), "in one go"
+        cosines = [s.codes @ s.directions(texts) for s in (old, snapshot)]
+        torch.testing.assert_close(*cosines, atol=0.03, rtol=0)
 
 
 def test_run_after_the_last_frame_trains_and_lifts_all_rooms() -> None:
