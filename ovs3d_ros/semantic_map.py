@@ -269,6 +269,20 @@ def keep_training(room: SemanticMap, config: Config) -> TrainingState | None:
     return capture_training(room.mapper)
 
 
+def add_views(room: SemanticMap, loaded: MapSnapshot) -> None:
+    """Puts the views of another map's keyframes, whose images are not there, before all other views."""
+    known = room._loaded
+    if known is not None:
+        loaded = replace(
+            loaded,
+            camtoworlds=np.concatenate([loaded.camtoworlds, known.camtoworlds]),
+            stamps=np.concatenate([loaded.stamps, known.stamps]),
+            cameras=[*loaded.cameras, *known.cameras],
+            names=[*loaded.names, *known.names],
+        )
+    room._loaded = replace(loaded, training=None)
+
+
 def _without_views(loaded: MapSnapshot) -> MapSnapshot:
     """The snapshot without the views of keyframes, which the mapper has."""
     none = np.zeros((0, 4, 4)), np.zeros(0)

@@ -51,7 +51,8 @@ def run(options: argparse.Namespace) -> int:
     steps = options.steps
     if steps is None:
         steps = min(_STEPS_PER_KEYFRAME * merged.figures["keyframes"], _MAX_STEPS)
-    merged = settle_map(merged, (first, second), rasterizer, steps)
+    with common.progress_bar(options, steps, "healing seams", "step") as bar:
+        merged = settle_map(merged, (first, second), rasterizer, steps, bar.update)
     save_map(output, merged.params, merged.snapshot)
     report = merged.figures | figures | dict(transform=motion, seconds=round(time.monotonic() - started, 2))
     common.write_json(options.json, report)

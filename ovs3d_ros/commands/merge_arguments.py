@@ -28,3 +28,4 @@ def add_merge(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", metavar="FILE", help="write the figures as JSON to this file; - writes to standard output"
     )
+    parser.add_argument("--quiet", action="store_true", help="show no progress bars")

@@ -135,6 +135,11 @@ class Blocks:
                     self._wake(parcel)
                     room -= len(parcel)
 
+    def wake_all(self) -> None:
+        """Wakes everything, however much it is; `make_room` parks it again."""
+        for parcel in list(self.parcels):
+            self._wake(parcel)
+
     def make_room(self, wanted: int, cap: int) -> None:
         """Parks what was out of view for the longest time, if `wanted` more Gaussians would exceed `cap`."""
         g, sight = self._gaussians, self.sight

@@ -90,6 +90,10 @@ class Gaussians:
         )
         self._append({name: value.to(self.device, torch.float32) for name, value in new.items()})
 
+    def append(self, params: dict[str, torch.Tensor]) -> None:
+        """Adds Gaussians in the form of `params`; their statistics are zero."""
+        self._append({name: params[name].to(self.device, torch.float32) for name in PARAMETERS})
+
     def _append(self, new: dict[str, torch.Tensor], source: torch.Tensor | None = None) -> None:
         """Appends rows; their statistics are copies of rows `source` [M], or zero."""
         count = new["means"].shape[0]
@@ -211,7 +215,7 @@ class Gaussians:
     def load_params(self, params: dict[str, torch.Tensor]) -> None:
         """Replaces all Gaussians by parameters in the form of `params`; new rows have zero statistics."""
         self.keep(torch.zeros(len(self), dtype=torch.bool, device=self.device))
-        self._append({name: params[name].to(self.device, torch.float32) for name in PARAMETERS})
+        self.append(params)
 
 
 def activate(params: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

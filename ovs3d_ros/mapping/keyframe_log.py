@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,6 +19,8 @@ class KeyframeLog:
 
     Attributes:
         keyframes: the images the map is trained on.
+        rendered: views of merged maps without images, rendered from those, so that training does not forget
+            what they showed.
         visits: optimisation steps on each.
         median_depths: of the scene in each, metres.
         exposure: of each.
@@ -25,6 +29,7 @@ class KeyframeLog:
     def __init__(self, device: str, memory_limit: int = 0) -> None:
         """Takes the device of tensors, and the bytes of keyframes in memory (0: all)."""
         self.keyframes = KeyframeStore(memory_limit)
+        self.rendered: list[Keyframe] = []
         self.visits: list[int] = []
         self.median_depths: list[float] = []
         self.exposure = Exposure(device)
@@ -42,19 +47,35 @@ class KeyframeLog:
         newest_share: float,
         first_visits: int,
         trainable: np.ndarray | None = None,
-    ) -> int:
-        """Index of the keyframe of the next step.
+    ) -> tuple[Keyframe, int | None]:
+        """What the next step trains on: a keyframe and its index, or a rendered view and None.
 
-        That is the newest one in `newest_share` of the steps until it had `first_visits`, else a random one
-        of the trainable ones (None: all).
+        A keyframe is the newest one in `newest_share` of the steps until it had `first_visits`, else a random
+        one of the trainable ones (None: all).
         """
-        newest = len(self.keyframes) - 1
+        others = len(self.rendered) if trainable is None else 0  # they may see what is not trainable
+        if others and rng.random() < others / (others + len(self.keyframes)):
+            return self.rendered[int(rng.integers(others))], None
+        index = newest = len(self.keyframes) - 1
         may_be_newest = trainable is None or not len(trainable) or trainable[-1] == newest
-        if rng.random() < newest_share and self.visits[-1] < first_visits and may_be_newest:
-            return newest
-        if trainable is None:
-            return int(rng.integers(len(self.keyframes)))
-        return int(rng.choice(trainable)) if len(trainable) else newest
+        if not (rng.random() < newest_share and self.visits[-1] < first_visits and may_be_newest):
+            if trainable is None:
+                index = int(rng.integers(len(self.keyframes)))
+            elif len(trainable):
+                index = int(rng.choice(trainable))
+        return self.keyframes[index], index
+
+    def visit(self, index: int | None) -> float:
+        """Counts a step on a keyframe, and returns the steps before; infinity for a rendered view (None)."""
+        if index is None:
+            return math.inf
+        self.visits[index] += 1
+        return self.visits[index] - 1
+
+    @property
+    def median_depth(self) -> float:
+        """Median depth of the scene in the newest keyframe, metres; 0 before the first keyframe."""
+        return self.median_depths[-1] if self.median_depths else 0.0
 
     def state(self, owners: torch.Tensor) -> TrainingState:
         """A copy of the log, with the owners [N] of Gaussians. Images are shared: they never change."""
@@ -68,3 +89,15 @@ class KeyframeLog:
             self.add(copy(keyframe), median_depth)
         self.visits[:] = state.visits
         self.exposure.load_rows(state.exposures)
+
+    def join(self, first: TrainingState, second: TrainingState, copy: Callable[[Keyframe], Keyframe]) -> None:
+        """Fills an empty log with the keyframes of two maps, one after the other.
+
+        Each map keeps its own mean exposure: what it shows has that one.
+        """
+        for state in (first, second):
+            for keyframe, median_depth in zip(state.keyframes, state.median_depths, strict=True):
+                self.add(copy(replace(keyframe, index=len(self.keyframes))), median_depth)
+        self.visits[:] = [*first.visits, *second.visits]
+        rows = [state.exposures for state in (first, second) if len(state.exposures)]
+        self.exposure.load_rows(torch.cat([r - r.mean(0) for r in rows]))

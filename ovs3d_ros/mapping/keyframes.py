@@ -108,6 +108,12 @@ def to_frame(keyframe: Keyframe) -> Frame:
     )
 
 
+def to_device(keyframe: Keyframe, device: str) -> Keyframe:
+    """The keyframe with its pixels on a device."""
+    depth, mask = (None if t is None else t.to(device) for t in (keyframe.depth, keyframe.mask))
+    return replace(keyframe, image=keyframe.image.to(device), depth=depth, mask=mask)
+
+
 def training_view(
     keyframe: Keyframe, coarse: bool
 ) -> tuple[Camera, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:

@@ -112,20 +112,15 @@ class Mapper:
         """Running mean of the PSNR of the steps' views, dB; NaN before the first step."""
         return float(self._psnr)
 
-    @property
-    def median_depth(self) -> float:
-        """Median depth of the scene in the newest keyframe, metres; 0 before the first keyframe."""
-        return self.log.median_depths[-1] if self.keyframes else 0.0
-
     def needs_keyframe(self, frame: Frame) -> bool:
         """Whether the frame shows something new to its camera and so should become a keyframe."""
         last = next((k for k in reversed(self.keyframes.views) if k.sensor == frame.sensor), None)
-        return last is None or is_new_view(self.config.keyframe, frame, last, self.median_depth or 1.0)
+        return last is None or is_new_view(self.config.keyframe, frame, last, self.log.median_depth or 1.0)
 
     def insert(self, keyframe: Keyframe) -> None:
         """Adds a keyframe and seeds Gaussians where the map does not explain it."""
         self.blocks.enter(
-            view_of(keyframe), viewing_reach(keyframe, self.median_depth), _parking_cap(self.config)
+            view_of(keyframe), viewing_reach(keyframe, self.log.median_depth), parking_cap(self.config)
         )
         view = render_view(self.gaussians.activated(), keyframe.camera, keyframe.camtoworld, self.rasterizer)
         seeds, opacity = self._make_seeds(keyframe, view)
@@ -136,7 +131,7 @@ class Mapper:
             depths.append(torch.from_numpy(seed_depths))
         # The first source with any depth counts: the measured or rendered image, then the seeds.
         medians = (float(d[d > 0].median()) for d in depths if (d > 0).any())
-        self.log.add(keyframe, next(medians, self.median_depth))
+        self.log.add(keyframe, next(medians, self.log.median_depth))
         self.update_extent()
 
     def insert_points(self, xyz: np.ndarray, rgb: np.ndarray, centers: np.ndarray | None = None) -> None:
@@ -158,7 +153,13 @@ class Mapper:
         All of them were good in that map, so here only Gaussians twice as large as the largest one are fog.
         """
         self.gaussians.load_params(params)
-        self._max_scale = 2 * float(params["log_scales"].exp().max()) if len(self.gaussians) else 0.0
+        self._max_scale = _fog_limit(params)
+
+    def merge_params(self, kept: torch.Tensor, params: dict[str, torch.Tensor]) -> None:
+        """Keeps the Gaussians `kept` [N] bool, and adds those of another map, where all of them were good."""
+        self.gaussians.keep(kept)
+        self.gaussians.append(params)
+        self._max_scale = max(self._max_scale, _fog_limit(params))
 
     def params(self) -> dict[str, torch.Tensor]:
         """The parameters of all Gaussians, parked ones first, see `PARAMETERS`."""
@@ -185,19 +186,18 @@ class Mapper:
                 densification stops; None while the map still grows.
         """
         if horizon and self.blocks.parcels and self.steps % _VISIT_STEPS == 0:
-            self.blocks.visit(int(np.argmin(self.log.visits)), _parking_cap(self.config))
-        trainable = self.blocks.trainable
-        index = self.log.choose(self._rng, self.config.train.newest_share, 3 * _COARSE_VISITS, trainable)
-        keyframe, config = self.keyframes[index], self.config.train
-        camera, image, depth, mask = training_view(keyframe, coarse=self.log.visits[index] < _COARSE_VISITS)
-        self.log.visits[index] += 1
+            self.blocks.visit(int(np.argmin(self.log.visits)), parking_cap(self.config))
+        config, trainable = self.config.train, self.blocks.trainable
+        keyframe, index = self.log.choose(self._rng, config.newest_share, 3 * _COARSE_VISITS, trainable)
+        camera, image, depth, mask = training_view(keyframe, self.log.visit(index) < _COARSE_VISITS)
         out, alpha, meta = rasterize_rgbd(
             self.gaussians.activated(), camera, keyframe.camtoworld, self.rasterizer
         )
-        rgb = self.log.exposure.apply(out[..., :3], index) if config.exposure else out[..., :3]
+        exposed = index is not None and config.exposure
+        rgb = self.log.exposure.apply(out[..., :3], index) if exposed else out[..., :3]
         rgb = ignore_masked(rgb, image, mask)
         loss = photometric(rgb, image, config.ssim_weight)
-        if config.exposure:
+        if exposed:
             loss = loss + self.log.exposure.penalty(index)
         if depth is not None and config.depth_weight > 0:
             loss = loss + config.depth_weight * depth_l1(out[..., 3], alpha, depth)
@@ -208,7 +208,7 @@ class Mapper:
         )
         progress = min(1.0, (self.steps - self.first_step) / horizon) if horizon else 0.0
         _update_parameters(self.gaussians, self.log, index, progress if horizon else None)
-        if config.exposure:
+        if exposed:
             self.log.exposure.step(index, decay=0.1**progress)
         self.steps += 1
         self._densify_and_prune(progress)
@@ -228,7 +228,7 @@ class Mapper:
     def _insert_seeds(self, seeds: Seeds, opacity: float, owner: int = NO_OWNER) -> None:
         """Inserts seeds as far as `map.max_gaussians` leaves room."""
         means, colors, scales = seeds
-        self.blocks.make_room(len(means), _parking_cap(self.config))
+        self.blocks.make_room(len(means), parking_cap(self.config))
         room = self.config.map.max_gaussians - len(self.gaussians)
         if means.shape[0] > room:
             # At most a tenth of the map makes room at a time, unless the cap was lowered.
@@ -271,22 +271,31 @@ class Mapper:
         self._max_scale = max(self._max_scale, _FOG_SCALE * float(camera_spread + max(depths)))
 
 
-def _parking_cap(config: Config) -> int:
+def parking_cap(config: Config) -> int:
     """Number of active Gaussians beyond which those far away are parked."""
     return config.map.max_gaussians if config.map.memory_limit_mib else sys.maxsize
 
 
-def _update_parameters(gaussians: Gaussians, log: KeyframeLog, index: int, progress: float | None) -> None:
+def _update_parameters(
+    gaussians: Gaussians, log: KeyframeLog, index: int | None, progress: float | None
+) -> None:
     """An Adam step on the Gaussians.
 
     Args:
         gaussians: of the map.
         log: keyframes and their visits.
-        index: of the keyframe the gradients come from.
+        index: of the keyframe the gradients come from; None: from a rendered view.
         progress: share of the run that is done, 0..1; None while the map still grows: then the rate of
             the means decays with the visits of this keyframe, so that new keyframes move the map and old
             ones settle it.
     """
-    decay = min(1.0, log.visits[index] / _SETTLED_VISITS) if progress is None else progress
+    visits = _SETTLED_VISITS if index is None else log.visits[index]
+    decay = min(1.0, visits / _SETTLED_VISITS) if progress is None else progress
     settling = max(0.0, ((progress or 0.0) - _SETTLING_PROGRESS) / (1 - _SETTLING_PROGRESS))
     gaussians.step(means_decay=_FINAL_DECAY**decay, other_decay=0.1**settling)
+
+
+def _fog_limit(params: dict[str, torch.Tensor]) -> float:
+    """Twice the largest scale in metres of Gaussians that were good in their map; 0 if there are none."""
+    scales = params["log_scales"]
+    return 2 * float(scales.exp().max()) if len(scales) else 0.0

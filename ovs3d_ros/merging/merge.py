@@ -196,21 +196,33 @@ def lifted_sums(snapshot: MapSnapshot, codec: FeatureCodec | None) -> torch.Tens
 
 def _gather_evidence(joint: dict[str, Any], kept: np.ndarray, points: np.ndarray) -> dict[str, Any]:
     """The snapshot's features of the Gaussians that stay, with the evidence of those that go."""
-    codec, numerators, weight, views = (joint[name] for name in ("codec", "numerators", "weight", "views"))
-    if not kept.all():
-        gone = torch.from_numpy(~kept)
-        heirs = torch.from_numpy(nearest_kept(points, kept))
-        numerators = numerators.index_add(0, heirs, numerators[gone])
-        weight = weight.index_add(0, heirs, weight[gone])
-        shares = torch.bincount(heirs, minlength=len(kept)).clamp_min(1)[heirs]
-        views = views.index_add(0, heirs, views[gone] / shares)
-    rows = torch.from_numpy(kept)
-    selection = joint["selection"][rows]
+    codec, selection = joint["codec"], joint["selection"][torch.from_numpy(kept)]
+    evidence = bequeath({name: joint[name] for name in ("numerators", "weight", "views")}, kept, points)
+    numerators = evidence.pop("numerators")
     if codec is None:
         codes = no_codes(len(selection), "cpu")
     else:
-        codes = pack_levels(codec.normalize(numerators[rows]), selection, codec)
-    return dict(codec=codec, selection=selection, weight=weight[rows], views=views[rows]) | codes
+        codes = pack_levels(codec.normalize(numerators), selection, codec)
+    return dict(codec=codec, selection=selection) | evidence | codes
+
+
+def bequeath(evidence: Tensors, kept: np.ndarray, points: np.ndarray) -> Tensors:
+    """The evidence of the Gaussians that stay, with that of those that go.
+
+    Args:
+        evidence: `numerators` [N, S, d + 1], `weight` [N] and `views` [N].
+        kept: [N] bool.
+        points: [N, 3] centres; the nearest one that stays inherits.
+    """
+    if not kept.all():
+        gone = torch.from_numpy(~kept)
+        heirs = torch.from_numpy(nearest_kept(points, kept))
+        shares = torch.bincount(heirs, minlength=len(kept)).clamp_min(1)[heirs]
+        shared = evidence["views"][gone] / shares
+        left = {name: evidence[name][gone] for name in ("numerators", "weight")} | dict(views=shared)
+        evidence = {name: evidence[name].index_add(0, heirs, part) for name, part in left.items()}
+    rows = torch.from_numpy(kept)
+    return {name: values[rows] for name, values in evidence.items()}
 
 
 def _joint_training(
@@ -221,13 +233,19 @@ def _joint_training(
         return None
     first = len(a.keyframes)
     moved = [replace(keyframe, index=first + keyframe.index) for keyframe in b.keyframes]
+    exposures = [rows - rows.mean(0) for rows in (a.exposures, b.exposures) if len(rows)]
     return TrainingState(
         [*a.keyframes, *moved],
         [*a.visits, *b.visits],
         [*a.median_depths, *b.median_depths],
-        torch.cat([a.exposures, b.exposures]),
-        torch.cat([a.owners, torch.where(b.owners > 0, b.owners + first, b.owners)])[rows],
+        torch.cat([torch.zeros(0, 2, 3), *exposures]),  # each map shows its own mean exposure
+        torch.cat([a.owners, shift_owners(b.owners, first)])[rows],
     )
+
+
+def shift_owners(owners: torch.Tensor, keyframes: int) -> torch.Tensor:
+    """Owner numbers after so many keyframes were put before."""
+    return torch.where(owners > 0, owners + keyframes, owners)
 
 
 def _merged_meta(a: dict[str, Any], b: dict[str, Any], gaussians: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ into what the other shows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -52,7 +52,11 @@ class RenderedKeyframe:
 
 
 def settle_map(
-    merged: MergedMap, parts: Sequence[StoredMap], rasterizer: Rasterizer, steps: int
+    merged: MergedMap,
+    parts: Sequence[StoredMap],
+    rasterizer: Rasterizer,
+    steps: int,
+    on_step: Callable[[], object] = bool,
 ) -> MergedMap:
     """The merged map after steps on the keyframes of its parts.
 
@@ -61,22 +65,25 @@ def settle_map(
         parts: the maps that were merged, in its map frame.
         rasterizer: renders, with gradients.
         steps: optimisation steps.
+        on_step: called after each step.
     """
     config = restore_config(merged.snapshot.meta.get("config", {})).train
     views = [view for part in parts for view in render_keyframes(part, rasterizer)]
     if not views or not steps:
         return merged
-    return replace(merged, params=settle(merged.params, views, config, rasterizer, steps))
+    return replace(merged, params=settle(merged.params, views, config, rasterizer, steps, on_step))
 
 
-def render_keyframes(stored: StoredMap, rasterizer: Rasterizer) -> list[RenderedKeyframe]:
-    """What a map shows from its keyframes, or from some of them, evenly spread.
+def render_keyframes(
+    stored: StoredMap, rasterizer: Rasterizer, limit: int = _MAX_VIEWS
+) -> list[RenderedKeyframe]:
+    """What a map shows from its keyframes, or from `limit` of them, evenly spread.
 
     Where the map holds their images, those take the place of the renders, in its mean exposure.
     """
     gaussians, snapshot, views = activate(stored.params), stored.snapshot, []
     poses = poses_to_map(snapshot.camtoworlds, snapshot.frame)
-    for index in evenly_spaced_indices(len(poses), _MAX_VIEWS):
+    for index in evenly_spaced_indices(len(poses), limit):
         view = render_view(gaussians, snapshot.cameras[index], poses[index], rasterizer)
         image, mask = view.rgb, view.alpha > _OPAQUE
         if snapshot.training is not None:
@@ -97,7 +104,12 @@ def _in_mean_exposure(training: TrainingState, index: int) -> torch.Tensor:
 
 
 def settle(
-    params: Tensors, views: list[RenderedKeyframe], config: TrainConfig, rasterizer: Rasterizer, steps: int
+    params: Tensors,
+    views: list[RenderedKeyframe],
+    config: TrainConfig,
+    rasterizer: Rasterizer,
+    steps: int,
+    on_step: Callable[[], object],
 ) -> Tensors:
     """Parameters after optimisation steps on the views, each drawn equally often.
 
@@ -107,6 +119,7 @@ def settle(
         config: learning rates and weights of the losses.
         rasterizer: renders, with gradients.
         steps: number of steps.
+        on_step: called after each step.
     """
     degree = round((params["sh_rest"].shape[1] + 1) ** 0.5) - 1
     gaussians = Gaussians(config, degree, str(params["means"].device))
@@ -122,6 +135,7 @@ def settle(
         loss = loss + config.depth_weight * depth_l1(out[..., 3], alpha, view.depth)
         loss.backward()
         gaussians.step(_FIRST_DECAY * (_LAST_DECAY / _FIRST_DECAY) ** progress, _OTHER_DECAY**progress)
+        on_step()
     return {name: gaussians.params[name].detach() for name in PARAMETERS}
 
 

@@ -26,6 +26,7 @@ from ovs3d_ros.ros.outputs.view import LatestView
 from ovs3d_ros.ros.services.asking import Asking
 from ovs3d_ros.ros.services.map_folder import MAP_SUFFIX, MapFolder
 from ovs3d_ros.ros.services.maps import MapServices
+from ovs3d_ros.ros.services.merge_map import MergeService
 from ovs3d_ros.ros.services.query import QueryServices
 from ovs3d_ros.ros.services.show_view import ViewService
 from ovs3d_ros.ros.services.vocabulary import Vocabulary
@@ -103,6 +104,7 @@ class MappingSession:
         self._queries = QueryServices(node, config, pipeline, worker, answers, self._view, self.asking)
         ViewService(node, pipeline, worker, self.asking)
         MapServices(node, config, pipeline, worker, answers)
+        MergeService(node, config, pipeline, worker)
         self._keep_out = KeepOutMask(node, config, pipeline, worker)
         self._vocabulary = Vocabulary(node, config, pipeline, worker, answers, self._outputs, self.asking)
 

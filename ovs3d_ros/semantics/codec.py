@@ -119,6 +119,13 @@ class CodecFitter:
         self._sum += extended @ unit.sum(0)
         self._outer += extended @ (unit.T @ unit) @ extended.T
 
+    def joined(self, other: CodecFitter) -> CodecFitter:
+        """A fitter of all features of both, with code_dim of this one."""
+        both = CodecFitter(len(self._sum), self.code_dim)
+        both.count = self.count + other.count
+        both._sum, both._outer = self._sum + other._sum, self._outer + other._outer
+        return both
+
     def fit(self) -> FeatureCodec:
         """The codec that loses the least variance of all features added so far."""
         mean = self._sum / self.count

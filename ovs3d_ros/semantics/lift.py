@@ -253,11 +253,7 @@ class Lifter:
             return
         assert keyframe.crops is not None, "only encoded keyframes have embeddings"
         embeddings = keyframe.crops.embeddings.to(gaussians.device, torch.float32)
-        if self._fitter is None:
-            self._fitter = CodecFitter(embeddings.shape[1], self.code_dim)
-            if self.codec is not None:
-                # The map was loaded without its images: its Gaussians stand in for their embeddings.
-                self._fitter.add_codes(gaussians.stats["numerators"].flatten(0, 1), self.codec)
+        self._fitter = self._known_features(gaussians) or CodecFitter(embeddings.shape[1], self.code_dim)
         self._fitter.add(embeddings)
         self._fitted_on.add(keyframe.index)
         if self.codec is None:
@@ -266,3 +262,38 @@ class Lifter:
             new = self._fitter.fit().to(gaussians.device)
             gaussians.stats["numerators"] = gaussians.stats["numerators"] @ self.codec.translation_to(new).T
             self.codec = new
+
+    def _known_features(self, gaussians: Gaussians) -> CodecFitter | None:
+        """The features so far; None before the first ones."""
+        if self._fitter is not None or self.codec is None:
+            return self._fitter
+        # The map was loaded without its images: its Gaussians stand in for their embeddings.
+        fitter = CodecFitter(len(self.codec.mean), self.code_dim)
+        fitter.add_codes(gaussians.stats["numerators"].flatten(0, 1), self.codec)
+        return fitter
+
+    def prepare_merge(self, other: CodecFitter, gaussians: Gaussians) -> tuple[CodecFitter, FeatureCodec]:
+        """The features of this map and another one, and the codec for both; changes nothing."""
+        own = self._known_features(gaussians)
+        assert own is not None, "maps of colours have no features to merge"
+        both = own.joined(other)
+        return both, both.fit().to(gaussians.device)
+
+    def finish_merge(
+        self,
+        both: tuple[CodecFitter, FeatureCodec],
+        evidence: dict[str, torch.Tensor],
+        gaussians: Gaussians,
+        keyframes: int,
+    ) -> None:
+        """Takes up the merged evidence.
+
+        Args:
+            both: of `prepare_merge`.
+            evidence: `numerators` in the new codec, `weight` and `views` of all Gaussians.
+            gaussians: of both maps.
+            keyframes: number of those of the other map, which come first from now on.
+        """
+        self._fitter, self.codec = both
+        self._fitted_on = {keyframes + index for index in self._fitted_on} | set(range(keyframes))
+        gaussians.stats.update({name: values.to(gaussians.device) for name, values in evidence.items()})

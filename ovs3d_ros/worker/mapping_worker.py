@@ -36,6 +36,7 @@ class MappingWorker:
         error: the exception that ended the thread, or None.
         priority: a client claims it while it waits for an answer; the thread pauses between two steps.
         ingest: switches whether new frames are queued; those that already wait are mapped in any case.
+        training: the steps that are due; only jobs may change them.
         num_replacements: how often the map was replaced.
     """
 
@@ -47,8 +48,8 @@ class MappingWorker:
         self.ingest = IngestSwitch()
         self.num_replacements = 0
         self._lock = threading.RLock()  # guards the queue and the counts
-        self._training = TrainingSchedule(pipeline, lambda: self.priority.pause(_MAX_PAUSE))
-        self._queue = WorkQueue(self._lock, self._training.needs_work, self._training.is_owed)
+        self.training = TrainingSchedule(pipeline, lambda: self.priority.pause(_MAX_PAUSE))
+        self._queue = WorkQueue(self._lock, self.training.needs_work, self.training.is_owed)
         self._counts = FrameCounts()
         self._memory = MemoryWatch(self.ingest)
         self._snapshot: MapSnapshot | None = None
@@ -85,7 +86,7 @@ class MappingWorker:
 
     def set_training(self, training: bool) -> None:
         """Switches training; frames are mapped in any case."""
-        self._training.enabled = training
+        self.training.enabled = training
         self._queue.notify()
 
     def stats(self) -> dict:
@@ -98,7 +99,7 @@ class MappingWorker:
         `Ovs3d.stats`.
         """
         with self._lock:
-            figures = self._counts.figures() | self._training.figures() | self.ingest.figures()
+            figures = self._counts.figures() | self.training.figures() | self.ingest.figures()
             figures |= dict(queue=self._queue.num_frames, idle=self._queue.idle)
         snapshot, figures = self._snapshot, figures | self._memory.figures(self.config.compute.memory_limit)
         return figures | self.pipeline.stats | dict(map_version=snapshot.version if snapshot else 0)
@@ -159,7 +160,7 @@ class MappingWorker:
             with self._lock:
                 self._counts.ignored += self._queue.clear_frames()
             self._memory.clear()
-            self._training.clear()
+            self.training.clear()
             self._snapshot = None
             self._publish_unless_empty()
             return self._snapshot
@@ -195,7 +196,7 @@ class MappingWorker:
                     work.run()
                 elif isinstance(work, QueuedFrame):
                     self._map(work)
-                elif self._training.run_slice():
+                elif self.training.run_slice():
                     self.publish()
         except BaseException as error:  # kept: the owner of the worker ends the process
             log.exception("the mapping thread failed")
@@ -214,12 +215,12 @@ class MappingWorker:
             with self._lock:
                 self._counts.reject(str(error))
             return
-        self._training.credit(time.monotonic() - started, self.config.train.least_share)
+        self.training.credit(time.monotonic() - started, self.config.train.least_share)
         with self._lock:
             self._counts.accept(inserted)
         if inserted:
             self.publish()
-            self._training.add_keyframe(self.config.train.steps_per_keyframe)
+            self.training.add_keyframe(self.config.train.steps_per_keyframe)
             with self._lock:
                 self._counts.latencies_ms.append(1e3 * (time.perf_counter() - queued.arrival))
             self._memory.check(self.config.compute.memory_limit)

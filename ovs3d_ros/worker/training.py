@@ -53,6 +53,12 @@ class TrainingSchedule:
         self._steps_due = min(self._steps_due + steps, max(self._steps_due, _MAX_KEYFRAMES * steps))
         self._relift = None
 
+    def retrain(self, steps: int) -> None:
+        """Schedules so many steps for each keyframe of a map that was changed, and a new lift."""
+        count = self._pipeline.stats["keyframes"]
+        if count:
+            self.add_keyframe(min(count, _MAX_KEYFRAMES) * steps)
+
     def clear(self) -> None:
         """Cancels the training that is due, because the map was replaced."""
         self._steps_due, self._owed, self._relift = 0, 0.0, None

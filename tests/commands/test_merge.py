@@ -26,7 +26,7 @@ def elsewhere(mapped, tmp_path_factory):
 
 def test_map_merged_with_itself_stays_as_it_is(mapped, tmp_path, capsys):
     out = tmp_path / "both.ovs3d"
-    assert ovs3d("merge", mapped[0], mapped[0], "-o", out, "--json", tmp_path / "m.json") == 0
+    assert ovs3d("merge", mapped[0], mapped[0], "-o", out, "--json", tmp_path / "m.json", "--quiet") == 0
     report = json.loads((tmp_path / "m.json").read_text())
     params, snapshot = load_map(mapped[0])
     merged = load_map(out)[1]

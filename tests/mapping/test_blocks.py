@@ -13,7 +13,10 @@ from helpers import synthetic
 from ovs3d_ros.io.row_file import ROWS, RowFile, join_rows
 from ovs3d_ros.map_file import load_map
 from ovs3d_ros.mapping.cells import cell_numbers, seen_cells
+from ovs3d_ros.merging.live import merge_into, prepare
+from ovs3d_ros.merging.merge import StoredMap
 from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.rasterize import make_rasterizer
 from ovs3d_ros.semantics import publication
 from ovs3d_ros.semantics.codec import make_codec
 from ovs3d_ros.types import Frame
@@ -252,3 +255,24 @@ def test_camera_sees_the_cells_of_all_its_points() -> None:
         assert np.isin(cell_numbers(torch.from_numpy(points), 0.7), cells).all()
         behind = pose[:3, 3] - 2.0 * pose[:3, 2]
         assert not np.isin(cell_numbers(torch.from_numpy(behind[None]), 0.7), cells).any()
+
+
+def test_map_file_is_merged_with_what_is_parked(tmp_path) -> None:
+    pipeline = drive(range(4), map__max_gaussians=14_000)
+    assert pipeline.stats["parked"] > 0
+    drive([0, 5], map__max_gaussians=100_000, map__keep_keyframes=True).save(tmp_path / "other.ovs3d")
+    rasterizer = make_rasterizer("cpu", 1)
+    live = StoredMap(*pipeline.freeze(), "the live map")
+    other = StoredMap(*load_map(tmp_path / "other.ovs3d", training=True), "other.ovs3d")
+    before = [error_in(pipeline, room) for room in range(4)]
+    figures = merge_into(pipeline.map, prepare(live, other, np.eye(4), rasterizer), pipeline.config)
+    stats = pipeline.stats
+    assert stats["num_gaussians"] == len(live.params["means"]) + len(other.params["means"]) - figures["fused"]
+    assert stats["parked"] > 0 and len(pipeline.map.mapper.gaussians) <= 14_000 and stats["evicted"] == 0
+    for room in range(4):
+        assert error_in(pipeline, room) < 2 * before[room]
+    assert error_in(pipeline, 5) < 2 * max(before)
+    assert pipeline.query(BOXES).found.all()
+    assert pipeline.add_frame(in_room(FRAMES[0], 6)), "it goes on"
+    pipeline.optimize(3)
+    assert pipeline.stats["keyframes"] == len(pipeline.map.mapper.blocks.sight) == 4 * 4 + 2 * 4 + 1

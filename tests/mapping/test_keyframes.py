@@ -50,8 +50,8 @@ def test_translation_threshold_scales_with_scene_depth() -> None:
     )
     frame = move_frame(synthetic.make_frame(synthetic.orbit(1)[0]), shift=0.15)
     depth = synthetic.make_frame(synthetic.orbit(1)[0]).depth
-    far.log.median_depths[:] = [4 * near.median_depth]
-    assert near.median_depth == pytest.approx(float(np.median(depth)), rel=0.01)
+    far.log.median_depths[:] = [4 * near.log.median_depth]
+    assert near.log.median_depth == pytest.approx(float(np.median(depth)), rel=0.01)
     assert near.needs_keyframe(frame) and not far.needs_keyframe(frame)
 
 

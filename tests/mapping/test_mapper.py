@@ -168,11 +168,11 @@ def test_few_points_and_outliers_leave_room_for_image_matches() -> None:
 def test_newest_keyframe_gets_its_share_of_steps() -> None:
     mapper = make_mapper(synthetic.make_frames(8))
     rng = np.random.default_rng(0)
-    picks = np.array([mapper.log.choose(rng, 0.5, 9) for _ in range(400)])
+    picks = np.array([mapper.log.choose(rng, 0.5, 9)[1] for _ in range(400)])
     share = (picks == 7).mean()
     assert 0.45 < share < 0.68 and len(np.unique(picks)) == 8  # half, plus an eighth of the other half
     mapper.log.visits[-1] = 10_000  # past its first visits: replay only
-    assert (np.array([mapper.log.choose(rng, 0.5, 9) for _ in range(400)]) == 7).mean() < 0.25
+    assert (np.array([mapper.log.choose(rng, 0.5, 9)[1] for _ in range(400)]) == 7).mean() < 0.25
 
 
 def test_map_grows_from_image_matches_without_depth() -> None:
@@ -185,7 +185,7 @@ def test_map_grows_from_image_matches_without_depth() -> None:
             Frame(float(index), synthetic.textured_plane(camera, pose)[0], camera, pose, name=f"f{index}")
         )
     mapper = make_mapper(frames, seed__spacing=4.0)
-    assert mapper.median_depth == pytest.approx(1.57, rel=0.15)
+    assert mapper.log.median_depth == pytest.approx(1.57, rel=0.15)
     before = view_psnr(mapper, frames[1])
     for _ in range(30):
         mapper.step()

@@ -315,6 +315,24 @@ def test_steps_that_are_due_are_limited() -> None:
     assert schedule.figures()["steps_due"] == 200 * 30
 
 
+def test_changed_map_is_trained_and_lifted_anew() -> None:
+    room = synthetic.build_map(synthetic.make_frames(3), steps=1)
+    schedule = TrainingSchedule(room, lambda: None)
+    schedule.retrain(2)
+    assert schedule.figures()["steps_due"] == 3 * 2
+    while schedule.figures()["steps_due"]:
+        schedule.run_slice()
+    schedule.run_slice()  # the first of three keyframes is lifted anew
+    assert any(name.startswith("relift") for name in room.map.mapper.gaussians.stats)
+    schedule.retrain(2)  # the map was changed again: half a lift is of no use
+    assert not any(name.startswith("relift") for name in room.map.mapper.gaussians.stats)
+    while schedule.needs_work():
+        schedule.run_slice()
+    empty = TrainingSchedule(Ovs3d(synthetic.make_config()), lambda: None)
+    empty.retrain(2)
+    assert not empty.needs_work(), "without keyframes there is nothing to train on"
+
+
 def test_full_map_says_what_it_removes(caplog) -> None:
     worker = make_worker(map__max_gaussians=400, train__steps_per_keyframe=1)
     worker.start()

@@ -82,12 +82,7 @@ class MapServices:
     def _load(self, request: LoadMap.Request, response: LoadMap.Response) -> None:
         path = self._folder.source(request.name, MAP_SUFFIX)
         params, loaded = load_map(path, training=True)
-        frame = loaded.meta.get("config", {}).get("input.world_frame", self._config.input.world_frame)
-        if frame.lstrip("/") != self._config.input.world_frame:
-            raise UserError(
-                f"{path}: the map is in frame '{frame}', this node maps in "
-                f"'{self._config.input.world_frame}'; start the node with input.world_frame={frame}"
-            )
+        check_world_frame(path, loaded, self._config)
         snapshot = self._replace(lambda: self._pipeline.restore(params, loaded, str(path)))
         response.map_version = snapshot.version if snapshot else 0
         response.num_gaussians = snapshot.num_gaussians if snapshot else 0
@@ -126,6 +121,16 @@ class MapServices:
     def _confirm(self, message: str) -> SetBool.Response:
         self._node.get_logger().info(f"on request: {message}")
         return SetBool.Response(success=True, message=message)
+
+
+def check_world_frame(path: Path, loaded: MapSnapshot, config: Config) -> None:
+    """Raises UserError unless a map file is in the node's `input.world_frame`."""
+    frame = loaded.meta.get("config", {}).get("input.world_frame", config.input.world_frame)
+    if frame.lstrip("/") != config.input.world_frame:
+        raise UserError(
+            f"{path}: the map is in frame '{frame}', this node maps in '{config.input.world_frame}'; start "
+            f"the node with input.world_frame={frame}"
+        )
 
 
 def _write(write: Callable[..., None], *arguments: object) -> None:
