@@ -164,7 +164,8 @@ def _cosines(first, size, codes, texts, block, cosines):
 @cached_njit(nogil=True, fastmath=_FAST)
 def _set_rivals(known, first, size, temperature, cosines, prompts, count, rival, counted):
     """Fills what negatives take from each logit, and 1 per known Gaussian; -UNKNOWN and 0 for others."""
-    rival[:], counted[:] = cosines[prompts], 0
+    for j in range(_BLOCK):  # assigning the row takes Numba two seconds to compile
+        rival[j], counted[j] = cosines[prompts, j], 0
     for t in range(prompts + 1, count):
         for j in range(_BLOCK):
             rival[j] = max(rival[j], cosines[t, j])
