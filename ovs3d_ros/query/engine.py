@@ -99,6 +99,7 @@ class QueryEngine:
         self._bank = self._make_bank(is_calibrated(clip, config.calibration))
         self._config = config
         self._texts: dict[str, torch.Tensor] = {}
+        self._distractors: tuple[Sequence[str], torch.Tensor] | None = None
         self._coverage = SnapshotMemo(horizon_coverage)
         self._grid = SnapshotMemo(map_grid)
 
@@ -215,8 +216,10 @@ class QueryEngine:
         return labels, scores * (labels > 0)
 
     def _encode_query(self, query: Query) -> TextFeatures:
-        words = query.prompts, query.negatives, self.calibration.distractors
-        return TextFeatures(*(self.encode_text(part) for part in words))
+        names, known = self.calibration.distractors, self._distractors
+        if known is None or known[0] is not names:  # hundreds of names, the same for every query
+            known = self._distractors = names, self.encode_text(names)
+        return TextFeatures(self.encode_text(query.prompts), self.encode_text(query.negatives), known[1])
 
 
 def answer_query(

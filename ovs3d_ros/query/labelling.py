@@ -129,8 +129,10 @@ def label_channels(labels: torch.Tensor, scores: torch.Tensor) -> tuple[torch.Te
     Returns:
         The K labels in use, ascending; per label 1 for its Gaussians and 0 for others, then the scores.
     """
-    used = labels[labels > 0].unique()
-    return used, torch.cat([(labels[:, None] == used).float(), scores[:, None]], dim=1)
+    used = torch.bincount(labels, minlength=1)[1:].nonzero()[:, 0] + 1
+    channels = (labels[:, None] == torch.cat([used, used.new_zeros(1)])).float()
+    channels[:, -1] = scores
+    return used, channels
 
 
 def label_pixels(

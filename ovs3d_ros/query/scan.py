@@ -35,7 +35,6 @@ def scan_part(part, codes, known, texts, rule, strongest, logits, columns):
     cosines, block, rival, counted = _buffers(codes, texts)
     prompts = len(slopes)
     best, rows = np.full((prompts, strongest), UNKNOWN), np.zeros((prompts, strongest), np.int64)
-    weakest = np.zeros(prompts, np.int64)  # index of the smallest value in `best`
     sums, squares = np.zeros(prompts), np.zeros(prompts)
     most, which = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.int32)
     start, stop = len(scales) * part[0] // part[1], len(scales) * (part[0] + 1) // part[1]
@@ -45,7 +44,12 @@ def scan_part(part, codes, known, texts, rule, strongest, logits, columns):
         _set_rivals(known, first, size, temperature, cosines, prompts, count, rival, counted)
         most[:], which[:] = UNKNOWN, 0
         for p in range(prompts):
-            row, least, slope, offset = cosines[p], best[p, weakest[p]], slopes[p], offsets[p]
+            row, least, slope, offset = (
+                cosines[p],
+                best[p, 0],
+                slopes[p],
+                offsets[p],
+            )  # of a heap, the smallest
             total, square, better = np.float32(0), np.float32(0), 0
             for j in range(_BLOCK):
                 cosine = row[j] * counted[j]
@@ -60,13 +64,29 @@ def scan_part(part, codes, known, texts, rule, strongest, logits, columns):
             squares[p] += square
             if better:
                 for j in range(size):
-                    if row[j] > best[p, weakest[p]] and known[first + j]:
-                        best[p, weakest[p]], rows[p, weakest[p]] = row[j], first + j
-                        weakest[p] = best[p].argmin()
+                    if row[j] > best[p, 0] and known[first + j]:
+                        _replace_smallest(best[p], rows[p], row[j], first + j)
         for j in range(size):
             logits[first + j] = most[j] - rival[j]
             columns[first + j] = which[j]
     return best, rows, sums, squares
+
+
+@cached_njit(nogil=True)
+def _replace_smallest(heap, rows, value, row):
+    """Puts a value and its row in the place of the smallest, which is the first of a binary heap."""
+    place = 0
+    while True:
+        child = 2 * place + 1
+        if child >= len(heap):
+            break
+        if child + 1 < len(heap) and heap[child + 1] < heap[child]:
+            child += 1
+        if heap[child] >= value:
+            break
+        heap[place], rows[place] = heap[child], rows[child]
+        place = child
+    heap[place], rows[place] = value, row
 
 
 @cached_njit(nogil=True, fastmath=_FAST)
