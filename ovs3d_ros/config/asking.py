@@ -96,8 +96,8 @@ class RefineConfig:
         0,
         SESSION,
         "Steps of gradient descent on the RDA and FDA losses of 3D-OVS at the keyframes of the map, after "
-        "the alignment of neighbours. Off, because it changes nothing on average in rendered rooms; 100 is a "
-        "start with another DINO. A map from a file needs its keyframes (map.keep_keyframes).",
+        "the alignment of neighbours. Off, because it takes a minute and hardly gains in rendered rooms; 100 "
+        "is a start. A map from a file needs its keyframes (map.keep_keyframes).",
         low=0,
         high=100_000,
     )
