@@ -107,8 +107,8 @@ class Blocks:
         return self.sight.trainable if self.parcels else None
 
     def near(self, centers: np.ndarray) -> np.ndarray:
-        """Those of the cameras' positions [F, 3] near the newest one; all while nothing is parked."""
-        return self.sight.near(centers) if self.parcels else centers
+        """Those of the cameras' positions [F, 3] near the newest one."""
+        return self.sight.near(centers)
 
     def enter(self, view: KeyframeView, reach: float, cap: int) -> None:
         """Notes a new keyframe, and wakes what it may see.

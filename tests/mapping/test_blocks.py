@@ -24,7 +24,7 @@ from ovs3d_ros.types import Frame
 CAMERA = synthetic.make_camera(160, 120)
 POSES = synthetic.orbit(4, arc=1.2)
 FRAMES = [synthetic.make_frame(pose, float(index), camera=CAMERA) for index, pose in enumerate(POSES)]
-ROOMS, STEP, CAP = 5, 12.0, 24_000  # rooms, metres between them, active Gaussians; a room has about 7,000
+ROOMS, STEP, CAP = 5, 12.0, 20_000  # rooms, metres between them, active Gaussians; a room has about 6,000
 BOXES = ["red box", "green box", "blue box"]
 
 

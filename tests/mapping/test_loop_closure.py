@@ -61,8 +61,8 @@ def test_extent_follows_corrected_poses() -> None:
     frames = synthetic.make_frames(2)
     mapper = make_mapper(frames)
     before = mapper.gaussians.extent
-    mapper.move_keyframes({1: move_frame(frames[1], 10.0).camtoworld})
-    centers = np.stack([frames[0].camtoworld[:3, 3], move_frame(frames[1], 10.0).camtoworld[:3, 3]])
+    mapper.move_keyframes({1: move_frame(frames[1], 1.0).camtoworld})
+    centers = np.stack([frames[0].camtoworld[:3, 3], move_frame(frames[1], 1.0).camtoworld[:3, 3]])
     spread = np.linalg.norm(centers[0] - centers[1]) / 2
     assert (
         mapper.gaussians.extent
@@ -70,6 +70,13 @@ def test_extent_follows_corrected_poses() -> None:
         != before
     )
     assert make_mapper([]).move_keyframes({}) == 0
+
+
+def test_cameras_in_another_hall_are_not_part_of_the_extent() -> None:
+    frames = synthetic.make_frames(3)
+    alone = make_mapper(frames)
+    away = [move_frame(frame, 200.0) for frame in synthetic.make_frames(3)]
+    assert make_mapper([*away, *frames]).gaussians.extent == pytest.approx(alone.gaussians.extent, rel=1e-5)
 
 
 def test_points_stay_and_bad_poses_change_nothing() -> None:
