@@ -53,6 +53,19 @@ class PackedCodes:
         torch.mul(self.values, self.steps, out=codes[..., :-1]).mul_(codes[..., -1:])
         return codes
 
+    def with_unit_length(self, gram: torch.Tensor) -> PackedCodes:
+        """The same directions with features of unit length; rounding to 8 bits changes it by a thousandth.
+
+        Whoever reads codes from a file normalises them: only such codes come back as they were.
+
+        Args:
+            gram: [d + 1, d + 1] of the codec.
+        """
+        relative = self.values * self.steps
+        squared = torch.linalg.vecdot(relative @ gram[:-1, :-1] + 2 * gram[:-1, -1], relative) + gram[-1, -1]
+        unit = torch.where(self.scales > 0, squared.clamp_min(1e-12).rsqrt(), self.scales)
+        return PackedCodes(self.values, unit.half(), self.steps)
+
     def fold(self, directions: torch.Tensor) -> torch.Tensor:
         """Directions [d + 1, P] for products with values: cosine = scale * ([value, 1] . folded)."""
         return torch.cat([directions[:-1] * self.steps[:, None], directions[-1:]])

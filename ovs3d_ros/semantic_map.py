@@ -251,12 +251,12 @@ class SemanticMap:
             **_keyframe_views(self._loaded, self.mapper.keyframes, self.frame),
         )
 
-    def _select(self, level_codes: torch.Tensor, codec: FeatureCodec) -> torch.Tensor:
-        """Scale-selection logits [N, S] of unit codes: zeros for a single level, or without an encoder."""
-        if level_codes.shape[1] == 1 or self._clip is None:
-            return torch.zeros(1, 1, device=level_codes.device).expand(level_codes.shape[:2])
+    def _select(self, sums: torch.Tensor, codec: FeatureCodec) -> torch.Tensor:
+        """Scale-selection logits [N, S] of lifted sums: zeros for a single level, or without an encoder."""
+        if sums.shape[1] == 1 or self._clip is None:
+            return torch.zeros(1, 1, device=sums.device).expand(sums.shape[:2])
         names = self._texts.encode_text(self._texts.common_names())
-        return select_levels(level_codes, names, codec, self._config.lift.selection)
+        return select_levels(codec.normalize(sums), names, codec, self._config.lift.selection)
 
 
 def keep_training(room: SemanticMap, config: Config) -> TrainingState | None:

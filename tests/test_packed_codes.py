@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from ovs3d_ros.packed_codes import pack_codes
 from ovs3d_ros.semantics.codec import CodecFitter, FeatureCodec
+from ovs3d_ros.semantics.lift import pack_levels
 
 
 def blended_codes(count: int = 3000) -> tuple[FeatureCodec, torch.Tensor, torch.Tensor]:
@@ -38,6 +39,22 @@ def test_packing_twice_changes_nothing() -> None:
     once = pack_codes(codes)
     twice = pack_codes(once.unpack())
     assert torch.equal(once.values, twice.values) and torch.equal(once.scales, twice.scales)
+
+
+def test_levels_of_a_file_come_back_as_they_were() -> None:
+    """What is read from a file is normalised and packed again: each reload would move the labels."""
+    codec, codes, _ = blended_codes(500)
+    sums = torch.stack([codes * 40.0, codec.normalize(codes + 0.2 * codes.roll(1, 0)) * 3.0], 1)
+    sums[7] = 0.0
+    selection = torch.randn(500, 2, generator=torch.Generator().manual_seed(1))
+    first = pack_levels(sums, selection, codec)
+    second = pack_levels(codec.normalize(first["packed_levels"].unpack()), selection, codec)
+    for levels in (first["packed_levels"], first["packed_codes"]):
+        norms = codec.norm(levels.unpack())[levels.known]
+        torch.testing.assert_close(norms, torch.ones_like(norms), atol=6e-4, rtol=0)  # scales are halves
+        assert not levels.known[7].any()
+    for name in ("values", "scales"):
+        assert torch.equal(getattr(first["packed_levels"], name), getattr(second["packed_levels"], name))
 
 
 def test_unknown_and_broken_codes_are_told_apart() -> None:

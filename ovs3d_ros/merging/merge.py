@@ -199,10 +199,7 @@ def _gather_evidence(joint: dict[str, Any], kept: np.ndarray, points: np.ndarray
     codec, selection = joint["codec"], joint["selection"][torch.from_numpy(kept)]
     evidence = bequeath({name: joint[name] for name in ("numerators", "weight", "views")}, kept, points)
     numerators = evidence.pop("numerators")
-    if codec is None:
-        codes = no_codes(len(selection), "cpu")
-    else:
-        codes = pack_levels(codec.normalize(numerators), selection, codec)
+    codes = no_codes(len(selection), "cpu") if codec is None else pack_levels(numerators, selection, codec)
     return dict(codec=codec, selection=selection) | evidence | codes
 
 

@@ -82,7 +82,7 @@ def fuse_levels(numerators: torch.Tensor, selection: torch.Tensor, codec: Featur
 
 
 def pack_levels(
-    level_codes: torch.Tensor,
+    sums: torch.Tensor,
     selection: torch.Tensor,
     codec: FeatureCodec,
     steps: tuple[torch.Tensor, torch.Tensor] | None = None,
@@ -91,19 +91,18 @@ def pack_levels(
     """The fields `packed_codes` and `packed_levels` of a snapshot.
 
     Args:
-        level_codes: [N, S, d + 1] unit codes of each level; zero where nothing was lifted.
+        sums: [N, S, d + 1] sums or codes of each level, of any length; zero where nothing was lifted.
         selection: [N, S] see `fuse_levels`.
         codec: codec of the codes.
         steps: of the levels and of the codes, see `pack_codes`.
         headroom: see `pack_codes`.
     """
     of_levels, of_codes = steps or (None, None)
-    levels = pack_codes(level_codes, of_levels, headroom)
-    single = level_codes.shape[1] == 1  # nothing to blend: the same memory serves both
-    codes = (
-        levels[:, 0] if single else pack_codes(fuse_levels(level_codes, selection, codec), of_codes, headroom)
-    )
-    return dict(packed_codes=codes, packed_levels=levels)
+    levels = pack_codes(sums, of_levels, headroom).with_unit_length(codec.gram)
+    if sums.shape[1] == 1:  # nothing to blend: the same memory serves both
+        return dict(packed_codes=levels[:, 0], packed_levels=levels)
+    fused = pack_codes(fuse_levels(sums, selection, codec), of_codes, headroom)
+    return dict(packed_codes=fused.with_unit_length(codec.gram), packed_levels=levels)
 
 
 def no_codes(count: int, device: torch.device | str) -> dict[str, PackedCodes]:

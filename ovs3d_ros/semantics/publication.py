@@ -26,8 +26,8 @@ _SHARED = ("means", "quats", "sh", *_EVIDENCE)
 class Select(Protocol):
     """Chooses between the levels of a pyramid."""
 
-    def __call__(self, level_codes: torch.Tensor, codec: FeatureCodec) -> torch.Tensor:
-        """Scale-selection logits [M, S] of unit codes [M, S, d + 1]."""
+    def __call__(self, sums: torch.Tensor, codec: FeatureCodec) -> torch.Tensor:
+        """Scale-selection logits [M, S] of lifted sums [M, S, d + 1]."""
         ...
 
 
@@ -135,9 +135,9 @@ class Publisher:
             shown |= dict(selection=torch.zeros(count, 0, device=device))
             shown |= {name: torch.zeros(count, device=device) for name in _EVIDENCE}
         else:
-            levels = codec.normalize(rows["numerators"])
-            selection = self._select(levels, codec)
-            codes = pack_levels(levels, selection, codec, steps, headroom)
+            sums = rows["numerators"]
+            selection = self._select(sums, codec)
+            codes = pack_levels(sums, selection, codec, steps, headroom)
             shown |= dict(selection=selection) | {name: rows[name] for name in _EVIDENCE}
         fused, levels = codes["packed_codes"], codes["packed_levels"]
         shown |= dict(level_values=levels.values, level_scales=levels.scales)
