@@ -56,8 +56,8 @@ def train_field(
     """Trains class distributions by gradient descent at keyframes. A generator that yields its progress.
 
     The parameters are one logit per Gaussian and class. A step renders the distributions at one keyframe and
-    descends on L_RDA + L_FDA + KL(start || P). The last term keeps Gaussians that a view hardly shows where
-    they are; without it their distributions drift.
+    descends on L_RDA + L_FDA + KL(start || P). The last term keeps Gaussians that the views hardly show
+    where they are.
 
     Args:
         field: where it starts.

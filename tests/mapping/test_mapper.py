@@ -175,6 +175,14 @@ def test_newest_keyframe_gets_its_share_of_steps() -> None:
     assert (np.array([mapper.log.choose(rng, 0.5, 9)[1] for _ in range(400)]) == 7).mean() < 0.25
 
 
+def test_steps_have_the_share_of_the_config() -> None:
+    for share, visits in ((1.0, [0, 0, 0, 6]), (0.0, None)):
+        mapper = make_mapper(synthetic.make_frames(4), train__newest_share=share)
+        for _ in range(6):
+            mapper.step()
+        assert sum(mapper.log.visits) == 6 and (mapper.log.visits == visits) == (visits is not None)
+
+
 def test_map_grows_from_image_matches_without_depth() -> None:
     camera = synthetic.make_camera(160, 120)
     eyes = [(x, -0.25, 1.5) for x in (-0.3, -0.1, 0.1, 0.3)]
