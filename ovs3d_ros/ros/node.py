@@ -26,6 +26,9 @@ from ovs3d_ros.ros.session import MappingSession
 from ovs3d_ros.ros.stopping import stop_on_signals
 from ovs3d_ros.types import UserError
 
+# Inputs, costmap, queries, pictures, services, merging, outputs, vocabulary, keep-out mask, refinement,
+# search, diagnostics, lifecycle.
+NUM_GROUPS = 13  # of callbacks that run beside each other
 SPIN_PERIOD = 0.1  # seconds until a signal or a failure is noticed
 # Seconds a thread may hold the interpreter while others wait. A query makes a hundred short calls of torch.
 # Each call releases the interpreter and waits for it again; with Python's default of 5 ms the waits add up to
@@ -204,9 +207,7 @@ def main(args: list[str] | None = None) -> int:
 def _run(stopping: threading.Event) -> int:
     """Starts the node and spins it; returns the exit status."""
     node = MappingNode()
-    # A thread per group: inputs, costmap, queries, services, outputs, vocabulary, keep-out mask, refinement,
-    # search, diagnostics, lifecycle.
-    executor = MultiThreadedExecutor(num_threads=11)
+    executor = MultiThreadedExecutor(num_threads=NUM_GROUPS)  # so that none waits for another one
     executor.add_node(node)
     try:
         if node.config.autostart:
