@@ -5,7 +5,6 @@ The mapping thread copies or replaces the map, which is short. The service's thr
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,19 +41,14 @@ class MapServices:
         self._answers = answers
         self._folder = MapFolder(config.map.directory)
         group = MutuallyExclusiveCallbackGroup()
-        file_services = {
-            "save_map": (SaveMap, self._save),
-            "load_map": (LoadMap, self._load),
-            "export_ply": (ExportPly, self._export),
-        }
+        responses.offer_service(node, SaveMap, "save_map", self._save, group)
+        responses.offer_service(node, LoadMap, "load_map", self._load, group)
+        responses.offer_service(node, ExportPly, "export_ply", self._export, group)
         switches = {
             "set_ingest": (SetBool, self._set_ingest),
             "set_training": (SetBool, self._set_training),
             "reset": (Trigger, self._reset),
         }
-        for name, (service_type, fill) in file_services.items():
-            callback = functools.partial(responses.fill_response, fill)
-            node.create_service(service_type, f"~/{name}", callback, callback_group=group)
         for name, (service_type, callback) in switches.items():
             node.create_service(service_type, f"~/{name}", callback, callback_group=group)
 

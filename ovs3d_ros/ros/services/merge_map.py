@@ -6,7 +6,6 @@ thread then joins both, which takes about a second.
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
@@ -41,12 +40,8 @@ class MergeService:
         self._pipeline = pipeline
         self._worker = worker
         self._folder = MapFolder(config.map.directory)
-        node.create_service(
-            MergeMap,
-            "~/merge_map",
-            functools.partial(responses.fill_response, self._merge),
-            callback_group=MutuallyExclusiveCallbackGroup(),
-        )
+        group = MutuallyExclusiveCallbackGroup()
+        responses.offer_service(node, MergeMap, "merge_map", self._merge, group)
 
     def _merge(self, request: MergeMap.Request, response: MergeMap.Response) -> None:
         path = self._folder.source(request.name, MAP_SUFFIX)

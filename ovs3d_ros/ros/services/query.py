@@ -5,7 +5,6 @@ from __future__ import annotations
 import array
 import contextlib
 import dataclasses
-import functools
 import time
 
 import numpy as np
@@ -67,12 +66,8 @@ class QueryServices:
         self._view = view
         group = MutuallyExclusiveCallbackGroup()
         node.create_service(QueryText, "~/query", self._query, callback_group=group)
-        for service_type, name, fill in (
-            (GetObjects, "~/get_objects", self._get_objects),
-            (EncodeText, "~/encode_text", self._encode_text),
-        ):
-            callback = functools.partial(responses.fill_response, fill)
-            node.create_service(service_type, name, callback, callback_group=group)
+        responses.offer_service(node, GetObjects, "get_objects", self._get_objects, group)
+        responses.offer_service(node, EncodeText, "encode_text", self._encode_text, group)
         PromptTopic(node, pipeline, worker, answers, asking, group)
 
     def configure(self, config: Config) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from typing import Any
+
+from rclpy.callback_groups import CallbackGroup
+from rclpy.node import Node
 
 from ovs3d_ros.types import MapSnapshot, UserError
 from ovs3d_ros.worker import MappingWorker
@@ -18,6 +22,14 @@ class NoMap(Exception):
 
 class OperationFailed(Exception):
     """The machine refused, for example because the disk is full or not writable."""
+
+
+def offer_service(
+    node: Node, service_type: type, name: str, fill: Callable[[Any, Any], None], group: CallbackGroup
+) -> None:
+    """Offers the service `~/name` in a callback group; its responses are those of `fill_response`."""
+    callback = functools.partial(fill_response, fill)
+    node.create_service(service_type, f"~/{name}", callback, callback_group=group)
 
 
 def fill_response(fill: Callable[[Any, Any], None], request: Any, response: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import array
-import functools
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
@@ -35,12 +34,8 @@ class ViewService:
         self._pipeline = pipeline
         self._worker = worker
         self._asking = asking
-        node.create_service(
-            ShowView,
-            "~/show_view",
-            functools.partial(responses.fill_response, self._show),
-            callback_group=MutuallyExclusiveCallbackGroup(),
-        )
+        group = MutuallyExclusiveCallbackGroup()
+        responses.offer_service(node, ShowView, "show_view", self._show, group)
 
     def _show(self, request: ShowView.Request, response: ShowView.Response) -> None:
         width = request.width or PICTURE_WIDTH

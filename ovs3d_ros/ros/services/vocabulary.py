@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 
@@ -58,12 +56,8 @@ class Vocabulary:
         self._mode = MODES[0]
         self._searched_version = 0  # of the map
         group = MutuallyExclusiveCallbackGroup()
-        for service_type, name, fill in (
-            (SetVocabulary, "~/set_vocabulary", self._on_request),
-            (GetNames, "~/get_names", self._get_names),
-        ):
-            callback = functools.partial(responses.fill_response, fill)
-            node.create_service(service_type, name, callback, callback_group=group)
+        responses.offer_service(node, SetVocabulary, "set_vocabulary", self._on_request, group)
+        responses.offer_service(node, GetNames, "get_names", self._get_names, group)
         start_timer(node, 1.0 / config.output.rate, self._search, "vocabulary", group)
         if names := check_names(config.output.vocabulary, "output.vocabulary"):
             self._set_names(names, "relevancy")
