@@ -85,7 +85,8 @@ def same_frame_motion(first: StoredMap, second: StoredMap) -> np.ndarray:
     if abs(units[0] / units[1] - 1) > _SAME_UNIT:
         raise UserError(
             f"{first.name} and {second.name}: a unit is {units[0]:.4g} m in one and {units[1]:.4g} m in the "
-            "other, so they are not in one frame: map both with the same map.unit, or give --transform"
+            "other, so they are not in one frame: map both with the same map.unit, or give the "
+            "transform between them"
         )
     return np.eye(4)
 

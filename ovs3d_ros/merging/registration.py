@@ -130,7 +130,7 @@ def register(first: StoredMap, second: StoredMap, rasterizer: Rasterizer) -> Reg
     both = f"{first.name} and {second.name}"
     codec = joint_codec(first.snapshot, second.snapshot)
     if codec is None or not len(first.params["means"]) or not len(second.params["means"]):
-        raise UserError(f"{both}: --align needs the features of an encoder, and these maps have none")
+        raise UserError(f"{both}: alignment needs the features of an encoder, and these maps have none")
     codes = [
         fuse_levels(lifted_sums(s, codec), s.selection, codec) for s in (first.snapshot, second.snapshot)
     ]
@@ -143,7 +143,9 @@ def register(first: StoredMap, second: StoredMap, rasterizer: Rasterizer) -> Reg
         ((judge(clouds, views, motion), motion) for motion in refined), key=lambda pair: -pair[0].quality
     )
     if not judged:
-        raise UserError(f"{both}: nothing in one map looks like anything in the other; give --transform")
+        raise UserError(
+            f"{both}: nothing in one map looks like anything in the other; give the transform between them"
+        )
     best, motion = judged[0]
     rivals = [j.quality for j, m in judged[1:] if not is_same_motion(m, motion, clouds[1].points)]
     motion, firmness = refine_motion(*dense, motion, FINE)
@@ -157,7 +159,8 @@ def register(first: StoredMap, second: StoredMap, rasterizer: Rasterizer) -> Reg
         raise UserError(
             f"{both}: not sure where one lies in the other (confidence {found.confidence:.2f}: "
             f"{best.agreement:.0%} of what both show agrees, {best.overlap:.0%} overlap, and the best other "
-            f"place is {found.margin:.2f} worse, firmness {found.firmness:.3f}); give --transform"
+            f"place is {found.margin:.2f} worse, firmness {found.firmness:.3f}); give the transform between "
+            "them"
         )
     return found
 

@@ -76,7 +76,7 @@ class MapServices:
     def _load(self, request: LoadMap.Request, response: LoadMap.Response) -> None:
         path = self._folder.source(request.name, MAP_SUFFIX)
         params, loaded = load_map(path, training=True)
-        check_world_frame(path, loaded, self._config)
+        check_world_frame(path, loaded, self._config, "start the node with input.world_frame={frame}")
         snapshot = self._replace(lambda: self._pipeline.restore(params, loaded, str(path)))
         response.map_version = snapshot.version if snapshot else 0
         response.num_gaussians = snapshot.num_gaussians if snapshot else 0
@@ -117,13 +117,20 @@ class MapServices:
         return SetBool.Response(success=True, message=message)
 
 
-def check_world_frame(path: Path, loaded: MapSnapshot, config: Config) -> None:
-    """Raises UserError unless a map file is in the node's `input.world_frame`."""
+def check_world_frame(path: Path, loaded: MapSnapshot, config: Config, remedy: str) -> None:
+    """Raises UserError unless a map file is in the node's `input.world_frame`.
+
+    Args:
+        path: the file.
+        loaded: what it holds.
+        config: of the node.
+        remedy: what the error says to do; `{frame}` stands for the frame of the file.
+    """
     frame = loaded.meta.get("config", {}).get("input.world_frame", config.input.world_frame)
     if frame.lstrip("/") != config.input.world_frame:
         raise UserError(
-            f"{path}: the map is in frame '{frame}', this node maps in '{config.input.world_frame}'; start "
-            f"the node with input.world_frame={frame}"
+            f"{path}: the map is in frame '{frame}', this node maps in '{config.input.world_frame}'; "
+            f"{remedy.format(frame=frame)}"
         )
 
 

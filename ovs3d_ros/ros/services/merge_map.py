@@ -28,6 +28,7 @@ from ovs3d_ros.types import MapSnapshot, UserError
 from ovs3d_ros.worker import MappingWorker
 
 _LIVE = "the map of this node"
+_OTHER_FRAME = "give place TRANSFORM (1) and the transform, or ALIGN (2)"
 
 
 class MergeService:
@@ -52,7 +53,7 @@ class MergeService:
         rasterizer = make_rasterizer("cpu")
         response.confidence = 1.0
         if request.place == MergeMap.Request.SAME_FRAME:
-            check_world_frame(path, other.snapshot, self._config)
+            check_world_frame(path, other.snapshot, self._config, _OTHER_FRAME)
             motion = same_frame_motion(live, other)
         elif request.place == MergeMap.Request.TRANSFORM:
             motion = conversions.from_transform(request.transform, "transform")

@@ -72,18 +72,20 @@ def count(session: Session) -> int:
 def test_what_does_not_fit_is_refused_and_changes_nothing(session: Session, other: str, frames) -> None:
     before = count(session)
     build(frames, session.maps / "degree.ovs3d", **{"map.sh_degree": 1})
+    Ovs3d.load(session.maps / other, {"input.world_frame": "hall"}).save(session.maps / "hall.ovs3d")
     zero = conversions.Transform()
     zero.rotation.w = 0.0
     for name, fields, words in (
         ("../other.ovs3d", {}, "plain file name"),
         ("nobody.ovs3d", {}, "no such file"),
         ("degree.ovs3d", {}, "map.sh_degree"),
+        ("hall.ovs3d", {}, "'hall', this node maps in 'map'; give place TRANSFORM (1) and"),
         (other, dict(place=9), "place 9"),
         (other, dict(place=MergeMap.Request.TRANSFORM, transform=zero), "rotation"),
     ):
         answer = merge(session, name, **fields)
         assert answer.error_code == BAD_REQUEST and words in answer.error_msg, answer.error_msg
-        assert "\n" not in answer.error_msg
+        assert "\n" not in answer.error_msg and "--" not in answer.error_msg, "no options of a command"
     assert count(session) == before
     assert session.client.query("red ball").found[0]
 
@@ -93,6 +95,7 @@ def test_another_place_is_refused_as_unsure(session: Session) -> None:
     build(synthetic.make_frames(8), session.maps / "elsewhere.ovs3d")
     answer = merge(session, "elsewhere.ovs3d", place=MergeMap.Request.ALIGN)
     assert answer.error_code == BAD_REQUEST and "not sure" in answer.error_msg, answer.error_msg
+    assert "--" not in answer.error_msg, "no options of a command"
     assert count(session) == before
 
 
