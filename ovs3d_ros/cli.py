@@ -12,6 +12,7 @@ import logging
 import sys
 
 from ovs3d_ros.commands.arguments import PLAY, make_parser
+from ovs3d_ros.commands.common import import_ros
 from ovs3d_ros.commands.completion import offer_completion
 from ovs3d_ros.commands.inputs import check_inputs, repeat_set
 from ovs3d_ros.commands.streams import OutputError, checked_streams
@@ -19,7 +20,6 @@ from ovs3d_ros.config import Config, override, yaml_io
 from ovs3d_ros.types import UserError
 
 _BROKEN_PIPE = 141  # 128 + SIGPIPE, what a shell reports for other programs
-_PIP_ROS = "pip install 'ovs3d_ros[ros]' ./ovs3d_interfaces"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -66,17 +66,8 @@ def _dispatch(options: argparse.Namespace) -> int:
 
 
 def _play(arguments: list[str]) -> int:
-    """Runs the ROS player, imported by name so that the command line works without ROS."""
-    try:
-        player = importlib.import_module("ovs3d_ros.ros.play")
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("ovs3d_ros"):
-            raise
-        raise UserError(
-            f"play needs ROS 2 and {error.name} is missing: source a ROS distribution with these packages "
-            f"built, or on x86-64 Linux `{_PIP_ROS}`"
-        ) from None
-    return player.main(arguments)
+    """Runs the ROS player."""
+    return import_ros("play", "play").main(arguments)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
-"""Shared by the commands: settings, checks of outputs, pictures, progress bars and JSON."""
+"""Shared by the commands: settings, checks of outputs, progress bars, JSON and the parts that need ROS."""
 
 from __future__ import annotations
 
 import argparse
 import codecs
+import importlib
 import json
 import math
 import resource
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ovs3d_ros.config import Config, override, yaml_io
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 STDOUT = "-"  # the argument of --json that means standard output
+_PIP_ROS = "pip install 'ovs3d_ros[ros]' ./ovs3d_interfaces"
 
 
 def read_settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -128,6 +131,27 @@ def progress_bar(options: argparse.Namespace, total: int, title: str, unit: str)
         mininterval=0.3,
         leave=False,
     )
+
+
+def import_ros(module: str, user: str) -> ModuleType:
+    """A module of `ovs3d_ros.ros`, imported by name so that the command line works without ROS.
+
+    Args:
+        module: its name there.
+        user: what needs it, for the error.
+
+    Raises:
+        UserError: ROS 2, or a message of these interfaces, is not installed.
+    """
+    try:
+        return importlib.import_module(f"ovs3d_ros.ros.{module}")
+    except ImportError as error:
+        if (error.name or "").startswith("ovs3d_ros"):
+            raise
+        raise UserError(
+            f"{user} needs ROS 2 and its interfaces ({error}): source a ROS distribution with these "
+            f"packages built, or on x86-64 Linux `{_PIP_ROS}`"
+        ) from None
 
 
 def peak_memory_mib() -> float:

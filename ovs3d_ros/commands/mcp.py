@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import importlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -14,7 +13,7 @@ from ovs3d_ros.agents.asked_map import AskedMap
 from ovs3d_ros.agents.file_map import FileMap
 from ovs3d_ros.agents.tools import MapTools
 from ovs3d_ros.commands import common
-from ovs3d_ros.commands.query import load_semantic_map
+from ovs3d_ros.commands.opening import load_semantic_map
 from ovs3d_ros.types import UserError
 
 _INSTRUCTIONS = (
@@ -45,19 +44,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _connect(node: str, timeout: float) -> AbstractContextManager[AskedMap]:
-    """The map of a running node; imported by name so that the command works without ROS."""
+    """The map of a running node."""
     if not timeout > 0:
         raise UserError(f"--timeout {timeout:g}: give a number of seconds above 0")
-    try:
-        node_map = importlib.import_module("ovs3d_ros.ros.node_map")
-    except ImportError as error:
-        if (error.name or "").startswith("ovs3d_ros"):
-            raise
-        raise UserError(
-            f"--node needs ROS 2 and these interfaces ({error}): source a ROS distribution with this package "
-            "built, or give a map file"
-        ) from None
-    return node_map.connect(node, timeout)
+    return common.import_ros("node_map", "--node").connect(node, timeout)
 
 
 def require_sdk() -> None:

@@ -121,4 +121,4 @@ def test_node_without_ros_is_refused(monkeypatch, capsys):
     monkeypatch.delitem(sys.modules, "ovs3d_ros.ros.node_map", raising=False)
     monkeypatch.delitem(sys.modules, "ovs3d_ros.ros.client", raising=False)
     assert ovs3d("mcp", "--node", "/ovs3d") == 2
-    assert_one_line(capsys.readouterr().err, "needs ROS 2")
+    assert_one_line(capsys.readouterr().err, "--node needs ROS 2", "pip install")
