@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ovs3d_ros.commands import common
-from ovs3d_ros.commands.query import load_semantic_map, open_data
+from ovs3d_ros.commands.opening import load_semantic_map, open_data
 from ovs3d_ros.datasets import Dataset, split_frames
 from ovs3d_ros.evaluation import queries
 from ovs3d_ros.evaluation.metrics import PROTOCOLS, SegmentationScore, score_segmentation
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
         )
     common.check_json(options.json, options.map)
     pipeline = load_semantic_map(options.map, values)
-    dataset = open_data(options, pipeline)
+    dataset = open_data(options, pipeline.config)
     held_out, _ = split_frames(dataset, options.holdout)
     indices = held_out or range(len(dataset))
     indices = _annotated(options, dataset, indices) if asks else _labelled(options, dataset, indices)

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ovs3d_ros.commands import common
+from ovs3d_ros.commands.opening import load_semantic_map
 from ovs3d_ros.config import Config
 from ovs3d_ros.datasets import Dataset, open_dataset
 from ovs3d_ros.datasets.text import read_text
@@ -100,31 +101,6 @@ def _answer_folder(path: Path) -> Path:
                     "or move it away"
                 )
     return folder
-
-
-def load_semantic_map(path: Path, values: dict[str, Any], *, training: bool = False) -> Ovs3d:
-    """Opens a map that holds language features; `training` as in `Ovs3d.load`.
-
-    Raises:
-        UserError: the map cannot be used, is of another encoder, or was made without language features.
-    """
-    pipeline = Ovs3d.load(path, values, training=training)
-    if pipeline.clip is None:
-        raise UserError(
-            f"{path}: this map has no language features (made with --no-clip?); map it again without that"
-        )
-    return pipeline
-
-
-def open_data(options: argparse.Namespace, pipeline: Ovs3d) -> Dataset:
-    """Opens the DATA of a command with the settings of a map; errors as in `open_dataset`."""
-    return open_dataset(
-        options.data,
-        format=options.format,
-        config=pipeline.config,
-        images=options.images,
-        skip_missing=options.skip_missing,
-    )
 
 
 class Photographs:

@@ -6,7 +6,7 @@ import argparse
 import time
 
 from ovs3d_ros.commands import common
-from ovs3d_ros.commands.query import load_semantic_map, open_data
+from ovs3d_ros.commands.opening import load_semantic_map, open_data
 from ovs3d_ros.mapping.keyframes import to_frame
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query.request import check_prompts
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _views_of_data(pipeline: Ovs3d, options: argparse.Namespace) -> list[Frame]:
     """Frames of the data to check the refinement on."""
-    dataset = open_data(options, pipeline)
+    dataset = open_data(options, pipeline.config)
     keyframes, limit = pipeline.snapshot().camtoworlds, pipeline.config.refine.check_views
     try:
         chosen = choose_check_views(dataset.camtoworlds, keyframes, limit)

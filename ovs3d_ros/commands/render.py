@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from ovs3d_ros.commands import common
 from ovs3d_ros.commands.camera_paths import keyframe_path, orbit_path
-from ovs3d_ros.commands.query import load_semantic_map
+from ovs3d_ros.commands.opening import load_semantic_map
 from ovs3d_ros.commands.video import VIDEO_SUFFIXES, Sink, codec_name, write_video
 from ovs3d_ros.io.pictures import save_picture
 from ovs3d_ros.pipeline import Ovs3d

@@ -178,7 +178,7 @@ def test_input_settings_reach_the_dataset(command, mapped, scene, monkeypatch):
     def spy(*_: object, config=None, **__: object) -> None:
         raise Reached(config.bag.image)
 
-    monkeypatch.setattr("ovs3d_ros.commands.query.open_dataset", spy)
+    monkeypatch.setattr("ovs3d_ros.commands.opening.open_dataset", spy)
     options = cli.make_parser().parse_args(
         [command[0], str(mapped), str(scene), *command[1:], "--set", "bag.image=/left"]
     )
