@@ -15,8 +15,8 @@ pytest.importorskip("ovs3d_interfaces.action")
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 from action_msgs.msg import GoalStatus  # noqa: E402
-from helpers.ros_env import SPHERES, wait_until  # noqa: E402
-from helpers.ros_session import FRAMES, Goal, documented, session, timeless  # noqa: E402, F401
+from helpers.ros_env import SPHERES, use_child_environment, wait_until  # noqa: E402
+from helpers.ros_session import FRAMES, Goal, Session, documented, session, timeless  # noqa: E402, F401
 from rclpy.action import get_action_server_names_and_types_by_node  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
@@ -114,6 +114,20 @@ def test_refinement_reports_progress_and_its_labels_are_used(session):
     assert np.linalg.norm(center - SPHERES[0][0]) < SPHERES[0][1]
     objects = session.client.call(GetObjects, "get_objects", prompts=NAMES).objects
     assert timeless(objects) == timeless(refined.objects) != timeless(before.objects)
+
+
+def test_training_tells_its_losses(tmp_path, monkeypatch):
+    use_child_environment(monkeypatch)
+    training = Session(tmp_path, {"refine.train_steps": 5, "refine.check_views": 4})
+    try:
+        training.run()
+        goal = Goal(training, NAMES)
+        status, result = goal.end()
+    finally:
+        training.close()
+    assert (status, result.error_code) == (GoalStatus.STATUS_SUCCEEDED, Refine.Result.OK), result.error_msg
+    losses = [told.loss for told in goal.feedback if told.stage == "training"]
+    assert len(losses) == 5 and np.isfinite(losses).all() and len(set(losses)) > 1
 
 
 def test_other_names_are_not_refined(session):
