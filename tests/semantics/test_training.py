@@ -140,3 +140,9 @@ def test_refinement_trains_when_asked() -> None:
     *_, last = plain.refine(NAMES, FRAMES[1::2])
     after = [figures["after"]["objective"] for figures in (steps[-1].figures, last.figures)]
     assert after[0] < after[1], "views that were not trained on"
+
+
+def test_refinement_without_a_check_trains_too() -> None:
+    steps = list(synthetic.build_map(FRAMES[::2], **SETTINGS, refine__train_steps=3).refine(NAMES))
+    assert [step.stage for step in steps].count("training") == 3
+    assert steps[-1].kept and "not checked" in steps[-1].message
