@@ -107,12 +107,17 @@ def choose_kept(first: Surface, second: Surface) -> tuple[np.ndarray, np.ndarray
     Where both show the same surface, the one that saw it better keeps all of its points, for neighbours were
     optimised together. A point goes only if points that stay cover its place.
     """
-    doubled = is_covered(second, first)
-    better = evidence_density(second, second.points) > evidence_density(first, second.points)
-    keep_second = ~doubled | better
-    doubled = is_covered(first, second.rows(keep_second))
-    better = evidence_density(second, first.points) > evidence_density(first, first.points)
-    return ~(doubled & better), keep_second
+    goes = is_covered(second, first)
+    goes[goes] = ~_is_better_seen(second.points[goes], second, first)
+    keep_second = ~goes
+    goes = is_covered(first, second.rows(keep_second))
+    goes[goes] = _is_better_seen(first.points[goes], second, first)
+    return ~goes, keep_second
+
+
+def _is_better_seen(points: np.ndarray, one: Surface, other: Surface) -> np.ndarray:
+    """Whether one map saw places better than another one did."""
+    return evidence_density(one, points) > evidence_density(other, points)
 
 
 def nearest_kept(points: np.ndarray, kept: np.ndarray) -> np.ndarray:
