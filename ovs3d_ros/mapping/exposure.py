@@ -8,6 +8,14 @@ _LEARNING_RATE = 1e-2
 _PENALTY = 0.02  # pulls gain and offset to identity where the images leave them open
 
 
+def join_exposures(*parts: torch.Tensor) -> torch.Tensor:
+    """Log gains and offsets [F, 2, 3] of several maps on the CPU, one after the other.
+
+    Each map keeps its own mean exposure: what it shows has that one.
+    """
+    return torch.cat([torch.zeros(0, 2, 3), *((part - part.mean(0)).cpu() for part in parts if len(part))])
+
+
 class Exposure:
     """A gain and an offset per keyframe and channel.
 

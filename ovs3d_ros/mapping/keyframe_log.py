@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ovs3d_ros.mapping.exposure import Exposure
+from ovs3d_ros.mapping.exposure import Exposure, join_exposures
 from ovs3d_ros.mapping.keyframe_store import KeyframeStore
 from ovs3d_ros.types import Keyframe, TrainingState
 
@@ -91,13 +91,9 @@ class KeyframeLog:
         self.exposure.load_rows(state.exposures)
 
     def join(self, first: TrainingState, second: TrainingState, copy: Callable[[Keyframe], Keyframe]) -> None:
-        """Fills an empty log with the keyframes of two maps, one after the other.
-
-        Each map keeps its own mean exposure: what it shows has that one.
-        """
+        """Fills an empty log with the keyframes of two maps, one after the other."""
         for state in (first, second):
             for keyframe, median_depth in zip(state.keyframes, state.median_depths, strict=True):
                 self.add(copy(replace(keyframe, index=len(self.keyframes))), median_depth)
         self.visits[:] = [*first.visits, *second.visits]
-        rows = [state.exposures for state in (first, second) if len(state.exposures)]
-        self.exposure.load_rows(torch.cat([r - r.mean(0) for r in rows]))
+        self.exposure.load_rows(join_exposures(first.exposures, second.exposures))

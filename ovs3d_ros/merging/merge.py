@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ovs3d_ros.mapping.exposure import join_exposures
 from ovs3d_ros.mapping.gaussians import PARAMETERS, move_params
 from ovs3d_ros.merging.surfaces import choose_kept, make_surface, nearest_kept
 from ovs3d_ros.semantics.codec import CodecFitter, FeatureCodec
@@ -231,12 +232,11 @@ def _joint_training(
         return None
     first = len(a.keyframes)
     moved = [replace(keyframe, index=first + keyframe.index) for keyframe in b.keyframes]
-    exposures = [rows - rows.mean(0) for rows in (a.exposures, b.exposures) if len(rows)]
     return TrainingState(
         [*a.keyframes, *moved],
         [*a.visits, *b.visits],
         [*a.median_depths, *b.median_depths],
-        torch.cat([torch.zeros(0, 2, 3), *exposures]),  # each map shows its own mean exposure
+        join_exposures(a.exposures, b.exposures),
         torch.cat([a.owners, shift_owners(b.owners, first)])[rows],
     )
 
