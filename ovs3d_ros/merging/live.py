@@ -45,16 +45,20 @@ class PreparedMap:
         stored: the map.
         surface: its Gaussians.
         features: of its Gaussians; None: it holds colours only.
-        rendered: what it shows from its keyframes, whose images it does not hold, or from some of them.
+        rendered: what it shows from its keyframes, or from some of them, where it has no images of them.
+        images_dropped: whether the file holds such images, and they cannot be used.
     """
 
     stored: StoredMap
     surface: Surface
     features: CodecFitter | None
     rendered: list[Keyframe]
+    images_dropped: bool
 
 
-def prepare(live: StoredMap, other: StoredMap, motion: np.ndarray, rasterizer: Rasterizer) -> PreparedMap:
+def prepare(
+    live: StoredMap, other: StoredMap, motion: np.ndarray, rasterizer: Rasterizer, lacks_images: bool
+) -> PreparedMap:
     """What can be done about a merge without the thread that owns the map.
 
     Args:
@@ -62,21 +66,23 @@ def prepare(live: StoredMap, other: StoredMap, motion: np.ndarray, rasterizer: R
         other: the map file, as `load_map` reads it with `training`.
         motion: [4, 4] from the file's world to the live one, see `merge.move_map`.
         rasterizer: renders.
+        lacks_images: see `SemanticMap.lacks_images`, of the map that grows.
 
     Raises:
         UserError: the maps do not fit, see `merge.check_mergeable`.
     """
     check_mergeable(live, other)
+    images_dropped = lacks_images and other.snapshot.training is not None
+    if lacks_images:
+        other = replace(other, snapshot=replace(other.snapshot, training=None))
     moved = move_map(other, live.snapshot.frame, motion)
     codec, features = moved.snapshot.codec, None
     if isinstance(codec, FeatureCodec):
         features = CodecFitter(len(codec.mean), codec.dim - 1)
         features.add_codes(moved.snapshot.packed_levels.unpack().flatten(0, 1), codec)
-    views = render_keyframes(
-        replace(moved, snapshot=replace(moved.snapshot, training=None)), rasterizer, _MAX_VIEWS
-    )
+    views = render_keyframes(moved, rasterizer, _MAX_VIEWS) if moved.snapshot.training is None else []
     surface = make_surface(moved.params, moved.snapshot.weight)
-    return PreparedMap(moved, surface, features, [_to_keyframe(view) for view in views])
+    return PreparedMap(moved, surface, features, [_to_keyframe(view) for view in views], images_dropped)
 
 
 def merge_into(room: SemanticMap, other: PreparedMap, config: Config) -> dict[str, Any]:
@@ -114,7 +120,7 @@ def merge_into(room: SemanticMap, other: PreparedMap, config: Config) -> dict[st
     points = np.concatenate([surface.points, other.surface.points])
     both = None if other.features is None else room.lifter.prepare_merge(other.features, g)
     evidence = {} if both is None else bequeath(_evidence(room, moved, both[1]), kept, points)
-    training = None if room.lacks_images else moved.snapshot.training
+    training = moved.snapshot.training
     if training is not None:
         numbers = torch.cat([shift_owners(owners(g).cpu(), len(training.keyframes)), training.owners])
         training = replace(training, owners=numbers[torch.from_numpy(kept)])
@@ -137,7 +143,7 @@ def merge_into(room: SemanticMap, other: PreparedMap, config: Config) -> dict[st
     return dict(
         fused=int((~kept).sum()),
         refined_dropped=moved.snapshot.refined is not None,
-        images_dropped=training is None and moved.snapshot.training is not None,
+        images_dropped=other.images_dropped,
     )
 
 

@@ -48,7 +48,8 @@ def live_map(**settings) -> Ovs3d:
 
 def put(room: Ovs3d, other: StoredMap, motion: np.ndarray | None = None) -> dict:
     live = StoredMap(*room.freeze(), "the live map")
-    prepared = prepare(live, other, np.eye(4) if motion is None else motion, RASTERIZER)
+    motion = np.eye(4) if motion is None else motion
+    prepared = prepare(live, other, motion, RASTERIZER, room.map.lacks_images)
     return merge_into(room.map, prepared, room.config)
 
 

@@ -49,7 +49,7 @@ class MergeService:
         if self._worker.snapshot is None:
             raise responses.NoMap("there is no map to merge into yet; call ~/load_map instead")
         other = StoredMap(*load_map(path, training=True), request.name)
-        replaced, live = self._worker.run(self._copy_map, TIMEOUT)
+        replaced, lacks_images, live = self._worker.run(self._copy_map, TIMEOUT)
         rasterizer = make_rasterizer("cpu")
         response.confidence = 1.0
         if request.place == MergeMap.Request.SAME_FRAME:
@@ -62,13 +62,17 @@ class MergeService:
             motion, response.confidence = found.motion, found.confidence
         else:
             raise UserError(f"place {request.place}: give SAME_FRAME (0), TRANSFORM (1) or ALIGN (2)")
-        prepared = prepare(live, other, motion, rasterizer)
+        prepared = prepare(live, other, motion, rasterizer, lacks_images)
         figures, merged = self._worker.run(lambda: self._join(prepared, replaced), TIMEOUT)
         self._report(response, motion, figures, merged)
 
-    def _copy_map(self) -> tuple[int, StoredMap]:
-        """How often the map was replaced so far, and a copy of it; a job of the mapping thread."""
-        return self._worker.num_replacements, StoredMap(*self._pipeline.freeze(), _LIVE)
+    def _copy_map(self) -> tuple[int, bool, StoredMap]:
+        """How often the map was replaced so far, whether it lacks images, and a copy of it.
+
+        A job of the mapping thread.
+        """
+        live = StoredMap(*self._pipeline.freeze(), _LIVE)
+        return self._worker.num_replacements, self._pipeline.map.lacks_images, live
 
     def _join(self, prepared: PreparedMap, replaced: int) -> tuple[dict[str, Any], MapSnapshot]:
         """Puts the prepared map into the present one; a job of the mapping thread.
