@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ovs3d_ros.io.tensor_file import StoredTensor, TensorFile, temporary_folder
+from ovs3d_ros.io.tensor_file import StoredTensor, TensorFile, empty_tensors, temporary_folder
 
 logger = logging.getLogger(__name__)
 
@@ -25,12 +25,6 @@ _STAYS = (
 )
 
 Rows = dict[str, torch.Tensor]
-
-
-class _Pages(mmap.mmap):
-    """Memory of tensors; `owners` are what its pages come from."""
-
-    owners: tuple = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,9 +69,12 @@ class RowFile:
         count = len(next(iter(tensors.values())))
         assert count % ROWS == 0, "rows fill whole pages"
         if all(tensor.device.type == "cpu" for tensor in tensors.values()):
+            stored = StoredRows(count, {}, {})
             try:
-                return StoredRows(count, {name: self._write(name, t) for name, t in tensors.items()}, {})
-            except OSError as error:
+                for name, tensor in tensors.items():
+                    stored.entries[name] = self._write(name, tensor)
+                return stored
+            except OSError as error:  # what was written so far is freed with `stored`
                 if not self._warned:
                     logger.error(_STAYS, temporary_folder(), error.strerror or error)
                 self._warned = True
@@ -98,14 +95,9 @@ def join_rows(parts: Sequence[StoredRows], last: Rows) -> Rows:
             name: torch.cat([*(part.tensors[name].to(t.device) for part in parts), t])
             for name, t in last.items()
         }
-    parked, starts, end = sum(part.count for part in parts), {}, 0
-    for name, tensor in last.items():
-        starts[name] = end
-        size = (parked + len(tensor)) * math.prod(tensor.shape[1:]) * tensor.element_size()
-        end += -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
-    pages = _Pages(-1, end or 1, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    pages.owners = tuple(parts)
-    joined = {name: _view(pages, starts[name], parked + len(t), t) for name, t in last.items()}
+    parked = sum(part.count for part in parts)
+    kinds = [((parked + len(t), *t.shape[1:]), t.dtype) for t in last.values()]
+    joined = dict(zip(last, empty_tensors(kinds, mmap.PAGESIZE, parts), strict=True))
     for name, tensor in last.items():
         first = 0
         for part in parts:
@@ -116,14 +108,6 @@ def join_rows(parts: Sequence[StoredRows], last: Rows) -> Rows:
             _map(joined[name][first:], file, offset, size)
         joined[name][parked:] = tensor
     return joined
-
-
-def _view(pages: _Pages, start: int, count: int, like: torch.Tensor) -> torch.Tensor:
-    """A tensor [count, ...] with the row shape and type of another one, in pages from a byte on."""
-    shape = (count, *like.shape[1:])
-    if not math.prod(shape):
-        return like.new_empty(shape)
-    return torch.frombuffer(pages, dtype=like.dtype, count=math.prod(shape), offset=start).view(shape)
 
 
 def _runs(parts: Sequence[StoredRows], name: str) -> list[tuple[int, TensorFile, int, int]]:

@@ -23,6 +23,12 @@ _ALIGNMENT = 64  # bytes, as torch has it
 _SMALL_FILES = "/tmp"
 
 
+class _Memory(mmap.mmap):
+    """Memory of tensors, see `empty_tensors`."""
+
+    owners: tuple = ()
+
+
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
     """Where a tensor lies in the file, and what it is."""
@@ -126,14 +132,23 @@ def give_memory_back() -> None:
         _LIBRARY.malloc_trim(0)
 
 
-def empty_tensors(kinds: Sequence[tuple[tuple[int, ...], torch.dtype]]) -> list[torch.Tensor]:
-    """Tensors of zeros, of shapes and types, whose memory goes back to the system with the last of them."""
+def empty_tensors(
+    kinds: Sequence[tuple[tuple[int, ...], torch.dtype]], alignment: int = _ALIGNMENT, owners: Sequence = ()
+) -> list[torch.Tensor]:
+    """Tensors of zeros, of shapes and types, whose memory goes back to the system with the last of them.
+
+    Args:
+        kinds: shape and type of each.
+        alignment: bytes; tensors begin at multiples of it.
+        owners: live at least as long as the memory.
+    """
     starts, end = [], 0
     for shape, dtype in kinds:
         starts.append(end)
         size = math.prod(shape) * dtype.itemsize
-        end += -(-size // _ALIGNMENT) * _ALIGNMENT
-    memory = mmap.mmap(-1, max(end, 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        end += -(-size // alignment) * alignment
+    memory = _Memory(-1, max(end, 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.owners = tuple(owners)
     return [
         torch.frombuffer(memory, dtype=dtype, count=math.prod(shape), offset=start).view(shape)
         if math.prod(shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import resource
 from dataclasses import replace
 
 import numpy as np
@@ -242,6 +243,18 @@ def test_joined_rows_are_those_of_all_parts() -> None:
     del first, joined
     gc.collect()
     assert file.size < 0.7 * size, "its place on the disk is free again"
+
+
+def test_rows_that_do_not_fit_on_the_disk_leave_nothing_there(caplog) -> None:
+    rows = dict(small=torch.ones(ROWS), large=torch.rand(ROWS, 9))
+    file, limits = RowFile(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, limits[1]))  # the first tensor fits
+    try:
+        stored = file.store(rows)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "cannot be parked in a file" in caplog.text and file.size == 0
+    assert all(torch.equal(tensor, rows[name]) for name, tensor in stored.read().items())
 
 
 def test_camera_sees_the_cells_of_all_its_points() -> None:
