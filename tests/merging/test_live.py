@@ -151,8 +151,14 @@ def test_file_keeps_its_images_or_says_that_they_are_left_out(other, tmp_path):
     again = Ovs3d.load(tmp_path / "both.ovs3d", training=True)
     assert len(again.snapshot().names) == 16 and len(again.keyframes) == (16 if has_images else 0)
     bare = Ovs3d.load(tmp_path / "both.ovs3d", {"map.keep_keyframes": True})
+    known = bare.snapshot()
     assert put(bare, other)["images_dropped"] == has_images
-    assert len(bare.snapshot().names) == 24 and bare.query(NAMES).found.all()
+    merged = bare.snapshot()
+    assert list(merged.names) == [*other.snapshot.names, *known.names], "those of the file come first"
+    for name in ("stamps", "camtoworlds"):
+        parts = [getattr(snapshot, name) for snapshot in (other.snapshot, known)]
+        np.testing.assert_allclose(getattr(merged, name), np.concatenate(parts), atol=1e-9)
+    assert bare.query(NAMES).found.all()
 
 
 def test_exposures_stay_relative_to_their_own_map(other):
@@ -171,9 +177,16 @@ def test_refined_field_stays_and_covers_what_came(other):
     room = live_map()
     for _ in room.refine(NAMES):
         pass
+    before = room.snapshot()
     put(room, other)
-    field = room.snapshot().refined
+    merged = room.snapshot()
+    field = merged.refined
     assert set(NAMES) <= set(field.names) and len(field.probabilities) == len(room.map.params()["means"])
+    rows = {tuple(mean): row for row, mean in enumerate(before.gaussians["means"].tolist())}
+    stayed = [(rows[m], n) for n, m in enumerate(map(tuple, merged.gaussians["means"].tolist())) if m in rows]
+    old, new = torch.tensor(stayed).T
+    assert len(stayed) > 0.2 * len(rows)
+    torch.testing.assert_close(field.probabilities[new], before.refined.probabilities[old])
     assert (field.probabilities.sum(1)[room.snapshot().weight > 0.5] > 0.9).all()
     assert room.query(NAMES).found.all()
 
