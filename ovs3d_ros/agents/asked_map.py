@@ -62,6 +62,11 @@ class Goal:
     center: np.ndarray
 
 
+def goal_of(pose: np.ndarray, center: np.ndarray) -> Goal:
+    """The goal of an upright pose [4, 4] whose x axis points to a thing with this center [3]."""
+    return Goal(pose[:2, 3], float(np.arctan2(pose[1, 0], pose[0, 0])), center)
+
+
 class AskedMap(Protocol):
     """A map that answers; every method raises UserError for names that cannot be asked for.
 

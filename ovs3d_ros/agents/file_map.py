@@ -5,9 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-import numpy as np
-
-from ovs3d_ros.agents.asked_map import Goal, Reply, Thing
+from ovs3d_ros.agents.asked_map import Goal, Reply, Thing, goal_of
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query.description import explain_missing, more_digits
 from ovs3d_ros.query.navigation import goal_pose
@@ -65,7 +63,7 @@ class FileMap:
             return None
         item = result.objects[0]
         pose = goal_pose(item, self._snapshot.camtoworlds, self._pipeline.config.output.stand_off)
-        return Goal(pose[:2, 3], float(np.arctan2(pose[1, 0], pose[0, 0])), item.center)
+        return goal_of(pose, item.center)
 
     def _query(self, names: Sequence[str]) -> QueryResult:
         with self._lock:

@@ -14,8 +14,9 @@ from rclpy.signals import SignalHandlerOptions
 
 from ovs3d_interfaces.action import FindObject
 from ovs3d_interfaces.srv import GetNames, GetObjects, ShowView
-from ovs3d_ros.agents.asked_map import Goal, Reply, Thing
+from ovs3d_ros.agents.asked_map import Goal, Reply, Thing, goal_of
 from ovs3d_ros.query.presence import VERDICTS
+from ovs3d_ros.ros import conversions
 from ovs3d_ros.ros.client import NodeClient
 from ovs3d_ros.types import UserError
 
@@ -77,10 +78,7 @@ class NodeMap:
             raise UserError(found.error_msg)
         if not found.approach.header.frame_id:
             raise UserError(f"{name}: the costmap has no free ground from which it can be seen")
-        place, turn = found.approach.pose.position, found.approach.pose.orientation
-        yaw = float(2 * np.arctan2(turn.z, turn.w))  # x and y are 0: it stands upright
-        yaw = (yaw + np.pi) % (2 * np.pi) - np.pi
-        return Goal(np.array([place.x, place.y]), yaw, _center(found.object))
+        return goal_of(conversions.from_pose(found.approach.pose, "the goal"), _center(found.object))
 
     def _call(self, kind: type, service: str, request: Any) -> Any:
         """The response of a service.
