@@ -1,7 +1,7 @@
 """`~/merge_map`: puts a map file into the map that grows.
 
 The service's thread reads the file, looks for its place and prepares it, while mapping goes on. The mapping
-thread then joins both, which takes about a second.
+thread then joins both, which takes 3 seconds for two maps of 100,000 Gaussians.
 """
 
 from __future__ import annotations
