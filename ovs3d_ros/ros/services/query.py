@@ -130,6 +130,7 @@ class QueryServices:
             query = dataclasses.replace(last, max_instances=limit, refine=False)
         else:
             raise UserError("no prompts: give some, or call ~/query first, whose prompts are used then")
+        relate = _check_relate(list(request.relate), query)
         snapshot = responses.require_features(self._worker)
         answer = self._asking.answer(query, snapshot)
         result = answer.result
@@ -142,7 +143,7 @@ class QueryServices:
         kept = [index for index, item in enumerate(items) if item.score >= request.min_score]
         response.objects = [items[index] for index in kept]
         number = {index: position for position, index in enumerate(kept)}
-        related = relate_objects(list(request.relate), result, snapshot, self._pipeline.config.query)
+        related = relate_objects(relate, result, snapshot, self._pipeline.config.query)
         response.relations = [
             ObjectRelation(thing=number[thing], relation=relation, place=number[place])
             for thing, relation, place in related
@@ -194,6 +195,20 @@ class QueryServices:
     ) -> conversions.Image:
         labels, _ = self._pipeline.render_labels(answer.result, camera, camtoworld, answer.snapshot)
         return conversions.to_image(labels.astype(np.uint8), "mono8", header)
+
+
+def _check_relate(names: list[str], query: Query) -> list[str]:
+    """The names whose objects are related to others.
+
+    Raises:
+        UserError: one is none of the prompts.
+    """
+    names = check_prompts(names, "name to relate") if names else []
+    prompts = {prompt.casefold() for prompt in query.prompts}
+    for name in names:
+        if name.casefold() not in prompts:
+            raise UserError(f"relate: {name!r} is none of the prompts; add it to them")
+    return names
 
 
 def mode_name(mode: int) -> str:
