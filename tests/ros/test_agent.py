@@ -26,6 +26,7 @@ from helpers.ros_session import Session, session  # noqa: E402, F401
 from PIL import Image  # noqa: E402
 
 from ovs3d_interfaces.srv import GetNames, GetObjects, QueryText, SaveMap, SetVocabulary, ShowView  # noqa: E402
+from ovs3d_ros.datasets import open_dataset  # noqa: E402
 from ovs3d_ros.ros import conversions  # noqa: E402
 from ovs3d_ros.ros.environment import child_environment, free_domain_id  # noqa: E402
 
@@ -141,11 +142,6 @@ def test_services_answer_other_clients_too(session: Session) -> None:
     names = client.call(GetNames, "get_names")
     assert list(names.vocabulary) == ["red ball"] and len(names.common) > 5
     client.call(SetVocabulary, "set_vocabulary", names=[])
-    view = client.call(ShowView, "show_view", prompts=["red ball"], width=200)
-    picture = Image.open(io.BytesIO(bytes(view.picture.data)))
-    assert picture.width == 200 and view.picture.format == "jpeg" and view.header.frame_id == "map"
-    eye = np.array([view.view.position.x, view.view.position.y, view.view.position.z])
-    assert eye[2] == pytest.approx(1.3, abs=0.01) and np.hypot(*eye[:2]) == pytest.approx(2.6, abs=0.01)
     refused = client.call(ShowView, "show_view", prompts=["red ball"], width=1)
     assert refused.error_code == ShowView.Response.BAD_REQUEST and "width 1" in refused.error_msg
     related = client.call(GetObjects, "get_objects", prompts=BALLS, relate=["red ball"])
@@ -155,6 +151,33 @@ def test_services_answer_other_clients_too(session: Session) -> None:
     }
     assert ("red ball", "near", "blue ball") in pairs and all(thing == "red ball" for thing, _, _ in pairs)
     assert not client.call(GetObjects, "get_objects", prompts=BALLS).relations
+    unknown = client.call(GetObjects, "get_objects", prompts=BALLS, relate=["red bal"])
+    assert unknown.error_code == GetObjects.Response.BAD_REQUEST
+    assert unknown.error_msg == "relate: 'red bal' is none of the prompts; add it to them"
+
+
+@pytest.mark.parametrize("name", ["blue ball", "green ball"])
+def test_picture_is_the_view_of_the_keyframe_that_shows_the_thing_best(session: Session, name: str) -> None:
+    frames = open_dataset(session.data)
+    color = int(np.argmax(SPHERES[BALLS.index(name)][2]))
+    areas = [int((thing_pixels(frame.image)[color]).sum()) for frame in frames]
+    answer = session.client.call(ShowView, "show_view", prompts=[name], width=200)
+    assert answer.error_code == ShowView.Response.OK and answer.header.frame_id == "map"
+    pose = conversions.from_pose(answer.view, "view")
+    shown = int(np.argmin([np.abs(frame.camtoworld - pose).max() for frame in frames]))
+    np.testing.assert_allclose(pose, frames[shown].camtoworld, atol=1e-3)
+    assert areas[shown] > 0.9 * max(areas) > 1.5 * min(areas), areas
+    picture = np.asarray(Image.open(io.BytesIO(bytes(answer.picture.data)))).astype(float)
+    assert picture.shape[1] == 200 and answer.picture.format == "jpeg"
+    views = [np.asarray(Image.fromarray(frame.image).resize((200, 150))).mean(-1) for frame in frames]
+    agreement = [np.corrcoef(picture[:150].mean(-1).ravel(), view.ravel())[0, 1] for view in views]
+    assert shown == np.argmax(agreement) and max(agreement) > 0.7, agreement
+
+
+def thing_pixels(image: np.ndarray) -> list[np.ndarray]:
+    """Where an image [H, W, 3] is red, green and blue: three masks [H, W]."""
+    channels = np.moveaxis(image.astype(float), -1, 0)
+    return [c > 1.4 * np.delete(channels, n, axis=0).max(0) + 20 for n, c in enumerate(channels)]
 
 
 def test_missing_node_is_one_clear_error() -> None:
