@@ -278,7 +278,8 @@ def test_map_file_is_merged_with_what_is_parked(tmp_path) -> None:
     live = StoredMap(*pipeline.freeze(), "the live map")
     other = StoredMap(*load_map(tmp_path / "other.ovs3d", training=True), "other.ovs3d")
     before = [error_in(pipeline, room) for room in range(4)]
-    figures = merge_into(pipeline.map, prepare(live, other, np.eye(4), rasterizer), pipeline.config)
+    prepared = prepare(live, other, np.eye(4), rasterizer, pipeline.map.lacks_images)
+    figures = merge_into(pipeline.map, prepared, pipeline.config)
     stats = pipeline.stats
     assert stats["num_gaussians"] == len(live.params["means"]) + len(other.params["means"]) - figures["fused"]
     assert stats["parked"] > 0 and len(pipeline.map.mapper.gaussians) <= 14_000 and stats["evicted"] == 0
