@@ -27,6 +27,7 @@ from ovs3d_ros.datasets import Dataset, open_dataset
 from ovs3d_ros.demo.scene import SHIPPED
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.types import Frame
+from ovs3d_ros.warm_up import warm_up
 from ovs3d_ros.worker.memory import MIB, resident_bytes
 
 SPACING = 8.0  # metres; a room is 5 m wide
@@ -103,6 +104,7 @@ def measure(
 ) -> tuple[Ovs3d, list[dict]]:
     """Drives; returns the map, and the figures of each keyframe."""
     pipeline, rows = Ovs3d(override(Config(), settings)), []
+    warm_up(pipeline)  # kernels compile once per machine
     for frame in drive(dataset, rooms, keyframes):
         added, inserted = timed(lambda frame=frame: pipeline.add_frame(frame))
         if not inserted:

@@ -106,10 +106,6 @@ class Blocks:
         """Indices of the keyframes that see nothing parked; None: all."""
         return self.sight.trainable if self.parcels else None
 
-    def near(self, centers: np.ndarray) -> np.ndarray:
-        """Those of the cameras' positions [F, 3] near the newest one."""
-        return self.sight.near(centers)
-
     def enter(self, view: KeyframeView, reach: float, cap: int) -> None:
         """Notes a new keyframe, and wakes what it may see.
 

@@ -33,7 +33,7 @@ class Gaussians:
         params: leaf tensors by name, see `PARAMETERS`: means [N, 3], log_scales [N, 3], quats [N, 4] wxyz,
             opacity_logits [N], sh_dc [N, 3], sh_rest [N, K, 3].
         stats: tensors [N, ...] by name that are never optimised; their rows follow those of the parameters.
-        extent: radius of the observed scene in metres; multiplies the learning rate of the means.
+        extent: radius of the scene that is observed now, metres; multiplies the learning rate of the means.
     """
 
     def __init__(self, config: TrainConfig, sh_degree: int, device: str, seed: int = 0) -> None:

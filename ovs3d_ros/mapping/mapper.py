@@ -258,12 +258,13 @@ class Mapper:
         return seeds, _GUESSED_OPACITY
 
     def update_extent(self) -> None:
-        """Sets the scene extent (camera spread plus typical viewing distance) and the size of fog.
+        """Sets the scene extent (spread of near cameras plus typical viewing distance) and the size of fog.
 
+        Only cameras near the newest one count, or the steps of the means would grow with the drive.
         The fog limit follows the largest viewing distance and never shrinks, so the map of a hall survives
         when the robot turns to a wall.
         """
-        centers = self.blocks.near(self.keyframes.poses[:, :3, 3])
+        centers = self.blocks.sight.near(self.keyframes.poses[:, :3, 3])
         distances = np.linalg.norm(centers - np.median(centers, axis=0), axis=1)
         camera_spread = np.quantile(distances, _CAMERA_QUANTILE, method="lower")
         depths = [depth for depth in self.log.median_depths if depth] or [1.0]

@@ -9,7 +9,7 @@ import numpy as np
 from ovs3d_ros.mapping.cells import seen_cells
 from ovs3d_ros.types import KeyframeView
 
-_NEAR = 1.5  # reaches of the newest keyframe
+_NEAR = 1.5  # reaches of a typical keyframe
 _SMALLEST_SIDE = 1e-3  # metres
 
 
@@ -38,8 +38,14 @@ class Sight:
         """Indices of the keyframes that see no hidden cell."""
         return np.flatnonzero(self._hidden[: len(self)] == 0)
 
+    @property
+    def typical_reach(self) -> float:
+        """How far a typical keyframe sees, metres; 0: unknown."""
+        known = [reach for reach in self._reaches if reach]
+        return float(np.median(known)) if known else 0.0
+
     def add(self, view: KeyframeView, reach: float) -> None:
-        """Adds a keyframe that sees `reach` metres far; 0: unknown."""
+        """Adds a keyframe that sees `reach` metres far; 0: as far as a typical one."""
         self._views.append(view)
         self._reaches.append(reach)
         if self.side:
@@ -48,15 +54,15 @@ class Sight:
     def begin(self) -> None:
         """Chooses the side of the cells, half of how far a typical keyframe sees, unless it is chosen."""
         if not self.side:
-            reaches = [reach for reach in self._reaches if reach]
-            self.side = max(0.5 * float(np.median(reaches or [1.0])), _SMALLEST_SIDE)
+            self.side = max(0.5 * (self.typical_reach or 1.0), _SMALLEST_SIDE)
             for index in range(len(self)):
                 self._note(index)
 
     def look(self, index: int) -> np.ndarray:
         """The cells [C] that a keyframe may see, which count as seen now."""
         view = self._views[index]
-        cells = seen_cells(view.camera, view.camtoworld, self._reaches[index], self.side)
+        reach = self._reaches[index] or self.typical_reach
+        cells = seen_cells(view.camera, view.camtoworld, reach, self.side)
         self.clock += 1
         self._last_seen.update(dict.fromkeys(cells.tolist(), self.clock))
         return cells
@@ -81,9 +87,9 @@ class Sight:
                 self._note(index)
 
     def near(self, centers: np.ndarray) -> np.ndarray:
-        """Those of the cameras' positions [F, 3] that are near the newest one."""
-        distances = np.linalg.norm(centers - centers[-1], axis=1)
-        return centers[distances <= _NEAR * (self._reaches[-1] or self.side)]
+        """Those of the cameras' positions [F, 3] near the newest one, whatever that one happens to face."""
+        distances, reach = np.linalg.norm(centers - centers[-1], axis=1), self.typical_reach
+        return centers[distances <= _NEAR * reach] if reach else centers
 
     def _note(self, index: int) -> None:
         """Notes the cells that a keyframe sees."""

@@ -79,6 +79,15 @@ def test_cameras_in_another_hall_are_not_part_of_the_extent() -> None:
     assert make_mapper([*away, *frames]).gaussians.extent == pytest.approx(alone.gaussians.extent, rel=1e-5)
 
 
+def test_extent_does_not_shrink_before_a_wall() -> None:
+    frames = [synthetic.make_frame(pose, float(i)) for i, pose in enumerate(synthetic.orbit(8, arc=6.0))]
+    extent = make_mapper(frames).gaussians.extent
+    last = frames[-1]
+    close = last.camtoworld.copy()
+    close[:3, 3] += 0.75 * float(np.median(last.depth)) * close[:3, 2]
+    assert make_mapper([*frames, synthetic.make_frame(close, 50.0)]).gaussians.extent > 0.8 * extent
+
+
 def test_points_stay_and_bad_poses_change_nothing() -> None:
     mapper = make_mapper(synthetic.make_frames(1))
     mapper.insert_points(np.random.default_rng(0).uniform(-1, 1, (200, 3)), np.zeros((200, 3), np.uint8))
