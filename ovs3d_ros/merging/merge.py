@@ -11,6 +11,7 @@ import torch
 from ovs3d_ros.mapping.exposure import join_exposures
 from ovs3d_ros.mapping.gaussians import PARAMETERS, move_params
 from ovs3d_ros.merging.surfaces import choose_kept, make_surface, nearest_kept
+from ovs3d_ros.packed_codes import PackedCodes
 from ovs3d_ros.semantics.codec import CodecFitter, FeatureCodec
 from ovs3d_ros.semantics.lift import no_codes, pack_levels
 from ovs3d_ros.types import MapFrame, MapSnapshot, TrainingState, UserError
@@ -50,6 +51,21 @@ class MergedMap:
     params: Tensors
     snapshot: MapSnapshot
     figures: dict[str, Any] = field(default_factory=dict)
+
+
+def on_host(stored: StoredMap) -> StoredMap:
+    """A map on any device with its Gaussians and features on the CPU, where maps are compared."""
+    snapshot, levels = stored.snapshot, stored.snapshot.packed_levels
+    codec = snapshot.codec
+    moved = replace(
+        snapshot,
+        packed_levels=PackedCodes(levels.values.cpu(), levels.scales.cpu(), levels.steps.cpu()),
+        weight=snapshot.weight.cpu(),
+        views=snapshot.views.cpu(),
+        selection=snapshot.selection.cpu(),
+        codec=codec.to("cpu") if isinstance(codec, FeatureCodec) else codec,
+    )
+    return StoredMap({name: p.cpu() for name, p in stored.params.items()}, moved, stored.name)
 
 
 def check_mergeable(first: StoredMap, second: StoredMap) -> None:

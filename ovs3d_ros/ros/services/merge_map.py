@@ -16,7 +16,7 @@ from ovs3d_interfaces.srv import MergeMap
 from ovs3d_ros.config import Config
 from ovs3d_ros.map_file import load_map
 from ovs3d_ros.merging.live import PreparedMap, merge_into, prepare
-from ovs3d_ros.merging.merge import StoredMap, same_frame_motion
+from ovs3d_ros.merging.merge import StoredMap, on_host, same_frame_motion
 from ovs3d_ros.merging.registration import register
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.rasterize import make_rasterizer
@@ -71,7 +71,7 @@ class MergeService:
 
         A job of the mapping thread.
         """
-        live = StoredMap(*self._pipeline.freeze(), _LIVE)
+        live = on_host(StoredMap(*self._pipeline.freeze(), _LIVE))
         return self._worker.num_replacements, self._pipeline.map.lacks_images, live
 
     def _join(self, prepared: PreparedMap, replaced: int) -> tuple[dict[str, Any], MapSnapshot]:
