@@ -14,6 +14,7 @@ from helpers import synthetic
 from ovs3d_ros.io.row_file import ROWS, RowFile, join_rows
 from ovs3d_ros.map_file import load_map
 from ovs3d_ros.mapping.cells import cell_numbers, seen_cells
+from ovs3d_ros.mapping.gaussians import rotate
 from ovs3d_ros.merging.live import merge_into, prepare
 from ovs3d_ros.merging.merge import StoredMap
 from ovs3d_ros.pipeline import Ovs3d
@@ -120,6 +121,9 @@ def test_room_wakes_when_it_is_seen_again() -> None:
     assert torch.equal(g.params["sh_dc"].detach()[rows_of], rows["sh_dc"][place[:, 1]])
     assert (g.stats["views"][rows_of] >= rows["views"][place[:, 1]]).all()
     assert (g.stats["weight"][rows_of] >= rows["weight"][place[:, 1]] - 1e-4).all(), "with their evidence"
+    sums = pipeline.map.lifter.codec.norm(g.stats["numerators"][rows_of])
+    parked = first.codec.norm(rows["numerators"][place[:, 1]])
+    assert (sums > 0.9 * parked - 1e-3).all() and (parked > 1).any(), "and features"
     assert pipeline.stats["num_gaussians"] < total + 2500, "what is there already is not seeded again"
     pipeline.optimize(3)
 
@@ -128,16 +132,24 @@ def test_loop_closure_moves_parked_rooms() -> None:
     pipeline = drive(range(3))
     before, parked = pipeline.snapshot(), pipeline.stats["parked"]
     shift = np.eye(4)
-    shift[:3, 3] = 0.3, 0.1, 0.0
+    shift[:3] = [0.6, -0.8, 0.0, 0.3], [0.8, 0.6, 0.0, 0.1], [0.0, 0.0, 1.0, 0.0]
     moves = {view.index: shift @ view.camtoworld for view in pipeline.keyframes.views}
     assert pipeline.move_keyframes(moves) == before.num_gaussians and parked
     after = pipeline.snapshot()
-    expected = before.gaussians["means"] + torch.tensor([0.3, 0.1, 0.0])
-    torch.testing.assert_close(after.gaussians["means"], expected, atol=1e-5, rtol=0)
+    rotation, motion = (torch.from_numpy(shift[:3, part]).float() for part in (slice(3), 3))
+    expected = before.gaussians["means"] @ rotation.T + motion
+    torch.testing.assert_close(after.gaussians["means"], expected, atol=2e-5, rtol=0)
+    axes = [
+        rotate(m.gaussians["quats"], torch.eye(3)[:1].expand(before.num_gaussians, 3))
+        for m in (before, after)
+    ]
+    torch.testing.assert_close(axes[1], axes[0] @ rotation.T, atol=1e-5, rtol=0)
+    near = np.eye(4)
+    near[0, 3] = 0.3
     frame = replace(in_room(FRAMES[1], 0), camtoworld=shift @ in_room(FRAMES[1], 0).camtoworld)
     rgb = pipeline.render(frame.camera, frame.camtoworld).rgb
     assert float((rgb - torch.from_numpy(frame.image) / 255).square().mean()) < 0.01
-    assert pipeline.add_frame(replace(frame, camtoworld=frame.camtoworld @ shift, stamp=999.0))
+    assert pipeline.add_frame(replace(frame, camtoworld=frame.camtoworld @ near, stamp=999.0))
     assert 0 in pipeline.map.mapper.blocks.trainable, "the room wakes at its new place"
 
 

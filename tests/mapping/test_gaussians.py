@@ -38,8 +38,8 @@ def train(g: Gaussians, steps: int = 3) -> None:
         g.step()
 
 
-def moments(g: Gaussians) -> dict[str, torch.Tensor]:
-    return {name: g._optimizer.state[p]["exp_avg"].clone() for name, p in g.params.items()}
+def moments(g: Gaussians, kind: str = "exp_avg") -> dict[str, torch.Tensor]:
+    return {name: g._optimizer.state[p][kind].clone() for name, p in g.params.items()}
 
 
 def test_insert_sets_all_parameters() -> None:
@@ -190,3 +190,19 @@ def test_load_params_replaces_everything() -> None:
     g.load_params({n: p.detach() for n, p in other.params.items()})
     assert len(g) == 3 and (g.stats["tag"] == 0).all()
     assert all(torch.equal(g.params[n], other.params[n]) for n in PARAMETERS)
+
+
+def test_rows_come_back_with_their_squared_gradients_and_statistics() -> None:
+    g = make(6)
+    g.stats["tag"] = torch.arange(6.0)
+    train(g)
+    rows, squares = {n: p.detach().clone() for n, p in g.params.items()}, moments(g, "exp_avg_sq")
+    taken = g.take(torch.tensor([4, 1]))
+    assert g.stats["tag"].tolist() == [0, 2, 3, 5]
+    g.put(taken)
+    order = torch.tensor([0, 2, 3, 5, 4, 1])
+    assert torch.equal(g.stats["tag"], order.float())
+    for name in PARAMETERS:
+        assert torch.equal(g.params[name], rows[name][order])
+        assert torch.equal(moments(g, "exp_avg_sq")[name], squares[name][order])
+        assert (moments(g)[name][4:] == 0).all(), "gradients of another time say nothing"
