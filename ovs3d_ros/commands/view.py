@@ -29,9 +29,9 @@ def run(options: argparse.Namespace) -> int:
     # The models take longer to load than the map, so the map is shown before.
     source = open_map(options.map, settings, encode=False)
     config = _choose_address(source.pipeline.config.viewer, options)
-    stop = catch_signals()
     viewer = MapViewer(source, config, options.map.stem)
     try:
+        stop = catch_signals()
         sys.stdout.write(f"{options.map} is shown at {viewer.address} (Ctrl-C ends)\n")
         sys.stdout.flush()
         if options.browser:
@@ -40,6 +40,8 @@ def run(options: argparse.Namespace) -> int:
             viewer.take_source(open_map(options.map, settings, encode=True))
         del source  # the models came with a map of their own
         stop.recv(1)
+    except KeyboardInterrupt:  # also while models are loaded, or downloaded
+        pass
     finally:
         viewer.close()
     return 0
@@ -60,15 +62,15 @@ def open_map(path: Path, settings: dict, encode: bool) -> MapSource:
 
 
 def catch_signals() -> socket.socket:
-    """A socket from which a byte can be read as soon as Ctrl-C or SIGTERM has come.
+    """Makes SIGTERM raise KeyboardInterrupt as Ctrl-C does, and returns a socket that either ends a wait for.
 
-    A signal between the last check of a flag and the wait for it would be lost, and then the wait has no end.
+    A signal between the last look for one and the wait would be lost without it, and the wait had no end.
     """
     reader, writer = socket.socketpair()
     writer.setblocking(False)
     signal.set_wakeup_fd(writer.detach())
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, signal.default_int_handler)
     return reader
 
 

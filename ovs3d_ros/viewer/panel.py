@@ -231,10 +231,14 @@ _INVITATION = _note("Type what to find, for example <i>red mug, sofa</i>")
 
 
 def _on_update(handle: Any, call: Callable[[], None]) -> None:
-    """Calls back on the event loop: a thread for each of a stranger's messages could be exhausted."""
+    """Calls back when the visitor changes an input, not when the viewer itself does.
 
-    async def react(_: Any) -> None:
-        call()
+    It does so on the event loop: a thread for each of a stranger's messages could be exhausted.
+    """
+
+    async def react(event: Any) -> None:
+        if event.client is not None:
+            call()
 
     handle.on_update(react)
 

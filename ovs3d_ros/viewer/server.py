@@ -118,9 +118,11 @@ class MapViewer:
 
     async def _welcome(self, client: Any) -> None:
         visitor = Visitor(client, self._newest, lambda: self._source, self._make_splats, self._find_parts)
-        with self._lock:
+        with self._lock:  # a source that comes now is told to the visitor, or is what it starts with
+            visitor.start(
+                lambda kind, action, delay: self._requests.put(client.client_id, kind, action, delay)
+            )
             self._visitors[client.client_id] = visitor
-        visitor.start(lambda kind, action, delay: self._requests.put(client.client_id, kind, action, delay))
 
     async def _dismiss(self, client: Any) -> None:
         with self._lock:

@@ -84,13 +84,26 @@ class ColorPatches:
         return torch.from_numpy(cells - cells.mean(-1, keepdims=True) + 10.0)
 
 
+def wait_at_gate() -> None:
+    """Waits as long as the file exists that the environment variable GATE names."""
+    while os.path.exists(os.environ.get("GATE", "")):
+        time.sleep(0.02)
+
+
 class GatedPatches(ColorPatches):
     """Waits as long as the file exists that the environment variable GATE names."""
 
     def encode_image(self, image: np.ndarray) -> torch.Tensor:
-        while os.path.exists(os.environ.get("GATE", "")):
-            time.sleep(0.02)
+        wait_at_gate()
         return super().encode_image(image)
+
+
+class GatedEncoder(ColorEncoder):
+    """Cannot be made as long as the file exists that the environment variable GATE names."""
+
+    def __init__(self, config, device):
+        wait_at_gate()
+        super().__init__(config, device)
 
 
 class BrokenEncoder(ColorEncoder):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -62,14 +63,44 @@ def test_signal_before_the_wait_is_not_lost(number):
     handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
     stop = view.catch_signals()
     try:
-        os.kill(os.getpid(), number)
-        time.sleep(0.1)  # the handler has run
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+            time.sleep(10)  # until the handler runs
         stop.settimeout(10)
         assert stop.recv(1) == bytes([number])
     finally:
         os.close(signal.set_wakeup_fd(-1))
         for n, handler in handlers.items():
             signal.signal(n, handler)
+
+
+def test_map_is_served_and_a_signal_ends_it_while_the_models_are_loaded(room, repository, tmp_path):
+    gate = tmp_path / "gate"
+    gate.touch()  # the encoder waits for ever
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ovs3d_ros.cli", "view", str(room)]
+        + ["--set", "compute.device=cpu", "--set", "clip.model=helpers.color_encoder:GatedEncoder"],
+        env=os.environ
+        | {"PYTHONPATH": os.pathsep.join([str(repository), str(repository / "tests")]), "GATE": str(gate)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert select.select([process.stdout], [], [], 60)[0], "nothing is shown until the models are loaded"
+        port = re.search(r"http://localhost:(\d+) ", process.stdout.readline())
+        assert port
+        page = Page(int(port[1])).arrive()
+        page.wait_for(page.splats)
+        page.set("Find", "red box")
+        page.wait_for(lambda: "being loaded" in page.words())
+        page.close()
+        process.send_signal(signal.SIGTERM)
+        output, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (process.returncode, output, errors) == (0, "", "")
 
 
 def test_map_is_opened_before_what_answers_need_is_imported(room, repository):

@@ -27,6 +27,7 @@ from ovs3d_ros.types import MapFrame
 from ovs3d_ros.viewer import MapSource, MapViewer, guard
 from ovs3d_ros.viewer.files import VisitorFiles
 from ovs3d_ros.viewer.guard import MAX_TEXT
+from ovs3d_ros.viewer.requests import COOLDOWN
 from ovs3d_ros.viewer.source import in_map_frame, keyframe_photo
 from ovs3d_ros.viewer.visitor import Visitor
 
@@ -65,23 +66,70 @@ def colors(buffer: bytes) -> np.ndarray:
     return np.frombuffer(buffer, np.uint8).reshape(-1, 32)[:, 28:31]
 
 
-def test_map_is_shown_while_the_models_are_loaded_and_the_answer_follows(pipeline):
-    snapshot = pipeline.snapshot()
+def assert_floor_is_one_part(buffer: bytes) -> None:
+    """The floor has one colour, which the red box, whose sides are parts of their own, has not."""
+    drawn, shown = centers(buffer), colors(buffer)
+    floor = shown[np.abs(drawn[:, 2]) < 0.02]
+    box = shown[(np.abs(drawn - synthetic.RED.center) < 0.5 * np.array(synthetic.RED.size)).all(axis=1)]
+    values, counts = np.unique(floor, axis=0, return_counts=True)
+    assert counts.max() > 0.8 * len(floor) and len(box) > 50
+    assert (box == values[counts.argmax()]).all(axis=1).mean() < 0.1
+
+
+def count_calls(instance: object, method: str, monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """The positional arguments of each call of a method from now on."""
+    calls, original = [], getattr(instance, method)
+
+    def call(*arguments, **options):
+        calls.append(arguments)
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(instance, method, call)
+    return calls
+
+
+def show_without_models(pipeline: Ovs3d) -> MapViewer:
+    """A viewer of the map that waits for its models."""
     colours = Ovs3d(pipeline.config, encode=False)
     params = {name: p.detach() for name, p in pipeline.map.params().items()}
-    colours.restore(params, replace(snapshot, gaussians={}), "map")
+    colours.restore(params, replace(pipeline.snapshot(), gaussians={}), "map")
     early = colours.snapshot()
-    viewer = MapViewer(
-        MapSource(colours, lambda: early, keyframe_photo(colours), ready=False), ViewerConfig(), "room"
-    )
+    source = MapSource(colours, lambda: early, keyframe_photo(colours), ready=False)
+    return MapViewer(source, ViewerConfig(), "room")
+
+
+def test_models_may_be_loaded_while_a_visitor_arrives(pipeline, monkeypatch, caplog):
+    snapshot, start = pipeline.snapshot(), Visitor.start
+    viewer = show_without_models(pipeline)
+
+    def arrive_late(visitor: Visitor, *arguments) -> None:
+        viewer.take_source(MapSource(pipeline, lambda: snapshot, keyframe_photo(pipeline)))
+        time.sleep(1.0)  # the viewer's thread takes it meanwhile
+        start(visitor, *arguments)
+
+    monkeypatch.setattr(Visitor, "start", arrive_late)
+    page = Page(viewer.port).arrive()
+    page.set("Find", "red box")
+    page.wait_for(lambda: "found" in page.words())
+    page.close()
+    viewer.close()
+    assert not caplog.records
+
+
+def test_map_is_shown_while_the_models_are_loaded_and_the_answer_follows(pipeline, monkeypatch):
+    snapshot = pipeline.snapshot()
+    viewer = show_without_models(pipeline)
     page = Page(viewer.port).arrive()
     page.wait_for(page.splats)
     page.set("Find", "red box")
     page.wait_for(lambda: "being loaded" in page.words())
+    asked = count_calls(pipeline, "query", monkeypatch)
     viewer.take_source(MapSource(pipeline, lambda: snapshot, keyframe_photo(pipeline)))
     page.wait_for(lambda: "found" in page.words() and labels(page))
     threshold = page.gui[page.find("Threshold")]["props"]
     page.wait_for(lambda: threshold["value"] == round(pipeline.label_threshold(), 2))
+    time.sleep(2 * COOLDOWN)  # the new threshold is no question of the visitor
+    assert asked.count((["red box"],)) == 1
     page.close()
     viewer.close()
 
@@ -116,6 +164,8 @@ def test_modes_recolour_the_map_for_one_visitor_alone(viewer, page):
         page.set("Show", mode)
         page.wait_for(lambda: len(page.splats()) == 2 and page.splats()[1]["buffer"] not in seen)
         seen.add(page.splats()[1]["buffer"])
+        if mode == "parts":
+            assert_floor_is_one_part(page.splats()[1]["buffer"])
     assert len(other.splats()) == 1
     page.set("Show", "colour")
     page.wait_for(lambda: len(page.splats()) == 1)
