@@ -185,7 +185,7 @@ def _link_node(node, low, high, grid, heads, nodes):
     """Joins a node with those it touches in blocks `low` to `high`; whether it has other neighbours."""
     _, starts, others, steps = grid
     following, label_of, filled, blocks, parent, _ = nodes
-    root, label, own, has_others = _find_root(parent, node), label_of[node], filled[node], False
+    root, label, own, has_others = find_root(parent, node), label_of[node], filled[node], False
     for k in range(starts[blocks[node]], starts[blocks[node] + 1]):
         if own & TOUCHING[steps[k]]:
             if not low <= others[k] < high:
@@ -193,7 +193,7 @@ def _link_node(node, low, high, grid, heads, nodes):
                 continue
             other = _find_node(heads[others[k]], label, following, label_of)
             if other >= 0 and parent[other] != root and filled[other] & TOUCHING[26 - steps[k]]:
-                joined = _find_root(parent, other)
+                joined = find_root(parent, other)
                 root, joined = min(root, joined), max(root, joined)
                 parent[joined] = root
     return has_others
@@ -216,7 +216,7 @@ def _number_components(labels, grid, heads, nodes, ends, number):
     label, of_node, k = np.empty(size, np.int16), border, 0
     for part in range(parts):
         for node in range(len(labels) * part, ends[part, 0]):  # a root comes before those that point to it
-            root = _find_root(parent, node)
+            root = find_root(parent, node)
             if root == node:
                 of_node[node], label[count], count = count, label_of[node], count + 1
             else:
@@ -230,7 +230,7 @@ def _number_components(labels, grid, heads, nodes, ends, number):
 
 
 @cached_njit(nogil=True)
-def _find_root(parent, i):
+def find_root(parent, i):
     """The root of node i; shortens the path to it."""
     while parent[i] != i:
         parent[i] = parent[parent[i]]

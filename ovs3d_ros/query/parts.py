@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ovs3d_ros.config import RefineConfig
+from ovs3d_ros.query.components import find_root
 from ovs3d_ros.rasterize.kernel_cache import cached_njit
 from ovs3d_ros.rasterize.spherical_harmonics import base_colors
 from ovs3d_ros.sampling import evenly_spaced_indices
@@ -87,7 +88,7 @@ def _join(first, second, lengths, count, coarseness, smallest):
     limit = np.full(count, coarseness)
     for small in range(2):
         for e in range(len(first)):
-            a, b = _find(parent, first[e]), _find(parent, second[e])
+            a, b = find_root(parent, first[e]), find_root(parent, second[e])
             joins = lengths[e] <= min(limit[a], limit[b])
             if small:
                 joins = min(size[a], size[b]) < smallest
@@ -98,14 +99,5 @@ def _join(first, second, lengths, count, coarseness, smallest):
                 size[a] += size[b]
                 limit[a] = lengths[e] + coarseness / size[a]
     for i in range(count):
-        parent[i] = _find(parent, i)
+        parent[i] = find_root(parent, i)
     return parent
-
-
-@cached_njit(nogil=True)
-def _find(parent, node):
-    """The root of a node; the way there is shorter afterwards."""
-    while parent[node] != node:
-        parent[node] = parent[parent[node]]
-        node = parent[node]
-    return node
