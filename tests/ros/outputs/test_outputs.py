@@ -294,7 +294,7 @@ def test_vocabulary_is_labelled_again_as_the_map_grows(session):
     newest = session.client.query("green ball").map_version  # answered, but not shown on the topics
     wait_until(lambda: read_label_map(session) == (names, newest), 20, lambda: str(read_label_map(session)))
     assert newest > before
-    markers = session.client.newest["/ovs3d/markers"].markers
+    markers = session.client.receive("/ovs3d/markers", conversions.MarkerArray, LATCHED).markers
     assert {m.text.rpartition(" ")[0] for m in markers if m.text} == set(names)
 
 
@@ -329,12 +329,15 @@ def test_reset_clears_the_output_topics(session):
         message = session.client.newest.get("/ovs3d/goal_marker")
         return None if message is None else message.action
 
+    def newest(name: str, kind: type):
+        return session.client.receive(f"/ovs3d/{name}", kind, LATCHED)
+
     session.client.query("red ball")
     session.client.listen("/ovs3d/goal_marker", conversions.Marker, LATCHED)
     wait_until(lambda: arrow() == Marker.ADD, 20)
     assert session.client.call(Trigger, "reset").success
     wait_until(lambda: arrow() == Marker.DELETE, 20)
-    wait_until(lambda: len(session.client.newest["/ovs3d/markers"].markers) == 1, 20)
-    wait_until(lambda: not session.client.newest["/ovs3d/object_poses"].poses, 20)
-    wait_until(lambda: list(session.client.newest["/ovs3d/query_grid"].data) == [-1], 20)
-    wait_until(lambda: not session.client.newest["/ovs3d/keyframes"].poses, 20)
+    wait_until(lambda: len(newest("markers", conversions.MarkerArray).markers) == 1, 20)
+    wait_until(lambda: not newest("object_poses", conversions.PoseArray).poses, 20)
+    wait_until(lambda: list(newest("query_grid", conversions.OccupancyGrid).data) == [-1], 20)
+    wait_until(lambda: not newest("keyframes", conversions.Path).poses, 20)
