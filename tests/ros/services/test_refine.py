@@ -21,7 +21,7 @@ from rclpy.action import get_action_server_names_and_types_by_node  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
 from ovs3d_interfaces.action import Refine  # noqa: E402
-from ovs3d_interfaces.srv import GetObjects, LoadMap, SaveMap  # noqa: E402
+from ovs3d_interfaces.srv import GetNames, GetObjects, LoadMap, SaveMap  # noqa: E402
 from ovs3d_ros.ros import conversions  # noqa: E402
 
 NAMES = ["red ball", "blue ball", "green ball", "grey floor"]
@@ -114,6 +114,7 @@ def test_refinement_reports_progress_and_its_labels_are_used(session):
     assert np.linalg.norm(center - SPHERES[0][0]) < SPHERES[0][1]
     objects = session.client.call(GetObjects, "get_objects", prompts=NAMES).objects
     assert timeless(objects) == timeless(refined.objects) != timeless(before.objects)
+    assert list(session.client.call(GetNames, "get_names").refined) == NAMES
 
 
 def test_training_tells_its_losses(tmp_path, monkeypatch):
