@@ -264,7 +264,7 @@ def keep_training(room: SemanticMap, config: Config) -> TrainingState | None:
     if not config.map.keep_keyframes:
         return None
     if room.lacks_images:
-        logger.warning("keyframes are not saved: the map was loaded from a file without them")
+        logger.warning("keyframes are not saved: some came from a map file without their images")
         return None
     return capture_training(room.mapper)
 
