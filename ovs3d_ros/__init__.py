@@ -3,11 +3,11 @@
     from ovs3d_ros import Camera, Config, Frame, Ovs3d
 
     room = Ovs3d.load("room.ovs3d")
-    for item in room.query(["red mug"]).objects:
-        print(item.prompt, item.center)
+    centers = [item.center for item in room.query(["red mug"]).objects]
 
-Importing the package loads neither torch nor numpy; each name above loads what it needs at its first use. The
-command line is `ovs3d` (`ovs3d_ros.cli`), and everything that touches ROS lives in `ovs3d_ros.ros`.
+Importing the package loads neither torch nor numpy; each name above loads what it needs at its first use. It
+sets the environment variable OMP_WAIT_POLICY, unless that is set or torch is loaded already. The command line
+is `ovs3d` (`ovs3d_ros.cli`), and everything that touches ROS lives in `ovs3d_ros.ros`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 if "torch" not in sys.modules:
     # Threads of torch that wait for each other sleep, instead of keeping the cores from everybody else.
-    # OpenMP reads this once, when torch is loaded.
+    # OpenMP reads this once, when torch is loaded, so it cannot wait until a map is made.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"

@@ -3,7 +3,7 @@
 from ovs3d_ros.config.asking import QueryConfig, RefineConfig
 from ovs3d_ros.config.mapping import KeyframeConfig, LiftConfig, MapConfig, SeedConfig, TrainConfig
 from ovs3d_ros.config.models import ClipConfig, ComputeConfig, DinoConfig
-from ovs3d_ros.config.resolve import resolve_device, resolve_rasterizer
+from ovs3d_ros.config.resolve import resolve_device, resolve_rasterizer, resolve_threads
 from ovs3d_ros.config.robot import BagConfig, InputConfig, OutputConfig, QosConfig, TfConfig
 from ovs3d_ros.config.schema import Config, group_descriptions, leaves, override
 from ovs3d_ros.config.stored import restore_config, stored_settings
@@ -32,6 +32,7 @@ __all__ = [
     "override",
     "resolve_device",
     "resolve_rasterizer",
+    "resolve_threads",
     "restore_config",
     "stored_settings",
 ]

@@ -1,6 +1,8 @@
-"""Chooses the device and the rasterizer on this machine where a parameter says `auto`."""
+"""Chooses device, rasterizer and threads on this machine where a parameter leaves them open."""
 
 from __future__ import annotations
+
+import os
 
 from ovs3d_ros.config.models import ComputeConfig
 from ovs3d_ros.types import UserError
@@ -44,3 +46,9 @@ def resolve_rasterizer(config: ComputeConfig) -> str:
     if config.rasterizer != "auto":
         return config.rasterizer
     return "gsplat" if device == "cuda" else "cpu"
+
+
+def resolve_threads(threads: int) -> int:
+    """The number of threads that `compute.threads` means: for 0 one per core that the process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return threads or cores

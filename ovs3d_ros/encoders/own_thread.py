@@ -14,13 +14,13 @@ from typing import TypeVar
 
 import torch
 
-from ovs3d_ros.config import ComputeConfig
+from ovs3d_ros.config import ComputeConfig, resolve_threads
 
 Result = TypeVar("Result")
 
 
 class EncoderThread:
-    """Runs calls one after the other on a thread with `threads` threads of torch.
+    """Runs calls one after the other on a thread with `threads` threads of torch; the thread ends with it.
 
     Attributes:
         threads: their number.
@@ -45,8 +45,7 @@ def make_encoder_thread(config: ComputeConfig, device: str) -> EncoderThread:
     """
     if device != "cpu" or not _waits_asleep():
         return EncoderThread(config.torch_threads)
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return EncoderThread(max(config.torch_threads, config.threads or available))
+    return EncoderThread(max(config.torch_threads, resolve_threads(config.threads)))
 
 
 def _waits_asleep() -> bool:

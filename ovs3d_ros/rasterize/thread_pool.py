@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +12,8 @@ from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
+
+from ovs3d_ros.config import resolve_threads
 
 
 class BufferPool:
@@ -60,8 +61,7 @@ class ThreadPool:
     """
 
     def __init__(self, threads: int):
-        available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.size = threads or available
+        self.size = resolve_threads(threads)
         self.buffers = BufferPool()
         self._inboxes: list[SimpleQueue] = [SimpleQueue() for _ in range(1, self.size)]
         for inbox in self._inboxes:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 import threading
+import time
+from typing import ClassVar
 
 import pytest
 import torch
+from helpers import synthetic
+from helpers.color_encoder import ColorEncoder
 
+from ovs3d_ros import Ovs3d
 from ovs3d_ros.config import ComputeConfig
 from ovs3d_ros.encoders.own_thread import EncoderThread, make_encoder_thread
 
@@ -23,6 +29,40 @@ def test_only_its_own_calls_have_more_threads() -> None:
     thread.join()
     assert later == [1] and torch.get_num_threads() == 1
     assert encoder.run(torch.get_num_threads) == 3
+
+
+class CountingEncoder(ColorEncoder):
+    """Remembers the threads of torch that each image is encoded with."""
+
+    threads: ClassVar[list[int]] = []
+
+    def encode_image(self, image):
+        self.threads.append(torch.get_num_threads())
+        return super().encode_image(image)
+
+
+def encoder_threads() -> int:
+    return sum(thread.name.startswith("encoder") for thread in threading.enumerate())
+
+
+def test_map_encodes_with_more_threads_and_ends_them_with_itself(monkeypatch) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    gc.collect()
+    others = encoder_threads()
+    config, frames = synthetic.make_config(compute__threads=3), synthetic.make_frames(2)
+    room = Ovs3d(config, clip=CountingEncoder(config.clip, "cpu"))
+    for _ in range(3):
+        room.reset()
+        for frame in frames:
+            assert room.add_frame(frame)
+    assert set(CountingEncoder.threads) == {3} and torch.get_num_threads() == config.compute.torch_threads
+    assert encoder_threads() == others + 1
+    del room
+    gc.collect()
+    end = time.monotonic() + 60
+    while encoder_threads() > others and time.monotonic() < end:
+        time.sleep(0.02)
+    assert encoder_threads() == others
 
 
 def test_results_and_exceptions_come_back() -> None:
