@@ -24,9 +24,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import torch
+from documents import map_folder, print_document
 from helpers.browser import Browser
 from helpers.web_page import Page
 from PIL import Image
+from query import enlarge
+
+from ovs3d_ros import Ovs3d
+from ovs3d_ros.map_file import load_map, save_map
 
 SIZE = 1280, 720  # px of the page
 FILLED = 0.1  # share of the pixels beside the panel that are not white, from which the map counts as shown
@@ -87,7 +93,7 @@ def measure_start(path: Path, repeats: int) -> dict:
                 spent.append(processor_seconds(process.pid))
                 browser.open(f"http://localhost:{port}")
                 told.append(address - started)
-                drawn.append(wait_for(lambda browser=browser: shown(browser) > FILLED) - started)
+                drawn.append(wait_for(lambda browser=browser: shown(browser) > FILLED, 0.3) - started)
     return dict(address_s=spread(told), address_processor_s=spread(spent), picture_s=spread(drawn))
 
 
@@ -106,7 +112,7 @@ def measure_answers(path: Path) -> dict:
         with Browser(Path(folder), *SIZE) as browser:
             browser.open(f"http://localhost:{port}")
             browser.wait_for("document.body && document.body.innerText.includes('Find')", PATIENCE)
-            wait_for(lambda: shown(browser) > FILLED)
+            wait_for(lambda: shown(browser) > FILLED, 0.3)
             row = "[...document.querySelectorAll('td')].some(e => e.innerText.trim() == {})"
             for name in NAMES:
                 browser.run(f"{browser.input('Find')}.select()") if page_s else None
@@ -197,19 +203,12 @@ def seconds_per_frame(browser: Browser) -> float:
 
 def enlarge_file(path: Path, target: Path, count: int) -> None:
     """Writes a map that is repeated side by side up to `count` Gaussians."""
-    import torch
-
-    from ovs3d_ros import Ovs3d
-    from ovs3d_ros.map_file import load_map, save_map
-
     room = Ovs3d.load(path, encode=False)
     snapshot, (params, _) = room.snapshot(), load_map(path)
     rows = torch.arange(count) % snapshot.num_gaussians
     span = params["means"][:, 0].amax() - params["means"][:, 0].amin() + 0.5
     params = {name: value[rows].clone() for name, value in params.items()}
     params["means"][:, 0] += span * (torch.arange(count) // snapshot.num_gaussians)
-    from benchmarks.query import enlarge
-
     save_map(target, params, enlarge(snapshot, count))
 
 
@@ -245,10 +244,10 @@ def main() -> None:
         answers=lambda: measure_answers(options.map),
         visitors=lambda: measure_visitors(options.map),
     )
-    with tempfile.TemporaryDirectory() as folder:
-        parts["large"] = lambda: measure_large(options.map, options.million, Path(folder))
+    with map_folder(None) as folder:
+        parts["large"] = lambda: measure_large(options.map, options.million, folder)
         figures = {name: part() for name, part in parts.items() if name in (options.only or parts)}
-    print(json.dumps(dict(cores=os.cpu_count(), **figures), indent=2))
+    print_document(dict(cores=os.cpu_count(), **figures), None)
 
 
 if __name__ == "__main__":
