@@ -41,11 +41,15 @@ def drive(rooms, steps: int = 3, **settings) -> Ovs3d:
     """A map of rooms, one after the other."""
     settings = dict(map__max_gaussians=CAP, train__densify_every=0, seed__spacing=2.0) | settings
     pipeline = Ovs3d(synthetic.make_config(**settings))
+    drive_on(pipeline, rooms, steps)
+    return pipeline
+
+
+def drive_on(pipeline: Ovs3d, rooms, steps: int) -> None:
     for room in rooms:
         for frame in FRAMES:
             assert pipeline.add_frame(in_room(frame, room))
             pipeline.optimize(steps)
-    return pipeline
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +163,7 @@ def test_file_and_its_reload_hold_all_rooms(tmp_path) -> None:
     pipeline.save(tmp_path / "building.ovs3d")
     params, loaded = load_map(tmp_path / "building.ovs3d", training=True)
     assert len(params["means"]) == pipeline.stats["num_gaussians"] == len(loaded.training.owners)
-    assert set(loaded.training.owners.tolist()) >= {1, 5, 9}, "of all three rooms"
+    assert (loaded.training.owners > 0).all(), "in all three rooms"
     again = Ovs3d.load(tmp_path / "building.ovs3d", training=True)
     torch.testing.assert_close(again.snapshot().gaussians["means"], pipeline.snapshot().gaussians["means"])
     assert abs(error_in(again, 0) - error_in(pipeline, 0)) < 1e-4
@@ -176,6 +180,10 @@ def test_refinement_covers_parked_rooms() -> None:
         pass
     field = pipeline.snapshot().refined
     assert field is not None and len(field.probabilities) == pipeline.stats["num_gaussians"]
+    other = replace(field, probabilities=field.probabilities.flip(1))
+    pipeline.map.refinement.set_field(other, pipeline.map.mapper.blocks)
+    assert torch.equal(pipeline.snapshot().refined.probabilities, other.probabilities)
+    pipeline.map.refinement.set_field(field, pipeline.map.mapper.blocks)
     for frame in FRAMES:
         pipeline.add_frame(in_room(frame, 3))
     later = pipeline.snapshot().refined
@@ -191,6 +199,16 @@ def test_features_survive_a_new_codec_and_a_new_lift() -> None:
     assert pipeline.stats["parked"]
     for room in range(3):
         assert iou_in(pipeline, room) > 0.6 and abs(iou_in(pipeline, 0) - before) < 0.1
+
+
+def test_new_lift_mends_the_features_of_parked_rooms() -> None:
+    pipeline = drive([0])
+    pipeline.map.mapper.gaussians.stats["numerators"].zero_()
+    drive_on(pipeline, range(1, 4), steps=3)
+    assert 0 not in pipeline.map.mapper.blocks.trainable and iou_in(pipeline, 0) < 0.3
+    for _ in pipeline.relift():
+        pass
+    assert pipeline.stats["parked"] and iou_in(pipeline, 0) > 0.6
 
 
 def test_new_codec_reaches_parked_rooms_bit_by_bit(monkeypatch) -> None:
