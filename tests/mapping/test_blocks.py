@@ -136,9 +136,11 @@ def test_loop_closure_moves_parked_rooms() -> None:
     pipeline = drive(range(3))
     before, parked = pipeline.snapshot(), pipeline.stats["parked"]
     shift = np.eye(4)
-    shift[:3] = [0.6, -0.8, 0.0, 0.3], [0.8, 0.6, 0.0, 0.1], [0.0, 0.0, 1.0, 0.0]
+    shift[:3] = [0.6, -0.8, 0.0, 40.3], [0.8, 0.6, 0.0, 0.1], [0.0, 0.0, 1.0, 0.0]
     moves = {view.index: shift @ view.camtoworld for view in pipeline.keyframes.views}
+    trainable = set(pipeline.map.mapper.blocks.trainable)
     assert pipeline.move_keyframes(moves) == before.num_gaussians and parked
+    assert trainable == set(pipeline.map.mapper.blocks.trainable), "they see what they saw"
     after = pipeline.snapshot()
     rotation, motion = (torch.from_numpy(shift[:3, part]).float() for part in (slice(3), 3))
     expected = before.gaussians["means"] @ rotation.T + motion
