@@ -89,7 +89,7 @@ def joined_by_tree(points: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def joined_by_us(points: np.ndarray) -> tuple[np.ndarray, int]:
-    """Our components, with the grid that a map keeps from query to query."""
+    """Our components. The grid, which a map keeps from query to query, is made anew."""
     grid = sort_into_voxels(points, GAP).fine
     found = connected_components(np.ones(len(points), np.int16), grid, shared_pool(1))
     return found.number, len(found.labels)
