@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -22,6 +23,7 @@ from viser import _messages  # noqa: E402
 from websockets.exceptions import ConnectionClosed  # noqa: E402
 
 from ovs3d_ros.ros.environment import free_domain_id  # noqa: E402
+from ovs3d_ros.viewer.requests import COOLDOWN  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +77,7 @@ def test_attack_on_the_viewer_does_not_stop_the_mapping(session, port):
                     sent.append(number)
 
     thread = threading.Thread(target=flood)
+    started, shown = time.monotonic(), attacker.kinds.count("GuiUpdateMessage")
     thread.start()
     try:
         attacker.wait_for(lambda: len(sent) > 1000)
@@ -88,6 +91,8 @@ def test_attack_on_the_viewer_does_not_stop_the_mapping(session, port):
         )
         assert session.client.value(": mapping", "frames_dropped") == before["dropped"]
         assert list(session.client.query("red ball").found) == [True]
+        answers = attacker.kinds.count("GuiUpdateMessage") - shown
+        assert answers <= (time.monotonic() - started) / COOLDOWN + 10, f"{answers} answers"
     finally:
         stopping.set()
         attacker.close()
