@@ -22,7 +22,7 @@ from ovs3d_ros.query.labelling import (
     in_region,
     label_found,
     label_gaussians,
-    own_scores,
+    label_scores,
 )
 from ovs3d_ros.query.memo import SnapshotMemo
 from ovs3d_ros.query.name_cache import encode_names
@@ -314,8 +314,7 @@ def _label_map(
         probabilities=field.probabilities if field is not None else None,
     )
     labels, table = label_gaussians(query, found, similarities, calibration.threshold, config.min_instance)
-    scores = torch.where(labels > 0, own_scores(labels, table), table.amax(1))
-    return LabelledMap(labels, scores, lambda: table)
+    return LabelledMap(labels, label_scores(labels, table), lambda: table)
 
 
 def _score_map(

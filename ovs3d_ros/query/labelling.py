@@ -119,6 +119,11 @@ def own_scores(labels: torch.Tensor, relevancy: torch.Tensor) -> torch.Tensor:
     return relevancy.gather(1, (labels - 1).clamp_min(0)[:, None])[:, 0] * (labels > 0)
 
 
+def label_scores(labels: torch.Tensor, relevancy: torch.Tensor) -> torch.Tensor:
+    """Relevancy [N] of each Gaussian's label, or of the best prompt without one, from relevancy [N, P]."""
+    return torch.where(labels > 0, own_scores(labels, relevancy), relevancy.amax(1))
+
+
 def label_channels(labels: torch.Tensor, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """What has to be blended to label pixels: K labels and channels [N, K + 1].
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ovs3d_ros.packed_codes import PackedCodes
-from ovs3d_ros.query.labelling import best_found
+from ovs3d_ros.query.labelling import best_found, label_scores
 from ovs3d_ros.query.products import round_texts
 from ovs3d_ros.query.scan import fill_logits, label_part, scan_part
 from ovs3d_ros.rasterize.thread_pool import shared_pool
@@ -163,8 +163,7 @@ class TensorScores:
     def label(self, found: np.ndarray, threshold: float) -> tuple[torch.Tensor, torch.Tensor]:
         """See `Scores`."""
         labels = best_found(self.table, found, threshold)
-        own = self.table.gather(1, (labels - 1).clamp_min(0)[:, None])[:, 0]
-        return labels, torch.where(labels > 0, own, self.table.amax(1))
+        return labels, label_scores(labels, self.table)
 
 
 def score_with_numba(
