@@ -109,6 +109,7 @@ $(VENV)/.core: $(VENV)/.created setup.py setup.cfg pyproject.toml package.xml
 	@echo "Installing ovs3d_ros and what it needs (torch is large: several minutes on the first run)"
 	@# setuptools warns of every editable install.
 	PYTHONWARNINGS='ignore:Editable installation' $(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
+	$(BIN)/ovs3d compile
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.core

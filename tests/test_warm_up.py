@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
+import shutil
+import subprocess
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,8 +27,9 @@ from ovs3d_ros.rasterize import (
     kernels_shade,
     kernels_tiles,
 )
+from ovs3d_ros.rasterize.kernel_cache import cache_folder
 from ovs3d_ros.types import MapSnapshot
-from ovs3d_ros.warm_up import warm_up
+from ovs3d_ros.warm_up import PARTS, warm_up
 
 MAPPING = (kernels_backward, kernels_forward, kernels_project, kernels_shade, kernels_tiles)
 QUERIES = (boxes, components, instances, scan, voxels)
@@ -95,3 +101,50 @@ def test_warm_up_without_encoder():
     pipeline = Ovs3d(synthetic.make_config(), encode=False)
     warm_up(pipeline)
     assert pipeline.stats["num_gaussians"] == 0
+
+
+def run_parts() -> tuple[dict[str, int], dict[str, int]]:
+    """Kernels after the parts that are compiled in processes, and after the warm-up of a session."""
+    for part in PARTS.values():
+        part()
+    parts = compiled()
+    warm_up(Ovs3d(synthetic.make_config()))
+    return parts, compiled()
+
+
+def test_processes_compile_most_kernels():
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        parts, all_kernels = pool.submit(run_parts).result()
+    missing = {name.split(".")[-1] for name in parts if parts[name] < all_kernels[name]}
+    assert missing <= {"composite", "lift_tiles"}  # other numbers of channels; lifting follows mapping
+    assert sum(parts.values()) > 20  # helpers count only where they are compiled anew
+
+
+@pytest.fixture
+def no_marker():
+    """The folder of compiled kernels as an update leaves it: nothing says that all are there."""
+    marker = cache_folder() / "complete"
+    marker.unlink(missing_ok=True)
+    return marker
+
+
+def test_a_failed_process_costs_time_alone(no_marker, monkeypatch, caplog):
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    pipeline = Ovs3d(synthetic.make_config())
+    with caplog.at_level(logging.WARNING):
+        warm_up(pipeline)
+    assert [record.args for record in caplog.records] == [(part, 1) for part in PARTS]
+    assert pipeline.stats["num_gaussians"] == 0 and no_marker.exists()
+
+
+def test_no_process_starts_where_all_is_compiled(monkeypatch, caplog):
+    warm_up(Ovs3d(synthetic.make_config()))
+    monkeypatch.setattr(sys, "executable", "/nonexistent")
+    warm_up(Ovs3d(synthetic.make_config()))
+    assert not caplog.records
+
+
+def test_the_command_compiles_and_tells_where(no_marker):
+    done = subprocess.run([sys.executable, "-m", "ovs3d_ros.cli", "compile"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert Path(done.stdout.split()[-1]) == no_marker.parent and no_marker.exists()

@@ -76,6 +76,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add_info(commands.add_parser("info", help="tell what a map, a dataset or a bag holds"))
     add_set(commands.add_parser("config", help="print all parameters as commented YAML"))
+    commands.add_parser(
+        "compile", help="compile the kernels now, so that the first start need not: for images and robots"
+    )
     commands.add_parser(PLAY, help="publish a dataset as ROS topics; needs ROS 2, even for --help")
     return parser
 
