@@ -1,8 +1,8 @@
 """Compiles the kernels of mapping and queries before the first frame arrives.
 
-Numba keeps compiled kernels on disk. Where they are missing, two processes compile most of them, because within
-a process Numba compiles one after the other. Refinement renders one channel per name, and kernels for a new
-number of channels are compiled when it first occurs.
+Numba keeps compiled kernels on disk. Where they are missing, two processes compile most of them, because
+Numba compiles one after the other within a process. Refinement renders one channel per name, and kernels for
+a new number of channels are compiled when it first occurs.
 """
 
 from __future__ import annotations
