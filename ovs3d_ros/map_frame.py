@@ -12,11 +12,14 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from ovs3d_ros.types import Frame, Keyframe, KeyframeView, MapFrame, SemanticObject
+
+if TYPE_CHECKING:
+    import torch
 
 _FAR = 1000.0  # metres; nearer, float32 resolves 0.06 mm
 _REACH = 20_000.0  # metres from the origin of a map, where float32 resolves 2 mm
@@ -116,6 +119,8 @@ def params_to_world(params: dict[str, torch.Tensor], place: MapFrame) -> dict[st
     """Parameters of Gaussians with means and scales in the world; means float64 if the origin is not zero."""
     if is_world(place):
         return params
+    import torch  # here, because the viewer's first picture does not wait for it
+
     means = points_to_world(params["means"].detach().cpu().numpy(), place)
     return params | dict(
         means=torch.from_numpy(means), log_scales=params["log_scales"].detach() - math.log(place.unit)

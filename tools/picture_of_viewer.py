@@ -18,8 +18,8 @@ from PIL import Image
 
 from ovs3d_ros import Ovs3d
 from ovs3d_ros.config import ViewerConfig
-from ovs3d_ros.viewer import MapSource, MapViewer
-from ovs3d_ros.viewer.source import keyframe_photo
+from ovs3d_ros.viewer.server import MapViewer
+from ovs3d_ros.viewer.source import MapSource, keyframe_photo
 
 QUESTION = "blue chair, red clock, yellow teapot, zebra"
 SIZE = 1280, 720  # px

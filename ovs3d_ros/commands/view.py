@@ -9,12 +9,17 @@ import sys
 import webbrowser
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ovs3d_ros.commands import common
-from ovs3d_ros.config import ViewerConfig
-from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.config import Config, ViewerConfig, override
 from ovs3d_ros.types import UserError
-from ovs3d_ros.viewer import MapSource, MapViewer, keyframe_photo
+from ovs3d_ros.viewer.preview import read_preview
+from ovs3d_ros.viewer.stage import Stage
+
+if TYPE_CHECKING:
+    from ovs3d_ros.viewer.server import MapViewer
+    from ovs3d_ros.viewer.source import MapSource
 
 _PORTS = range(8080, 8100)  # tried one after the other, unless the user names one
 
@@ -26,16 +31,22 @@ def run(options: argparse.Namespace) -> int:
         UserError: bad settings, map or address, or viser is not installed.
     """
     settings = common.read_settings(options)
-    # The models take longer to load than the map, so the map is shown before.
-    source = open_map(options.map, settings, encode=False)
-    config = _choose_address(source.pipeline.config.viewer, options)
-    viewer = MapViewer(source, config, options.map.stem)
+    config = _choose_address(override(Config(), settings).viewer, options)
+    # Torch takes longer to load than the browser to draw the map, and the models longer than the map.
+    preview = read_preview(options.map, config.max_splats)
+    if preview is None:  # then this says why
+        open_map(options.map, settings, encode=False)
+        raise UserError(f"{options.map}: the map has nothing to show")
+    stage = viewer = Stage(config, options.map.stem)
     try:
+        stage.show(preview.drawn, preview.outlook)
         stop = catch_signals()
-        sys.stdout.write(f"{options.map} is shown at {viewer.address} (Ctrl-C ends)\n")
+        sys.stdout.write(f"{options.map} is shown at {stage.address} (Ctrl-C ends)\n")
         sys.stdout.flush()
         if options.browser:
-            webbrowser.open(viewer.address)
+            webbrowser.open(stage.address)
+        source = open_map(options.map, settings, encode=False)
+        viewer = _open_viewer(source, config, stage, options.map.stem)
         if not source.ready:
             viewer.take_source(open_map(options.map, settings, encode=True))
         del source  # the models came with a map of their own
@@ -47,12 +58,21 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _open_viewer(source: MapSource, config: ViewerConfig, stage: Stage, title: str) -> MapViewer:
+    from ovs3d_ros.viewer.server import MapViewer
+
+    return MapViewer(source, config, title, stage)
+
+
 def open_map(path: Path, settings: dict, encode: bool) -> MapSource:
     """A map from a file, with or without the models that read names and the photographs.
 
     Raises:
         UserError: the map cannot be used, or is empty.
     """
+    from ovs3d_ros.pipeline import Ovs3d
+    from ovs3d_ros.viewer.source import MapSource, keyframe_photo
+
     pipeline = Ovs3d.load(path, settings, encode=encode, training=encode)
     snapshot = pipeline.snapshot()
     if not snapshot.num_gaussians:

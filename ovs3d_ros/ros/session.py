@@ -32,7 +32,9 @@ from ovs3d_ros.ros.services.show_view import ViewService
 from ovs3d_ros.ros.services.vocabulary import Vocabulary
 from ovs3d_ros.sensors.jumps import SpeedLimit
 from ovs3d_ros.types import Frame, SemanticObject, UserError
-from ovs3d_ros.viewer import MapSource, MapViewer, check_viewer, keyframe_photo
+from ovs3d_ros.viewer.server import MapViewer
+from ovs3d_ros.viewer.source import MapSource, keyframe_photo
+from ovs3d_ros.viewer.stage import check_viewer
 from ovs3d_ros.warm_up import warm_up
 from ovs3d_ros.worker import MappingWorker, MapRefiner
 from ovs3d_ros.worker.ingest import JUMP

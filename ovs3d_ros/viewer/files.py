@@ -44,7 +44,7 @@ class VisitorFiles:
     def save_path(self, snapshot: MapSnapshot | None, place: MapFrame) -> None:
         """Sends the camera path in the world, unless it is empty; `place` is the frame that is drawn."""
         if self._path:
-            up = views.up_direction(snapshot) if snapshot is not None else np.array([0.0, 0.0, 1.0])
+            up = views.up_direction(snapshot.camtoworlds if snapshot is not None else np.empty((0, 4, 4)))
             path = [(poses_to_world(pose, place), angle) for pose, angle in self._path]
             text = views.camera_path(path, float(self._client.camera.aspect), up)
             self.send("camera_path.json", text.encode())

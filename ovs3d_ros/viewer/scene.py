@@ -10,10 +10,10 @@ import numpy as np
 from ovs3d_ros.geometry import box_corners, matrix_to_quat
 from ovs3d_ros.sampling import evenly_spaced_indices
 from ovs3d_ros.types import Camera, MapSnapshot, SemanticObject
-from ovs3d_ros.viewer.splats import Splats
+from ovs3d_ros.viewer.drawing import Drawn
+from ovs3d_ros.viewer.stage import MAP
 from ovs3d_ros.visualization import pictures
 
-MAP = "/map"  # the shared node, which a visitor's own variant of the same name hides
 MAX_FRUSTUMS = 150
 MAX_BOXES = 100
 _EDGES = np.array([(a, b) for a in range(8) for b in range(a) if a ^ b in (1, 2, 4)])  # of `box_corners`
@@ -52,9 +52,9 @@ class VisitorScene:
         self._ruler: list[Any] = []
         self._frustums: dict[int, tuple[Any, np.ndarray]] = {}
 
-    def show_splats(self, splats: Splats, colors: np.ndarray, opacity: float) -> None:
+    def show_splats(self, drawn: Drawn, colors: np.ndarray, opacity: float) -> None:
         """Shows the map in the visitor's own colours [M, 3] uint8; `opacity` is a factor."""
-        values = splats.centers, splats.covariances, colors, splats.opacities * opacity
+        values = drawn._replace(colors=colors, opacities=drawn.opacities * opacity)
         if self._map is None:
             self._map = self._scene.add_gaussian_splats(MAP, *values)
         else:

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import io
 import logging
-import socket
 import threading
 import time
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 from ovs3d_ros.config import ViewerConfig
 from ovs3d_ros.query.memo import SnapshotMemo
 from ovs3d_ros.query.parts import find_map_parts
-from ovs3d_ros.types import MapSnapshot, UserError
+from ovs3d_ros.types import MapSnapshot
 from ovs3d_ros.viewer import views
-from ovs3d_ros.viewer.guard import DoorKeeper, is_loopback
 from ovs3d_ros.viewer.requests import RequestQueue
-from ovs3d_ros.viewer.scene import MAP
 from ovs3d_ros.viewer.source import MapSource, in_map_frame
 from ovs3d_ros.viewer.splats import Splats, make_splats
+from ovs3d_ros.viewer.stage import Stage
 from ovs3d_ros.viewer.visitor import Visitor
 
 log = logging.getLogger(__name__)
@@ -33,7 +28,6 @@ _IDLE = 0.5  # seconds between looks for a new map while nobody asks for anythin
 _LIVE_SHARE = 0.5  # of the time that the viewer may compute while the map grows
 _EVERYBODY = -1  # number of a visitor that no page has
 _STOP_TIMEOUT = 5.0  # seconds
-_PIP = "pip install 'ovs3d_ros[view]'"
 
 
 class MapViewer:
@@ -43,13 +37,16 @@ class MapViewer:
     mapping. While nobody looks, it does nothing.
     """
 
-    def __init__(self, source: MapSource, config: ViewerConfig, title: str) -> None:
+    def __init__(
+        self, source: MapSource, config: ViewerConfig, title: str, stage: Stage | None = None
+    ) -> None:
         """Opens the port and starts the thread.
 
         Args:
             source: the map.
             config: port and host.
             title: of the panel.
+            stage: the port, if it is open already, with the map of a source that is not live.
 
         Raises:
             UserError: viser is not installed, or the address cannot be used.
@@ -63,13 +60,13 @@ class MapViewer:
         self._cache: tuple[int, MapSnapshot] | None = None  # version, and snapshot in the map frame
         self._splats: Splats | None = None
         self._find_parts = SnapshotMemo(lambda m: find_map_parts(m, self._source.pipeline.config.refine))
-        self._shared: Any = None  # the node that all visitors see
-        self._shown: MapSnapshot | None = None  # the map in it
-        self._server = _open_server(config, title)
-        self._guard = DoorKeeper(self._server, is_loopback(config.host))
-        self.port: int = self._server.get_port()
-        self._server.gui.configure_theme(show_logo=False, show_share_button=False, brand_color=(23, 163, 152))
-        if not source.live:
+        self._shown: MapSnapshot | None = None  # the map that all visitors see
+        self._stage = stage or Stage(config, title)
+        self._server = self._stage.server
+        self.port: int = self._stage.port
+        if self._stage.is_set:
+            self._shown = self._newest()
+        elif not source.live:
             self._show_map()
         self._server.on_client_connect(self._welcome)
         self._server.on_client_disconnect(self._dismiss)
@@ -97,9 +94,7 @@ class MapViewer:
     @property
     def address(self) -> str:
         """Where a browser finds the viewer."""
-        host = self._config.host
-        shown = "localhost" if is_loopback(host) or host in ("0.0.0.0", "::") else host
-        return f"http://{shown}:{self.port}"
+        return self._stage.address
 
     @property
     def num_visitors(self) -> int:
@@ -113,8 +108,7 @@ class MapViewer:
         for thread in (self._thread, self._warming):
             if thread.is_alive():
                 thread.join(_STOP_TIMEOUT)
-        with _quiet():
-            self._server.stop()
+        self._stage.close()
 
     async def _welcome(self, client: Any) -> None:
         visitor = Visitor(client, self._newest, lambda: self._source, self._make_splats, self._find_parts)
@@ -171,7 +165,8 @@ class MapViewer:
         snapshot, pipeline = self._newest(), self._source.pipeline
         if snapshot is None:
             return
-        views.pick_point(pipeline, snapshot, *views.overview(snapshot))
+        outlook = views.overview(snapshot)
+        views.pick_point(pipeline, snapshot, outlook.eye, outlook.target - outlook.eye)
         if pipeline.clip is not None:
             pipeline.query(["object"], snapshot=snapshot)
 
@@ -186,22 +181,13 @@ class MapViewer:
             self._requests.put(number, "refresh", visitor.ask)
 
     def _show_map(self) -> None:
-        """Sends the newest map to the node that all visitors see; an empty one removes the node."""
+        """Sends the newest map to everybody; an empty one takes it away."""
         self._shown = snapshot = self._newest()
         if snapshot is None:
-            if self._shared is not None:
-                self._shared.remove()
-            self._shared = self._splats = None
+            self._stage.clear()
+            self._splats = None
             return
-        splats = self._make_splats(snapshot)
-        values = splats.centers, splats.covariances, splats.colors, splats.opacities
-        if self._shared is not None:
-            self._shared.set_gaussians(*values)
-            return
-        self._server.scene.set_up_direction(tuple(views.up_direction(snapshot)))
-        camera = self._server.initial_camera
-        camera.position, camera.look_at = views.overview(snapshot)
-        self._shared = self._server.scene.add_gaussian_splats(MAP, *values)
+        self._stage.show(self._make_splats(snapshot).drawn, views.overview(snapshot))
 
 
 def _run(action: Callable[[], None]) -> None:
@@ -210,47 +196,3 @@ def _run(action: Callable[[], None]) -> None:
         action()
     except Exception:
         log.exception("the viewer could not do what a visitor asked for")
-
-
-def check_viewer(config: ViewerConfig) -> None:
-    """Raises UserError unless viser is installed and the address is free.
-
-    viser itself would take another port, or wait forever.
-    """
-    try:
-        import viser
-    except ImportError:
-        raise UserError(f"the viewer needs viser 1.1: {_PIP}") from None
-    if not hasattr(viser.GaussianSplatHandle, "set_gaussians"):
-        raise UserError(f"the viewer needs viser 1.1, and viser {viser.__version__} is installed: {_PIP}")
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(
-            f"the viewer cannot use {config.host}:{config.port} ({reason}); choose another viewer.port or "
-            "viewer.host"
-        ) from None
-
-
-def _open_server(config: ViewerConfig, title: str) -> Any:
-    """A viser server on the configured address. Raises UserError, see `check_viewer`."""
-    check_viewer(config)
-    import viser
-
-    # A visitor may leave while his answer is under way, and viser would tell so on standard error.
-    warnings.filterwarnings("ignore", "Queued a .* on a closed connection", UserWarning)
-    with _quiet():
-        return viser.ViserServer(config.host, config.port, label=title, verbose=False)
-
-
-@contextlib.contextmanager
-def _quiet() -> Any:
-    """Keeps viser from printing on standard output, which may be for JSON."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        yield

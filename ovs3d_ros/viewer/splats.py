@@ -5,18 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from ovs3d_ros.rasterize.reference import rotation_matrices
-from ovs3d_ros.rasterize.spherical_harmonics import base_colors
-from ovs3d_ros.sampling import evenly_spaced_indices
 from ovs3d_ros.types import MapSnapshot, QueryResult
+from ovs3d_ros.viewer.drawing import Drawn, draw, visible_rows
 from ovs3d_ros.visualization import pictures
 
-_MIN_OPACITY = 0.02  # fainter Gaussians cost the browser time and show nothing
 _TINT = 0.75  # share of the label's colour among the colours of the map
 _DIM = 0.45  # brightness of what has no label, where labels are shown alone
-_HALF_MAX = 60_000.0  # the browser holds covariances as 16-bit floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,39 +21,20 @@ class Splats:
     Attributes:
         snapshot: the map.
         indices: [M] Gaussians of the snapshot that are drawn.
-        centers: [M, 3] float32 metres.
-        covariances: [M, 3, 3] float32 square metres.
-        colors: [M, 3] uint8, their own.
-        opacities: [M, 1] float32, 0..1.
+        drawn: these, in their own colours.
     """
 
     snapshot: MapSnapshot
     indices: np.ndarray
-    centers: np.ndarray
-    covariances: np.ndarray
-    colors: np.ndarray
-    opacities: np.ndarray
+    drawn: Drawn
 
 
 def make_splats(snapshot: MapSnapshot, max_count: int) -> Splats:
     """The visible Gaussians of a snapshot, evenly thinned to `max_count`."""
-    opacities = snapshot.gaussians["opacities"].cpu()
-    visible = np.flatnonzero((opacities >= _MIN_OPACITY).numpy())
-    indices = visible[evenly_spaced_indices(len(visible), max_count)]
-    rows = torch.from_numpy(indices)
-    chosen = {
-        name: snapshot.gaussians[name].cpu()[rows].float() for name in ("means", "quats", "scales", "sh")
-    }
-    factors = rotation_matrices(chosen["quats"]) * chosen["scales"][:, None, :]
-    covariances = (factors @ factors.transpose(1, 2)).clamp(-_HALF_MAX, _HALF_MAX)
-    return Splats(
-        snapshot,
-        indices,
-        chosen["means"].numpy(),
-        covariances.numpy(),
-        pictures.to_uint8(base_colors(chosen["sh"]).numpy()),
-        opacities[rows].float()[:, None].numpy(),
-    )
+    values = {name: value.cpu() for name, value in snapshot.gaussians.items()}
+    rows = visible_rows(values["opacities"].numpy(), max_count)
+    chosen = {name: value[rows].float().numpy() for name, value in values.items() if name != "sh"}
+    return Splats(snapshot, rows, draw(**chosen, harmonics=values["sh"][rows, 0].float().numpy()))
 
 
 def feature_colors(splats: Splats) -> np.ndarray:
@@ -69,7 +45,7 @@ def feature_colors(splats: Splats) -> np.ndarray:
 
 def depth_colors(splats: Splats, eye: np.ndarray) -> np.ndarray:
     """Colours [M, 3] by the distance from a point [3]: near is bright yellow, far is dark violet."""
-    distances = np.linalg.norm(splats.centers - eye, axis=1).astype(np.float32)
+    distances = np.linalg.norm(splats.drawn.centers - eye, axis=1).astype(np.float32)
     return pictures.color_depth(distances[None], *pictures.depth_range([distances]))[0]
 
 
@@ -77,7 +53,9 @@ def tinted_colors(splats: Splats, result: QueryResult) -> np.ndarray:
     """Colours [M, 3]: labelled Gaussians take most of the label's colour, the others keep their own."""
     labels = result.labels.cpu().numpy()[splats.indices]
     marks = pictures.label_colors(len(result.prompts))[labels]
-    mixed = np.where((labels > 0)[:, None], _TINT * marks + (1 - _TINT) * splats.colors, splats.colors)
+    mixed = np.where(
+        (labels > 0)[:, None], _TINT * marks + (1 - _TINT) * splats.drawn.colors, splats.drawn.colors
+    )
     return mixed.round().astype(np.uint8)
 
 
@@ -89,7 +67,7 @@ def part_colors(splats: Splats, parts: np.ndarray) -> np.ndarray:
 
 def label_colors(splats: Splats, result: QueryResult | None) -> np.ndarray:
     """Colours [M, 3]: labelled Gaussians in the label's colour, the others as dim greys."""
-    grey = np.repeat(splats.colors.mean(axis=1, keepdims=True), 3, axis=1) * _DIM
+    grey = np.repeat(splats.drawn.colors.mean(axis=1, keepdims=True), 3, axis=1) * _DIM
     if result is None:
         return grey.astype(np.uint8)
     labels = result.labels.cpu().numpy()[splats.indices]

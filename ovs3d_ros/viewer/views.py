@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ovs3d_ros.geometry import OPENGL_TO_OPENCV, mean_up, quat_to_matrix, rotation_to_axis
-from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.sampling import evenly_spaced_indices
 from ovs3d_ros.types import Camera, MapSnapshot, SemanticObject
+
+if TYPE_CHECKING:
+    from ovs3d_ros.pipeline import Ovs3d
 
 _PROBE = Camera(np.array([[1000.0, 0, 2.5], [0, 1000.0, 2.5], [0, 0, 1]]), 5, 5)  # a third of a degree wide
 _SOLID = 0.5  # alpha from which a pixel shows a surface
@@ -22,29 +25,47 @@ _PATH_RATE = 24.0  # frames per second
 _SECONDS_PER_VIEW = 2.0
 
 
-def up_direction(snapshot: MapSnapshot) -> np.ndarray:
-    """The direction [3] that the cameras held upwards on average; z exactly if it is near."""
+class Outlook(NamedTuple):
+    """Where a visitor stands at first: the room's direction up [3], eye [3] and target [3]."""
+
+    up: np.ndarray
+    eye: np.ndarray
+    target: np.ndarray
+
+
+def up_direction(camtoworlds: np.ndarray) -> np.ndarray:
+    """The direction [3] that cameras [F, 4, 4] held upwards on average; z exactly if it is near."""
     z = np.array([0.0, 0.0, 1.0])
-    if not len(snapshot.camtoworlds):
+    if not len(camtoworlds):
         return z
-    up = mean_up(snapshot.camtoworlds)
+    up = mean_up(camtoworlds)
     length = np.linalg.norm(up)
     if length < 1e-6 or up[2] >= _UPRIGHT * length:
         return z
     return up / length
 
 
-def overview(snapshot: MapSnapshot) -> tuple[np.ndarray, np.ndarray]:
-    """Eye [3] and target [3] of the first picture: a keyframe's view of the middle of the room."""
-    rows = evenly_spaced_indices(snapshot.num_gaussians, _SAMPLE)
-    middle = np.median(snapshot.gaussians["means"].cpu().numpy()[rows], axis=0).astype(float)
-    if not len(snapshot.camtoworlds):
-        return middle + [2.0, 2.0, 2.0], middle
-    eyes = snapshot.camtoworlds[:, :3, 3]
+def overview(snapshot: MapSnapshot) -> Outlook:
+    """The first picture of a map, see `first_outlook`."""
+    return first_outlook(snapshot.gaussians["means"].cpu().numpy(), snapshot.camtoworlds)
+
+
+def first_outlook(means: np.ndarray, camtoworlds: np.ndarray) -> Outlook:
+    """A keyframe's view of the middle of the room.
+
+    Args:
+        means: [N, 3] of the Gaussians, metres.
+        camtoworlds: [F, 4, 4] of the keyframes.
+    """
+    up = up_direction(camtoworlds)
+    middle = np.median(means[evenly_spaced_indices(len(means), _SAMPLE)], axis=0).astype(float)
+    if not len(camtoworlds):
+        return Outlook(up, middle + [2.0, 2.0, 2.0], middle)
+    eyes = camtoworlds[:, :3, 3]
     eye = eyes[np.linalg.norm(eyes - middle, axis=1).argmax()]
     if np.linalg.norm(eye - middle) < 1e-3:
-        return eye + [1.0, 1.0, 1.0], middle
-    return eye + _STEP_BACK * (eye - middle), middle
+        return Outlook(up, eye + [1.0, 1.0, 1.0], middle)
+    return Outlook(up, eye + _STEP_BACK * (eye - middle), middle)
 
 
 def object_view(item: SemanticObject, snapshot: MapSnapshot) -> tuple[np.ndarray, np.ndarray]:

@@ -150,7 +150,7 @@ class Visitor:
             self._scene.show_shared_splats()
         else:
             splats = self._make_splats(snapshot)
-            self._scene.show_splats(splats, self._colors(splats, panel.mode, eye), panel.opacity)
+            self._scene.show_splats(splats.drawn, self._colors(splats, panel.mode, eye), panel.opacity)
 
     def _colors(self, splats: Splats, mode: str, eye: np.ndarray | None) -> np.ndarray:
         if mode == "depth" and eye is not None:
@@ -161,7 +161,7 @@ class Visitor:
             return coloring.feature_colors(splats)
         if mode == "labels":
             return coloring.label_colors(splats, self._result)
-        return splats.colors if self._result is None else coloring.tinted_colors(splats, self._result)
+        return splats.drawn.colors if self._result is None else coloring.tinted_colors(splats, self._result)
 
     def fly(self, index: int) -> None:
         """Moves the camera to an object of the answer."""

@@ -16,8 +16,8 @@ from helpers.browser import CHROMIUM, Browser
 
 from ovs3d_ros.config import ViewerConfig
 from ovs3d_ros.geometry import quat_to_matrix
-from ovs3d_ros.viewer import MapSource, MapViewer
-from ovs3d_ros.viewer.source import keyframe_photo
+from ovs3d_ros.viewer.server import MapViewer
+from ovs3d_ros.viewer.source import MapSource, keyframe_photo
 
 pytestmark = [
     pytest.mark.slow,

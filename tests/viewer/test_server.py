@@ -15,8 +15,9 @@ from helpers.web_page import Page
 
 from ovs3d_ros.config import ViewerConfig
 from ovs3d_ros.types import UserError
-from ovs3d_ros.viewer import MapSource, MapViewer, server
-from ovs3d_ros.viewer.source import keyframe_photo
+from ovs3d_ros.viewer import server
+from ovs3d_ros.viewer.server import MapViewer
+from ovs3d_ros.viewer.source import MapSource, keyframe_photo
 
 
 @pytest.fixture(scope="module")

@@ -27,15 +27,21 @@ def test_covariances_are_those_of_rotation_and_scale(drawn):
     for row in (0, len(drawn.indices) // 2, -1):
         index = drawn.indices[row]
         R, scales = quat_to_matrix(gaussians["quats"][index].numpy()), gaussians["scales"][index].numpy()
-        np.testing.assert_allclose(drawn.covariances[row], R @ np.diag(scales**2) @ R.T, atol=1e-6)
-        np.testing.assert_allclose(drawn.centers[row], gaussians["means"][index].numpy())
+        np.testing.assert_allclose(drawn.drawn.covariances[row], R @ np.diag(scales**2) @ R.T, atol=1e-6)
+        np.testing.assert_allclose(drawn.drawn.centers[row], gaussians["means"][index].numpy())
 
 
 def test_thinning_keeps_the_whole_room(drawn):
     few = make_splats(drawn.snapshot, 100)
-    assert len(few.indices) == 100 and few.colors.shape == (100, 3) and few.opacities.shape == (100, 1)
-    extent = np.ptp(np.percentile(drawn.centers, [5, 95], axis=0), axis=0)
-    np.testing.assert_allclose(np.ptp(np.percentile(few.centers, [5, 95], axis=0), axis=0), extent, rtol=0.3)
+    assert (
+        len(few.indices) == 100
+        and few.drawn.colors.shape == (100, 3)
+        and few.drawn.opacities.shape == (100, 1)
+    )
+    extent = np.ptp(np.percentile(drawn.drawn.centers, [5, 95], axis=0), axis=0)
+    np.testing.assert_allclose(
+        np.ptp(np.percentile(few.drawn.centers, [5, 95], axis=0), axis=0), extent, rtol=0.3
+    )
 
 
 def test_labelled_gaussians_take_the_colour_of_their_label(pipeline, drawn):
@@ -49,15 +55,15 @@ def test_labelled_gaussians_take_the_colour_of_their_label(pipeline, drawn):
         assert (alone[labels == label] == marks[label]).all()
         off = np.abs(tinted[labels == label].astype(int) - marks[label].astype(int)).max()
         assert off <= 0.25 * 255 + 1, "three quarters are the label's colour"
-    assert (tinted[labels == 0] == drawn.colors[labels == 0]).all(), "the map stays bright"
+    assert (tinted[labels == 0] == drawn.drawn.colors[labels == 0]).all(), "the map stays bright"
     rest = alone[labels == 0].astype(int)
-    assert np.ptp(rest, axis=1).max() == 0 and rest.mean() < drawn.colors[labels == 0].mean()
+    assert np.ptp(rest, axis=1).max() == 0 and rest.mean() < drawn.drawn.colors[labels == 0].mean()
 
 
 def test_depth_colours_get_darker_with_the_distance(drawn):
     eye = np.array([0.0, -1.8, 0.9])
     brightness = coloring.depth_colors(drawn, eye).astype(float).sum(axis=1)
-    distances = np.linalg.norm(drawn.centers - eye, axis=1)
+    distances = np.linalg.norm(drawn.drawn.centers - eye, axis=1)
     order = np.argsort(distances)
     tenth = len(order) // 10
     assert brightness[order[:tenth]].mean() > brightness[order[-tenth:]].mean() + 200

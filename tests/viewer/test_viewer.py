@@ -24,11 +24,12 @@ from websockets.exceptions import ConnectionClosed
 from ovs3d_ros import Ovs3d
 from ovs3d_ros.config import ViewerConfig
 from ovs3d_ros.types import MapFrame
-from ovs3d_ros.viewer import MapSource, MapViewer, guard
+from ovs3d_ros.viewer import guard
 from ovs3d_ros.viewer.files import VisitorFiles
 from ovs3d_ros.viewer.guard import MAX_TEXT
 from ovs3d_ros.viewer.requests import COOLDOWN
-from ovs3d_ros.viewer.source import in_map_frame, keyframe_photo
+from ovs3d_ros.viewer.server import MapViewer
+from ovs3d_ros.viewer.source import MapSource, in_map_frame, keyframe_photo
 from ovs3d_ros.viewer.visitor import Visitor
 
 
