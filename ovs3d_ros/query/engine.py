@@ -26,6 +26,7 @@ from ovs3d_ros.query.labelling import (
 )
 from ovs3d_ros.query.memo import SnapshotMemo
 from ovs3d_ros.query.name_cache import encode_names
+from ovs3d_ros.query.object_presence import judge_objects
 from ovs3d_ros.query.presence import (
     PEAK_GAUSSIANS,
     Evidence,
@@ -256,15 +257,17 @@ def answer_query(
     if query.own_negatives or (vocabulary_indices(field, query.prompts, query.mode) < 0).all():
         field = None
     labelled = _label_map(query, texts, snapshot, scored, found, field, calibration, config)
-    labels = labelled.labels.cpu().numpy()
+    words, least = (texts.prompts, texts.distractors), config.presence
+    judge = judge_objects(query.prompts, words, snapshot, scored[0], labelled.lifted, calibration, least)
     objects, instances = find_map_objects(
         snapshot,
-        labels,
+        labelled.labels.cpu().numpy(),
         labelled.scores.cpu().numpy(),
         query.prompts,
         config,
         query.max_instances,
         facts.grid,
+        judge if bank is None else None,
     )
     return QueryResult(
         query=query,
@@ -301,7 +304,7 @@ def _label_map(
         labels, scores = label_found(query, found, gaussians, config.min_instance)
         if region is not None:
             labels = labels * in_region(snapshot.gaussians["means"], region)
-        return LabelledMap(labels, scores, gaussians.all.relevancy)
+        return LabelledMap(labels, scores, scores, gaussians.all.relevancy)
     table, device = gaussians.all.relevancy(), snapshot.weight.device
     similarities = Similarities(
         # By cosines: relevancy rounds to 1 at a high temperature, and then many would be best.
@@ -313,8 +316,8 @@ def _label_map(
         columns=vocabulary_indices(field, query.prompts, query.mode),
         probabilities=field.probabilities if field is not None else None,
     )
-    labels, table = label_gaussians(query, found, similarities, calibration.threshold, config.min_instance)
-    return LabelledMap(labels, label_scores(labels, table), lambda: table)
+    labels, merged = label_gaussians(query, found, similarities, calibration.threshold, config.min_instance)
+    return LabelledMap(labels, label_scores(labels, merged), label_scores(labels, table), lambda: merged)
 
 
 def _score_map(

@@ -14,6 +14,7 @@ from ovs3d_ros.map_frame import is_world, object_to_world
 from ovs3d_ros.query.boxes import fit_boxes, sample_steps, vertical_axis
 from ovs3d_ros.query.components import connected_components, join_fragments
 from ovs3d_ros.query.labelling import first_mentions
+from ovs3d_ros.query.strays import Judge, drop_strays
 from ovs3d_ros.query.voxels import PointGrid, sort_into_voxels
 from ovs3d_ros.rasterize.kernel_cache import cached_njit
 from ovs3d_ros.rasterize.kernels_project import thread_range
@@ -94,14 +95,18 @@ def find_map_objects(
     config: QueryConfig,
     max_instances: int,
     grid: PointGrid | None = None,
+    judge: Judge | None = None,
 ) -> tuple[list[SemanticObject], np.ndarray]:
-    """Groups the labelled Gaussians of a map into objects in the world, see `find_objects`.
+    """Groups the labelled Gaussians of a map into objects in the world, see `find_objects` and `drop_strays`.
 
-    A repeated prompt gets the objects of its first mention.
+    A repeated prompt gets the objects of its first mention. Without a judge no group is a stray.
     """
     means, views = snapshot.gaussians["means"].cpu().numpy(), snapshot.views.cpu().numpy()
     up = vertical_axis(snapshot.camtoworlds, config.upright)
-    objects, instances = find_objects(means, labels, scores, views, prompts, config, max_instances, up, grid)
+    limit = max_instances if judge is None else 0
+    objects, instances = find_objects(means, labels, scores, views, prompts, config, limit, up, grid)
+    if judge is not None:
+        objects, instances = drop_strays(objects, instances, judge, max_instances)
     if not is_world(snapshot.frame):
         objects = [object_to_world(o, snapshot.frame) for o in objects]
     first = first_mentions(tuple(prompts))

@@ -46,11 +46,13 @@ class LabelledMap:
     Attributes:
         labels: [N] 0 = none, else 1 + prompt index.
         scores: [N] relevancy of each one's label, or of the best prompt where there is none.
+        lifted: [N] the same by the lifted codes alone, without refinement.
         score_all: computes the relevancy [N, P] of all prompts.
     """
 
     labels: torch.Tensor
     scores: torch.Tensor
+    lifted: torch.Tensor
     score_all: Callable[[], torch.Tensor]
 
 

@@ -1,0 +1,97 @@
+"""Groups that the presence decision would not take for what is asked are no objects."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from helpers import synthetic
+
+from ovs3d_ros.packed_codes import pack_codes
+from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.query.presence import PEAK_GAUSSIANS
+from ovs3d_ros.query.strays import Judge, drop_strays
+from ovs3d_ros.types import QueryResult, SemanticObject
+
+NAME, OTHER = "red box", "green box"
+
+
+@pytest.fixture(scope="module")
+def room() -> Ovs3d:
+    """A mapped room; tests must not change it."""
+    return synthetic.build_map(synthetic.make_frames(6))
+
+
+def make_objects(*labels: int) -> tuple[list[SemanticObject], np.ndarray]:
+    """Objects of these labels with 100 Gaussians each, after ten without one, and their numbers."""
+    objects = [
+        SemanticObject("thing", label, k, 0.5, np.zeros(3), np.eye(4)[0], np.ones(3), 100, 3)
+        for k, label in enumerate(labels, 1)
+    ]
+    return objects, np.repeat(np.arange(len(labels) + 1), [10, *[100] * len(labels)])
+
+
+def test_the_likeliest_of_a_label_stays_and_others_if_they_are_likely() -> None:
+    objects, instances = make_objects(1, 1, 1, 2, 3, 3)
+    asked = []
+
+    def judge(labels: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        asked.append((labels.tolist(), rows))
+        return np.array([0.7, 0.9, 0.2, 0.1, 0.3])
+
+    fits = np.random.default_rng(0).permutation(len(instances)).astype(np.float32)
+    kept, numbers = drop_strays(objects, instances, Judge(fits, judge, 0.6), 0)
+    assert [o.label for o in kept] == [1, 1, 2, 3] and [o.instance for o in kept] == [1, 2, 3, 4]
+    # The only object of label 2 is not judged.
+    for old, new in ((0, 0), (1, 1), (2, 2), (3, 0), (4, 3), (5, 0), (6, 4)):
+        assert (numbers[instances == old] == new).all(), old
+    ((labels, rows),) = asked
+    assert labels == [1, 1, 1, 3, 3] and rows.shape == (5, PEAK_GAUSSIANS)
+    for strongest, number in zip(rows, (1, 2, 3, 5, 6), strict=True):
+        own = np.flatnonzero(instances == number)
+        assert strongest.tolist() == own[np.argsort(-fits[own])][:PEAK_GAUSSIANS].tolist()
+
+
+def test_a_limit_counts_what_is_kept() -> None:
+    objects, instances = make_objects(1, 1, 1, 1)
+    judge = Judge(np.ones(len(instances)), lambda labels, rows: np.array([0.7, 0.5, 0.8, 0.9]), 0.6)
+    kept, numbers = drop_strays(objects, instances, judge, 2)
+    assert len(kept) == 2
+    assert [int(numbers[instances == k][0]) for k in range(5)] == [0, 1, 0, 2, 0]
+    assert drop_strays([], instances * 0, judge, 0)[0] == []
+
+
+def test_small_objects_repeat_their_gaussians() -> None:
+    objects, _ = make_objects(1, 1)
+    instances = np.array([1] * 13 + [0] + [2] * 200)
+    seen = []
+    judge = Judge(np.arange(214.0), lambda labels, rows: seen.append(rows) or np.ones(2), 0.6)
+    drop_strays(objects, instances, judge, 0)
+    counts = np.bincount(seen[0][0], minlength=13)
+    assert counts[:13].min() >= PEAK_GAUSSIANS // 13 and counts.sum() == PEAK_GAUSSIANS == counts[:13].sum()
+
+
+def repaint(room: Ovs3d, share: float) -> tuple[QueryResult, np.ndarray]:
+    """Asks for the red box where the other looks like it by a share, and which Gaussians that has."""
+    snapshot = room.snapshot()
+    red, other = (room.query([name]).labels == 1 for name in (NAME, OTHER))
+    codes = snapshot.codes.clone()
+    assert snapshot.codec is not None
+    codes[other] = snapshot.codec.normalize(share * codes[red].mean(0) + (1 - share) * codes[other])
+    painted = replace(snapshot, packed_codes=pack_codes(codes))
+    return room.query([NAME], snapshot=painted), other.numpy()
+
+
+def test_what_fits_a_little_is_labelled_but_no_object(room: Ovs3d) -> None:
+    settings = room.config.query
+    room.queries.configure(replace(settings, presence=0.99))  # the boxes are very clear
+    try:
+        little, other = repaint(room, 0.55)
+        much, _ = repaint(room, 0.8)
+    finally:
+        room.queries.configure(settings)
+    for result in (little, much):
+        assert (result.labels.numpy()[other] == 1).mean() > 0.9
+    assert len(little.objects) == 1 and not little.instances.numpy()[other].any()
+    assert len(much.objects) == 2 and len(np.unique(much.instances.numpy()[other])) == 1
