@@ -1,9 +1,9 @@
-"""Measures the web viewer in a real Chromium: first picture, answers, memory, large maps. Prints JSON.
+"""Measures the web viewer: first picture, answers, memory, large maps, and mapping beside it. Prints JSON.
 
 Run: PYTHONPATH=.:tests python benchmarks/viewer.py out/demo/demo.ovs3d [--only start] [--million 1000000]
 
 Browser and viewer share the machine. Chromium draws without a graphics card (SwiftShader). It needs Chromium
-and the extra `view`.
+and the extra `view`, and `mapping` needs ROS 2.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +33,8 @@ from helpers.web_page import Page
 from PIL import Image
 from query import enlarge
 
-from ovs3d_ros import Ovs3d
+from ovs3d_ros import Config, Ovs3d
+from ovs3d_ros.config import override
 from ovs3d_ros.map_file import load_map, save_map
 
 SIZE = 1280, 720  # px of the page
@@ -178,6 +181,63 @@ def measure_large(path: Path, count: int, folder: Path) -> dict:
     )
 
 
+def measure_mapping(turns: int, rate: float, folder: Path) -> dict:
+    """What a node makes of the demo's walk without a viewer and with one that a page looks at, in turns.
+
+    Node, player and client are processes, as in `ovs3d demo --ros`. More frames come than the node can map,
+    and its inbox is as short as by default, so that what the viewer takes shows in the frames that are
+    dropped. The page takes everything and asks for a thing; drawing is the work of another machine.
+    """
+    from ovs3d_ros.demo import DEFAULTS
+    from ovs3d_ros.demo.processes import run_processes
+    from ovs3d_ros.demo.scene import read_scene
+
+    settings = {name: value for name, value in DEFAULTS.items() if name != "input.inbox"}
+    runs: dict[str, list[dict]] = {"without": [], "with": []}
+    for turn in range(2 * turns):
+        way = ("without", "with")[(turn + turn // 2) % 2]  # neither is always first
+        port = free_port() if way == "with" else 0
+        config, figures = override(Config(), settings | {"viewer.port": port}), {}
+        with visited(port) as pages:
+            run_processes(read_scene(), config, rate, folder / "walk.ovs3d", figures.update)
+            looked = len(pages[0].splats()) if pages else 0
+        kept = ("frames_received", "frames_mapped", "frames_skipped", "frames_dropped")
+        kept += ("steps", "frame_to_map_p95_ms")
+        runs[way].append({name: round(figures[name]) for name in kept if name in figures} | {"shown": looked})
+    return dict(rate=rate, load=round(os.getloadavg()[0], 1), **runs)
+
+
+@contextmanager
+def visited(port: int) -> Iterator[list[Page]]:
+    """A page that comes to a viewer as soon as its port (0: none) is open, and looks until the block ends."""
+    pages: list[Page] = []
+    ended = threading.Event()
+
+    def visit() -> None:
+        while port and not pages and not ended.wait(0.2):
+            with suppress(OSError):
+                pages.append(Page(port).arrive())
+        if pages:
+            pages[0].set("Find", NAMES[0])
+
+    thread = threading.Thread(target=visit)
+    thread.start()
+    try:
+        yield pages
+    finally:
+        ended.set()
+        thread.join()
+        for page in pages:
+            page.close()
+
+
+def free_port() -> int:
+    """A port that nobody uses."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def enlarge_file(path: Path, target: Path, count: int) -> None:
     """Writes a map that is repeated side by side up to `count` Gaussians."""
     room = Ovs3d.load(path, encode=False)
@@ -212,9 +272,11 @@ def main() -> None:
     """Runs the measurements and prints one JSON document."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("map", type=Path)
-    parser.add_argument("--only", choices=("start", "answers", "visitors", "large"), nargs="*")
+    parser.add_argument("--only", choices=("start", "answers", "visitors", "large", "mapping"), nargs="*")
     parser.add_argument("--repeats", type=int, default=5, help="starts")
     parser.add_argument("--million", type=int, default=1_000_000, help="Gaussians of the large map")
+    parser.add_argument("--turns", type=int, default=3, help="of mapping with a viewer, and without")
+    parser.add_argument("--rate", type=float, default=6.0, help="frames per second that are mapped")
     options = parser.parse_args()
     parts: dict[str, Callable[[], dict]] = dict(
         start=lambda: measure_start(options.map, options.repeats),
@@ -223,6 +285,7 @@ def main() -> None:
     )
     with map_folder(None) as folder:
         parts["large"] = lambda: measure_large(options.map, options.million, folder)
+        parts["mapping"] = lambda: measure_mapping(options.turns, options.rate, folder)
         figures = {name: part() for name, part in parts.items() if name in (options.only or parts)}
     print_document(dict(cores=os.cpu_count(), **figures), None)
 
