@@ -153,6 +153,8 @@ def _read(path: Path) -> tuple[dict[str, Any], Tensors]:
     Raises:
         UserError: the file is missing, too large, truncated, or not a map.
     """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give a map file, e.g. {path / 'room.ovs3d'}")
     if not path.is_file():
         raise UserError(f"{path}: no such map; `ovs3d map DATA -o {path.name}` makes one")
     if path.stat().st_size > MAX_BYTES:

@@ -364,7 +364,7 @@ def test_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch) ->
 def test_missing_files_and_folders_name_the_remedy(tmp_path) -> None:
     with pytest.raises(UserError, match="no such map"):
         load_map(tmp_path / "none.ovs3d")
-    with pytest.raises(UserError, match="no such map"):
+    with pytest.raises(UserError, match="is a folder; give a map file"):
         load_map(tmp_path)
     with pytest.raises(UserError, match="create the folder"):
         save_map(tmp_path / "none" / "m.ovs3d", *make_map())

@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
         UserError: bad settings, map or address, or viser is not installed.
     """
     settings = common.read_settings(options)
-    config = _choose_address(override(Config(), settings).viewer, options)
+    config = _choose_address(settings, options)
     # Torch takes longer to load than the browser to draw the map, and the models longer than the map.
     preview = read_preview(options.map, config.max_splats)
     if preview is None:  # then this says why
@@ -94,11 +94,16 @@ def catch_signals() -> socket.socket:
     return reader
 
 
-def _choose_address(config: ViewerConfig, options: argparse.Namespace) -> ViewerConfig:
-    """The configuration with the address of the command line; without a port the first that is free."""
-    host = options.host or config.host
-    port = options.port if options.port is not None else config.port or _free_port()
-    return replace(config, host=host, port=port)
+def _choose_address(settings: dict, options: argparse.Namespace) -> ViewerConfig:
+    """The viewer's settings with the address of the command line; without a port the first that is free.
+
+    Raises:
+        UserError: no such port.
+    """
+    given = {"viewer.host": options.host or None, "viewer.port": options.port}
+    given = {name: value for name, value in given.items() if value is not None}
+    config = override(Config(), settings | given).viewer
+    return replace(config, port=_free_port()) if options.port is None and not config.port else config
 
 
 def _free_port() -> int:

@@ -139,6 +139,17 @@ def test_named_port_that_is_used_is_refused(room, capsys):
     assert_one_line(capsys.readouterr().err, f"127.0.0.1:{port}", "choose another")
 
 
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_number_that_is_no_port_is_refused(room, port, capsys):
+    assert ovs3d("view", room, "--port", port) == 2
+    assert_one_line(capsys.readouterr().err, "viewer.port", str(port))
+
+
+def test_folder_is_no_map(room, capsys):
+    assert ovs3d("view", room.parent) == 2
+    assert_one_line(capsys.readouterr().err, "is a folder", "give a map file")
+
+
 def test_empty_map_is_refused(tmp_path, capsys):
     Ovs3d(synthetic.make_config()).save(tmp_path / "empty.ovs3d")
     assert ovs3d("view", tmp_path / "empty.ovs3d") == 2
