@@ -191,8 +191,10 @@ def measure_mapping(turns: int, rate: float, folder: Path) -> dict:
     from ovs3d_ros.demo import DEFAULTS
     from ovs3d_ros.demo.processes import run_processes
     from ovs3d_ros.demo.scene import read_scene
+    from ovs3d_ros.warm_up import warm_up
 
     settings = {name: value for name, value in DEFAULTS.items() if name != "input.inbox"}
+    warm_up(Ovs3d(override(Config(), settings)))  # compiled kernels are cached on disk for the nodes
     runs: dict[str, list[dict]] = {"without": [], "with": []}
     for turn in range(2 * turns):
         way = ("without", "with")[(turn + turn // 2) % 2]  # neither is always first
