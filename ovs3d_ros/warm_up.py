@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query.engine import QueryEngine
 from ovs3d_ros.query.instances import find_objects
 from ovs3d_ros.query.relations import make_shape
+from ovs3d_ros.query.strays import Judge, drop_strays
 from ovs3d_ros.rasterize.kernel_cache import cache_folder
 from ovs3d_ros.semantics.codec import make_codec
 from ovs3d_ros.semantics.lift import pack_levels
@@ -94,12 +96,14 @@ def _ask(queries: QueryEngine, snapshot: MapSnapshot) -> QueryResult:
 
 
 def _group_pieces(snapshot: MapSnapshot, config: QueryConfig) -> None:
-    """Groups two things and a fragment between them, and measures a shape: a wall alone needs neither."""
+    """Groups two things and a fragment between them, judges them and measures a shape: a wall needs none."""
     places = np.repeat([0.5, 2.5, 4.5], [_LARGE, 1, _LARGE])  # voxels that do not touch
     means = np.zeros((len(places), 3), np.float32)
     means[:, 0] = config.instance_gap * places
     ones, views = np.ones(len(places), np.float32), snapshot.views.cpu().numpy()[:1].repeat(len(places))
-    find_objects(means, ones > 0, ones, views, [_PROMPT], config, 0)
+    settings = replace(config, min_instance=1)
+    things = find_objects(means, ones > 0, ones, views, [_PROMPT], settings, 0)
+    drop_strays(*things, Judge(ones, lambda labels, rows: np.ones(len(labels)), 0.0), 0)
     make_shape(means, np.array([0.0, 0.0, 1.0]))  # for a prompt that says where a thing is
 
 

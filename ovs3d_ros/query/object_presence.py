@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 
 from ovs3d_ros.query.presence import (
+    Evidence,
     PresenceCalibration,
     general_prompts,
-    presence_evidence,
     presence_probability,
 )
 from ovs3d_ros.query.similarity import GaussianScores
@@ -41,20 +39,20 @@ def judge_objects(
     fits = lifted.cpu().numpy()
 
     def judge(labels: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        own, codes = labels - 1, snapshot.packed_codes
-        directions = snapshot.directions(texts[0])[:, own]
-        there = codes[torch.from_numpy(rows).to(codes.device)].unpack()  # [O, K, d + 1]
-        of_objects = replace(
-            gaussians,
+        own, best = labels - 1, torch.from_numpy(rows).to(snapshot.weight.device)
+        mass = snapshot.weight[best]
+        mass = mass / mass.sum(1, keepdim=True).clamp_min(1e-9)  # [O, K]
+        codes = (mass[..., None] * snapshot.packed_codes[best].unpack()).sum(1)  # [O, d + 1]
+        rivals = (codes @ snapshot.directions(texts[1])).double().cpu().numpy()  # [O, M]
+        cosine = (codes * snapshot.directions(texts[0])[:, own].T).sum(1).double().cpu().numpy()
+        competing = (texts[0] @ texts[1].T < calibration.synonym)[own].numpy()
+        rival = np.where(competing, rivals, -np.inf).max(axis=1, initial=-np.inf)
+        evidence = Evidence(
+            peak=(fits[rows] * mass.cpu().numpy()).sum(1),
+            cosine=cosine,
+            margin=np.where(np.isfinite(rival), cosine - rival, 0.0),
+            zscore=(cosine - gaussians.mean[own]) / gaussians.deviation[own],
             strongest=rows,
-            cosines=torch.einsum("okd,do->ok", there, directions).double().cpu().numpy(),
-            peaks=fits[rows].astype(np.float64),
-            mean=gaussians.mean[own],
-            deviation=gaussians.deviation[own],
-        )
-        competing = (texts[0] @ texts[1].T < calibration.synonym)[own]
-        evidence = presence_evidence(
-            of_objects, codes, snapshot.weight, snapshot.directions(texts[1]), competing
         )
         general = general_prompts(prompts, calibration.distractors)[own]
         return presence_probability(evidence, general, calibration)
