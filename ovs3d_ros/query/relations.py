@@ -17,7 +17,6 @@ _LEVEL = 0.3  # share of the lower thing's height that two things side by side h
 _INSIDE = 0.5  # share of a thing that lies in what contains it
 _ENCLOSED = 0.9  # share of the rim round a thing where what contains it stands
 _SUPPORT = 0.2  # share of a thing's face, or of a rim round it, that lies against what holds it
-_FLATNESS = 0.01  # metres by which the levels of two thin things may differ
 _SURROUNDED = 0.4  # share of the rim from which a surface goes on under a thing; a neighbour has 3/8 at most
 _OVERHANG = 0.1  # share of a place's width by which the middle of what rests on it may seem to be beside it
 _COVERED = 0.5  # share of the smaller footprint where one thing is over the other, or of a rim on a wall
@@ -122,7 +121,7 @@ def _is_beside(thing: Shape, place: Shape) -> bool:
     width = min(shape.size[:2].max() for shape in (thing, place))
     height = min(shape.size[2] for shape in (thing, place))
     common = min(thing.high[2], place.high[2]) - max(thing.low[2], place.low[2])
-    if common < _LEVEL * height - _FLATNESS:
+    if common < _LEVEL * height - _CONTACT[0]:  # a map often lacks the lowest part of a thing
         return False
     return _distance(thing.points[:, :2], place.points[:, :2]) <= _BESIDE[0] + _BESIDE[1] * width
 

@@ -136,6 +136,14 @@ def test_things_side_by_side_are_on_one_level_and_close(room):
     assert not beside & (wrong | {("ball", "basket"), ("rug", "floor"), ("suitcase", "basket")})
 
 
+def test_flat_things_are_beside_a_thing_whose_foot_was_not_seen():
+    plate, higher = block((0, 0, 0.7), (0.2, 0.2, 0.71)), block((0, 0, 0.9), (0.2, 0.2, 0.91))
+    vase = block((0.3, 0.05, 0.74), (0.4, 0.15, 0.95))  # stands where the plate lies
+    assert is_related(make_shape(plate, UP), "beside", make_shape(vase, UP))
+    assert is_related(make_shape(vase, UP), "beside", make_shape(plate, UP))
+    assert not is_related(make_shape(plate, UP), "beside", make_shape(higher + [0.3, 0, 0], UP))
+
+
 def test_near_is_less_than_a_metre(room):
     near = related(room, "near")
     assert {("chair", "table"), ("lamp", "table"), ("mug", "tray"), ("shelf", "chair")} <= near
