@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +22,16 @@ class NameBank:
         texts: [M, D] unit text features.
         synonym: text-text cosine from which a name counts as another word for a prompt.
         among: [M, M] bool, which names are other things than each name.
+        words: how many words each name has, [M].
+        by_word: the numbers of the names that hold a word.
     """
 
     names: tuple[str, ...]
     texts: torch.Tensor
     synonym: float
     among: torch.Tensor
+    words: np.ndarray
+    by_word: dict[str, list[int]]
 
     def rivals(self, prompts: Sequence[str], texts: torch.Tensor) -> torch.Tensor:
         """Which names are other things than each prompt, bool [P, M].
@@ -39,27 +43,21 @@ class NameBank:
             prompts: the P prompts.
             texts: [P, D] their unit features.
         """
-        return _other_things(prompts, texts, self.names, self.texts, self.synonym)
+        return ~self._nested(prompts) & (texts @ self.texts.T < self.synonym)
+
+    def _nested(self, prompts: Sequence[str]) -> torch.Tensor:
+        """Which names hold all words of each prompt or the reverse, bool [P, M]."""
+        nested = np.zeros((len(prompts), len(self.names)), bool)
+        for row, prompt in zip(nested, prompts, strict=True):
+            words, shared = _words(prompt), np.zeros(len(self.names), np.int64)
+            for word in words:
+                shared[self.by_word.get(word, [])] += 1
+            row[:] = (shared == len(words)) | (shared == self.words)
+        return torch.from_numpy(nested)
 
 
-def _other_things(
-    prompts: Sequence[str], texts: torch.Tensor, names: Sequence[str], features: torch.Tensor, synonym: float
-) -> torch.Tensor:
-    """`NameBank.rivals` of names with unit text features [M, D]."""
-    words = sorted({word for name in (*prompts, *names) for word in name.lower().split()})
-    own, other = _bags(prompts, words), _bags(names, words)
-    shared = own @ other.T
-    nested = (shared == own.sum(1)[:, None]) | (shared == other.sum(1))
-    return ~nested & (texts @ features.T < synonym)
-
-
-def _bags(names: Sequence[str], words: list[str]) -> torch.Tensor:
-    """[names, words] 1 where a name holds a word."""
-    index = {word: column for column, word in enumerate(words)}
-    bags = torch.zeros(len(names), len(words))
-    for row, name in enumerate(names):
-        bags[row, [index[word] for word in name.lower().split()]] = 1.0
-    return bags
+def _words(name: str) -> set[str]:
+    return set(name.lower().split())
 
 
 def read_names(path: Path = BANK_FILE) -> tuple[str, ...]:
@@ -74,4 +72,10 @@ def make_bank(names: Sequence[str], encode_text: Callable[[Sequence[str]], torch
     cosines = texts @ texts.T
     pairs = cosines[torch.triu(torch.ones_like(cosines, dtype=torch.bool), diagonal=1)]
     synonym = float(np.quantile(pairs.numpy(), 1 - _SYNONYMS))
-    return NameBank(tuple(names), texts, synonym, _other_things(names, texts, names, texts, synonym))
+    by_word: dict[str, list[int]] = {}
+    for number, name in enumerate(names):
+        for word in _words(name):
+            by_word.setdefault(word, []).append(number)
+    words = np.array([len(_words(name)) for name in names])
+    bank = NameBank(tuple(names), texts, synonym, torch.empty(0), words, by_word)
+    return replace(bank, among=bank.rivals(names, texts))
