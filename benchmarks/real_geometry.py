@@ -7,7 +7,8 @@ simulated. The feature of a thing has a cosine of 0.195 +- 0.022 with all texts 
 photographs x 1203 names) and of `--matched` with its own name; crops of one thing share four fifths of the
 variance that is independent of text. A real CLIP has such a narrow range of cosines. Each room has twenty
 things and five surfaces. Its queries are the names of its things, random other names, and the names nearest
-to those of its things (hard negatives).
+to those of its things (hard negatives). All names are the bank they are compared with. `by_bank` is the
+decision without a calibration.
 """
 
 from __future__ import annotations
@@ -21,9 +22,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ovs3d_ros.evaluation.calibration import SceneEvidence, leave_one_out
-from ovs3d_ros.packed_codes import pack_codes
-from ovs3d_ros.query.presence import PEAK_GAUSSIANS, PresenceCalibration, general_prompts, presence_evidence
+from ovs3d_ros.evaluation.calibration import SceneEvidence, decision_metrics, leave_one_out
+from ovs3d_ros.packed_codes import PackedCodes, pack_codes
+from ovs3d_ros.query.bank_presence import BankPresence, bank_evidence, describe_cells
+from ovs3d_ros.query.name_bank import make_bank
+from ovs3d_ros.query.presence import (
+    EVIDENCE_COLUMNS,
+    PEAK_GAUSSIANS,
+    PresenceCalibration,
+    general_prompts,
+    presence_evidence,
+)
 from ovs3d_ros.query.similarity import lerf_competition, score_gaussians
 from ovs3d_ros.semantics.codec import CodecFitter, FeatureCodec
 
@@ -31,6 +40,7 @@ COSINE = 0.195  # of an image with any text; noise orthogonal to the mean text g
 SHARED = 0.8  # share of the text-independent variance that crops of one thing have in common
 THINGS, SURFACES, RANDOM = 20, 5, 40
 CROPS, GAUSSIANS = 12, 150  # per thing; a surface has ten times as many Gaussians
+CELL = 10  # Gaussians of one thing that share a cell of the map
 NEGATIVES, RIVALS = 4, 200  # texts in place of "object, things, stuff, texture"; distractors
 
 
@@ -113,11 +123,28 @@ def ask(
     prompts = [names[i] for i in asked]
     return SceneEvidence(
         prompts,
-        evidence.table,
+        np.hstack([evidence.table, rank(codes, codec, texts, names, asked)]),
         general_prompts(prompts, ()),
         np.arange(len(asked)) < THINGS,
         np.zeros((1, 25)),
     )
+
+
+def rank(
+    codes: PackedCodes, codec: FeatureCodec, texts: torch.Tensor, names: list[str], asked: torch.Tensor
+) -> np.ndarray:
+    """Evidence [P, 4] of `bank_presence.bank_evidence` for the names with the numbers `asked`."""
+    bank = make_bank(names, lambda _: texts)
+    cells = codec.normalize(codes.unpack().unflatten(0, (-1, CELL)).sum(1))
+    described = describe_cells(cells, codec.directions(texts), bank.among)
+    return bank_evidence(described, codec.directions(texts[asked]), bank.among[asked])
+
+
+def by_bank(scenes: list[SceneEvidence]) -> dict[str, float]:
+    """Figures of the decision by the bank alone."""
+    decision = BankPresence(lambda _: torch.empty(0))
+    probability = np.concatenate([decision.decide(scene.evidence[:, EVIDENCE_COLUMNS:]) for scene in scenes])
+    return decision_metrics(probability, np.concatenate([scene.present for scene in scenes]))
 
 
 def main() -> None:
@@ -140,13 +167,12 @@ def main() -> None:
     rooms = [Room(texts, args.matched, rng) for _ in range(args.rooms)]
     pairs = torch.cat([room.crops[:, 0] for room in rooms]) @ texts.T
     document = dict(texts=len(texts), image_text_cosine=[float(pairs.mean()), float(pairs.std())], ranks={})
-    for rank in args.ranks:
-        codecs = [fit_codec(room, rank) for room in rooms]
+    for rank_of_codes in args.ranks:
+        codecs = [fit_codec(room, rank_of_codes) for room in rooms]
         exact = [exactness(room, codec, texts) for room, codec in zip(rooms, codecs, strict=True)]
-        decided = leave_one_out(
-            [ask(room, codec, texts, names, rng) for room, codec in zip(rooms, codecs, strict=True)]
-        )["all"]
-        document["ranks"][rank] = {
+        scenes = [ask(room, codec, texts, names, rng) for room, codec in zip(rooms, codecs, strict=True)]
+        decided = leave_one_out(scenes)["all"] | dict(by_bank=by_bank(scenes))
+        document["ranks"][rank_of_codes] = {
             key: float(np.mean([row[key] for row in exact])) for key in exact[0]
         } | decided
     sys.stdout.write(json.dumps(document, indent=1) + "\n")

@@ -17,7 +17,8 @@ import torch
 from ovs3d_ros.datasets import Dataset
 from ovs3d_ros.evaluation.metrics import auroc, ece, fpr_at_tpr
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.query.presence import general_prompts, logistic_regression
+from ovs3d_ros.query.bank_presence import BankPresence
+from ovs3d_ros.query.presence import EVIDENCE_COLUMNS, general_prompts, logistic_regression
 from ovs3d_ros.query.request import MAX_PROMPTS
 from ovs3d_ros.types import MapSnapshot, UserError
 
@@ -46,7 +47,7 @@ class SceneEvidence:
 
     Attributes:
         prompts: the P prompts.
-        evidence: [P, E] see `presence.Evidence.table`.
+        evidence: [P, E] see `PresenceCalibration.presence_weights`.
         general: [P] bool, see `presence.general_prompts`.
         present: [P] bool, the truth.
         iou: [L, T] IoU of the mask of each labelled present prompt at each of `THRESHOLDS`.
@@ -122,20 +123,19 @@ def map_scene(pipeline: Ovs3d, dataset: Dataset) -> Iterator[None]:
 
 
 def collect_evidence(pipeline: Ovs3d, dataset: Dataset, scene_prompts: ScenePrompts) -> SceneEvidence:
-    """Queries a mapped scene for its prompts and collects the evidence."""
+    """Queries a mapped scene for its prompts and collects the evidence, with that of the name bank."""
     snapshot = pipeline.snapshot()
     prompts = [*scene_prompts.present, *scene_prompts.absent]
-    evidence = np.concatenate(
-        [
-            pipeline.query(prompts[i : i + MAX_PROMPTS], snapshot=snapshot).evidence
-            for i in range(0, len(prompts), MAX_PROMPTS)
-        ]
+    parts = [prompts[i : i + MAX_PROMPTS] for i in range(0, len(prompts), MAX_PROMPTS)]
+    evidence = np.concatenate([pipeline.query(part, snapshot=snapshot).evidence for part in parts])
+    ranks = BankPresence(pipeline.encode_text).evidence(
+        prompts, pipeline.encode_text(prompts), snapshot, pipeline.config.query.min_weight
     )
     classes = dataset.classes or ()
     labelled = [name for name in scene_prompts.present if name in classes]
     return SceneEvidence(
         prompts,
-        evidence,
+        np.hstack([evidence[:, :EVIDENCE_COLUMNS], ranks]),
         general_prompts(prompts, pipeline.calibration.distractors),
         np.arange(len(prompts)) < len(scene_prompts.present),
         iou_by_threshold(pipeline, snapshot, dataset, labelled),

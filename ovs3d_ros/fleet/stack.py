@@ -13,14 +13,15 @@ from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.encoders import ImageTextEncoder
 from ovs3d_ros.fleet.parts import IndexedMap
 from ovs3d_ros.fleet.regions import Regions
-from ovs3d_ros.query.bank_presence import MapCells, bank_evidence, describe_cells, range_of_labels
-from ovs3d_ros.query.engine import QueryEngine, TextFeatures
-from ovs3d_ros.query.presence import (
-    PEAK_GAUSSIANS,
-    Evidence,
-    general_prompts,
-    presence_probability,
+from ovs3d_ros.query.bank_presence import (
+    MapCells,
+    bank_evidence,
+    decide_presence,
+    describe_cells,
+    range_of_labels,
 )
+from ovs3d_ros.query.engine import QueryEngine, TextFeatures
+from ovs3d_ros.query.presence import PEAK_GAUSSIANS, Evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ class MapStack:
             texts: of `encode`.
             own_negatives: the user named the negatives, so that relevancy is measured against them.
         """
-        count, ranged = len(prompts), self.engine.bank is not None and not own_negatives
+        count, ranged = len(prompts), self.engine.is_ranged and not own_negatives
         words = torch.cat([texts.prompts, texts.negatives]).numpy()
         directions = words @ self._extended  # [M, P + negatives, d + 1]
         best, logits = _Best(len(self.parts), count, directions.shape[-1]), []
@@ -169,22 +170,20 @@ class MapStack:
 
     def _presence(self, prompts: Sequence[str], texts: TextFeatures, evidence: Evidence) -> np.ndarray:
         """Probability [M, P] that each prompt's thing is in each map, as `engine.answer_query` decides."""
-        count = len(self.parts)
-        if self.engine.bank is None:
-            calibration = self.engine.calibration
-            general = np.tile(general_prompts(prompts, calibration.distractors), count)
-            return presence_probability(evidence, general, calibration).reshape(count, -1)
-        rivals = self.engine.bank.names().rivals(prompts, texts.prompts)
-        directions = torch.from_numpy(texts.prompts.numpy() @ self._extended).transpose(1, 2)
-        table = [
-            bank_evidence(cells, directions[m], rivals) for m, cells in enumerate(self._described_cells())
-        ]
-        return self.engine.bank.decide(np.concatenate(table)).reshape(count, -1)
+        count, bank, ranks = len(self.parts), self.engine.bank, None
+        if bank is not None:
+            rivals = bank.names().rivals(prompts, texts.prompts)
+            directions = torch.from_numpy(texts.prompts.numpy() @ self._extended).transpose(1, 2)
+            described = enumerate(self._described_cells())
+            ranks = np.concatenate([bank_evidence(cells, directions[m], rivals) for m, cells in described])
+        everywhere = list(prompts) * count
+        presence, _ = decide_presence(everywhere, evidence.table, ranks, bank, self.engine.calibration)
+        return presence.reshape(count, -1)
 
     def _described_cells(self) -> list[MapCells]:
         """The regions as cells of the name bank, see `bank_presence`; they take seconds at first."""
         if self._cells is None:
-            assert self.engine.bank is not None, "the encoder is calibrated"
+            assert self.engine.bank is not None, "the calibration decides alone"
             bank = self.engine.bank.names()
             self._cells = []
             for part in self.parts:

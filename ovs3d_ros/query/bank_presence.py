@@ -15,7 +15,12 @@ import torch
 
 from ovs3d_ros.query.memo import SnapshotMemo
 from ovs3d_ros.query.name_bank import NameBank, make_bank, read_names
-from ovs3d_ros.query.presence import PresenceCalibration, logistic_regression
+from ovs3d_ros.query.presence import (
+    PresenceCalibration,
+    general_prompts,
+    logistic_regression,
+    presence_probability,
+)
 from ovs3d_ros.types import MapSnapshot
 
 _MAX_CELLS = 8192
@@ -67,12 +72,6 @@ class BankPresence:
         self._encode_text, self._weights, self._bias = encode_text, weights, bias
         self._bank: NameBank | None = None
         self._cells = SnapshotMemo(self._pool)
-
-    def probability(
-        self, prompts: Sequence[str], texts: torch.Tensor, snapshot: MapSnapshot, min_weight: float
-    ) -> np.ndarray:
-        """Probability [P] that the thing of each prompt is in the map; arguments as of `evidence`."""
-        return self.decide(self.evidence(prompts, texts, snapshot, min_weight))
 
     def decide(self, evidence: np.ndarray) -> np.ndarray:
         """Probability [P] that a thing is in a map, from the evidence [P, 4] of `bank_evidence`."""
@@ -134,6 +133,33 @@ class BankPresence:
         weight = torch.where(snapshot.weight >= min_weight, snapshot.weight, 0.0)
         codes = snapshot.codec.normalize(pool_cells(snapshot.gaussians["means"], snapshot.codes, weight))
         return describe_cells(codes, snapshot.directions(bank.texts), bank.among)
+
+
+def decide_presence(
+    prompts: Sequence[str],
+    evidence: np.ndarray,
+    ranks: np.ndarray | None,
+    bank: BankPresence | None,
+    calibration: PresenceCalibration,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Decides what is there: the calibration of an encoder, with or without a bank, or a bank alone.
+
+    Args:
+        prompts: the P prompts.
+        evidence: [P, 4] see `presence.Evidence.table`.
+        ranks: [P, 4] see `bank_evidence`; None without a bank.
+        bank: the bank.
+        calibration: of the encoder.
+
+    Returns:
+        The probability [P] that each prompt's thing is there, and what evidence a calibration weighs, [P, E].
+    """
+    if bank is not None and ranks is not None:
+        if not calibration.weighs_bank:
+            return bank.decide(ranks), evidence
+        evidence = np.hstack([evidence, ranks])
+    general = general_prompts(prompts, calibration.distractors)
+    return presence_probability(evidence, general, calibration), evidence
 
 
 def range_of_labels(own: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -211,18 +237,17 @@ def measure(
         rivals: [P, M] bool, the names that are other things than the text.
     """
     peak, places = _best(cosines)
-    there = codes[places.T].mean(1) @ names  # [P, M]
-    scale = there.std(1).clamp_min(1e-9)
+    there = codes[places].mean(1) @ names  # [P, M]
+    mean = there.mean(1)
+    scale = (there.square().mean(1) - mean.square()).clamp_min(1e-18).sqrt()  # a third of the time of std
     rival = torch.where(rivals.to(there.device), there, -1.0).amax(1)
-    return torch.stack(
-        [(peak - there.mean(1)) / scale, (peak - rival) / scale, peak, peak - cosines.mean(0)], dim=1
-    )
+    return torch.stack([(peak - mean) / scale, (peak - rival) / scale, peak, peak - cosines.mean(0)], dim=1)
 
 
 def _best(cosines: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean cosine [P] at the best cells of each text in cosines [V, P], and their numbers [_BEST, P]."""
-    best = cosines.topk(min(_BEST, len(cosines)), dim=0)
-    return best.values.mean(0), best.indices
+    """Mean cosine [P] at the best cells of each text in cosines [V, P], and their numbers [P, _BEST]."""
+    best = cosines.T.contiguous().topk(min(_BEST, len(cosines)))  # along rows: half the time
+    return best.values.mean(1), best.indices
 
 
 def bank_evidence(cells: MapCells, prompts: torch.Tensor, rivals: torch.Tensor) -> np.ndarray:

@@ -13,7 +13,7 @@ from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.encoders import ImageTextEncoder
 from ovs3d_ros.encoders.validation import check_texts
 from ovs3d_ros.map_frame import region_to_map
-from ovs3d_ros.query.bank_presence import BankPresence
+from ovs3d_ros.query.bank_presence import BankPresence, decide_presence
 from ovs3d_ros.query.coverage import horizon_coverage
 from ovs3d_ros.query.instances import find_map_objects, map_grid
 from ovs3d_ros.query.labelling import (
@@ -32,10 +32,8 @@ from ovs3d_ros.query.presence import (
     Evidence,
     PresenceCalibration,
     encoder_calibration,
-    general_prompts,
     is_calibrated,
     presence_evidence,
-    presence_probability,
     verdicts,
 )
 from ovs3d_ros.query.related import answer_related
@@ -114,16 +112,22 @@ class QueryEngine:
         self._bank = self._make_bank(is_calibrated=True)
 
     def _make_bank(self, is_calibrated: bool) -> BankPresence | None:
-        """The decision by a bank of names, where the calibration asks for it or there is none."""
+        """The comparison with a bank of names, where the calibration asks for it or there is none."""
         weights, bias = self.calibration.bank_weights, self.calibration.bank_bias
         if weights:
             return BankPresence(self._encode_bank, weights, bias)
-        return None if is_calibrated else BankPresence(self._encode_bank)
+        needless = is_calibrated and not self.calibration.weighs_bank
+        return None if needless else BankPresence(self._encode_bank)
 
     @property
     def bank(self) -> BankPresence | None:
-        """Decides for an encoder without a calibration what is there; None: `calibration` does."""
+        """Compares prompts with a bank of names; None: `calibration` decides without that."""
         return self._bank
+
+    @property
+    def is_ranged(self) -> bool:
+        """Whether labels follow the map's own range of cosines, see `BankPresence.relevancy`."""
+        return self._bank is not None and not self.calibration.weighs_bank
 
     @property
     def encoder_name(self) -> str | None:
@@ -192,7 +196,7 @@ class QueryEngine:
         texts, count = self.encode_text([*prompts, *negatives]), len(prompts)
         cosines = codes @ snapshot.directions(texts)
         own, others = cosines[..., :count], cosines[..., count:]
-        if self._bank is not None and tuple(negatives) == _GENERAL_NEGATIVES:
+        if self._bank is not None and self.is_ranged and tuple(negatives) == _GENERAL_NEGATIVES:
             scores = self._bank.relevancy(own, texts[:count], snapshot, self._config.min_weight)
         else:
             scores = relevancy(own, others, self.calibration.temperature)
@@ -243,16 +247,13 @@ def answer_query(
         calibration: of the encoder.
         config: when a prompt counts as found, and what an instance is.
         facts: of the map.
-        bank: decides for an encoder without a calibration what is there and, unless the user chose
-            negatives, which Gaussians show it; None: `calibration` does.
+        bank: gives `calibration` evidence if it weighs that. Otherwise it decides alone what is there and,
+            unless the user chose negatives, which Gaussians show it. None: `calibration` does.
     """
     scored = _score_map(query, texts, snapshot, calibration, config, bank)
     evidence = scored[1]
-    if bank is None:
-        general = general_prompts(query.prompts, calibration.distractors)
-        presence = presence_probability(evidence, general, calibration)
-    else:
-        presence = bank.probability(query.prompts, texts.prompts, snapshot, config.min_weight)
+    ranks = bank and bank.evidence(query.prompts, texts.prompts, snapshot, config.min_weight)
+    presence, table = decide_presence(query.prompts, evidence.table, ranks, bank, calibration)
     found = presence >= config.presence
     if query.own_negatives or (vocabulary_indices(field, query.prompts, query.mode) < 0).all():
         field = None
@@ -275,7 +276,7 @@ def answer_query(
         found=found,
         presence=presence,
         score=evidence.peak,
-        evidence=evidence.table,
+        evidence=table,
         scores=labelled.scores,
         score_all=labelled.score_all,
         labels=labelled.labels.long(),
@@ -331,7 +332,7 @@ def _score_map(
     """The relevancy of every Gaussian, and the evidence that each prompt's thing is in the map."""
     codes, directions = snapshot.packed_codes, snapshot.directions
     prompts, negatives = directions(texts.prompts), directions(texts.negatives)
-    if bank is None or query.negatives != _GENERAL_NEGATIVES:
+    if bank is None or calibration.weighs_bank or query.negatives != _GENERAL_NEGATIVES:
         competition = lerf_competition(prompts, negatives, calibration.temperature)
     else:  # nothing competes: a direction of cosine 0
         ranges = bank.ranges(texts.prompts, snapshot, config.min_weight)

@@ -55,6 +55,6 @@ def judge_objects(
             strongest=rows,
         )
         general = general_prompts(prompts, calibration.distractors)[own]
-        return presence_probability(evidence, general, calibration)
+        return presence_probability(evidence.table, general, calibration)
 
     return Judge(fits, judge, least)

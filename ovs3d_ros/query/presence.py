@@ -20,7 +20,7 @@ from ovs3d_ros.types import UserError
 VERDICTS = ("no", "unsure", "yes")
 
 PEAK_GAUSSIANS = 60  # evidence is a mean over this many: about a tenth of a mug seen from two metres
-_COLUMNS = 4  # columns of `Evidence.table`
+EVIDENCE_COLUMNS = 4  # of `Evidence.table`, and as many of `bank_presence.bank_evidence`
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +32,14 @@ class PresenceCalibration:
     Attributes:
         temperature: factor on cosines before the softmax of relevancy (LERF uses 10 with OpenAI CLIP).
         threshold: relevancy from which a Gaussian carries a label.
-        presence_weights: logistic weights of the columns of `Evidence.table`.
+        presence_weights: logistic weights of the four columns of `Evidence.table`. If there are eight, the
+            others are of those of `bank_presence.bank_evidence`.
         presence_bias: logistic bias.
         general_weights: logistic weights for general prompts, such as "mug" where the distractors hold "red
             mug". Many round things fit a general name a little, so the same evidence means less.
         general_bias: logistic bias for general prompts.
         bank_weights: logistic weights of the columns of `bank_presence.bank_evidence`; if there are any, they
-            decide about presence, and labels follow the map's own range.
+            alone decide about presence, and labels follow the map's own range.
         bank_bias: logistic bias of that decision.
         distractors: nouns every prompt competes against in the presence decision.
         synonym: text-text cosine above which a distractor counts as another word for the prompt.
@@ -56,6 +57,11 @@ class PresenceCalibration:
     distractors: tuple[str, ...] = ()
     synonym: float = 0.9
     source: str = "none: the defaults of LERF for OpenAI CLIP, not calibrated"
+
+    @property
+    def weighs_bank(self) -> bool:
+        """Whether ranks within a bank of names are evidence beside that of `Evidence.table`."""
+        return not self.bank_weights and len(self.presence_weights) > EVIDENCE_COLUMNS
 
 
 def is_calibrated(clip: ImageTextEncoder | None, path: str) -> bool:
@@ -95,8 +101,6 @@ def load_calibration(path: str, encoder: str) -> PresenceCalibration:
     try:
         document = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
         calibration, fitted_for = _check_numbers(PresenceCalibration(**document["query"])), document["name"]
-        weights = calibration.presence_weights, calibration.general_weights, calibration.bank_weights
-        sizes = {len(w) for w in weights if w}
     except OSError as error:
         raise UserError(
             f"{where}: cannot read it ({error.strerror}); leave the parameter empty for the encoder's own "
@@ -109,10 +113,15 @@ def load_calibration(path: str, encoder: str) -> PresenceCalibration:
             f"{where}: was fitted for the encoder {fitted_for}, but {encoder} is loaded; make one for it "
             "with `ovs3d calibrate`, or leave the parameter empty"
         )
-    if sizes != {_COLUMNS}:
+    sizes = [len(getattr(calibration, f"{kind}_weights")) for kind in ("presence", "general", "bank")]
+    if (
+        sizes[0] != sizes[1]
+        or sizes[0] not in (EVIDENCE_COLUMNS, 2 * EVIDENCE_COLUMNS)
+        or sizes[2] not in (0, EVIDENCE_COLUMNS)
+    ):
         raise UserError(
-            f"{where}: weighs {sizes} kinds of evidence, this version has {_COLUMNS}; make it again with "
-            "`ovs3d calibrate`"
+            f"{where}: weighs {sizes} kinds of evidence, this version has {EVIDENCE_COLUMNS} and as many "
+            "of the name bank; make it again with `ovs3d calibrate`"
         )
     return calibration
 
@@ -226,19 +235,17 @@ def verdicts(presence: np.ndarray, config: QueryConfig) -> list[str]:
 
 
 def presence_probability(
-    evidence: Evidence, general: np.ndarray, calibration: PresenceCalibration
+    evidence: np.ndarray, general: np.ndarray, calibration: PresenceCalibration
 ) -> np.ndarray:
     """Calibrated probability [P] that each prompt's thing is in the map (logistic regression).
 
     Args:
-        evidence: of P prompts.
+        evidence: [P, E] `Evidence.table` of P prompts, and what else `PresenceCalibration` weighs.
         general: [P] bool, see `general_prompts`.
         calibration: of the encoder.
     """
-    specific = logistic_regression(evidence.table, calibration.presence_weights, calibration.presence_bias)
-    general_presence = logistic_regression(
-        evidence.table, calibration.general_weights, calibration.general_bias
-    )
+    specific = logistic_regression(evidence, calibration.presence_weights, calibration.presence_bias)
+    general_presence = logistic_regression(evidence, calibration.general_weights, calibration.general_bias)
     return np.where(general, general_presence, specific)
 
 

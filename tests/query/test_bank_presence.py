@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -12,12 +13,12 @@ import torch.nn.functional as F
 from ovs3d_ros.config import ClipConfig, QueryConfig
 from ovs3d_ros.encoders import make_clip
 from ovs3d_ros.packed_codes import pack_codes
-from ovs3d_ros.query.bank_presence import BankPresence, pool_cells
+from ovs3d_ros.query.bank_presence import BankPresence, decide_presence, pool_cells
 from ovs3d_ros.query.engine import QueryEngine
 from ovs3d_ros.query.name_bank import make_bank, read_names
-from ovs3d_ros.query.presence import PresenceCalibration
+from ovs3d_ros.query.presence import PresenceCalibration, load_calibration
 from ovs3d_ros.semantics.codec import CodecFitter
-from ovs3d_ros.types import MapSnapshot
+from ovs3d_ros.types import MapSnapshot, UserError
 
 DIM, THINGS, GAUSSIANS = 48, 30, 40
 NAMES = read_names()
@@ -72,7 +73,7 @@ def _ask(texts: dict[str, torch.Tensor], common: torch.Tensor) -> np.ndarray:
     snapshot, decision = _room(texts, common)
     asked = [*NAMES[:THINGS], *NAMES[-200:]]
     features = _distort(torch.stack([texts[name] for name in asked]), common)
-    return decision.probability(asked, features, snapshot, 0.5)
+    return decision.decide(decision.evidence(asked, features, snapshot, 0.5))
 
 
 def test_the_bank_has_a_thousand_distinct_names():
@@ -150,19 +151,23 @@ def test_a_map_without_features_holds_nothing():
     texts, common = _texts(0), torch.zeros(DIM)
     snapshot, decision = _room(texts, common)
     empty = replace(snapshot, weight=torch.zeros_like(snapshot.weight))
-    assert decision.probability(["sofa"], texts["sofa"][None], empty, 0.5).tolist() == [0.0]
+    assert decision.decide(decision.evidence(["sofa"], texts["sofa"][None], empty, 0.5)).tolist() == [0.0]
 
 
 def test_a_newer_map_is_looked_at_anew():
     texts, common = _texts(0), torch.zeros(DIM)
     snapshot, decision = _room(texts, common)
     name = texts[NAMES[0]][None]
-    before = decision.probability([NAMES[0]], name, snapshot, 0.5)[0]
+
+    def probability(newest: MapSnapshot, min_weight: float) -> float:
+        return decision.decide(decision.evidence([NAMES[0]], name, newest, min_weight))[0]
+
+    before = probability(snapshot, 0.5)
     gone = torch.arange(len(snapshot.weight)) < GAUSSIANS  # the first thing
     newer = replace(snapshot, weight=torch.where(gone, 0.0, 1.0))
-    after = decision.probability([NAMES[0]], name, newer, 0.5)[0]
+    after = probability(newer, 0.5)
     assert before > 0.6 > 0.4 > after
-    assert decision.probability([NAMES[0]], name, newer, 2.0)[0] == 0.0  # nothing has so much evidence
+    assert probability(newer, 2.0) == 0.0  # nothing has so much evidence
 
 
 def test_an_encoder_without_a_calibration_is_judged_by_the_bank():
@@ -170,3 +175,39 @@ def test_an_encoder_without_a_calibration_is_judged_by_the_bank():
     assert QueryEngine(clip, QueryConfig())._bank is None
     clip.calibration = None
     assert QueryEngine(clip, QueryConfig())._bank is not None
+
+
+def test_a_calibration_may_weigh_the_bank_and_keeps_its_own_labels():
+    texts, common = _texts(0), torch.zeros(DIM)
+    snapshot, bank = _room(texts, common)
+    names = [NAMES[0], NAMES[-1]]  # one that is there, one that is not
+    features = torch.stack([texts[name] for name in names])
+    ranks, evidence = bank.evidence(names, features, snapshot, 0.5), np.zeros((2, 4))
+    own = PresenceCalibration(presence_weights=(0.0,) * 4, presence_bias=-2.0)
+    both = replace(own, presence_weights=(0.0,) * 4 + (0.5,) * 4, general_weights=(0.0,) * 8)
+    alone, _ = decide_presence(names, evidence, None, None, own)
+    assert alone[0] == alone[1] < 0.2
+    presence, table = decide_presence(names, evidence, ranks, bank, both)
+    assert presence[0] > 0.9 and presence[1] < 0.5 and table.shape == (2, 8)
+    engine = QueryEngine(make_clip(ClipConfig(model="bundled"), "cpu"), QueryConfig())
+    engine.encode_text = lambda prompts: torch.stack([texts.get(name, texts["dog"]) for name in prompts])
+    engine.calibrate(own)
+    assert engine.bank is None
+    of_lerf = engine.score(snapshot.codes, snapshot, names, None)[1]
+    engine.calibrate(both)
+    assert engine.bank is not None
+    assert torch.equal(engine.score(snapshot.codes, snapshot, names, None)[1], of_lerf)
+
+
+@pytest.mark.parametrize("sizes, ok", [((4, 4), True), ((8, 8), True), ((8, 4), False), ((6, 6), False)])
+def test_a_file_has_weights_with_or_without_the_bank(sizes, ok, tmp_path):
+    weights = dict(
+        zip(("presence_weights", "general_weights"), ([1.0] * size for size in sizes), strict=True)
+    )
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps(dict(name="e", query=weights)))
+    if ok:
+        assert load_calibration(str(path), "e").weighs_bank == (sizes[0] == 8)
+    else:
+        with pytest.raises(UserError, match="weighs"):
+            load_calibration(str(path), "e")

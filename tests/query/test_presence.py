@@ -75,7 +75,7 @@ def test_evidence_grows_with_similarity() -> None:
     tables = np.stack([evidence_of(s).table[0] for s in (0.0, 0.3, 0.5, 0.7, 0.9)])
     assert (np.diff(tables[:, :3], axis=0) > 0).all() and tables[-1, 3] > tables[0, 3]
     probabilities = [
-        presence_probability(evidence_of(s), SPECIFIC, PresenceCalibration())[0]
+        presence_probability(evidence_of(s).table, SPECIFIC, PresenceCalibration())[0]
         for s in (0.0, 0.3, 0.5, 0.7, 0.9)
     ]
     assert probabilities == sorted(probabilities) and probabilities[0] < 0.3 < 0.9 < probabilities[-1]
@@ -125,7 +125,7 @@ def test_evidence_of_few_gaussians_is_finite(count: int) -> None:
     got = collect(codes[:count], prompt, distractors)
     assert (
         np.isfinite(got.table).all()
-        and np.isfinite(presence_probability(got, SPECIFIC, PresenceCalibration())).all()
+        and np.isfinite(presence_probability(got.table, SPECIFIC, PresenceCalibration())).all()
     )
 
 
@@ -149,10 +149,10 @@ def test_presence_is_a_logistic_regression() -> None:
     calibration = PresenceCalibration(presence_weights=(2.0, 1.0, 3.0, 0.5), presence_bias=-1.0)
     expected = 1 / (1 + np.exp(-(np.array([1.6 + 0.3 + 0.6 + 2.0, 0.1 - 0.3 + 0.5]) - 1.0)))
     np.testing.assert_allclose(
-        presence_probability(evidence, np.zeros(len(expected), bool), calibration), expected
+        presence_probability(evidence.table, np.zeros(len(expected), bool), calibration), expected
     )
     extreme = evidence_table([1e9], [0.0], [0.0], [0.0])
-    assert presence_probability(extreme, SPECIFIC, calibration)[0] == pytest.approx(1.0)
+    assert presence_probability(extreme.table, SPECIFIC, calibration)[0] == pytest.approx(1.0)
 
 
 def test_general_names_have_their_own_weights() -> None:
@@ -162,7 +162,7 @@ def test_general_names_have_their_own_weights() -> None:
     ).tolist() == [True, True, True, False, False, False, False]
     calibration = PresenceCalibration(general_weights=(0.0, 0.0, 0.0, 0.0), general_bias=-3.0)
     evidence = evidence_table(*([v] * 2 for v in (0.9, 0.9, 0.3, 5.0)))
-    specific, general = presence_probability(evidence, np.array([False, True]), calibration)
+    specific, general = presence_probability(evidence.table, np.array([False, True]), calibration)
     assert specific > 0.9 and general == pytest.approx(1 / (1 + np.exp(3.0)))
 
 
