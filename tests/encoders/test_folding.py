@@ -9,7 +9,7 @@ import torch
 
 from ovs3d_ros.config import ClipConfig
 from ovs3d_ros.encoders import make_clip
-from ovs3d_ros.encoders.folding import fold_batch_norms
+from ovs3d_ros.encoders.folding import fold_batch_norms, fold_in_order
 
 pytest.importorskip("timm")
 
@@ -37,6 +37,29 @@ def test_features_stay(trunk: str) -> None:
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
     if trunk == "cs3darknet_focus_s":  # the others keep norms outside timm's units
         assert batch_norms(model) and not batch_norms(folded)
+
+
+def test_features_of_an_efficientnet_stay() -> None:
+    import timm
+
+    torch.manual_seed(0)
+    model = timm.create_model("tf_efficientnet_lite0", num_classes=8)
+    for part in model.modules():  # as after training
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.running_mean.normal_(std=0.3)
+            part.running_var.uniform_(0.3, 3.0)
+            torch.nn.init.normal_(part.bias, std=0.3)
+    folded, pixels = copy.deepcopy(model.eval()), torch.randn(2, 3, 96, 96)
+    fold_in_order(folded)
+    with torch.inference_mode():
+        expected, actual = model(pixels), folded(pixels)
+        (expected_cells,), (cells,) = (
+            tower.forward_intermediates(pixels, indices=[3], intermediates_only=True)
+            for tower in (model, folded)
+        )
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+    torch.testing.assert_close(cells, expected_cells, rtol=1e-4, atol=1e-4 * float(cells.abs().max()))
+    assert batch_norms(model) == 49 and not batch_norms(folded)
 
 
 def test_bundled_tower_has_none_left() -> None:
