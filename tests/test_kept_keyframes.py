@@ -176,6 +176,6 @@ def test_rescued_map_keeps_its_keyframes_without_bad_gaussians(saved, tmp_path, 
 def test_learning_rates_of_a_loaded_map_begin_anew(saved) -> None:
     again = Ovs3d.load(saved[1], training=True)
     again.optimize(1, horizon=again.stats["steps"] + 10)
-    rates = {g["name"]: g["lr"] for g in again.map.mapper.gaussians._optimizer.param_groups}
+    rates = again.map.mapper.gaussians.adam.rates
     expected = again.config.train.lr_means * again.map.mapper.gaussians.extent
     assert rates["means"] == pytest.approx(expected, rel=0.01), "as at the start of a run"

@@ -17,6 +17,7 @@ import torch
 from helpers import synthetic
 
 from ovs3d_ros.config import QueryConfig
+from ovs3d_ros.mapping import adam
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query import boxes, components, instances, scan, voxels
 from ovs3d_ros.query.instances import find_map_objects
@@ -31,7 +32,7 @@ from ovs3d_ros.rasterize.kernel_cache import cache_folder
 from ovs3d_ros.types import MapSnapshot
 from ovs3d_ros.warm_up import PARTS, warm_up
 
-MAPPING = (kernels_backward, kernels_forward, kernels_project, kernels_shade, kernels_tiles)
+MAPPING = (adam, kernels_backward, kernels_forward, kernels_project, kernels_shade, kernels_tiles)
 QUERIES = (boxes, components, instances, scan, voxels)
 
 

@@ -6,8 +6,8 @@ length. The standard 3DGS PLY holds the same numbers.
 
 from __future__ import annotations
 
-import functools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -15,9 +15,11 @@ import torch.nn.functional as F
 
 from ovs3d_ros.config import TrainConfig
 from ovs3d_ros.geometry import matrix_to_quat
+from ovs3d_ros.mapping.adam import RowAdam
 from ovs3d_ros.rasterize.spherical_harmonics import SH_C0, sh_basis
 
-_SQUARES = "exp_avg_sq"  # Adam's mean squared gradients, before the name of a parameter
+_SQUARES = "squares of "  # before the name of a parameter: Adam's mean squared gradients
+Rows = Callable[[str, torch.Tensor], torch.Tensor]  # new rows from the old ones, by name
 PARAMETERS = ("means", "log_scales", "quats", "opacity_logits", "sh_dc", "sh_rest")
 
 
@@ -33,6 +35,7 @@ class Gaussians:
         params: leaf tensors by name, see `PARAMETERS`: means [N, 3], log_scales [N, 3], quats [N, 4] wxyz,
             opacity_logits [N], sh_dc [N, 3], sh_rest [N, K, 3].
         stats: tensors [N, ...] by name that are never optimised; their rows follow those of the parameters.
+        adam: moments of the gradients.
         extent: radius of the scene that is observed now, metres; multiplies the learning rate of the means.
     """
 
@@ -53,13 +56,8 @@ class Gaussians:
             name: torch.zeros((0, *shapes[name]), device=device, requires_grad=True) for name in PARAMETERS
         }
         self.stats: dict[str, torch.Tensor] = {}
+        self.adam = RowAdam()
         self._generator = torch.Generator(device).manual_seed(seed)
-
-    @functools.cached_property
-    def _optimizer(self) -> torch.optim.Adam:
-        """Made when training begins: the first one imports torch's compiler, which takes seconds."""
-        groups = [dict(params=[p], name=name) for name, p in self.params.items()]
-        return torch.optim.Adam(groups, eps=1e-15, fused=True)
 
     def __len__(self) -> int:
         return self.params["means"].shape[0]
@@ -96,24 +94,18 @@ class Gaussians:
 
     def _append(self, new: dict[str, torch.Tensor], source: torch.Tensor | None = None) -> None:
         """Appends rows; their statistics are copies of rows `source` [M], or zero."""
-        count = new["means"].shape[0]
-
-        def with_zeros(_: str, t: torch.Tensor) -> torch.Tensor:
-            return torch.cat([t, t.new_zeros((count, *t.shape[1:]))])
-
+        zeros = _append_zeros(new["means"].shape[0])
         self._rewrite(
             lambda name, p: torch.cat([p, new[name]]),
-            with_zeros,
-            with_zeros if source is None else lambda _, t: torch.cat([t, t[source]]),
+            zeros,
+            zeros if source is None else lambda _, t: torch.cat([t, t[source]]),
         )
 
     def take(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
         """Removes rows [M]: their parameters, statistics, and Adam's mean squared gradients, for `put`."""
         taken = {name: p.detach()[rows] for name, p in self.params.items()}
         taken |= {name: t[rows] for name, t in self.stats.items()}
-        for name, p in self.params.items() if "_optimizer" in vars(self) else ():
-            if p in self._optimizer.state:
-                taken[_SQUARES + name] = self._optimizer.state[p][_SQUARES][rows]
+        taken |= {_SQUARES + name: t[rows] for name, t in self.adam.squares.items()}
         mask = torch.ones(len(self), dtype=torch.bool, device=self.device)
         mask[rows] = False
         self.keep(mask)
@@ -130,34 +122,27 @@ class Gaussians:
             new = taken.get(name)
             return torch.cat([t, t.new_zeros((count, *t.shape[1:])) if new is None else new.to(t)])
 
-        self._rewrite(extended, extended, extended)
+        def with_squares(name: str, t: torch.Tensor) -> torch.Tensor:
+            return extended(_SQUARES + name, t)
+
+        self._rewrite(extended, _append_zeros(count), extended, with_squares)
 
     def keep(self, mask: torch.Tensor) -> None:
         """Keeps the rows where `mask` [N] is true."""
         self._rewrite(*[lambda _, t: t[mask]] * 3)
 
-    def _rewrite(self, on_param, on_moment, on_stat) -> None:
-        """Rewrites parameters, Adam moments and statistics by one function of name and rows each."""
+    def _rewrite(self, on_param: Rows, on_mean: Rows, on_stat: Rows, on_square: Rows | None = None) -> None:
+        """Rewrites parameters, Adam's moments and statistics by one function of name and rows each."""
         for name, old in list(self.params.items()):
-            self.params[name] = new = on_param(name, old.detach()).contiguous().requires_grad_()
-            if "_optimizer" in vars(self):
-                self._replace(name, old, new, on_moment)
+            self.params[name] = on_param(name, old.detach()).contiguous().requires_grad_()
+        self.adam.rewrite(on_mean, on_square or on_mean)
         self.stats = {name: on_stat(name, t) for name, t in self.stats.items()}
 
-    def _replace(self, name: str, old: torch.Tensor, new: torch.Tensor, on_moment) -> None:
-        """Hands a rewritten parameter to the optimizer, with its moments."""
-        group = next(group for group in self._optimizer.param_groups if group["name"] == name)
-        state = self._optimizer.state.pop(old, None)
-        if state:
-            for moment in ("exp_avg", "exp_avg_sq"):
-                state[moment] = on_moment(moment + name, state[moment]).contiguous()
-            self._optimizer.state[new] = state
-        group["params"][0] = new
-
-    def step(self, means_decay: float = 1.0, other_decay: float = 1.0) -> None:
+    def step(self, visible: torch.Tensor, means_decay: float = 1.0, other_decay: float = 1.0) -> None:
         """One Adam step with the current gradients.
 
         Args:
+            visible: [N] bool, the Gaussians that the gradients' view shows. Only these are moved.
             means_decay: factor on the learning rate of the means.
             other_decay: factor on all other learning rates.
         """
@@ -170,10 +155,7 @@ class Gaussians:
             sh_dc=c.lr_colors * other_decay,
             sh_rest=c.lr_colors / 20 * other_decay,
         )
-        for group in self._optimizer.param_groups:
-            group["lr"] = rates[group["name"]]
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        self.adam.step(self.params, rates, visible)
 
     @torch.no_grad()
     def densify(self, chosen: torch.Tensor, split_above: float) -> None:
@@ -216,6 +198,11 @@ class Gaussians:
         """Replaces all Gaussians by parameters in the form of `params`; new rows have zero statistics."""
         self.keep(torch.zeros(len(self), dtype=torch.bool, device=self.device))
         self.append(params)
+
+
+def _append_zeros(count: int) -> Rows:
+    """Appends rows of zeros."""
+    return lambda _, t: torch.cat([t, t.new_zeros((count, *t.shape[1:]))])
 
 
 def activate(params: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -207,7 +207,7 @@ class Mapper:
             self.gaussians, meta["means2d_absgrad"][0], visible, max(camera.width, camera.height)
         )
         progress = min(1.0, (self.steps - self.first_step) / horizon) if horizon else 0.0
-        _update_parameters(self.gaussians, self.log, index, progress if horizon else None)
+        _update_parameters(self.gaussians, visible, self.log, index, progress if horizon else None)
         if exposed:
             self.log.exposure.step(index, decay=0.1**progress)
         self.steps += 1
@@ -278,12 +278,13 @@ def parking_cap(config: Config) -> int:
 
 
 def _update_parameters(
-    gaussians: Gaussians, log: KeyframeLog, index: int | None, progress: float | None
+    gaussians: Gaussians, visible: torch.Tensor, log: KeyframeLog, index: int | None, progress: float | None
 ) -> None:
     """An Adam step on the Gaussians.
 
     Args:
         gaussians: of the map.
+        visible: [N] bool, those that the view shows.
         log: keyframes and their visits.
         index: of the keyframe the gradients come from; None: from a rendered view.
         progress: share of the run that is done, 0..1; None while the map still grows: then the rate of
@@ -293,7 +294,7 @@ def _update_parameters(
     visits = _SETTLED_VISITS if index is None else log.visits[index]
     decay = min(1.0, visits / _SETTLED_VISITS) if progress is None else progress
     settling = max(0.0, ((progress or 0.0) - _SETTLING_PROGRESS) / (1 - _SETTLING_PROGRESS))
-    gaussians.step(means_decay=_FINAL_DECAY**decay, other_decay=0.1**settling)
+    gaussians.step(visible, means_decay=_FINAL_DECAY**decay, other_decay=0.1**settling)
 
 
 def _fog_limit(params: dict[str, torch.Tensor]) -> float:

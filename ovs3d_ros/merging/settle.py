@@ -129,12 +129,13 @@ def settle(
     order = np.concatenate([rng.permutation(len(views)) for _ in range(steps // len(views) + 1)])[:steps]
     for step, index in enumerate(order):
         view, progress = views[index], step / max(1, steps - 1)
-        out, alpha, _ = rasterize_rgbd(gaussians.activated(), view.camera, view.camtoworld, rasterizer)
+        out, alpha, meta = rasterize_rgbd(gaussians.activated(), view.camera, view.camtoworld, rasterizer)
         rgb = ignore_masked(out[..., :3], view.image, view.mask)
         loss = photometric(rgb, view.image, config.ssim_weight)
         loss = loss + config.depth_weight * depth_l1(out[..., 3], alpha, view.depth)
         loss.backward()
-        gaussians.step(_FIRST_DECAY * (_LAST_DECAY / _FIRST_DECAY) ** progress, _OTHER_DECAY**progress)
+        decay = _FIRST_DECAY * (_LAST_DECAY / _FIRST_DECAY) ** progress
+        gaussians.step((meta["radii"][0] > 0).all(-1), decay, _OTHER_DECAY**progress)
         on_step()
     return {name: gaussians.params[name].detach() for name in PARAMETERS}
 

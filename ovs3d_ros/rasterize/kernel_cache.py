@@ -25,6 +25,7 @@ import numba
 from numba.core.caching import FunctionCache
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+_WITH_KERNELS = "mapping", "query", "rasterize"  # folders
 _PREFIX = "kernels-"
 _KEPT_FOLDERS = 8  # of different sources and versions; the least recently used ones are removed
 
@@ -144,7 +145,7 @@ def _key() -> str:
 
 def kernel_sources(package: Path = _PACKAGE) -> list[Path]:
     """The files with kernels, and with the functions and constants that kernels contain."""
-    files = sorted(path for folder in ("rasterize", "query") for path in (package / folder).glob("*.py"))
+    files = sorted(path for folder in _WITH_KERNELS for path in (package / folder).glob("*.py"))
     return [path for path in files if any(word in path.read_bytes() for word in (b"njit", b"from numba"))]
 
 

@@ -54,7 +54,7 @@ def drive_on(pipeline: Ovs3d, rooms, steps: int) -> None:
 
 @pytest.fixture(scope="module")
 def building() -> Ovs3d:
-    return drive(range(ROOMS), steps=12)
+    return drive(range(ROOMS), steps=36)
 
 
 def error_in(pipeline: Ovs3d, room: int) -> float:
@@ -76,7 +76,7 @@ def iou_in(pipeline: Ovs3d, room: int) -> float:
 
 
 def test_first_room_is_as_good_as_alone_after_five(building: Ovs3d) -> None:
-    alone = drive([0], steps=12)
+    alone = drive([0], steps=36)
     stats = building.stats
     assert stats["num_gaussians"] > 1.4 * CAP and stats["evicted"] == 0, "no room is pruned for the next"
     assert len(building.map.mapper.gaussians) <= CAP and stats["parked"] % ROWS == 0 < stats["parked"]

@@ -35,11 +35,11 @@ def loss_of(g: Gaussians) -> torch.Tensor:
 def train(g: Gaussians, steps: int = 3) -> None:
     for _ in range(steps):
         loss_of(g).backward()
-        g.step()
+        g.step(everywhere(g))
 
 
-def moments(g: Gaussians, kind: str = "exp_avg") -> dict[str, torch.Tensor]:
-    return {name: g._optimizer.state[p][kind].clone() for name, p in g.params.items()}
+def everywhere(g: Gaussians) -> torch.Tensor:
+    return torch.ones(len(g), dtype=torch.bool)
 
 
 def test_insert_sets_all_parameters() -> None:
@@ -62,7 +62,7 @@ def test_step_uses_the_learning_rate_of_each_parameter() -> None:
     before = {name: p.detach().clone() for name, p in g.params.items()}
     loss_of(g).backward()
     signs = {name: p.grad.sign() for name, p in g.params.items()}
-    g.step(means_decay=0.5)
+    g.step(everywhere(g), means_decay=0.5)
     rates = dict(
         means=TRAIN.lr_means * 2.5 * 0.5,
         log_scales=TRAIN.lr_scales,
@@ -82,18 +82,18 @@ def test_moments_and_statistics_follow_insertion_and_removal() -> None:
     g = make(6)
     g.stats["tag"] = torch.arange(6.0)[:, None].expand(6, 2).clone()
     train(g)
-    rows, old = {n: p.detach().clone() for n, p in g.params.items()}, moments(g)
+    rows, old = {n: p.detach().clone() for n, p in g.params.items()}, dict(g.adam.means)
     mask = torch.tensor([True, False, True, True, False, True])
     g.keep(mask)
     assert len(g) == 4 and g.stats["tag"][:, 0].tolist() == [0, 2, 3, 5]
     for name in PARAMETERS:
         assert torch.equal(g.params[name], rows[name][mask]) and torch.equal(
-            moments(g)[name], old[name][mask]
+            g.adam.means[name], old[name][mask]
         )
     g.insert(torch.zeros(3, 3), torch.rand(3, 3), torch.ones(3), 0.5)
     assert g.stats["tag"].shape == (7, 2) and (g.stats["tag"][4:] == 0).all()
     for name in PARAMETERS:
-        assert torch.equal(moments(g)[name][:4], old[name][mask]) and (moments(g)[name][4:] == 0).all()
+        assert torch.equal(g.adam.means[name][:4], old[name][mask]) and (g.adam.means[name][4:] == 0).all()
         assert torch.equal(g.params[name][:4], rows[name][mask])
 
 
@@ -109,13 +109,13 @@ def test_kept_rows_train_on_unchanged() -> None:
         torch.testing.assert_close(g.params[name][:6], twin.params[name], atol=1e-7, rtol=0)
 
 
-def test_optimizer_keeps_no_state_of_removed_tensors() -> None:
+def test_moments_follow_the_parameters() -> None:
     g = make()
     for _ in range(5):
         train(g, 1)
         g.keep(torch.ones(len(g), dtype=torch.bool))
-    assert len(g._optimizer.state) == len(PARAMETERS)
-    assert {id(p) for p in g._optimizer.state} == {id(p) for p in g.params.values()}
+    for moments in (g.adam.means, g.adam.squares):
+        assert {name: t.shape for name, t in moments.items()} == {n: p.shape for n, p in g.params.items()}
 
 
 def test_densify_clones_small_and_splits_large_gaussians() -> None:
@@ -135,7 +135,7 @@ def test_densify_clones_small_and_splits_large_gaussians() -> None:
     torch.testing.assert_close(g.params["log_scales"][halves].exp(), before["log_scales"][[1, 1]].exp() / 1.6)
     offset = (g.params["means"][halves] - before["means"][1]).norm(dim=-1)
     assert (offset > 0).all() and (offset < 5 * 0.5 * 3**0.5).all()
-    assert (moments(g)["means"][4:] == 0).all() and (moments(g)["means"][:4] != 0).any()
+    assert (g.adam.means["means"][4:] == 0).all() and (g.adam.means["means"][:4] != 0).any()
     train(g, 1)  # the optimizer still works
 
 
@@ -196,7 +196,8 @@ def test_rows_come_back_with_their_squared_gradients_and_statistics() -> None:
     g = make(6)
     g.stats["tag"] = torch.arange(6.0)
     train(g)
-    rows, squares = {n: p.detach().clone() for n, p in g.params.items()}, moments(g, "exp_avg_sq")
+    rows = {n: p.detach().clone() for n, p in g.params.items()}
+    squares = {n: t.clone() for n, t in g.adam.squares.items()}
     taken = g.take(torch.tensor([4, 1]))
     assert g.stats["tag"].tolist() == [0, 2, 3, 5]
     g.put(taken)
@@ -204,5 +205,5 @@ def test_rows_come_back_with_their_squared_gradients_and_statistics() -> None:
     assert torch.equal(g.stats["tag"], order.float())
     for name in PARAMETERS:
         assert torch.equal(g.params[name], rows[name][order])
-        assert torch.equal(moments(g, "exp_avg_sq")[name], squares[name][order])
-        assert (moments(g)[name][4:] == 0).all(), "gradients of another time say nothing"
+        assert torch.equal(g.adam.squares[name], squares[name][order])
+        assert (g.adam.means[name][4:] == 0).all(), "gradients of another time say nothing"

@@ -64,7 +64,7 @@ def test_learning_rates_fall_towards_the_horizon() -> None:
     rates = {}
     for mapper.steps, horizon in ((80, 100), (100, 100), (100, None)):
         mapper.step(horizon)
-        rates[mapper.steps, horizon] = {g["name"]: g["lr"] for g in mapper.gaussians._optimizer.param_groups}
+        rates[mapper.steps, horizon] = mapper.gaussians.adam.rates
     config, extent = mapper.config.train, mapper.gaussians.extent
     full = dict(
         log_scales=config.lr_scales,
