@@ -11,10 +11,12 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
 
 LANES = 16  # texts that are multiplied at once, and codes whose products are turned
-_ROWS = 8  # codes whose sums stay in registers
+# Codes whose sums stay in registers: a row takes one of 32 registers with AVX-512, two of 16 with AVX2.
+_ROWS = 8 if "+avx512f" in get_host_cpu_features() else 4
 _LARGEST_SUM = 2**31 - 1
 _INT = ir.IntType(32)
 _SUMS, _FLOATS = ir.VectorType(_INT, LANES), ir.VectorType(ir.FloatType(), LANES)
