@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 _LARGEST = 127  # of a value in 8 bits
@@ -53,6 +54,12 @@ class PackedCodes:
         torch.mul(self.values, self.steps, out=codes[..., :-1]).mul_(codes[..., -1:])
         return codes
 
+    def unpack_rows(self, rows: np.ndarray) -> np.ndarray:
+        """The codes [..., d + 1] of a few chosen rows, as NumPy has them."""
+        scales = chosen_rows(self.scales, rows).astype(np.float32)[..., None]
+        relative = chosen_rows(self.values, rows) * self.steps.cpu().numpy()
+        return np.concatenate([relative * scales, scales], axis=-1)
+
     def with_unit_length(self, gram: torch.Tensor) -> PackedCodes:
         """The same directions with features of unit length; rounding to 8 bits changes it by a thousandth.
 
@@ -69,6 +76,13 @@ class PackedCodes:
     def fold(self, directions: torch.Tensor) -> torch.Tensor:
         """Directions [d + 1, P] for products with values: cosine = scale * ([value, 1] . folded)."""
         return torch.cat([directions[:-1] * self.steps[:, None], directions[-1:]])
+
+
+def chosen_rows(tensor: torch.Tensor, rows: np.ndarray) -> np.ndarray:
+    """A few rows of a tensor, as NumPy has them."""
+    if tensor.device.type == "cpu":
+        return tensor.numpy()[rows]
+    return tensor[torch.from_numpy(rows).to(tensor.device)].cpu().numpy()
 
 
 def pack_codes(codes: torch.Tensor, steps: torch.Tensor | None = None, headroom: float = 0.0) -> PackedCodes:

@@ -15,6 +15,7 @@ from ovs3d_ros.encoders.validation import check_texts
 from ovs3d_ros.map_frame import region_to_map
 from ovs3d_ros.query.bank_presence import BankPresence, decide_presence
 from ovs3d_ros.query.coverage import horizon_coverage
+from ovs3d_ros.query.distractors import DistractorMemo, Rivals
 from ovs3d_ros.query.instances import find_map_objects, map_grid
 from ovs3d_ros.query.labelling import (
     LabelledMap,
@@ -39,7 +40,13 @@ from ovs3d_ros.query.presence import (
 from ovs3d_ros.query.related import answer_related
 from ovs3d_ros.query.relevancy import relevancy
 from ovs3d_ros.query.request import QueryOptions, check_semantics, make_query, resolve_threshold
-from ovs3d_ros.query.similarity import Competition, GaussianScores, lerf_competition, score_gaussians
+from ovs3d_ros.query.similarity import (
+    Competition,
+    GaussianScores,
+    at_least,
+    lerf_competition,
+    score_gaussians,
+)
 from ovs3d_ros.query.voxels import PointGrid
 from ovs3d_ros.semantics.class_field import vocabulary_indices
 from ovs3d_ros.semantics.scale_selection import COMMON_NAMES
@@ -74,10 +81,12 @@ class MapFacts:
     Attributes:
         observed: of `horizon_coverage`.
         grid: of the Gaussians, with `query.instance_gap`.
+        rivals: of the prompts.
     """
 
     observed: float
     grid: PointGrid
+    rivals: Rivals
 
 
 class QueryEngine:
@@ -98,7 +107,7 @@ class QueryEngine:
         self._bank = self._make_bank(is_calibrated(clip, config.calibration))
         self._config = config
         self._texts: dict[str, torch.Tensor] = {}
-        self._distractors: tuple[Sequence[str], torch.Tensor] | None = None
+        self._distractors = DistractorMemo(self.encode_text, _MAX_CACHED_TEXTS)
         self._coverage = SnapshotMemo(horizon_coverage)
         self._grid = SnapshotMemo(map_grid)
 
@@ -174,7 +183,8 @@ class QueryEngine:
         if query.relations:
             return answer_related(query, lambda q: self.answer(q, snapshot, field), snapshot, self._config)
         texts = self._encode_query(query)
-        facts = MapFacts(self._coverage(snapshot), self._grid(snapshot, self._config.instance_gap))
+        grid, rivals = self._grid(snapshot, self._config.instance_gap), self._rivals(query, texts, snapshot)
+        facts = MapFacts(self._coverage(snapshot), grid, rivals)
         return answer_query(query, texts, snapshot, field, self.calibration, self._config, facts, self._bank)
 
     def score(
@@ -213,18 +223,19 @@ class QueryEngine:
             labels, scores = anew.labels, anew.scores
         elif snapshot.version != result.map_version:
             texts = self._encode_query(result.query)
-            scored = _score_map(result.query, texts, snapshot, self.calibration, self._config, self._bank)
-            labelled = _label_map(
-                result.query, texts, snapshot, scored, result.found, None, self.calibration, self._config
-            )
+            rivals = self._rivals(result.query, texts, snapshot)
+            rules = self.calibration, self._config
+            scored = _score_map(result.query, texts, snapshot, rivals, *rules, self._bank)
+            labelled = _label_map(result.query, texts, snapshot, scored, result.found, None, *rules)
             labels, scores = labelled.labels.long(), labelled.scores
         return labels, scores * (labels > 0)
 
     def _encode_query(self, query: Query) -> TextFeatures:
-        names, known = self.calibration.distractors, self._distractors
-        if known is None or known[0] is not names:  # hundreds of names, the same for every query
-            known = self._distractors = names, self.encode_text(names)
-        return TextFeatures(self.encode_text(query.prompts), self.encode_text(query.negatives), known[1])
+        own, others = map(self.encode_text, (query.prompts, query.negatives))
+        return TextFeatures(own, others, self._distractors.features(self.calibration))
+
+    def _rivals(self, query: Query, texts: TextFeatures, snapshot: MapSnapshot) -> Rivals:
+        return self._distractors.rivals(query.prompts, texts.prompts, snapshot, self.calibration)
 
 
 def answer_query(
@@ -250,7 +261,7 @@ def answer_query(
         bank: gives `calibration` evidence if it weighs that. Otherwise it decides alone what is there and,
             unless the user chose negatives, which Gaussians show it. None: `calibration` does.
     """
-    scored = _score_map(query, texts, snapshot, calibration, config, bank)
+    scored = _score_map(query, texts, snapshot, facts.rivals, calibration, config, bank)
     evidence = scored[1]
     ranks = bank and bank.evidence(query.prompts, texts.prompts, snapshot, config.min_weight)
     presence, table = decide_presence(query.prompts, evidence.table, ranks, bank, calibration)
@@ -260,16 +271,9 @@ def answer_query(
     labelled = _label_map(query, texts, snapshot, scored, found, field, calibration, config)
     words, least = (texts.prompts, texts.distractors), config.presence
     judge = judge_objects(query.prompts, words, snapshot, scored[0], labelled.lifted, calibration, least)
-    objects, instances = find_map_objects(
-        snapshot,
-        labelled.labels.cpu().numpy(),
-        labelled.scores.cpu().numpy(),
-        query.prompts,
-        config,
-        query.max_instances,
-        facts.grid,
-        judge if bank is None else None,
-    )
+    labels, scores = labelled.labels.cpu().numpy(), labelled.scores.cpu().numpy()
+    rules = query.prompts, config, query.max_instances, facts.grid, judge if bank is None else None
+    objects, instances = find_map_objects(snapshot, labels, scores, *rules)
     return QueryResult(
         query=query,
         map_version=snapshot.version,
@@ -279,7 +283,7 @@ def answer_query(
         evidence=table,
         scores=labelled.scores,
         score_all=labelled.score_all,
-        labels=labelled.labels.long(),
+        labels=torch.from_numpy(labels.astype(np.int64)),
         instances=torch.from_numpy(instances),
         objects=objects,
         verdicts=verdicts(presence, config),
@@ -325,6 +329,7 @@ def _score_map(
     query: Query,
     texts: TextFeatures,
     snapshot: MapSnapshot,
+    rivals: Rivals,
     calibration: PresenceCalibration,
     config: QueryConfig,
     bank: BankPresence | None,
@@ -337,7 +342,7 @@ def _score_map(
     else:  # nothing competes: a direction of cosine 0
         ranges = bank.ranges(texts.prompts, snapshot, config.min_weight)
         competition = Competition(prompts, torch.zeros_like(prompts[:, :1]), *ranges, 1.0)
-    gaussians = score_gaussians(codes, snapshot.weight >= config.min_weight, competition, PEAK_GAUSSIANS)
-    competing = texts.prompts @ texts.distractors.T < calibration.synonym
-    evidence = presence_evidence(gaussians, codes, snapshot.weight, directions(texts.distractors), competing)
+    eligible = at_least(snapshot.weight, config.min_weight)
+    gaussians = score_gaussians(codes, eligible, competition, PEAK_GAUSSIANS)
+    evidence = presence_evidence(gaussians, codes, snapshot.weight, rivals.directions, rivals.competing)
     return gaussians, evidence

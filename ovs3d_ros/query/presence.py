@@ -13,7 +13,7 @@ import torch
 
 from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.encoders import ImageTextEncoder
-from ovs3d_ros.packed_codes import PackedCodes
+from ovs3d_ros.packed_codes import PackedCodes, chosen_rows
 from ovs3d_ros.query.similarity import GaussianScores
 from ovs3d_ros.types import UserError
 
@@ -191,12 +191,13 @@ def presence_evidence(
         distractors: [d + 1, M] directions of other things, see `FeatureCodec.directions`.
         competing: [P, M] bool, the distractor is another thing than the prompt.
     """
-    best = torch.from_numpy(gaussians.strongest).to(codes.device)
-    mass = weight[best]
-    mass = mass / mass.sum(1, keepdim=True).clamp_min(1e-9)  # [P, K]
-    shares = mass.double().cpu().numpy()
-    peak, cosine = (gaussians.peaks * shares).sum(1), (gaussians.cosines * shares).sum(1)
-    rivals = ((mass[..., None] * codes[best].unpack()).sum(1) @ distractors).double().cpu().numpy()  # [P, M]
+    # With NumPy: torch would divide these small sums between its threads, which wait for each other.
+    best = gaussians.strongest
+    mass = chosen_rows(weight, best)
+    mass = mass / mass.sum(1, keepdims=True).clip(1e-9)  # [P, K]
+    peak, cosine = (gaussians.peaks * mass).sum(1), (gaussians.cosines * mass).sum(1)
+    pooled = np.einsum("pk,pkd->pd", mass, codes.unpack_rows(best))
+    rivals = np.einsum("pd,dm->pm", pooled, distractors.cpu().numpy())  # [P, M]
     rival = np.where(competing.numpy(), rivals, -np.inf).max(axis=1, initial=-np.inf)
     margin = np.where(np.isfinite(rival), cosine - rival, 0.0)
     return Evidence(

@@ -21,6 +21,9 @@ from ovs3d_ros.query.scan import fill_logits, label_part, scan_part
 from ovs3d_ros.rasterize.thread_pool import shared_pool
 
 _GAUSSIANS_PER_THREAD = 10_000  # at least; fewer take less time than waking a thread
+# Torch divides operations on 2^15 numbers and more between its threads, which wait for each other in a busy
+# loop: beside the mapping thread that takes several times as long as the operation.
+_SLICE = 2**14
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +54,12 @@ class Competition:
         own, others = cosines[: self.prompts.shape[1]], cosines[self.prompts.shape[1] :]
         return own, own * self.slopes[:, None] - self.offsets[:, None] - self.temperature * others.amax(0)
 
-    def peaks(self, codes: torch.Tensor, cosines: torch.Tensor) -> torch.Tensor:
+    def peaks(self, codes: np.ndarray, cosines: np.ndarray) -> np.ndarray:
         """Relevancy [P, K] of each prompt at K codes of its own [P, K, d + 1], with these cosines [P, K]."""
-        rivals = self.temperature * (codes @ self.negatives).amax(-1)
-        return (cosines * self.slopes[:, None] - self.offsets[:, None] - rivals).sigmoid().double()
+        negatives = np.ascontiguousarray(self.negatives.numpy().T)
+        rivals = self.temperature * np.einsum("pkd,md->pkm", codes, negatives).max(-1)
+        logits = cosines * self.slopes.numpy()[:, None] - self.offsets.numpy()[:, None] - rivals
+        return 1 / (1 + np.exp(-logits.astype(float)))
 
     def chosen(self, found: np.ndarray) -> Competition:
         """The competition of the found [P] ones among the prompts."""
@@ -129,6 +134,13 @@ def score_gaussians(
     return score(codes, eligible, competition, strongest)
 
 
+def at_least(numbers: torch.Tensor, least: float) -> torch.Tensor:
+    """Which numbers [N] reach a limit, bool [N]; on the CPU without torch's threads, see `_SLICE`."""
+    if numbers.device.type != "cpu":
+        return numbers >= least
+    return torch.from_numpy(numbers.numpy() >= np.float32(least))
+
+
 def score_with_torch(
     codes: PackedCodes, eligible: torch.Tensor, competition: Competition, strongest: int
 ) -> GaussianScores:
@@ -170,13 +182,17 @@ def score_with_numba(
     codes: PackedCodes, eligible: torch.Tensor, competition: Competition, strongest: int
 ) -> GaussianScores:
     """`score_gaussians` on the CPU, block by block, on as many threads as torch has."""
-    count, known = competition.prompts.shape[1], eligible & codes.known
+    count, scales = competition.prompts.shape[1], torch.empty(len(codes))
+    for out, half in zip(scales.split(_SLICE), codes.scales.split(_SLICE), strict=True):
+        out.copy_(half)
+    known = torch.from_numpy(eligible.numpy() & (scales.numpy() != 0))
     scores, columns = torch.empty(len(codes)), torch.empty(len(codes), dtype=torch.int16)
-    scan = PackedScores(codes, known, competition, scores, columns)
+    scan = PackedScores(codes, scales, known, competition, scores, columns)
     parts = scan.run(competition, scan_part, strongest, scores.numpy(), columns.numpy())
-    scores.sigmoid_()
+    for part in scores.split(_SLICE):
+        part.sigmoid_()
     values, rows, sums, squares = map(np.stack, zip(*parts, strict=True))
-    total = int(known.sum())
+    total = int(np.count_nonzero(known.numpy()))
     values, rows = (np.moveaxis(a, 0, 1).reshape(count, -1) for a in (values, rows))  # [P, threads K]
     order = np.lexsort((rows, -values))[:, : min(total, strongest)]
     rows = np.take_along_axis(rows, order, 1)
@@ -185,7 +201,7 @@ def score_with_numba(
         known,
         rows,
         cosines.astype(float),
-        competition.peaks(codes[torch.from_numpy(rows)].unpack(), torch.from_numpy(cosines)).numpy(),
+        competition.peaks(codes.unpack_rows(rows), cosines),
         *_moments(sums.sum(0), squares.sum(0), total),
         scan,
     )
@@ -197,6 +213,7 @@ class PackedScores:
 
     Attributes:
         codes: [N].
+        scales: [N] those of the codes in single precision.
         known: [N] bool.
         competition: the prompts, and what they compete against.
         scores: [N] relevancy of the best prompt.
@@ -204,6 +221,7 @@ class PackedScores:
     """
 
     codes: PackedCodes
+    scales: torch.Tensor
     known: torch.Tensor
     competition: Competition
     scores: torch.Tensor
@@ -232,7 +250,7 @@ class PackedScores:
         pool = shared_pool(threads if len(self.codes) >= threads * _GAUSSIANS_PER_THREAD else 1)
         texts = torch.cat([competition.prompts, competition.negatives], dim=1)
         common = (
-            (np.ascontiguousarray(self.codes.values.numpy()), self.codes.scales.float().numpy()),
+            (np.ascontiguousarray(self.codes.values.numpy()), self.scales.numpy()),
             self.known.numpy(),
             round_texts(self.codes.fold(texts).numpy()),
             (
