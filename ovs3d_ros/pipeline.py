@@ -144,7 +144,7 @@ class Ovs3d:
         """Finds things by name.
 
         Args:
-            prompts: 1 to 64 names, also with a place: "mug on the table".
+            prompts: 1 to 128 names, also with a place: "mug on the table".
             snapshot: the map to search; default: the current one (only from the thread that maps).
             **options: of `request.make_query`: negatives, mode, threshold, max_instances, roi, refine.
 

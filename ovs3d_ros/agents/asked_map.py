@@ -79,7 +79,7 @@ class AskedMap(Protocol):
     digits: int
 
     def ask(self, names: Sequence[str], *, relate: Sequence[str] = ()) -> Reply:
-        """The answer to 1 to 64 distinct names, and the relations of the objects of some of them."""
+        """The answer to 1 to 128 distinct names, and the relations of the objects of some of them."""
         ...
 
     def known_names(self) -> list[str]:

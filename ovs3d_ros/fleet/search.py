@@ -126,7 +126,7 @@ class FleetIndex:
         """Finds things by name.
 
         Args:
-            prompts: 1 to 64 names, each searched on its own.
+            prompts: 1 to 128 names, each searched on its own.
             negatives: names the prompts compete against; empty: `query.negatives`.
             threshold: relevancy from which a place counts, 0..1; None: the calibrated one.
             limit: most places per prompt.

@@ -14,7 +14,7 @@ from ovs3d_ros.semantics.names import unify_spelling
 from ovs3d_ros.types import MapSnapshot, Query, UserError
 
 MODES = ("relevancy", "argmax")
-MAX_PROMPTS, MAX_PROMPT_LENGTH = 64, 256
+MAX_PROMPTS, MAX_PROMPT_LENGTH = 128, 256  # masks and label images hold a label in 8 bits
 
 
 class QueryOptions(TypedDict, total=False):
@@ -43,7 +43,7 @@ def make_query(
     """Checks the parts of a text query and fills in the defaults.
 
     Args:
-        prompts: 1 to 64 names, or relations like "mug on the table" (see `relation_prompts.parse_relation`).
+        prompts: 1 to 128 names, or relations like "mug on the table" (see `relation_prompts.parse_relation`).
             A repeated one, in any letter case, gets the answer of its first mention.
         config: default negatives and threshold.
         calibration: threshold of the encoder, for a configuration that sets none.

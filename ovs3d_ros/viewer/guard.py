@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 MAX_VISITORS = 64
 MAX_MESSAGE = 16 * 2**20  # bytes; a picture of a large screen fits
-MAX_TEXT = 20_000  # characters that an input of the panel takes: 64 prompts of 256 and their commas
+MAX_TEXT = 40_000  # characters that an input of the panel takes: 128 prompts of 256 and their commas
 MESSAGES = 120.0  # per second and visitor; a browser sends its camera at most 60 times a second
 BYTES = 8 * 2**20  # per second and visitor
 BURST = 2.0  # seconds of these rates that may come at once

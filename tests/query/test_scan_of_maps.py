@@ -10,6 +10,7 @@ from helpers import synthetic
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query import engine
 from ovs3d_ros.query.bank_presence import BankPresence
+from ovs3d_ros.query.request import MAX_PROMPTS
 from ovs3d_ros.query.similarity import score_with_torch
 from ovs3d_ros.types import MapSnapshot, QueryResult
 
@@ -65,6 +66,15 @@ def test_scan_of_a_growing_map_agrees_with_tensors(maps, decides, options, monke
             compare(ours, exact)
             found += len(exact.objects)
     assert found > 0, "nothing was compared"
+
+
+def test_as_many_prompts_as_allowed_agree_with_tensors(maps, monkeypatch) -> None:
+    pipeline, snapshots = maps
+    names = [*(f"thing {number}" for number in range(MAX_PROMPTS - 4)), *NAMES[:4]]
+    ours = pipeline.query(names, snapshot=snapshots[-1])
+    monkeypatch.setattr(engine, "score_gaussians", score_with_torch)
+    compare(ours, pipeline.query(names, snapshot=snapshots[-1]))
+    assert int(ours.labels.max()) > MAX_PROMPTS - 4, "the last names were not found"
 
 
 def test_labels_follow_a_growing_map_as_tensors_do(maps, monkeypatch) -> None:

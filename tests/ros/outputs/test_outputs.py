@@ -301,7 +301,7 @@ def test_vocabulary_is_labelled_again_as_the_map_grows(session):
 @pytest.mark.parametrize(
     "fields, problem",
     [
-        ({"names": ["a"] * 65}, "65 names"),
+        ({"names": ["a"] * 129}, "129 names"),
         ({"names": [""]}, "name 1 is empty"),
         ({"names": ["x" * 10_000]}, "10000 characters"),
         ({"names": ["a"], "mode": 9}, "mode 9"),

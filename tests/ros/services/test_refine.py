@@ -54,7 +54,7 @@ def test_documentation_lists_actions_of_running_node(session):
     [
         ([], "no name"),
         ([""], "name 1 is empty"),
-        (["a"] * 65, "65 names"),
+        (["a"] * 129, "129 names"),
         (["x" * 10_000], "10000 characters"),
     ],
 )

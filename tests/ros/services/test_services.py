@@ -93,7 +93,7 @@ def test_get_objects_returns_the_objects_of_the_query(session):
     assert (strict.error_code, len(strict.objects), strict.found) == (OK, 0, answer.found)
     for fields, problem in (
         ({"min_score": float("nan")}, "min_score"),
-        ({"prompts": ["a"] * 65}, "65 prompts"),
+        ({"prompts": ["a"] * 129}, "129 prompts"),
         ({"prompts": ["x" * 10_000]}, "10000 characters"),
     ):
         answer = session.client.call(GetObjects, "get_objects", **fields)
@@ -134,7 +134,7 @@ def test_text_embeddings_are_unit_vectors_of_the_map_encoder(session):
     vectors = np.array(answer.embeddings).reshape(3, answer.dim)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
     assert vectors[0] @ vectors[2] == pytest.approx(1.0, abs=1e-5) and abs(vectors[0] @ vectors[1]) < 1e-5
-    for prompts, problem in (([], "no prompt"), (["a", ""], "empty"), (["a"] * 65, "65 prompts")):
+    for prompts, problem in (([], "no prompt"), (["a", ""], "empty"), (["a"] * 129, "129 prompts")):
         answer = session.client.call(EncodeText, "encode_text", prompts=prompts)
         assert answer.error_code == BAD_REQUEST and problem in answer.error_msg and not answer.embeddings
 
