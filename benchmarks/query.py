@@ -1,10 +1,13 @@
 """Measures latency of text queries and memory of maps of different sizes. Prints JSON.
 
-Run: python benchmarks/query.py [--sizes 50000 1000000] [--prompts 10] [--threads 2] [--repeats 30]
+Run: python benchmarks/query.py [--sizes 50000 1000000] [--prompts 10 100] [--threads 2] [--repeats 30]
+     python benchmarks/query.py --map room.ovs3d --against ../other_checkout
 
-The script maps the demo scene and repeats the map side by side up to each size, so that queries find real
-objects. Half of the prompts name objects of the scene. Texts are encoded before the timing starts, as the
-pipeline caches them.
+The script maps the demo scene, or loads a map of it, and repeats it side by side up to each size, so that
+queries find real objects. Half of the prompts, if there are so many, name objects of the scene; the others
+are absent things and nouns of the presence decision. Texts are encoded before the timing starts, as the
+pipeline caches them. `--against` asks this package and that of another checkout in turn, query by query,
+each in a process of its own, and tells how their answers differ.
 """
 
 from __future__ import annotations
@@ -13,8 +16,13 @@ import argparse
 import dataclasses
 import json
 import os
+import pickle
+import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +34,9 @@ from ovs3d_ros.evaluation.calibration import map_scene
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.types import MapSnapshot
 
+ROOT = Path(__file__).resolve().parents[1]
 SEMANTIC = ("weight", "views", "selection")
+SETTINGS = {"clip.model": "bundled", "train.steps_per_keyframe": 5}
 
 
 def enlarge(snapshot: MapSnapshot, count: int) -> MapSnapshot:
@@ -50,17 +60,6 @@ def enlarge(snapshot: MapSnapshot, count: int) -> MapSnapshot:
     )
 
 
-def latencies(pipeline: Ovs3d, snapshot: MapSnapshot, prompts: list[str], repeats: int) -> np.ndarray:
-    """Latencies [repeats] of queries in milliseconds, after one query to warm up."""
-    pipeline.query(prompts, snapshot=snapshot)
-    taken = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        pipeline.query(prompts, snapshot=snapshot)
-        taken.append(1e3 * (time.perf_counter() - start))
-    return np.array(taken)
-
-
 def mib_per_100k(snapshot: MapSnapshot) -> dict[str, float]:
     """MiB per 100,000 Gaussians of a snapshot."""
 
@@ -75,43 +74,179 @@ def mib_per_100k(snapshot: MapSnapshot) -> dict[str, float]:
     return dict(geometry=mib(snapshot.gaussians.values()), semantics=mib(semantics))
 
 
+def make_map(path: Path) -> None:
+    """Maps the demo scene into a file."""
+    pipeline = Ovs3d(override(Config(), SETTINGS))
+    for _ in map_scene(pipeline, open_dataset(SHIPPED)):
+        pass
+    pipeline.save(path)
+
+
+def names_to_ask(pipeline: Ovs3d, count: int) -> list[str]:
+    """The prompts of one query."""
+    there = [name for name in open_dataset(SHIPPED).classes or () if name]
+    absent = [name for name in (SHIPPED / "absent.txt").read_text().split("\n") if name]
+    others = dict.fromkeys([*absent, *pipeline.queries.common_names()])
+    names = list(dict.fromkeys([*there[: count // 2], *others]))[:count]
+    if len(names) < count:
+        sys.exit(f"query: there are {len(names)} names to ask for, not {count}")
+    return names
+
+
+class Server:
+    """Asks a map with the package of this process.
+
+    Args:
+        path: the map.
+        threads: of torch.
+    """
+
+    def __init__(self, path: str, threads: str) -> None:
+        self._pipeline = Ovs3d.load(path, SETTINGS)
+        self._plain = self._pipeline.snapshot()
+        torch.set_num_threads(int(threads))
+
+    def prepare(self, size: str, prompts: str, warm_up: str) -> None:
+        """Makes a map of this size, and asks it so many prompts so many times."""
+        self._names = names_to_ask(self._pipeline, int(prompts))
+        self._snapshot = enlarge(self._plain, int(size))
+        for _ in range(int(warm_up)):
+            self.ask()
+
+    def ask(self) -> tuple[float, float]:
+        """Milliseconds of the clock and of the processors that one query takes."""
+        wall, processor = time.perf_counter(), time.process_time()
+        self._result = self._pipeline.query(self._names, snapshot=self._snapshot)
+        return 1e3 * (time.perf_counter() - wall), 1e3 * (time.process_time() - processor)
+
+    def answer(self) -> dict[str, Any]:
+        """The last answer, and the memory of the map."""
+        result = self._result
+        return dict(
+            found=result.found,
+            presence=result.presence,
+            labels=result.labels.numpy().astype(np.int16),
+            scores=result.scores.numpy(),
+            objects=[(o.label, o.num_gaussians, o.center, o.size) for o in result.objects],
+            memory=mib_per_100k(self._plain),
+        )
+
+
+def serve(path: str, threads: str) -> None:
+    """Calls a method of `Server` for each line of the standard input, and pickles what it returns."""
+    replies, sys.stdout = sys.stdout.buffer, sys.stderr  # whatever prints must not get among the replies
+    server = Server(path, threads)
+    for line in sys.stdin:
+        name, *arguments = line.split()
+        pickle.dump(getattr(server, name)(*arguments), replies)
+        replies.flush()
+
+
+class Asked:
+    """A `Server` in a process of its own, with the package of one checkout.
+
+    Args:
+        root: the checkout.
+        path: the map.
+        threads: of torch.
+    """
+
+    def __init__(self, root: Path, path: Path, threads: int) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, "--serve", str(path), str(threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(root)},
+        )
+
+    def call(self, name: str, *arguments: int) -> Any:
+        """What a method of the server returns."""
+        requests, replies = self._process.stdin, self._process.stdout
+        assert requests is not None and replies is not None
+        requests.write(" ".join(map(str, (name, *arguments))).encode() + b"\n")
+        requests.flush()
+        try:
+            return pickle.load(replies)
+        except EOFError:
+            sys.exit("query: the process that asks has ended; its message is above")
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.communicate()
+
+
+def summary(taken: np.ndarray) -> dict[str, float]:
+    """Median and more of [repeats, 2] milliseconds of the clock and of the processors."""
+    wall, processor = taken.T
+    values = np.median(wall), np.percentile(wall, 95), wall.min(), np.median(processor), processor.min()
+    names = "p50_ms", "p95_ms", "min_ms", "processor_p50_ms", "processor_min_ms"
+    return {name: round(float(value), 1) for name, value in zip(names, values, strict=True)}
+
+
+def differences(ours: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+    """How two answers to one query differ."""
+    pairs = list(zip(ours["objects"], others["objects"], strict=False))
+    return dict(
+        labelled=int((ours["labels"] > 0).sum()),
+        labels=int((ours["labels"] != others["labels"]).sum()),
+        scores=float(np.abs(ours["scores"] - others["scores"]).max()),
+        found=int((ours["found"] != others["found"]).sum()),
+        presence=float(np.abs(ours["presence"] - others["presence"]).max()),
+        objects=[len(ours["objects"]), len(others["objects"])],
+        objects_of_other_size=sum(a[:2] != b[:2] for a, b in pairs),
+        metres=max((float(np.abs(np.subtract(a[2:], b[2:])).max()) for a, b in pairs), default=0.0),
+    )
+
+
+def measure(asked: dict[str, Asked], size: int, prompts: int, args: argparse.Namespace) -> dict[str, Any]:
+    """One row of the table, of all checkouts."""
+    taken: dict[str, list[Any]] = {name: [] for name in asked}
+    for process in asked.values():
+        process.call("prepare", size, prompts, args.warm_up)
+    for _ in range(args.repeats):
+        for name, process in asked.items():
+            taken[name].append(process.call("ask"))
+    row = dict(gaussians=size, prompts=prompts)
+    for name, values in taken.items():
+        row[name] = summary(np.array(values))
+    answers = [process.call("answer") for process in asked.values()]
+    if len(answers) > 1:
+        row["differences"] = differences(*answers)
+    return row
+
+
 def main() -> None:
     """Maps, asks and prints one JSON document."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--map", type=Path, help="of the demo scene; default: the script maps it")
     parser.add_argument("--sizes", nargs="+", type=int, default=[50_000, 1_000_000])
-    parser.add_argument("--prompts", type=int, default=10)
+    parser.add_argument("--prompts", nargs="+", type=int, default=[10])
     parser.add_argument("--threads", type=int, default=2, help="of torch, while the queries run")
     parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--warm-up", type=int, default=3, help="queries before those that count")
+    parser.add_argument("--against", type=Path, help="another checkout, whose kernels its own folder keeps")
     args = parser.parse_args()
-    dataset = open_dataset(SHIPPED)
-    pipeline = Ovs3d(override(Config(), {"clip.model": "bundled", "train.steps_per_keyframe": 5}))
-    for _ in map_scene(pipeline, dataset):
-        pass
-    torch.set_num_threads(args.threads)
-    there = [name for name in dataset.classes if name]
-    absent = (SHIPPED / "absent.txt").read_text().split("\n")
-    prompts = [*there[: args.prompts // 2], *filter(None, absent)][: args.prompts]
-    snapshot = pipeline.snapshot()
-    rows = []
-    for size in args.sizes:
-        taken = latencies(pipeline, enlarge(snapshot, size), prompts, args.repeats)
-        rows.append(
-            dict(
-                gaussians=size,
-                prompts=len(prompts),
-                p50_ms=round(float(np.median(taken)), 1),
-                p95_ms=round(float(np.percentile(taken, 95)), 1),
-                min_ms=round(float(taken.min()), 1),
-            )
-        )
+    with tempfile.TemporaryDirectory() as folder:
+        path = args.map or Path(folder) / "demo.ovs3d"
+        if args.map is None:
+            make_map(path)
+        roots = dict(this=ROOT, **({"against": args.against.resolve()} if args.against else {}))
+        asked = {name: Asked(root, path, args.threads) for name, root in roots.items()}
+        rows = [measure(asked, size, count, args) for size in args.sizes for count in args.prompts]
+        memory = asked["this"].call("answer")["memory"]
+        for process in asked.values():
+            process.close()
     document = dict(
         threads=args.threads,
         load=[round(v, 1) for v in os.getloadavg()],
         queries=rows,
-        mib_per_100k_gaussians=mib_per_100k(snapshot),
+        mib_per_100k_gaussians=memory,
     )
     sys.stdout.write(json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--serve"]:
+        serve(*sys.argv[2:])
+    else:
+        main()
