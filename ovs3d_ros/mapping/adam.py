@@ -1,9 +1,8 @@
-"""Adam that moves only the Gaussians which a view shows.
+"""Adam that moves only the Gaussians which a view shows (Mallick et al. 2024, Taming 3DGS, for speed).
 
-One view gives no gradient to the others. Plain Adam would move those all the same, by their gradients of
-before, and let their mean squared gradients fade: when they are seen again, their first steps are several times
-too large. That costs a room decibels while another one is mapped. Mallick et al. 2024 (Taming 3DGS) leave them
-out for speed.
+One view gives no gradient to the others. Plain Adam would move those all the same, by earlier gradients, and
+let their mean squared gradients fade: when they are seen again, their first steps are far too large.
+That costs a room decibels while another one is mapped.
 """
 
 from __future__ import annotations
@@ -37,9 +36,7 @@ class RowAdam:
         self.rates: dict[str, float] = {}
 
     @torch.no_grad()
-    def step(
-        self, params: dict[str, torch.Tensor], rates: dict[str, float], visible: torch.Tensor
-    ) -> None:
+    def step(self, params: dict[str, torch.Tensor], rates: dict[str, float], visible: torch.Tensor) -> None:
         """One step on the rows that a view shows; removes the gradients.
 
         Args:
