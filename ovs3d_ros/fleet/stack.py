@@ -108,8 +108,7 @@ class MapStack:
 
     def encode(self, prompts: Sequence[str], negatives: Sequence[str]) -> TextFeatures:
         """Encodes the words of a question; texts are cached."""
-        words = prompts, negatives, self.engine.calibration.distractors
-        return TextFeatures(*(self.engine.encode_text(part) for part in words))
+        return TextFeatures(*map(self.engine.encode_text, (prompts, negatives)))
 
     def score(self, prompts: Sequence[str], texts: TextFeatures, own_negatives: bool) -> MapScores:
         """Scores P prompts against all maps.
@@ -154,8 +153,10 @@ class MapStack:
         peak = (expit(best.logits) * weight).sum(-1)
         cosine = (best.cosines * weight).sum(-1)
         codes = (weight[..., None, :] @ best.codes)[..., 0, :]  # [M, P, d + 1]
-        rivals = codes @ self._extended.transpose(0, 2, 1) @ texts.distractors.numpy().T  # [M, P, F]
-        competing = texts.prompts @ texts.distractors.T < self.engine.calibration.synonym
+        calibration = self.engine.calibration
+        distractors = self.engine.encode_text(calibration.distractors)  # [F, D]
+        rivals = codes @ self._extended.transpose(0, 2, 1) @ distractors.numpy().T  # [M, P, F]
+        competing = texts.prompts @ distractors.T < calibration.synonym
         rival = np.where(competing.numpy(), rivals, -np.inf).max(axis=-1, initial=-np.inf)
         mean = (directions @ self._mean[..., None])[..., 0]
         square = ((directions @ self._second) * directions).sum(-1)

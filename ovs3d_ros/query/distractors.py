@@ -53,10 +53,6 @@ class DistractorMemo:
         self._known: _Known | None = None
         self._directions: tuple[object, torch.Tensor, torch.Tensor] | None = None
 
-    def features(self, calibration: PresenceCalibration) -> torch.Tensor:
-        """[K, D] of the distractors of a calibration."""
-        return self._remembered(calibration).features
-
     def rivals(
         self,
         prompts: Sequence[str],

@@ -66,12 +66,10 @@ class TextFeatures:
     Attributes:
         prompts: [P, D].
         negatives: [M, D].
-        distractors: [K, D] of `PresenceCalibration.distractors`.
     """
 
     prompts: torch.Tensor
     negatives: torch.Tensor
-    distractors: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,8 +229,7 @@ class QueryEngine:
         return labels, scores * (labels > 0)
 
     def _encode_query(self, query: Query) -> TextFeatures:
-        own, others = map(self.encode_text, (query.prompts, query.negatives))
-        return TextFeatures(own, others, self._distractors.features(self.calibration))
+        return TextFeatures(*map(self.encode_text, (query.prompts, query.negatives)))
 
     def _rivals(self, query: Query, texts: TextFeatures, snapshot: MapSnapshot) -> Rivals:
         return self._distractors.rivals(query.prompts, texts.prompts, snapshot, self.calibration)
@@ -269,10 +266,11 @@ def answer_query(
     if query.own_negatives or (vocabulary_indices(field, query.prompts, query.mode) < 0).all():
         field = None
     labelled = _label_map(query, texts, snapshot, scored, found, field, calibration, config)
-    words, least = (texts.prompts, texts.distractors), config.presence
-    judge = judge_objects(query.prompts, words, snapshot, scored[0], labelled.lifted, calibration, least)
-    labels, scores = labelled.labels.cpu().numpy(), labelled.scores.cpu().numpy()
-    rules = query.prompts, config, query.max_instances, facts.grid, judge if bank is None else None
+    labels, scores, judge = labelled.labels.cpu().numpy(), labelled.scores.cpu().numpy(), None
+    if bank is None:
+        groups = query.prompts, texts.prompts, snapshot, scored[0], labelled.lifted, facts.rivals
+        judge = judge_objects(*groups, calibration, config.presence)
+    rules = query.prompts, config, query.max_instances, facts.grid, judge
     objects, instances = find_map_objects(snapshot, labels, scores, *rules)
     return QueryResult(
         query=query,

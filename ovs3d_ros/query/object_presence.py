@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from ovs3d_ros.query.distractors import Rivals
 from ovs3d_ros.query.presence import (
     Evidence,
     PresenceCalibration,
     general_prompts,
+    margin_to_rivals,
+    pool_codes,
     presence_probability,
 )
 from ovs3d_ros.query.similarity import GaussianScores
@@ -18,10 +21,11 @@ from ovs3d_ros.types import MapSnapshot
 
 def judge_objects(
     prompts: tuple[str, ...],
-    texts: tuple[torch.Tensor, torch.Tensor],
+    texts: torch.Tensor,
     snapshot: MapSnapshot,
     gaussians: GaussianScores,
     lifted: torch.Tensor,
+    rivals: Rivals,
     calibration: PresenceCalibration,
     least: float,
 ) -> Judge:
@@ -29,28 +33,24 @@ def judge_objects(
 
     Args:
         prompts: the P prompts.
-        texts: unit features [P, D] of the prompts and [M, D] of `calibration.distractors`.
+        texts: [P, D] unit features of the prompts.
         snapshot: the map.
         gaussians: scores of the prompts in the map.
         lifted: [N] relevancy of each Gaussian's label by the lifted codes.
+        rivals: what the prompts compete against.
         calibration: of the encoder.
         least: probability from which an object is kept.
     """
     fits = lifted.cpu().numpy()
 
     def judge(labels: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        own, best = labels - 1, torch.from_numpy(rows).to(snapshot.weight.device)
-        mass = snapshot.weight[best]
-        mass = mass / mass.sum(1, keepdim=True).clamp_min(1e-9)  # [O, K]
-        codes = (mass[..., None] * snapshot.packed_codes[best].unpack()).sum(1)  # [O, d + 1]
-        rivals = (codes @ snapshot.directions(texts[1])).double().cpu().numpy()  # [O, M]
-        cosine = (codes * snapshot.directions(texts[0])[:, own].T).sum(1).double().cpu().numpy()
-        competing = (texts[0] @ texts[1].T < calibration.synonym)[own].numpy()
-        rival = np.where(competing, rivals, -np.inf).max(axis=1, initial=-np.inf)
+        own = labels - 1
+        mass, pooled = pool_codes(rows, snapshot.packed_codes, snapshot.weight)
+        cosine = np.einsum("gd,dg->g", pooled, snapshot.directions(texts)[:, own].cpu().numpy())
         evidence = Evidence(
-            peak=(fits[rows] * mass.cpu().numpy()).sum(1),
+            peak=(fits[rows] * mass).sum(1),
             cosine=cosine,
-            margin=np.where(np.isfinite(rival), cosine - rival, 0.0),
+            margin=margin_to_rivals(cosine, pooled, rivals.directions, rivals.competing.numpy()[own]),
             zscore=(cosine - gaussians.mean[own]) / gaussians.deviation[own],
             strongest=rows,
         )

@@ -191,18 +191,42 @@ def presence_evidence(
         distractors: [d + 1, M] directions of other things, see `FeatureCodec.directions`.
         competing: [P, M] bool, the distractor is another thing than the prompt.
     """
-    # With NumPy: torch would divide these small sums between its threads, which wait for each other.
-    best = gaussians.strongest
-    mass = chosen_rows(weight, best)
-    mass = mass / mass.sum(1, keepdims=True).clip(1e-9)  # [P, K]
+    mass, pooled = pool_codes(gaussians.strongest, codes, weight)
     peak, cosine = (gaussians.peaks * mass).sum(1), (gaussians.cosines * mass).sum(1)
-    pooled = np.einsum("pk,pkd->pd", mass, codes.unpack_rows(best))
-    rivals = np.einsum("pd,dm->pm", pooled, distractors.cpu().numpy())  # [P, M]
-    rival = np.where(competing.numpy(), rivals, -np.inf).max(axis=1, initial=-np.inf)
-    margin = np.where(np.isfinite(rival), cosine - rival, 0.0)
+    margin = margin_to_rivals(cosine, pooled, distractors, competing.numpy())
     return Evidence(
         peak, cosine, margin, (cosine - gaussians.mean) / gaussians.deviation, gaussians.strongest
     )
+
+
+def pool_codes(rows: np.ndarray, codes: PackedCodes, weight: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Share of each of K Gaussians in the evidence mass of a group [G, K], and the group's code [G, d + 1].
+
+    Args:
+        rows: [G, K] numbers of the Gaussians.
+        codes: [N] of unit features.
+        weight: [N] evidence mass of each Gaussian in pixels.
+    """
+    # With NumPy: torch would divide these small sums between its threads, which wait for each other.
+    mass = chosen_rows(weight, rows)
+    mass = mass / mass.sum(1, keepdims=True).clip(1e-9)
+    return mass, np.einsum("gk,gkd->gd", mass, codes.unpack_rows(rows))
+
+
+def margin_to_rivals(
+    cosine: np.ndarray, pooled: np.ndarray, distractors: torch.Tensor, competing: np.ndarray
+) -> np.ndarray:
+    """What a prompt's cosine [G] is above that of the best distractor that competes; 0 if none does.
+
+    Args:
+        cosine: of the prompt of each group.
+        pooled: [G, d + 1] code of each group, see `pool_codes`.
+        distractors: [d + 1, M] directions.
+        competing: [G, M] bool, the distractor is another thing than the prompt.
+    """
+    rivals = np.einsum("gd,dm->gm", pooled, distractors.cpu().numpy())
+    rival = np.where(competing, rivals, -np.inf).max(axis=1, initial=-np.inf)
+    return np.where(np.isfinite(rival), cosine - rival, 0.0)
 
 
 def general_prompts(prompts: Sequence[str], distractors: tuple[str, ...]) -> np.ndarray:
