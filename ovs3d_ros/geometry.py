@@ -17,6 +17,7 @@ from ovs3d_ros.types import Camera, Frame, UserError
 OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 # Maps are float32: coordinates beyond this leave no digits for a scene, and products of them leave its range.
 MAX_COORDINATE = 1e9  # metres from the origin
+SH_C0 = 0.28209479177387814  # spherical harmonic Y_00, so that colour = 0.5 + SH_C0 * dc
 MAX_IMAGE_SIDE = 2**16  # pixels
 MAX_STAMP = 2.0**31  # seconds: ROS messages count them in 32 bits
 
@@ -53,14 +54,18 @@ def quat_to_matrix(quat: np.ndarray) -> np.ndarray:
     norm = np.linalg.norm(quat)
     if not np.isfinite(norm) or norm < 1e-9:
         raise UserError(f"quaternion {quat.tolist()} is not a rotation; check the pose source")
-    w, x, y, z = quat / norm
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
-    )
+    return unit_quats_to_matrices(quat / norm)
+
+
+def unit_quats_to_matrices(quats: np.ndarray) -> np.ndarray:
+    """Rotation matrices [..., 3, 3] of unit quaternions wxyz [..., 4]."""
+    w, x, y, z = np.moveaxis(quats, -1, 0)
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
 
 
 def matrix_to_quat(rotation: np.ndarray) -> np.ndarray:

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ovs3d_ros.geometry import SH_C0
 from ovs3d_ros.io.atomic import atomic_write
 from ovs3d_ros.io.ply import drop_not_finite
 from ovs3d_ros.types import UserError
 
-_SH_C0 = 0.28209479177387814  # colour = 0.5 + _SH_C0 * dc
 _ROW = np.dtype([("means", "<f4", 3), ("scales", "<f4", 3), ("rgba", "u1", 4), ("quats", "u1", 4)])
 
 
@@ -46,7 +46,7 @@ def write_splat(path: str | Path, params: dict[str, torch.Tensor]) -> None:
     rows = np.zeros(len(opacities), _ROW)
     rows["means"] = stored["means"].numpy()
     rows["scales"] = stored["log_scales"].exp().numpy()
-    rgba = torch.cat([0.5 + _SH_C0 * stored["sh_dc"], opacities[:, None]], dim=1)
+    rgba = torch.cat([0.5 + SH_C0 * stored["sh_dc"], opacities[:, None]], dim=1)
     rows["rgba"] = (rgba * 255).round().clamp(0, 255).to(torch.uint8).numpy()
     rows["quats"] = (
         (F.normalize(stored["quats"], dim=-1) * 128 + 128).round().clamp(0, 255).to(torch.uint8).numpy()

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 
 from ovs3d_ros.config import TrainConfig
-from ovs3d_ros.geometry import matrix_to_quat
+from ovs3d_ros.geometry import SH_C0, matrix_to_quat
 from ovs3d_ros.mapping.adam import RowAdam
-from ovs3d_ros.rasterize.spherical_harmonics import SH_C0, sh_basis
+from ovs3d_ros.rasterize.spherical_harmonics import sh_basis
 
 _SQUARES = "squares of "  # before the name of a parameter: Adam's mean squared gradients
 Rows = Callable[[str, torch.Tensor], torch.Tensor]  # new rows from the old ones, by name

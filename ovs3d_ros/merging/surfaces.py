@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ovs3d_ros.rasterize.spherical_harmonics import SH_C0
+from ovs3d_ros.geometry import SH_C0
 from ovs3d_ros.semantics.surface_graph import make_surface_graph
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SH_C0 = 0.28209479177387814  # Y_00, so that colour = 0.5 + SH_C0 * dc
+from ovs3d_ros.geometry import SH_C0
+
 COEFFICIENTS = (1, 4, 9, 16)  # of degrees 0 to 3
 
 

@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ovs3d_ros.geometry import SH_C0, unit_quats_to_matrices
 from ovs3d_ros.sampling import evenly_spaced_indices
 from ovs3d_ros.visualization import pictures
 
 _MIN_OPACITY = 0.02  # fainter Gaussians cost the browser time and show nothing
 _HALF_MAX = 60_000.0  # the browser holds covariances as 16-bit floats
-_SH_C0 = 0.28209479177387814  # the constant spherical harmonic, 1 / (2 sqrt(pi))
 
 
 class Drawn(NamedTuple):
@@ -48,17 +48,7 @@ def draw(
         opacities: [M], 0..1.
         harmonics: [M, 3] constant spherical harmonics of the colours.
     """
-    factors = _rotations(quats) * scales[:, None, :]
+    lengths = np.linalg.norm(quats, axis=1, keepdims=True).clip(min=1e-12)
+    factors = unit_quats_to_matrices(quats / lengths) * scales[:, None, :]
     covariances = (factors @ factors.transpose(0, 2, 1)).clip(-_HALF_MAX, _HALF_MAX)
-    return Drawn(means, covariances, pictures.to_uint8(0.5 + _SH_C0 * harmonics), opacities[:, None])
-
-
-def _rotations(quats: np.ndarray) -> np.ndarray:
-    """Rotation matrices [M, 3, 3] of quaternions wxyz [M, 4] of any norm."""
-    w, x, y, z = (quats / np.linalg.norm(quats, axis=1, keepdims=True).clip(min=1e-12)).T
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
-    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
+    return Drawn(means, covariances, pictures.to_uint8(0.5 + SH_C0 * harmonics), opacities[:, None])
