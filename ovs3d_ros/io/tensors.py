@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 
+from ovs3d_ros.io.arrays import PREFIX_BYTES, open_regular
 from ovs3d_ros.io.atomic import Destination, atomic_write
 
-_PREFIX_BYTES = 8  # a safetensors file starts with the length of its JSON header, little-endian
 _TYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -42,18 +41,15 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], str | None]:
     content = _read_bytes(path)
     try:
         tensors = load(content)
-        header = json.loads(content[_PREFIX_BYTES : _PREFIX_BYTES + int.from_bytes(content[:8], "little")])
+        header = json.loads(content[PREFIX_BYTES : PREFIX_BYTES + int.from_bytes(content[:8], "little")])
     except (SafetensorError, KeyError, AssertionError, RecursionError) as error:
         raise ValueError(" ".join(str(error).split())) from None
     return tensors, header.get("__metadata__", {}).get("ovs3d")
 
 
 def _read_bytes(path: Path) -> bytes:
-    # Without O_NONBLOCK, opening a pipe would block until a process writes to it.
-    with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+    with open_regular(path) as file:
         before = os.fstat(file.fileno())
-        if not stat.S_ISREG(before.st_mode):
-            raise OSError("it is not a regular file")
         content = file.read(before.st_size)
         after = os.fstat(file.fileno())
     if (len(content), before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
@@ -81,8 +77,8 @@ def write_tensors(path: str | Path | Destination, tensors: dict[str, torch.Tenso
         begin, end = end, end + tensor.numel() * tensor.element_size()
         entries[name] = dict(dtype=_TYPES[tensor.dtype], shape=list(tensor.shape), data_offsets=[begin, end])
     text = json.dumps(entries).encode("utf-8")
-    text += b" " * (-len(text) % _PREFIX_BYTES)
+    text += b" " * (-len(text) % PREFIX_BYTES)
     with atomic_write(path) as file:
-        file.write(len(text).to_bytes(_PREFIX_BYTES, "little") + text)
+        file.write(len(text).to_bytes(PREFIX_BYTES, "little") + text)
         for _, tensor in ordered:
             file.write(tensor.numpy().reshape(-1).view("u1").data)
