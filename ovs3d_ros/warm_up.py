@@ -37,7 +37,7 @@ _PROMPT = "thing"
 _LARGE = 8  # points of a thing, of which one point is a fragment
 _CHANNELS = (3, 4, 8, 16)  # of masks with up to 15 labels; more are rare, and compile in half a second
 _DIM = 64  # of the features of `_NoiseEncoder`
-_COMPLETE = "complete"  # file in the cache folder: all kernels of the warm-up are there
+_COMPILED = "compiled"  # file in the cache folder: what `PARTS` compile is there
 _PACKAGE = Path(__file__).resolve().parent
 
 _log = logging.getLogger(__name__)
@@ -52,12 +52,10 @@ def warm_up(pipeline: Ovs3d) -> None:
     if pipeline.stats["num_gaussians"]:
         raise ValueError("the pipeline holds a map; warm up an empty pipeline")
     folder = cache_folder() if pipeline.device == "cpu" else None
-    if folder is not None and not (folder / _COMPLETE).exists():
-        _compile_in_processes()
-    _exercise(pipeline)
-    if folder is not None and pipeline.clip is not None:
+    if folder is not None and not (folder / _COMPILED).exists() and _compile_in_processes():
         with contextlib.suppress(OSError):  # a full disk costs time alone
-            (folder / _COMPLETE).touch()
+            (folder / _COMPILED).touch()
+    _exercise(pipeline)
 
 
 def compile_kernels() -> Path | None:
@@ -186,10 +184,10 @@ PARTS = {"training": _train, "queries": _query}
 """What is compiled in a process of its own each: little of one is in the other."""
 
 
-def _compile_in_processes() -> None:
-    """Compiles the parts at once, each in a process of its own, if there are cores for that."""
+def _compile_in_processes() -> bool:
+    """Compiles the parts at once, in a process each, if there are cores for that; whether all succeeded."""
     if resolve_threads(0) < len(PARTS):
-        return
+        return False
     paths = filter(None, (str(_PACKAGE.parent), os.environ.get("PYTHONPATH")))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     command = sys.executable, "-m", __name__
@@ -200,6 +198,7 @@ def _compile_in_processes() -> None:
         for part, process in processes.items():
             if status := process.wait():
                 _log.warning("the kernels of %s are compiled later: a process ended with %d", part, status)
+        return not any(process.returncode for process in processes.values())
     finally:
         for process in processes.values():
             process.kill()  # does nothing to one that has ended
