@@ -1,7 +1,8 @@
-"""What the benchmarks share: where maps go, and how a result is printed."""
+"""What the benchmarks share: what is mapped, where maps go, and how a result is printed."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import sys
@@ -9,6 +10,20 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+
+def scene_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser of the scenes that a benchmark maps, and of the settings."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", nargs="+", type=Path)
+    parser.add_argument("--every", type=int, default=5, help="hold out every n-th view; 0: none")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--maps", type=Path, help="folder to keep the maps in")
+    parser.add_argument("--json", type=Path, help="file for a copy of the output")
+    return parser
 
 
 @contextlib.contextmanager

@@ -15,7 +15,6 @@ is a stray; one with more that shows none is a piece. `first` counts prompts who
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from documents import map_folder, print_document
+from documents import map_folder, print_document, scene_parser
 from quality import make_map, split
 
 from ovs3d_ros.config.yaml_io import parse_assignments
@@ -159,16 +158,7 @@ def summarize(row: np.ndarray) -> dict[str, float]:
 
 def main() -> None:
     """Maps the scenes, asks them and prints one JSON document."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", nargs="+", type=Path)
-    parser.add_argument("--every", type=int, default=5, help="hold out every n-th view; 0: none")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--maps", type=Path, help="folder to keep the maps in")
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--json", type=Path, help="file for a copy of the output")
-    options = parser.parse_args()
+    options = scene_parser(__doc__).parse_args()
     settings: dict[str, Any] = {"clip.model": "bundled"} | parse_assignments(options.set)
     rows: dict[str, dict[str, np.ndarray]] = {}
     with map_folder(options.maps) as maps:

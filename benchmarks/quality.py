@@ -18,7 +18,6 @@ mIoU and localisation accuracy per scene and over scenes. For the published scen
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import json
@@ -32,7 +31,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from documents import map_folder, print_document
+from documents import map_folder, print_document, scene_parser
 
 from ovs3d_ros.config import Config, leaves, override, stored_settings
 from ovs3d_ros.config.yaml_io import parse_assignments
@@ -293,18 +292,10 @@ def run(
 
 def main() -> None:
     """Maps and segments the scenes and prints one JSON document."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", nargs="+", type=Path)
-    parser.add_argument("--every", type=int, default=5, help="hold out every n-th view; 0: none")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser = scene_parser(__doc__)
     parser.add_argument("--protocol", choices=[*PROTOCOLS, queries.PROTOCOL], default="dataset")
     parser.add_argument("--held-out-names", type=int, default=0, help="number of held-out names per scene")
     parser.add_argument("--ablate", nargs="*", choices=ABLATIONS, help="ablations to run; default: all")
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--maps", type=Path, help="folder to keep the maps in")
-    parser.add_argument("--json", type=Path, help="file for a copy of the output")
     options = parser.parse_args()
     settings = {"clip.model": "bundled"} | parse_assignments(options.set)
     queries_names = options.protocol == queries.PROTOCOL
