@@ -48,6 +48,28 @@ def test_optimisation_improves_held_out_views() -> None:
     assert mapper.steps == 100 and mapper.psnr > 21
 
 
+def test_steps_leave_alone_what_their_view_does_not_show() -> None:
+    frame = synthetic.make_frame(synthetic.orbit(1)[0])
+    back = dataclasses.replace(frame, camtoworld=frame.camtoworld @ np.diag([-1.0, 1.0, -1.0, 1.0]))
+    mapper = make_mapper([frame, back], train__densify_every=0)
+    to_camera = torch.from_numpy(np.linalg.inv(frame.camtoworld)).float()
+    sides = set()
+    for _ in range(20):
+        before = {name: p.detach().clone() for name, p in mapper.gaussians.params.items()}
+        in_front = before["means"] @ to_camera[2, :3] + to_camera[2, 3] > 0
+        mapper.step()
+        moved = torch.stack(
+            [
+                (p.detach() != before[name]).flatten(1).any(1)
+                for name, p in mapper.gaussians.params.items()
+                if p.dim() > 1
+            ]
+        ).any(0)
+        assert bool(moved[in_front].any()) != bool(moved[~in_front].any())
+        sides.add(bool(moved[in_front].any()))
+    assert sides == {True, False}, "both views were drawn"
+
+
 def test_depth_stays_accurate_while_optimising() -> None:
     frames = synthetic.make_frames(5)
     mapper = make_mapper(frames, train__densify_every=0)

@@ -37,10 +37,10 @@ def test_rivals_follow_prompts_calibration_and_codec(room) -> None:
     memo = DistractorMemo(pipeline.encode_text, most=100)
     ask(memo, room, PROMPTS, COLOURS)
     ask(memo, room, PROMPTS[::-1], COLOURS)
-    ask(memo, room, PROMPTS, dataclasses.replace(COLOURS, synonym=-2.0))
-    ask(memo, room, PROMPTS, dataclasses.replace(COLOURS, distractors=("yellow", "red")))
     codec = dataclasses.replace(snapshot.codec, basis=-snapshot.codec.basis)
     ask(memo, (pipeline, dataclasses.replace(snapshot, codec=codec)), PROMPTS, COLOURS)
+    ask(memo, room, PROMPTS, dataclasses.replace(COLOURS, synonym=-2.0))
+    ask(memo, room, PROMPTS, dataclasses.replace(COLOURS, distractors=("yellow", "red")))
 
 
 def test_a_prompt_that_is_a_distractor_does_not_compete_with_itself(room) -> None:

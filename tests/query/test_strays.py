@@ -6,11 +6,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from helpers import synthetic
 
 from ovs3d_ros.packed_codes import pack_codes
 from ovs3d_ros.pipeline import Ovs3d
-from ovs3d_ros.query.presence import PEAK_GAUSSIANS
+from ovs3d_ros.query.distractors import DistractorMemo
+from ovs3d_ros.query.object_presence import judge_objects
+from ovs3d_ros.query.presence import (
+    PEAK_GAUSSIANS,
+    PresenceCalibration,
+    general_prompts,
+    presence_evidence,
+    presence_probability,
+)
+from ovs3d_ros.query.similarity import lerf_competition, score_gaussians
 from ovs3d_ros.query.strays import Judge, drop_strays
 from ovs3d_ros.types import QueryResult, SemanticObject
 
@@ -95,3 +105,28 @@ def test_what_fits_a_little_is_labelled_but_no_object(room: Ovs3d) -> None:
         assert (result.labels.numpy()[other] == 1).mean() > 0.9
     assert len(little.objects) == 1 and not little.instances.numpy()[other].any()
     assert len(much.objects) == 2 and len(np.unique(much.instances.numpy()[other])) == 1
+
+
+def test_an_object_is_judged_as_the_presence_decision_judges_a_map(room: Ovs3d) -> None:
+    snapshot, names = room.snapshot(), ("red box", "green box", "blue box")
+    calibration = PresenceCalibration(
+        presence_weights=(1.0, 2.0, 3.0, 0.1),
+        presence_bias=-3.0,
+        general_weights=(0.0, 0.0, 0.0, 0.0),
+        distractors=("a red ball", "green grass", "grey wall", "blue box"),  # "blue box" is general then
+    )
+    texts = room.encode_text(names)
+    rivals = DistractorMemo(room.encode_text, 10).rivals(names, texts, snapshot, calibration)
+    directions = snapshot.directions(texts), snapshot.directions(room.encode_text(["object"]))
+    codes, weight = snapshot.packed_codes, snapshot.weight
+    gaussians = score_gaussians(codes, weight > 0, lerf_competition(*directions, 4.0), PEAK_GAUSSIANS)
+    evidence = presence_evidence(gaussians, codes, weight, rivals.directions, rivals.competing)
+    general = general_prompts(names, calibration.distractors)
+    expected = presence_probability(evidence.table, general, calibration)
+    lifted = torch.zeros(snapshot.num_gaussians)
+    lifted[gaussians.strongest] = torch.from_numpy(gaussians.peaks).float()
+    judge = judge_objects(names, texts, snapshot, gaussians, lifted, rivals, calibration, 0.6)
+    found = judge.probability(np.array([3, 1, 2]), gaussians.strongest[[2, 0, 1]])
+    assert found == pytest.approx(expected[[2, 0, 1]], abs=2e-3)
+    # With the rivals of another prompt, such as its own colour, the margin would be gone.
+    assert evidence.margin.min() > 0.2
