@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import time
 from typing import Any
 
 import rclpy
@@ -17,7 +18,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from ovs3d_ros.ros.entities import EntityGroup
 from ovs3d_ros.ros.inputs.cameras import Inputs
-from ovs3d_ros.ros.lifecycle import InvalidTransitions
+from ovs3d_ros.ros.lifecycle import Transitions
 from ovs3d_ros.ros.outputs.diagnostics import Diagnostics
 from ovs3d_ros.ros.params import EmptyLists, apply_parameters, declare_config, widen_integers
 from ovs3d_ros.ros.services.find_object import FindObjectAction
@@ -30,6 +31,7 @@ from ovs3d_ros.types import UserError
 # search, diagnostics, lifecycle.
 NUM_GROUPS = 13  # of callbacks that run beside each other
 SPIN_PERIOD = 0.1  # seconds until a signal or a failure is noticed
+LINGER = 0.5  # seconds a node that was shut down stays, so that its answer reaches who asked for it
 # Seconds a thread may hold the interpreter while others wait. A query makes a hundred short calls of torch.
 # Each call releases the interpreter and waits for it again; with Python's default of 5 ms the waits add up to
 # half a second.
@@ -37,7 +39,7 @@ SWITCH_INTERVAL = 5e-4
 log = logging.getLogger(__name__)
 
 
-class MappingNode(EmptyLists, InvalidTransitions, LifecycleNode):
+class MappingNode(EmptyLists, Transitions, LifecycleNode):
     """A lifecycle node that maps posed images on a thread of its own and answers text queries.
 
     configure loads the models and offers the services. activate subscribes to the inputs. deactivate
@@ -90,11 +92,14 @@ class MappingNode(EmptyLists, InvalidTransitions, LifecycleNode):
     def stop(self) -> None:
         """Shuts down: writes the map to `output.save_on_exit` and frees everything.
 
+        A transition that is running ends first.
+
         Raises:
             UserError: the map cannot be written.
         """
-        if not self.finished:
-            self.trigger_shutdown()
+        with self.changing:
+            if not self.finished:
+                self.trigger_shutdown()
         if self.failure is not None:
             raise self.failure
 
@@ -116,8 +121,10 @@ class MappingNode(EmptyLists, InvalidTransitions, LifecycleNode):
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Deactivates and cleans up; the process ends afterwards."""
-        self.finished = True
-        return self._transition(self._deactivate, self._cleanup)
+        try:
+            return self._transition(self._deactivate, self._cleanup)
+        finally:
+            self.finished = True
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Frees everything after a transition raised, so that configure can be tried again."""
@@ -226,6 +233,10 @@ def serve(node: MappingNode, executor: Executor, stopping: threading.Event) -> i
     try:
         while not (stopping.is_set() or node.finished or node.error):
             spin_once(executor)
+        if node.finished:
+            answered = time.monotonic() + LINGER
+            while time.monotonic() < answered:
+                spin_once(executor)
     except Exception as error:  # of any callback: the map is saved before the process ends
         log.exception("a callback failed")
         failure = f"a callback failed: {type(error).__name__}: {error}"

@@ -13,7 +13,7 @@ from rclpy.impl.implementation_singleton import rclpy_implementation  # noqa: E4
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn  # noqa: E402
 
 from ovs3d_ros.ros.environment import free_domain_id  # noqa: E402
-from ovs3d_ros.ros.lifecycle import InvalidTransitions  # noqa: E402
+from ovs3d_ros.ros.lifecycle import Transitions  # noqa: E402
 from ovs3d_ros.ros.node import MappingNode  # noqa: E402
 
 
@@ -24,7 +24,7 @@ class JazzyNode(LifecycleNode):
         raise rclpy_implementation.RCLError("not allowed")
 
 
-class Node(InvalidTransitions, JazzyNode):
+class Node(Transitions, JazzyNode):
     """Refuses what Jazzy raises."""
 
 
@@ -44,4 +44,4 @@ def test_invalid_transition_is_refused_where_rclpy_raises():
 
 def test_mapping_node_guards_its_transitions():
     order = MappingNode.__mro__
-    assert order.index(InvalidTransitions) < order.index(LifecycleNode)
+    assert order.index(Transitions) < order.index(LifecycleNode)

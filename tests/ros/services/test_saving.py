@@ -130,3 +130,31 @@ def test_failing_callback_ends_node_and_saves_map(wire, make_node, tmp_path, sav
     assert serve(node, executor, threading.Event()) == 1
     executor.shutdown()
     assert keyframes(tmp_path / (save_on_exit or "maps/rescued.ovs3d")) == 2
+
+
+@pytest.mark.parametrize("under_way", ["trigger_deactivate", "trigger_shutdown"])
+def test_transition_under_way_ends_before_the_node(wire, make_node, tmp_path, monkeypatch, under_way):
+    node = make_node(tmp_path, f"{tmp_path}/room.ovs3d")
+    node.start()
+    feed(node.session)
+    entered, opened, deactivate = threading.Event(), threading.Event(), node._deactivate
+
+    def slow():
+        entered.set()
+        assert opened.wait(WAIT)
+        deactivate()
+
+    monkeypatch.setattr(node, "_deactivate", slow)
+    transition = threading.Thread(target=getattr(node, under_way))
+    transition.start()
+    assert entered.wait(WAIT)
+    threading.Timer(0.5, opened.set).start()
+    stopping = threading.Event()
+    if under_way == "trigger_deactivate":
+        stopping.set()
+    executor = MultiThreadedExecutor(num_threads=2, context=wire.context)
+    executor.add_node(node)
+    assert serve(node, executor, stopping) == 0
+    assert keyframes(tmp_path / "room.ovs3d") == 2 and node.session is None
+    transition.join(WAIT)
+    executor.shutdown()
