@@ -197,8 +197,8 @@ def return_strongest(
         strongest: [P, K] Gaussians the presence decision rests on.
         min_instance: Gaussians that make an instance; the other prompt keeps as many.
     """
-    counts = torch.bincount(labels, minlength=len(found) + 1)
-    if (counts[1:].numpy(force=True)[found] >= min_instance).all():
+    counts = np.bincount(labels.numpy(force=True), minlength=len(found) + 1)
+    if (counts[1:][found] >= min_instance).all():
         return labels
     labels = labels.clone()
     for p in np.flatnonzero(found):
@@ -209,7 +209,7 @@ def return_strongest(
                 # Two prompts may name one thing, and both keep Gaussians.
                 spare = max(int(counts[owner]) - min_instance, 0)
                 labels[taken if owner == 0 else taken[:spare]] = int(p) + 1
-            counts = torch.bincount(labels, minlength=len(found) + 1)
+            counts = np.bincount(labels.numpy(force=True), minlength=len(found) + 1)
     return labels
 
 

@@ -57,6 +57,15 @@ def test_gram_cosine_equals_cosine_of_decoded_features(code_dim: int) -> None:
     torch.testing.assert_close(codec.norm(z), codec.decode(z).norm(dim=-1), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("count", [1, 10, 256, 257])
+def test_directions_do_not_depend_on_how_many_texts_there_are(count) -> None:
+    codec, texts = fit(cone(400, 30), 12), random_texts(300)
+    directions = codec.directions(texts[:count])
+    assert directions.shape == (13, count) and directions.dtype == torch.float32
+    exact = torch.cat([codec.basis, codec.mean[:, None]], dim=1).double().T @ texts[:count].double().T
+    torch.testing.assert_close(directions.double(), exact, atol=2e-6, rtol=1e-6)
+
+
 def test_cosines_within_the_rank_are_exact() -> None:
     features, texts = cone(400, 7), random_texts(9)
     codec = fit(features, 12)
