@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 
 from ovs3d_ros.evaluation.calibration import SceneEvidence, decision_metrics, leave_one_out
-from ovs3d_ros.packed_codes import PackedCodes, pack_codes
+from ovs3d_ros.packed_codes import PackedCodes
 from ovs3d_ros.query.bank_presence import BankPresence, bank_evidence, describe_cells
 from ovs3d_ros.query.name_bank import make_bank
 from ovs3d_ros.query.presence import (
@@ -35,6 +35,7 @@ from ovs3d_ros.query.presence import (
 )
 from ovs3d_ros.query.similarity import lerf_competition, score_gaussians
 from ovs3d_ros.semantics.codec import CodecFitter, FeatureCodec
+from ovs3d_ros.semantics.packing import pack_codes
 
 COSINE = 0.195  # of an image with any text; noise orthogonal to the mean text gives the deviation of 0.022
 SHARED = 0.8  # share of the text-independent variance that crops of one thing have in common

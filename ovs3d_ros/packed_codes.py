@@ -12,10 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-_LARGEST = 127  # of a value in 8 bits
-_HALF_MAX = 65504.0
-_FEW_ROWS = 64
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PackedCodes:
@@ -60,19 +56,6 @@ class PackedCodes:
         relative = chosen_rows(self.values, rows) * self.steps.cpu().numpy()
         return np.concatenate([relative * scales, scales], axis=-1)
 
-    def with_unit_length(self, gram: torch.Tensor) -> PackedCodes:
-        """The same directions with features of unit length; rounding to 8 bits changes it by a thousandth.
-
-        Whoever reads codes from a file normalises them: only such codes come back as they were.
-
-        Args:
-            gram: [d + 1, d + 1] of the codec.
-        """
-        relative = self.values * self.steps
-        squared = torch.linalg.vecdot(relative @ gram[:-1, :-1] + 2 * gram[:-1, -1], relative) + gram[-1, -1]
-        unit = torch.where(self.scales > 0, squared.clamp_min(1e-12).rsqrt(), self.scales)
-        return PackedCodes(self.values, unit.half(), self.steps)
-
     def fold(self, directions: torch.Tensor) -> torch.Tensor:
         """Directions [d + 1, P] for products with values: cosine = scale * ([value, 1] . folded)."""
         return torch.cat([directions[:-1] * self.steps[:, None], directions[-1:]])
@@ -83,36 +66,3 @@ def chosen_rows(tensor: torch.Tensor, rows: np.ndarray) -> np.ndarray:
     if tensor.device.type == "cpu":
         return tensor.numpy()[rows]
     return tensor[torch.from_numpy(rows).to(tensor.device)].cpu().numpy()
-
-
-def pack_codes(codes: torch.Tensor, steps: torch.Tensor | None = None, headroom: float = 0.0) -> PackedCodes:
-    """Packs codes [..., d + 1] of unit features; the error of a number is at most half a step.
-
-    Args:
-        codes: to pack.
-        steps: [d] to use. None: the smallest steps that suffice.
-        headroom: where `steps` do not suffice, this times the smallest that do is used; 0: they stay, and
-            numbers above 127 steps become 127.
-    """
-    # Every publication of a growing map packs all codes: each pass over them counts. A sum shows a NaN.
-    scales = codes[..., -1].clamp(-_HALF_MAX, _HALF_MAX)
-    scales = torch.where(codes.sum(-1).isnan(), torch.nan, scales).half()
-    relative = codes[..., :-1] / torch.where(scales == 0, 1.0, codes[..., -1])[..., None]
-    relative.nan_to_num_(0.0, posinf=0.0, neginf=0.0)
-    if steps is None or headroom:
-        needed = (_largest(relative.flatten(0, -2)) / _LARGEST).clamp_min(1e-12)
-        steps = needed if steps is None else torch.where(needed > steps, headroom * needed, steps)
-    relative.div_(steps).clamp_(-_LARGEST, _LARGEST)
-    return PackedCodes(relative.round_().to(torch.int8), scales, steps)
-
-
-def _largest(rows: torch.Tensor) -> torch.Tensor:
-    """Largest absolute value [d] of each column of rows [M, d]; 0 without rows.
-
-    Halves are compared until few rows are left: a reduction down the columns takes torch three times as long.
-    """
-    rows = rows.abs()
-    while len(rows) > _FEW_ROWS:
-        half = (len(rows) + 1) // 2
-        rows = torch.maximum(rows[:half], rows[-half:])  # of an odd number, the middle one is in both
-    return rows.amax(0) if len(rows) else rows.new_zeros(rows.shape[1])

@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 
 from ovs3d_ros.map_file import load_map, save_map
 from ovs3d_ros.mapping.gaussians import PARAMETERS, Gaussians
-from ovs3d_ros.packed_codes import pack_codes
 from ovs3d_ros.semantics.codec import CodecFitter
+from ovs3d_ros.semantics.packing import pack_codes
 from ovs3d_ros.types import MapSnapshot, RefinedField, UserError
 
 COUNT, SCALES, FRAMES = 9, 2, 3

@@ -25,7 +25,7 @@ import numba
 from numba.core.caching import FunctionCache
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-_WITH_KERNELS = "mapping", "query", "rasterize"  # folders
+_WITH_KERNELS = "mapping", "query", "rasterize", "semantics"  # folders
 _PREFIX = "kernels-"
 _KEPT_FOLDERS = 8  # of different sources and versions; the least recently used ones are removed
 

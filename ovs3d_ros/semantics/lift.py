@@ -16,9 +16,10 @@ from ovs3d_ros.config import LiftConfig
 from ovs3d_ros.mapping.blocks import LIFTING, Blocks
 from ovs3d_ros.mapping.gaussians import Gaussians
 from ovs3d_ros.mapping.keyframes import resize_mask
-from ovs3d_ros.packed_codes import PackedCodes, pack_codes
+from ovs3d_ros.packed_codes import PackedCodes
 from ovs3d_ros.rasterize import Rasterizer, Splats, Views
 from ovs3d_ros.semantics.codec import CodecFitter, FeatureCodec
+from ovs3d_ros.semantics.packing import pack_codes, with_unit_length
 from ovs3d_ros.types import CropTable, Keyframe, MapSnapshot, UserError
 
 
@@ -98,11 +99,11 @@ def pack_levels(
         headroom: see `pack_codes`.
     """
     of_levels, of_codes = steps or (None, None)
-    levels = pack_codes(sums, of_levels, headroom).with_unit_length(codec.gram)
+    levels = with_unit_length(pack_codes(sums, of_levels, headroom), codec.gram)
     if sums.shape[1] == 1:  # nothing to blend: the same memory serves both
         return dict(packed_codes=levels[:, 0], packed_levels=levels)
     fused = pack_codes(fuse_levels(sums, selection, codec), of_codes, headroom)
-    return dict(packed_codes=fused.with_unit_length(codec.gram), packed_levels=levels)
+    return dict(packed_codes=with_unit_length(fused, codec.gram), packed_levels=levels)
 
 
 def no_codes(count: int, device: torch.device | str) -> dict[str, PackedCodes]:

@@ -9,8 +9,8 @@ import torch
 from helpers import synthetic
 
 from ovs3d_ros.evaluation.ceiling import label_regions, true_classes
-from ovs3d_ros.packed_codes import pack_codes
 from ovs3d_ros.semantics.class_field import make_lifted_field
+from ovs3d_ros.semantics.packing import pack_codes
 
 NAMES = ["red box", "green box", "blue box", "grey wall"]
 FRAMES = synthetic.make_frames(9)

@@ -10,8 +10,8 @@ import torch
 from helpers import synthetic
 
 from ovs3d_ros.evaluation.segmentation import field_for_names, gaussian_segmenter, pixel_segmenter
-from ovs3d_ros.packed_codes import pack_codes
 from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.semantics.packing import pack_codes
 
 NAMES = ["grey wall", "red box", "green box", "blue box"]  # in the order of the scene's labels
 FRAMES = synthetic.make_frames(9)

@@ -15,11 +15,11 @@ from ovs3d_ros.mapping.gaussians import activate
 from ovs3d_ros.mapping.rendering import render_view
 from ovs3d_ros.merging.merge import StoredMap, check_mergeable, merge_maps, move_map, same_frame_motion
 from ovs3d_ros.merging.settle import settle_map
-from ovs3d_ros.packed_codes import pack_codes
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.rasterize import make_rasterizer
 from ovs3d_ros.semantics.codec import FeatureCodec, make_codec
 from ovs3d_ros.semantics.lift import no_codes, pack_levels
+from ovs3d_ros.semantics.packing import pack_codes
 from ovs3d_ros.types import MapFrame, RefinedField, UserError
 
 RASTERIZER = make_rasterizer("cpu", 1)

@@ -12,12 +12,12 @@ import torch.nn.functional as F
 
 from ovs3d_ros.config import ClipConfig, QueryConfig
 from ovs3d_ros.encoders import make_clip
-from ovs3d_ros.packed_codes import pack_codes
 from ovs3d_ros.query.bank_presence import BankPresence, decide_presence, pool_cells
 from ovs3d_ros.query.engine import QueryEngine
 from ovs3d_ros.query.name_bank import make_bank, read_names
 from ovs3d_ros.query.presence import PresenceCalibration, load_calibration
 from ovs3d_ros.semantics.codec import CodecFitter
+from ovs3d_ros.semantics.packing import pack_codes
 from ovs3d_ros.types import MapSnapshot, UserError
 
 DIM, THINGS, GAUSSIANS = 48, 30, 40

@@ -7,8 +7,8 @@ import pytest
 import torch
 from helpers import synthetic
 
-from ovs3d_ros.packed_codes import pack_codes
 from ovs3d_ros.query.coverage import horizon_coverage
+from ovs3d_ros.semantics.packing import pack_codes
 from ovs3d_ros.types import MapSnapshot
 
 TURN = synthetic.look_at([0, 0, 0], [0.3, -0.8, 0.9])[:3, :3]  # a world whose up is no axis

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 
 from ovs3d_ros.config import QueryConfig
-from ovs3d_ros.packed_codes import pack_codes
 from ovs3d_ros.query.presence import (
     PEAK_GAUSSIANS,
     Evidence,
@@ -24,6 +23,7 @@ from ovs3d_ros.query.presence import (
     verdicts,
 )
 from ovs3d_ros.query.similarity import GaussianScores, TensorScores, lerf_competition, score_gaussians
+from ovs3d_ros.semantics.packing import pack_codes
 from ovs3d_ros.types import UserError
 
 SPECIFIC = np.array([False])

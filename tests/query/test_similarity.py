@@ -7,7 +7,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ovs3d_ros.packed_codes import pack_codes
 from ovs3d_ros.query import similarity as module
 from ovs3d_ros.query.similarity import (
     Competition,
@@ -16,6 +15,7 @@ from ovs3d_ros.query.similarity import (
     score_with_numba,
     score_with_torch,
 )
+from ovs3d_ros.semantics.packing import pack_codes
 
 TEMPERATURE = 10.0
 

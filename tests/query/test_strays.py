@@ -9,7 +9,6 @@ import pytest
 import torch
 from helpers import synthetic
 
-from ovs3d_ros.packed_codes import pack_codes
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query.distractors import DistractorMemo
 from ovs3d_ros.query.object_presence import judge_objects
@@ -22,6 +21,7 @@ from ovs3d_ros.query.presence import (
 )
 from ovs3d_ros.query.similarity import lerf_competition, score_gaussians
 from ovs3d_ros.query.strays import Judge, drop_strays
+from ovs3d_ros.semantics.packing import pack_codes
 from ovs3d_ros.types import QueryResult, SemanticObject
 
 NAME, OTHER = "red box", "green box"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from ovs3d_ros.packed_codes import pack_codes
+from ovs3d_ros.semantics import packing
 from ovs3d_ros.semantics.codec import CodecFitter, FeatureCodec
 from ovs3d_ros.semantics.lift import pack_levels
+from ovs3d_ros.semantics.packing import pack_codes, with_unit_length
 
 
 def blended_codes(count: int = 3000) -> tuple[FeatureCodec, torch.Tensor, torch.Tensor]:
@@ -92,3 +93,27 @@ def test_steps_span_the_largest_number_of_each_channel() -> None:
         codes[:, -1] = 1
         packed = pack_codes(codes)
         torch.testing.assert_close(packed.steps, codes[:, :-1].abs().amax(0) / 127)
+
+
+def test_kernels_do_what_tensor_operations_do() -> None:
+    codec, codes, _ = blended_codes(1000)
+    rows = codes * torch.logspace(-9, 3, 1000)[:, None]
+    rows[3], rows[4, 2], rows[5, 1], rows[6, -1] = 0.0, torch.nan, torch.inf, -1.0
+    largest = packing._largest(rows)
+    torch.testing.assert_close(packing._largest_on_cpu(rows), largest)
+    for steps in (largest / 127, largest / 300):  # the latter are too small for some numbers
+        (got, got_scales), (values, scales) = (
+            function(rows, steps) for function in (packing._round_on_cpu, packing._round)
+        )
+        assert (got.int() - values.int()).abs().max() <= 1 and (got != values).float().mean() < 1e-3
+        torch.testing.assert_close(got_scales, scales, equal_nan=True)
+        slope = 2 * codec.gram[:-1, -1]
+        torch.testing.assert_close(
+            packing._measure_on_cpu(got, steps, slope), packing._measure(got, steps, slope)
+        )
+
+
+def test_unit_length_needs_no_more_than_the_mean_of_the_codec() -> None:
+    codec, codes, _ = blended_codes(200)
+    packed = with_unit_length(pack_codes(7.0 * codes), codec.gram)
+    torch.testing.assert_close(codec.norm(packed.unpack()), torch.ones(200), atol=6e-4, rtol=0)
