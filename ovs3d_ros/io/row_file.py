@@ -104,30 +104,40 @@ def join_rows(parts: Sequence[StoredRows], last: Rows) -> Rows:
             if not part.entries:
                 joined[name][first : first + part.count] = part.tensors[name]
             first += part.count
-        for first, file, offset, size in _runs(parts, name):
+        width = math.prod(tensor.shape[1:]) * tensor.element_size()
+        for first, file, offset, size in _runs(parts, name, width):
             _map(joined[name][first:], file, offset, size)
         joined[name][parked:] = tensor
     return joined
 
 
-def _runs(parts: Sequence[StoredRows], name: str) -> list[tuple[int, TensorFile, int, int]]:
-    """Rows of parts that lie side by side in a file: first row, file, offset and bytes of each run."""
-    runs: list[tuple[int, TensorFile, int, int]] = []
-    first, end = 0, -1
-    for part in parts:
-        if part.entries:
-            file, entry = part.entries[name]
-            size = math.prod(entry.shape) * entry.dtype.itemsize
-            if runs and entry.offset == end and runs[-1][1] is file:
-                start, _, offset, length = runs.pop()
-                runs.append((start, file, offset, length + size))
-            elif size:
-                runs.append((first, file, entry.offset, size))
-            end = entry.offset + size
+def _runs(parts: Sequence[StoredRows], name: str, width: int) -> list[tuple[int, TensorFile, int, int]]:
+    """Rows of parts that lie side by side in a file: first row, file, offset and bytes of each run.
+
+    A map of millions has hundreds of parts, and each snapshot asks for ten names of them.
+
+    Args:
+        parts: the rows.
+        name: of the tensor.
+        width: bytes of one of its rows.
+    """
+    starts: list[tuple[int, TensorFile, int]] = []
+    sizes: list[int] = []
+    row, end, last = 0, -1, None
+    for part in parts if width else ():
+        stored = part.entries.get(name)
+        if stored is None:
+            last = None
         else:
-            end = -1
-        first += part.count
-    return runs
+            file, offset, size = stored[0], stored[1].offset, part.count * width
+            if file is last and offset == end:
+                sizes[-1] += size
+            else:
+                starts.append((row, file, offset))
+                sizes.append(size)
+            end, last = offset + size, file
+        row += part.count
+    return [(*start, size) for start, size in zip(starts, sizes, strict=True)]
 
 
 def _map(place: torch.Tensor, file: TensorFile, offset: int, size: int) -> None:
