@@ -29,6 +29,7 @@ _KINDS = {
     "ScenePointerMessage",
     "GetRenderResponseMessage",
     "FileTransferPartAck",
+    "LocalStorageGetItemResponseMessage",
 }
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _REFUSED, _TOO_MANY, _UNREADABLE = 1008, 1013, 1003  # close codes of RFC 6455

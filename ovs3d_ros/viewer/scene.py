@@ -35,6 +35,43 @@ def vertical_fov(camera: Camera) -> float:
     return float(2 * np.arctan(camera.height / (2 * camera.K[1, 1])))
 
 
+def place_camera(client: Any, pose: np.ndarray, fov: float) -> None:
+    """Puts the camera of a viser client at a pose [4, 4], with a vertical field of view in radians."""
+    with client.atomic():
+        client.camera.up_direction = -pose[:3, 1]
+        client.camera.position = pose[:3, 3]
+        client.camera.look_at = pose[:3, 3] + pose[:3, 2]
+        client.camera.fov = fov
+
+
+def call_when_drawn(client: Any, action: Callable[[], None]) -> None:
+    """Calls `action`, on the event loop, when the page of a viser client has drawn what it got.
+
+    A page answers between two pictures, so that a picture lies between two answers. Viser can only wait for
+    one answer on a thread.
+    """
+    from viser import _messages
+
+    kind, connection, missing = _messages.LocalStorageGetItemResponseMessage, client._websock_connection, 2
+
+    def ask() -> None:
+        connection.queue_message(_messages.LocalStorageGetItemRequestMessage("picture", f"picture {missing}"))
+
+    def count(_: Any, answer: Any) -> None:
+        nonlocal missing
+        if answer.request_uuid != f"picture {missing}":
+            return
+        missing -= 1
+        if missing:
+            ask()
+        else:
+            connection.unregister_handler(kind, count)
+            action()
+
+    connection.register_handler(kind, count)
+    ask()
+
+
 class VisitorScene:
     """The nodes of one visitor; only one thread changes them."""
 

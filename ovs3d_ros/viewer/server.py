@@ -111,7 +111,14 @@ class MapViewer:
         self._stage.close()
 
     async def _welcome(self, client: Any) -> None:
-        visitor = Visitor(client, self._newest, lambda: self._source, self._make_splats, self._find_parts)
+        visitor = Visitor(
+            client,
+            self._newest,
+            lambda: self._source,
+            lambda: self._stage.is_coarse,
+            self._make_splats,
+            self._find_parts,
+        )
         with self._lock:  # a source that comes now is told to the visitor, or is what it starts with
             visitor.start(
                 lambda kind, action, delay: self._requests.put(client.client_id, kind, action, delay)
@@ -187,7 +194,8 @@ class MapViewer:
             self._stage.clear()
             self._splats = None
             return
-        self._stage.show(self._make_splats(snapshot).drawn, views.overview(snapshot))
+        drawn, outlook = self._make_splats(snapshot).drawn, views.overview(snapshot)
+        self._stage.show(drawn, outlook, self._source.live)
 
 
 def _run(action: Callable[[], None]) -> None:

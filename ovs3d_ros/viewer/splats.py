@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,33 @@ def make_splats(snapshot: MapSnapshot, max_count: int) -> Splats:
     rows = visible_rows(values["opacities"].numpy(), max_count)
     chosen = {name: value[rows].float().numpy() for name, value in values.items() if name != "sh"}
     return Splats(snapshot, rows, draw(**chosen, harmonics=values["sh"][rows, 0].float().numpy()))
+
+
+def mode_colors(
+    mode: str,
+    splats: Splats,
+    result: QueryResult | None,
+    eye: np.ndarray | None,
+    find_parts: Callable[[MapSnapshot], np.ndarray],
+) -> np.ndarray:
+    """Colours [M, 3] in a mode of the panel.
+
+    Args:
+        mode: colour, depth, parts, features or labels.
+        splats: the map.
+        result: the answer to mark; None marks nothing.
+        eye: [3] from where depth is seen.
+        find_parts: the part [N] of each Gaussian.
+    """
+    if mode == "depth" and eye is not None:
+        return depth_colors(splats, eye)
+    if mode == "parts":
+        return part_colors(splats, find_parts(splats.snapshot))
+    if mode == "features" and splats.snapshot.codec is not None:
+        return feature_colors(splats)
+    if mode == "labels":
+        return label_colors(splats, result)
+    return splats.drawn.colors if result is None else tinted_colors(splats, result)
 
 
 def feature_colors(splats: Splats) -> np.ndarray:

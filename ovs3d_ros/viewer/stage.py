@@ -10,6 +10,7 @@ from typing import Any
 
 from ovs3d_ros.config import ViewerConfig
 from ovs3d_ros.types import UserError
+from ovs3d_ros.viewer import coarse
 from ovs3d_ros.viewer.drawing import Drawn
 from ovs3d_ros.viewer.guard import DoorKeeper, is_loopback
 from ovs3d_ros.viewer.views import Outlook
@@ -41,6 +42,7 @@ class Stage:
         self.server.scene.configure_environment_map(None)
         self.server.scene.configure_default_lights(cast_shadow=False)
         self._map: Any = None
+        self.is_coarse = False  # visitors get the whole map on their own
 
     @property
     def address(self) -> str:
@@ -53,8 +55,14 @@ class Stage:
         """Whether a map is shown."""
         return self._map is not None
 
-    def show(self, drawn: Drawn, outlook: Outlook) -> None:
-        """Shows a map to everybody; visitors who come to the first one stand at `outlook`."""
+    def show(self, drawn: Drawn, outlook: Outlook, grows: bool = False) -> None:
+        """Shows a map to everybody; visitors who come to the first one stand at `outlook`.
+
+        A large map that does not grow is shown coarsely: without a graphics card, the whole one takes a
+        browser ten times as long.
+        """
+        self.is_coarse = not grows and coarse.is_large(drawn)
+        drawn = coarse.merge(drawn) if self.is_coarse else drawn
         if self._map is not None:
             self._map.set_gaussians(*drawn)
             return

@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 
 from ovs3d_ros.types import MapSnapshot, QueryResult, UserError
-from ovs3d_ros.viewer import splats as coloring
 from ovs3d_ros.viewer import views
 from ovs3d_ros.viewer.files import VisitorFiles
 from ovs3d_ros.viewer.panel import Handlers, Panel
 from ovs3d_ros.viewer.ruler import Ruler
-from ovs3d_ros.viewer.scene import VisitorScene, vertical_fov
+from ovs3d_ros.viewer.scene import VisitorScene, call_when_drawn, place_camera, vertical_fov
 from ovs3d_ros.viewer.source import MapSource
-from ovs3d_ros.viewer.splats import Splats
+from ovs3d_ros.viewer.splats import Splats, mode_colors
 from ovs3d_ros.visualization import pictures
 
 _PHOTO_SIZE = 480  # px, longer side of photograph and render
 _FLIGHT, _FLIGHT_STEPS = 0.5, 15  # seconds, and pictures of it
+_FIRST_PICTURE = 30.0  # seconds after which a page gets the whole map, whatever it has drawn
 _CAMERA_PAUSE = 0.3  # seconds until a camera that moved counts as resting
 _LOADING = "The models that read names are being loaded; the answer follows"
 Request = Callable[[Hashable, Callable[[], None], float], None]
@@ -38,6 +38,7 @@ class Visitor:
         client: Any,
         newest: Callable[[], MapSnapshot | None],
         source: Callable[[], MapSource],
+        is_coarse: Callable[[], bool],
         make_splats: Callable[[MapSnapshot], Splats],
         find_parts: Callable[[MapSnapshot], np.ndarray],
     ) -> None:
@@ -47,23 +48,22 @@ class Visitor:
             client: of viser.
             newest: the newest map, in its own frame.
             source: where it comes from, at present.
+            is_coarse: whether the map that all visitors see is a coarse one.
             make_splats: the drawn Gaussians of a map.
             find_parts: the part [N] of each Gaussian.
         """
         self._client = client
         self._newest = newest
         self._get_source = source
+        self._is_coarse = is_coarse
         self._make_splats = make_splats
         self._find_parts = find_parts
         self._result: QueryResult | None = None
         self._answered: MapSnapshot | None = None  # the map that answered
-        self._shown: tuple | None = None  # what the splats show
+        self._shown: tuple | None = None
         self._files = VisitorFiles(client)
         self._left = False
-
-    @property
-    def _source(self) -> MapSource:
-        return self._get_source()
+        self._draws_coarse = is_coarse()  # the page has not drawn its first picture yet
 
     def start(self, request: Request) -> None:
         """Adds panel and scene, on viser's event loop.
@@ -83,7 +83,7 @@ class Visitor:
             save=lambda kind: request(("save", kind), lambda: self.save(kind), 0.0),
             keep_view=lambda: request("view", self.keep_view, 0.0),
         )
-        source = self._source
+        source = self._get_source()
         self._panel = Panel(self._client.gui, handlers, source.searchable, source.pipeline.label_threshold())
         self._ruler = Ruler(self._client, self._scene, self._panel.show_distance)
 
@@ -92,7 +92,16 @@ class Visitor:
                 request("look", self.look, _CAMERA_PAUSE)
 
         self._client.camera.on_update(moved)
-        request("look", self.look, 0.0)
+        if self._draws_coarse:
+            call_when_drawn(self._client, lambda: request("whole", self.show_whole, 0.0))
+            request("whole", self.show_whole, _FIRST_PICTURE)
+        else:
+            request("look", self.look, 0.0)
+
+    def show_whole(self) -> None:
+        """Shows the whole map instead of the coarse one."""
+        self._draws_coarse = False
+        self.look()
 
     def leave(self) -> None:
         """Ends what is under way: the page was closed."""
@@ -101,12 +110,12 @@ class Visitor:
     def take_source(self) -> None:
         """Goes on with a map that can answer: shows its calibrated threshold, and answers what was asked."""
         self._shown = None
-        self._panel.set_usual_threshold(self._source.pipeline.label_threshold())
+        self._panel.set_usual_threshold(self._get_source().pipeline.label_threshold())
         self.ask()
 
     def ask(self) -> None:
         """Answers the panel's question in the newest map, and shows the answer."""
-        if not self._source.ready:
+        if not self._get_source().ready:
             self._panel.show_problem(_LOADING)
             return
         try:
@@ -115,8 +124,8 @@ class Visitor:
             if not names or snapshot is None:
                 self._result = self._answered = None
             else:
-                with self._source.claim():
-                    self._result = self._source.pipeline.query(
+                with self._get_source().claim():
+                    self._result = self._get_source().pipeline.query(
                         names, snapshot=snapshot, threshold=self._panel.threshold
                     )
                 self._answered = snapshot
@@ -130,7 +139,7 @@ class Visitor:
 
     def look(self) -> None:
         """Shows map, answer and keyframes as the panel says."""
-        if self._left:
+        if self._left or self._draws_coarse:
             return
         snapshot = self._answered or self._newest()
         panel, result = self._panel, self._result
@@ -142,26 +151,18 @@ class Visitor:
             self._shown = None
             return
         eye = np.asarray(self._client.camera.position, float) if panel.mode == "depth" else None
+        is_plain = panel.mode == "colour" and (result is None or not result.objects)
+        result = None if is_plain else result
         wish = snapshot.version, panel.mode, panel.opacity, id(result), None if eye is None else tuple(eye)
         if wish == self._shown:
             return
         self._shown = wish
-        if panel.mode == "colour" and panel.opacity == 1.0 and (result is None or not result.objects):
+        if is_plain and panel.opacity == 1.0 and not self._is_coarse():
             self._scene.show_shared_splats()
         else:
             splats = self._make_splats(snapshot)
-            self._scene.show_splats(splats.drawn, self._colors(splats, panel.mode, eye), panel.opacity)
-
-    def _colors(self, splats: Splats, mode: str, eye: np.ndarray | None) -> np.ndarray:
-        if mode == "depth" and eye is not None:
-            return coloring.depth_colors(splats, eye)
-        if mode == "parts":
-            return coloring.part_colors(splats, self._find_parts(splats.snapshot))
-        if mode == "features" and splats.snapshot.codec is not None:
-            return coloring.feature_colors(splats)
-        if mode == "labels":
-            return coloring.label_colors(splats, self._result)
-        return splats.drawn.colors if self._result is None else coloring.tinted_colors(splats, self._result)
+            colors = mode_colors(panel.mode, splats, result, eye, self._find_parts)
+            self._scene.show_splats(splats.drawn, colors, panel.opacity)
 
     def fly(self, index: int) -> None:
         """Moves the camera to an object of the answer."""
@@ -190,15 +191,12 @@ class Visitor:
         if snapshot is None or index >= len(snapshot.cameras):
             return  # the map was replaced meanwhile
         pose, camera = snapshot.camtoworlds[index], snapshot.cameras[index].fitted(_PHOTO_SIZE)
-        view = self._client.camera
-        with self._client.atomic():
-            view.up_direction = -pose[:3, 1]
-            view.position = pose[:3, 3]
-            view.look_at = pose[:3, 3] + pose[:3, 2]
-            view.fov = vertical_fov(camera)
-        rendered = pictures.to_uint8(self._source.pipeline.render(camera, pose, snapshot).rgb.cpu().numpy())
+        place_camera(self._client, pose, vertical_fov(camera))
+        rendered = pictures.to_uint8(
+            self._get_source().pipeline.render(camera, pose, snapshot).rgb.cpu().numpy()
+        )
         tiles, captions = [rendered], ["render"]
-        photo = self._source.photo(snapshot, index)
+        photo = self._get_source().photo(snapshot, index)
         if photo is not None:
             tiles, captions = [photo, rendered], ["photograph", "render"]
         self._panel.show_keyframe(pictures.contact_sheet(tiles, captions, columns=2, width=_PHOTO_SIZE * 2))
@@ -211,7 +209,7 @@ class Visitor:
         """Takes the point that was clicked, by the origin [3] and direction [3] of its ray."""
         snapshot = self._newest()
         if snapshot is not None:
-            self._ruler.pick(self._source.pipeline, snapshot, ray)
+            self._ruler.pick(self._get_source().pipeline, snapshot, ray)
 
     def keep_view(self) -> None:
         """Adds the present view to the camera path."""
@@ -222,7 +220,7 @@ class Visitor:
         if kind == "picture":
             self._files.save_picture()
         elif kind == "path":
-            self._files.save_path(self._newest(), self._source.pipeline.map.frame)
+            self._files.save_path(self._newest(), self._get_source().pipeline.map.frame)
         elif self._result is not None and self._answered is not None:
-            pipeline = self._source.pipeline
+            pipeline = self._get_source().pipeline
             self._files.save_answer(self._result, self._answered, pipeline.config.query, pipeline.map.frame)

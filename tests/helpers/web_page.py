@@ -18,15 +18,21 @@ from websockets.sync.client import connect
 class Page:
     """A visitor of the viewer that keeps the newest state of panel and scene."""
 
-    def __init__(self, port: int, origin: str | None = "", host: str = "localhost") -> None:
-        """Connects, as the page of the viewer unless `origin` is another one; None is no browser."""
+    def __init__(
+        self, port: int, origin: str | None = "", host: str = "localhost", draws: bool = True
+    ) -> None:
+        """Connects, as the page of the viewer unless `origin` is another one; None is no browser.
+
+        A page that does not `draw` leaves what it is asked between two pictures unanswered.
+        """
         address = f"http://{host}:{port}" if origin == "" else origin
         self.gui: dict[str, dict] = {}  # by uuid
         self.nodes: dict[str, dict] = {}  # by name
         self.kinds: list[str] = []
         self.camera: dict[str, np.ndarray] = {}  # "position" and "look_at" as the viewer last set them
         self.closed = ""
-        self._buffers = None
+        self._draws = draws
+        self._unanswered: list[str] = []
         self._socket = connect(
             f"ws://{host}:{port}",
             origin=address,
@@ -77,8 +83,19 @@ class Page:
             self.nodes.pop((message["name"], message.get("owner")), None)
         elif kind == "SceneNodeUpdateMessage":
             self.nodes[message["name"], message.get("owner")]["props"].update(message["updates"])
+        elif kind == "LocalStorageGetItemRequestMessage":
+            self._unanswered.append(message["request_uuid"])
+            if self._draws:
+                self.draw()
         elif "name" in message and "props" in message:
             self.nodes[message["name"], message.get("owner")] = message
+
+    def draw(self) -> None:
+        """Answers what a browser answers between two pictures, from now on."""
+        self._draws = True
+        while self._unanswered:
+            uuid = self._unanswered.pop()
+            self.send(_messages.LocalStorageGetItemResponseMessage(None, None, request_uuid=uuid))
 
     def send(self, message: Any) -> None:
         """Sends a message of viser."""

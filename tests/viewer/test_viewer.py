@@ -25,6 +25,7 @@ from ovs3d_ros import Ovs3d
 from ovs3d_ros.config import ViewerConfig
 from ovs3d_ros.types import MapFrame
 from ovs3d_ros.viewer import guard
+from ovs3d_ros.viewer.coarse import MOST
 from ovs3d_ros.viewer.files import VisitorFiles
 from ovs3d_ros.viewer.guard import MAX_TEXT
 from ovs3d_ros.viewer.requests import COOLDOWN
@@ -99,6 +100,12 @@ def show_without_models(pipeline: Ovs3d) -> MapViewer:
     return MapViewer(source, ViewerConfig(), "room")
 
 
+def whole_map(page: Page) -> bytes:
+    """The splats that the visitor gets after the coarse ones of all."""
+    page.wait_for(lambda: len(page.splats()) == 2)
+    return page.splats()[1]["buffer"]
+
+
 def test_models_may_be_loaded_while_a_visitor_arrives(pipeline, monkeypatch, caplog):
     snapshot, start = pipeline.snapshot(), Visitor.start
     viewer = show_without_models(pipeline)
@@ -136,48 +143,65 @@ def test_map_is_shown_while_the_models_are_loaded_and_the_answer_follows(pipelin
 
 
 def test_visitor_sees_the_map_and_its_keyframes(page, pipeline):
-    page.wait_for(lambda: page.splats() and len(page.scene("CameraFrustumMessage")) == 4)
-    (shared,) = page.splats()
+    page.wait_for(lambda: len(page.splats()) == 2 and len(page.scene("CameraFrustumMessage")) == 4)
+    whole = page.splats()[1]
     means = pipeline.snapshot().gaussians["means"].numpy()
-    np.testing.assert_allclose(np.median(centers(shared["buffer"]), 0), np.median(means, 0), atol=0.1)
+    np.testing.assert_allclose(np.median(centers(whole["buffer"]), 0), np.median(means, 0), atol=0.1)
+
+
+def test_first_picture_is_coarse_until_the_page_has_drawn_it(viewer, pipeline):
+    page = Page(viewer.port, draws=False).arrive()
+    page.wait_for(lambda: page.splats() and page.find("Find"))
+    time.sleep(2 * COOLDOWN)
+    (first,) = page.splats()
+    coarse, means = centers(first["buffer"]), pipeline.snapshot().gaussians["means"].numpy()
+    assert len(means) > 2 * MOST and 0.5 * MOST < len(coarse) < 1.2 * MOST
+    for share in (0.05, 0.5, 0.95):  # the whole room, not a part of it
+        np.testing.assert_allclose(np.quantile(coarse, share, 0), np.quantile(means, share, 0), atol=0.5)
+    page.draw()
+    page.wait_for(lambda: len(page.splats()) == 2)
+    assert len(centers(page.splats()[1]["buffer"])) > 2 * MOST
+    page.close()
 
 
 def test_question_is_answered_with_colours_boxes_and_names(page):
+    plain = whole_map(page)
     page.set("Find", "red box, purple box")
     page.wait_for(lambda: "found" in page.words() and labels(page))
     words = page.words()
     assert "red box" in words and "not here" in words
     assert labels(page)[0].startswith("red box") and not any("purple" in text for text in labels(page))
-    page.wait_for(lambda: len(page.splats()) == 2)
+    page.wait_for(lambda: page.splats()[1]["buffer"] != plain)
     own = colors(page.splats()[1]["buffer"])
     assert (np.abs(own.astype(int) - (228, 87, 46)).max(axis=1) < 66).sum() > 20, "tinted in its colour"
     page.set("Boxes", False)
     page.wait_for(lambda: not labels(page))
     page.set("Find", "")
-    page.wait_for(lambda: len(page.splats()) == 1 and "found" not in page.words())
+    page.wait_for(lambda: page.splats()[1]["buffer"] == plain and "found" not in page.words())
 
 
 def test_modes_recolour_the_map_for_one_visitor_alone(viewer, page):
     other = Page(viewer.port).arrive()
-    page.wait_for(page.splats)
-    seen = set()
+    plain = whole_map(page)
+    seen = {plain}
     for mode in ("depth", "parts", "features", "labels"):
         page.set("Show", mode)
-        page.wait_for(lambda: len(page.splats()) == 2 and page.splats()[1]["buffer"] not in seen)
+        page.wait_for(lambda: page.splats()[1]["buffer"] not in seen)
         seen.add(page.splats()[1]["buffer"])
         if mode == "parts":
             assert_floor_is_one_part(page.splats()[1]["buffer"])
-    assert len(other.splats()) == 1
+    assert whole_map(other) == plain
     page.set("Show", "colour")
-    page.wait_for(lambda: len(page.splats()) == 1)
+    page.wait_for(lambda: page.splats()[1]["buffer"] == plain)
     other.close()
 
 
 def test_opacity_fades_the_map(page):
-    page.wait_for(page.splats)
+    plain = whole_map(page)
     page.set("Opacity", 0.5)
-    page.wait_for(lambda: len(page.splats()) == 2)
-    full, faded = (np.frombuffer(s["buffer"], np.uint8).reshape(-1, 32)[:, 31] for s in page.splats())
+    page.wait_for(lambda: page.splats()[1]["buffer"] != plain)
+    faded = page.splats()[1]["buffer"]
+    full, faded = (np.frombuffer(buffer, np.uint8).reshape(-1, 32)[:, 31] for buffer in (plain, faded))
     np.testing.assert_allclose(faded, full / 2, atol=1)
 
 
@@ -310,7 +334,8 @@ def test_flood_of_questions_keeps_others_waiting_no_longer(viewer, page):
     page.wait_for(lambda: "found" in page.words())
     thread.join()
     attacker.close()
-    page.wait_for(lambda: viewer.num_visitors == 1, 30.0)
+    # The viewer reads on at its rate for ten seconds, and then waits as long for the closing handshake.
+    page.wait_for(lambda: viewer.num_visitors == 1, 120.0)
 
 
 def test_unreadable_messages_close_the_page_and_no_other(viewer, page, caplog):
