@@ -1,9 +1,9 @@
-"""Measures the web viewer: first picture, answers, memory, large maps, and mapping beside it. Prints JSON.
+"""Measures the web viewer: first picture, answers, memory and large maps. Prints JSON.
 
 Run: PYTHONPATH=.:tests python benchmarks/viewer.py out/demo/demo.ovs3d [--only start] [--million 1000000]
 
 Browser and viewer share the machine. Chromium draws without a graphics card (SwiftShader). It needs Chromium
-and the extra `view`, and `mapping` needs ROS 2.
+and the extra `view`. `benchmarks/viewer_mapping.py` measures mapping beside a viewer.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +32,7 @@ from helpers.web_page import Page
 from PIL import Image
 from query import enlarge
 
-from ovs3d_ros import Config, Ovs3d
-from ovs3d_ros.config import override
+from ovs3d_ros import Ovs3d
 from ovs3d_ros.map_file import load_map, save_map
 
 SIZE = 1280, 720  # px of the page
@@ -83,20 +81,29 @@ def wait_for(condition: Callable[[], object], pause: float = 0.03) -> float:
 
 
 def measure_start(path: Path, repeats: int) -> dict:
-    """Seconds from the start of `ovs3d view` until its address is told, and until the map is on the page.
+    """Seconds from the start of `ovs3d view` until its address is told, and until a picture is on the page.
 
-    The browser runs already, with an empty page. On a busy machine the processor time says more.
+    The browser runs already, with an empty page. On a busy machine the processor time says more: of the
+    viewer until it tells its address, and of Chromium from then until the picture, for the page's own
+    program (renderer) and for the drawing that a graphics card would do (GPU).
     """
-    told, spent, drawn = [], [], []
+    rows = []
     for _ in range(repeats):
         with tempfile.TemporaryDirectory() as folder, Browser(Path(folder), *SIZE) as browser:
             browser.run("1")
+            time.sleep(2.0)  # Chromium's own start
+            before = browser.processor_seconds()
             with served(path) as (process, port, started, address):
-                spent.append(processor_seconds(process.pid))
+                row = dict(address_s=address - started, address_processor_s=processor_seconds(process.pid))
                 browser.open(f"http://localhost:{port}")
-                told.append(address - started)
-                drawn.append(wait_for(lambda browser=browser: shown(browser) > FILLED, 0.3) - started)
-    return dict(address_s=spread(told), address_processor_s=spread(spent), picture_s=spread(drawn))
+                row["picture_s"] = wait_for(lambda browser=browser: shown(browser) > FILLED, 0.3) - started
+                row["page_loaded_s"] = browser.run("performance.timing.loadEventEnd / 1000") - (
+                    time.time() - time.monotonic() + address
+                )
+                spent = browser.processor_seconds()
+                row |= {f"{kind}_processor_s": spent[kind] - before[kind] for kind in ("renderer", "GPU")}
+                rows.append(row)
+    return {name: spread([row[name] for row in rows]) for name in rows[0]}
 
 
 def measure_answers(path: Path) -> dict:
@@ -162,8 +169,10 @@ def measure_large(path: Path, count: int, folder: Path) -> dict:
         opened = time.monotonic()
         page = Page(port).arrive()
         page.wait_for(lambda: page.splats(), PATIENCE)
+        coarse = time.monotonic() - opened
+        page.wait_for(lambda: len(page.splats()) == 2, PATIENCE)
         received = time.monotonic() - opened
-        size = len(page.splats()[0]["buffer"])
+        size = len(page.splats()[1]["buffer"])
         page.set("Find", NAMES[0])
         page.wait_for(lambda: f"<td>{NAMES[0]}" in strip(page.words()), PATIENCE)
         asked = time.monotonic()
@@ -175,62 +184,11 @@ def measure_large(path: Path, count: int, folder: Path) -> dict:
         gaussians=count,
         address_s=round(address - started, 2),
         splats_mib=round(size / 2**20, 1),
+        coarse_websocket_s=round(coarse, 2),
         websocket_s=round(received, 2),
         answer_s=round(answer, 2),
         viewer_mib=round(memory),
     )
-
-
-def measure_mapping(turns: int, rate: float, folder: Path) -> dict:
-    """What a node makes of the demo's walk without a viewer and with one that a page looks at, in turns.
-
-    Node, player and client are processes, as in `ovs3d demo --ros`. More frames come than the node can map,
-    and its inbox is as short as by default, so that what the viewer takes shows in the frames that are
-    dropped. The page takes everything and asks for a thing; drawing is the work of another machine.
-    """
-    from ovs3d_ros.demo import DEFAULTS
-    from ovs3d_ros.demo.processes import run_processes
-    from ovs3d_ros.demo.scene import read_scene
-    from ovs3d_ros.warm_up import warm_up
-
-    settings = {name: value for name, value in DEFAULTS.items() if name != "input.inbox"}
-    warm_up(Ovs3d(override(Config(), settings)))  # compiled kernels are cached on disk for the nodes
-    runs: dict[str, list[dict]] = {"without": [], "with": []}
-    for turn in range(2 * turns):
-        way = ("without", "with")[(turn + turn // 2) % 2]  # neither is always first
-        port = free_port() if way == "with" else 0
-        config, figures = override(Config(), settings | {"viewer.port": port}), {}
-        with visited(port) as pages:
-            run_processes(read_scene(), config, rate, folder / "walk.ovs3d", figures.update)
-            looked = len(pages[0].splats()) if pages else 0
-        kept = ("frames_received", "frames_mapped", "frames_skipped", "frames_dropped")
-        kept += ("steps", "frame_to_map_p95_ms")
-        runs[way].append({name: round(figures[name]) for name in kept if name in figures} | {"shown": looked})
-    return dict(rate=rate, load=round(os.getloadavg()[0], 1), **runs)
-
-
-@contextmanager
-def visited(port: int) -> Iterator[list[Page]]:
-    """A page that comes to a viewer as soon as its port (0: none) is open, and looks until the block ends."""
-    pages: list[Page] = []
-    ended = threading.Event()
-
-    def visit() -> None:
-        while port and not pages and not ended.wait(0.2):
-            with suppress(OSError):
-                pages.append(Page(port).arrive())
-        if pages:
-            pages[0].set("Find", NAMES[0])
-
-    thread = threading.Thread(target=visit)
-    thread.start()
-    try:
-        yield pages
-    finally:
-        ended.set()
-        thread.join()
-        for page in pages:
-            page.close()
 
 
 def free_port() -> int:
@@ -274,11 +232,9 @@ def main() -> None:
     """Runs the measurements and prints one JSON document."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("map", type=Path)
-    parser.add_argument("--only", choices=("start", "answers", "visitors", "large", "mapping"), nargs="*")
+    parser.add_argument("--only", choices=("start", "answers", "visitors", "large"), nargs="*")
     parser.add_argument("--repeats", type=int, default=5, help="starts")
     parser.add_argument("--million", type=int, default=1_000_000, help="Gaussians of the large map")
-    parser.add_argument("--turns", type=int, default=3, help="of mapping with a viewer, and without")
-    parser.add_argument("--rate", type=float, default=6.0, help="frames per second that are mapped")
     options = parser.parse_args()
     parts: dict[str, Callable[[], dict]] = dict(
         start=lambda: measure_start(options.map, options.repeats),
@@ -287,7 +243,6 @@ def main() -> None:
     )
     with map_folder(None) as folder:
         parts["large"] = lambda: measure_large(options.map, options.million, folder)
-        parts["mapping"] = lambda: measure_mapping(options.turns, options.rate, folder)
         figures = {name: part() for name, part in parts.items() if name in (options.only or parts)}
     print_document(dict(cores=os.cpu_count(), **figures), None)
 

@@ -162,6 +162,12 @@ class Browser:
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
         return path
 
+    def processor_seconds(self) -> dict[str, float]:
+        """Processor time of the browser's processes by kind, e.g. of all "renderer"."""
+        processes = self._send("SystemInfo.getProcessInfo")["processInfo"]
+        kinds = {entry["type"] for entry in processes}
+        return {kind: sum(e["cpuTime"] for e in processes if e["type"] == kind) for kind in kinds}
+
     def __enter__(self) -> Browser:
         return self
 
