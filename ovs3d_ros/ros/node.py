@@ -197,7 +197,8 @@ def main(args: list[str] | None = None) -> int:
     Returns:
         0; 1 after a failure, or if the map was written elsewhere than configured; 2 for bad input.
     """
-    logging.basicConfig(level=logging.INFO, format="[%(levelname)s] [%(name)s]: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="[%(levelname)s] [%(name)s]: %(message)s")
+    logging.getLogger("ovs3d_ros").setLevel(logging.INFO)  # of libraries, only warnings
     stopping = threading.Event()
     stop_on_signals(stopping)
     sys.setswitchinterval(SWITCH_INTERVAL)
