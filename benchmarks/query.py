@@ -156,7 +156,8 @@ class Asked:
             [sys.executable, __file__, "--serve", str(path), str(threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(root)},
+            # As the package sets it where it is imported before torch, which its commands do.
+            env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PYTHONPATH": str(root)},
         )
 
     def call(self, name: str, *arguments: int) -> Any:
