@@ -35,7 +35,6 @@ _WIDTH, _HEIGHT = 96, 72  # pixels
 _STEPS = 2
 _PROMPT = "thing"
 _LARGE = 8  # points of a thing, of which one point is a fragment
-_CHANNELS = (3, 4, 8, 16)  # of masks with up to 15 labels; more are rare, and compile in half a second
 _DIM = 64  # of the features of `_NoiseEncoder`
 _COMPILED = "compiled"  # file in the cache folder: what `PARTS` compile is there
 _PACKAGE = Path(__file__).resolve().parent
@@ -80,9 +79,6 @@ def _exercise(pipeline: Ovs3d) -> None:
     if pipeline.clip is not None:
         result = _ask(pipeline.queries, snapshot)
         pipeline.render_labels(result, frame.camera, frame.camtoworld, snapshot)
-        for count in _CHANNELS:
-            channels = torch.zeros(snapshot.num_gaussians, count, device=snapshot.weight.device)
-            pipeline.renderer.channels(channels, frame.camera, frame.camtoworld, snapshot)
         _group_pieces(snapshot, pipeline.config.query)
     pipeline.reset()
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from ovs3d_ros.rasterize import LabelShares
 from ovs3d_ros.semantics.class_field import SURFACE_ALPHA, merge_refined_scores
 from ovs3d_ros.types import Query
 
@@ -126,38 +127,16 @@ def label_scores(labels: torch.Tensor, relevancy: torch.Tensor) -> torch.Tensor:
     return torch.where(labels > 0, own_scores(labels, relevancy), relevancy.amax(1))
 
 
-def label_channels(labels: torch.Tensor, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What has to be blended to label pixels: K labels and channels [N, K + 1].
-
-    Args:
-        labels: [N] of the Gaussians, 0 = none.
-        scores: [N] relevancy of each one's own label, 0 without one.
-
-    Returns:
-        The K labels in use, ascending; per label 1 for its Gaussians and 0 for others, then the scores.
-    """
-    used = torch.bincount(labels, minlength=1)[1:].nonzero()[:, 0] + 1
-    channels = (labels[:, None] == torch.cat([used, used.new_zeros(1)])).float()
-    channels[:, -1] = scores
-    return used, channels
-
-
-def label_pixels(
-    used: torch.Tensor, shares: torch.Tensor, alpha: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Labels [H, W] of pixels, 0 = none, and the mean score [H, W] of the labelled Gaussians there.
+def label_pixels(shares: LabelShares) -> tuple[np.ndarray, np.ndarray]:
+    """Labels [C, H, W] of pixels, 0 = none, and the mean score [C, H, W] of the labelled Gaussians there.
 
     A pixel has the label that fills more of it than any other label, and than Gaussians without one.
-
-    Args:
-        used: [K] labels of `label_channels`, K > 0.
-        shares: [H, W, K + 1] its channels, blended.
-        alpha: [H, W, 1].
     """
-    most, index = shares[..., :-1].max(-1)
-    labelled = shares[..., :-1].sum(-1)
-    shown = (alpha[..., 0] > SURFACE_ALPHA) & (most > alpha[..., 0] - labelled)
-    return used[index] * shown, shares[..., -1] / labelled.clamp_min(1e-6) * shown
+    # With NumPy: a query thread should not wake torch's threads.
+    fields = shares.best, shares.most, shares.labelled, shares.score, shares.alpha
+    best, most, labelled, score, alpha = (field.numpy(force=True) for field in fields)
+    shown = (alpha > SURFACE_ALPHA) & (most > alpha - labelled)
+    return best * shown, score / labelled.clip(1e-6) * shown
 
 
 def first_mentions(prompts: tuple[str, ...]) -> np.ndarray:

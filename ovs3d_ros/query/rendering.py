@@ -11,7 +11,7 @@ import torch
 from ovs3d_ros.map_frame import depth_to_world, poses_to_map
 from ovs3d_ros.mapping.mapper import RenderedView, render_view
 from ovs3d_ros.query.engine import QueryEngine
-from ovs3d_ros.query.labelling import label_channels, label_pixels
+from ovs3d_ros.query.labelling import label_pixels
 from ovs3d_ros.rasterize import Rasterizer, Splats, Views
 from ovs3d_ros.semantics.class_field import SURFACE_ALPHA, render_channels
 from ovs3d_ros.types import Camera, MapSnapshot, QueryResult
@@ -73,7 +73,7 @@ class MapRenderer:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Segments a view by the labels of the Gaussians that it shows.
 
-        Blending labels takes a few channels instead of a code, and a mask agrees with the labelled cloud.
+        Labels are cheaper to blend than codes, and a mask agrees with the labelled cloud.
 
         Args:
             result: the answer to a query.
@@ -84,9 +84,12 @@ class MapRenderer:
         Returns:
             labels [H, W] uint16, 0 = none, else 1 + prompt index; score [H, W] float32, their relevancy.
         """
-        used, channels = label_channels(*self._queries.label_map(result, snapshot))
-        if not len(used):
+        device = snapshot.weight.device
+        labels, scores = (column.to(device) for column in self._queries.label_map(result, snapshot))
+        if not bool(labels.any()):
             shape = camera.height, camera.width
             return np.zeros(shape, np.uint16), np.zeros(shape, np.float32)
-        labels, scores = label_pixels(used, *self.channels(channels, camera, camtoworld, snapshot))
-        return labels.cpu().numpy().astype(np.uint16), scores.cpu().numpy()
+        views = Views.from_camera(camera, poses_to_map(camtoworld, snapshot.frame), device)
+        splats = Splats.from_dict(snapshot.gaussians)
+        (shown,), (relevancy,) = label_pixels(self._rasterizer.share_labels(splats, labels, scores, views))
+        return shown.astype(np.uint16), relevancy

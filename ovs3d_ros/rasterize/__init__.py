@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ovs3d_ros.types import UserError
 
+from .labels import LabelShares
 from .values import Splats, Views
 
-__all__ = ["Rasterizer", "Splats", "Views", "make_rasterizer"]
+__all__ = ["LabelShares", "Rasterizer", "Splats", "Views", "make_rasterizer"]
 
 
 class Rasterizer(Protocol):
@@ -67,6 +68,20 @@ class Rasterizer(Protocol):
 
         Raises:
             UserError: as for rendering.
+        """
+        ...
+
+    def share_labels(self, splats: Splats, labels: Tensor, scores: Tensor, views: Views) -> LabelShares:
+        """Says which labels of Gaussians fill the pixels. No gradients.
+
+        Args:
+            splats: N Gaussians.
+            labels: [N] whole numbers, 0 = none.
+            scores: [N] float32; those of Gaussians without a label do not count.
+            views: C cameras.
+
+        Raises:
+            UserError: as for rendering; or a label is negative.
         """
         ...
 

@@ -12,11 +12,12 @@ from torch.autograd.function import once_differentiable
 
 from ovs3d_ros.types import UserError
 
-from .cpu_passes import composite_view, differentiate_view, lift_view
+from .cpu_passes import composite_view, differentiate_view, lift_view, share_view
 from .cpu_view import PreparedView, SceneArrays, prepare_view
 from .kernels_project import CameraArrays
+from .labels import LabelShares
 from .thread_pool import ThreadPool
-from .validation import check_colors, check_splats, check_targets, check_views
+from .validation import check_colors, check_labels, check_splats, check_targets, check_views
 from .values import Splats, Views
 
 
@@ -52,9 +53,7 @@ class CpuRasterizer:
         check_splats(splats)
         check_views(views)
         check_targets(targets, pixel_weights, views)
-        count = len(splats)
-        no_colors, no_sh = torch.empty(count, 0), torch.empty(count, 0, 3)
-        scene = _scene_arrays((*splats.tensors, no_colors, no_sh))
+        count, scene = len(splats), _colorless(splats)
         if pixel_weights is None:
             pixel_weights = torch.ones(targets.shape[:3])
         numerator = np.zeros((count, targets.shape[-1]), np.float32)
@@ -66,6 +65,19 @@ class CpuRasterizer:
             weight[view.visible] += sums
             max_weight[view.visible] = np.maximum(max_weight[view.visible], maxima)
         return torch.from_numpy(numerator), torch.from_numpy(weight), torch.from_numpy(max_weight)
+
+    @torch.no_grad()
+    def share_labels(self, splats: Splats, labels: Tensor, scores: Tensor, views: Views) -> LabelShares:
+        """See `Rasterizer.share_labels`."""
+        check_splats(splats)
+        check_views(views)
+        check_labels(labels, scores, len(splats))
+        scene, columns = _colorless(splats), (_array(labels).astype(np.int32), _array(scores))
+        best = np.empty((len(views), views.height, views.width), np.int32)
+        shares = np.empty((len(best), 4, *best.shape[1:]), np.float32)
+        for camera, *outputs in zip(_camera_arrays(views), best, shares, strict=True):
+            share_view(self._pool, prepare_view(self._pool, scene, camera), *columns, *outputs)
+        return LabelShares(torch.from_numpy(best), *torch.from_numpy(shares).unbind(1))
 
 
 class _Rasterize(torch.autograd.Function):
@@ -116,6 +128,11 @@ def _fill_meta(meta: dict[str, Any], views: list[PreparedView]) -> None:
         arrays = [getattr(view.projected, name) for view in views]
         meta[name] = torch.from_numpy(arrays[0][None] if len(arrays) == 1 else np.stack(arrays))
     meta["means2d_absgrad"] = torch.zeros(meta["means2d"].shape)
+
+
+def _colorless(splats: Splats) -> SceneArrays:
+    count = len(splats)
+    return _scene_arrays((*splats.tensors, torch.empty(count, 0), torch.empty(count, 0, 3)))
 
 
 def _scene_arrays(tensors: Iterable[Tensor]) -> SceneArrays:

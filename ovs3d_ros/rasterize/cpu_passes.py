@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import kernels_backward, kernels_forward, kernels_project, kernels_shade
+from . import kernels_backward, kernels_forward, kernels_labels, kernels_project, kernels_shade
 from .cpu_view import PreparedView, SceneArrays, camera_center, channel_passes, padded_channels
 from .kernels_tiles import SPLAT_COLUMNS
 from .thread_pool import ThreadPool, chain_kernels, clear_partial_sums
@@ -20,6 +20,20 @@ def composite_view(
         for first, channels in channel_passes(image.shape[-1])
     ]
     pool.run(chain_kernels(*calls))
+
+
+def share_view(
+    pool: ThreadPool,
+    view: PreparedView,
+    labels: np.ndarray,
+    scores: np.ndarray,
+    best: np.ndarray,
+    shares: np.ndarray,
+) -> None:
+    """Fills best [H, W] and shares [4, H, W] from labels [N] int32 and scores [N], see `LabelShares`."""
+    shown, count = labels[view.visible], int(labels.max(initial=0))
+    sources = view.tiles, view.splats, shown, scores[view.visible]
+    pool.run(kernels_labels.share_tiles, *sources, count, best, shares)
 
 
 def lift_view(

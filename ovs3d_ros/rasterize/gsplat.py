@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ovs3d_ros.types import UserError
 
+from .labels import LabelShares, blend_shares
 from .spherical_harmonics import camera_centers, sh_to_colors
-from .validation import check_colors, check_splats, check_targets, check_views
+from .validation import check_colors, check_labels, check_splats, check_targets, check_views
 from .values import Splats, Views
 
 log = logging.getLogger(__name__)
@@ -107,6 +108,12 @@ class GsplatRasterizer:
             gaussians, pixels, weights = self._weights(meta, view.width, view.height)
             max_weight.scatter_reduce_(0, gaussians, weights * factors[c].flatten()[pixels], "amax")
         return sums[:, :-1], sums[:, -1], max_weight
+
+    @torch.no_grad()
+    def share_labels(self, splats: Splats, labels: Tensor, scores: Tensor, views: Views) -> LabelShares:
+        """See `Rasterizer.share_labels`."""
+        check_labels(labels, scores, len(splats))
+        return blend_shares(self, splats, labels, scores, views)
 
     @torch.no_grad()
     def _weights(self, meta: dict[str, Any], width: int, height: int) -> tuple[Tensor, Tensor, Tensor]:

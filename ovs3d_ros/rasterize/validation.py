@@ -45,6 +45,15 @@ def check_targets(targets: Tensor, pixel_weights: Tensor | None, views: Views) -
         _check("pixel_weights", pixel_weights, size)
 
 
+def check_labels(labels: Tensor, scores: Tensor, count: int) -> None:
+    """Raises UserError unless labels [count] are whole numbers from 0 on, scores [count] finite float32."""
+    if labels.shape != (count,) or labels.is_floating_point() or labels.is_complex():
+        raise UserError(f"labels are {labels.dtype} {list(labels.shape)}, expected whole numbers [{count}]")
+    if count and labels.is_cpu and labels.min() < 0:
+        raise UserError("labels has a negative number: 0 is no label")
+    _check("scores", scores, (count,))
+
+
 def check_views(views: Views) -> None:
     """Raises UserError unless viewmats [C, 4, 4] and Ks [C, 3, 3] are finite, for at least one camera.
 

@@ -12,13 +12,13 @@ from ovs3d_ros.query.labelling import (
     Similarities,
     best_found,
     in_region,
-    label_channels,
     label_gaussians,
     label_pixels,
     return_strongest,
 )
 from ovs3d_ros.query.presence import PresenceCalibration
 from ovs3d_ros.query.request import make_query
+from ovs3d_ros.rasterize.labels import blend_shares
 
 
 def test_label_is_the_best_found_prompt_from_the_threshold() -> None:
@@ -79,9 +79,7 @@ def test_labels_are_for_eligible_gaussians_in_both_modes() -> None:
 
 
 def test_pixel_has_the_label_that_fills_most_of_it() -> None:
-    labels, scores = torch.tensor([2, 2, 7, 0]), torch.tensor([0.9, 0.7, 0.6, 0.0])
-    used, channels = label_channels(labels, scores)
-    assert used.tolist() == [2, 7] and channels.shape == (4, 3)
+    labels, scores = torch.tensor([2, 2, 7, 0]), torch.tensor([0.9, 0.7, 0.6, 0.3])
     weights = torch.tensor(  # blending weights of the four Gaussians at five pixels
         [
             [0.2, 0.2, 0.3, 0.2],  # 2 together fills more than 7, and more than what has no label
@@ -91,10 +89,13 @@ def test_pixel_has_the_label_that_fills_most_of_it() -> None:
             [0.0, 0.0, 0.0, 0.9],
         ]
     )
-    alpha = weights.sum(1)[None, :, None]
-    shown, score = label_pixels(used, (weights @ channels)[None], alpha)
-    assert shown[0].tolist() == [2, 7, 0, 0, 0]
-    assert torch.allclose(score[0], torch.tensor([0.5 / 0.7, 0.49 / 0.7, 0, 0, 0]))
+
+    def render(splats: None, channels: torch.Tensor, views: None) -> tuple[torch.Tensor, torch.Tensor, dict]:
+        return (weights @ channels)[None, None], weights.sum(1)[None, None, :, None], {}
+
+    shown, score = label_pixels(blend_shares(render, None, labels, scores, None))
+    assert shown[0, 0].tolist() == [2, 7, 0, 0, 0]
+    np.testing.assert_allclose(score[0, 0], [0.5 / 0.7, 0.49 / 0.7, 0, 0, 0], rtol=1e-6)
 
 
 def test_a_repeated_prompt_is_labelled_once() -> None:

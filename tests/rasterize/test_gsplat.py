@@ -155,3 +155,16 @@ def test_absgrad_is_filled_after_meta_is_dropped(gsplat: Rasterizer) -> None:
     assert (absgrad > 0).any()
     image = gsplat(Splats(*leaves[:4]), leaves[4], scene.views)[0]
     image.sum().backward()  # this time no caller keeps absgrad
+
+
+@pytest.mark.gpu
+def test_labels_share_pixels_as_on_the_cpu(gsplat: Rasterizer) -> None:
+    scene = make_scene(eyes=EYES)
+    labels, scores = torch.arange(len(scene.splats)) % 4, torch.rand(len(scene.splats))
+    expected = CPU.share_labels(scene.splats, labels, scores, scene.views)
+    there = on_gpu(scene)
+    found = gsplat.share_labels(there.splats, labels.cuda(), scores.cuda(), there.views)
+    keep = ~on_an_edge(scene)[..., 0] & (expected.best > 0)
+    for name in ("most", "labelled", "score", "alpha"):
+        assert ((getattr(expected, name) - getattr(found, name).cpu()) * keep).abs().max() < 1e-4, name
+    assert ((found.best.cpu() != expected.best) & keep).float().mean() < 0.01
