@@ -6,6 +6,8 @@ compile, mostly for the error message of shapes that do not fit.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from ovs3d_ros.geometry import mean_up, rotation_to_axis
@@ -102,9 +104,15 @@ def vertical_axis(camtoworlds: np.ndarray, mode: str) -> np.ndarray | None:
 
 def _upright_axes(covariances: np.ndarray, up: np.ndarray) -> np.ndarray:
     """Axes [K, 3, 3] (rows): the horizontal principal axes of covariances [K, 3, 3], then `up`."""
-    plane = rotation_to_axis(up)[:, :2].T  # [2, 3]
+    plane = _level_axes(tuple(up))
     turned = np.linalg.eigh(plane @ covariances @ plane.T)[1][:, :, ::-1].transpose(0, 2, 1)  # [K, 2, 2]
     return np.concatenate([turned @ plane, np.broadcast_to(up, (len(covariances), 1, 3))], axis=1)
+
+
+@functools.lru_cache(maxsize=4)  # maps mostly have z point up
+def _level_axes(up: tuple[float, ...]) -> np.ndarray:
+    """Two axes [2, 3] (rows) at right angles to `up` and each other."""
+    return rotation_to_axis(np.array(up))[:, :2].T
 
 
 @cached_njit(nogil=True)

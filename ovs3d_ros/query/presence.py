@@ -234,12 +234,14 @@ def general_prompts(prompts: Sequence[str], distractors: tuple[str, ...]) -> np.
 
     "mug" is general if "red mug" is a distractor.
     """
-    by_word, general = _names_by_word(distractors), []
-    for prompt in prompts:
-        words = set(prompt.lower().split())
-        candidates = by_word.get(next(iter(words), ""), ())
-        general.append(any(words < specific for specific in candidates))
-    return np.array(general, bool)
+    return np.array([_is_general(prompt, distractors) for prompt in prompts], bool)
+
+
+@functools.lru_cache(maxsize=1024)  # a robot asks for the same things, and each answer needs this twice
+def _is_general(prompt: str, distractors: tuple[str, ...]) -> bool:
+    words = set(prompt.lower().split())
+    candidates = _names_by_word(distractors).get(next(iter(words), ""), ())
+    return any(words < specific for specific in candidates)
 
 
 @functools.lru_cache(maxsize=4)  # of the few calibrations that a process uses

@@ -66,6 +66,8 @@ def drop_strays(
         kept = kept[np.arange(len(kept)) - np.searchsorted(labels[kept], labels[kept]) < limit]
     number = np.zeros(len(objects) + 1, instances.dtype)
     number[kept + 1] = np.arange(1, len(kept) + 1)
+    if len(kept) == len(objects):
+        return objects, instances
     return [replace(objects[k], instance=i) for i, k in enumerate(kept, 1)], number[instances]
 
 
