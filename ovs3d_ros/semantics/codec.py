@@ -72,8 +72,8 @@ class FeatureCodec:
     def directions(self, texts: torch.Tensor) -> torch.Tensor:
         """Matrix [d + 1, P]; codes [..., d + 1] of unit features times it are cosines with texts [P, D]."""
         if self.basis.device.type == "cpu" and texts.device.type == "cpu" and len(texts) <= _FEW_TEXTS:
-            # Queries need a few: torch divides even ten texts between its threads, which takes 0.3 ms alone
-            # and 10 ms of both cores beside a mapping thread.
+            # Torch divides even ten texts between its threads. Where these wait in a busy loop, as unless
+            # OMP_WAIT_POLICY says otherwise, 0.3 ms of work take 10 ms of all cores beside other threads.
             folded = np.einsum("pd,dk->kp", texts.numpy(), self.extended.numpy())
             return torch.from_numpy(folded)
         return (texts.to(self.basis.device) @ self.extended).T
