@@ -1,7 +1,9 @@
-"""Takes docs/images/viewer.jpg: the web viewer in Chromium, with the answer to a question.
+"""Takes docs/images/viewer.jpg and viewer_phone.jpg: the web viewer in Chromium, which answers a question.
 
     ovs3d demo
-    PYTHONPATH=.:tests python tools/picture_of_viewer.py out/demo/demo.ovs3d docs/images/viewer.jpg
+    export PYTHONPATH=.:tests
+    python tools/picture_of_viewer.py out/demo/demo.ovs3d docs/images/viewer.jpg
+    python tools/picture_of_viewer.py out/demo/demo.ovs3d docs/images/viewer_phone.jpg --phone
 
 It needs Chromium (apt install chromium) and the extra `view`.
 """
@@ -22,7 +24,7 @@ from ovs3d_ros.viewer.server import MapViewer
 from ovs3d_ros.viewer.source import MapSource, keyframe_photo
 
 QUESTION = "blue chair, red clock, yellow teapot, zebra"
-SIZE = 1280, 720  # px
+SIZE, PHONE = (1280, 720), (390, 844)  # px
 WAIT = 300.0  # seconds
 SETTLE = 90.0  # seconds that a browser without a graphics card takes to draw everything
 QUALITY = 82  # of the JPEG
@@ -30,26 +32,32 @@ QUALITY = 82  # of the JPEG
 
 def main() -> None:
     """Opens the viewer, asks, and writes the picture."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("map", type=Path, help="map of the demo")
     parser.add_argument("picture", type=Path, help="JPEG to write")
+    parser.add_argument("--phone", action="store_true", help="as wide as a phone")
     options = parser.parse_args()
+    size = PHONE if options.phone else SIZE
     room = Ovs3d.load(options.map)
     snapshot = room.snapshot()
     viewer = MapViewer(
         MapSource(room, lambda: snapshot, keyframe_photo(room)), ViewerConfig(), options.map.stem
     )
-    with tempfile.TemporaryDirectory() as folder, Browser(Path(folder), *SIZE) as browser:
+    with tempfile.TemporaryDirectory() as folder, Browser(Path(folder), *size) as browser:
+        browser.resize(*size, phone=options.phone)
         browser.open(viewer.address)
         browser.wait_for("document.body && document.body.innerText.includes('Find')", WAIT)
         browser.type_into(browser.input("Find"), QUESTION)
         browser.wait_for("document.body.innerText.includes('not here')", WAIT)
         time.sleep(SETTLE)
         browser.run("document.querySelectorAll('.mantine-Notification-root').forEach(e => e.remove())")
-        browser.press(SIZE[0] / 2, SIZE[1] - 5)  # the hint at the input disappears
+        browser.press(size[0] / 4, size[1] - 5)  # the hint at the input disappears
         time.sleep(1)
         shot = browser.screenshot(Path(folder) / "viewer.png")
-        Image.open(shot).convert("RGB").save(options.picture, quality=QUALITY, optimize=True)
+        image = Image.open(shot).convert("RGB").resize(size, Image.Resampling.LANCZOS)
+        image.save(options.picture, quality=QUALITY, optimize=True)
     viewer.close()
 
 
