@@ -237,7 +237,7 @@ class Goal:
     def end(self) -> tuple[int, Refine.Result]:
         """Waits for the result; returns status and result."""
         wait_until(self.done.done, GOAL_WAIT, lambda: str(self.feedback))
-        self.client.destroy()
+        self._run(self.client.destroy)  # while the executor waits, it would end its thread
         return self.done.result().status, self.done.result().result
 
 

@@ -79,7 +79,7 @@ def search(session: Session, name: str) -> FindObject.Result:
     wait_until(sent.done, 30)
     done = run(sent.result().get_result_async)
     wait_until(done.done, 60)
-    client.destroy()
+    run(client.destroy)
     return done.result().result
 
 

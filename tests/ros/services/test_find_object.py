@@ -39,7 +39,7 @@ class Search:
         self.client = ActionClient(session.client.node, FindObject, "/ovs3d/find_object")
         assert self.client.wait_for_server(WAIT)
         goal = FindObject.Goal(prompts=list(prompts), timeout=timeout)
-        run = session.client.in_executor
+        run = self._run = session.client.in_executor
         sent = run(self.client.send_goal_async, goal, lambda m: self.feedback.append(m.feedback))
         wait_until(sent.done, WAIT)
         self.handle = sent.result()
@@ -47,7 +47,7 @@ class Search:
 
     def end(self) -> tuple[int, FindObject.Result]:
         wait_until(self.done.done, WAIT, lambda: str(self.feedback))
-        self.client.destroy()
+        self._run(self.client.destroy)
         return self.done.result().status, self.done.result().result
 
 
