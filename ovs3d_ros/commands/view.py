@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 import socket
 import sys
@@ -39,20 +40,20 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"{options.map}: the map has nothing to show")
     stage = viewer = Stage(config, options.map.stem)
     try:
-        stage.show(preview.drawn, preview.outlook)
-        stop = catch_signals()
-        sys.stdout.write(f"{options.map} is shown at {stage.address} (Ctrl-C ends)\n")
-        sys.stdout.flush()
-        if options.browser:
-            webbrowser.open(stage.address)
-        source = open_map(options.map, settings, encode=False)
-        viewer = _open_viewer(source, config, stage, options.map.stem)
-        if not source.ready:
-            viewer.take_source(open_map(options.map, settings, encode=True))
-        del source  # the models came with a map of their own
-        stop.recv(1)
-    except KeyboardInterrupt:  # also while models are loaded, or downloaded
-        pass
+        # Ctrl-C ends the command, also while models are loaded or downloaded.
+        with contextlib.suppress(KeyboardInterrupt):
+            stage.show_coarse(preview.drawn, preview.outlook)
+            stop = catch_signals()
+            sys.stdout.write(f"{options.map} is shown at {stage.address} (Ctrl-C ends)\n")
+            sys.stdout.flush()
+            if options.browser:
+                webbrowser.open(stage.address)
+            source = open_map(options.map, settings, encode=False)
+            viewer = _open_viewer(source, config, stage, options.map.stem)
+            if not source.ready:
+                viewer.take_source(open_map(options.map, settings, encode=True))
+            del source  # the models came with a map of their own
+            stop.recv(1)
     finally:
         viewer.close()
     return 0

@@ -1,6 +1,6 @@
 """A coarse map for the first picture: few large Gaussians that stand for many. Imports no torch.
 
-A browser without a graphics card draws each Gaussian as a draw call of its own, thousands of them a second.
+Without a graphics card, the time to the first picture grows with the number of Gaussians.
 """
 
 from __future__ import annotations

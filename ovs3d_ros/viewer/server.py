@@ -194,8 +194,8 @@ class MapViewer:
             self._stage.clear()
             self._splats = None
             return
-        drawn, outlook = self._make_splats(snapshot).drawn, views.overview(snapshot)
-        self._stage.show(drawn, outlook, self._source.live)
+        show = self._stage.show if self._source.live else self._stage.show_coarse
+        show(self._make_splats(snapshot).drawn, views.overview(snapshot))
 
 
 def _run(action: Callable[[], None]) -> None:

@@ -55,14 +55,15 @@ class Stage:
         """Whether a map is shown."""
         return self._map is not None
 
-    def show(self, drawn: Drawn, outlook: Outlook, grows: bool = False) -> None:
-        """Shows a map to everybody; visitors who come to the first one stand at `outlook`.
+    def show_coarse(self, drawn: Drawn, outlook: Outlook) -> None:
+        """As `show`, with few Gaussians for a large map, which pages without a graphics card draw sooner."""
+        is_coarse = coarse.is_large(drawn)
+        self.show(coarse.merge(drawn) if is_coarse else drawn, outlook)
+        self.is_coarse = is_coarse
 
-        A large map that does not grow is shown coarsely: without a graphics card, the whole one takes a
-        browser ten times as long.
-        """
-        self.is_coarse = not grows and coarse.is_large(drawn)
-        drawn = coarse.merge(drawn) if self.is_coarse else drawn
+    def show(self, drawn: Drawn, outlook: Outlook) -> None:
+        """Shows a map to everybody; visitors who come to the first one stand at `outlook`."""
+        self.is_coarse = False
         if self._map is not None:
             self._map.set_gaussians(*drawn)
             return
