@@ -31,7 +31,7 @@ from ovs3d_ros.types import UserError
 # search, diagnostics, lifecycle.
 NUM_GROUPS = 13  # of callbacks that run beside each other
 SPIN_PERIOD = 0.1  # seconds until a signal or a failure is noticed
-LINGER = 0.5  # seconds a node that was shut down stays, so that its answer reaches who asked for it
+LINGER = 0.5  # seconds a node stays after it answered that it is shut down, so that the answer arrives
 # Seconds a thread may hold the interpreter while others wait. A query makes a hundred short calls of torch.
 # Each call releases the interpreter and waits for it again; with Python's default of 5 ms the waits add up to
 # half a second.
@@ -51,6 +51,7 @@ class MappingNode(EmptyLists, Transitions, LifecycleNode):
         session: the map and its services, from configure to cleanup.
         failure: why the last transition failed, or None.
         finished: the node was shut down.
+        answered: whoever shut it down by the service was told.
         misplaced: a map could not be written to `output.save_on_exit` and was written to `map.directory`.
     """
 
@@ -64,7 +65,7 @@ class MappingNode(EmptyLists, Transitions, LifecycleNode):
         self.config = declare_config(self)
         self.session: MappingSession | None = None
         self.failure: UserError | None = None
-        self.finished = False
+        self.finished = self.answered = False
         self.misplaced = False
         self._inputs = EntityGroup(self)
         self._refinement = RefineAction(self)
@@ -125,10 +126,15 @@ class MappingNode(EmptyLists, Transitions, LifecycleNode):
             return self._transition(self._deactivate, self._cleanup)
         finally:
             self.finished = True
+            # A timer in the callback group of the lifecycle services waits until this one has answered.
+            self.create_timer(0.0, self._note_answer)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Frees everything after a transition raised, so that configure can be tried again."""
         return self._transition(self._deactivate, self._cleanup)
+
+    def _note_answer(self) -> None:
+        self.answered = True
 
     def _transition(self, *steps: Any) -> TransitionCallbackReturn:
         """Runs the steps; after a UserError, which is kept and logged, the node stays in its state."""
@@ -232,12 +238,10 @@ def serve(node: MappingNode, executor: Executor, stopping: threading.Event) -> i
     """Spins until `stopping` is set or something fails, saves the map, and returns the exit status."""
     failure = None
     try:
-        while not (stopping.is_set() or node.finished or node.error):
+        while not (stopping.is_set() or node.answered or node.error):
             spin_once(executor)
-        if node.finished:
-            answered = time.monotonic() + LINGER
-            while time.monotonic() < answered:
-                spin_once(executor)
+        if node.answered:
+            time.sleep(LINGER)
     except Exception as error:  # of any callback: the map is saved before the process ends
         log.exception("a callback failed")
         failure = f"a callback failed: {type(error).__name__}: {error}"

@@ -268,11 +268,14 @@ def test_joined_rows_are_those_of_all_parts() -> None:
     joined = join_rows(stored, given[2])
     for name, tensor in joined.items():
         assert torch.equal(tensor, torch.cat([part[name] for part in given]))
+    turned = join_rows(stored[::-1], given[2])  # they do not lie in the file in this order
+    for name, tensor in turned.items():
+        assert torch.equal(tensor, torch.cat([given[1][name], given[0][name], given[2][name]]))
     joined["a"][:5] = 7.0  # private: others do not see it
     assert torch.equal(join_rows(stored, given[2])["a"], torch.cat([part["a"] for part in given]))
     size = file.size
     first = stored.pop(0)
-    del first, joined
+    del first, joined, turned, tensor
     gc.collect()
     assert file.size < 0.7 * size, "its place on the disk is free again"
 

@@ -98,7 +98,7 @@ def test_steps_span_the_largest_number_of_each_channel() -> None:
 def test_kernels_do_what_tensor_operations_do() -> None:
     codec, codes, _ = blended_codes(1000)
     rows = codes * torch.logspace(-9, 3, 1000)[:, None]
-    rows[3], rows[4, 2], rows[5, 1], rows[6, -1] = 0.0, torch.nan, torch.inf, -1.0
+    rows[3], rows[-4, 2], rows[-5, 1], rows[-6, -1] = 0.0, torch.nan, torch.inf, -1.0
     largest = packing._largest(rows)
     torch.testing.assert_close(packing._largest_on_cpu(rows), largest)
     for steps in (largest / 127, largest / 300):  # the latter are too small for some numbers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ pytest.importorskip("ovs3d_interfaces")
 pytestmark = pytest.mark.ros
 
 from helpers.ros_wire import wire  # noqa: E402, F401
+from lifecycle_msgs.msg import Transition  # noqa: E402
+from lifecycle_msgs.srv import ChangeState  # noqa: E402
 from rclpy.executors import MultiThreadedExecutor  # noqa: E402
 from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
@@ -157,4 +160,32 @@ def test_transition_under_way_ends_before_the_node(wire, make_node, tmp_path, mo
     assert serve(node, executor, stopping) == 0
     assert keyframes(tmp_path / "room.ovs3d") == 2 and node.session is None
     transition.join(WAIT)
+    executor.shutdown()
+
+
+def test_shutdown_is_answered_before_the_node_ends(wire, make_node, tmp_path, monkeypatch):
+    node = make_node(tmp_path, f"{tmp_path}/room.ovs3d")
+    change = node._LifecycleNodeMixin__change_state
+
+    def slow(transition_id):
+        answer = change(transition_id)
+        time.sleep(1.0)  # the state has changed, and the answer is not sent yet
+        return answer
+
+    monkeypatch.setattr(node, "_LifecycleNodeMixin__change_state", slow)
+    executor = MultiThreadedExecutor(num_threads=4, context=wire.context)
+    executor.add_node(node)
+    client = wire.node("client").create_client(ChangeState, "/ovs3d/change_state")
+    ended: list[int] = []
+    serving = threading.Thread(target=lambda: ended.append(serve(node, executor, threading.Event())))
+    serving.start()
+    assert client.wait_for_service(WAIT)
+    request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_UNCONFIGURED_SHUTDOWN))
+    asked = client.call_async(request)
+    deadline = time.monotonic() + WAIT
+    while not asked.done() and not ended and time.monotonic() < deadline:
+        wire.executor.spin_once(timeout_sec=0.1)
+    assert asked.done() and asked.result().success, "the node ended without an answer"
+    serving.join(WAIT)
+    assert ended == [0]
     executor.shutdown()
