@@ -1,6 +1,6 @@
 """Measures a fleet: mapping on one and two workers, the index against the maps, and its query. Prints JSON.
 
-Run: python benchmarks/fleet.py map [--datasets 24] [--workers 1 2]
+Run: python benchmarks/fleet.py map [--datasets 24] [--workers 1 2] [--set KEY=VALUE ...]
      python benchmarks/fleet.py agree MAPS        folder of maps of rendered rooms (bundled encoder)
      python benchmarks/fleet.py query MAPS [--maps 200] [--objects 10000] [--repeats 20]
 
@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 from ovs3d_ros.config import Config, override
+from ovs3d_ros.config.yaml_io import parse_assignments
 from ovs3d_ros.demo.scene import SHIPPED
 from ovs3d_ros.fleet.cluster import Resources
 from ovs3d_ros.fleet.driver import FleetOptions, map_fleet
@@ -182,7 +183,7 @@ def main() -> None:
     mapping = actions.add_parser("map")
     mapping.add_argument("--datasets", type=int, default=24)
     mapping.add_argument("--workers", type=int, nargs="+", default=[1, 2])
-    mapping.add_argument("--steps", type=int, default=None, help="train.final_steps (default: as configured)")
+    mapping.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="parameters of the maps")
     actions.add_parser("agree").add_argument("folder", type=Path)
     asking = actions.add_parser("query")
     asking.add_argument("folder", type=Path)
@@ -192,8 +193,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.action == "map":
-        settings = {} if options.steps is None else {"train.final_steps": options.steps}
-        report = map_datasets(options.datasets, options.workers, settings)
+        report = map_datasets(options.datasets, options.workers, parse_assignments(options.set))
     elif options.action == "agree":
         report = agree(options.folder)
     else:
