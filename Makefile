@@ -1,6 +1,7 @@
 # `make demo` and `make test` on a machine with Python 3.10 to 3.13 and a C/C++ compiler; all else is installed into
 # $(VENV) on the first run and reused afterwards.
 #   make test PYTHON=python3.12 VENV=.venv-3.12     another Python, beside the first environment
+#   make test JOBS=4                                four files of tests at a time
 #   make test DISTRO=jazzy                          the wheels of ROS 2 Jazzy, in .venv-jazzy; else those of Kilted
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -8,6 +9,8 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 TESTS ?= tests
+# Tests of a file share what they start, so a file runs in one process.
+JOBS ?= 2
 # The wheels of all distributions have the same names: each distribution needs an environment of its own.
 ifneq ($(DISTRO),)
 VENV ?= .venv-$(DISTRO)
@@ -60,7 +63,7 @@ demo-photos: env $(VENV)/.photos
 	$(BIN)/ovs3d demo --photos $(DEMO_FLAGS)
 
 test: env $(VENV)/.docs $(VENV)/.photos
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(TESTS)
 
 lint: env $(VENV)/.lint
 	$(BIN)/ruff check .

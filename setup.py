@@ -81,6 +81,7 @@ setup(
         "view": VIEW,
         "test": [
             "pytest>=7",
+            "pytest-xdist>=3.5",
             "rosbags>=0.11",
             "setuptools>=64",
             "wheel",
