@@ -1,21 +1,26 @@
 """Drives through many rooms, made from the demo scene, and measures what grows with the drive. Prints JSON.
 
-Run: python benchmarks/scale.py [--rooms 40] [--keyframes 30] [--steps 5] [--off] [--set key=value ...]
+Run: python benchmarks/scale.py [--rooms 40] [--keyframes 30] [--steps 5] [--minutes 45] [--off]
+                                [--set key=value ...] [--picture FILE.svg]
 
 The rooms lie on a grid, `SPACING` metres apart; in each but the first the colours of the scene are turned.
-After every fourth room the drive passes the first one again. After each keyframe the map is published and
-trained for some steps; now and then it answers ten names at once. At the end the first room is compared with
-a map of that room alone. With `--off` nothing is parked, pruned or moved to a file.
+After every fourth room the drive passes the first one again, on other views. After each keyframe the map is
+published and trained for some steps; now and then it answers ten names at once. Each is measured by the
+clock and by the time of all processors, which means more on a busy machine. At the end the first, the middle
+and the last room are compared with maps of that room alone, on views that no drive shows. With `--off`,
+nothing is parked, pruned or moved to a file.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import sys
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -35,11 +40,43 @@ LOOP = 4  # rooms before the first one is passed again
 RATE = 2.0  # keyframes per second of the drive
 PARTS = 10
 QUERY_EVERY = 10  # keyframes
+REPORT_EVERY = 200  # keyframes
+COLORS = ("#1f6f8b", "#d1603d")
+PANELS = (  # title, the keys of its lines, and what they are divided by
+    ("frame to map, processor ms", ("frame_to_map_cpu_p50_ms", "frame_to_map_cpu_p95_ms"), 1),
+    ("publication, processor ms", ("published_cpu_p50_ms", "published_cpu_p95_ms"), 1),
+    ("ten names, processor ms", ("query_cpu_p50_ms", "query_cpu_p95_ms"), 1),
+    ("memory and disk, MiB", ("rss_mib", "disk_mib"), 1),
+    ("Gaussians, thousands", ("gaussians",), 1000),
+)
 OFF = {"map.memory_limit_mib": 0, "map.max_gaussians": 20_000_000}
 PROMPTS = (
     "yellow teapot", "blue chair", "red clock", "wooden table", "pink phone",
     "black book", "green hat", "brown mug", "purple elephant", "white piano",
 )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Tour:
+    """Numbers of the frames of a room: seen at first, when it is passed again, and never."""
+
+    first: list[int]
+    again: list[int]
+    held_out: list[int]
+
+
+def plan_tour(frames: int, keyframes: int) -> Tour:
+    """Divides the frames of a scene; where the first tour takes all, it is also taken again."""
+    first = _spread(range(frames), keyframes)
+    held_out = [index for index in range(0, frames, 5) if index not in first]
+    others = [index for index in range(frames) if index not in {*first, *held_out}]
+    return Tour(first, _spread(others or first, len(first) // 3), held_out)
+
+
+def _spread(numbers: Sequence[int], count: int) -> list[int]:
+    """At most `count` of some numbers, evenly."""
+    places = np.linspace(0, len(numbers) - 1, count).round().astype(int)
+    return [numbers[place] for place in np.unique(places)]
 
 
 def in_room(frame: Frame, room: int, stamp: float) -> Frame:
@@ -54,32 +91,29 @@ def in_room(frame: Frame, room: int, stamp: float) -> Frame:
     return replace(frame, camtoworld=pose, image=image, stamp=stamp, name=f"room {room} {frame.name}")
 
 
-def drive(dataset: Dataset, rooms: int, keyframes: int) -> Iterator[Frame]:
-    """Frames of all rooms, one after the other, with loops through the first one."""
-    stamp, chosen = 0.0, np.linspace(0, len(dataset) - 1, keyframes).round().astype(int)
-    for room in range(rooms):
-        for index in chosen:
-            yield in_room(dataset[int(index)], room, stamp)
-            stamp += 1 / RATE
-        if room % LOOP == LOOP - 1:
-            for index in chosen[::3]:
-                shifted = in_room(dataset[int(index)], 0, stamp)
-                shifted.camtoworld[2, 3] += 1e-3 * room  # no view twice
-                yield shifted
-                stamp += 1 / RATE
+def drive(dataset: Dataset, rooms: Sequence[int], tour: Tour) -> Iterator[Frame]:
+    """Frames of rooms, one after the other, with loops through the first one."""
+    parts = []
+    for number, room in enumerate(rooms, 1):
+        parts += [(room, tour.first)] + [(rooms[0], tour.again)] * (number % LOOP == 0)
+    stamps = itertools.count()
+    for room, indices in parts:
+        for index in indices:
+            yield in_room(dataset[index], room, next(stamps) / RATE)
 
 
-def timed(action) -> tuple[float, object]:
-    """Milliseconds that an action takes, and its result."""
-    start = time.perf_counter()
+def timed(row: dict, name: str, action: Callable[[], Any]) -> Any:
+    """The result of an action; adds the milliseconds of the clock and of the processors to a row."""
+    clock, processors = time.perf_counter(), time.process_time()
     result = action()
-    return 1e3 * (time.perf_counter() - start), result
+    row[name] = row.get(name, 0) + 1e3 * (time.perf_counter() - clock)
+    row[f"{name}_cpu"] = row.get(f"{name}_cpu", 0) + 1e3 * (time.process_time() - processors)
+    return result
 
 
-def quality_of_first_room(pipeline: Ovs3d, dataset: Dataset, keyframes: int) -> dict:
-    """PSNR and mIoU over views of the first room that are no keyframes."""
-    chosen = set(np.linspace(0, len(dataset) - 1, keyframes).round().astype(int).tolist())
-    views = [dataset[index] for index in range(0, len(dataset), 5) if index not in chosen]
+def quality_of_room(pipeline: Ovs3d, dataset: Dataset, tour: Tour, room: int) -> dict:
+    """PSNR and mIoU over the held-out views of a room; only the first room has the colours of its names."""
+    views = [in_room(dataset[index], room, 0.0) for index in tour.held_out]
     snapshot, errors = pipeline.snapshot(), []
     for frame in views:
         rgb = pipeline.render(frame.camera, frame.camtoworld, snapshot).rgb.cpu().numpy()
@@ -88,6 +122,7 @@ def quality_of_first_room(pipeline: Ovs3d, dataset: Dataset, keyframes: int) -> 
     answer = pipeline.query(names, snapshot=snapshot, mode="argmax")
     both, either = np.zeros(len(names)), np.zeros(len(names))
     for frame in views:
+        assert frame.labels is not None, "the scene has labels"
         found, _ = pipeline.render_labels(answer, frame.camera, frame.camtoworld, snapshot)
         for number in range(1, len(names) + 1):
             there = frame.labels == number
@@ -100,39 +135,72 @@ def quality_of_first_room(pipeline: Ovs3d, dataset: Dataset, keyframes: int) -> 
 
 
 def measure(
-    dataset: Dataset, settings: dict, rooms: int, keyframes: int, steps: int
+    dataset: Dataset, config: Config, rooms: Sequence[int], tour: Tour, steps: int, minutes: float
 ) -> tuple[Ovs3d, list[dict]]:
-    """Drives; returns the map, and the figures of each keyframe."""
-    pipeline, rows = Ovs3d(override(Config(), settings)), []
+    """Drives for some minutes at most; returns the map, and the figures of each keyframe."""
+    pipeline, rows = Ovs3d(config), []
     warm_up(pipeline)  # kernels compile once per machine
-    for frame in drive(dataset, rooms, keyframes):
-        added, inserted = timed(lambda frame=frame: pipeline.add_frame(frame))
-        if not inserted:
+    start = time.perf_counter()
+    for frame in drive(dataset, rooms, tour):
+        if time.perf_counter() - start > 60 * minutes:
+            break
+        row: dict = dict(room=int(frame.name.split()[1]))
+        if not timed(row, "frame_to_map", lambda frame=frame: pipeline.add_frame(frame)):
             continue
-        published, snapshot = timed(pipeline.snapshot)
-        row = dict(frame_to_map=added + published, published=published)
-        row["trained"], _ = timed(lambda: pipeline.optimize(steps))
+        snapshot = timed(row, "published", pipeline.snapshot)
+        for suffix in ("", "_cpu"):
+            row[f"frame_to_map{suffix}"] += row[f"published{suffix}"]
+        timed(row, "trained", lambda: pipeline.optimize(steps))
         if len(rows) % QUERY_EVERY == QUERY_EVERY - 1:
-            row["query"], _ = timed(lambda snapshot=snapshot: pipeline.query(PROMPTS, snapshot=snapshot))
+            timed(row, "query", lambda snapshot=snapshot: pipeline.query(PROMPTS, snapshot=snapshot))
         stats = pipeline.stats
         disk = stats["keyframes_disk_mib"] + stats["parked_disk_mib"]
         rows.append(row | dict(rss=resident_bytes() / MIB, disk=disk, gaussians=stats["num_gaussians"]))
+        if len(rows) % REPORT_EVERY == 0:
+            print(len(rows), summarize(rows[-REPORT_EVERY:]), file=sys.stderr, flush=True)
     return pipeline, rows
 
 
 def summarize(rows: list[dict]) -> dict:
-    """Figures of a part of a drive."""
+    """Figures of a part of a drive; those with `cpu` are of the time of all processors."""
     figures: dict[str, float] = {}
-    for name, shares in dict(
-        frame_to_map=(50, 95), published=(50, 95), trained=(50,), query=(50, 95)
-    ).items():
-        values = [row[name] for row in rows if name in row]
-        figures |= {
-            f"{name}_p{share}_ms": round(float(np.percentile(values, share)), 1) for share in shares if values
-        }
+    for name in ("frame_to_map", "published", "trained", "query"):
+        for key in (name, f"{name}_cpu"):
+            values = [row[key] for row in rows if key in row]
+            for share in (50, 95) if values else ():
+                figures[f"{key}_p{share}_ms"] = round(float(np.percentile(values, share)), 1)
     last = rows[-1]
     return figures | dict(
         rss_mib=round(last["rss"]), disk_mib=round(last["disk"]), gaussians=last["gaussians"]
+    )
+
+
+def draw(parts: list[dict], keyframes: int) -> str:
+    """Draws the parts of a drive as SVG, one panel per quantity."""
+    width, height, gap = 215, 150, 60
+    drawn = []
+    for column, (title, keys, unit) in enumerate(PANELS):
+        left, top = 45 + column * (width + gap), 40
+        lines = [[part[key] / unit for part in parts] for key in keys]
+        most = 1.1 * max(map(max, lines))
+        drawn.append(f'<text x="{left}" y="20" font-weight="bold">{title}</text>')
+        drawn.append(f'<path d="M{left} {top}v{height}h{width}" fill="none" stroke="#999"/>')
+        for value, y in ((0, top + height), (most, top)):
+            drawn.append(f'<text x="{left - 6}" y="{y + 4}" text-anchor="end">{value:.3g}</text>')
+        end = f'x="{left + width}" y="{top + height + 16}" text-anchor="end"'
+        drawn.append(f"<text {end}>{keyframes} keyframes</text>")
+        for line, color in zip(lines, COLORS, strict=False):
+            points = [
+                f"{left + width * (i + 0.5) / len(line):.1f},{top + height * (1 - value / most):.1f}"
+                for i, value in enumerate(line)
+            ]
+            drawn.append(
+                f'<polyline points="{" ".join(points)}" fill="none" stroke="{color}" stroke-width="2"/>'
+            )
+    size = f'viewBox="0 0 {len(PANELS) * (width + gap) + 20} {height + 70}"'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="12">'
+        f'<rect width="100%" height="100%" fill="#fafaf8"/>{"".join(drawn)}</svg>\n'
     )
 
 
@@ -143,17 +211,26 @@ def main() -> None:
     parser.add_argument("--rooms", type=int, default=40)
     parser.add_argument("--keyframes", type=int, default=30, help="in each room")
     parser.add_argument("--steps", type=int, default=5, help="of training after each keyframe")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="of the clock, at most")
     parser.add_argument("--off", action="store_true", help="no limit of memory, no parking, no pruning")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("-o", "--output", type=Path, help="a copy of the result")
+    parser.add_argument("--picture", type=Path, help="an SVG of the result")
     args = parser.parse_args()
-    dataset = open_dataset(SHIPPED)
     settings = {"clip.model": "bundled", **(OFF if args.off else {}), **parse_assignments(args.set)}
+    config = override(Config(), settings)
+    dataset = open_dataset(SHIPPED, config.map.image_size)
+    tour = plan_tour(len(dataset), args.keyframes)
     start = time.perf_counter()
-    pipeline, rows = measure(dataset, settings, args.rooms, args.keyframes, args.steps)
-    seconds = time.perf_counter() - start
-    quality = quality_of_first_room(pipeline, dataset, args.keyframes)
-    alone, _ = measure(dataset, settings, 1, args.keyframes, args.steps)
+    pipeline, rows = measure(dataset, config, range(args.rooms), tour, args.steps, args.minutes)
+    seconds, last = time.perf_counter() - start, max(row["room"] for row in rows)
+    rooms = {}
+    for room in sorted({0, last // 2, max(last - 1, 0)}):  # the last one may not be complete
+        alone, _ = measure(dataset, config, [room], tour, args.steps, args.minutes)
+        rooms[room] = dict(
+            at_the_end=quality_of_room(pipeline, dataset, tour, room),
+            alone=quality_of_room(alone, dataset, tour, room),
+        )
     edges = np.linspace(0, len(rows), min(PARTS, len(rows)) + 1).round().astype(int)
     parts = [summarize(rows[a:b]) for a, b in itertools.pairwise(edges)]
     document = dict(
@@ -165,9 +242,11 @@ def main() -> None:
         evicted=pipeline.stats["evicted"],
         peak_rss_mib=round(max(row["rss"] for row in rows)),
         parts=parts,
-        first_room=dict(at_the_end=quality, alone=quality_of_first_room(alone, dataset, args.keyframes)),
+        rooms=rooms,
     )
     print_document(document, args.output)
+    if args.picture:
+        args.picture.write_text(draw(parts, len(rows)))
 
 
 if __name__ == "__main__":
