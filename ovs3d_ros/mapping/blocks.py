@@ -88,6 +88,7 @@ class Blocks:
     def __init__(self, gaussians: Gaussians) -> None:
         self._gaussians = gaussians
         self.parcels: list[Parcel] = []
+        self._in_cell: dict[int, list[Parcel]] = {}
         self.codec: Translator | None = None
         self.file = RowFile()
         self.sight = Sight()
@@ -122,7 +123,7 @@ class Blocks:
         if not self.parcels:
             return
         cells = self.sight.look(index)
-        hits = [parcel for parcel in self.parcels if np.isin(parcel.cells, cells).any()]
+        hits = dict.fromkeys(parcel for cell in cells.tolist() for parcel in self._in_cell.get(cell, ()))
         if hits:
             self.make_room(sum(len(parcel) for parcel in hits), cap)
             room = cap - len(self._gaussians)
@@ -177,8 +178,6 @@ class Blocks:
                 moved += len(own)
             if names:
                 cells = np.unique(cell_numbers(rows["means"], self.sight.side))
-                self.sight.hide(parcel.cells, -1)
-                self.sight.hide(cells)
                 self._replace(parcel, rows, cells=cells)
         return moved
 
@@ -229,16 +228,30 @@ class Blocks:
             side = {name: t.clone() for name, t in pieces.items() if name.startswith(_IN_MEMORY)}
             parcel = Parcel(self.file.store(lasting), np.unique(numbers[part]), self.codec, side)
             self.parcels.append(parcel)
-            self.sight.hide(parcel.cells)
+            self._hide(parcel)
 
     def _wake(self, parcel: Parcel) -> None:
         """Moves a parcel back to the active part."""
         rows, stats = parcel.read(self.codec) | parcel.side, self._gaussians.stats
         self._gaussians.put({n: t for n, t in rows.items() if n in stats or not n.startswith(LIFTING)})
-        self.sight.hide(parcel.cells, -1)
+        self._reveal(parcel)
         self.parcels.remove(parcel)
 
     def _replace(self, parcel: Parcel, rows: Rows, **changes: Any) -> None:
         """Puts a parcel with other rows, and other changes, in the place of one."""
         place = self.parcels.index(parcel)
+        self._reveal(parcel)
         self.parcels[place] = replace(parcel, rows=self.file.store(rows), shown=None, coming=None, **changes)
+        self._hide(self.parcels[place])
+
+    def _hide(self, parcel: Parcel) -> None:
+        """Notes that the cells of a parcel are hidden."""
+        self.sight.hide(parcel.cells)
+        for cell in parcel.cells.tolist():
+            self._in_cell.setdefault(cell, []).append(parcel)
+
+    def _reveal(self, parcel: Parcel) -> None:
+        """Undoes `_hide`."""
+        self.sight.hide(parcel.cells, -1)
+        for cell in parcel.cells.tolist():
+            self._in_cell[cell].remove(parcel)
