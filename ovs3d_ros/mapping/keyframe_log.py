@@ -34,10 +34,10 @@ class KeyframeLog:
         self.median_depths: list[float] = []
         self.exposure = Exposure(device)
 
-    def add(self, keyframe: Keyframe, median_depth: float) -> None:
-        """Adds a keyframe that was not trained on yet."""
+    def add(self, keyframe: Keyframe, median_depth: float, visits: int = 0) -> None:
+        """Adds a keyframe that was not trained on yet, or counts as one with some visits."""
         self.keyframes.append(keyframe)
-        self.visits.append(0)
+        self.visits.append(visits)
         self.median_depths.append(median_depth)
         self.exposure.add_keyframe()
 

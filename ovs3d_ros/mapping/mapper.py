@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 _COARSE_VISITS = 6  # first visits of a keyframe at half resolution: four times cheaper, similar gradients
 _FINAL_DECAY = 0.03  # factor on the learning rate of the means at the end of a run, or of a keyframe's visits
+_KNOWN_MARGIN = 3.0  # dB below the running mean, from which a new keyframe shows nothing new
 _SETTLED_VISITS = 60  # visits after which a keyframe's own decay is complete, while the map still grows
 _SETTLING_PROGRESS = 0.8  # share of a run after which all other learning rates fall, by ten: less jitter
 _DENSIFY_PROGRESS = 0.7  # share of a run after which densification ends
@@ -131,7 +132,8 @@ class Mapper:
             depths.append(torch.from_numpy(seed_depths))
         # The first source with any depth counts: the measured or rendered image, then the seeds.
         medians = (float(d[d > 0].median()) for d in depths if (d > 0).any())
-        self.log.add(keyframe, next(medians, self.log.median_depth))
+        median = next(medians, self.log.median_depth)
+        self.log.add(keyframe, median, _first_visits(keyframe, view, self.psnr))
         self.update_extent()
 
     def insert_points(self, xyz: np.ndarray, rgb: np.ndarray, centers: np.ndarray | None = None) -> None:
@@ -295,6 +297,16 @@ def _update_parameters(
     decay = min(1.0, visits / _SETTLED_VISITS) if progress is None else progress
     settling = max(0.0, ((progress or 0.0) - _SETTLING_PROGRESS) / (1 - _SETTLING_PROGRESS))
     gaussians.step(visible, means_decay=_FINAL_DECAY**decay, other_decay=0.1**settling)
+
+
+def _first_visits(keyframe: Keyframe, view: RenderedView, psnr: float) -> int:
+    """The visits that a new keyframe, rendered as `view`, counts as having.
+
+    Where the map shows it almost as well as those it is trained on, at `psnr` dB, it is settled at once: the
+    large steps that a new place needs would spoil what is there, by decibels on a second round.
+    """
+    known = float(masked_psnr(view.rgb, keyframe.image.float() / 255, keyframe.mask))
+    return _SETTLED_VISITS if known >= psnr - _KNOWN_MARGIN else 0
 
 
 def _fog_limit(params: dict[str, torch.Tensor]) -> float:

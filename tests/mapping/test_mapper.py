@@ -48,6 +48,23 @@ def test_optimisation_improves_held_out_views() -> None:
     assert mapper.steps == 100 and mapper.psnr > 21
 
 
+def test_what_a_new_keyframe_shows_again_is_settled() -> None:
+    frames = synthetic.make_frames(9)
+    mapper = make_mapper(frames[:3], train__densify_every=0)
+    for _ in range(150):
+        mapper.step()
+    mapper.insert(make_keyframe(move_frame(frames[1], 0.02), 3))
+    mapper.insert(make_keyframe(frames[8], 4))
+    assert mapper.log.visits[3] > 50 and mapper.log.visits[4] == 0
+    moved: dict[int, list[float]] = {index: [] for index in range(5)}
+    for _ in range(60):
+        before, visits = mapper.gaussians.params["means"].detach().clone(), [*mapper.log.visits]
+        mapper.step()
+        (index,) = np.flatnonzero(np.array(mapper.log.visits) - visits)
+        moved[index].append(float((mapper.gaussians.params["means"].detach() - before).norm(dim=1).max()))
+    assert np.median(moved[3]) < 0.2 * np.median(moved[4])
+
+
 def test_steps_leave_alone_what_their_view_does_not_show() -> None:
     frame = synthetic.make_frame(synthetic.orbit(1)[0])
     back = dataclasses.replace(frame, camtoworld=frame.camtoworld @ np.diag([-1.0, 1.0, -1.0, 1.0]))
