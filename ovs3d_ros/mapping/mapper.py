@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 _COARSE_VISITS = 6  # first visits of a keyframe at half resolution: four times cheaper, similar gradients
 _FINAL_DECAY = 0.03  # factor on the learning rate of the means at the end of a run, or of a keyframe's visits
 _KNOWN_MARGIN = 3.0  # dB below the running mean, from which a new keyframe shows nothing new
+_KNOWN_SLACK = 2  # pixels by which edges of what it shows again may be off without new seeds
 _SETTLED_VISITS = 60  # visits after which a keyframe's own decay is complete, while the map still grows
 _SETTLING_PROGRESS = 0.8  # share of a run after which all other learning rates fall, by ten: less jitter
 _DENSIFY_PROGRESS = 0.7  # share of a run after which densification ends
@@ -124,7 +125,8 @@ class Mapper:
             view_of(keyframe), viewing_reach(keyframe, self.log.median_depth), parking_cap(self.config)
         )
         view = render_view(self.gaussians.activated(), keyframe.camera, keyframe.camtoworld, self.rasterizer)
-        seeds, opacity = self._make_seeds(keyframe, view)
+        visits = _first_visits(keyframe, view, self.psnr)
+        seeds, opacity = self._make_seeds(keyframe, view, _KNOWN_SLACK if visits else 0)
         depths = [keyframe.depth if keyframe.depth is not None else view.depth * (view.alpha > 0.5)]
         if seeds is not None:
             self._insert_seeds(seeds, opacity, owner_of(len(self.keyframes)))
@@ -132,8 +134,7 @@ class Mapper:
             depths.append(torch.from_numpy(seed_depths))
         # The first source with any depth counts: the measured or rendered image, then the seeds.
         medians = (float(d[d > 0].median()) for d in depths if (d > 0).any())
-        median = next(medians, self.log.median_depth)
-        self.log.add(keyframe, median, _first_visits(keyframe, view, self.psnr))
+        self.log.add(keyframe, next(medians, self.log.median_depth), visits)
         self.update_extent()
 
     def insert_points(self, xyz: np.ndarray, rgb: np.ndarray, centers: np.ndarray | None = None) -> None:
@@ -245,11 +246,11 @@ class Mapper:
             means, colors, scales = means[chosen], colors[chosen], scales[chosen]
         insert_owned(self.gaussians, (means, colors, scales), opacity, owner)
 
-    def _make_seeds(self, keyframe: Keyframe, view: RenderedView) -> tuple[Seeds | None, float]:
+    def _make_seeds(self, keyframe: Keyframe, view: RenderedView, slack: int) -> tuple[Seeds | None, float]:
         """Seeds for a keyframe where the map, rendered as `view`, does not explain it; and their opacity."""
         config = self.config.seed
         if keyframe.depth is not None:
-            return seed_from_depth(keyframe, view.alpha, view.depth, config), config.opacity
+            return seed_from_depth(keyframe, view.alpha, view.depth, config, slack), config.opacity
         seeds = self._matcher.seed(keyframe, view.alpha, config)
         if seeds is None and len(self.gaussians) == 0 and len(self.keyframes) >= 2:
             baseline = np.linalg.norm(keyframe.camtoworld[:3, 3] - self.keyframes.poses[0, :3, 3])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from ovs3d_ros.config import SeedConfig
 from ovs3d_ros.geometry import invert_rigid, project, transform_points, unproject
@@ -26,7 +27,7 @@ _MIN_MATCHES = 8  # fewer triangulated points do not describe the rest of the im
 
 
 def seed_from_depth(
-    keyframe: Keyframe, alpha: torch.Tensor, depth: torch.Tensor, config: SeedConfig
+    keyframe: Keyframe, alpha: torch.Tensor, depth: torch.Tensor, config: SeedConfig, slack: int = 0
 ) -> Seeds:
     """Seeds on a pixel grid where the map does not explain the measured depth yet.
 
@@ -35,10 +36,14 @@ def seed_from_depth(
         alpha: [H, W] alpha of the map, rendered from the keyframe.
         depth: [H, W] depth of the map in metres, rendered from the keyframe.
         config: spacing and thresholds.
+        slack: pixels by which the map may show a thing beside its place. At an edge, the rendered depth is
+            that of both sides, so what is there seems to stand in front of it.
     """
     assert keyframe.depth is not None, "seed_from_depth needs a keyframe with depth"
     measured = keyframe.depth.cpu().numpy()
-    missing = (alpha < config.alpha_below) | (keyframe.depth < (1 - config.depth_margin) * depth)
+    shown = torch.where(depth > 0, depth, torch.inf)[None, None]
+    nearest = -F.max_pool2d(-shown, 2 * slack + 1, stride=1, padding=slack)[0, 0]
+    missing = (alpha < config.alpha_below) | (keyframe.depth < (1 - config.depth_margin) * nearest)
     return _seed_grid(keyframe, measured, missing.cpu().numpy() & (measured > 0), config.spacing)
 
 

@@ -46,6 +46,21 @@ def empty_view(frame: Keyframe) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.zeros_like(frame.depth), torch.zeros_like(frame.depth)
 
 
+def test_edges_that_are_off_by_pixels_are_no_news_to_a_map_that_shows_them() -> None:
+    frame = make_keyframe(synthetic.orbit(3)[0])
+    full, shown = torch.ones_like(frame.depth), frame.depth.roll(2, dims=1)
+    shown[:, :2] = frame.depth[:, :2]
+    assert len(seed_from_depth(frame, full, shown, CONFIG)[0]) > 20
+    assert len(seed_from_depth(frame, full, shown, CONFIG, slack=2)[0]) == 0
+    new = frame.depth.clone()
+    new[10:30, 10:30] *= 0.5
+    means = seed_from_depth(dataclasses.replace(frame, depth=new), full, shown, CONFIG, slack=2)[0]
+    assert 64 <= len(means) <= 100
+    holes = full.clone()
+    holes[:, 20:40] = 0
+    assert len(seed_from_depth(frame, holes, shown, CONFIG, slack=2)[0]) == 10 * 24
+
+
 def test_empty_map_is_seeded_on_the_coloured_surface() -> None:
     frame = make_keyframe(synthetic.orbit(3)[0])
     means, colors, scales = seed_from_depth(frame, *empty_view(frame), CONFIG)
