@@ -1,9 +1,11 @@
 """Drives through many rooms, made from the demo scene, and measures what grows with the drive. Prints JSON.
 
-Run: python benchmarks/scale.py [--rooms 40] [--keyframes 30] [--steps 5] [--minutes 45] [--off]
-                                [--set key=value ...] [--picture FILE.svg]
+Run: python benchmarks/scale.py [--rooms 40] [--keyframes 30] [--steps 5] [--minutes 45] [--colours 3]
+                                [--off] [--set key=value ...] [--picture FILE.svg]
 
-The rooms lie on a grid, `SPACING` metres apart; in each but the first the colours of the scene are turned.
+The rooms lie on a grid, `SPACING` metres apart. Their colours differ; with `--colours 3` there are three kinds
+of rooms. With `--set clip.cache=FOLDER` all images are encoded before the drive, so that hours of it need the
+encoder for minutes: its time does not depend on the drive, and is not part of the figures then.
 After every fourth room the drive passes the first one again, on other views. After each keyframe the map is
 published and trained for some steps; now and then it answers ten names at once. Each is measured by the
 clock and by the time of all processors, which means more on a busy machine. At the end the first, the middle
@@ -18,7 +20,7 @@ import itertools
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +32,14 @@ from ovs3d_ros.config import Config, override
 from ovs3d_ros.config.yaml_io import parse_assignments
 from ovs3d_ros.datasets import Dataset, open_dataset
 from ovs3d_ros.demo.scene import SHIPPED
+from ovs3d_ros.encoders import ImageTextEncoder, encode_frame
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.types import Frame
 from ovs3d_ros.warm_up import warm_up
 from ovs3d_ros.worker.memory import MIB, resident_bytes
 
 SPACING = 8.0  # metres; a room is 5 m wide
+SIDE = 16  # rooms along a row
 LOOP = 4  # rooms before the first one is passed again
 RATE = 2.0  # keyframes per second of the drive
 PARTS = 10
@@ -56,50 +60,55 @@ PROMPTS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Tour:
-    """Numbers of the frames of a room: seen at first, when it is passed again, and never."""
+class Building:
+    """Copies of a scene at places of their own, in some number of colours.
 
-    first: list[int]
-    again: list[int]
-    held_out: list[int]
+    Attributes:
+        first: numbers of the frames that a room is seen in at first.
+        again: those when it is passed again; where the first ones are all, some of them.
+        held_out: those that no drive shows.
+    """
 
+    def __init__(self, dataset: Dataset, keyframes: int, colours: int) -> None:
+        self.dataset, self._colours = dataset, colours
+        numbers = range(len(dataset))
+        self.first = _spread(numbers, keyframes)
+        self.held_out = [number for number in numbers[::5] if number not in self.first]
+        others = [number for number in numbers if number not in {*self.first, *self.held_out}]
+        self.again = _spread(others or self.first, len(self.first) // 3)
 
-def plan_tour(frames: int, keyframes: int) -> Tour:
-    """Divides the frames of a scene; where the first tour takes all, it is also taken again."""
-    first = _spread(range(frames), keyframes)
-    held_out = [index for index in range(0, frames, 5) if index not in first]
-    others = [index for index in range(frames) if index not in {*first, *held_out}]
-    return Tour(first, _spread(others or first, len(first) // 3), held_out)
+    def frame(self, room: int, number: int, stamp: float = 0.0) -> Frame:
+        """A frame of the scene as seen in a room."""
+        frame = self.dataset[number]
+        pose, image = frame.camtoworld.copy(), frame.image
+        pose[:2, 3] += SPACING * np.array([room % SIDE, room // SIDE])
+        if turn := 37 * (room % self._colours) % 180:
+            hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+            hsv[..., 0] = (hsv[..., 0].astype(int) + turn) % 180
+            image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+        return replace(frame, camtoworld=pose, image=image, stamp=stamp, name=f"room {room} {frame.name}")
+
+    def encode(self, encoder: ImageTextEncoder) -> None:
+        """Fills the cache of an encoder with the images of a drive."""
+        for room in range(self._colours):
+            for number in self.first if room else sorted({*self.first, *self.again}):
+                encode_frame(encoder, self.frame(room, number))
+
+    def drive(self, rooms: Sequence[int]) -> Iterator[Frame]:
+        """Frames of rooms, one after the other, with loops through the first one."""
+        parts = []
+        for count, room in enumerate(rooms, 1):
+            parts += [(room, self.first)] + [(rooms[0], self.again)] * (count % LOOP == 0)
+        stamps = itertools.count()
+        for room, numbers in parts:
+            for number in numbers:
+                yield self.frame(room, number, next(stamps) / RATE)
 
 
 def _spread(numbers: Sequence[int], count: int) -> list[int]:
     """At most `count` of some numbers, evenly."""
     places = np.linspace(0, len(numbers) - 1, count).round().astype(int)
     return [numbers[place] for place in np.unique(places)]
-
-
-def in_room(frame: Frame, room: int, stamp: float) -> Frame:
-    """The frame as seen in a copy of the scene at another place, with other colours."""
-    pose, image = frame.camtoworld.copy(), frame.image
-    side = 16
-    pose[:2, 3] += SPACING * np.array([room % side, room // side])
-    if room:
-        hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-        hsv[..., 0] = (hsv[..., 0].astype(int) + 37 * room) % 180
-        image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
-    return replace(frame, camtoworld=pose, image=image, stamp=stamp, name=f"room {room} {frame.name}")
-
-
-def drive(dataset: Dataset, rooms: Sequence[int], tour: Tour) -> Iterator[Frame]:
-    """Frames of rooms, one after the other, with loops through the first one."""
-    parts = []
-    for number, room in enumerate(rooms, 1):
-        parts += [(room, tour.first)] + [(rooms[0], tour.again)] * (number % LOOP == 0)
-    stamps = itertools.count()
-    for room, indices in parts:
-        for index in indices:
-            yield in_room(dataset[index], room, next(stamps) / RATE)
 
 
 def timed(row: dict, name: str, action: Callable[[], Any]) -> Any:
@@ -111,14 +120,14 @@ def timed(row: dict, name: str, action: Callable[[], Any]) -> Any:
     return result
 
 
-def quality_of_room(pipeline: Ovs3d, dataset: Dataset, tour: Tour, room: int) -> dict:
+def quality_of_room(pipeline: Ovs3d, building: Building, room: int) -> dict:
     """PSNR and mIoU over the held-out views of a room; only the first room has the colours of its names."""
-    views = [in_room(dataset[index], room, 0.0) for index in tour.held_out]
+    views = [building.frame(room, number) for number in building.held_out]
     snapshot, errors = pipeline.snapshot(), []
     for frame in views:
         rgb = pipeline.render(frame.camera, frame.camtoworld, snapshot).rgb.cpu().numpy()
         errors.append(-10 * np.log10(np.mean((rgb - frame.image / 255) ** 2)))
-    names = list(dataset.class_names)
+    names = list(building.dataset.class_names)
     answer = pipeline.query(names, snapshot=snapshot, mode="argmax")
     both, either = np.zeros(len(names)), np.zeros(len(names))
     for frame in views:
@@ -135,13 +144,15 @@ def quality_of_room(pipeline: Ovs3d, dataset: Dataset, tour: Tour, room: int) ->
 
 
 def measure(
-    dataset: Dataset, config: Config, rooms: Sequence[int], tour: Tour, steps: int, minutes: float
+    building: Building, config: Config, rooms: Sequence[int], steps: int, minutes: float
 ) -> tuple[Ovs3d, list[dict]]:
     """Drives for some minutes at most; returns the map, and the figures of each keyframe."""
     pipeline, rows = Ovs3d(config), []
     warm_up(pipeline)  # kernels compile once per machine
+    if config.clip.cache and pipeline.clip is not None:
+        building.encode(pipeline.clip)
     start = time.perf_counter()
-    for frame in drive(dataset, rooms, tour):
+    for frame in building.drive(rooms):
         if time.perf_counter() - start > 60 * minutes:
             break
         row: dict = dict(room=int(frame.name.split()[1]))
@@ -211,6 +222,7 @@ def main() -> None:
     parser.add_argument("--rooms", type=int, default=40)
     parser.add_argument("--keyframes", type=int, default=30, help="in each room")
     parser.add_argument("--steps", type=int, default=5, help="of training after each keyframe")
+    parser.add_argument("--colours", type=int, default=180, help="of rooms that look different, at most")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="of the clock, at most")
     parser.add_argument("--off", action="store_true", help="no limit of memory, no parking, no pruning")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
@@ -220,16 +232,16 @@ def main() -> None:
     settings = {"clip.model": "bundled", **(OFF if args.off else {}), **parse_assignments(args.set)}
     config = override(Config(), settings)
     dataset = open_dataset(SHIPPED, config.map.image_size)
-    tour = plan_tour(len(dataset), args.keyframes)
+    building = Building(dataset, args.keyframes, args.colours)
     start = time.perf_counter()
-    pipeline, rows = measure(dataset, config, range(args.rooms), tour, args.steps, args.minutes)
+    pipeline, rows = measure(building, config, range(args.rooms), args.steps, args.minutes)
     seconds, last = time.perf_counter() - start, max(row["room"] for row in rows)
     rooms = {}
     for room in sorted({0, last // 2, max(last - 1, 0)}):  # the last one may not be complete
-        alone, _ = measure(dataset, config, [room], tour, args.steps, args.minutes)
+        alone, _ = measure(building, config, [room], args.steps, args.minutes)
         rooms[room] = dict(
-            at_the_end=quality_of_room(pipeline, dataset, tour, room),
-            alone=quality_of_room(alone, dataset, tour, room),
+            at_the_end=quality_of_room(pipeline, building, room),
+            alone=quality_of_room(alone, building, room),
         )
     edges = np.linspace(0, len(rows), min(PARTS, len(rows)) + 1).round().astype(int)
     parts = [summarize(rows[a:b]) for a, b in itertools.pairwise(edges)]
