@@ -3,9 +3,9 @@
 Run: python benchmarks/scale.py [--rooms 40] [--keyframes 30] [--steps 5] [--minutes 45] [--colours 3]
                                 [--off] [--set key=value ...] [--picture FILE.svg]
 
-The rooms lie on a grid, `SPACING` metres apart. Their colours differ; with `--colours 3` there are three kinds
-of rooms. With `--set clip.cache=FOLDER` all images are encoded before the drive, so that hours of it need the
-encoder for minutes: its time does not depend on the drive, and is not part of the figures then.
+The rooms lie on a grid, `SPACING` metres apart. Their colours differ; with `--colours 3` there are three
+kinds of rooms. With `--set clip.cache=FOLDER` all images are encoded before the drive, so that hours of it
+need the encoder for minutes: its time does not depend on the drive, and is not part of the figures then.
 After every fourth room the drive passes the first one again, on other views. After each keyframe the map is
 published and trained for some steps; now and then it answers ten names at once. Each is measured by the
 clock and by the time of all processors, which means more on a busy machine. At the end the first, the middle
