@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,8 +12,9 @@ import torch
 from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.geometry import mean_up
 from ovs3d_ros.query.boxes import vertical_axis
+from ovs3d_ros.query.completion import complete_shapes
 from ovs3d_ros.query.presence import verdicts
-from ovs3d_ros.query.relations import RELATIONS, Shape, is_related, make_shape
+from ovs3d_ros.query.relations import RELATIONS, Shape, is_related
 from ovs3d_ros.semantics.names import distinct_names
 from ovs3d_ros.types import MapSnapshot, Query, QueryResult, Relation, SemanticObject
 
@@ -59,12 +61,7 @@ def answer_related(
     plain = answer(replace(query, prompts=tuple(plain_names(query)), relations=(), max_instances=0))
     index = {name.casefold(): column for column, name in enumerate(plain.prompts)}
     objects = [[o for o in plain.objects if o.label == column + 1] for column in range(len(index))]
-    compared = {name.casefold() for r in query.relations if r is not None for name in (r.thing, r.place)}
-    shapes = {
-        item.instance: _shape(item, plain, snapshot, config)
-        for item in plain.objects
-        if item.prompt.casefold() in compared
-    }
+    shapes = _shapes(plain, snapshot, config)
     parts = []
     for prompt, relation in zip(query.prompts, query.relations, strict=True):
         if relation is None:
@@ -96,7 +93,7 @@ def relate_objects(
     # An object that answers several prompts is one place.
     places = list({item.instance: p for p, item in reversed(list(enumerate(result.objects)))}.values())[::-1]
     objects = result.objects
-    shapes = {objects[p].instance: _shape(objects[p], result, snapshot, config) for p in places if things}
+    shapes = _shapes(result, snapshot, config) if things else {}
     return [
         (thing, relation, place)
         for thing in things
@@ -107,9 +104,17 @@ def relate_objects(
     ]
 
 
-def _shape(item: SemanticObject, plain: QueryResult, snapshot: MapSnapshot, config: QueryConfig) -> Shape:
-    points = snapshot.gaussians["means"][plain.instances == item.instance].cpu().numpy()
-    return make_shape(points, _up(snapshot.camtoworlds, config.upright))
+def _shapes(answer: QueryResult, snapshot: MapSnapshot, config: QueryConfig) -> dict[int, Shape]:
+    """The completed shapes of all objects of an answer, by their number."""
+    relevancy = functools.cache(lambda: answer.relevancy.cpu().numpy())
+    return complete_shapes(
+        answer.objects,
+        answer.instances.cpu().numpy(),
+        snapshot.gaussians["means"].cpu().numpy(),
+        lambda label: relevancy()[:, label - 1],
+        answer.query.threshold,
+        _up(snapshot.camtoworlds, config.upright),
+    )
 
 
 def _up(camtoworlds: np.ndarray, upright: str) -> np.ndarray:

@@ -62,9 +62,22 @@ class Shape:
 
 def make_shape(points: np.ndarray, up: np.ndarray) -> Shape:
     """The shape of a thing from its points [M, 3] in metres, M > 0, and the direction [3] up."""
-    turned = np.asarray(points, np.float64) @ rotation_to_axis(up)
-    centers, axes, sizes = oriented_boxes(turned, np.array([[0, len(turned)]]), np.array([0.0, 0.0, 1.0]))
-    return Shape(turned, centers[0], axes[0], sizes[0])
+    return upright_shape(np.asarray(points, np.float64) @ rotation_to_axis(up))
+
+
+def upright_shape(points: np.ndarray) -> Shape:
+    """The shape of a thing from its points [M, 3] in metres, M > 0, in axes of which the third points up."""
+    centers, axes, sizes = oriented_boxes(points, np.array([[0, len(points)]]), np.array([0.0, 0.0, 1.0]))
+    return Shape(points, centers[0], axes[0], sizes[0])
+
+
+def rim_share(thing: Shape, points: np.ndarray) -> float:
+    """Share of the rim round a thing's footprint where points [M, 3] are, at any height."""
+    half = thing.size[:2] / 2
+    samples = _samples(half, _RIM)
+    local = thing.local(points)[:, :2]
+    local = local[(np.abs(local) <= half + _RIM + _REACH).all(axis=1)]
+    return float(_is_close(samples[~(np.abs(samples) <= half).all(axis=1)], local).mean())
 
 
 def is_related(thing: Shape, relation: str, place: Shape) -> bool:
@@ -180,7 +193,7 @@ def _contact(
     """
     plane = [other for other in range(3) if other != axis]
     half = thing.size[plane] / 2
-    samples = np.stack(np.meshgrid(*(_spread(h + rim) for h in half), indexing="ij"), axis=-1).reshape(-1, 2)
+    samples = _samples(half, rim)
     local = thing.local(place.points)
     local = local[(np.abs(local[:, plane]) <= half + rim + _REACH).all(axis=1)]
     gap, tolerance = side * local[:, axis] - thing.size[axis] / 2, _tolerance(thing.size[axis])
@@ -196,6 +209,11 @@ def _contact(
 def _tolerance(height: float) -> float:
     """How far, in metres, what holds a thing of such a height may seem to be from it."""
     return _CONTACT[0] + _CONTACT[1] * height
+
+
+def _samples(half: np.ndarray, rim: float) -> np.ndarray:
+    """Samples [S, 2] of a rectangle from -half to half [2], and of a rim round it."""
+    return np.stack(np.meshgrid(*(_spread(h + rim) for h in half), indexing="ij"), axis=-1).reshape(-1, 2)
 
 
 def _spread(half: float) -> np.ndarray:
