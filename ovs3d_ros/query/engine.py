@@ -78,12 +78,12 @@ class MapFacts:
 
     Attributes:
         observed: of `horizon_coverage`.
-        grid: of the Gaussians, with `query.instance_gap`.
+        grid: of the Gaussians, with `query.instance_gap`; None at the first query.
         rivals: of the prompts.
     """
 
     observed: float
-    grid: PointGrid
+    grid: PointGrid | None
     rivals: Rivals
 
 
@@ -181,7 +181,9 @@ class QueryEngine:
         if query.relations:
             return answer_related(query, lambda q: self.answer(q, snapshot, field), snapshot, self._config)
         texts = self._encode_query(query)
-        grid, rivals = self._grid(snapshot, self._config.instance_gap), self._rivals(query, texts, snapshot)
+        # Of a map that is asked once, as while it grows, the labelled part alone is sorted.
+        grid = self._grid.if_repeated(snapshot, self._config.instance_gap)
+        rivals = self._rivals(query, texts, snapshot)
         facts = MapFacts(self._coverage(snapshot), grid, rivals)
         return answer_query(query, texts, snapshot, field, self.calibration, self._config, facts, self._bank)
 

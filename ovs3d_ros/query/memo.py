@@ -25,6 +25,7 @@ class SnapshotMemo(Generic[Value]):
     def __init__(self, compute: Callable[..., Value]) -> None:
         self._compute = compute
         self._latest: tuple[weakref.ref[torch.Tensor], tuple[Hashable, ...], Value] | None = None
+        self._asked: tuple[weakref.ref[torch.Tensor], tuple[Hashable, ...]] | None = None
 
     def __call__(self, snapshot: MapSnapshot, *settings: Hashable) -> Value:
         """The value for this snapshot and these settings."""
@@ -34,3 +35,11 @@ class SnapshotMemo(Generic[Value]):
         value = self._compute(snapshot, *settings)
         self._latest = weakref.ref(snapshot.weight), settings, value
         return value
+
+    def if_repeated(self, snapshot: MapSnapshot, *settings: Hashable) -> Value | None:
+        """The value, but None when it is asked for the first time: it may not be worth its time."""
+        asked = self._asked
+        if asked is not None and asked[0]() is snapshot.weight and asked[1] == settings:
+            return self(snapshot, *settings)
+        self._asked = weakref.ref(snapshot.weight), settings
+        return None

@@ -6,6 +6,7 @@ import dataclasses
 import gc
 import weakref
 
+import numpy as np
 from helpers import synthetic
 
 from ovs3d_ros.query.memo import SnapshotMemo
@@ -32,3 +33,30 @@ def test_value_is_kept_for_one_snapshot_and_its_settings() -> None:
     del second
     gc.collect()
     assert codes() is None, "the memo keeps no map alive"
+
+
+def test_what_does_not_pay_at_first_is_computed_when_asked_for_again() -> None:
+    seen: list[int] = []
+    memo, pipeline = (
+        SnapshotMemo(lambda s, weight: seen.append(s.version) or weight),
+        synthetic.build_map(synthetic.make_frames(2), steps=1),
+    )
+    first, second = pipeline.snapshot(), pipeline.snapshot()
+    assert memo.if_repeated(first, 1.0) is None and not seen
+    assert memo.if_repeated(first, 1.0) == memo.if_repeated(first, 1.0) == 1.0 and seen == [first.version]
+    assert memo.if_repeated(first, 2.0) is None
+    assert memo.if_repeated(second, 1.0) is None
+    assert memo.if_repeated(second, 1.0) == 1.0 and seen == [first.version, second.version]
+
+
+def test_first_and_second_query_to_a_map_have_the_same_answer() -> None:
+    pipeline = synthetic.build_map(synthetic.make_frames(6), steps=60)
+    snapshot = pipeline.snapshot()
+    answers = [pipeline.query(["red box", "green box"], snapshot=snapshot) for _ in range(3)]
+    assert len(answers[0].objects) >= 2
+    for answer in answers[1:]:
+        assert bool((answer.instances == answers[0].instances).all())
+        for one, other in zip(answer.objects, answers[0].objects, strict=True):
+            assert one.prompt == other.prompt and one.num_gaussians == other.num_gaussians
+            np.testing.assert_allclose(one.center, other.center, atol=1e-6)
+            np.testing.assert_allclose(one.size, other.size, atol=1e-6)
