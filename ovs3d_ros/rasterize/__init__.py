@@ -1,18 +1,20 @@
 """Rendering of N-channel 3D Gaussians behind one protocol: Numba kernels on a CPU, gsplat on a GPU.
 
 Both follow gsplat 1.5.3: eps2d 0.3, near plane 0.01, alpha in [1/255, 0.999], transmittance stop at 1e-4.
+Importing the package loads no torch, and `cpu_picture` does without.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ovs3d_ros.types import UserError
 
 from .labels import LabelShares
 from .values import Splats, Views
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["LabelShares", "Rasterizer", "Splats", "Views", "make_rasterizer"]
 

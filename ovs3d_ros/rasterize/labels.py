@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from .values import Splats, Views
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +39,8 @@ def blend_shares(
     views: Views,
 ) -> LabelShares:
     """`Rasterizer.share_labels` from one channel per label, with `Rasterizer.__call__`."""
+    import torch
+
     used = labels[labels > 0].unique()
     channels = (labels[:, None] == torch.cat([used, used.new_zeros(1)])).float()
     channels[:, -1] = scores * (labels > 0)

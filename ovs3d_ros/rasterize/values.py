@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ovs3d_ros.geometry import invert_rigid
 from ovs3d_ros.types import Camera
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +65,8 @@ class Views:
     @classmethod
     def from_camera(cls, camera: Camera, camtoworld: np.ndarray, device: str | torch.device) -> Views:
         """Makes the float32 view of one camera with pose `camtoworld` [4, 4]."""
+        import torch
+
         viewmat = torch.as_tensor(invert_rigid(camtoworld), dtype=torch.float32, device=device)
         K = torch.as_tensor(camera.K, dtype=torch.float32, device=device)
         return cls(viewmat[None], K[None], camera.width, camera.height)
