@@ -7,6 +7,7 @@ import contextlib
 import signal
 import socket
 import sys
+import time
 import webbrowser
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from ovs3d_ros.viewer.server import MapViewer
     from ovs3d_ros.viewer.source import MapSource
 
+# Seconds for which the cores are left to a browser and the first picture, and then to drawing it.
+_HEAD_START, _DRAWING = 3.0, 0.5
 _PORTS = range(8080, 8100)  # tried one after the other, unless the user names one
 
 
@@ -38,16 +41,18 @@ def run(options: argparse.Namespace) -> int:
     if preview is None:  # then this says why
         open_map(options.map, settings, encode=False)
         raise UserError(f"{options.map}: the map has nothing to show")
-    stage = viewer = Stage(config, options.map.stem)
+    stage = viewer = Stage(config, options.map.stem, preview.drawn, preview.outlook)
     try:
         # Ctrl-C ends the command, also while models are loaded or downloaded.
         with contextlib.suppress(KeyboardInterrupt):
-            stage.show_coarse(preview.drawn, preview.outlook)
             stop = catch_signals()
             sys.stdout.write(f"{options.map} is shown at {stage.address} (Ctrl-C ends)\n")
             sys.stdout.flush()
+            stage.prepare_pictures()
             if options.browser:
                 webbrowser.open(stage.address)
+            if stage.wait_for_visitor(_HEAD_START):
+                time.sleep(_DRAWING)
             source = open_map(options.map, settings, encode=False)
             viewer = _open_viewer(source, config, stage, options.map.stem)
             if not source.ready:

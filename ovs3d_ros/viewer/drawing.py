@@ -1,4 +1,4 @@
-"""Gaussians as the browser draws them. Imports no torch, so that the first picture does not wait for it."""
+"""Gaussians as visitors see them. Imports no torch, so that the first picture does not wait for it."""
 
 from __future__ import annotations
 
@@ -15,19 +15,27 @@ _HALF_MAX = 60_000.0  # the browser holds covariances as 16-bit floats
 
 
 class Drawn(NamedTuple):
-    """What the browser gets.
+    """What the browser or the painter gets.
 
     Attributes:
         centers: [M, 3] float32 metres.
-        covariances: [M, 3, 3] float32 square metres.
+        covariances: [M, 3, 3] float32 square metres, for the browser.
         colors: [M, 3] uint8.
         opacities: [M, 1] float32, 0..1.
+        quats: [M, 4] float32 wxyz of any norm, for the painter.
+        scales: [M, 3] float32 metres, for the painter.
     """
 
     centers: np.ndarray
     covariances: np.ndarray
     colors: np.ndarray
     opacities: np.ndarray
+    quats: np.ndarray
+    scales: np.ndarray
+
+    def tinted(self, colors: np.ndarray, opacity: float) -> Drawn:
+        """The same in other colours [M, 3] uint8; `opacity` is a factor."""
+        return self._replace(colors=colors, opacities=self.opacities * np.float32(opacity))
 
 
 def visible_rows(opacities: np.ndarray, max_count: int) -> np.ndarray:
@@ -39,7 +47,7 @@ def visible_rows(opacities: np.ndarray, max_count: int) -> np.ndarray:
 def draw(
     means: np.ndarray, quats: np.ndarray, scales: np.ndarray, opacities: np.ndarray, harmonics: np.ndarray
 ) -> Drawn:
-    """Gaussians for the browser.
+    """Gaussians for visitors.
 
     Args:
         means: [M, 3] metres.
@@ -51,4 +59,5 @@ def draw(
     lengths = np.linalg.norm(quats, axis=1, keepdims=True).clip(min=1e-12)
     factors = unit_quats_to_matrices(quats / lengths) * scales[:, None, :]
     covariances = (factors @ factors.transpose(0, 2, 1)).clip(-_HALF_MAX, _HALF_MAX)
-    return Drawn(means, covariances, pictures.to_uint8(0.5 + SH_C0 * harmonics), opacities[:, None])
+    colors = pictures.to_uint8(0.5 + SH_C0 * harmonics)
+    return Drawn(means, covariances, colors, opacities[:, None], quats, scales)

@@ -17,7 +17,7 @@ from ovs3d_ros.visualization import pictures
 
 MODES = ("colour", "depth", "parts", "features", "labels")
 NOWHERE = "-"
-TYPING_PAUSE = 0.35  # seconds after the last letter until the viewer asks
+TYPING_PAUSE = 0.2  # seconds after the last letter until the viewer asks
 _VERDICTS = {"yes": "found", "unsure": "unsure", "no": "not here"}
 _HINT = "Several names are separated by commas"
 _TABLE = "width:100%;font-size:0.85em;border-spacing:0 2px"

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import threading
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
+log = logging.getLogger(__name__)
+
 COOLDOWN = 0.25  # seconds between two requests of one kind by one visitor
+IDLE = 0.5  # seconds between two calls of `RequestThread.between` while nobody asks for anything
+_STOP_TIMEOUT = 5.0  # seconds
 
 
 @dataclass(slots=True)
@@ -73,3 +79,44 @@ class RequestQueue:
             self._closed = True
             self._waiting.clear()
             self._changed.notify_all()
+
+
+class RequestThread:
+    """Does what visitors ask for, one thing after the other, on a thread of its own.
+
+    Attributes:
+        requests: what they ask for.
+        between: called after each request, and at least twice a second, with the time when the request began.
+    """
+
+    def __init__(self) -> None:
+        """Starts the thread."""
+        self.requests = RequestQueue()
+        self.between: Callable[[float], None] = lambda started: None
+        self._running = True
+        self._thread = threading.Thread(target=self._serve, name="viewer", daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while self._running:
+            action = self.requests.take(IDLE)
+            started = time.monotonic()
+            if action is not None:
+                run_and_log(action)
+            del action  # it holds a visitor, who may have left
+            run_and_log(functools.partial(self.between, started))
+
+    def close(self) -> None:
+        """Drops what is asked for and ends the thread."""
+        self._running = False
+        self.requests.close()
+        if self._thread.is_alive():
+            self._thread.join(_STOP_TIMEOUT)
+
+
+def run_and_log(action: Callable[[], None]) -> None:
+    """Runs an action; an exception is logged, so that one visitor's does not end the viewer."""
+    try:
+        action()
+    except Exception:
+        log.exception("the viewer could not do what a visitor asked for")

@@ -1,4 +1,4 @@
-"""What one visitor sees in the room: coloured splats, boxes and names, keyframes, and a measured line."""
+"""What one visitor sees in the map: boxes and names, keyframes, and a measured line."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import numpy as np
 from ovs3d_ros.geometry import box_corners, matrix_to_quat
 from ovs3d_ros.sampling import evenly_spaced_indices
 from ovs3d_ros.types import Camera, MapSnapshot, SemanticObject
-from ovs3d_ros.viewer.drawing import Drawn
-from ovs3d_ros.viewer.stage import MAP
 from ovs3d_ros.visualization import pictures
 
 MAX_FRUSTUMS = 150
@@ -44,34 +42,6 @@ def place_camera(client: Any, pose: np.ndarray, fov: float) -> None:
         client.camera.fov = fov
 
 
-def call_when_drawn(client: Any, action: Callable[[], None]) -> None:
-    """Calls `action`, on the event loop, when the page of a viser client has drawn what it got.
-
-    A page answers between two pictures, so that a picture lies between two answers. Viser can only wait for
-    one answer on a thread.
-    """
-    from viser import _messages
-
-    kind, connection, missing = _messages.LocalStorageGetItemResponseMessage, client._websock_connection, 2
-
-    def ask() -> None:
-        connection.queue_message(_messages.LocalStorageGetItemRequestMessage("picture", f"picture {missing}"))
-
-    def count(_: Any, answer: Any) -> None:
-        nonlocal missing
-        if answer.request_uuid != f"picture {missing}":
-            return
-        missing -= 1
-        if missing:
-            ask()
-        else:
-            connection.unregister_handler(kind, count)
-            action()
-
-    connection.register_handler(kind, count)
-    ask()
-
-
 class VisitorScene:
     """The nodes of one visitor; only one thread changes them."""
 
@@ -84,24 +54,9 @@ class VisitorScene:
         """
         self._scene = scene
         self._on_keyframe = on_keyframe
-        self._map: Any = None
         self._answer: list[Any] = []
         self._ruler: list[Any] = []
         self._frustums: dict[int, tuple[Any, np.ndarray]] = {}
-
-    def show_splats(self, drawn: Drawn, colors: np.ndarray, opacity: float) -> None:
-        """Shows the map in the visitor's own colours [M, 3] uint8; `opacity` is a factor."""
-        values = drawn._replace(colors=colors, opacities=drawn.opacities * opacity)
-        if self._map is None:
-            self._map = self._scene.add_gaussian_splats(MAP, *values)
-        else:
-            self._map.set_gaussians(*values)
-
-    def show_shared_splats(self) -> None:
-        """Shows the map as everybody sees it."""
-        if self._map is not None:
-            self._map.remove()
-            self._map = None
 
     def show_objects(self, objects: list[SemanticObject], prompts: tuple[str, ...]) -> None:
         """Shows boxes and names, instead of the earlier ones."""

@@ -6,7 +6,6 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 from ovs3d_ros.config import ViewerConfig
@@ -14,7 +13,7 @@ from ovs3d_ros.query.memo import SnapshotMemo
 from ovs3d_ros.query.parts import find_map_parts
 from ovs3d_ros.types import MapSnapshot
 from ovs3d_ros.viewer import views
-from ovs3d_ros.viewer.requests import RequestQueue
+from ovs3d_ros.viewer.requests import run_and_log
 from ovs3d_ros.viewer.source import MapSource, in_map_frame
 from ovs3d_ros.viewer.splats import Splats, make_splats
 from ovs3d_ros.viewer.stage import Stage
@@ -24,7 +23,6 @@ log = logging.getLogger(__name__)
 
 LIVE_PERIOD = 2.0  # seconds between two pictures of a growing map
 _COLLECTION_PERIOD = 5.0  # seconds between two collections of what visitors have left behind
-_IDLE = 0.5  # seconds between looks for a new map while nobody asks for anything
 _LIVE_SHARE = 0.5  # of the time that the viewer may compute while the map grows
 _EVERYBODY = -1  # number of a visitor that no page has
 _STOP_TIMEOUT = 5.0  # seconds
@@ -53,7 +51,6 @@ class MapViewer:
         """
         self._source = source
         self._config = config
-        self._requests = RequestQueue()
         self._visitors: dict[int, Visitor] = {}
         self._lock = threading.Lock()  # guards the visitors
         self._garbage = False  # a visitor has left
@@ -63,18 +60,16 @@ class MapViewer:
         self._shown: MapSnapshot | None = None  # the map that all visitors see
         self._stage = stage or Stage(config, title)
         self._server = self._stage.server
+        self._requests = self._stage.thread.requests
         self.port: int = self._stage.port
-        if self._stage.is_set:
-            self._shown = self._newest()
-        elif not source.live:
+        if not source.live:
             self._show_map()
+        # Beside the first visitors, because compiling may take a minute. The node has warmed up already.
+        self._warming = threading.Thread(target=run_and_log, args=(self._warm_up,), daemon=True)
+        self._collection = self._growth = time.monotonic()  # when the next ones are due
+        self._stage.hand_over(self._between)
         self._server.on_client_connect(self._welcome)
         self._server.on_client_disconnect(self._dismiss)
-        self._thread = threading.Thread(target=self._serve, name="viewer", daemon=True)
-        # Beside the first visitors, because compiling may take a minute. The node has warmed up already.
-        self._warming = threading.Thread(target=_run, args=(self._warm_up,), daemon=True)
-        self._running = True
-        self._thread.start()
         if not source.live and source.ready:
             self._warming.start()
 
@@ -103,19 +98,19 @@ class MapViewer:
 
     def close(self) -> None:
         """Disconnects all visitors and ends the thread."""
-        self._running = False
-        self._requests.close()
-        for thread in (self._thread, self._warming):
-            if thread.is_alive():
-                thread.join(_STOP_TIMEOUT)
         self._stage.close()
+        if self._warming.is_alive():
+            self._warming.join(_STOP_TIMEOUT)
 
     async def _welcome(self, client: Any) -> None:
+        display = self._stage.display(client.client_id)
+        if display is None:
+            return
         visitor = Visitor(
             client,
+            display,
             self._newest,
             lambda: self._source,
-            lambda: self._stage.is_coarse,
             self._make_splats,
             self._find_parts,
         )
@@ -128,7 +123,6 @@ class MapViewer:
     async def _dismiss(self, client: Any) -> None:
         with self._lock:
             visitor = self._visitors.pop(client.client_id, None)
-        self._requests.forget(client.client_id)
         if visitor is not None:
             visitor.leave()
             self._garbage = True
@@ -147,25 +141,19 @@ class MapViewer:
             self._splats = make_splats(snapshot, self._config.max_splats)
         return self._splats
 
-    def _serve(self) -> None:
-        """Does what visitors ask for, and shows a map that has grown, until `close`."""
-        due = collection = time.monotonic()
-        while self._running:
-            action = self._requests.take(_IDLE)
-            started = time.monotonic()
-            if action is not None:
-                _run(action)
-            if self._garbage and started >= collection:
-                # A visitor lies in reference cycles of viser, and Python counts objects, not megabytes.
-                action, self._garbage = None, False
-                gc.collect()
-                collection = time.monotonic() + _COLLECTION_PERIOD
-            if self._source.live and self._visitors and started >= due:
-                _run(self._show_growth)
-                due = time.monotonic() + LIVE_PERIOD
-            if self._source.live:
-                # Mapping comes first: however large the map and whatever visitors ask for, cores stay free.
-                time.sleep((time.monotonic() - started) * (1 / _LIVE_SHARE - 1))
+    def _between(self, started: float) -> None:
+        """Shows a map that has grown, and leaves time to mapping. The last request began at `started`."""
+        if self._garbage and started >= self._collection:
+            # A visitor lies in reference cycles of viser, and Python counts objects, not megabytes.
+            self._garbage = False
+            gc.collect()
+            self._collection = time.monotonic() + _COLLECTION_PERIOD
+        if self._source.live and self._visitors and started >= self._growth:
+            run_and_log(self._show_growth)
+            self._growth = time.monotonic() + LIVE_PERIOD
+        if self._source.live:
+            # Mapping comes first: however large the map and whatever visitors ask for, cores stay free.
+            time.sleep((time.monotonic() - started) * (1 / _LIVE_SHARE - 1))
 
     def _warm_up(self) -> None:
         """Compiles and loads what the first answer and the first click would wait for."""
@@ -188,19 +176,9 @@ class MapViewer:
             self._requests.put(number, "refresh", visitor.ask)
 
     def _show_map(self) -> None:
-        """Sends the newest map to everybody; an empty one takes it away."""
+        """Takes the newest map for shown; visitors are shown it one by one."""
         self._shown = snapshot = self._newest()
         if snapshot is None:
-            self._stage.clear()
             self._splats = None
-            return
-        show = self._stage.show if self._source.live else self._stage.show_coarse
-        show(self._make_splats(snapshot).drawn, views.overview(snapshot))
-
-
-def _run(action: Callable[[], None]) -> None:
-    """Runs an action; an exception is logged, so that one visitor's does not end the viewer."""
-    try:
-        action()
-    except Exception:
-        log.exception("the viewer could not do what a visitor asked for")
+        else:
+            self._stage.place_visitors(views.overview(snapshot))

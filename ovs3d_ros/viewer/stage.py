@@ -1,48 +1,73 @@
-"""The open port of the viewer, and the room that all visitors see. Imports no torch."""
+"""The open port of the viewer, and how its visitors are shown Gaussians. Imports no torch."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import socket
+import threading
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 from ovs3d_ros.config import ViewerConfig
 from ovs3d_ros.types import UserError
-from ovs3d_ros.viewer import coarse
+from ovs3d_ros.viewer.display import Display
 from ovs3d_ros.viewer.drawing import Drawn
 from ovs3d_ros.viewer.guard import DoorKeeper, is_loopback
+from ovs3d_ros.viewer.painter import Painter
+from ovs3d_ros.viewer.renderer import RendererQuestion
+from ovs3d_ros.viewer.requests import RequestThread
 from ovs3d_ros.viewer.views import Outlook
 
-MAP = "/map"  # the shared node, which a visitor's own variant of the same name hides
 _PIP = "pip install 'ovs3d_ros[view]'"
 
 
 class Stage:
-    """A viser server with one shared node, the map."""
+    """A viser server that shows Gaussians to its visitors, and a thread that computes for them.
 
-    def __init__(self, config: ViewerConfig, title: str) -> None:
+    Attributes:
+        server: of viser.
+        port: on which it listens.
+        thread: does what visitors ask for.
+    """
+
+    def __init__(
+        self, config: ViewerConfig, title: str, first: Drawn | None = None, outlook: Outlook | None = None
+    ) -> None:
         """Opens the port.
 
         Args:
             config: port and host.
             title: of the panel.
+            first: Gaussians that visitors are shown before there is a map; None: nothing.
+            outlook: where they stand at first, see `place_visitors`.
 
         Raises:
             UserError: see `check_viewer`.
         """
         self._host = config.host
+        self._first = first
+        self._questions: dict[int, RendererQuestion] = {}  # to open pages, by their number
+        self._displays: dict[int, Display] = {}  # of those that have sent a camera
+        self._painter = Painter()
+        self._is_placed = False
+        self._seen = threading.Event()
         self.server = _open_server(config, title)
         self._guard = DoorKeeper(self.server, is_loopback(config.host))
         self.port: int = self.server.get_port()
+        self.thread = RequestThread()
         self.server.gui.configure_theme(show_logo=False, show_share_button=False, brand_color=(23, 163, 152))
         # Splats, lines and names have colours of their own. Without a graphics card, a surrounding photograph
         # and shadows cost a page seconds, and it hides the map until it has them.
         self.server.scene.configure_environment_map(None)
         self.server.scene.configure_default_lights(cast_shadow=False)
-        self._map: Any = None
-        self.is_coarse = False  # visitors get the whole map on their own
+        if outlook is not None:
+            self.place_visitors(outlook)
+        sockets = self.server._websock_server  # it knows pages before they send a camera
+        sockets.on_client_connect(self._ask)
+        sockets.on_client_disconnect(self._dismiss)
+        self.server.on_client_connect(self._welcome)
 
     @property
     def address(self) -> str:
@@ -50,36 +75,54 @@ class Stage:
         shown = "localhost" if is_loopback(self._host) or self._host in ("0.0.0.0", "::") else self._host
         return f"http://{shown}:{self.port}"
 
-    @property
-    def is_set(self) -> bool:
-        """Whether a map is shown."""
-        return self._map is not None
+    def prepare_pictures(self) -> None:
+        """Loads or compiles what pictures need, on a thread of its own. Otherwise the first picture does."""
+        self._painter.call_when_ready(lambda: None)
 
-    def show_coarse(self, drawn: Drawn, outlook: Outlook) -> None:
-        """As `show`, with few Gaussians for a large map, which pages without a graphics card draw sooner."""
-        is_coarse = coarse.is_large(drawn)
-        self.show(coarse.merge(drawn) if is_coarse else drawn, outlook)
-        self.is_coarse = is_coarse
+    def place_visitors(self, outlook: Outlook) -> None:
+        """Where visitors stand at first. The first outlook counts."""
+        if not self._is_placed:
+            self.server.scene.set_up_direction(tuple(outlook.up))
+            camera = self.server.initial_camera
+            camera.position, camera.look_at = outlook.eye, outlook.target
+        self._is_placed = True
 
-    def show(self, drawn: Drawn, outlook: Outlook) -> None:
-        """Shows a map to everybody; visitors who come to the first one stand at `outlook`."""
-        self.is_coarse = False
-        if self._map is not None:
-            self._map.set_gaussians(*drawn)
+    async def _ask(self, connection: Any) -> None:
+        self._questions[connection.client_id] = RendererQuestion(connection)
+
+    async def _welcome(self, client: Any) -> None:
+        question = self._questions.get(client.client_id)
+        if question is None:  # it has left
             return
-        self.server.scene.set_up_direction(tuple(outlook.up))
-        camera = self.server.initial_camera
-        camera.position, camera.look_at = outlook.eye, outlook.target
-        self._map = self.server.scene.add_gaussian_splats(MAP, *drawn)
+        self._displays[client.client_id] = Display(
+            client,
+            question,
+            lambda kind, action, delay: self.thread.requests.put(client.client_id, kind, action, delay),
+            self._painter,
+            self._first,
+            self._seen.set,
+        )
 
-    def clear(self) -> None:
-        """Takes the map away."""
-        if self._map is not None:
-            self._map.remove()
-            self._map = None
+    async def _dismiss(self, connection: Any) -> None:
+        self._questions.pop(connection.client_id, None)
+        self._displays.pop(connection.client_id, None)
+        self.thread.requests.forget(connection.client_id)
+
+    def wait_for_visitor(self, timeout: float) -> bool:
+        """Waits until the first visitor is sent something, at most `timeout` seconds; whether one was."""
+        return self._seen.wait(timeout)
+
+    def hand_over(self, between: Callable[[float], None]) -> None:
+        """Shows new visitors nothing from now on: a map does. For `between` see `RequestThread`."""
+        self._first, self.thread.between = None, between
+
+    def display(self, visitor: int) -> Display | None:
+        """The display of a visitor, by his number; None: he has left."""
+        return self._displays.get(visitor)
 
     def close(self) -> None:
-        """Disconnects all visitors."""
+        """Ends the thread and disconnects all visitors."""
+        self.thread.close()
         with _quiet():
             self.server.stop()
 

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ovs3d_ros.types import MapSnapshot, QueryResult, UserError
 from ovs3d_ros.viewer import views
+from ovs3d_ros.viewer.display import Display, Request
 from ovs3d_ros.viewer.files import VisitorFiles
 from ovs3d_ros.viewer.panel import Handlers, Panel
 from ovs3d_ros.viewer.ruler import Ruler
-from ovs3d_ros.viewer.scene import VisitorScene, call_when_drawn, place_camera, vertical_fov
+from ovs3d_ros.viewer.scene import VisitorScene, place_camera, vertical_fov
 from ovs3d_ros.viewer.source import MapSource
 from ovs3d_ros.viewer.splats import Splats, mode_colors
 from ovs3d_ros.visualization import pictures
 
 _PHOTO_SIZE = 480  # px, longer side of photograph and render
 _FLIGHT, _FLIGHT_STEPS = 0.5, 15  # seconds, and pictures of it
-_FIRST_PICTURE = 30.0  # seconds after which a page gets the whole map, whatever it has drawn
 _CAMERA_PAUSE = 0.3  # seconds until a camera that moved counts as resting
 _LOADING = "The models that read names are being loaded; the answer follows"
-Request = Callable[[Hashable, Callable[[], None], float], None]
 
 
 class Visitor:
@@ -36,9 +35,9 @@ class Visitor:
     def __init__(
         self,
         client: Any,
+        display: Display,
         newest: Callable[[], MapSnapshot | None],
         source: Callable[[], MapSource],
-        is_coarse: Callable[[], bool],
         make_splats: Callable[[MapSnapshot], Splats],
         find_parts: Callable[[MapSnapshot], np.ndarray],
     ) -> None:
@@ -46,16 +45,16 @@ class Visitor:
 
         Args:
             client: of viser.
+            display: shows the map to the visitor.
             newest: the newest map, in its own frame.
             source: where it comes from, at present.
-            is_coarse: whether the map that all visitors see is a coarse one.
             make_splats: the drawn Gaussians of a map.
             find_parts: the part [N] of each Gaussian.
         """
         self._client = client
+        self._display = display
         self._newest = newest
         self._get_source = source
-        self._is_coarse = is_coarse
         self._make_splats = make_splats
         self._find_parts = find_parts
         self._result: QueryResult | None = None
@@ -63,7 +62,6 @@ class Visitor:
         self._shown: tuple | None = None
         self._files = VisitorFiles(client)
         self._left = False
-        self._draws_coarse = is_coarse()  # the page has not drawn its first picture yet
 
     def start(self, request: Request) -> None:
         """Adds panel and scene, on viser's event loop.
@@ -92,16 +90,7 @@ class Visitor:
                 request("look", self.look, _CAMERA_PAUSE)
 
         self._client.camera.on_update(moved)
-        if self._draws_coarse:
-            call_when_drawn(self._client, lambda: request("whole", self.show_whole, 0.0))
-            request("whole", self.show_whole, _FIRST_PICTURE)
-        else:
-            request("look", self.look, 0.0)
-
-    def show_whole(self) -> None:
-        """Shows the whole map instead of the coarse one."""
-        self._draws_coarse = False
-        self.look()
+        request("look", self.look, 0.0)
 
     def leave(self) -> None:
         """Ends what is under way: the page was closed."""
@@ -139,7 +128,7 @@ class Visitor:
 
     def look(self) -> None:
         """Shows map, answer and keyframes as the panel says."""
-        if self._left or self._draws_coarse:
+        if self._left:
             return
         snapshot = self._answered or self._newest()
         panel, result = self._panel, self._result
@@ -147,22 +136,18 @@ class Visitor:
         objects = result.objects if result is not None and panel.shows_boxes else []
         self._scene.show_objects(objects, result.prompts if result is not None else ())
         if snapshot is None:
-            self._scene.show_shared_splats()
+            self._display.show(None)
             self._shown = None
             return
         eye = np.asarray(self._client.camera.position, float) if panel.mode == "depth" else None
-        is_plain = panel.mode == "colour" and (result is None or not result.objects)
-        result = None if is_plain else result
+        if panel.mode == "colour" and result is not None and not result.objects:
+            result = None  # nothing to mark
         wish = snapshot.version, panel.mode, panel.opacity, id(result), None if eye is None else tuple(eye)
-        if wish == self._shown:
-            return
-        self._shown = wish
-        if is_plain and panel.opacity == 1.0 and not self._is_coarse():
-            self._scene.show_shared_splats()
-        else:
+        if wish != self._shown:
+            self._shown = wish
             splats = self._make_splats(snapshot)
             colors = mode_colors(panel.mode, splats, result, eye, self._find_parts)
-            self._scene.show_splats(splats.drawn, colors, panel.opacity)
+            self._display.show(splats.drawn.tinted(colors, panel.opacity))
 
     def fly(self, index: int) -> None:
         """Moves the camera to an object of the answer."""

@@ -18,7 +18,7 @@ _FLAGS = (
     "--headless=new",
     "--no-sandbox",
     "--remote-debugging-port=0",
-    "--use-angle=swiftshader",  # draws without a graphics card
+    "--disable-gpu",  # as without a graphics card: the processor draws pages, and SwiftShader their WebGL
     "--enable-unsafe-swiftshader",
     "--hide-scrollbars",
     "--mute-audio",

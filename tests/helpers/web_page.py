@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import zstandard
+from PIL import Image
 from viser import __version__, _messages
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
@@ -19,11 +21,15 @@ class Page:
     """A visitor of the viewer that keeps the newest state of panel and scene."""
 
     def __init__(
-        self, port: int, origin: str | None = "", host: str = "localhost", draws: bool = True
+        self, port: int, origin: str | None = "", host: str = "localhost", renderer: str | None = None
     ) -> None:
-        """Connects, as the page of the viewer unless `origin` is another one; None is no browser.
+        """Connects.
 
-        A page that does not `draw` leaves what it is asked between two pictures unanswered.
+        Args:
+            port: of the viewer.
+            origin: the page that connects; "": the viewer's own; None: no browser.
+            host: of the viewer.
+            renderer: what the page says of its WebGL; None: it does not say.
         """
         address = f"http://{host}:{port}" if origin == "" else origin
         self.gui: dict[str, dict] = {}  # by uuid
@@ -31,8 +37,8 @@ class Page:
         self.kinds: list[str] = []
         self.camera: dict[str, np.ndarray] = {}  # "position" and "look_at" as the viewer last set them
         self.closed = ""
-        self._draws = draws
-        self._unanswered: list[str] = []
+        self.pictures: list[np.ndarray | None] = []  # RGB [H, W, 3] backgrounds; None: taken away
+        self._renderer = renderer
         self._socket = connect(
             f"ws://{host}:{port}",
             origin=address,
@@ -84,18 +90,18 @@ class Page:
         elif kind == "SceneNodeUpdateMessage":
             self.nodes[message["name"], message.get("owner")]["props"].update(message["updates"])
         elif kind == "LocalStorageGetItemRequestMessage":
-            self._unanswered.append(message["request_uuid"])
-            if self._draws:
-                self.draw()
+            answer = _messages.LocalStorageGetItemResponseMessage(
+                self._renderer, None, message["request_uuid"]
+            )
+            self.send(answer)
+        elif kind == "BackgroundImageMessage":
+            data = message["rgb_data"]
+            if data is not None:
+                self.pictures.append(np.asarray(Image.open(io.BytesIO(data))))
+            elif self.pictures:  # viser begins without a background
+                self.pictures.append(None)
         elif "name" in message and "props" in message:
             self.nodes[message["name"], message.get("owner")] = message
-
-    def draw(self) -> None:
-        """Answers what a browser answers between two pictures, from now on."""
-        self._draws = True
-        while self._unanswered:
-            uuid = self._unanswered.pop()
-            self.send(_messages.LocalStorageGetItemResponseMessage(None, None, request_uuid=uuid))
 
     def send(self, message: Any) -> None:
         """Sends a message of viser."""
@@ -107,10 +113,15 @@ class Page:
 
     def arrive(self, position=(2.0, 2.0, 1.0)) -> Page:
         """Sends the first camera, with which viser takes a page for a visitor."""
+        self.look((1.0, 0.0, 0.0, 0.0), position)
+        return self
+
+    def look(self, wxyz, position) -> None:
+        """Sends another camera."""
         self.send(
             _messages.ViewerCameraMessage(
-                wxyz=(1.0, 0.0, 0.0, 0.0),
-                position=position,
+                wxyz=tuple(wxyz),
+                position=tuple(position),
                 fov=1.0,
                 near=0.01,
                 far=100.0,
@@ -120,7 +131,6 @@ class Page:
                 up_direction=(0.0, 0.0, 1.0),
             )
         )
-        return self
 
     def find(self, label: str) -> str | None:
         """The uuid of the input with a label."""
@@ -142,7 +152,7 @@ class Page:
         return {name: m["props"] for (name, _), m in list(self.nodes.items()) if m["type"] == kind}
 
     def splats(self) -> list[dict]:
-        """The properties of the splats: the shared ones, and the visitor's own."""
+        """The properties of the splats."""
         return [m["props"] for m in list(self.nodes.values()) if m["type"] == "GaussianSplatsMessage"]
 
     def wait_for(self, condition: Callable[[], object], seconds: float = 60.0) -> None:

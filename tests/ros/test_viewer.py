@@ -48,16 +48,20 @@ def test_room_grows_in_the_browser_and_answers(session, port):
     session.node.wait_for("ready", 180)
     assert f"the map is shown at http://localhost:{port}" in session.node.output()
     assert session.node.output().count(str(port)) == 1  # no library tells another one
-    page = Page(port).arrive()
+    page, without_graphics_card = Page(port).arrive(), Page(port, renderer="llvmpipe").arrive()
     page.set("Find", "red ball")
     session.play("--rate", "4")
     page.wait_for(lambda: page.splats() and page.scene("CameraFrustumMessage"), 60)
     page.wait_for(lambda: "found" in page.words() and page.scene("LabelMessage"), 60)
+    page.wait_for(lambda: without_graphics_card.pictures, 60)
     session.settle(FRAMES)
     assert session.client.value(": mapping", "frames_dropped") == 0
     page.wait_for(lambda: len(page.scene("CameraFrustumMessage")) >= 4, 60)
     assert session.client.call(Trigger, "reset").success
     page.wait_for(lambda: not page.splats() and not page.scene("CameraFrustumMessage"), 60)
+    page.wait_for(lambda: without_graphics_card.pictures[-1] is None, 60)
+    assert not without_graphics_card.splats()
+    without_graphics_card.close()
     page.close()
 
 

@@ -16,6 +16,8 @@ from helpers.browser import CHROMIUM, Browser
 
 from ovs3d_ros.config import ViewerConfig
 from ovs3d_ros.geometry import quat_to_matrix
+from ovs3d_ros.types import Camera
+from ovs3d_ros.viewer.painter import read_look
 from ovs3d_ros.viewer.server import MapViewer
 from ovs3d_ros.viewer.source import MapSource, keyframe_photo
 
@@ -57,10 +59,29 @@ def share(pixels: np.ndarray, color: tuple[int, int, int], off: int = 60) -> flo
     return float((np.abs(scene - color).max(axis=-1) < off).mean())
 
 
+def off(browser: Browser, viewer: MapViewer, folder: Path) -> float:
+    """The median difference between the left third of the page and the map as its camera sees it."""
+    (client,) = viewer._server.get_clients().values()
+    look, shown = read_look(client.camera), picture(browser, folder)
+    assert look is not None
+    height, width = shown.shape[:2]
+    focal = height / (2 * np.tan(look.fov / 2))
+    camera = Camera(np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]]), width, height)
+    view = viewer._source.pipeline.render(camera, look.pose, viewer._newest())
+    expected = 255 * (view.rgb + 1 - view.alpha[..., None]).clip(0, 1).numpy()
+    return float(np.median(np.abs(shown - expected)[:, : width // 3]))
+
+
 def test_room_appears_in_its_colours(browser, tmp_path):
     browser.wait_for(lambda: share(picture(browser, tmp_path), (255, 255, 255), 8) < 0.8)
     red = picture(browser, tmp_path)[:, : WIDTH // 2].astype(int)
     assert ((red[..., 0] > 120) & (red[..., 1] < 80)).mean() > 0.005, "the red box"
+
+
+def test_page_without_a_graphics_card_shows_a_picture_of_its_view(browser, viewer, tmp_path):
+    browser.wait_for(lambda: off(browser, viewer, tmp_path) < 3)
+    nodes = browser.run("Object.keys(window.__viserSceneTree.getState())")
+    assert "/keyframes/0" in nodes and "/map" not in nodes, "no splats, which it draws too slowly"
 
 
 def test_typed_question_shows_answer_and_colours(browser, tmp_path):
@@ -94,9 +115,10 @@ def test_clicked_keyframe_takes_the_visitor_there(browser, viewer, tmp_path):
     browser.wait_for(lambda: np.linalg.norm(client.camera.position - poses[index][:3, 3]) < 0.01)
 
 
-def test_panel_fits_a_phone(browser, tmp_path):
+def test_panel_and_picture_fit_a_phone(browser, viewer, tmp_path):
     browser.resize(390, 844, phone=True)
     browser.wait_for(f"({browser.input('Find')}).getBoundingClientRect().right <= 390")
     left = browser.run(f"({browser.input('Find')}).getBoundingClientRect().left")
     assert 0 <= left < 290, "it is on the page and wide enough to type"
+    browser.wait_for(lambda: off(browser, viewer, tmp_path) < 3)
     browser.resize(WIDTH, HEIGHT)

@@ -65,9 +65,15 @@ def test_file_that_cannot_be_shown_has_no_first_picture(room, tmp_path):
 
 def test_first_picture_does_not_wait_for_torch(room, repository):
     script = (
-        "import sys; from pathlib import Path; from ovs3d_ros.commands import view\n"
-        "assert view.read_preview(Path(sys.argv[1]), 1000)\n"
-        "assert not {'torch', 'numba', 'scipy'} & set(sys.modules)"
+        "import sys, threading; from pathlib import Path; from ovs3d_ros.commands import view\n"
+        "from ovs3d_ros.viewer.painter import Look, Painter; import numpy as np\n"
+        "preview = view.read_preview(Path(sys.argv[1]), 1000)\n"
+        "assert not {'torch', 'numba', 'scipy'} & set(sys.modules), 'before the address'\n"
+        "painter, ready = Painter(), threading.Event()\n"
+        "painter.call_when_ready(ready.set)\n"
+        "assert ready.wait(300)\n"
+        "picture = painter.paint(preview.drawn, Look(np.eye(4), 1.0, 64, 48), 64 * 48)\n"
+        "assert picture.shape == (48, 64, 3) and 'torch' not in sys.modules"
     )
     environment = os.environ | {"PYTHONPATH": str(repository)}
     subprocess.run([sys.executable, "-c", script, str(room)], check=True, env=environment)

@@ -15,7 +15,7 @@ from helpers.web_page import Page
 
 from ovs3d_ros.config import ViewerConfig
 from ovs3d_ros.types import UserError
-from ovs3d_ros.viewer import server
+from ovs3d_ros.viewer import requests, server
 from ovs3d_ros.viewer.server import MapViewer
 from ovs3d_ros.viewer.source import MapSource, keyframe_photo
 
@@ -67,7 +67,7 @@ def test_growing_map_is_shown_and_asked_again(pipeline, monkeypatch):
 
 def test_large_growing_map_leaves_half_of_the_time_to_mapping(pipeline, monkeypatch):
     monkeypatch.setattr(server, "LIVE_PERIOD", 0.05)
-    monkeypatch.setattr(server, "_IDLE", 0.05)
+    monkeypatch.setattr(requests, "IDLE", 0.05)
     spent = []
     monkeypatch.setattr(MapViewer, "_show_growth", lambda viewer: spent.append(time.sleep(0.3)))
     viewer = MapViewer(

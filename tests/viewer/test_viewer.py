@@ -25,7 +25,6 @@ from ovs3d_ros import Ovs3d
 from ovs3d_ros.config import ViewerConfig
 from ovs3d_ros.types import MapFrame
 from ovs3d_ros.viewer import guard
-from ovs3d_ros.viewer.coarse import MOST
 from ovs3d_ros.viewer.files import VisitorFiles
 from ovs3d_ros.viewer.guard import MAX_TEXT
 from ovs3d_ros.viewer.requests import COOLDOWN
@@ -100,10 +99,10 @@ def show_without_models(pipeline: Ovs3d) -> MapViewer:
     return MapViewer(source, ViewerConfig(), "room")
 
 
-def whole_map(page: Page) -> bytes:
-    """The splats that the visitor gets after the coarse ones of all."""
-    page.wait_for(lambda: len(page.splats()) == 2)
-    return page.splats()[1]["buffer"]
+def shown_map(page: Page) -> bytes:
+    """The splats that the visitor gets."""
+    page.wait_for(page.splats)
+    return page.splats()[0]["buffer"]
 
 
 def test_models_may_be_loaded_while_a_visitor_arrives(pipeline, monkeypatch, caplog):
@@ -143,76 +142,61 @@ def test_map_is_shown_while_the_models_are_loaded_and_the_answer_follows(pipelin
 
 
 def test_visitor_sees_the_map_and_its_keyframes(page, pipeline):
-    page.wait_for(lambda: len(page.splats()) == 2 and len(page.scene("CameraFrustumMessage")) == 4)
-    whole = page.splats()[1]
+    page.wait_for(lambda: page.splats() and len(page.scene("CameraFrustumMessage")) == 4)
+    (whole,) = page.splats()
     means = pipeline.snapshot().gaussians["means"].numpy()
     np.testing.assert_allclose(np.median(centers(whole["buffer"]), 0), np.median(means, 0), atol=0.1)
 
 
-def test_first_picture_is_coarse_until_the_page_has_drawn_it(viewer, pipeline):
-    page = Page(viewer.port, draws=False).arrive()
-    page.wait_for(lambda: page.splats() and page.find("Find"))
-    time.sleep(2 * COOLDOWN)
-    (first,) = page.splats()
-    coarse, means = centers(first["buffer"]), pipeline.snapshot().gaussians["means"].numpy()
-    assert len(means) > 2 * MOST and 0.5 * MOST < len(coarse) < 1.2 * MOST
-    for share in (0.05, 0.5, 0.95):  # the whole room, not a part of it
-        np.testing.assert_allclose(np.quantile(coarse, share, 0), np.quantile(means, share, 0), atol=0.5)
-    page.draw()
-    page.wait_for(lambda: len(page.splats()) == 2)
-    assert len(centers(page.splats()[1]["buffer"])) > 2 * MOST
-    page.close()
-
-
 def test_question_is_answered_with_colours_boxes_and_names(page):
-    plain = whole_map(page)
+    plain = shown_map(page)
     page.set("Find", "red box, purple box")
     page.wait_for(lambda: "found" in page.words() and labels(page))
     words = page.words()
     assert "red box" in words and "not here" in words
     assert labels(page)[0].startswith("red box") and not any("purple" in text for text in labels(page))
-    page.wait_for(lambda: page.splats()[1]["buffer"] != plain)
-    own = colors(page.splats()[1]["buffer"])
+    page.wait_for(lambda: page.splats()[0]["buffer"] != plain)
+    own = colors(page.splats()[0]["buffer"])
     assert (np.abs(own.astype(int) - (228, 87, 46)).max(axis=1) < 66).sum() > 20, "tinted in its colour"
     page.set("Boxes", False)
     page.wait_for(lambda: not labels(page))
     page.set("Find", "")
-    page.wait_for(lambda: page.splats()[1]["buffer"] == plain and "found" not in page.words())
+    page.wait_for(lambda: page.splats()[0]["buffer"] == plain and "found" not in page.words())
 
 
 def test_modes_recolour_the_map_for_one_visitor_alone(viewer, page):
     other = Page(viewer.port).arrive()
-    plain = whole_map(page)
+    plain = shown_map(page)
     seen = {plain}
     for mode in ("depth", "parts", "features", "labels"):
         page.set("Show", mode)
-        page.wait_for(lambda: page.splats()[1]["buffer"] not in seen)
-        seen.add(page.splats()[1]["buffer"])
+        page.wait_for(lambda: page.splats()[0]["buffer"] not in seen)
+        seen.add(page.splats()[0]["buffer"])
         if mode == "parts":
-            assert_floor_is_one_part(page.splats()[1]["buffer"])
-    assert whole_map(other) == plain
+            assert_floor_is_one_part(page.splats()[0]["buffer"])
+    assert shown_map(other) == plain
     page.set("Show", "colour")
-    page.wait_for(lambda: page.splats()[1]["buffer"] == plain)
+    page.wait_for(lambda: page.splats()[0]["buffer"] == plain)
     other.close()
 
 
 def test_opacity_fades_the_map(page):
-    plain = whole_map(page)
+    plain = shown_map(page)
     page.set("Opacity", 0.5)
-    page.wait_for(lambda: page.splats()[1]["buffer"] != plain)
-    faded = page.splats()[1]["buffer"]
+    page.wait_for(lambda: page.splats()[0]["buffer"] != plain)
+    faded = page.splats()[0]["buffer"]
     full, faded = (np.frombuffer(buffer, np.uint8).reshape(-1, 32)[:, 31] for buffer in (plain, faded))
     np.testing.assert_allclose(faded, full / 2, atol=1)
 
 
 def test_threshold_labels_fewer_gaussians(page):
     def count() -> int:
-        own = page.splats()[-1]["buffer"]
+        own = page.splats()[0]["buffer"]
         return int((colors(own) == (228, 87, 46)).all(axis=1).sum())
 
     page.set("Show", "labels")
     page.set("Find", "red box")
-    page.wait_for(lambda: len(page.splats()) == 2 and count() > 20)
+    page.wait_for(lambda: page.splats() and count() > 20)
     before = count()
     page.set("Threshold", 0.98)
     page.wait_for(lambda: count() < before)
@@ -391,7 +375,7 @@ def test_visitors_who_leave_free_what_they_took(viewer):
         for visitor in pages:
             visitor.set("Show", "labels")
         for visitor in pages:
-            visitor.wait_for(lambda visitor=visitor: len(visitor.splats()) == 2)
+            visitor.wait_for(visitor.splats)
         seen.extend(map(weakref.ref, viewer._visitors.values()))
         for visitor in pages:
             visitor.close()
