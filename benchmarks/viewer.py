@@ -1,4 +1,4 @@
-"""Measures the web viewer: first picture, answers, memory and large maps. Prints JSON.
+"""Measures the web viewer: first picture, answers, moves, memory and large maps. Prints JSON.
 
 Run: PYTHONPATH=.:tests python benchmarks/viewer.py out/demo/demo.ovs3d [--only start] [--million 1000000]
 
@@ -33,11 +33,18 @@ from PIL import Image
 from query import enlarge
 
 from ovs3d_ros import Ovs3d
+from ovs3d_ros.geometry import matrix_to_quat
 from ovs3d_ros.map_file import load_map, save_map
+from ovs3d_ros.viewer.preview import read_preview
+from ovs3d_ros.viewer.views import look_along
 
 SIZE = 1280, 720  # px of the page
 FILLED = 0.1  # share of the pixels beside the panel that are not white, from which the map counts as shown
-NAMES = ("blue chair", "red clock", "yellow teapot", "brown table", "green plant", "white lamp", "grey sofa")
+# What is not there follows something that is, so that each answer changes the picture.
+NAMES = ("blue chair", "red clock", "yellow teapot", "brown table", "green plant", "grey sofa", "white lamp")
+SOFTWARE = "SwiftShader"  # what a page without a graphics card says of itself
+BACKGROUND = "window.__viserMutable.backgroundMaterial.uniforms.colorMap.value?.uuid"  # of the shown picture
+MOVES = 20
 PATIENCE = 600.0  # seconds
 VISITS, AT_ONCE = 30, 5
 
@@ -107,8 +114,11 @@ def measure_start(path: Path, repeats: int) -> dict:
 
 
 def measure_answers(path: Path) -> dict:
-    """Seconds from a name until its row is shown: over the WebSocket, and in Chromium."""
-    client, page_s = [], []
+    """Seconds from a name until its row is shown: over the WebSocket, and in Chromium.
+
+    There also until Chromium has the picture with the colours of the answer.
+    """
+    client, rows, pictures = [], [], []
     with served(path) as (_, port, _, _), tempfile.TemporaryDirectory() as folder:
         page = Page(port).arrive()
         page.set("Find", "thing")
@@ -124,13 +134,48 @@ def measure_answers(path: Path) -> dict:
             wait_for(lambda: shown(browser) > FILLED, 0.3)
             row = "[...document.querySelectorAll('td')].some(e => e.innerText.trim() == {})"
             for name in NAMES:
-                browser.run(f"{browser.input('Find')}.select()") if page_s else None
-                browser.type_into(browser.input("Find"), "") if not page_s else None
+                browser.run(f"{browser.input('Find')}.select()") if rows else None
+                browser.type_into(browser.input("Find"), "") if not rows else None
+                time.sleep(3.0)  # the fine picture of the last answer comes
+                earlier = browser.run(BACKGROUND)
                 browser.call("Input.insertText", text=name)
                 started = time.monotonic()
                 script = row.format(json.dumps(name))
-                page_s.append(wait_for(lambda script=script: browser.run(script), 0.01) - started)
-    return dict(websocket_s=spread(client), chromium_s=spread(page_s))
+                rows.append(wait_for(lambda script=script: browser.run(script), 0.01) - started)
+                wait_for(lambda earlier=earlier: browser.run(BACKGROUND) != earlier, 0.01)
+                pictures.append(time.monotonic() - started)
+    figures = dict(websocket_s=client, chromium_s=rows, chromium_picture_s=pictures)
+    return {name: spread(values) for name, values in figures.items()}
+
+
+def measure_moves(page: Page, path: Path) -> dict:
+    """Seconds from a movement of a page without a graphics card until its picture, over the WebSocket.
+
+    It looks at the room as visitors do at first. Each picture is the small one that comes first.
+    """
+    preview = read_preview(path, 1_000_000)
+    assert preview is not None
+    _, eye, target = preview.outlook
+    rotation = matrix_to_quat(look_along(eye, target - eye)[:3, :3])
+    page.wait_for(lambda: page.pictures, PATIENCE)
+    seconds = []
+    for number in range(MOVES):
+        time.sleep(0.3)
+        count, started = len(page.pictures), time.monotonic()
+        page.look(rotation, eye + [0.01 * number, 0, 0])
+        seconds.append(wait_for(lambda count=count: len(page.pictures) > count, 0.002) - started)
+    return spread(seconds)
+
+
+def measure_pictures(path: Path) -> dict:
+    """See `measure_moves`."""
+    with served(path) as (_, port, _, _):
+        page = Page(port, renderer=SOFTWARE).arrive()
+        page.wait_for(lambda: page.find("Find"), PATIENCE)
+        time.sleep(10.0)  # models are loaded
+        figures = measure_moves(page, path)
+        page.close()
+    return dict(moved_s=figures)
 
 
 def strip(text: str) -> str:
@@ -144,13 +189,16 @@ def measure_visitors(path: Path) -> dict:
     with served(path) as (process, port, _, _):
         for _ in range(3):
             for _ in range(VISITS // AT_ONCE):
-                pages = [Page(port).arrive() for _ in range(AT_ONCE)]
+                pages = [Page(port, renderer=(None, SOFTWARE)[n % 2]).arrive() for n in range(AT_ONCE)]
                 for page in pages:
                     page.set("Show", "labels")
                     page.set("Find", NAMES[0])
                 for page in pages:
                     page.wait_for(
-                        lambda page=page: len(page.splats()) == 2 and NAMES[0] in page.words(), PATIENCE
+                        lambda page=page: (
+                            (page.splats() or page.pictures) and f"<td>{NAMES[0]}" in strip(page.words())
+                        ),
+                        PATIENCE,
                     )
                     page.close()
             time.sleep(1.0)
@@ -169,24 +217,29 @@ def measure_large(path: Path, count: int, folder: Path) -> dict:
         opened = time.monotonic()
         page = Page(port).arrive()
         page.wait_for(lambda: page.splats(), PATIENCE)
-        coarse = time.monotonic() - opened
-        page.wait_for(lambda: len(page.splats()) == 2, PATIENCE)
         received = time.monotonic() - opened
-        size = len(page.splats()[1]["buffer"])
+        size = len(page.splats()[0]["buffer"])
         page.set("Find", NAMES[0])
         page.wait_for(lambda: f"<td>{NAMES[0]}" in strip(page.words()), PATIENCE)
         asked = time.monotonic()
         page.set("Find", NAMES[2])
         answer = wait_for(lambda: f"<td>{NAMES[2]}" in strip(page.words()), 0.002) - asked
         page.close()
+        opened = time.monotonic()
+        page = Page(port, renderer=SOFTWARE).arrive()
+        page.wait_for(lambda: page.pictures, PATIENCE)
+        picture = time.monotonic() - opened
+        moved = measure_moves(page, large)
+        page.close()
         memory = resident_mib(process.pid)
     return dict(
         gaussians=count,
         address_s=round(address - started, 2),
         splats_mib=round(size / 2**20, 1),
-        coarse_websocket_s=round(coarse, 2),
         websocket_s=round(received, 2),
         answer_s=round(answer, 2),
+        picture_s=round(picture, 2),
+        moved_s=moved,
         viewer_mib=round(memory),
     )
 
@@ -232,13 +285,14 @@ def main() -> None:
     """Runs the measurements and prints one JSON document."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("map", type=Path)
-    parser.add_argument("--only", choices=("start", "answers", "visitors", "large"), nargs="*")
+    parser.add_argument("--only", choices=("start", "answers", "pictures", "visitors", "large"), nargs="*")
     parser.add_argument("--repeats", type=int, default=5, help="starts")
     parser.add_argument("--million", type=int, default=1_000_000, help="Gaussians of the large map")
     options = parser.parse_args()
     parts: dict[str, Callable[[], dict]] = dict(
         start=lambda: measure_start(options.map, options.repeats),
         answers=lambda: measure_answers(options.map),
+        pictures=lambda: measure_pictures(options.map),
         visitors=lambda: measure_visitors(options.map),
     )
     with map_folder(None) as folder:

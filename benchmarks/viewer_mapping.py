@@ -1,17 +1,19 @@
 """Measures mapping without the web viewer and with one that a page looks at, in turns. Prints JSON.
 
-Run: PYTHONPATH=.:tests python benchmarks/viewer_mapping.py [--turns 4] [--rate 1] [--json FILE]
+Run: PYTHONPATH=.:tests python benchmarks/viewer_mapping.py [--turns 4] [--rate 1] [--pictures] [--json FILE]
 
 Node, player and page are processes of their own. More frames come than the node can map, so that what the
 viewer takes shows in the frames that it maps. The page takes all that a browser takes, and asks for a thing;
-it draws nothing, because that is the work of another machine. On a busy machine the frames that are mapped in
-a minute tell little, so the processor time that the node takes for a mapped frame is measured as well: it
-holds all work of the viewer. Needs ROS 2 and the extra `view`.
+it draws nothing, because that is the work of another machine. With --pictures it says that it has no graphics
+card, and moves all the time, so that the viewer renders pictures for it. On a busy machine the frames that
+are mapped in a minute tell little, so the processor time that the node takes for a mapped frame is measured
+as well: it holds all work of the viewer. Needs ROS 2 and the extra `view`.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
 import tempfile
@@ -25,7 +27,7 @@ import numpy as np
 import rclpy
 from documents import print_document
 from helpers.web_page import Page
-from viewer import free_port, processor_seconds
+from viewer import SOFTWARE, free_port, processor_seconds
 
 from ovs3d_ros import Config, Ovs3d
 from ovs3d_ros.config import override
@@ -45,17 +47,25 @@ COUNTS = ("frames_received", "frames_mapped", "frames_skipped", "frames_dropped"
 
 
 @contextmanager
-def visited(port: int) -> Iterator[list[Page]]:
-    """A page that comes to a viewer as soon as its port (0: none) is open, and looks until the block ends."""
+def visited(port: int, renderer: str | None) -> Iterator[list[Page]]:
+    """A page that comes to a viewer as soon as its port (0: none) is open, and looks until the block ends.
+
+    With a `renderer` it says that this draws it, and moves.
+    """
     pages: list[Page] = []
     ended = threading.Event()
 
     def visit() -> None:
         while port and not pages and not ended.wait(0.2):
             with suppress(OSError):
-                pages.append(Page(port).arrive())
+                pages.append(Page(port, renderer=renderer).arrive())
         if pages:
             pages[0].set("Find", ASKED)
+        for number in itertools.count():
+            if renderer is None or ended.wait(0.1):
+                break
+            angle = 0.02 * number
+            pages[0].look((np.cos(angle), 0.0, 0.0, np.sin(angle)), (0.0, 0.0, 1.0))
 
     thread = threading.Thread(target=visit)
     thread.start()
@@ -68,7 +78,7 @@ def visited(port: int) -> Iterator[list[Page]]:
             page.close()
 
 
-def measure_run(rate: float, port: int, folder: Path) -> dict[str, float]:
+def measure_run(rate: float, port: int, renderer: str | None, folder: Path) -> dict[str, float]:
     """One walk of the demo: counts of frames, and what a mapped frame took after the first `FIRST`."""
     settings = {name: value for name, value in DEFAULTS.items() if name != "input.inbox"}
     parameters, domain = folder / "parameters.yaml", free_domain_id()
@@ -81,7 +91,7 @@ def measure_run(rate: float, port: int, folder: Path) -> dict[str, float]:
     try:
         with (
             running(NODE, node_words, environment, folder / "node.log") as node,
-            visited(port) as pages,
+            visited(port, renderer) as pages,
             running(PLAYER, words, environment, folder / "player.log") as player,
         ):
             marks = []  # seconds, processor seconds of the node, and frames, whenever one more was mapped
@@ -95,7 +105,8 @@ def measure_run(rate: float, port: int, folder: Path) -> dict[str, float]:
                 if not marks and time.monotonic() > deadline:
                     sys.exit(f"viewer_mapping: nothing was mapped; see {node.log}")
             figures = client.figures()
-            looked = bool(pages and pages[0].splats() and ASKED in pages[0].words())
+            seen = pages and (pages[0].pictures if renderer else pages[0].splats())
+            looked = bool(seen and ASKED in pages[0].words())
     finally:
         client.destroy_node()
         rclpy.shutdown()
@@ -114,6 +125,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--turns", type=int, default=4, help="pairs of runs")
     parser.add_argument("--rate", type=float, default=1.0, help="frames per second")
+    parser.add_argument("--pictures", action="store_true", help="the page has no graphics card")
     parser.add_argument("--json", type=Path, help="file for a copy of the output")
     options = parser.parse_args()
     warm_up(Ovs3d(override(Config(), DEFAULTS)))  # compiled kernels are cached on disk for the nodes
@@ -122,7 +134,9 @@ def main() -> None:
     for turn in range(2 * options.turns):
         way = ("without", "with")[(turn + turn // 2) % 2]  # neither is always first
         with tempfile.TemporaryDirectory() as folder:
-            runs[way].append(measure_run(options.rate, free_port() if way == "with" else 0, Path(folder)))
+            port = free_port() if way == "with" else 0
+            renderer = SOFTWARE if options.pictures and port else None
+            runs[way].append(measure_run(options.rate, port, renderer, Path(folder)))
         loads.append(round(os.getloadavg()[0], 1))
     ratios = {}
     for name in ("frames_mapped", "mapped_per_minute", "processor_s_per_frame"):
