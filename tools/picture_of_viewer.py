@@ -26,7 +26,7 @@ from ovs3d_ros.viewer.source import MapSource, keyframe_photo
 QUESTION = "blue chair, red clock, yellow teapot, zebra"
 SIZE, PHONE = (1280, 720), (390, 844)  # px
 WAIT = 300.0  # seconds
-SETTLE = 90.0  # seconds that a browser without a graphics card takes to draw everything
+SETTLE = 10.0  # seconds until the fine picture with boxes and names is drawn
 QUALITY = 82  # of the JPEG
 
 
