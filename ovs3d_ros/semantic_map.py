@@ -315,12 +315,11 @@ def _check_fits(
 
 def _keyframe_views(loaded: MapSnapshot | None, keyframes: KeyframeStore, place: MapFrame) -> dict[str, Any]:
     """The fields of a snapshot that describe keyframes: those of a loaded map, then those that were added."""
-    own, views = poses_to_world(keyframes.poses, place), keyframes.views
-    poses = np.concatenate([loaded.camtoworlds, own]) if loaded else own.copy()
-    stamps = [*(loaded.stamps if loaded else []), *(k.stamp for k in views)]
+    # Whole lists are copied: an entry at a time, thousands of them took as long as all else of a snapshot.
+    poses, stamps = poses_to_world(keyframes.poses, place), keyframes.stamps
     return dict(
-        camtoworlds=poses,
-        stamps=np.array(stamps, np.float64),
-        cameras=[*(loaded.cameras if loaded else []), *(k.camera for k in views)],
-        names=[*(loaded.names if loaded else []), *(k.name for k in views)],
+        camtoworlds=np.concatenate([loaded.camtoworlds, poses]) if loaded else poses.copy(),
+        stamps=np.concatenate([loaded.stamps, stamps]) if loaded else stamps.copy(),
+        cameras=[*(loaded.cameras if loaded else []), *keyframes.cameras],
+        names=[*(loaded.names if loaded else []), *keyframes.names],
     )

@@ -11,6 +11,7 @@ import torch
 
 from ovs3d_ros.mapping.exposure import Exposure, join_exposures
 from ovs3d_ros.mapping.keyframe_store import KeyframeStore
+from ovs3d_ros.mapping.sorted_values import SortedValues
 from ovs3d_ros.types import Keyframe, TrainingState
 
 
@@ -23,6 +24,7 @@ class KeyframeLog:
             what they showed.
         visits: optimisation steps on each.
         median_depths: of the scene in each, metres.
+        depths: those that are known, in order.
         exposure: of each.
     """
 
@@ -32,6 +34,7 @@ class KeyframeLog:
         self.rendered: list[Keyframe] = []
         self.visits: list[int] = []
         self.median_depths: list[float] = []
+        self.depths = SortedValues()
         self.exposure = Exposure(device)
 
     def add(self, keyframe: Keyframe, median_depth: float, visits: int = 0) -> None:
@@ -39,6 +42,7 @@ class KeyframeLog:
         self.keyframes.append(keyframe)
         self.visits.append(visits)
         self.median_depths.append(median_depth)
+        self.depths.add(median_depth)
         self.exposure.add_keyframe()
 
     def choose(

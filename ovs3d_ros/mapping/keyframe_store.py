@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ovs3d_ros.io.tensor_file import StoredTensor, TensorFile, empty_tensors, temporary_folder
-from ovs3d_ros.types import CropTable, Keyframe, KeyframeView
+from ovs3d_ros.types import Camera, CropTable, Keyframe, KeyframeView
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +79,7 @@ class KeyframeStore(Keyframes):
 
     Attributes:
         in_memory: bytes of keyframes in memory.
+        cameras, names: of all keyframes.
     """
 
     views: list[KeyframeView]
@@ -89,7 +90,9 @@ class KeyframeStore(Keyframes):
         self._entries: list[_Entry] = []
         self._used: OrderedDict[int, None] = OrderedDict()  # indices in memory, the last used last
         self.in_memory = 0  # bytes
-        self._poses = np.zeros((64, 4, 4))  # with rows to spare
+        self._poses, self._stamps = np.zeros((64, 4, 4)), np.zeros(64)  # with rows to spare
+        self.cameras: list[Camera] = []
+        self.names: list[str] = []
         self._file = TensorFile()
         self._file_fails = self._warned = False
         self._lock = threading.Lock()
@@ -105,6 +108,11 @@ class KeyframeStore(Keyframes):
         """All camtoworlds [F, 4, 4]; do not change them."""
         return self._poses[: len(self)]
 
+    @property
+    def stamps(self) -> np.ndarray:
+        """All stamps [F], seconds; do not change them."""
+        return self._stamps[: len(self)]
+
     def append(self, keyframe: Keyframe) -> None:
         """Adds a keyframe with its features; its tensors never change from now on."""
         if self._limit:
@@ -113,7 +121,10 @@ class KeyframeStore(Keyframes):
         index = len(self)
         if index == len(self._poses):
             self._poses = np.concatenate([self._poses, np.zeros_like(self._poses)])
-        self._poses[index] = keyframe.camtoworld
+            self._stamps = np.concatenate([self._stamps, np.zeros_like(self._stamps)])
+        self._poses[index], self._stamps[index] = keyframe.camtoworld, keyframe.stamp
+        self.cameras.append(keyframe.camera)
+        self.names.append(keyframe.name)
         with self._lock:
             self._entries.append(
                 _Entry(keyframe, None, None, size, keyframe.image.device, keyframe.crops is not None)

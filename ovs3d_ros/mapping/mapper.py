@@ -270,9 +270,9 @@ class Mapper:
         centers = self.blocks.sight.near(self.keyframes.poses[:, :3, 3])
         distances = np.linalg.norm(centers - np.median(centers, axis=0), axis=1)
         camera_spread = np.quantile(distances, _CAMERA_QUANTILE, method="lower")
-        depths = [depth for depth in self.log.median_depths if depth] or [1.0]
-        self.gaussians.extent = float(camera_spread + np.median(depths))
-        self._max_scale = max(self._max_scale, _FOG_SCALE * float(camera_spread + max(depths)))
+        typical, largest = self.log.depths.median or 1.0, self.log.depths.largest or 1.0
+        self.gaussians.extent = float(camera_spread + typical)
+        self._max_scale = max(self._max_scale, _FOG_SCALE * float(camera_spread + largest))
 
 
 def parking_cap(config: Config) -> int:

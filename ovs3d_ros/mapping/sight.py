@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 
 from ovs3d_ros.mapping.cells import seen_cells
+from ovs3d_ros.mapping.sorted_values import SortedValues
 from ovs3d_ros.types import KeyframeView
 
 _NEAR = 1.5  # reaches of a typical keyframe
@@ -25,6 +26,7 @@ class Sight:
         self.side, self.clock = 0.0, 0
         self._views: list[KeyframeView] = []
         self._reaches: list[float] = []
+        self._known_reaches = SortedValues()
         self._seen_by: dict[int, list[int]] = {}  # keyframes, by cell
         self._last_seen: dict[int, int] = {}  # by cell
         self._parked: Counter[int] = Counter()  # parcels, by cell
@@ -41,13 +43,13 @@ class Sight:
     @property
     def typical_reach(self) -> float:
         """How far a typical keyframe sees, metres; 0: unknown."""
-        known = [reach for reach in self._reaches if reach]
-        return float(np.median(known)) if known else 0.0
+        return self._known_reaches.median
 
     def add(self, view: KeyframeView, reach: float) -> None:
         """Adds a keyframe that sees `reach` metres far; 0: as far as a typical one."""
         self._views.append(view)
         self._reaches.append(reach)
+        self._known_reaches.add(reach)
         if self.side:
             self._note(len(self) - 1)
 
