@@ -243,7 +243,8 @@ def test_make_reuses_the_environment(repository: Path, tmp_path: Path) -> None:
     assert "pip install" in planned("test")
     for stamp in (".created", ".interfaces", ".core", ".docs", ".photos"):
         (tmp_path / stamp).touch()
-    assert planned("test").split() == [f"{tmp_path}/bin/python", "-m", "pytest", "tests"]
+    pytest_words = ["-m", "pytest", "--numprocesses", "2", "--dist", "loadfile", "tests"]
+    assert planned("test").split() == [f"{tmp_path}/bin/python", *pytest_words]
 
 
 def test_make_without_wheels_installs_the_core_alone_and_says_so(repository: Path, tmp_path: Path) -> None:

@@ -6,12 +6,14 @@ import logging
 import sys
 import threading
 import time
+from collections import deque
 from typing import Any
 
 import rclpy
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.exceptions import InvalidHandle
 from rclpy.executors import Executor, MultiThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
@@ -31,6 +33,7 @@ from ovs3d_ros.types import UserError
 # search, diagnostics, lifecycle.
 NUM_GROUPS = 13  # of callbacks that run beside each other
 SPIN_PERIOD = 0.1  # seconds until a signal or a failure is noticed
+MOST_FAILURES, FAILURES_WITHIN = 10, 10.0  # of the middleware, within seconds, before the node ends
 LINGER = 0.5  # seconds a node stays after it answered that it is shut down, so that the answer arrives
 # Seconds a thread may hold the interpreter while others wait. A query makes a hundred short calls of torch.
 # Each call releases the interpreter and waits for it again; with Python's default of 5 ms the waits add up to
@@ -238,8 +241,9 @@ def serve(node: MappingNode, executor: Executor, stopping: threading.Event) -> i
     """Spins until `stopping` is set or something fails, saves the map, and returns the exit status."""
     failure = None
     try:
+        failures: deque[float] = deque(maxlen=MOST_FAILURES)
         while not (stopping.is_set() or node.answered or node.error):
-            spin_once(executor)
+            spin_once(executor, failures)
         if node.answered:
             time.sleep(LINGER)
     except Exception as error:  # of any callback: the map is saved before the process ends
@@ -257,16 +261,30 @@ def serve(node: MappingNode, executor: Executor, stopping: threading.Event) -> i
     return 1
 
 
-def spin_once(executor: Executor) -> None:
+def spin_once(executor: Executor, failures: deque[float]) -> None:
     """Runs one callback that is ready, or waits up to `SPIN_PERIOD` for one.
 
     rclpy raises InvalidHandle if a subscription is destroyed, for example on deactivation, while it collects
-    the entities to wait for (ros2/rclpy issues 1142, 1206). The next call no longer collects it.
+    the entities to wait for (ros2/rclpy issues 1142, 1206). The next call no longer collects it. RCLError
+    comes from code of rclpy round a callback, for example where an action server cannot publish the state of
+    a goal in time. Neither must end the mapping.
+
+    Args:
+        executor: of the node.
+        failures: times of the last RCLErrors, at most `MOST_FAILURES`; one more is added here.
+
+    Raises:
+        RCLError: so many came within `FAILURES_WITHIN` seconds.
     """
     try:
         executor.spin_once(timeout_sec=SPIN_PERIOD)
     except InvalidHandle as error:
         log.debug("an entity was destroyed while the executor collected it: %s", error)
+    except rclpy_implementation.RCLError as error:
+        failures.append(time.monotonic())
+        if len(failures) == MOST_FAILURES and failures[-1] - failures[0] < FAILURES_WITHIN:
+            raise
+        log.error("the middleware failed, and the node goes on: %s", error)
 
 
 if __name__ == "__main__":

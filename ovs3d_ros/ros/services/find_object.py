@@ -14,6 +14,7 @@ from rclpy.node import Node
 from ovs3d_interfaces.action import FindObject
 from ovs3d_ros.query.request import check_prompts
 from ovs3d_ros.ros import conversions
+from ovs3d_ros.ros.goals import begin_goal, end_goal
 from ovs3d_ros.ros.outputs.answers import Answer
 from ovs3d_ros.ros.services import responses
 from ovs3d_ros.ros.session import MappingSession
@@ -41,6 +42,7 @@ class FindObjectAction:
             "~/find_object",
             self._execute,
             callback_group=MutuallyExclusiveCallbackGroup(),
+            handle_accepted_callback=begin_goal,
             cancel_callback=lambda _: CancelResponse.ACCEPT,
         )
 
@@ -60,7 +62,7 @@ class FindObjectAction:
 
     def _execute(self, goal: ServerGoalHandle) -> FindObject.Result:
         if not self._running.acquire(blocking=False):
-            goal.abort()
+            end_goal(goal, goal.abort)
             busy = "another search runs; wait for its result or cancel it"
             return FindObject.Result(error_code=FindObject.Result.BUSY, error_msg=busy)
         try:
@@ -75,13 +77,13 @@ class FindObjectAction:
     def _end(self, goal: ServerGoalHandle, result: FindObject.Result) -> None:
         """Sets and logs the final state of the goal."""
         if result.error_code == FindObject.Result.OK:
-            goal.succeed()
+            end_goal(goal, goal.succeed)
             self._log.info(f"search for {', '.join(goal.request.prompts)}: found {result.prompt}")
             return
         if result.error_code == FindObject.Result.CANCELLED and goal.is_cancel_requested:
-            goal.canceled()
+            end_goal(goal, goal.canceled)
         else:
-            goal.abort()
+            end_goal(goal, goal.abort)
         self._log.info(f"search for {', '.join(goal.request.prompts)}: {result.error_msg}")
 
     def _search(self, goal: ServerGoalHandle, result: FindObject.Result) -> None:

@@ -12,6 +12,7 @@ from rclpy.node import Node
 
 from ovs3d_interfaces.action import Refine
 from ovs3d_ros.query.request import check_prompts
+from ovs3d_ros.ros.goals import begin_goal, end_goal
 from ovs3d_ros.ros.services import responses
 from ovs3d_ros.types import RefineStep, UserError
 from ovs3d_ros.worker import MappingWorker, MapRefiner
@@ -42,6 +43,7 @@ class RefineAction:
             "~/refine",
             self._execute,
             callback_group=MutuallyExclusiveCallbackGroup(),
+            handle_accepted_callback=begin_goal,
             cancel_callback=lambda _: CancelResponse.ACCEPT,
         )
 
@@ -59,7 +61,7 @@ class RefineAction:
 
     def _execute(self, goal: ServerGoalHandle) -> Refine.Result:
         if not self._running.acquire(blocking=False):
-            goal.abort()
+            end_goal(goal, goal.abort)
             busy = "another refinement runs; wait for its result or cancel it"
             return Refine.Result(error_code=Refine.Result.BUSY, error_msg=busy, before=NAN, after=NAN)
         try:
@@ -76,13 +78,13 @@ class RefineAction:
     def _end(self, goal: ServerGoalHandle, result: Refine.Result) -> None:
         """Sets and logs the final state of the goal."""
         if result.error_code == Refine.Result.OK:
-            goal.succeed()
+            end_goal(goal, goal.succeed)
             self._log.info(f"refinement for {', '.join(goal.request.names)}: {result.message}")
             return
         if result.error_code == Refine.Result.CANCELLED and goal.is_cancel_requested:
-            goal.canceled()
+            end_goal(goal, goal.canceled)
         else:
-            goal.abort()
+            end_goal(goal, goal.abort)
         self._log.info(f"refinement: {result.error_msg}")
 
     def _refine(self, goal: ServerGoalHandle, response: Refine.Result) -> None:
