@@ -88,10 +88,9 @@ class Blocks:
     def __init__(self, gaussians: Gaussians) -> None:
         self._gaussians = gaussians
         self.parcels: list[Parcel] = []
-        self._in_cell: dict[int, list[Parcel]] = {}
         self.codec: Translator | None = None
         self.file = RowFile()
-        self.sight = Sight()
+        self.sight: Sight[Parcel] = Sight()
 
     @property
     def num_parked(self) -> int:
@@ -123,7 +122,7 @@ class Blocks:
         if not self.parcels:
             return
         cells = self.sight.look(index)
-        hits = dict.fromkeys(parcel for cell in cells.tolist() for parcel in self._in_cell.get(cell, ()))
+        hits = self.sight.hidden_in(cells)
         if hits:
             self.make_room(sum(len(parcel) for parcel in hits), cap)
             room = cap - len(self._gaussians)
@@ -228,30 +227,19 @@ class Blocks:
             side = {name: t.clone() for name, t in pieces.items() if name.startswith(_IN_MEMORY)}
             parcel = Parcel(self.file.store(lasting), np.unique(numbers[part]), self.codec, side)
             self.parcels.append(parcel)
-            self._hide(parcel)
+            self.sight.hide(parcel, parcel.cells)
 
     def _wake(self, parcel: Parcel) -> None:
         """Moves a parcel back to the active part."""
         rows, stats = parcel.read(self.codec) | parcel.side, self._gaussians.stats
         self._gaussians.put({n: t for n, t in rows.items() if n in stats or not n.startswith(LIFTING)})
-        self._reveal(parcel)
+        self.sight.reveal(parcel, parcel.cells)
         self.parcels.remove(parcel)
 
     def _replace(self, parcel: Parcel, rows: Rows, **changes: Any) -> None:
         """Puts a parcel with other rows, and other changes, in the place of one."""
         place = self.parcels.index(parcel)
-        self._reveal(parcel)
-        self.parcels[place] = replace(parcel, rows=self.file.store(rows), shown=None, coming=None, **changes)
-        self._hide(self.parcels[place])
-
-    def _hide(self, parcel: Parcel) -> None:
-        """Notes that the cells of a parcel are hidden."""
-        self.sight.hide(parcel.cells)
-        for cell in parcel.cells.tolist():
-            self._in_cell.setdefault(cell, []).append(parcel)
-
-    def _reveal(self, parcel: Parcel) -> None:
-        """Undoes `_hide`."""
-        self.sight.hide(parcel.cells, -1)
-        for cell in parcel.cells.tolist():
-            self._in_cell[cell].remove(parcel)
+        new = replace(parcel, rows=self.file.store(rows), shown=None, coming=None, **changes)
+        self.parcels[place] = new
+        self.sight.reveal(parcel, parcel.cells)
+        self.sight.hide(new, new.cells)

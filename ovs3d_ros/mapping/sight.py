@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -12,10 +12,11 @@ from ovs3d_ros.types import KeyframeView
 
 _NEAR = 1.5  # reaches of a typical keyframe
 _SMALLEST_SIDE = 1e-3  # metres
+Thing = TypeVar("Thing")  # what is hidden; hashable
 
 
-class Sight:
-    """What the keyframes of a map see.
+class Sight(Generic[Thing]):
+    """What the keyframes of a map see, and what is hidden from them.
 
     Attributes:
         side: of a cell, metres; 0 until `begin`.
@@ -29,8 +30,8 @@ class Sight:
         self._known_reaches = SortedValues()
         self._seen_by: dict[int, list[int]] = {}  # keyframes, by cell
         self._last_seen: dict[int, int] = {}  # by cell
-        self._parked: Counter[int] = Counter()  # parcels, by cell
-        self._hidden = np.zeros(64, np.int64)  # parcels and cells that each keyframe sees, with rows to spare
+        self._hidden: dict[int, list[Thing]] = {}  # what is hidden, by cell
+        self._unseen = np.zeros(64, np.int64)  # times cells of it that each keyframe sees; rows to spare
 
     def __len__(self) -> int:
         return len(self._views)
@@ -38,7 +39,7 @@ class Sight:
     @property
     def trainable(self) -> np.ndarray:
         """Indices of the keyframes that see no hidden cell."""
-        return np.flatnonzero(self._hidden[: len(self)] == 0)
+        return np.flatnonzero(self._unseen[: len(self)] == 0)
 
     @property
     def typical_reach(self) -> float:
@@ -73,11 +74,23 @@ class Sight:
         """When each cell [C] was seen last, by the clock; 0: never."""
         return np.array([self._last_seen.get(cell, 0) for cell in cells.tolist()], np.int64)
 
-    def hide(self, cells: np.ndarray, sign: int = 1) -> None:
-        """Counts for all keyframes that cells [C] are hidden once more, or once less (-1)."""
+    def hide(self, thing: Thing, cells: np.ndarray) -> None:
+        """Notes that a thing, and with it some of the cells [C] it lies in, is hidden from all keyframes."""
         for cell in cells.tolist():
-            self._parked[cell] += sign
-            self._hidden[self._seen_by.get(cell, [])] += sign
+            self._hidden.setdefault(cell, []).append(thing)
+            self._unseen[self._seen_by.get(cell, [])] += 1
+
+    def reveal(self, thing: Thing, cells: np.ndarray) -> None:
+        """Undoes `hide`."""
+        for cell in cells.tolist():
+            self._hidden[cell].remove(thing)
+            if not self._hidden[cell]:
+                del self._hidden[cell]
+            self._unseen[self._seen_by.get(cell, [])] -= 1
+
+    def hidden_in(self, cells: np.ndarray) -> list[Thing]:
+        """What is hidden in cells [C], each once."""
+        return list(dict.fromkeys(thing for cell in cells.tolist() for thing in self._hidden.get(cell, ())))
 
     def refresh(self, camtoworlds: np.ndarray) -> None:
         """Finds anew what all keyframes see, after their poses became [F, 4, 4]."""
@@ -96,8 +109,8 @@ class Sight:
     def _note(self, index: int) -> None:
         """Notes the cells that a keyframe sees."""
         cells = self.look(index).tolist()
-        if index >= len(self._hidden):
-            self._hidden = np.concatenate([self._hidden, np.zeros_like(self._hidden)])
+        if index >= len(self._unseen):
+            self._unseen = np.concatenate([self._unseen, np.zeros_like(self._unseen)])
         for cell in cells:
             self._seen_by.setdefault(cell, []).append(index)
-        self._hidden[index] = sum(self._parked[cell] for cell in cells)
+        self._unseen[index] = sum(len(self._hidden.get(cell, ())) for cell in cells)
