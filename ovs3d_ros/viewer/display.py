@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Hashable
 from typing import Any
 
 from ovs3d_ros.viewer.drawing import Drawn
 from ovs3d_ros.viewer.painter import Painter, read_look
-from ovs3d_ros.viewer.renderer import RendererQuestion, is_software
+from ovs3d_ros.viewer.renderer import is_software
 
 _MAP = "/map"  # the node of the splats
 _QUICK, _FINE = 640 * 360, 1280 * 720  # pixels of a picture while something changes, and at rest
@@ -32,9 +33,9 @@ class SplatDisplay:
                 self._node.remove()
             self._node = None
         elif self._node is None:
-            self._node = self._scene.add_gaussian_splats(_MAP, *drawn[:4])
+            self._node = self._scene.add_gaussian_splats(_MAP, *drawn.splats)
         else:
-            self._node.set_gaussians(*drawn[:4])
+            self._node.set_gaussians(*drawn.splats)
         if drawn is not None:
             self._shown()
 
@@ -91,7 +92,7 @@ class Display:
     def __init__(
         self,
         client: Any,
-        question: RendererQuestion,
+        renderer: asyncio.Future[str | None],
         request: Request,
         painter: Painter,
         drawn: Drawn | None,
@@ -101,7 +102,7 @@ class Display:
 
         Args:
             client: of viser.
-            question: what draws the page?
+            renderer: name of what draws the page, once it has told that.
             request: queues an action of a kind on the viewer's thread, to run after some seconds.
             painter: renders pictures.
             drawn: the Gaussians to show first; None: nothing.
@@ -117,13 +118,13 @@ class Display:
         def begin_pictures() -> None:
             begin(PictureDisplay(client, request, painter, shown))
 
-        def choose(renderer: str | None) -> None:
-            if is_software(renderer):
+        def choose(renderer: asyncio.Future[str | None]) -> None:
+            if is_software(renderer.result()):
                 painter.call_when_ready(lambda: request("display", begin_pictures, 0.0))
             else:
                 request("display", lambda: begin(SplatDisplay(client.scene, shown)), 0.0)
 
-        question.call_when_answered(choose)
+        renderer.add_done_callback(choose)
 
     def show(self, drawn: Drawn | None) -> None:
         """Shows these Gaussians instead of earlier ones; None: nothing. On the viewer's thread."""

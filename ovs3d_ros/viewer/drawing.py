@@ -33,6 +33,11 @@ class Drawn(NamedTuple):
     quats: np.ndarray
     scales: np.ndarray
 
+    @property
+    def splats(self) -> tuple[np.ndarray, ...]:
+        """What viser sends to a page: centers, covariances, colors and opacities."""
+        return self.centers, self.covariances, self.colors, self.opacities
+
     def tinted(self, colors: np.ndarray, opacity: float) -> Drawn:
         """The same in other colours [M, 3] uint8; `opacity` is a factor."""
         return self._replace(colors=colors, opacities=self.opacities * np.float32(opacity))

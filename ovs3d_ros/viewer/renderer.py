@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
 from typing import Any
 
 # As browsers name them: Chromium, Mesa (also in Firefox), Windows, macOS.
@@ -22,37 +22,25 @@ def is_software(renderer: str | None) -> bool:
     return renderer is not None and any(name in renderer.lower() for name in _SOFTWARE)
 
 
-class RendererQuestion:
-    """Asks a page for the name of its WebGL renderer.
+def ask_renderer(connection: Any) -> asyncio.Future[str | None]:
+    """Asks a page for the name of its WebGL renderer; None: it does not say. Called on the event loop.
 
-    A page answers before its next frame, a sleeping one when it wakes. Used on the event loop alone.
+    A page answers before its next frame, a sleeping one when it wakes.
+
+    Args:
+        connection: a `WebsockClientConnection` of viser.
     """
+    from viser import _messages
 
-    def __init__(self, connection: Any) -> None:
-        """Asks; takes a `WebsockClientConnection` of viser."""
-        from viser import _messages
+    kind, answer = _messages.LocalStorageGetItemResponseMessage, asyncio.get_running_loop().create_future()
 
-        self._answer: tuple[str | None] | None = None
-        self._tell: Callable[[str | None], None] | None = None
-        kind = _messages.LocalStorageGetItemResponseMessage
+    def hear(_: Any, message: Any) -> None:
+        if message.request_uuid == _KEY:
+            connection.unregister_handler(kind, hear)
+            answer.set_result(message.value if isinstance(message.value, str) else None)
 
-        def hear(_: Any, message: Any) -> None:
-            if message.request_uuid == _KEY:
-                connection.unregister_handler(kind, hear)
-                self._hear(message.value if isinstance(message.value, str) else None)
-
-        connection.register_handler(kind, hear)
-        connection.queue_message(_messages.RunJavascriptMessage(f"try {{{_ASK}}} catch (error) {{}}"))
-        connection.queue_message(_messages.LocalStorageGetItemRequestMessage(_KEY, _KEY))
-        connection.queue_message(_messages.LocalStorageRemoveItemMessage(_KEY))
-
-    def _hear(self, renderer: str | None) -> None:
-        self._answer = (renderer,)
-        if self._tell is not None:
-            self._tell(renderer)
-
-    def call_when_answered(self, tell: Callable[[str | None], None]) -> None:
-        """Calls `tell` with the name; None: the page does not say."""
-        self._tell = tell
-        if self._answer is not None:
-            tell(*self._answer)
+    connection.register_handler(kind, hear)
+    connection.queue_message(_messages.RunJavascriptMessage(f"try {{{_ASK}}} catch (error) {{}}"))
+    connection.queue_message(_messages.LocalStorageGetItemRequestMessage(_KEY, _KEY))
+    connection.queue_message(_messages.LocalStorageRemoveItemMessage(_KEY))
+    return answer

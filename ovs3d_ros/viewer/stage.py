@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import socket
@@ -16,7 +17,7 @@ from ovs3d_ros.viewer.display import Display
 from ovs3d_ros.viewer.drawing import Drawn
 from ovs3d_ros.viewer.guard import DoorKeeper, is_loopback
 from ovs3d_ros.viewer.painter import Painter
-from ovs3d_ros.viewer.renderer import RendererQuestion
+from ovs3d_ros.viewer.renderer import ask_renderer
 from ovs3d_ros.viewer.requests import RequestThread
 from ovs3d_ros.viewer.views import Outlook
 
@@ -48,7 +49,8 @@ class Stage:
         """
         self._host = config.host
         self._first = first
-        self._questions: dict[int, RendererQuestion] = {}  # to open pages, by their number
+        # What draws the open pages, by their number.
+        self._renderers: dict[int, asyncio.Future[str | None]] = {}
         self._displays: dict[int, Display] = {}  # of those that have sent a camera
         self._painter = Painter()
         self._is_placed = False
@@ -88,15 +90,15 @@ class Stage:
         self._is_placed = True
 
     async def _ask(self, connection: Any) -> None:
-        self._questions[connection.client_id] = RendererQuestion(connection)
+        self._renderers[connection.client_id] = ask_renderer(connection)
 
     async def _welcome(self, client: Any) -> None:
-        question = self._questions.get(client.client_id)
-        if question is None:  # it has left
+        renderer = self._renderers.get(client.client_id)
+        if renderer is None:  # it has left
             return
         self._displays[client.client_id] = Display(
             client,
-            question,
+            renderer,
             lambda kind, action, delay: self.thread.requests.put(client.client_id, kind, action, delay),
             self._painter,
             self._first,
@@ -104,7 +106,7 @@ class Stage:
         )
 
     async def _dismiss(self, connection: Any) -> None:
-        self._questions.pop(connection.client_id, None)
+        self._renderers.pop(connection.client_id, None)
         self._displays.pop(connection.client_id, None)
         self.thread.requests.forget(connection.client_id)
 
