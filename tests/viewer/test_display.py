@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import synthetic
 
 pytest.importorskip("viser", reason="viser not installed; pip install -e '.[view]'")
 
@@ -29,21 +28,6 @@ from ovs3d_ros.viewer.stage import Stage
 SWIFTSHADER = "ANGLE (Google, Vulkan 1.3.0 (SwiftShader Device (Subzero) (0x0000C0DE)), SwiftShader driver)"
 ORANGE = (228, 87, 46)  # the colour of the first name
 WIDTH, HEIGHT = 800, 600  # px of `Page`
-
-
-@pytest.fixture(scope="module")
-def pipeline():
-    return synthetic.build_map(synthetic.make_frames(4), steps=20)
-
-
-@pytest.fixture(scope="module")
-def viewer(pipeline) -> Iterator[MapViewer]:
-    snapshot = pipeline.snapshot()
-    viewer = MapViewer(
-        MapSource(pipeline, lambda: snapshot, keyframe_photo(pipeline)), ViewerConfig(), "room"
-    )
-    yield viewer
-    viewer.close()
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import time
 from dataclasses import replace
 
 import pytest
-from helpers import synthetic
 
 pytest.importorskip("viser", reason="viser not installed; pip install -e '.[view]'")
 
@@ -18,11 +17,6 @@ from ovs3d_ros.types import UserError
 from ovs3d_ros.viewer import requests, server
 from ovs3d_ros.viewer.server import MapViewer
 from ovs3d_ros.viewer.source import MapSource, keyframe_photo
-
-
-@pytest.fixture(scope="module")
-def pipeline():
-    return synthetic.build_map(synthetic.make_frames(4), steps=20)
 
 
 def test_growing_map_is_shown_and_asked_again(pipeline, monkeypatch):

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import synthetic
 
 from ovs3d_ros.geometry import quat_to_matrix
 from ovs3d_ros.viewer import splats as coloring
 from ovs3d_ros.viewer.splats import make_splats
 from ovs3d_ros.visualization import pictures
-
-
-@pytest.fixture(scope="module")
-def pipeline():
-    return synthetic.build_map(synthetic.make_frames(4), steps=20)
 
 
 @pytest.fixture(scope="module")

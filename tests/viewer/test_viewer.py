@@ -33,20 +33,6 @@ from ovs3d_ros.viewer.source import MapSource, in_map_frame, keyframe_photo
 from ovs3d_ros.viewer.visitor import Visitor
 
 
-@pytest.fixture(scope="module")
-def pipeline():
-    return synthetic.build_map(synthetic.make_frames(4), steps=20)
-
-
-@pytest.fixture(scope="module")
-def viewer(pipeline) -> Iterator[MapViewer]:
-    snapshot = pipeline.snapshot()
-    source = MapSource(pipeline, lambda: snapshot, keyframe_photo(pipeline))
-    viewer = MapViewer(source, ViewerConfig(), "room")
-    yield viewer
-    viewer.close()
-
-
 @pytest.fixture
 def page(viewer) -> Iterator[Page]:
     page = Page(viewer.port).arrive()
