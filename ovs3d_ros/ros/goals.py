@@ -1,7 +1,7 @@
 """Goals of actions run and end also where the middleware cannot tell their state.
 
-rclpy publishes each state of a goal. A writer of Fast DDS gives up after a tenth of a second, which a busy
-machine may not have for it; rclpy's exception would then lose the goal, or its result.
+rclpy publishes each state of a goal. On a busy machine Fast DDS refused that ("cannot publish data"), and
+rclpy's exception lost the goal and ended the node.
 """
 
 from __future__ import annotations

@@ -267,7 +267,7 @@ def spin_once(executor: Executor, failures: deque[float]) -> None:
     rclpy raises InvalidHandle if a subscription is destroyed, for example on deactivation, while it collects
     the entities to wait for (ros2/rclpy issues 1142, 1206). The next call no longer collects it. RCLError
     comes from code of rclpy round a callback, for example where an action server cannot publish the state of
-    a goal in time. Neither must end the mapping.
+    a goal. Neither must end the mapping.
 
     Args:
         executor: of the node.
