@@ -53,9 +53,13 @@ def test_what_a_new_keyframe_shows_again_is_settled() -> None:
     mapper = make_mapper(frames[:3], train__densify_every=0)
     for _ in range(150):
         mapper.step()
-    mapper.insert(make_keyframe(move_frame(frames[1], 0.02), 3))
-    mapper.insert(make_keyframe(frames[8], 4))
+    counts = [len(mapper.gaussians)]
+    for index, frame in enumerate((move_frame(frames[1], 0.02), frames[8]), 3):
+        mapper.insert(make_keyframe(frame, index))
+        counts.append(len(mapper.gaussians))
     assert mapper.log.visits[3] > 50 and mapper.log.visits[4] == 0
+    known, new = np.diff(counts)
+    assert known < 5 and new > 300, "edges of what is known get no seeds"
     moved: dict[int, list[float]] = {index: [] for index in range(5)}
     for _ in range(60):
         before, visits = mapper.gaussians.params["means"].detach().clone(), [*mapper.log.visits]

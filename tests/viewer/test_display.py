@@ -178,6 +178,23 @@ def test_picture_comes_before_the_map_is_loaded(pipeline):
         stage.close()
 
 
+def test_first_picture_is_for_those_who_come_before_the_map(pipeline):
+    snapshot = pipeline.snapshot()
+    stage = Stage(ViewerConfig(), "early", make_splats(snapshot, 1000).drawn, views.overview(snapshot))
+    try:
+        early = Page(stage.port).arrive()
+        early.wait_for(early.splats)
+        stage.hand_over(lambda started: None)
+        late = Page(stage.port).arrive()
+        late.wait_for(lambda: len(stage._displays) == 2)
+        time.sleep(1.0)
+        assert not late.splats(), "the map sends its own"
+        for page in (early, late):
+            page.close()
+    finally:
+        stage.close()
+
+
 def camera(**changes) -> SimpleNamespace:
     """What viser tells of a camera."""
     values = dict(image_width=800, image_height=600, fov=1.0, wxyz=(1.0, 0, 0, 0), position=(0.0, 0, 0))
