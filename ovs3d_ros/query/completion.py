@@ -135,11 +135,8 @@ def complete_shapes(
     for k in sorted(labels, key=lambda k: -room.areas[k]):  # smaller surfaces lie on larger
         taker[_grow_surface(room, k, relevancy, labels[k], threshold)] = k
     for k in labels:
-        takers = taker[room.rows[k]]
-        leaves = (takers > 0) & (takers != k)
-        if k in room.heights:
-            leaves &= room.areas[takers] < room.areas[k]
-        _keep(room, k, ~leaves)
+        takers = taker[room.rows[k]]  # surfaces take from larger things alone
+        _keep(room, k, (takers == 0) | (takers == k))
     for k in labels:
         _drop_spill(room, k)
     owner = np.zeros(len(instances), np.int64)

@@ -72,6 +72,15 @@ def test_surface_goes_on_where_another_label_won(room):
     assert not is_related(room["box"], "beside", room["carpet"])
 
 
+def test_larger_surface_leaves_what_a_smaller_one_gained(room):
+    def inside(points: np.ndarray) -> int:
+        return int((np.abs(points[:, :2] - (-0.1, -0.1)) < 0.3).all(axis=1).sum())
+
+    below, carpet = (inside(PARTS[index][2]) for index in (0, 2))
+    assert below and inside(room["carpet"].points) == pytest.approx(carpet, rel=0.05)
+    assert inside(room["floor"].points) == pytest.approx(below, rel=0.05)
+
+
 def test_surface_ends_where_its_name_does_not_fit(room):
     assert is_related(room["chair"], "on", room["floor"])
     assert not is_related(room["chair"], "on", room["carpet"])
@@ -99,3 +108,11 @@ def test_thing_above_nothing_has_no_feet():
     room = shapes((*PARTS, lamp, below), (*NAMES, "lamp"))
     np.testing.assert_allclose(room["lamp"].size, make_shape(lamp[2], UP).size, atol=0.04)
     assert not is_related(room["lamp"], "on", room["floor"])
+
+
+def test_what_stands_below_a_chair_is_no_part_of_it():
+    ball = ("ball", "", block((1.6, 0.3, 0.02), (1.75, 0.45, 0.17)))
+    without = shapes()["chair"]
+    chair = shapes((*PARTS, ball), (*NAMES, "ball"))["chair"]
+    assert len(chair.points) == len(without.points)
+    np.testing.assert_allclose(chair.size, without.size, atol=0.02)
