@@ -37,7 +37,7 @@ from ovs3d_ros.query.presence import (
     presence_evidence,
     verdicts,
 )
-from ovs3d_ros.query.related import answer_related
+from ovs3d_ros.query.related import answer_related, map_layout
 from ovs3d_ros.query.relevancy import relevancy
 from ovs3d_ros.query.request import QueryOptions, check_semantics, make_query, resolve_threshold
 from ovs3d_ros.query.similarity import (
@@ -108,6 +108,7 @@ class QueryEngine:
         self._distractors = DistractorMemo(self.encode_text, _MAX_CACHED_TEXTS)
         self._coverage = SnapshotMemo(horizon_coverage)
         self._grid = SnapshotMemo(map_grid)
+        self._layout = SnapshotMemo(map_layout)
 
     def configure(self, config: QueryConfig) -> None:
         """Takes new values of runtime parameters."""
@@ -179,7 +180,8 @@ class QueryEngine:
     def answer(self, query: Query, snapshot: MapSnapshot, field: RefinedField | None) -> QueryResult:
         """Answers a query from a snapshot and a refined field, see `answer_query` and `answer_related`."""
         if query.relations:
-            return answer_related(query, lambda q: self.answer(q, snapshot, field), snapshot, self._config)
+            rules = snapshot, self._config, self._layout
+            return answer_related(query, lambda q: self.answer(q, snapshot, field), *rules)
         texts = self._encode_query(query)
         # Of a map that is asked once, as while it grows, the labelled part alone is sorted.
         grid = self._grid.if_repeated(snapshot, self._config.instance_gap)

@@ -12,9 +12,9 @@ import torch
 from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.geometry import mean_up
 from ovs3d_ros.query.boxes import vertical_axis
-from ovs3d_ros.query.completion import complete_shapes
+from ovs3d_ros.query.completion import Layout, Shapes, complete_shapes, lay_out
 from ovs3d_ros.query.presence import verdicts
-from ovs3d_ros.query.relations import RELATIONS, Shape, is_related
+from ovs3d_ros.query.relations import RELATIONS, is_related
 from ovs3d_ros.semantics.names import distinct_names
 from ovs3d_ros.types import MapSnapshot, Query, QueryResult, Relation, SemanticObject
 
@@ -45,7 +45,11 @@ def plain_names(query: Query) -> list[str]:
 
 
 def answer_related(
-    query: Query, answer: Callable[[Query], QueryResult], snapshot: MapSnapshot, config: QueryConfig
+    query: Query,
+    answer: Callable[[Query], QueryResult],
+    snapshot: MapSnapshot,
+    config: QueryConfig,
+    layout: Callable[[MapSnapshot, str], Layout],
 ) -> QueryResult:
     """Answers a query of which at least one prompt holds a relation.
 
@@ -57,11 +61,12 @@ def answer_related(
         answer: answers a query of plain names from the snapshot.
         snapshot: the map.
         config: when a prompt counts as found.
+        layout: `map_layout`, or one that remembers it.
     """
     plain = answer(replace(query, prompts=tuple(plain_names(query)), relations=(), max_instances=0))
     index = {name.casefold(): column for column, name in enumerate(plain.prompts)}
     objects = [[o for o in plain.objects if o.label == column + 1] for column in range(len(index))]
-    shapes = _shapes(plain, snapshot, config)
+    shapes = _shapes(plain, layout(snapshot, config.upright))
     parts = []
     for prompt, relation in zip(query.prompts, query.relations, strict=True):
         if relation is None:
@@ -93,27 +98,38 @@ def relate_objects(
     # An object that answers several prompts is one place.
     places = list({item.instance: p for p, item in reversed(list(enumerate(result.objects)))}.values())[::-1]
     objects = result.objects
-    shapes = _shapes(result, snapshot, config) if things else {}
+    if not things:
+        return []
+    shapes = _shapes(result, map_layout(snapshot, config.upright))
     return [
         (thing, relation, place)
         for thing in things
         for place in places
         for relation in RELATIONS
-        if objects[place].instance != objects[thing].instance
-        and is_related(shapes[objects[thing].instance], relation, shapes[objects[place].instance])
+        if _stand_in(relation, objects[thing], objects[place], shapes)
     ]
 
 
-def _shapes(answer: QueryResult, snapshot: MapSnapshot, config: QueryConfig) -> dict[int, Shape]:
-    """The completed shapes of all objects of an answer, by their number."""
+def _stand_in(relation: str, thing: SemanticObject, place: SemanticObject, shapes: Shapes) -> bool:
+    """Whether a relation holds between two objects."""
+    a, b = thing.instance, place.instance
+    return a != b and shapes.are_near(a, b) and is_related(shapes[a], relation, shapes[b])
+
+
+def map_layout(snapshot: MapSnapshot, upright: str) -> Layout:
+    """The Gaussians of a map as shapes are completed from them, 32 bytes each; see `query.upright`."""
+    return lay_out(snapshot.gaussians["means"].cpu().numpy(), _up(snapshot.camtoworlds, upright))
+
+
+def _shapes(answer: QueryResult, layout: Layout) -> Shapes:
+    """The completed shapes of the objects of an answer."""
     relevancy = functools.cache(lambda: answer.relevancy.cpu().numpy())
     return complete_shapes(
         answer.objects,
         answer.instances.cpu().numpy(),
-        snapshot.gaussians["means"].cpu().numpy(),
+        layout,
         lambda label: relevancy()[:, label - 1],
         answer.query.threshold,
-        _up(snapshot.camtoworlds, config.upright),
     )
 
 
@@ -129,20 +145,14 @@ def _relate(
     relation: Relation,
     columns: tuple[int, int],
     objects: list[list[SemanticObject]],
-    shapes: dict[int, Shape],
+    shapes: Shapes,
     plain: QueryResult,
     config: QueryConfig,
 ) -> _Part:
     """The answer to a relation between the things and the places of two columns of the plain answer."""
     things, places = (objects[column] for column in columns)
     related = [
-        thing
-        for thing in things
-        if any(
-            place.instance != thing.instance
-            and is_related(shapes[thing.instance], relation.name, shapes[place.instance])
-            for place in places
-        )
+        thing for thing in things if any(_stand_in(relation.name, thing, place, shapes) for place in places)
     ]
     presence = float(plain.presence[list(columns)].min())
     if related or not plain.found[list(columns)].all():

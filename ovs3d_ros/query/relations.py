@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
 
 from ovs3d_ros.geometry import rotation_to_axis
 from ovs3d_ros.query.boxes import oriented_boxes
 from ovs3d_ros.sampling import evenly_spaced_indices
 
-_NEAR = 1.0  # metres between two things that are near each other
+NEAR = 1.0  # metres between two things that are near each other, and at most between any that are related
 _BESIDE = 0.25, 0.5  # metres, and share of the smaller thing's width, between two things side by side
 _LEVEL = 0.3  # share of the lower thing's height that two things side by side have in common
 _INSIDE = 0.5  # share of a thing that lies in what contains it
@@ -27,9 +29,10 @@ _WALL_RIM = 0.25  # metres; a wall goes on below what hangs on it, and not below
 _REACH = 0.08  # metres between neighbours on a surface
 _STEP, _MAX_STEPS = 0.04, 30  # metres between samples of a face, and samples along an edge
 _SAMPLE = 3000  # points of a thing that are compared
+_FEW = 50  # points of a thing that mostly show at once that another one is near
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Shape:
     """What the map shows of a thing, in axes of which the third points up.
 
@@ -45,19 +48,35 @@ class Shape:
     axes: np.ndarray
     size: np.ndarray
 
-    @property
+    @cached_property
     def low(self) -> np.ndarray:
         """The lowest corner [3] of the box round the box along the axes of the frame."""
         return self.center - np.abs(self.axes) @ self.size / 2
 
-    @property
+    @cached_property
     def high(self) -> np.ndarray:
         """The highest corner [3] of that box."""
         return self.center + np.abs(self.axes) @ self.size / 2
 
+    @cached_property
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """The lowest and the highest coordinates [3] of the points, some of which are outside the box."""
+        return find_bounds(self.points)
+
+    @cached_property
+    def sample(self) -> np.ndarray:
+        """The points [S, 3] that are compared with those of other things."""
+        return self.points[evenly_spaced_indices(len(self.points), _SAMPLE)]
+
     def local(self, points: np.ndarray) -> np.ndarray:
         """Points [N, 3] in the axes of the box, from its center."""
         return (points - self.center) @ self.axes
+
+
+def find_bounds(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The lowest and the highest coordinates [K] of points [M, K], M > 0."""
+    columns = np.ascontiguousarray(points.T)  # NumPy is several times faster along rows
+    return columns.min(1), columns.max(1)
 
 
 def make_shape(points: np.ndarray, up: np.ndarray) -> Shape:
@@ -71,13 +90,26 @@ def upright_shape(points: np.ndarray) -> Shape:
     return Shape(points, centers[0], axes[0], sizes[0])
 
 
-def rim_share(thing: Shape, points: np.ndarray) -> float:
-    """Share of the rim round a thing's footprint where points [M, 3] are, at any height."""
-    half = thing.size[:2] / 2
-    samples = _samples(half, _RIM)
-    local = thing.local(points)[:, :2]
-    local = local[(np.abs(local) <= half + _RIM + _REACH).all(axis=1)]
-    return float(_is_close(samples[~(np.abs(samples) <= half).all(axis=1)], local).mean())
+class Rim:
+    """The rim round a thing's footprint.
+
+    Args:
+        thing: see above.
+    """
+
+    def __init__(self, thing: Shape) -> None:
+        half = thing.size[:2] / 2
+        samples = _samples(half, _RIM)
+        self._samples = samples[~(np.abs(samples) <= half).all(axis=1)]
+        self._reach = half + _RIM + _REACH
+
+    def is_at(self, local: np.ndarray) -> np.ndarray:
+        """Which points [M, 2], in axes of the thing, are near enough to count on the rim or inside it."""
+        return np.all(np.abs(local) <= self._reach, axis=1)
+
+    def share(self, local: np.ndarray) -> float:
+        """Share of the rim where points [M, 2] are, in axes of the thing."""
+        return float(_is_close(self._samples, local[self.is_at(local)]).mean())
 
 
 def is_related(thing: Shape, relation: str, place: Shape) -> bool:
@@ -98,7 +130,7 @@ def is_related(thing: Shape, relation: str, place: Shape) -> bool:
         relation: one of `RELATIONS`.
         place: where it is.
     """
-    if (np.maximum(thing.low - place.high, place.low - thing.high)[:2] > _NEAR).any():
+    if (np.maximum(thing.low - place.high, place.low - thing.high)[:2] > NEAR).any():
         return False
     return _TESTS[relation](thing, place)
 
@@ -111,17 +143,17 @@ def _is_in(thing: Shape, place: Shape) -> bool:
     depth = place.high[2] - thing.low[2]
     if depth < max(_CONTACT[0], _INSIDE * thing.size[2]):
         return False
-    inside = np.abs(place.local(_sample(thing.points))) <= place.size / 2 + _CONTACT[0] / 2
+    inside = np.abs(place.local(thing.sample)) <= place.size / 2 + _CONTACT[0] / 2
     if inside.all(axis=1).mean() < _INSIDE:
         return False
     return _rests_on(thing, place) or _contact(thing, place, 2, -1).rim.mean() >= _ENCLOSED
 
 
 def _is_above(thing: Shape, place: Shape) -> bool:
-    roof = place.points[place.points[:, 2] > thing.high[2]]
-    if _is_close(_sample(thing.points)[:, :2], roof[:, :2]).mean() >= _COVERED:
+    if not (_rests_on(thing, place) or _is_over(thing, place)):
         return False
-    return _rests_on(thing, place) or _is_over(thing, place)
+    roof = place.points[place.points[:, 2] > thing.high[2], :2]
+    return _is_close(thing.sample[:, :2], _near_bounds(roof, *thing.bounds, _REACH)).mean() < _COVERED
 
 
 def _is_under(thing: Shape, place: Shape) -> bool:
@@ -129,18 +161,19 @@ def _is_under(thing: Shape, place: Shape) -> bool:
 
 
 def _is_beside(thing: Shape, place: Shape) -> bool:
-    if any(test(a, b) for test in (_is_on, _is_in, _is_above) for a, b in ((thing, place), (place, thing))):
-        return False
     width = min(shape.size[:2].max() for shape in (thing, place))
     height = min(shape.size[2] for shape in (thing, place))
     common = min(thing.high[2], place.high[2]) - max(thing.low[2], place.low[2])
     if common < _LEVEL * height - _CONTACT[0]:  # a map often lacks the lowest part of a thing
         return False
-    return _distance(thing.points[:, :2], place.points[:, :2]) <= _BESIDE[0] + _BESIDE[1] * width
+    if not _is_within(thing, place, _BESIDE[0] + _BESIDE[1] * width, axes=2):
+        return False
+    both = (thing, place), (place, thing)
+    return not any(test(a, b) for test in (_is_on, _is_in, _is_above) for a, b in both)
 
 
 def _is_near(thing: Shape, place: Shape) -> bool:
-    return _distance(thing.points, place.points) <= _NEAR
+    return _is_within(thing, place, NEAR, axes=3)
 
 
 def _rests_on(thing: Shape, place: Shape) -> bool:
@@ -193,10 +226,14 @@ def _contact(
     """
     plane = [other for other in range(3) if other != axis]
     half = thing.size[plane] / 2
-    samples = _samples(half, rim)
-    local = thing.local(place.points)
+    samples, tolerance = _samples(half, rim), _tolerance(thing.size[axis])
+    # Far along one axis is far from a rectangle that is turned about the third by any angle.
+    margin = np.sqrt(2) * max(rim + _REACH, tolerance)
+    low, high = place.bounds
+    is_far = (np.maximum(thing.low - high, low - thing.high) > margin).any()
+    local = thing.local(place.points[:0] if is_far else place.points)
     local = local[(np.abs(local[:, plane]) <= half + rim + _REACH).all(axis=1)]
-    gap, tolerance = side * local[:, axis] - thing.size[axis] / 2, _tolerance(thing.size[axis])
+    gap = side * local[:, axis] - thing.size[axis] / 2
     touched = _is_close(samples, local[np.abs(gap) <= tolerance][:, plane])
     if is_top:
         beyond = (gap < -tolerance) & (gap > -max(thing.size[axis], _RIM))
@@ -213,7 +250,8 @@ def _tolerance(height: float) -> float:
 
 def _samples(half: np.ndarray, rim: float) -> np.ndarray:
     """Samples [S, 2] of a rectangle from -half to half [2], and of a rim round it."""
-    return np.stack(np.meshgrid(*(_spread(h + rim) for h in half), indexing="ij"), axis=-1).reshape(-1, 2)
+    first, second = (_spread(h + rim) for h in half)
+    return np.stack([np.repeat(first, len(second)), np.tile(second, len(first))], axis=1)
 
 
 def _spread(half: float) -> np.ndarray:
@@ -223,30 +261,49 @@ def _spread(half: float) -> np.ndarray:
 
 def _is_over(upper: Shape, lower: Shape) -> bool:
     """Whether a thing is over another, at half of the smaller footprint at least, and nowhere lower there."""
-    a, b = _sample(upper.points), _sample(lower.points)
-    over, under = _is_close(a[:, :2], b[:, :2]), _is_close(b[:, :2], a[:, :2])
-    smaller = over if np.prod(upper.size[:2]) <= np.prod(lower.size[:2]) else under
-    if smaller.mean() < _COVERED:
+    a, b = upper.sample, lower.sample
+    near_a, near_b = _near_bounds(a, *lower.bounds, _REACH), _near_bounds(b, *upper.bounds, _REACH)
+    is_upper_smaller = np.prod(upper.size[:2]) <= np.prod(lower.size[:2])
+    if not len(near_a) or not len(near_b):
         return False
-    return bool(np.quantile(a[over, 2], 0.1) >= np.quantile(b[under, 2], 0.9) - _CONTACT[0])
+    over = near_a[_is_close(near_a[:, :2], near_b[:, :2])]
+    if is_upper_smaller and len(over) < _COVERED * len(a):
+        return False
+    under = near_b[_is_close(near_b[:, :2], near_a[:, :2])]
+    if not is_upper_smaller and len(under) < _COVERED * len(b):
+        return False
+    return bool(np.quantile(over[:, 2], 0.1) >= np.quantile(under[:, 2], 0.9) - _CONTACT[0])
 
 
 def _is_close(samples: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Which samples [N, 2] have a point [M, 2] within reach."""
     if not len(points):
         return np.zeros(len(samples), bool)
-    distances, _ = cKDTree(points).query(samples, distance_upper_bound=_REACH)
-    return np.isfinite(distances)
+    tree = cKDTree(points, compact_nodes=False, balanced_tree=False)
+    return np.isfinite(tree.query(samples, distance_upper_bound=_REACH)[0])
 
 
-def _distance(a: np.ndarray, b: np.ndarray) -> float:
-    """The smallest distance between points [N, K] and points [M, K]."""
-    distances, _ = cKDTree(_sample(a)).query(_sample(b))
-    return float(distances.min())
+def _is_within(a: Shape, b: Shape, distance: float, axes: int) -> bool:
+    """Whether points of two things are within a distance in metres along the first axes."""
+    points, others = a.sample[:, :axes], b.sample[:, :axes]
+    few = (part[evenly_spaced_indices(len(part), _FEW)] for part in (points, others))
+    if cdist(*few).min() <= distance:
+        return True
+    points = _near_bounds(points, *b.bounds, distance)
+    others = _near_bounds(others, *a.bounds, distance)
+    if not len(points) or not len(others):
+        return False
+    tree = cKDTree(points, compact_nodes=False, balanced_tree=False)
+    bound = np.nextafter(distance, np.inf)
+    return bool(np.isfinite(tree.query(others, distance_upper_bound=bound)[0]).any())
 
 
-def _sample(points: np.ndarray) -> np.ndarray:
-    return points[evenly_spaced_indices(len(points), _SAMPLE)]
+def _near_bounds(points: np.ndarray, low: np.ndarray, high: np.ndarray, distance: float) -> np.ndarray:
+    """Those of points [M, 2 or more] that are within a distance of bounds [3] along the first two axes."""
+    x, y = points[:, 0], points[:, 1]
+    near = (x >= low[0] - distance) & (x <= high[0] + distance)
+    near &= (y >= low[1] - distance) & (y <= high[1] + distance)
+    return points[near]
 
 
 _TESTS = {

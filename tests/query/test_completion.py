@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ovs3d_ros.query.completion import complete_shapes
-from ovs3d_ros.query.relations import Shape, is_related, make_shape
+from ovs3d_ros.query.completion import Shapes, complete_shapes, lay_out
+from ovs3d_ros.query.relations import RELATIONS, Shape, is_related, make_shape
 from ovs3d_ros.types import SemanticObject
 
 UP = np.array([0.0, 0.0, 1.0])
@@ -38,7 +38,7 @@ PARTS = (  # what the label says, other names that nearly fit, points
 )
 
 
-def shapes(parts=PARTS, names=NAMES) -> dict[str, Shape]:
+def complete(parts=PARTS, names=NAMES) -> Shapes:
     points = np.concatenate([part[2] for part in parts])
     points = points + np.random.default_rng(0).normal(0, 0.004, points.shape)
     labels = np.concatenate(
@@ -54,8 +54,13 @@ def shapes(parts=PARTS, names=NAMES) -> dict[str, Shape]:
         SemanticObject(name, k, k, 0.7, np.zeros(3), np.array([1.0, 0, 0, 0]), np.ones(3), 100, 5)
         for k, name in enumerate(names, 1)
     ]
-    args = labels, points.astype(np.float32), lambda label: relevancy[:, label - 1], THRESHOLD, UP
-    return dict(zip(names, complete_shapes(objects, *args).values(), strict=True))
+    layout = lay_out(points.astype(np.float32), UP)
+    return complete_shapes(objects, labels, layout, lambda label: relevancy[:, label - 1], THRESHOLD)
+
+
+def shapes(parts=PARTS, names=NAMES) -> dict[str, Shape]:
+    completed = complete(parts, names)
+    return {name: completed[number] for number, name in enumerate(names, 1)}
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +121,23 @@ def test_what_stands_below_a_chair_is_no_part_of_it():
     chair = shapes((*PARTS, ball), (*NAMES, "ball"))["chair"]
     assert len(chair.points) == len(without.points)
     np.testing.assert_allclose(chair.size, without.size, atol=0.02)
+
+
+def test_order_of_asking_makes_no_difference(room):
+    completed = complete()
+    for number, name in reversed(list(enumerate(NAMES, 1))):
+        np.testing.assert_array_equal(completed[number].points, room[name].points)
+
+
+def test_things_that_are_too_far_apart_for_a_relation_are_known_without_their_shapes():
+    rng, names = np.random.default_rng(1), tuple(f"thing {k}" for k in range(24))
+    lows = rng.uniform(-3, 3, (len(names), 3)) * (1, 1, 0)
+    sizes = rng.uniform(0.06, 1.2, (len(names), 3))
+    parts = [(name, "", block(low, low + size)) for name, low, size in zip(names, lows, sizes, strict=True)]
+    completed = complete(parts, names)
+    numbers = range(1, len(names) + 1)
+    pairs = [(a, b) for a in numbers for b in numbers if a != b]
+    near = {pair for pair in pairs if completed.are_near(*pair)}
+    related = {(a, b) for a, b in pairs for r in RELATIONS if is_related(completed[a], r, completed[b])}
+    assert len(related) > 50 and related <= near
+    assert len(near) < 0.9 * len(pairs)  # it leaves something out

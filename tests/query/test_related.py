@@ -88,6 +88,15 @@ def test_letter_case_makes_no_difference(pipeline):
     assert [len(objects(result, p)) for p in range(3)] == [2, 1, 1]
 
 
+def test_what_is_remembered_of_a_map_does_not_answer_for_another(pipeline):
+    here, moved = pipeline.snapshot(), pipeline.snapshot()
+    means = moved.gaussians["means"].clone()
+    means[pipeline.query(["red box on the blue box"]).labels > 0] += torch.tensor([0.0, 2.5, 0.0])
+    moved = replace(moved, gaussians={**moved.gaussians, "means": means}, weight=moved.weight.clone())
+    for snapshot, is_on in ((here, True), (moved, False), (here, True), (here, True)):
+        assert pipeline.query(["red box on the blue box"], snapshot=snapshot).found[0] == is_on
+
+
 def test_refinement_takes_the_plain_names(pipeline):
     result = pipeline.query(["red box on the blue box", "grey floor"], refine=True, mode="argmax")
     assert result.field is not None and result.field.names == ("red box", "blue box", "grey floor")
