@@ -1,12 +1,16 @@
 """Judges relations between things in rendered rooms against their exact boxes. Prints one JSON document.
 
     python benchmarks/relations.py ROOM ROOM ... [--statements 200] [--maps MAP MAP ...] [--seed 0]
+        [--rounds 5] [--gaussians 200000]
 
 ROOM is a walk of tools/world: labels, depth and objects.json, in which every label is there once. A statement
 is "A relation B" for two things of a room. The boxes of objects.json say whether it is true; statements about
 which people would argue (a bucket half on a carpet) are left out. As many true statements as false ones are
 drawn for each relation. `geometry` judges the points that depth and labels give. `asked` asks maps of the
 rooms, made by `ovs3d map ROOM --set clip.model=bundled`, and counts statements whose two things were found.
+With `--rounds`, `processor_ms` asks the maps, repeated side by side up to `--gaussians`, some of these
+statements again, and tells the time of a query: of the two names, of a relation, and of six relations. Run
+it with PYTHONPATH of another checkout to compare.
 """
 
 from __future__ import annotations
@@ -14,10 +18,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+import torch
+from query import enlarge
 
 from ovs3d_ros.datasets import open_dataset
 from ovs3d_ros.geometry import transform_points, unproject
@@ -30,6 +37,7 @@ SUPPORTS = ("table", "shelf", "carpet", "floor")
 HOLLOW = ("shelf", "basket", "bucket", "chair")  # what things may be in or on below the top
 SPACING = 0.02  # metres between points of a thing
 LEAST_POINTS = 50
+TIMED, AT_ONCE = 12, 6  # statements of a map that are timed, and relations in one query
 Statement = tuple[str, str, str]
 
 
@@ -166,9 +174,43 @@ def ask(path: Path, statements: list[Statement]) -> dict[Statement, bool]:
     answers = {}
     for start in range(0, len(kept), MAX_PROMPTS):
         part = kept[start : start + MAX_PROMPTS]
-        prompts = [f"{a} {PHRASES.get(relation, relation)} {b}" for a, relation, b in part]
-        answers |= dict(zip(part, map(bool, pipeline.query(prompts).found), strict=True))
+        answers |= dict(zip(part, map(bool, pipeline.query(phrases(part)).found), strict=True))
     return answers
+
+
+def phrases(statements: list[Statement]) -> list[str]:
+    """The prompts that ask for statements."""
+    return [f"{a} {PHRASES.get(relation, relation)} {b}" for a, relation, b in statements]
+
+
+def time_queries(pipeline: Ovs3d, statements: list[Statement], rounds: int, count: int) -> dict:
+    """Median processor milliseconds of queries to one snapshot, over statements and rounds after the first.
+
+    Args:
+        pipeline: the map.
+        statements: some things of it.
+        rounds: how often each query is repeated.
+        count: Gaussians up to which the map is repeated side by side.
+    """
+    snapshot = pipeline.snapshot()
+    snapshot = enlarge(snapshot, max(count, snapshot.num_gaussians))
+    chosen = [statements[i] for i in range(0, len(statements), -(-len(statements) // TIMED))]
+    prompts = phrases(chosen)
+    queries = dict(
+        two_names=[[a, b] for a, _, b in chosen],
+        relation=[[prompt] for prompt in prompts],
+        six_relations=[prompts[i : i + AT_ONCE] for i in range(0, len(prompts), AT_ONCE)],
+    )
+    report: dict = dict(gaussians=snapshot.num_gaussians)
+    for name, asked in queries.items():
+        taken = []
+        for number in range(rounds + 1):
+            for query in asked:
+                started = time.process_time()
+                pipeline.query(query, snapshot=snapshot)
+                taken += [time.process_time() - started] if number else []
+        report[name] = round(1e3 * float(np.median(taken)), 1)
+    return report
 
 
 def summarize(judged: list[tuple[int, Statement, bool, bool]]) -> dict:
@@ -192,6 +234,8 @@ def main() -> int:
     parser.add_argument("--statements", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--maps", type=Path, nargs="+", default=[], help="maps of the rooms, in this order")
+    parser.add_argument("--rounds", type=int, default=0, help="of timed queries to each map")
+    parser.add_argument("--gaussians", type=int, default=0, help="of maps that are timed, at least")
     options = parser.parse_args()
     rooms = [read_room(folder) for folder in options.rooms]
     drawn = draw_statements([boxes for boxes, _ in rooms], options.statements, options.seed)
@@ -208,6 +252,17 @@ def main() -> int:
             answers = ask(path, [s for n, s, _ in drawn if n == number])
             asked += [(n, s, truth, answers[s]) for n, s, truth in drawn if n == number and s in answers]
         report["asked"] = summarize(asked)
+    if options.rounds:
+        torch.set_num_threads(1)
+        report["processor_ms"] = [
+            time_queries(
+                Ovs3d.load(path, {"compute.device": "cpu"}),
+                [s for n, s, _ in drawn if n == number],
+                options.rounds,
+                options.gaussians,
+            )
+            for number, path in enumerate(options.maps)
+        ]
     json.dump(report, sys.stdout, indent=1)
     return 0
 
