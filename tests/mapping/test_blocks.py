@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import synthetic
+from helpers.rooms import BOXES, CAMERA, CAP, FRAMES, drive, drive_on, in_room
 
 from ovs3d_ros.io.row_file import ROWS, RowFile, join_rows
 from ovs3d_ros.map_file import load_map
@@ -21,35 +22,8 @@ from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.rasterize import make_rasterizer
 from ovs3d_ros.semantics import publication
 from ovs3d_ros.semantics.codec import make_codec
-from ovs3d_ros.types import Frame
 
-CAMERA = synthetic.make_camera(160, 120)
-POSES = synthetic.orbit(4, arc=1.2)
-FRAMES = [synthetic.make_frame(pose, float(index), camera=CAMERA) for index, pose in enumerate(POSES)]
-ROOMS, STEP, CAP = 5, 12.0, 20_000  # rooms, metres between them, active Gaussians; a room has about 6,000
-BOXES = ["red box", "green box", "blue box"]
-
-
-def in_room(frame: Frame, room: int) -> Frame:
-    """The frame as seen in a copy of the room."""
-    pose = frame.camtoworld.copy()
-    pose[0, 3] += STEP * room
-    return replace(frame, camtoworld=pose, stamp=frame.stamp + 100 * room, name=f"room {room} {frame.name}")
-
-
-def drive(rooms, steps: int = 3, **settings) -> Ovs3d:
-    """A map of rooms, one after the other."""
-    settings = dict(map__max_gaussians=CAP, train__densify_every=0, seed__spacing=2.0) | settings
-    pipeline = Ovs3d(synthetic.make_config(**settings))
-    drive_on(pipeline, rooms, steps)
-    return pipeline
-
-
-def drive_on(pipeline: Ovs3d, rooms, steps: int) -> None:
-    for room in rooms:
-        for frame in FRAMES:
-            assert pipeline.add_frame(in_room(frame, room))
-            pipeline.optimize(steps)
+ROOMS = 5
 
 
 @pytest.fixture(scope="module")
