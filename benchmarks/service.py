@@ -40,8 +40,8 @@ START_TIMEOUT, CALL_TIMEOUT = 300.0, 60.0  # seconds
 STEPS = {
     "encode the texts": (engine.QueryEngine, "_encode_query"),
     "score": (engine, "_score_map"),
-    "label": (engine, "_label_map"),
-    "instances and boxes": (engine, "find_map_objects"),
+    "label": (engine, "label_snapshot"),
+    "instances and boxes": (engine, "find_query_objects"),
     "the whole answer": (engine.QueryEngine, "answer"),
     "follow the objects": (tracking.ObjectTracker, "update"),
     "cloud": (query_service, "build_query_cloud"),

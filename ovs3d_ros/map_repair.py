@@ -82,7 +82,7 @@ def _keep_rows(snapshot: MapSnapshot, rows: torch.Tensor) -> MapSnapshot:
     )
     gaussians = {name: tensor[rows] for name, tensor in snapshot.gaussians.items()}
     training = snapshot.training and replace(snapshot.training, owners=snapshot.training.owners[rows])
-    kept = {name: getattr(snapshot, name)[rows] for name in names} | dict(training=training)
+    kept = {name: getattr(snapshot, name)[rows] for name in names} | dict(training=training, parked=())
     return replace(snapshot, gaussians=gaussians, refined=refined, **kept)
 
 

@@ -164,6 +164,7 @@ def merge_maps(first: StoredMap, second: StoredMap) -> MergedMap:
         cameras=[*a.cameras, *b.cameras],
         names=[*a.names, *b.names],
         training=_joint_training(a.training, b.training, rows),
+        parked=(),
         **features,
     )
     return MergedMap({name: p[rows] for name, p in params.items()}, snapshot, figures)

@@ -12,22 +12,17 @@ import torch
 from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.encoders import ImageTextEncoder
 from ovs3d_ros.encoders.validation import check_texts
-from ovs3d_ros.map_frame import region_to_map
 from ovs3d_ros.query.bank_presence import BankPresence, decide_presence
 from ovs3d_ros.query.coverage import horizon_coverage
 from ovs3d_ros.query.distractors import DistractorMemo, Rivals
-from ovs3d_ros.query.instances import find_map_objects, map_grid
-from ovs3d_ros.query.labelling import (
-    LabelledMap,
-    Similarities,
-    in_region,
-    label_found,
-    label_gaussians,
-    label_scores,
-)
-from ovs3d_ros.query.memo import SnapshotMemo
+from ovs3d_ros.query.instances import map_grid
+from ovs3d_ros.query.labelling import label_snapshot
+from ovs3d_ros.query.map_objects import find_query_objects
+from ovs3d_ros.query.memo import PartMemo, SnapshotMemo
 from ovs3d_ros.query.name_cache import encode_names
-from ovs3d_ros.query.object_presence import judge_objects
+from ovs3d_ros.query.object_presence import GroupJudge
+from ovs3d_ros.query.parked import score_map
+from ovs3d_ros.query.parked_objects import ObjectMemo
 from ovs3d_ros.query.presence import (
     PEAK_GAUSSIANS,
     Evidence,
@@ -56,6 +51,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 _MAX_CACHED_TEXTS = 10_000
+_MEMO = 128 << 20  # bytes: ten names take 30 MiB of five million parked Gaussians
 _GENERAL_NEGATIVES = QueryConfig().negatives
 
 
@@ -80,11 +76,15 @@ class MapFacts:
         observed: of `horizon_coverage`.
         grid: of the Gaussians, with `query.instance_gap`; None at the first query.
         rivals: of the prompts.
+        parts: what was computed from parked Gaussians.
+        objects: finds objects in maps with such.
     """
 
     observed: float
     grid: PointGrid | None
     rivals: Rivals
+    parts: PartMemo
+    objects: ObjectMemo
 
 
 class QueryEngine:
@@ -109,6 +109,8 @@ class QueryEngine:
         self._coverage = SnapshotMemo(horizon_coverage)
         self._grid = SnapshotMemo(map_grid)
         self._layout = SnapshotMemo(map_layout)
+        self._parts = PartMemo(_MEMO)
+        self._objects = ObjectMemo(self._parts)
 
     def configure(self, config: QueryConfig) -> None:
         """Takes new values of runtime parameters."""
@@ -183,10 +185,10 @@ class QueryEngine:
             rules = snapshot, self._config, self._layout
             return answer_related(query, lambda q: self.answer(q, snapshot, field), *rules)
         texts = self._encode_query(query)
-        # Of a map that is asked once, as while it grows, the labelled part alone is sorted.
-        grid = self._grid.if_repeated(snapshot, self._config.instance_gap)
+        # Of a map that is asked once, as while it grows, or large, the labelled part alone is sorted.
+        grid = None if snapshot.parked else self._grid.if_repeated(snapshot, self._config.instance_gap)
         rivals = self._rivals(query, texts, snapshot)
-        facts = MapFacts(self._coverage(snapshot), grid, rivals)
+        facts = MapFacts(self._coverage(snapshot), grid, rivals, self._parts, self._objects)
         return answer_query(query, texts, snapshot, field, self.calibration, self._config, facts, self._bank)
 
     def score(
@@ -227,8 +229,9 @@ class QueryEngine:
             texts = self._encode_query(result.query)
             rivals = self._rivals(result.query, texts, snapshot)
             rules = self.calibration, self._config
-            scored = _score_map(result.query, texts, snapshot, rivals, *rules, self._bank)
-            labelled = _label_map(result.query, texts, snapshot, scored, result.found, None, *rules)
+            scored = _score_map(result.query, texts, snapshot, rivals, *rules, self._bank, self._parts)
+            query, prompts = result.query, texts.prompts
+            labelled = label_snapshot(query, prompts, snapshot, scored, result.found, None, *rules)
             labels, scores = labelled.labels.long(), labelled.scores
         return labels, scores * (labels > 0)
 
@@ -262,20 +265,20 @@ def answer_query(
         bank: gives `calibration` evidence if it weighs that. Otherwise it decides alone what is there and,
             unless the user chose negatives, which Gaussians show it. None: `calibration` does.
     """
-    scored = _score_map(query, texts, snapshot, facts.rivals, calibration, config, bank)
+    scored = _score_map(query, texts, snapshot, facts.rivals, calibration, config, bank, facts.parts)
     evidence = scored[1]
     ranks = bank and bank.evidence(query.prompts, texts.prompts, snapshot, config.min_weight)
     presence, table = decide_presence(query.prompts, evidence.table, ranks, bank, calibration)
     found = presence >= config.presence
     if query.own_negatives or (vocabulary_indices(field, query.prompts, query.mode) < 0).all():
         field = None
-    labelled = _label_map(query, texts, snapshot, scored, found, field, calibration, config)
-    labels, scores, judge = labelled.labels.cpu().numpy(), labelled.scores.cpu().numpy(), None
+    labelled = label_snapshot(query, texts.prompts, snapshot, scored, found, field, calibration, config)
+    labels, judge = labelled.labels.cpu().numpy(), None
     if bank is None:
-        groups = query.prompts, texts.prompts, snapshot, scored[0], labelled.lifted, facts.rivals
-        judge = judge_objects(*groups, calibration, config.presence)
-    rules = query.prompts, config, query.max_instances, facts.grid, judge
-    objects, instances = find_map_objects(snapshot, labels, scores, *rules)
+        groups = query.prompts, texts.prompts, snapshot, scored[0], labelled.lifted.cpu().numpy()
+        judge = GroupJudge(*groups, facts.rivals, calibration, config.presence)
+    groups = query, labelled, scored[0].all, snapshot
+    objects, instances = find_query_objects(*groups, config, facts.grid, facts.objects, judge)
     return QueryResult(
         query=query,
         map_version=snapshot.version,
@@ -285,46 +288,13 @@ def answer_query(
         evidence=table,
         scores=labelled.scores,
         score_all=labelled.score_all,
-        labels=torch.from_numpy(labels.astype(np.int64)),
+        labels=torch.from_numpy(labels.astype(np.int64, copy=False)),
         instances=torch.from_numpy(instances),
         objects=objects,
         verdicts=verdicts(presence, config),
         observed=facts.observed,
         field=field,
     )
-
-
-def _label_map(
-    query: Query,
-    texts: TextFeatures,
-    snapshot: MapSnapshot,
-    scored: tuple[GaussianScores, Evidence],
-    found: np.ndarray,
-    field: RefinedField | None,
-    calibration: PresenceCalibration,
-    config: QueryConfig,
-) -> LabelledMap:
-    """Labels the Gaussians: by the lifted codes alone if they decide, which needs no table of all prompts."""
-    gaussians, evidence = scored
-    region = region_to_map(query.roi, snapshot.frame)
-    if field is None and query.mode == "relevancy":
-        labels, scores = label_found(query, found, gaussians, config.min_instance)
-        if region is not None:
-            labels = labels * in_region(snapshot.gaussians["means"], region)
-        return LabelledMap(labels, scores, scores, gaussians.all.relevancy)
-    table, device = gaussians.all.relevancy(), snapshot.weight.device
-    similarities = Similarities(
-        # By cosines: relevancy rounds to 1 at a high temperature, and then many would be best.
-        ranking=snapshot.codes @ snapshot.directions(texts.prompts) if query.mode == "argmax" else table,
-        relevancy=table,
-        eligible=gaussians.known & in_region(snapshot.gaussians["means"], region),
-        strongest=torch.from_numpy(evidence.strongest).to(device),
-        peaks=torch.from_numpy(gaussians.peaks).float().to(device),
-        columns=vocabulary_indices(field, query.prompts, query.mode),
-        probabilities=field.probabilities if field is not None else None,
-    )
-    labels, merged = label_gaussians(query, found, similarities, calibration.threshold, config.min_instance)
-    return LabelledMap(labels, label_scores(labels, merged), label_scores(labels, table), lambda: merged)
 
 
 def _score_map(
@@ -335,16 +305,21 @@ def _score_map(
     calibration: PresenceCalibration,
     config: QueryConfig,
     bank: BankPresence | None,
+    parts: PartMemo,
 ) -> tuple[GaussianScores, Evidence]:
     """The relevancy of every Gaussian, and the evidence that each prompt's thing is in the map."""
     codes, directions = snapshot.packed_codes, snapshot.directions
     prompts, negatives = directions(texts.prompts), directions(texts.negatives)
-    if bank is None or calibration.weighs_bank or query.negatives != _GENERAL_NEGATIVES:
+    ranger = None if calibration.weighs_bank or query.negatives != _GENERAL_NEGATIVES else bank
+    if ranger is None:
         competition = lerf_competition(prompts, negatives, calibration.temperature)
     else:  # nothing competes: a direction of cosine 0
-        ranges = bank.ranges(texts.prompts, snapshot, config.min_weight)
+        ranges = ranger.ranges(texts.prompts, snapshot, config.min_weight)
         competition = Competition(prompts, torch.zeros_like(prompts[:, :1]), *ranges, 1.0)
-    eligible = at_least(snapshot.weight, config.min_weight)
-    gaussians = score_gaussians(codes, eligible, competition, PEAK_GAUSSIANS)
+    if ranger is None and snapshot.parked and codes.device.type == "cpu":
+        gaussians = score_map(snapshot, competition, config.min_weight, PEAK_GAUSSIANS, parts)
+    else:  # ranges change with the map
+        eligible = at_least(snapshot.weight, config.min_weight)
+        gaussians = score_gaussians(codes, eligible, competition, PEAK_GAUSSIANS)
     evidence = presence_evidence(gaussians, codes, snapshot.weight, rivals.directions, rivals.competing)
     return gaussians, evidence

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from ovs3d_ros.map_frame import region_to_map
 from ovs3d_ros.rasterize import LabelShares
-from ovs3d_ros.semantics.class_field import SURFACE_ALPHA, merge_refined_scores
-from ovs3d_ros.types import Query
+from ovs3d_ros.semantics.class_field import SURFACE_ALPHA, merge_refined_scores, vocabulary_indices
+from ovs3d_ros.types import MapSnapshot, Query, RefinedField
 
 if TYPE_CHECKING:
+    from ovs3d_ros.config import QueryConfig
+    from ovs3d_ros.query.presence import Evidence, PresenceCalibration
     from ovs3d_ros.query.similarity import GaussianScores
 
 
@@ -55,6 +58,52 @@ class LabelledMap:
     scores: torch.Tensor
     lifted: torch.Tensor
     score_all: Callable[[], torch.Tensor]
+
+
+def label_snapshot(
+    query: Query,
+    texts: torch.Tensor,
+    snapshot: MapSnapshot,
+    scored: tuple[GaussianScores, Evidence],
+    found: np.ndarray,
+    field: RefinedField | None,
+    calibration: PresenceCalibration,
+    config: QueryConfig,
+) -> LabelledMap:
+    """Labels the Gaussians of a map.
+
+    The lifted codes alone need no table of all prompts, where they decide.
+
+    Args:
+        query: prompts, mode, threshold and region.
+        texts: [P, D] unit features of the prompts.
+        snapshot: the map.
+        scored: scores of its Gaussians, and the evidence for each prompt.
+        found: [P] bool, the presence decision.
+        field: decides for the prompts it holds; None: the lifted codes do.
+        calibration: of the encoder.
+        config: the smallest size of an instance.
+    """
+    gaussians, evidence = scored
+    region = region_to_map(query.roi, snapshot.frame)
+    if field is None and query.mode == "relevancy":
+        labels, scores = label_found(query, found, gaussians, config.min_instance)
+        if region is not None:
+            labels = labels * in_region(snapshot.gaussians["means"], region)
+        return LabelledMap(labels, scores, scores, gaussians.all.relevancy)
+    table, device = gaussians.all.relevancy(), snapshot.weight.device
+    similarities = Similarities(
+        # By cosines: relevancy rounds to 1 at a high temperature, and then many would be best.
+        ranking=snapshot.codes @ snapshot.directions(texts) if query.mode == "argmax" else table,
+        relevancy=table,
+        eligible=gaussians.all.known & in_region(snapshot.gaussians["means"], region),
+        strongest=torch.from_numpy(evidence.strongest).to(device),
+        peaks=torch.from_numpy(gaussians.peaks).float().to(device),
+        columns=vocabulary_indices(field, query.prompts, query.mode),
+        probabilities=field.probabilities if field is not None else None,
+    )
+    labels, merged = label_gaussians(query, found, similarities, calibration.threshold, config.min_instance)
+    return LabelledMap(labels, label_scores(labels, merged), label_scores(labels, table), lambda: merged)
 
 
 def label_gaussians(
@@ -139,6 +188,11 @@ def label_pixels(shares: LabelShares) -> tuple[np.ndarray, np.ndarray]:
     return best * shown, score / labelled.clip(1e-6) * shown
 
 
+def labelled_rows(labels: np.ndarray) -> np.ndarray:
+    """The Gaussians with a label, ascending, of labels [N], 0 = none."""
+    return np.flatnonzero(labels > 0)  # of bools: several times as fast as of numbers
+
+
 def first_mentions(prompts: tuple[str, ...]) -> np.ndarray:
     """Index [P] of the first prompt with the same words."""
     return np.array([prompts.index(prompt) for prompt in prompts])
@@ -176,7 +230,7 @@ def return_strongest(
         strongest: [P, K] Gaussians the presence decision rests on.
         min_instance: Gaussians that make an instance; the other prompt keeps as many.
     """
-    counts = np.bincount(labels.numpy(force=True), minlength=len(found) + 1)
+    counts = _count_labels(labels, len(found))
     if (counts[1:][found] >= min_instance).all():
         return labels
     labels = labels.clone()
@@ -188,8 +242,14 @@ def return_strongest(
                 # Two prompts may name one thing, and both keep Gaussians.
                 spare = max(int(counts[owner]) - min_instance, 0)
                 labels[taken if owner == 0 else taken[:spare]] = int(p) + 1
-            counts = np.bincount(labels.numpy(force=True), minlength=len(found) + 1)
+            counts = _count_labels(labels, len(found))
     return labels
+
+
+def _count_labels(labels: torch.Tensor, prompts: int) -> np.ndarray:
+    """How many Gaussians each label has [P + 1]; those without one are not counted."""
+    numbers = labels.numpy(force=True)
+    return np.bincount(numbers[labelled_rows(numbers)], minlength=prompts + 1)
 
 
 def in_region(points: torch.Tensor, roi: np.ndarray | None) -> torch.Tensor:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
 from ovs3d_ros.query.distractors import Rivals
 from ovs3d_ros.query.presence import (
-    Evidence,
     PresenceCalibration,
     general_prompts,
     margin_to_rivals,
@@ -19,42 +20,52 @@ from ovs3d_ros.query.strays import Judge
 from ovs3d_ros.types import MapSnapshot
 
 
-def judge_objects(
-    prompts: tuple[str, ...],
-    texts: torch.Tensor,
-    snapshot: MapSnapshot,
-    gaussians: GaussianScores,
-    lifted: torch.Tensor,
-    rivals: Rivals,
-    calibration: PresenceCalibration,
-    least: float,
-) -> Judge:
-    """Judges objects as `presence.presence_probability` judges what a prompt finds in the whole map.
+@dataclass(frozen=True, slots=True)
+class GroupJudge:
+    """Judges groups of Gaussians as `presence.presence_probability` judges what a prompt finds in a map.
 
-    Args:
+    Attributes:
         prompts: the P prompts.
         texts: [P, D] unit features of the prompts.
         snapshot: the map.
         gaussians: scores of the prompts in the map.
-        lifted: [N] relevancy of each Gaussian's label by the lifted codes.
+        fits: [N] relevancy of each Gaussian's label by the lifted codes.
         rivals: what the prompts compete against.
         calibration: of the encoder.
         least: probability from which an object is kept.
     """
-    fits = lifted.cpu().numpy()
 
-    def judge(labels: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    prompts: tuple[str, ...]
+    texts: torch.Tensor
+    snapshot: MapSnapshot
+    gaussians: GaussianScores
+    fits: np.ndarray
+    rivals: Rivals
+    calibration: PresenceCalibration
+    least: float
+
+    def evidence(self, labels: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Peak, cosine and margin [G, 3] of groups, see `Evidence`; no other Gaussian changes them.
+
+        Args:
+            labels: [G] of the groups, counted from 1.
+            rows: [G, K] Gaussians of each.
+        """
         own = labels - 1
-        mass, pooled = pool_codes(rows, snapshot.packed_codes, snapshot.weight)
-        cosine = np.einsum("gd,dg->g", pooled, snapshot.directions(texts)[:, own].cpu().numpy())
-        evidence = Evidence(
-            peak=(fits[rows] * mass).sum(1),
-            cosine=cosine,
-            margin=margin_to_rivals(cosine, pooled, rivals.directions, rivals.competing.numpy()[own]),
-            zscore=(cosine - gaussians.mean[own]) / gaussians.deviation[own],
-            strongest=rows,
-        )
-        general = general_prompts(prompts, calibration.distractors)[own]
-        return presence_probability(evidence.table, general, calibration)
+        mass, pooled = pool_codes(rows, self.snapshot.packed_codes, self.snapshot.weight)
+        directions = self.snapshot.directions(self.texts)[:, own].cpu().numpy()
+        cosine = np.einsum("gd,dg->g", pooled, directions)
+        competing = self.rivals.competing.numpy()[own]
+        margin = margin_to_rivals(cosine, pooled, self.rivals.directions, competing)
+        return np.stack([(self.fits[rows] * mass).sum(1), cosine, margin], axis=1)
 
-    return Judge(fits, judge, least)
+    def probability(self, labels: np.ndarray, evidence: np.ndarray) -> np.ndarray:
+        """How likely each group [G] is what its label names, by its `evidence` [G, 3]."""
+        own, cosine = labels - 1, evidence[:, 1]
+        zscore = (cosine - self.gaussians.mean[own]) / self.gaussians.deviation[own]
+        general = general_prompts(self.prompts, self.calibration.distractors)[own]
+        return presence_probability(np.column_stack([evidence, zscore]), general, self.calibration)
+
+    def judge(self) -> Judge:
+        """Judges objects by their Gaussians."""
+        return Judge(self.fits, lambda own, rows: self.probability(own, self.evidence(own, rows)), self.least)

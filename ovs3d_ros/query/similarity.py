@@ -18,7 +18,7 @@ from ovs3d_ros.packed_codes import PackedCodes
 from ovs3d_ros.query.labelling import best_found, label_scores
 from ovs3d_ros.query.products import round_texts
 from ovs3d_ros.query.scan import fill_logits, label_part, scan_part
-from ovs3d_ros.rasterize.thread_pool import shared_pool
+from ovs3d_ros.rasterize.thread_pool import ThreadPool, shared_pool
 
 _GAUSSIANS_PER_THREAD = 10_000  # at least; fewer take less time than waking a thread
 # Torch divides operations on 2^15 numbers and more between its threads, which wait for each other in a busy
@@ -78,6 +78,11 @@ def lerf_competition(prompts: torch.Tensor, negatives: torch.Tensor, temperature
 class Scores(Protocol):
     """Relevancy of P prompts at N Gaussians."""
 
+    @property
+    def known(self) -> torch.Tensor:
+        """[N] bool, Gaussians that are eligible and have a code; on the device of the codes."""
+        ...
+
     def relevancy(self) -> torch.Tensor:
         """[N, P] 0..1; 0 for Gaussians that are not known."""
         ...
@@ -101,7 +106,6 @@ class GaussianScores:
     """How well P prompts fit N Gaussians.
 
     Attributes:
-        known: [N] bool, Gaussians that are eligible and have a code; on the device of the codes.
         strongest: [P, K] Gaussians that fit each prompt best, best first.
         cosines: [P, K] float64 cosine of these Gaussians with the prompt.
         peaks: [P, K] float64 relevancy of the prompt at these Gaussians.
@@ -110,7 +114,6 @@ class GaussianScores:
         all: the scores of all Gaussians.
     """
 
-    known: torch.Tensor
     strongest: np.ndarray
     cosines: np.ndarray
     peaks: np.ndarray
@@ -153,20 +156,20 @@ def score_with_torch(
     counted = torch.where(known, positive, 0.0)
     sums, squares = counted.sum(1).double(), counted.square().sum(1).double()
     return GaussianScores(
-        known,
         best.indices.cpu().numpy(),
         best.values.double().cpu().numpy(),
         scores.gather(1, best.indices).double().cpu().numpy(),
         *_moments(sums.cpu().numpy(), squares.cpu().numpy(), count),
-        TensorScores(scores.T),
+        TensorScores(scores.T, known),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class TensorScores:
-    """Scores that are at hand: a table [N, P]."""
+    """Scores that are at hand: a table [N, P], and which Gaussians are known [N]."""
 
     table: torch.Tensor
+    known: torch.Tensor
 
     def relevancy(self) -> torch.Tensor:
         """See `Scores`."""
@@ -194,17 +197,38 @@ def score_with_numba(
     values, rows, sums, squares = map(np.stack, zip(*parts, strict=True))
     total = int(np.count_nonzero(known.numpy()))
     values, rows = (np.moveaxis(a, 0, 1).reshape(count, -1) for a in (values, rows))  # [P, threads K]
-    order = np.lexsort((rows, -values))[:, : min(total, strongest)]
-    rows = np.take_along_axis(rows, order, 1)
-    cosines = np.take_along_axis(values, order, 1)
-    return GaussianScores(
-        known,
-        rows,
-        cosines.astype(float),
-        competition.peaks(codes.unpack_rows(rows), cosines),
-        *_moments(sums.sum(0), squares.sum(0), total),
-        scan,
-    )
+    best = choose_strongest(values, rows, min(total, strongest))
+    return join_scores(codes, competition, best, (sums.sum(0), squares.sum(0), total), scan)
+
+
+def choose_strongest(values: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `count` largest of values [P, M] of Gaussians [P, M], largest first; and these Gaussians."""
+    if 2 * count < values.shape[1]:  # sorting all of them takes ten times as long
+        chosen = np.argpartition(-values, count, axis=1)[:, :count]
+        values, rows = (np.take_along_axis(a, chosen, 1) for a in (values, rows))
+    order = np.lexsort((rows, -values))[:, :count]
+    return np.take_along_axis(values, order, 1), np.take_along_axis(rows, order, 1)
+
+
+def join_scores(
+    codes: PackedCodes,
+    competition: Competition,
+    best: tuple[np.ndarray, np.ndarray],
+    moments: tuple[np.ndarray, np.ndarray, int],
+    scores: Scores,
+) -> GaussianScores:
+    """What the parts of a scan make together.
+
+    Args:
+        codes: [N].
+        competition: the prompts, and what they compete against.
+        best: cosines [P, K] of the strongest Gaussians, and these Gaussians [P, K].
+        moments: sums [P] of the cosines of all known Gaussians, sums of their squares [P], and their number.
+        scores: of all Gaussians.
+    """
+    cosines, rows = best
+    peaks = competition.peaks(codes.unpack_rows(rows), cosines)
+    return GaussianScores(rows, cosines.astype(float), peaks, *_moments(*moments), scores)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,21 +270,23 @@ class PackedScores:
 
     def run(self, competition: Competition, kernel: Callable[..., Any], *arguments: Any) -> list[Any]:
         """Runs a kernel of `scan` with the texts of a competition; its results, by thread."""
-        threads = torch.get_num_threads()
-        pool = shared_pool(threads if len(self.codes) >= threads * _GAUSSIANS_PER_THREAD else 1)
-        texts = torch.cat([competition.prompts, competition.negatives], dim=1)
-        common = (
-            (np.ascontiguousarray(self.codes.values.numpy()), self.scales.numpy()),
-            self.known.numpy(),
-            round_texts(self.codes.fold(texts).numpy()),
-            (
-                competition.slopes.numpy(),
-                competition.offsets.numpy(),
-                np.float32(competition.temperature),
-                texts.shape[1],
-            ),
-        )
+        pool = pool_for(len(self.codes))
+        codes = np.ascontiguousarray(self.codes.values.numpy()), self.scales.numpy()
+        common = codes, self.known.numpy(), *kernel_texts(self.codes, competition)
         return pool.run(lambda *part: kernel(part, *common, *arguments))
+
+
+def pool_for(count: int) -> ThreadPool:
+    """The threads that share the work on so many Gaussians."""
+    threads = torch.get_num_threads()
+    return shared_pool(threads if count >= threads * _GAUSSIANS_PER_THREAD else 1)
+
+
+def kernel_texts(codes: PackedCodes, competition: Competition) -> tuple[tuple, tuple]:
+    """The texts of a competition and its rule, as the kernels of `scan` take them."""
+    texts = torch.cat([competition.prompts, competition.negatives], dim=1)
+    rule = competition.slopes.numpy(), competition.offsets.numpy(), np.float32(competition.temperature)
+    return round_texts(codes.fold(texts).numpy()), (*rule, texts.shape[1])
 
 
 def _moments(sums: np.ndarray, squares: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -54,16 +54,10 @@ def drop_strays(
         return objects, instances
     place = np.zeros(len(objects) + 1, np.int64)
     place[several + 1] = np.arange(1, len(several) + 1)
-    strongest = _find_strongest(instances, place, judge.fits, len(several), PEAK_GAUSSIANS)
+    strongest = find_strongest(instances, place, judge.fits, len(several), PEAK_GAUSSIANS)
     probability = np.ones(len(objects))
     probability[several] = judge.probability(labels[several], strongest)
-    best = np.lexsort((-probability, labels))
-    best = best[np.diff(labels[best], prepend=0) > 0]
-    is_kept = probability >= judge.least
-    is_kept[best] = True
-    kept = np.flatnonzero(is_kept)
-    if limit:
-        kept = kept[np.arange(len(kept)) - np.searchsorted(labels[kept], labels[kept]) < limit]
+    kept = choose_kept(labels, probability, judge.least, limit)
     number = np.zeros(len(objects) + 1, instances.dtype)
     number[kept + 1] = np.arange(1, len(kept) + 1)
     if len(kept) == len(objects):
@@ -71,8 +65,27 @@ def drop_strays(
     return [replace(objects[k], instance=i) for i, k in enumerate(kept, 1)], number[instances]
 
 
+def choose_kept(labels: np.ndarray, probability: np.ndarray, least: float, limit: int) -> np.ndarray:
+    """The objects that are kept, ascending: the likeliest of each label, and others that are likely enough.
+
+    Args:
+        labels: [O] of the objects, label after label, best first.
+        probability: [O] that each is what its label names.
+        least: probability that is enough.
+        limit: objects of each label that are kept at most, 0 = all.
+    """
+    best = np.lexsort((-probability, labels))
+    best = best[np.diff(labels[best], prepend=0) > 0]
+    is_kept = probability >= least
+    is_kept[best] = True
+    kept = np.flatnonzero(is_kept)
+    if limit:
+        kept = kept[np.arange(len(kept)) - np.searchsorted(labels[kept], labels[kept]) < limit]
+    return kept
+
+
 @cached_njit(nogil=True)
-def _find_strongest(instances, place, fits, sets, count):
+def find_strongest(instances, place, fits, sets, count):
     """The rows [sets, count] that fit best in each set; a smaller set repeats its rows.
 
     `place` gives the set of each instance, counted from 1.

@@ -50,7 +50,7 @@ class Publisher:
         self._next: Kind | None = None  # of `Parcel.coming`
 
     def fields(self, codec: FeatureCodec | None) -> dict[str, Any]:
-        """The fields codec, gaussians, packed_codes, packed_levels, selection, weight and views, by name.
+        """The fields codec, gaussians, packed_codes, packed_levels, selection, weight, views and parked.
 
         Args:
             codec: of the features of the active part; None: there are none.
@@ -73,8 +73,9 @@ class Publisher:
         kind = self._kind
         for parcel in parcels:
             parcel.shown = parcel.shown or self._pack(parcel, kind)
-        joined = join_rows([parcel.shown for parcel in parcels if parcel.shown], shown)
-        return dict(codec=codec if lifted is None else kind[0]) | _to_fields(joined, kind[1])
+        parked = tuple(parcel.shown for parcel in parcels if parcel.shown)
+        joined = join_rows(parked, shown)
+        return dict(codec=codec if lifted is None else kind[0], parked=parked) | _to_fields(joined, kind[1])
 
     def _advance(self, active: Rows, codec: FeatureCodec) -> None:
         """Packs a few parcels for the next kind of codes, and turns to it when all are."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -90,6 +90,15 @@ class TrainingState:
     owners: torch.Tensor
 
 
+class ParkedRows(Protocol):
+    """Stands for the same rows in all snapshots that have it."""
+
+    @property
+    def count(self) -> int:
+        """Of the rows."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class MapSnapshot:
     """An immutable copy of the map. Queries and renders read nothing else.
@@ -112,6 +121,7 @@ class MapSnapshot:
         refined: the refined field, if the map has one.
         frame: the map frame.
         training: what a map file holds with `map.keep_keyframes`; None for all other snapshots.
+        parked: what the first rows are, part by part. Whoever changes rows, or their order, empties it.
     """
 
     version: int
@@ -130,6 +140,7 @@ class MapSnapshot:
     refined: RefinedField | None = None
     frame: MapFrame = MapFrame()
     training: TrainingState | None = None
+    parked: Sequence[ParkedRows] = ()
 
     @property
     def num_gaussians(self) -> int:

@@ -9,7 +9,7 @@ import weakref
 import numpy as np
 from helpers import synthetic
 
-from ovs3d_ros.query.memo import SnapshotMemo
+from ovs3d_ros.query.memo import PartMemo, SnapshotMemo
 from ovs3d_ros.types import MapSnapshot
 
 
@@ -60,3 +60,49 @@ def test_first_and_second_query_to_a_map_have_the_same_answer() -> None:
             assert one.prompt == other.prompt and one.num_gaussians == other.num_gaussians
             np.testing.assert_allclose(one.center, other.center, atol=1e-6)
             np.testing.assert_allclose(one.size, other.size, atol=1e-6)
+
+
+class Place:
+    """A part of a map."""
+
+
+def ask(memo: PartMemo, question: str, parts: list, size: int = 1000) -> list[int]:
+    """Asks for arrays of `size` bytes; returns the places of the parts whose value was computed."""
+    computed: list[int] = []
+
+    def compute(places: list[int]) -> list[np.ndarray]:
+        computed.extend(places)
+        return [np.full(size, place, np.uint8) for place in places]
+
+    values = memo.gather(question, parts, compute)
+    assert [int(value[0]) for value in values] == list(range(len(parts)))
+    return computed
+
+
+def test_parts_are_asked_once_for_each_question() -> None:
+    memo, parts = PartMemo(100_000), [Place(), None, Place()]
+    assert ask(memo, "cup", parts) == [0, 1, 2]
+    assert ask(memo, "cup", parts) == [1], "what is of one map alone is not kept"
+    assert ask(memo, "cup", [*parts, Place()]) == [1, 3]
+    assert ask(memo, "box", parts) == [0, 1, 2]
+
+
+def test_part_memo_keeps_to_its_size_and_forgets_what_was_asked_longest_ago() -> None:
+    memo, parts = PartMemo(10_000), [Place() for _ in range(4)]
+    for question in ("cup", "box", "cup", "ball"):
+        ask(memo, question, parts)
+        assert memo.nbytes <= 10_000
+    assert ask(memo, "cup", parts) == [] and ask(memo, "ball", parts) == []
+    assert ask(memo, "box", parts) == [0, 1, 2, 3]
+    large = [Place() for _ in range(15)]
+    ask(memo, "cup", large)
+    assert 8_000 <= memo.nbytes <= 10_000 and len(ask(memo, "cup", large)) <= 7
+
+
+def test_part_memo_keeps_no_part_alive() -> None:
+    memo, part = PartMemo(10_000), Place()
+    ask(memo, "cup", [part])
+    gone = weakref.ref(part)
+    del part
+    gc.collect()
+    assert gone() is None and memo.nbytes == 0

@@ -87,10 +87,8 @@ def test_evidence_matches_a_hand_calculation() -> None:
     scores, weight = np.array([0.8, 0.5, 0.6, 0.1]), torch.tensor([3.0, 1.0, 0.0, 0.0])
     distractors = with_zeros(torch.tensor([[0.2, 0.7], [0.4, 0.0], [0.0, 0.0], [0.0, 0.0]]))
     order = np.argsort(-cosines)[None]
-    table = TensorScores(torch.from_numpy(scores)[:, None])
-    found = GaussianScores(
-        everything(4), order, cosines[order], scores[order], np.array([0.3]), np.array([0.2]), table
-    )
+    table = TensorScores(torch.from_numpy(scores)[:, None], everything(4))
+    found = GaussianScores(order, cosines[order], scores[order], np.array([0.3]), np.array([0.2]), table)
     got = presence_evidence(found, codes, weight, distractors, torch.tensor([[True, False]]))
     assert got.peak[0] == pytest.approx(0.75 * 0.8 + 0.25 * 0.5)
     assert got.cosine[0] == pytest.approx(0.75 * 0.9 + 0.25 * 0.1)

@@ -32,7 +32,7 @@ def world(count: int, dims: int, prompts: int, negatives: int, unknown: float = 
 
 
 def same(a, b) -> None:
-    assert torch.equal(a.known, b.known)
+    assert torch.equal(a.all.known, b.all.known)
     torch.testing.assert_close(a.all.relevancy(), b.all.relevancy(), rtol=0, atol=5e-4)
     alike = a.strongest == b.strongest  # texts have 16 bits: equals may change places
     assert (~alike).sum() <= 0.01 * alike.size
@@ -76,7 +76,7 @@ def test_scores_match_a_hand_calculation(run) -> None:
     rival = np.array([0.5, 1.0, 0.8])  # the nearer of both
     expected = 1 / (1 + np.exp(-TEMPERATURE * (np.array([1.0, 0.5, 0.6]) - rival)))
     np.testing.assert_allclose(scores[:3, 0], expected, rtol=0.03)  # codes have 8 bits
-    assert got.known.tolist() == [True, True, True, False, False]
+    assert got.all.known.tolist() == [True, True, True, False, False]
     assert scores[3, 0] == 0 and scores[4, 0] == 0, "one is not eligible, one has no code"
     assert got.strongest.tolist() == [[0, 2]] and got.cosines[0] == pytest.approx([1.0, 0.6], abs=5e-4)
     assert got.mean[0] == pytest.approx(2.1 / 3, abs=5e-4)

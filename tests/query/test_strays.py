@@ -11,7 +11,7 @@ from helpers import synthetic
 
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query.distractors import DistractorMemo
-from ovs3d_ros.query.object_presence import judge_objects
+from ovs3d_ros.query.object_presence import GroupJudge
 from ovs3d_ros.query.presence import (
     PEAK_GAUSSIANS,
     PresenceCalibration,
@@ -125,7 +125,7 @@ def test_an_object_is_judged_as_the_presence_decision_judges_a_map(room: Ovs3d) 
     expected = presence_probability(evidence.table, general, calibration)
     lifted = torch.zeros(snapshot.num_gaussians)
     lifted[gaussians.strongest] = torch.from_numpy(gaussians.peaks).float()
-    judge = judge_objects(names, texts, snapshot, gaussians, lifted, rivals, calibration, 0.6)
+    judge = GroupJudge(names, texts, snapshot, gaussians, lifted.numpy(), rivals, calibration, 0.6).judge()
     found = judge.probability(np.array([3, 1, 2]), gaussians.strongest[[2, 0, 1]])
     assert found == pytest.approx(expected[[2, 0, 1]], abs=2e-3)
     # With the rivals of another prompt, such as its own colour, the margin would be gone.
