@@ -128,6 +128,7 @@ class PartedScores:
         self._least, self._strongest = np.float32(min_weight), strongest
         self._question = _fingerprint(min_weight, strongest, *self._texts(competition))
         self.parts = divide(snapshot)
+        self._read: dict[int, tuple[tuple[np.ndarray, np.ndarray], np.ndarray]] = {}
         self.labels: torch.Tensor | None = None
         self.rows = np.zeros(0, np.int64)
         self.labelled: tuple[Hashable, list[PartLabels]] = (), []
@@ -154,6 +155,7 @@ class PartedScores:
         chosen = self._competition.chosen(found)
         parts = self._gather("labels", question, lambda *part: self._label(*part, rules), chosen)
         self.labelled = question, parts
+        self._read.clear()
         placed = zip(self.parts, parts, strict=True)
         self.rows = rows = np.concatenate([part.rows + np.int64(at.rows.start) for at, part in placed])
         labels = np.zeros(self._snapshot.num_gaussians, np.int64)
@@ -189,7 +191,7 @@ class PartedScores:
 
     def _scan(self, place: int, texts: tuple, rule: tuple) -> PartScores:
         part, prompts = self.parts[place], (texts, rule)
-        codes, known = self._rows(part)
+        codes, known = self._rows(place)
         scores, columns = torch.empty(part.size), np.empty(part.size, np.int16)
         found = scan_part((0, 1), codes, known, *prompts, self._strongest, scores.numpy(), columns)
         cosines, rows, sums, squares = found
@@ -203,16 +205,19 @@ class PartedScores:
             return PartLabels(*(np.zeros(0, kind) for kind in (np.int32, np.int16, np.float32)))
         labels, scores = np.empty(part.size, np.int16), np.empty(part.size, np.float32)
         best, filled = (scored.scores, scored.columns), (scores, labels)
-        label_part((0, 1), *self._rows(part), texts, rule, *rules, best, filled)
+        label_part((0, 1), *self._rows(place), texts, rule, *rules, best, filled)
         rows = np.flatnonzero(labels > 0)
         return PartLabels(rows.astype(np.int32), labels[rows], scores[rows])
 
-    def _rows(self, part: Part) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+    def _rows(self, place: int) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
         """Codes of a part as kernels take them, and which of its Gaussians are known."""
-        codes: PackedCodes = self._snapshot.packed_codes[part.rows]
-        scales = codes.scales.numpy().astype(np.float32)
-        known = (self._snapshot.weight[part.rows].numpy() >= self._least) & (scales != 0)
-        return (np.ascontiguousarray(codes.values.numpy()), scales), known
+        if place not in self._read:
+            codes: PackedCodes = self._snapshot.packed_codes[self.parts[place].rows]
+            scales = codes.scales.numpy().astype(np.float32)
+            weight = self._snapshot.weight[self.parts[place].rows].numpy()
+            arrays = np.ascontiguousarray(codes.values.numpy()), scales
+            self._read[place] = arrays, (weight >= self._least) & (scales != 0)
+        return self._read[place]
 
 
 def score_map(
