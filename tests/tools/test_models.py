@@ -180,7 +180,7 @@ def test_bent_cut_bends_its_labels_too(store, monkeypatch):
 
     def cut(bent: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
         monkeypatch.setattr(crops, "BENT", bent)
-        return crops._cut(store, view, square, 0.0, 96, np.random.default_rng(seed))
+        return crops.cut(store, view, square, 0.0, 96, np.random.default_rng(seed))
 
     brightness = {row: 60 * key for key in range(1, 5) for row in [view.things[key]]}
     agreement = []
@@ -208,6 +208,53 @@ def test_regions_of_windows_are_averages_over_whole_cells(store):
         )
         for region in regions.reshape(-1, side, side) > 0:
             assert region[np.ix_(region.any(axis=1), region.any(axis=0))].all(), "a rectangle"
+
+
+def test_regions_of_large_windows_are_things_and_single_cells(store, monkeypatch):
+    import crops
+    import dense_windows
+
+    monkeypatch.setattr(crops, "RECOLOURED", 0.0)
+    monkeypatch.setattr(crops, "BENT", 0.0)
+    brightness = {row: 60 * key for key in range(1, 5) for row in [store.views[0].things[key]]}
+    rng, side, errors = np.random.default_rng(0), dense_windows.CELLS, []
+    for _ in range(30):
+        image, regions, shares = dense_windows.sample_view(store, rng)
+        assert image.shape == (320, 320, 3) and regions.shape == (len(shares), side * side)
+        used = shares.any(axis=1)
+        assert used.any() and np.allclose(shares[used].sum(axis=1), 1, atol=1e-5)
+        assert np.allclose(regions.sum(axis=1), used, atol=1e-5), "spare rows are zero"
+        single = regions[dense_windows.THINGS :]
+        assert ((single > 0).sum(axis=1) == 1).all()
+        things = np.flatnonzero(used[: dense_windows.THINGS])
+        assert (shares[things].max(axis=1) == 1).all()
+        means = image[..., 0].reshape(side, 32, side, 32).mean(axis=(1, 3)).ravel()
+        sizes = (regions[things] > 0.5 * regions[things].max(axis=1, keepdims=True)).sum(axis=1)
+        for row in things[sizes >= 20]:
+            errors.append(abs(regions[row] @ means - brightness[shares[row].argmax()]))
+    assert len(errors) > 20 and np.median(errors) < 12
+
+
+def test_names_of_things(store):
+    import captions
+    import dense_windows
+
+    things = store.things[store.views[0].things[1:5]]
+    assert [dense_windows.NAMES[k] for k in dense_windows.names_of(things)] == [
+        "grey wall",
+        "red book",
+        "blue mug",
+        "green chair",
+    ]
+    unnamed = np.array([[captions.NOUNS.index("mug"), captions.UNNAMED, captions.MATERIALS.index("ceramic")]])
+    red_mug = np.array([[captions.NOUNS.index("mug"), captions.COLOURS.index("red"), unnamed[0, 2]]])
+    assert dense_windows.names_of(unnamed) == -1 and dense_windows.names_of(red_mug) == -1
+    shares = np.zeros((2, len(dense_windows.NAMES)), np.float32)
+    shares[0, dense_windows.NAMES.index("wooden table")] = 1.0
+    shares[1, dense_windows.NAMES.index("brown table")] = 1.0
+    left_open = dense_windows.open_names(shares)
+    assert [dense_windows.NAMES[k] for k in np.flatnonzero(left_open[0])] == ["brown table"]
+    assert not left_open[1].any()
 
 
 def test_averaged_model_has_the_mean_weights(tmp_path):

@@ -47,7 +47,7 @@ def sample_object(store: FrameStore, rng) -> tuple[np.ndarray, np.ndarray] | Non
 
     Crops show small objects whole; they may show only a part of furniture, floor and walls.
     """
-    view, instance = _balanced_instance(store, rng)
+    view, instance = balanced_instance(store, rng)
     left, top, right, bottom, _ = view.boxes[instance]
     extent = max(right - left, bottom - top)
     if SALIENT[store.things[view.things[instance]][0]] or rng.random() < 0.5:
@@ -60,9 +60,7 @@ def sample_object(store: FrameStore, rng) -> tuple[np.ndarray, np.ndarray] | Non
         side = np.exp(rng.uniform(np.log(20), np.log(140)))
         x, y = _inside(view, instance, rng)
     side = float(np.clip(side, 14, 240))
-    image, ids = _cut(
-        store, view, (x, y, side, side * rng.uniform(0.8, 1.25)), rng.normal(0, 7), CROP_PX, rng
-    )
+    image, ids = cut(store, view, (x, y, side, side * rng.uniform(0.8, 1.25)), rng.normal(0, 7), CROP_PX, rng)
     nouns = np.where(ids >= 0, store.things[ids, 0], -1)
     noun = store.things[view.things[instance]][0]
     if (nouns == noun).mean() < MIN_SHARE:
@@ -81,9 +79,7 @@ def sample_crop(store: FrameStore, rng) -> tuple[np.ndarray, np.ndarray]:
         view, x, y, side = _square(store, rng)
         if alone and _largest_share(store, view, x, y, side) > ALONE_SHARE:
             break
-    image, ids = _cut(
-        store, view, (x, y, side, side * rng.uniform(0.8, 1.25)), rng.normal(0, 7), CROP_PX, rng
-    )
+    image, ids = cut(store, view, (x, y, side, side * rng.uniform(0.8, 1.25)), rng.normal(0, 7), CROP_PX, rng)
     if rng.random() < 0.2:
         image, ids = _paste(image, ids, store, rng)
     counts = _extents(ids, store) * CROP_SALIENCE[store.things[:, 0]]
@@ -99,7 +95,7 @@ def sample_window(store: FrameStore, rng) -> tuple[np.ndarray, np.ndarray, np.nd
     px = WINDOW_CELLS * CELL_PX
     view, x, y, _ = _square(store, rng)
     side = px / np.exp(rng.uniform(np.log(0.9), np.log(3.4)))
-    image, ids = _cut(store, view, (x, y, side, side), 0.0, px, rng)
+    image, ids = cut(store, view, (x, y, side, side), 0.0, px, rng)
     cells = ids.reshape(WINDOW_CELLS, 8, WINDOW_CELLS, 8).transpose(0, 2, 1, 3).reshape(WINDOW_CELLS**2, 64)
     # Shape [25, K].
     per_cell = np.stack([_pixels(cell, store) for cell in cells]) * WINDOW_SALIENCE[store.things[:, 0]]
@@ -150,7 +146,7 @@ def _square(store: FrameStore, rng) -> tuple[View, float, float, float]:
         view = store.views[rng.integers(len(store.views))]
         side = np.exp(rng.uniform(np.log(24), np.log(240)))
         return view, rng.uniform(0, view.image.shape[1]), rng.uniform(0, view.image.shape[0]), side
-    view, instance = _balanced_instance(store, rng)
+    view, instance = balanced_instance(store, rng)
     left, top, right, bottom, _ = view.boxes[instance]
     extent = max(right - left, bottom - top)
     if kind < 0.85:
@@ -174,7 +170,7 @@ def _largest_share(store: FrameStore, view: View, x: float, y: float, side: floa
     return weighted.max() / max(weighted.sum(), 1e-6)
 
 
-def _balanced_instance(store: FrameStore, rng) -> tuple[View, int]:
+def balanced_instance(store: FrameStore, rng) -> tuple[View, int]:
     """Draws an instance in a view; all nouns are equally likely, and so are all meshes of a noun."""
     nouns = sorted(store.by_mesh)
     meshes = store.by_mesh[nouns[rng.integers(len(nouns))]]
@@ -190,7 +186,7 @@ def _inside(view: View, instance: int, rng) -> np.ndarray:
     return np.array([columns[pick], rows[pick]])
 
 
-def _cut(
+def cut(
     store: FrameStore, view: View, square: tuple[float, float, float, float], degrees: float, px: int, rng
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cuts (x, y, width, height) out of a view, moved inside it, with some objects in other colours.
@@ -269,7 +265,7 @@ def _paste(image: np.ndarray, ids: np.ndarray, store: FrameStore, rng) -> tuple[
     height, width = other.instances.shape
     side = rng.uniform(60, 200)
     place = (rng.uniform(0, width), rng.uniform(0, height), side, side)
-    scene, behind = _cut(store, other, place, 0.0, CROP_PX, rng)
+    scene, behind = cut(store, other, place, 0.0, CROP_PX, rng)
     soft = cv2.resize(mask.astype(np.float32), (CROP_PX, CROP_PX), interpolation=cv2.INTER_LINEAR)[..., None]
     return (image * soft + scene * (1 - soft)).astype(np.uint8), np.where(mask, ids, behind)
 

@@ -18,6 +18,7 @@ import logging
 import math
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,10 +31,13 @@ sys.path[:0] = [str(Path(__file__).resolve().parent.parent / "world")]
 
 import captions
 import crops
+import dense_windows
 import parallel
 import vocabulary
 from clip_model import DIM, average_weights, create, load, normalised, save
 from frames import FrameStore
+
+from ovs3d_ros.encoders.precision import image_autocast
 
 log = logging.getLogger("train_clip")
 
@@ -42,30 +46,40 @@ COLOUR_NAMES = [f"a {colour} object" for colour in captions.COLOURS]
 
 
 class Batch:
-    """One batch of crops, windows, captions and targets, drawn by one generator."""
+    """One batch of crops, windows, large windows, captions and targets, drawn by one generator."""
 
-    def __init__(self, store: FrameStore, num_crops: int, num_windows: int, rng) -> None:
+    def __init__(self, store: FrameStore, counts: Sequence[int], rng) -> None:
+        num_crops, *num_windows = counts
         images, shares = zip(*[crops.sample_crop(store, rng) for _ in range(num_crops)], strict=True)
-        windows, regions, inside = zip(
-            *[crops.sample_window(store, rng) for _ in range(num_windows)], strict=True
-        )
-        shares = np.concatenate([np.stack(shares), *inside])  # [R, all things]
+        drawn = [
+            list(zip(*[sample(store, rng) for _ in range(count)], strict=True))
+            for sample, count in zip(
+                (crops.sample_window, dense_windows.sample_view), num_windows, strict=True
+            )
+            if count
+        ]
+        shares = np.concatenate([np.stack(shares), *(inside for kind in drawn for inside in kind[2])])
+        self.kept = torch.from_numpy(np.flatnonzero(shares.any(axis=1)))  # R regions that show something
         present = shares.any(axis=0)
-        shares, things = shares[:, present], store.things[present]  # [R, K]
-        drawn = draw_captions(shares, things, rng)
-        self.texts = [caption.text for caption in drawn]
-        self.targets = torch.from_numpy(captions.targets(drawn, things, shares))  # [R, T]
+        shares, things = shares[self.kept.numpy()][:, present], store.things[present]  # [R, K]
+        told = draw_captions(shares, things, rng)
+        self.texts = [caption.text for caption in told]
+        self.targets = torch.from_numpy(captions.targets(told, things, shares))  # [R, T]
         self.nouns, self.colours = (
             torch.from_numpy(_summed(shares, things[:, column], len(names)))
             for column, names in enumerate((captions.NOUNS, captions.COLOURS))
         )
+        names = dense_windows.names_of(things)
+        named = _summed(shares[:, names >= 0], names[names >= 0], len(dense_windows.NAMES))
+        self.names = torch.from_numpy(named), torch.from_numpy(dense_windows.open_names(named))
         nouns, colours = captions.open_questions(things, shares)
         # Shape [R, T].
-        self.scored = torch.from_numpy(captions.scored_captions(drawn, self.targets.numpy(), nouns, colours))
+        self.scored = torch.from_numpy(captions.scored_captions(told, self.targets.numpy(), nouns, colours))
         self.open = [torch.from_numpy(codes) for codes in (nouns, colours)]  # [R, nouns], [R, colours]
         self.crops = normalised(crops.augment(np.stack(images), rng))
-        self.windows = normalised(crops.augment(np.stack(windows), rng))
-        self.regions = torch.from_numpy(np.stack(regions))  # [W, regions, cells]
+        # For each size of windows: [W, 3, H, W] pixels and [W, regions, cells].
+        self.windows = [normalised(crops.augment(np.stack(kind[0]), rng)) for kind in drawn]
+        self.regions = [torch.from_numpy(np.stack(kind[1])) for kind in drawn]
 
 
 def _summed(shares: np.ndarray, codes: np.ndarray, count: int) -> np.ndarray:
@@ -89,11 +103,12 @@ def _things(share: np.ndarray, things: np.ndarray, rng) -> tuple[tuple, tuple | 
 
 def embed_regions(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     """[R, D] unit embeddings of the batch's crops and regions."""
-    with torch.autocast("cpu", torch.bfloat16):
-        whole = model.visual(batch.crops)
-        cells = model.visual.trunk.forward_features(batch.windows).flatten(2).transpose(1, 2)  # [W, cells, C]
-        pooled = model.visual.head((batch.regions.to(cells.dtype) @ cells).flatten(0, 1))
-    return F.normalize(torch.cat([whole, pooled]).float(), dim=-1)
+    with image_autocast("auto", "cpu"):
+        parts = [model.visual(batch.crops)]
+        for windows, regions in zip(batch.windows, batch.regions, strict=True):
+            cells = model.visual.trunk.forward_features(windows).flatten(2).transpose(1, 2)  # [W, cells, C]
+            parts.append(model.visual.head((regions.to(cells.dtype) @ cells).flatten(0, 1)))
+    return F.normalize(torch.cat(parts).float()[batch.kept], dim=-1)
 
 
 def loss_of(
@@ -248,7 +263,7 @@ def train(args: argparse.Namespace) -> None:
     bank = TextBank(model, tokenizer, locked=not args.joint)
     if args.fit_head:
         with torch.no_grad():
-            fit_head(model, Batch(store, 1024, 1, rng), bank(NOUN_NAMES), bank(COLOUR_NAMES))
+            fit_head(model, Batch(store, (1024, 1, 0), rng), bank(NOUN_NAMES), bank(COLOUR_NAMES))
     train_images(model, store, bank, args)
 
 
@@ -257,11 +272,12 @@ def train_images(model: torch.nn.Module, store: FrameStore, bank: TextBank, args
 
     The text tower is trained too unless it is locked.
     """
+    counts = args.crops, args.windows, args.views
     loader = ThreadPoolExecutor(1)  # draws the next batch during a training step
     rank = parallel.join(model)
     rng = np.random.default_rng([args.seed, rank])
     average, optimizer = copy.deepcopy(model).eval(), _optimizer(model, args.lr)
-    pending = loader.submit(Batch, store, args.crops, args.windows, rng)
+    pending = loader.submit(Batch, store, counts, rng)
     start, step, running, saved, progress = time.monotonic(), 0, 0.0, -math.inf, 0.0
     while progress < 1:
         if time.monotonic() - saved > 120:
@@ -272,7 +288,7 @@ def train_images(model: torch.nn.Module, store: FrameStore, bank: TextBank, args
         rate = args.lr * min(1.0, (step + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        batch, pending = pending.result(), loader.submit(Batch, store, args.crops, args.windows, rng)
+        batch, pending = pending.result(), loader.submit(Batch, store, counts, rng)
         regions = embed_regions(model.train(), batch)
         names = bank(NOUN_NAMES + COLOUR_NAMES).split([len(NOUN_NAMES), len(COLOUR_NAMES)])
         matching = loss_of(model, regions, bank(batch.texts), batch.targets, batch.scored)
@@ -281,6 +297,10 @@ def train_images(model: torch.nn.Module, store: FrameStore, bank: TextBank, args
             for kind in zip(names, (batch.nouns, batch.colours), batch.open, strict=True)
         ]
         loss = matching + 2 * args.naming * (naming[0] + args.colour * naming[1])
+        if args.names:
+            told = naming_loss(model, regions, bank(dense_windows.NAMES), *batch.names)
+            naming.append(told)
+            loss = loss + args.names * told
         optimizer.zero_grad()
         loss.backward()
         progress = parallel.share_gradients(model, (time.monotonic() - start) / (60 * args.minutes))
@@ -290,12 +310,12 @@ def train_images(model: torch.nn.Module, store: FrameStore, bank: TextBank, args
         average_weights(average, model, min(0.998, (step + 1) / (step + 10)))
         if step % 25 == 0 and rank == 0:
             log.info(
-                "step %d, %.1f min, %d frames, loss %.3f, naming %.2f %.2f, scale %.1f, bias %.2f",
+                "step %d, %.1f min, %d frames, loss %.3f, naming %s, scale %.1f, bias %.2f",
                 step,
                 (time.monotonic() - start) / 60,
                 len(store.views),
                 running / (1 - 0.95**step),
-                *(value.item() for value in naming),
+                " ".join(f"{value.item():.2f}" for value in naming),
                 model.logit_scale.exp().item(),
                 model.logit_bias.item(),
             )
@@ -333,6 +353,10 @@ def main() -> None:
     )
     parser.add_argument("--crops", type=int, default=128, help="crops per step")
     parser.add_argument("--windows", type=int, default=16, help="windows per step")
+    parser.add_argument(
+        "--views", type=int, default=0, help="large windows per step, as the dense mode sees them"
+    )
+    parser.add_argument("--names", type=float, default=0.0, help="weight of the softmax over whole names")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
