@@ -20,7 +20,7 @@ def scene_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("data", nargs="+", type=Path)
     parser.add_argument("--every", type=int, default=5, help="hold out every n-th view; 0: none")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE")
     parser.add_argument("--maps", type=Path, help="folder to keep the maps in")
     parser.add_argument("--json", type=Path, help="file for a copy of the output")
     return parser

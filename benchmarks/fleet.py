@@ -183,7 +183,9 @@ def main() -> None:
     mapping = actions.add_parser("map")
     mapping.add_argument("--datasets", type=int, default=24)
     mapping.add_argument("--workers", type=int, nargs="+", default=[1, 2])
-    mapping.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="parameters of the maps")
+    mapping.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="parameters of the maps"
+    )
     actions.add_parser("agree").add_argument("folder", type=Path)
     asking = actions.add_parser("query")
     asking.add_argument("folder", type=Path)

@@ -41,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gaussians", type=int, default=50_000)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE")
     args = parser.parse_args()
     dataset = open_dataset(SHIPPED)
     settings = {"clip.model": "bundled", "train.steps_per_keyframe": 5, **parse_assignments(args.set)}

@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=5)
     parser.add_argument("--by", nargs="+", choices=("drive", "turns"), default=["drive", "turns"])
     parser.add_argument("--maps", type=Path, help="keep the maps here, and use those that are there")
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     document: dict[str, Any] = dict(cpus=os.cpu_count(), scenes={})

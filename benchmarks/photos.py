@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("data", nargs="+", type=Path)
     parser.add_argument("--names", type=Path, help=f"default: {NAMES_FILE} of each dataset")
     parser.add_argument("--things", nargs="+", default=[], help="classes whose mean IoU is given beside")
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE")
     parser.add_argument("--maps", type=Path, help="folder to keep the maps in")
     parser.add_argument("--json", type=Path, help="file for a copy of the output")
     options = parser.parse_args()

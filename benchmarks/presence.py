@@ -181,7 +181,7 @@ def main() -> None:
     parser.add_argument("rooms", nargs="+", type=Path)
     parser.add_argument("--judge", nargs="+", default=[], type=Path, metavar="FOLDER")
     parser.add_argument("--maps", type=Path, help="folder to keep the maps in")
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE")
     parser.add_argument("--json", type=Path, help="file for a copy of the output")
     options = parser.parse_args()
     settings = MAPPING | parse_assignments(options.set)

@@ -244,7 +244,7 @@ def _add_render(parser: argparse.ArgumentParser) -> None:
         help="pictures to render: rgb, depth, features, segmentation (default: all the map and the prompts "
         "allow)",
     )
-    parser.add_argument("--prompts", nargs="+", metavar="PROMPT", help="names to segment")
+    parser.add_argument("--prompts", nargs="+", action="extend", metavar="PROMPT", help="names to segment")
     parser.add_argument("--frames", type=int, default=120, metavar="N", help="number of frames (default 120)")
     parser.add_argument("--fps", type=float, default=24.0, help="frames per second of the video (default 24)")
     parser.add_argument(
@@ -263,6 +263,7 @@ def _add_refine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--names",
         nargs="+",
+        action="extend",
         required=True,
         metavar="NAME",
         help="names to tell apart; include walls and floor",

@@ -8,6 +8,7 @@ import sys
 import pytest
 from helpers.command_line import assert_one_line, ovs3d
 
+from ovs3d_ros.commands.arguments import make_parser
 from ovs3d_ros.commands.inputs import repeat_set
 from ovs3d_ros.config import Config, leaves, override
 from ovs3d_ros.config.yaml_io import load, parse_assignments, to_yaml
@@ -62,6 +63,15 @@ def test_missing_input_is_reported_before_torch_loads(command, repository):
     )
     assert done.returncode == 0, done.stderr
     assert_one_line(done.stderr, "no such")
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [(["refine", "m.ovs3d", "room"], "--names"), (["render", "m.ovs3d", "-o", "v.mp4"], "--prompts")],
+)
+def test_names_may_be_given_one_option_each(command, option):
+    options = make_parser().parse_args([*command, option, "red mug", "lamp", option, "chair"])
+    assert getattr(options, option[2:]) == ["red mug", "lamp", "chair"]
 
 
 def test_one_set_takes_several_assignments(capsys):
