@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 _MAX_CACHED_TEXTS = 10_000
-_MEMO = 128 << 20  # bytes: ten names take 30 MiB of five million parked Gaussians
+_MEMO = 128 << 20  # bytes
 _GENERAL_NEGATIVES = QueryConfig().negatives
 
 
