@@ -13,6 +13,7 @@ import torch
 from ovs3d_ros.types import MapSnapshot
 
 Value = TypeVar("Value")
+_ASKED = 1000  # questions of which is known that they were asked
 
 
 class Sized(Protocol):
@@ -73,7 +74,19 @@ class PartMemo:
         self._most = most
         self._size = 0  # of what was kept; values of parts that are gone count until the next tidying
         self._tables: OrderedDict[Hashable, weakref.WeakKeyDictionary[object, Sized]] = OrderedDict()
+        self._asked: OrderedDict[int, None] = OrderedDict()
         self._lock = threading.Lock()
+
+    def is_repeated(self, question: Hashable) -> bool:
+        """Whether this was asked before: what is asked once may not be worth its time and memory."""
+        key = hash(question)  # questions hold all their texts
+        with self._lock:
+            known = key in self._asked
+            self._asked[key] = None
+            self._asked.move_to_end(key)
+            if len(self._asked) > _ASKED:
+                self._asked.popitem(last=False)
+        return known
 
     def gather(
         self,
