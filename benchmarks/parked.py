@@ -104,7 +104,7 @@ def measure(building: Building, size: int, repeats: int, others: list[list[str]]
         started = time.process_time()
         snapshot = pipeline.snapshot()
         times = dict(snapshot=1e3 * (time.process_time() - started))
-        for kind, names in (("known", PROMPTS), ("new", others[round_ % len(others)])):
+        for kind, names in (("known", PROMPTS), ("new", others[round_])):
             result, times[f"{kind}_names"] = asked(pipeline, names, snapshot)
             # Both meet pages that this snapshot has not touched.
             bare = replace(pipeline.snapshot(), parked=())
@@ -138,10 +138,13 @@ def main() -> None:
         pipeline = Ovs3d.load(path, SETTINGS)
     torch.set_num_threads(args.threads)
     names = pipeline.queries.common_names()
-    others = [list(names[start : start + 10]) for start in range(0, 10 * args.repeats, 10)]
+    count = 10 * args.repeats  # for each size others, as names of a second time are remembered
+    others = [list(names[start : start + 10]) for start in range(0, count * len(args.sizes), 10)]
     pipeline.encode_text([name for group in others for name in group])
     building = Building(pipeline)
-    rows = [measure(building, size, args.repeats, others) for size in args.sizes]
+    rows = [
+        measure(building, size, args.repeats, others[k * args.repeats :]) for k, size in enumerate(args.sizes)
+    ]
     load = [round(v, 1) for v in os.getloadavg()]
     print_document(dict(threads=args.threads, load=load, queries=rows), args.output)
 
