@@ -292,6 +292,7 @@ def test_package_itself_imports_modules_for_type_checkers_only() -> None:
         ("ovs3d_ros.sensors.messages", "torch"),
         ("ovs3d_ros.cli", "torch"),
         ("ovs3d_ros.commands.fleet", "ray"),
+        ("ovs3d_ros.fleet.board", "numpy"),
     ],
 )
 def test_light_modules_stay_light(module: str, heavy: str) -> None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from ovs3d_ros.fleet.board import Board
 from ovs3d_ros.fleet.manifest import Record
 from ovs3d_ros.fleet.task import Task, run_task
 from ovs3d_ros.types import UserError
@@ -96,19 +97,6 @@ def _check_resources(resources: Resources) -> None:
         )
 
 
-class _Board:
-    """An actor that keeps what the tasks reported last."""
-
-    def __init__(self) -> None:
-        self._reports: dict[str, str] = {}
-
-    def put(self, name: str, text: str) -> None:
-        self._reports[name] = text
-
-    def reports(self) -> dict[str, str]:
-        return self._reports
-
-
 def _run_remotely(task: Task, board: Any) -> Record:
     logging.getLogger("ovs3d_ros").setLevel(logging.WARNING)
     return run_task(task, lambda text: board.put.remote(task.record.map, text))
@@ -131,7 +119,7 @@ class Cluster:
             num_gpus=resources.gpus,
             max_retries=0,  # the driver tries again, because it counts and reports that
         )
-        self._board = ray.remote(_Board).options(num_cpus=0, max_restarts=-1).remote()
+        self._board = ray.remote(Board).options(num_cpus=0, max_restarts=-1).remote()
         self._running: dict[Any, Task] = {}
 
     def __len__(self) -> int:
