@@ -11,9 +11,10 @@ import torch
 from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.geometry import matrix_to_quat
 from ovs3d_ros.map_frame import is_world, object_to_world
+from ovs3d_ros.packed_codes import chosen_rows
 from ovs3d_ros.query.boxes import fit_boxes, sample_steps, vertical_axis
 from ovs3d_ros.query.components import connected_components, join_fragments
-from ovs3d_ros.query.labelling import first_mentions
+from ovs3d_ros.query.labelling import first_mentions, labelled_rows
 from ovs3d_ros.query.strays import Judge, drop_strays
 from ovs3d_ros.query.voxels import PointGrid, sort_into_voxels
 from ovs3d_ros.rasterize.kernel_cache import cached_njit
@@ -99,8 +100,18 @@ def find_map_objects(
 ) -> tuple[list[SemanticObject], np.ndarray]:
     """Groups the labelled Gaussians of a map into objects in the world, see `find_objects` and `drop_strays`.
 
-    A repeated prompt gets the objects of its first mention. Without a judge no group is a stray.
+    A repeated prompt gets the objects of its first mention. Without a judge no group is a stray. Without a
+    grid of all Gaussians, those without a label are not looked at.
     """
+    if grid is None:
+        rows, instances = labelled_rows(labels), np.zeros(len(labels), np.int64)
+        columns = (chosen_rows(tensor, rows) for tensor in (snapshot.gaussians["means"], snapshot.views))
+        means, views = map(torch.from_numpy, columns)
+        part = replace(snapshot, gaussians=dict(means=means), views=views, parked=())
+        whole, among = map_grid(part, config.instance_gap), judge and judge.among(rows)
+        rules = prompts, config, max_instances, whole, among
+        objects, instances[rows] = find_map_objects(part, labels[rows], scores[rows], *rules)
+        return objects, instances
     means, views = snapshot.gaussians["means"].cpu().numpy(), snapshot.views.cpu().numpy()
     up = vertical_axis(snapshot.camtoworlds, config.upright)
     limit = max_instances if judge is None else 0
@@ -139,20 +150,16 @@ def find_objects(
         config: gap and smallest size of an instance.
         max_instances: per prompt, 0 = all.
         up: [3] of upright boxes, see `oriented_boxes`.
-        grid: of the means, with the gap of `config`; None: one of the labelled Gaussians is made.
+        grid: of the means, with the gap of `config`; None: it is made.
 
     Returns:
         The objects and the instance number [N] of each Gaussian (0 = none).
     """
     labels, instances = np.asarray(labels, np.int16), np.zeros(len(labels), np.int64)
-    if grid is None:
-        rows = np.flatnonzero(labels)
-        grid = sort_into_voxels(means[rows], config.instance_gap)
-        parts = means[rows], labels[rows], scores[rows], views[rows]
-        objects, instances[rows] = find_objects(*parts, prompts, config, max_instances, up, grid)
-        return objects, instances
     if not len(means):
         return [], instances
+    if grid is None:
+        grid = sort_into_voxels(means, config.instance_gap)
     threads = torch.get_num_threads()
     pool = shared_pool(threads if len(means) >= threads * _GAUSSIANS_PER_THREAD else 1)
     components = connected_components(labels, grid.fine, pool)

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-
 import numpy as np
-import torch
 
 from ovs3d_ros.config import QueryConfig
-from ovs3d_ros.packed_codes import chosen_rows
 from ovs3d_ros.query.instances import find_map_objects
-from ovs3d_ros.query.labelling import LabelledMap, labelled_rows
+from ovs3d_ros.query.labelling import LabelledMap
 from ovs3d_ros.query.object_presence import GroupJudge
 from ovs3d_ros.query.parked import PartedScores
 from ovs3d_ros.query.parked_objects import ObjectMemo, ObjectQuestion
 from ovs3d_ros.query.similarity import Scores
-from ovs3d_ros.query.strays import Judge
 from ovs3d_ros.query.voxels import PointGrid
 from ovs3d_ros.types import MapSnapshot, Query, SemanticObject
 
@@ -51,32 +45,5 @@ def find_query_objects(
         found = memo.find(scores, ask, query.max_instances)
         if found is not None:
             return found
-    rules = query.prompts, config, query.max_instances
-    of_groups = judge and judge.judge()
-    if grid is None:
-        return find_labelled_objects(snapshot, labels, own_scores, *rules, of_groups)
-    return find_map_objects(snapshot, labels, own_scores, *rules, grid, of_groups)
-
-
-def find_labelled_objects(
-    snapshot: MapSnapshot,
-    labels: np.ndarray,
-    scores: np.ndarray,
-    prompts: Sequence[str],
-    config: QueryConfig,
-    max_instances: int,
-    judge: Judge | None,
-) -> tuple[list[SemanticObject], np.ndarray]:
-    """As `instances.find_map_objects` without a grid, whose arguments these are."""
-    rows = labelled_rows(labels)
-    columns = (chosen_rows(tensor, rows) for tensor in (snapshot.gaussians["means"], snapshot.views))
-    means, views = map(torch.from_numpy, columns)
-    part = replace(snapshot, gaussians=dict(means=means), views=views, parked=())
-    if judge is not None:
-        of_map = judge.probability
-        judge = Judge(judge.fits[rows], lambda own, chosen: of_map(own, rows[chosen]), judge.least)
-    rules = prompts, config, max_instances, None, judge
-    objects, numbers = find_map_objects(part, labels[rows], scores[rows], *rules)
-    instances = np.zeros(len(labels), np.int64)
-    instances[rows] = numbers
-    return objects, instances
+    rules = query.prompts, config, query.max_instances, grid, judge and judge.judge()
+    return find_map_objects(snapshot, labels, own_scores, *rules)

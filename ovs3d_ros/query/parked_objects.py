@@ -12,7 +12,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,13 +27,12 @@ from ovs3d_ros.query.object_presence import GroupJudge
 from ovs3d_ros.query.parked import Part, PartedScores, PartLabels
 from ovs3d_ros.query.presence import PEAK_GAUSSIANS
 from ovs3d_ros.query.strays import choose_kept, find_strongest
-from ovs3d_ros.query.voxels import sort_into_voxels
+from ovs3d_ros.query.voxels import WIDER, sort_into_voxels
 from ovs3d_ros.rasterize.thread_pool import shared_pool
 from ovs3d_ros.types import MapSnapshot, SemanticObject
 
-_WIDER = 4  # times `query.instance_gap`: the side of a voxel, as in `voxels`
 _REACH, _BITS = 2**17, 18  # gaps from the origin: within, voxels are no wider; bits of a voxel along an axis
-_SPARE = 1000  # objects that are not shown any more and remembered nevertheless
+_SPARE = 1000  # objects that are not shown any more, above which all are found anew
 _QUESTIONS = 16  # whose objects are remembered
 _COLUMNS = 6  # label, size, total score, and the evidence of `GroupJudge`
 
@@ -95,9 +94,8 @@ class ObjectTable:
     """The objects that answer one question, in the parts of any snapshots; for one thread at a time."""
 
     def __init__(self) -> None:
-        self._salt = _draw_marks(1)  # tells the clusters of this table from those of others
         self._items: list[SemanticObject] = []
-        self._columns = np.zeros((0, _COLUMNS))
+        self._forget()
 
     def update(self, parts: list[Part], known: list[PartClusters], ask: ObjectQuestion) -> None:
         """Finds the objects of clusters that are not those of the last time."""
@@ -105,7 +103,7 @@ class ObjectTable:
         marks, labels, places, last = (np.concatenate([getattr(p, name) for p in known]) for name in names)
         if not len(marks):
             return
-        cluster = _join_voxels(places, labels, _WIDER * ask.config.instance_gap)
+        cluster = _join_voxels(places, labels)
         sums = np.zeros(int(cluster.max()) + 1, np.uint64)
         np.add.at(sums, cluster, marks)
         sums ^= self._salt
@@ -171,9 +169,9 @@ class ObjectTable:
         instances = np.zeros(ask.snapshot.num_gaussians, np.int64)
         instances[rows] = number[objects]
         kept = chosen[number[chosen] > 0]
-        items = [_numbered(self._items[row], k) for k, row in enumerate(kept.tolist(), 1)]
+        items = [replace(self._items[row], instance=k) for k, row in enumerate(kept.tolist(), 1)]
         if len(self._items) > 2 * len(shown) + _SPARE:
-            self._forget(known, shown)
+            self._forget()
         return items, instances
 
     def _choose(
@@ -188,16 +186,10 @@ class ObjectTable:
         number[kept] = np.arange(1, len(kept) + 1)
         return number
 
-    def _forget(self, known: list[PartClusters], shown: np.ndarray) -> None:
-        """Leaves out objects that are not shown; other snapshots find theirs anew."""
-        place = np.full(len(self._items) + 1, -1, np.int32)
-        place[shown] = np.arange(len(shown))
-        salt = _draw_marks(1)
-        for part in known:
-            part.objects[:] = place[part.objects]
-            part.clusters[:] ^= self._salt ^ salt
-        self._items, self._columns = [self._items[row] for row in shown], self._columns[shown]
-        self._salt = salt
+    def _forget(self) -> None:
+        """Leaves out all objects, which are found anew with the next question."""
+        self._salt = _draw_marks(1)  # tells its clusters from those of other tables, and of earlier times
+        self._items, self._columns = [], np.zeros((0, _COLUMNS))
 
 
 class ObjectMemo:
@@ -215,7 +207,7 @@ class ObjectMemo:
     def find(
         self, scores: PartedScores, ask: ObjectQuestion, limit: int
     ) -> tuple[list[SemanticObject], np.ndarray] | None:
-        """Objects and instance numbers [N] of a map, as `map_objects.find_labelled_objects` finds them.
+        """Objects and instance numbers [N] of a map, as `instances.find_map_objects` finds them.
 
         Args:
             scores: of the map, which labelled its Gaussians.
@@ -235,7 +227,7 @@ class ObjectMemo:
             [part.shared for part in scores.parts],
             lambda places: [_sort_part(scores.parts[k], labelled[k], ask) for k in places],
         )
-        if any(abs(part.places).max(initial=0) >= _REACH // _WIDER for part in known):
+        if any(abs(part.places).max(initial=0) >= _REACH // WIDER for part in known):
             return None
         with self._lock:
             table = self._tables.setdefault((question, rules), ObjectTable())
@@ -250,7 +242,7 @@ def _sort_part(part: Part, labelled: PartLabels, ask: ObjectQuestion) -> PartClu
     """The labelled Gaussians of a part, in voxels."""
     rows = labelled.rows.astype(np.int64) + part.rows.start
     means = chosen_rows(ask.snapshot.gaussians["means"], rows).astype(np.float64)
-    places = np.floor(means / ask.config.instance_gap).astype(np.int64) // _WIDER
+    places = np.floor(means / ask.config.instance_gap).astype(np.int64) // WIDER
     keys = labelled.labels.astype(np.int64)
     for axis in range(3):
         keys = (keys << _BITS) + places[:, axis] + (1 << _BITS - 1)
@@ -269,16 +261,10 @@ def _sort_part(part: Part, labelled: PartLabels, ask: ObjectQuestion) -> PartClu
     )
 
 
-def _join_voxels(places: np.ndarray, labels: np.ndarray, side: float) -> np.ndarray:
+def _join_voxels(places: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Number [V] of the cluster of each voxel [V, 3]: those of one label that touch, corners included."""
-    grid = sort_into_voxels((places + 0.5) * side, side).fine
+    grid = sort_into_voxels(places + 0.5, 1.0).fine
     return connected_components(labels, grid, shared_pool(1)).number
-
-
-def _numbered(item: SemanticObject, number: int) -> SemanticObject:
-    """The object with another number; `dataclasses.replace` takes three times as long."""
-    last = item.score, item.center, item.quat, item.size, item.num_gaussians, item.views
-    return SemanticObject(item.prompt, item.label, number, *last)
 
 
 def _draw_marks(count: int) -> np.ndarray:

@@ -31,6 +31,10 @@ class Judge:
     probability: Callable[[np.ndarray, np.ndarray], np.ndarray]
     least: float
 
+    def among(self, rows: np.ndarray) -> Judge:
+        """The same of some Gaussians [M] only, which are numbered from 0 on."""
+        return Judge(self.fits[rows], lambda labels, own: self.probability(labels, rows[own]), self.least)
+
 
 def drop_strays(
     objects: list[SemanticObject], instances: np.ndarray, judge: Judge, limit: int

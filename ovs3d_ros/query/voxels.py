@@ -9,7 +9,7 @@ import numpy as np
 from ovs3d_ros.rasterize.kernel_cache import cached_njit
 
 _BITS = 20  # bits of a voxel's number along an axis
-_WIDER = 4  # times the side of a voxel: the side of one in the wider grid
+WIDER = 4  # times the side of a voxel: the side of one in the wider grid
 TOUCHING = np.array(
     [
         sum(
@@ -70,7 +70,7 @@ def sort_into_voxels(points: np.ndarray, gap: float) -> PointGrid:
             them along an axis.
     """
     fine, places = _make_grid(np.ascontiguousarray(points), gap)
-    return PointGrid(fine, _make_grid(places, _WIDER * gap)[0])
+    return PointGrid(fine, _make_grid(places, WIDER * gap)[0])
 
 
 def _make_grid(points: np.ndarray, gap: float) -> tuple[VoxelGrid, np.ndarray]:

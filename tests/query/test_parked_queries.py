@@ -51,7 +51,13 @@ def check(pipeline: Ovs3d, options: dict | None = None) -> QueryResult:
     return ours
 
 
-def test_answers_of_a_map_that_parks_and_wakes_rooms(pipeline: Ovs3d) -> None:
+@pytest.mark.parametrize("spare, questions", [(1000, 16), (-(10**6), 16), (1000, 1)])
+def test_answers_of_a_map_that_parks_and_wakes_rooms(
+    pipeline: Ovs3d, monkeypatch, spare: int, questions: int
+) -> None:
+    # By itself, and where objects, or all but the last question, are forgotten at once.
+    monkeypatch.setattr(parked_objects, "_SPARE", spare)
+    monkeypatch.setattr(parked_objects, "_QUESTIONS", questions)
     for room in (3, 0, 4):  # the second wakes the first room
         before = {*pipeline.map.mapper.blocks.parcels}
         for frame in FRAMES[:2]:
