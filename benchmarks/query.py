@@ -1,13 +1,16 @@
 """Measures latency of text queries and memory of maps of different sizes. Prints JSON.
 
 Run: python benchmarks/query.py [--sizes 50000 1000000] [--prompts 10 100] [--threads 2] [--repeats 30]
+     python benchmarks/query.py --ask current --sizes 50000
      python benchmarks/query.py --map room.ovs3d --against ../other_checkout
 
 The script maps the demo scene, or loads a map of it, and repeats it side by side up to each size, so that
 queries find real objects. Half of the prompts, if there are so many, name objects of the scene; the others
 are absent things and nouns of the presence decision. Texts are encoded before the timing starts, as the
-pipeline caches them. `--against` asks this package and that of another checkout in turn, query by query,
-each in a process of its own, and tells how their answers differ.
+pipeline caches them. `--ask fresh` asks a snapshot what it was never asked: each threshold differs from all
+before in the seventh decimal. `current` does so without a snapshot, of the pipeline's own map, which does
+not change. `--against` asks this package and that of another checkout in turn, query by query, each in a
+process of its own, and tells how their answers differ.
 """
 
 from __future__ import annotations
@@ -35,29 +38,30 @@ from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.types import MapSnapshot
 
 ROOT = Path(__file__).resolve().parents[1]
+KINDS = ("fresh", "current")
 SEMANTIC = ("weight", "views", "selection")
 SETTINGS = {"clip.model": "bundled", "train.steps_per_keyframe": 5}
 
 
 def enlarge(snapshot: MapSnapshot, count: int) -> MapSnapshot:
     """Repeats a map side by side up to `count` Gaussians."""
-    copies = -(-count // snapshot.num_gaussians)
-    span = snapshot.gaussians["means"].amax(0) - snapshot.gaussians["means"].amin(0)
-
-    def repeated(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.repeat(copies, *[1] * (tensor.dim() - 1))[:count].contiguous()
-
-    gaussians = {name: repeated(tensor) for name, tensor in snapshot.gaussians.items()}
-    copy_index = torch.arange(count) // snapshot.num_gaussians
-    gaussians["means"][:, 0] += copy_index * (span[0] + 1.0)
     rows = torch.arange(count) % snapshot.num_gaussians
     return dataclasses.replace(
         snapshot,
-        gaussians=gaussians,
+        gaussians=enlarge_rows(snapshot.gaussians, count),
         packed_codes=snapshot.packed_codes[rows],
         packed_levels=snapshot.packed_levels[rows],
-        **{name: repeated(getattr(snapshot, name)) for name in SEMANTIC},
+        **{name: getattr(snapshot, name)[rows] for name in SEMANTIC},
     )
+
+
+def enlarge_rows(tensors: dict[str, torch.Tensor], count: int) -> dict[str, torch.Tensor]:
+    """Repeats the Gaussians of a map side by side."""
+    given = len(tensors["means"])
+    larger = {name: tensor[torch.arange(count) % given] for name, tensor in tensors.items()}
+    span = tensors["means"].amax(0) - tensors["means"].amin(0)
+    larger["means"][:, 0] += torch.arange(count) // given * (span[0] + 1.0)
+    return larger
 
 
 def mib_per_100k(snapshot: MapSnapshot) -> dict[str, float]:
@@ -103,20 +107,26 @@ class Server:
 
     def __init__(self, path: str, threads: str) -> None:
         self._pipeline = Ovs3d.load(path, SETTINGS)
-        self._plain = self._pipeline.snapshot()
+        self._params, self._plain = self._pipeline.freeze()
+        self._asked = 0
         torch.set_num_threads(int(threads))
 
-    def prepare(self, size: str, prompts: str, warm_up: str) -> None:
+    def prepare(self, kind: str, size: str, prompts: str, warm_up: str) -> None:
         """Makes a map of this size, and asks it so many prompts so many times."""
         self._names = names_to_ask(self._pipeline, int(prompts))
-        self._snapshot = enlarge(self._plain, int(size))
+        self._snapshot: MapSnapshot | None = enlarge(self._plain, int(size))
+        if kind == "current":
+            self._pipeline.restore(enlarge_rows(self._params, int(size)), self._snapshot, "enlarged")
+            self._snapshot = None
         for _ in range(int(warm_up)):
             self.ask()
 
     def ask(self) -> tuple[float, float]:
         """Milliseconds of the clock and of the processors that one query takes."""
+        self._asked += 1
+        threshold = self._pipeline.label_threshold() + 1e-7 * self._asked
         wall, processor = time.perf_counter(), time.process_time()
-        self._result = self._pipeline.query(self._names, snapshot=self._snapshot)
+        self._result = self._pipeline.query(self._names, snapshot=self._snapshot, threshold=threshold)
         return 1e3 * (time.perf_counter() - wall), 1e3 * (time.process_time() - processor)
 
     def answer(self) -> dict[str, Any]:
@@ -160,7 +170,7 @@ class Asked:
             env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PYTHONPATH": str(root)},
         )
 
-    def call(self, name: str, *arguments: int) -> Any:
+    def call(self, name: str, *arguments: object) -> Any:
         """What a method of the server returns."""
         requests, replies = self._process.stdin, self._process.stdout
         assert requests is not None and replies is not None
@@ -199,15 +209,17 @@ def differences(ours: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-def measure(asked: dict[str, Asked], size: int, prompts: int, args: argparse.Namespace) -> dict[str, Any]:
+def measure(
+    asked: dict[str, Asked], kind: str, size: int, prompts: int, args: argparse.Namespace
+) -> dict[str, Any]:
     """One row of the table, of all checkouts."""
     taken: dict[str, list[Any]] = {name: [] for name in asked}
     for process in asked.values():
-        process.call("prepare", size, prompts, args.warm_up)
+        process.call("prepare", kind, size, prompts, args.warm_up)
     for _ in range(args.repeats):
         for name, process in asked.items():
             taken[name].append(process.call("ask"))
-    row = dict(gaussians=size, prompts=prompts)
+    row = dict(asked=kind, gaussians=size, prompts=prompts)
     for name, values in taken.items():
         row[name] = summary(np.array(values))
     answers = [process.call("answer") for process in asked.values()]
@@ -220,6 +232,7 @@ def main() -> None:
     """Maps, asks and prints one JSON document."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--map", type=Path, help="of the demo scene; default: the script maps it")
+    parser.add_argument("--ask", nargs="+", choices=KINDS, default=["fresh"], help="what is measured")
     parser.add_argument("--sizes", nargs="+", type=int, default=[50_000, 1_000_000])
     parser.add_argument("--prompts", nargs="+", type=int, default=[10])
     parser.add_argument("--threads", type=int, default=2, help="of torch, while the queries run")
@@ -233,7 +246,8 @@ def main() -> None:
             make_map(path)
         roots = dict(this=ROOT, **({"against": args.against.resolve()} if args.against else {}))
         asked = {name: Asked(root, path, args.threads) for name, root in roots.items()}
-        rows = [measure(asked, size, count, args) for size in args.sizes for count in args.prompts]
+        sets = [(kind, size, count) for kind in args.ask for size in args.sizes for count in args.prompts]
+        rows = [measure(asked, *chosen, args) for chosen in sets]
         memory = asked["this"].call("answer")["memory"]
         for process in asked.values():
             process.close()

@@ -135,7 +135,7 @@ class Ovs3d:
         self.map.refinement.prepare()
 
     def snapshot(self) -> MapSnapshot:
-        """An immutable copy of the map as it is now."""
+        """An immutable copy of the map as it is now; the same one as before if nothing changed since."""
         return self.map.snapshot()
 
     def query(
@@ -145,7 +145,7 @@ class Ovs3d:
 
         Args:
             prompts: 1 to 128 names, also with a place: "mug on the table".
-            snapshot: the map to search; default: the current one (only from the thread that maps).
+            snapshot: the map to search; default: `snapshot()`, only from the thread that maps.
             **options: of `request.make_query`: negatives, mode, threshold, max_instances, roi, refine.
 
         Raises:

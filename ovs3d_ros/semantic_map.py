@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,6 +31,7 @@ from ovs3d_ros.mapping.mapper import Mapper, StepStats
 from ovs3d_ros.mapping.training_state import capture_training, restore_training
 from ovs3d_ros.rasterize import Rasterizer
 from ovs3d_ros.semantics.codec import FeatureCodec
+from ovs3d_ros.semantics.kept_snapshot import KeptSnapshot, mark_map
 from ovs3d_ros.semantics.lift import Lifter, check_num_levels
 from ovs3d_ros.semantics.publication import Publisher
 from ovs3d_ros.semantics.refinement import Refinement
@@ -92,7 +94,8 @@ class SemanticMap:
     def reset(self) -> None:
         """Empties the map; versions go on counting."""
         self.mapper = Mapper(self._config, self._rasterizer, self._device)
-        self._publisher = Publisher(self.mapper.gaussians, self.mapper.blocks, self._select)
+        self._publisher = Publisher(self.mapper.gaussians, self.mapper.blocks, partial(_select, self))
+        self._kept = KeptSnapshot()
         self.lifter = Lifter(self._config.lift, self._config.map.codec_dim)
         self.refinement.clear()
         self.frames, self.frame = 0, MapFrame()
@@ -237,7 +240,12 @@ class SemanticMap:
         return self.mapper.params()
 
     def snapshot(self) -> MapSnapshot:
-        """An immutable copy of the map."""
+        """The map as it is now, an immutable copy; the same one until something changes."""
+        parts = self.lifter.codec, self.refinement.field, self.frame, self._loaded, self._config
+        marks = mark_map(self.mapper, (*parts, self._texts.common_names()), self.frames)
+        return self._kept.get(marks if self._publisher.is_settled else None, self._publish)
+
+    def _publish(self) -> MapSnapshot:
         self._version += 1
         fields = self._publisher.fields(self.lifter.codec)
         codec, blocks = fields["codec"], self.mapper.blocks
@@ -251,12 +259,13 @@ class SemanticMap:
             **_keyframe_views(self._loaded, self.mapper.keyframes, self.frame),
         )
 
-    def _select(self, sums: torch.Tensor, codec: FeatureCodec) -> torch.Tensor:
-        """Scale-selection logits [N, S] of lifted sums: zeros for a single level, or without an encoder."""
-        if sums.shape[1] == 1 or self._clip is None:
-            return torch.zeros(1, 1, device=sums.device).expand(sums.shape[:2])
-        names = self._texts.encode_text(self._texts.common_names())
-        return select_levels(codec.normalize(sums), names, codec, self._config.lift.selection)
+
+def _select(room: SemanticMap, sums: torch.Tensor, codec: FeatureCodec) -> torch.Tensor:
+    """Scale-selection logits [N, S] of lifted sums: zeros for a single level, or without an encoder."""
+    if sums.shape[1] == 1 or room._clip is None:
+        return torch.zeros(1, 1, device=sums.device).expand(sums.shape[:2])
+    names = room._texts.encode_text(room._texts.common_names())
+    return select_levels(codec.normalize(sums), names, codec, room._config.lift.selection)
 
 
 def keep_training(room: SemanticMap, config: Config) -> TrainingState | None:

@@ -166,7 +166,9 @@ def test_rescued_map_keeps_its_keyframes_without_bad_gaussians(saved, tmp_path, 
     training = load_map(tmp_path / "rescued.ovs3d", training=True)[1].training
     rows = torch.arange(len(params["means"])) != 5
     assert torch.equal(training.owners, snapshot.training.owners[rows]) and len(training.keyframes) == 6
-    snapshot.camtoworlds[2, 0, 3] = 1e39
+    poses = snapshot.camtoworlds.copy()
+    poses[2, 0, 3] = 1e39
+    snapshot = dataclasses.replace(snapshot, camtoworlds=poses)
     save_map(tmp_path / "rescued.ovs3d", params, snapshot)
     past = load_map(tmp_path / "rescued.ovs3d", training=True)[1]
     assert past.training is None and len(past.names) == 5

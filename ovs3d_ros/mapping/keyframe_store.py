@@ -79,6 +79,7 @@ class KeyframeStore(Keyframes):
 
     Attributes:
         in_memory: bytes of keyframes in memory.
+        changes: keyframes that were added or moved so far.
         cameras, names: of all keyframes.
     """
 
@@ -90,6 +91,7 @@ class KeyframeStore(Keyframes):
         self._entries: list[_Entry] = []
         self._used: OrderedDict[int, None] = OrderedDict()  # indices in memory, the last used last
         self.in_memory = 0  # bytes
+        self.changes = 0
         self._poses, self._stamps = np.zeros((64, 4, 4)), np.zeros(64)  # with rows to spare
         self.cameras: list[Camera] = []
         self.names: list[str] = []
@@ -123,6 +125,7 @@ class KeyframeStore(Keyframes):
             self._poses = np.concatenate([self._poses, np.zeros_like(self._poses)])
             self._stamps = np.concatenate([self._stamps, np.zeros_like(self._stamps)])
         self._poses[index], self._stamps[index] = keyframe.camtoworld, keyframe.stamp
+        self.changes += 1
         self.cameras.append(keyframe.camera)
         self.names.append(keyframe.name)
         with self._lock:
@@ -137,6 +140,7 @@ class KeyframeStore(Keyframes):
 
     def move(self, index: int, camtoworld: np.ndarray) -> None:
         """Gives a keyframe another pose [4, 4]."""
+        self.changes += 1
         with self._lock:
             keyframe = self._entries[index].keyframe
             self._poses[index] = self.views[index].camtoworld = camtoworld.copy()

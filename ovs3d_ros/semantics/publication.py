@@ -49,6 +49,11 @@ class Publisher:
         self._kind: Kind | None = None  # of all codes, while something is parked
         self._next: Kind | None = None  # of `Parcel.coming`
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether a map that does not change is shown the same again: no parcels wait to be packed anew."""
+        return self._next is None or not self._blocks.parcels
+
     def fields(self, codec: FeatureCodec | None) -> dict[str, Any]:
         """The fields codec, gaussians, packed_codes, packed_levels, selection, weight, views and parked.
 
