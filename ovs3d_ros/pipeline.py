@@ -14,6 +14,7 @@ import torch
 from ovs3d_ros.config import Config, override, resolve_device, resolve_rasterizer
 from ovs3d_ros.config.stored import restore_config
 from ovs3d_ros.encoders import ImageTextEncoder, make_clip
+from ovs3d_ros.intake import Intake
 from ovs3d_ros.io.atomic import Destination
 from ovs3d_ros.io.ply import write_ply
 from ovs3d_ros.map_file import load_map, save_map
@@ -53,6 +54,7 @@ class Ovs3d:
         self.clip = make_clip(config.clip, self.device) if clip is None and encode else clip
         self.queries = QueryEngine(self.clip, config.query)
         self.map = SemanticMap(config, rasterizer, self.clip, self.queries, self.device)
+        self.intake = Intake(self.map, self.clip, config.compute, self.device)
         self.renderer = MapRenderer(rasterizer, self.queries)
 
     @classmethod
@@ -91,11 +93,11 @@ class Ovs3d:
 
     def add_frame(self, frame: Frame) -> bool:
         """Takes in a posed frame; returns whether it became a keyframe. Raises UserError for a bad frame."""
-        return self.map.add_frame(frame)
+        return self.intake.add_frame(frame)
 
     def add_points(self, xyz: np.ndarray, rgb: np.ndarray, centers: np.ndarray | None = None) -> None:
         """Seeds the map from a point cloud, see `Mapper.insert_points`."""
-        self.map.add_points(xyz, rgb, centers)
+        self.intake.add_points(xyz, rgb, centers)
 
     def move_keyframes(self, camtoworlds: dict[int, np.ndarray]) -> int:
         """Corrects keyframe poses [4, 4] after a loop closure; returns how many Gaussians moved."""

@@ -13,26 +13,22 @@ import torch
 
 from ovs3d_ros.config import Config
 from ovs3d_ros.config.stored import stored_settings
-from ovs3d_ros.encoders import ImageTextEncoder, encode_frame
-from ovs3d_ros.encoders.own_thread import make_encoder_thread
-from ovs3d_ros.geometry import check_coordinates, check_frame, check_pose
+from ovs3d_ros.encoders import ImageTextEncoder
+from ovs3d_ros.geometry import check_pose
 from ovs3d_ros.map_frame import (
-    check_reach,
-    choose_map_frame,
     frame_to_map,
     keyframe_to_world,
-    points_to_map,
     poses_to_map,
     poses_to_world,
 )
 from ovs3d_ros.mapping.keyframe_store import Keyframes, KeyframeStore
-from ovs3d_ros.mapping.keyframes import compress_crop_table, hide_masked, make_keyframe
+from ovs3d_ros.mapping.keyframes import hide_masked
 from ovs3d_ros.mapping.mapper import Mapper, StepStats
 from ovs3d_ros.mapping.training_state import capture_training, restore_training
 from ovs3d_ros.rasterize import Rasterizer
 from ovs3d_ros.semantics.codec import FeatureCodec
 from ovs3d_ros.semantics.kept_snapshot import KeptSnapshot, mark_map
-from ovs3d_ros.semantics.lift import Lifter, check_num_levels
+from ovs3d_ros.semantics.lift import Lifter
 from ovs3d_ros.semantics.publication import Publisher
 from ovs3d_ros.semantics.refinement import Refinement
 from ovs3d_ros.semantics.scale_selection import select_levels
@@ -83,7 +79,7 @@ class SemanticMap:
         self, config: Config, rasterizer: Rasterizer, clip: ImageTextEncoder | None, texts: Texts, device: str
     ) -> None:
         self._config, self._rasterizer, self._clip, self._texts = config, rasterizer, clip, texts
-        self._device, self._version, self._encoding = device, 0, make_encoder_thread(config.compute, device)
+        self._device, self._version = device, 0
         self.refinement = Refinement(config, rasterizer, clip, texts.encode_text, device)
         self.reset()
 
@@ -129,51 +125,9 @@ class SemanticMap:
         self.frames = loaded.meta.get("frames", 0)
         self.mapper.resume(loaded.meta.get("steps", 0), loaded.meta.get("psnr"))
 
-    def add_frame(self, frame: Frame) -> bool:
-        """Maps a posed frame if it shows something new, see `Ovs3d.add_frame`."""
-        check_frame(frame)
-        self.frames += 1
-        self._place_frame(frame.camtoworld[:3, 3])
-        frame = hide_masked(frame_to_map(frame, self.frame))
-        if frame.mask is not None and not frame.mask.any():
-            return False
-        self.mapper.depth_check.update(frame, self._config)
-        if not self.mapper.needs_keyframe(frame):
-            return False
-        config, g = self._config, self.mapper.gaussians
-        keyframe = make_keyframe(
-            frame, len(self.mapper.keyframes), config.map.image_size, config.seed.max_depth, self._device
-        )
-        if self._clip is not None:
-            keyframe.crops = compress_crop_table(self._encoding.run(encode_frame, self._clip, frame))
-            check_num_levels(keyframe.crops, g)
-        check_reach(keyframe, self.mapper.keyframes.views)
-        self.mapper.blocks.codec = self.lifter.codec
-        self.mapper.insert(keyframe)
-        if self._clip is not None and len(g):
-            self.lift(keyframe)
-        return True
-
     def lift(self, keyframe: Keyframe) -> None:
         """Adds the features of an encoded keyframe to the Gaussians."""
         self.lifter.lift(keyframe, self.mapper.gaussians, self._rasterizer)
-
-    def add_points(self, xyz: np.ndarray, rgb: np.ndarray, centers: np.ndarray | None) -> None:
-        """Seeds the map from a point cloud, see `Ovs3d.add_points`."""
-        xyz = check_coordinates(xyz, "the point cloud")
-        places = xyz if centers is None or not len(centers) else centers
-        if len(places):
-            self._place_frame(places[0])
-        self.mapper.insert_points(
-            points_to_map(xyz, self.frame),
-            rgb,
-            None if centers is None else points_to_map(centers, self.frame),
-        )
-
-    def _place_frame(self, position: np.ndarray) -> None:
-        """Chooses the map frame by the first position of an empty map."""
-        if not (self.mapper.keyframes or len(self.mapper.gaussians) or self._loaded):
-            self.frame = choose_map_frame(position, self._config.map.unit or 1.0)
 
     def move_keyframes(self, camtoworlds: dict[int, np.ndarray]) -> int:
         """Corrects keyframe poses after a loop closure, see `Mapper.move_keyframes`."""
@@ -211,6 +165,11 @@ class SemanticMap:
         refined = yield from self.refinement.run(names, snapshot, blocks, views, kept)
         if refined is not None and blocks is self.mapper.blocks:
             self.refinement.set_field(refined, blocks)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the map has no place in the world yet."""
+        return not (self.mapper.keyframes or len(self.mapper.gaussians) or self._loaded)
 
     @property
     def lacks_images(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
@@ -35,7 +35,11 @@ class EncoderThread:
 
     def run(self, call: Callable[..., Result], *arguments: object) -> Result:
         """Returns the result of call(*arguments), or raises its exception."""
-        return self._executor.submit(call, *arguments).result()
+        return self.start(call, *arguments).result()
+
+    def start(self, call: Callable[..., Result], *arguments: object) -> Future[Result]:
+        """Starts call(*arguments) after the calls before it; returns the future of its result."""
+        return self._executor.submit(call, *arguments)
 
 
 def make_encoder_thread(config: ComputeConfig, device: str) -> EncoderThread:

@@ -116,10 +116,9 @@ class KeyframeStore(Keyframes):
         return self._stamps[: len(self)]
 
     def append(self, keyframe: Keyframe) -> None:
-        """Adds a keyframe with its features; its tensors never change from now on."""
+        """Adds a keyframe; its tensors never change from now on, see also `set_crops`."""
         if self._limit:
             _take_memory(keyframe)
-        size = sum(t.numel() * t.element_size() for t in _tensors(keyframe) if t is not None)
         index = len(self)
         if index == len(self._poses):
             self._poses = np.concatenate([self._poses, np.zeros_like(self._poses)])
@@ -129,13 +128,22 @@ class KeyframeStore(Keyframes):
         self.cameras.append(keyframe.camera)
         self.names.append(keyframe.name)
         with self._lock:
-            self._entries.append(
-                _Entry(keyframe, None, None, size, keyframe.image.device, keyframe.crops is not None)
-            )
+            self._entries.append(_make_entry(keyframe))
             self._used[index] = None
-            self.in_memory += size
+            self.in_memory += self._entries[index].size
             self.views.append(view_of(keyframe))
             self._file_fails = False  # the disk may have room again
+            self._make_room()
+
+    def set_crops(self, index: int, crops: CropTable) -> None:
+        """Gives a keyframe that has none its features."""
+        keyframe = replace(self._load(index), crops=crops)
+        if self._limit:
+            _take_memory(keyframe)
+        with self._lock:
+            # A new entry: the file lacks the features, and another thread may be reading the old one there.
+            self.in_memory += _size(keyframe) - self._entries[index].size
+            self._entries[index] = _make_entry(keyframe)
             self._make_room()
 
     def move(self, index: int, camtoworld: np.ndarray) -> None:
@@ -239,6 +247,18 @@ def _tensors(keyframe: Keyframe) -> list[torch.Tensor | None]:
     crops = keyframe.crops
     features = [None] * 3 if crops is None else [crops.boxes, crops.levels, crops.embeddings]
     return [keyframe.image, keyframe.depth, keyframe.mask, *features]
+
+
+def _make_entry(keyframe: Keyframe) -> _Entry:
+    """A keyframe in memory alone."""
+    return _Entry(
+        keyframe, None, None, _size(keyframe), keyframe.image.device, encoded=keyframe.crops is not None
+    )
+
+
+def _size(keyframe: Keyframe) -> int:
+    """Bytes of the tensors of a keyframe."""
+    return sum(t.numel() * t.element_size() for t in _tensors(keyframe) if t is not None)
 
 
 def _take_memory(keyframe: Keyframe) -> None:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import concurrent.futures
 import logging
 import threading
-import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ovs3d_ros.config import Config
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.priority import PriorityGate
-from ovs3d_ros.types import Frame, MapSnapshot, UserError
+from ovs3d_ros.types import Frame, MapSnapshot
+from ovs3d_ros.worker.frame_mapper import FrameMapper
 from ovs3d_ros.worker.ingest import IngestSwitch
 from ovs3d_ros.worker.memory import MemoryWatch
-from ovs3d_ros.worker.statistics import FrameCounts
 from ovs3d_ros.worker.training import TrainingSchedule
-from ovs3d_ros.worker.work_queue import THREAD_ENDED, Job, QueuedFrame, WorkQueue
+from ovs3d_ros.worker.work_queue import ADD_FEATURES, THREAD_ENDED, Job, QueuedFrame, WorkQueue
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -49,8 +48,9 @@ class MappingWorker:
         self.num_replacements = 0
         self._lock = threading.RLock()  # guards the queue and the counts
         self.training = TrainingSchedule(pipeline, lambda: self.priority.pause(_MAX_PAUSE))
-        self._queue = WorkQueue(self._lock, self.training.needs_work, self.training.is_owed)
-        self._counts = FrameCounts()
+        self._queue = WorkQueue(self._lock, self.training, pipeline.intake)
+        self._frames = FrameMapper(pipeline, config.train, self.training, self._lock, self.publish)
+        self._counts = self._frames.counts
         self._memory = MemoryWatch(self.ingest)
         self._snapshot: MapSnapshot | None = None
         self._thread: threading.Thread | None = None
@@ -73,7 +73,7 @@ class MappingWorker:
 
     def configure(self, config: Config) -> None:
         """Uses new values of the runtime parameters."""
-        self.config = config
+        self.config, self._frames.config = config, config.train
 
     def submit(self, frame: Frame) -> None:
         """Queues a frame without blocking. The frame is ignored while ingest is off."""
@@ -107,16 +107,20 @@ class MappingWorker:
     def run(self, job: Callable[[], Result], timeout: float) -> Result:
         """Runs a job on the mapping thread, between two pieces of its work, and returns the result.
 
-        Only jobs may change or copy the map of the pipeline. Do all slow work elsewhere.
+        Only jobs may change or copy the map of the pipeline. All keyframes have their features then. Do all
+        slow work elsewhere.
 
         Raises:
             TimeoutError: the thread did not reach the job in `timeout` seconds; the job will not run.
             RuntimeError: the thread has ended.
             Exception: of the job; the thread continues.
         """
+        return self._run_job(Job(job, needs_features=True), timeout)
+
+    def _run_job(self, queued: Job, timeout: float) -> Any:
+        """Runs a job, see `run`."""
         if self._thread is None or not self._thread.is_alive():
             raise RuntimeError(THREAD_ENDED)
-        queued = Job(job)
         self._queue.put_job(queued)
         concurrent.futures.wait([queued.future], timeout)
         if queued.future.cancel():
@@ -159,13 +163,14 @@ class MappingWorker:
             self.num_replacements += 1
             with self._lock:
                 self._counts.ignored += self._queue.clear_frames()
+            self._frames.clear()
             self._memory.clear()
             self.training.clear()
             self._snapshot = None
             self._publish_unless_empty()
             return self._snapshot
 
-        return self.run(replace, timeout)
+        return self._run_job(Job(replace), timeout)
 
     def publish(self) -> None:
         """Publishes a new snapshot; only jobs may call this."""
@@ -193,34 +198,20 @@ class MappingWorker:
                 prepare()
             while (work := self._queue.take()) is not None:
                 if isinstance(work, Job):
+                    if work.needs_features:
+                        self._frames.settle()
                     work.run()
                 elif isinstance(work, QueuedFrame):
-                    self._map(work)
+                    if self._frames.map(work, self._queue.notify):
+                        self._memory.check(self.config.compute.memory_limit)
+                elif work is ADD_FEATURES:
+                    self._frames.add_features()
                 elif self.training.run_slice():
                     self.publish()
+            self._frames.settle()
         except BaseException as error:  # kept: the owner of the worker ends the process
             log.exception("the mapping thread failed")
             self.error = error
         finally:
             self._queue.close()
             self._queue.abort_jobs()
-
-    def _map(self, queued: QueuedFrame) -> None:
-        """Maps a frame, publishes the map if it became a keyframe, and schedules its training."""
-        started = time.monotonic()
-        try:
-            inserted = self.pipeline.add_frame(queued.frame)
-        except UserError as error:
-            log.warning("frame rejected: %s", error)
-            with self._lock:
-                self._counts.reject(str(error))
-            return
-        self.training.credit(time.monotonic() - started, self.config.train.least_share)
-        with self._lock:
-            self._counts.accept(inserted)
-        if inserted:
-            self.publish()
-            self.training.add_keyframe(self.config.train.steps_per_keyframe)
-            with self._lock:
-                self._counts.latencies_ms.append(1e3 * (time.perf_counter() - queued.arrival))
-            self._memory.check(self.config.compute.memory_limit)

@@ -53,6 +53,11 @@ class TrainingSchedule:
         self._steps_due = min(self._steps_due + steps, max(self._steps_due, _MAX_KEYFRAMES * steps))
         self._relift = None
 
+    def add_features(self) -> None:
+        """Begins a lift that goes on anew, as another keyframe has its features now."""
+        if self._relift is not None:
+            self._relift = self._pipeline.relift()
+
     def retrain(self, steps: int) -> None:
         """Schedules so many steps for each keyframe of a map that was changed, and a new lift."""
         count = self._pipeline.stats["keyframes"]

@@ -9,10 +9,13 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from ovs3d_ros.intake import Intake
 from ovs3d_ros.types import Frame
+from ovs3d_ros.worker.training import TrainingSchedule
 
 THREAD_ENDED = "the mapping thread has ended"
 TRAIN = object()  # tells the thread to train
+ADD_FEATURES = object()  # tells the thread to add the features that are there
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +28,17 @@ class QueuedFrame:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A call that must run on the mapping thread, and the future of its result."""
+    """A call that must run on the mapping thread.
+
+    Attributes:
+        call: what to do.
+        future: of its result.
+        needs_features: whether all keyframes must have their features before.
+    """
 
     call: Callable[[], object]
     future: Future = field(default_factory=Future)
+    needs_features: bool = False
 
     def run(self) -> None:
         """Makes the call, unless the future was cancelled. Exceptions go to the future."""
@@ -46,20 +56,21 @@ class Job:
 
 
 class WorkQueue:
-    """Gives the mapping thread its next work: a job, else training that is owed, a frame, or training.
+    """Gives the mapping thread its next work: a job, features, training that is owed, a frame, or training.
+
+    Args:
+        lock: guards the queue.
+        training: tells whether steps are due, and whether they come before frames.
+        intake: tells whether features are there, and whether it can take a frame.
 
     Attributes:
         closed: the thread ends, or has ended.
     """
 
-    def __init__(
-        self, lock: threading.RLock, needs_training: Callable[[], bool], is_training_owed: Callable[[], bool]
-    ):
-        """Takes the lock that guards the queue, and what tells whether training is due, and before frames."""
+    def __init__(self, lock: threading.RLock, training: TrainingSchedule, intake: Intake) -> None:
         self.closed = False
         self._changed = threading.Condition(lock)
-        self._needs_training = needs_training
-        self._is_training_owed = is_training_owed
+        self._training, self._intake = training, intake
         self._frames: deque[QueuedFrame] = deque()
         self._jobs: deque[Job] = deque()
         self._busy = False
@@ -72,7 +83,8 @@ class WorkQueue:
     @property
     def idle(self) -> bool:
         """Whether nothing waits, nothing is being done and no training is due."""
-        return not (self._frames or self._jobs or self._busy or self._needs_training())
+        waits = self._frames or self._jobs or self._intake.num_pending
+        return not (waits or self._busy or self._training.needs_work())
 
     def put_frame(self, frame: Frame, capacity: int) -> int:
         """Queues a frame; returns how many of the oldest frames were dropped to make room for it."""
@@ -110,25 +122,34 @@ class WorkQueue:
             self._busy = True
 
     def take(self) -> Job | QueuedFrame | object | None:
-        """Waits for the next work and returns it: a `Job`, a `QueuedFrame` or `TRAIN`; None once closed.
+        """Waits for the next work and returns it: a `Job`, a `QueuedFrame`, ADD_FEATURES or TRAIN.
 
-        The call also tells the queue that the last work is done.
+        None once closed. The call also tells the queue that the last work is done.
         """
         with self._changed:
             self._busy = False
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self.closed or not self.idle)
+            self._changed.wait_for(lambda: self.closed or self._has_work())
             if self.closed:
                 return None
             self._busy = True
             if self._jobs:
                 return self._jobs.popleft()
-            if not self._frames or self._is_training_owed():
-                return TRAIN
-            return self._frames.popleft()
+            if self._intake.has_features:
+                return ADD_FEATURES
+            if self._takes_frame() and not self._training.is_owed():
+                return self._frames.popleft()
+            return TRAIN
+
+    def _takes_frame(self) -> bool:
+        return bool(self._frames) and self._intake.has_room
+
+    def _has_work(self) -> bool:
+        can_map = self._intake.has_features or self._takes_frame()
+        return bool(self._jobs) or can_map or self._training.needs_work()
 
     def notify(self) -> None:
-        """Wakes the thread after training was switched on or off."""
+        """Wakes the thread after training was switched on or off, or when features are there."""
         with self._changed:
             self._changed.notify_all()
 

@@ -91,7 +91,7 @@ def test_frame_with_bad_features_is_rejected_and_map_unchanged(spoil, reason: st
     assert bool(torch.isfinite(pipeline.snapshot().codes).all())
 
 
-def test_mapping_thread_goes_on_after_a_frame_with_bad_features() -> None:
+def test_mapping_thread_keeps_colours_of_a_frame_with_bad_features() -> None:
     config = synthetic.make_config(train__steps_per_keyframe=4)
     worker = MappingWorker(Ovs3d(config, clip=Faulty(BAD_TABLES["NaN"][0], bad=2)), config)
     worker.start()
@@ -99,8 +99,11 @@ def test_mapping_thread_goes_on_after_a_frame_with_bad_features() -> None:
         worker.submit(frame)
         assert worker.wait_idle(WAIT)
     stats = worker.stats()
-    assert (stats["frames_mapped"], stats["frames_rejected"], stats["keyframes"]) == (2, 1, 2)
-    assert "embeddings have NaN" in stats["last_rejection"] and worker.error is None
+    assert (stats["frames_mapped"], stats["frames_rejected"], stats["keyframes"]) == (3, 0, 3)
+    assert stats["frames_featureless"] == 1 and worker.error is None
+    assert (
+        stats["last_rejection"].startswith("frame_1: ") and "embeddings have NaN" in stats["last_rejection"]
+    )
     assert bool(torch.isfinite(worker.snapshot.codes).all())
     assert worker.stop(WAIT)
 

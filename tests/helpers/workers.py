@@ -17,15 +17,26 @@ def make_worker(**settings) -> MappingWorker:
 
 
 class Gate:
-    """Holds the pipeline inside `add_frame` until the test opens the gate."""
+    """Holds the pipeline inside `Intake.insert_frame` until the test opens the gate."""
 
     def __init__(self, worker: MappingWorker) -> None:
         self.entered, self.opened = threading.Event(), threading.Event()
-        add_frame = worker.pipeline.add_frame
+        insert_frame = worker.pipeline.intake.insert_frame
 
-        def wait_and_add(frame):
+        def wait_and_insert(frame, on_features):
             self.entered.set()
             assert self.opened.wait(WAIT)
-            return add_frame(frame)
+            return insert_frame(frame, on_features)
 
-        worker.pipeline.add_frame = wait_and_add
+        worker.pipeline.intake.insert_frame = wait_and_insert
+
+
+def note_steps(worker: MappingWorker, steps: list[int]) -> None:
+    """Appends the steps that were taken whenever the thread begins to map a frame."""
+    insert_frame = worker.pipeline.intake.insert_frame
+
+    def note_and_insert(frame, on_features):
+        steps.append(worker.stats()["steps"])
+        return insert_frame(frame, on_features)
+
+    worker.pipeline.intake.insert_frame = note_and_insert

@@ -15,7 +15,7 @@ import torch
 from helpers import synthetic
 from helpers.mapping import make_keyframe
 
-from ovs3d_ros.mapping.keyframe_store import KeyframeStore
+from ovs3d_ros.mapping.keyframe_store import KeyframeStore, _tensors
 from ovs3d_ros.mapping.keyframes import to_frame
 from ovs3d_ros.types import CropTable, Keyframe
 
@@ -151,3 +151,27 @@ def test_memory_stays_under_the_limit_and_no_file_is_left(crash: bool, tmp_path)
     assert in_memory <= 20 and on_disk >= 200 and names == 0
     assert grown < 20 + 30, "219 MiB of keyframes"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("limit", [0, 1])
+def test_features_that_come_later_are_kept(limit: int) -> None:
+    store = KeyframeStore(limit)
+    made = [encoded(make_keyframe(frame, index)) for index, frame in enumerate(FRAMES)]
+    for keyframe in made:
+        store.append(replace(keyframe, crops=None))
+    assert len(store.encoded()) == 0
+    reader = store.frozen()
+    for index in (1, 3):
+        store.set_crops(index, made[index].crops)
+    assert [k.index for k in store.encoded()] == [1, 3]
+    for index in (0, 1, 2, 3, 1):
+        found, expected = store[index], made[index]
+        assert torch.equal(found.image, expected.image) and torch.equal(found.depth, expected.depth)
+        if index in (1, 3):
+            assert torch.equal(found.crops.embeddings, expected.crops.embeddings)
+            assert torch.equal(found.crops.boxes, expected.crops.boxes)
+        else:
+            assert found.crops is None
+    assert reader[3].crops is not None
+    sizes = [sum(t.nbytes for t in _tensors(store[i]) if t is not None) for i in range(5)]
+    assert store.in_memory == (sizes[-1] if limit else sum(sizes))

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 from helpers import synthetic
-from helpers.workers import WAIT, Gate, make_worker
+from helpers.workers import WAIT, Gate, make_worker, note_steps
 
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.types import MapSnapshot
@@ -276,8 +276,7 @@ def test_frames_go_first_without_a_share() -> None:
     for frame in frames[1:]:
         worker.submit(frame)
     steps: list[int] = []
-    add_frame = worker.pipeline.add_frame
-    worker.pipeline.add_frame = lambda frame: (steps.append(worker.stats()["steps"]), add_frame(frame))[1]
+    note_steps(worker, steps)
     gate.opened.set()
     assert worker.wait_idle(WAIT)
     assert steps == [0, 0]
@@ -288,7 +287,7 @@ def test_a_frame_waits_for_one_step_at_most() -> None:
     worker = make_worker(train__steps_per_keyframe=30, train__least_share=0.0)
     first, second = synthetic.make_frames(2)
     steps: list[int] = []
-    optimize, add_frame = worker.pipeline.optimize, worker.pipeline.add_frame
+    optimize = worker.pipeline.optimize
 
     def submit_and_optimize(*arguments) -> None:
         if worker.stats()["steps"] == 3:
@@ -296,7 +295,7 @@ def test_a_frame_waits_for_one_step_at_most() -> None:
         optimize(*arguments)
 
     worker.pipeline.optimize = submit_and_optimize
-    worker.pipeline.add_frame = lambda frame: (steps.append(worker.stats()["steps"]), add_frame(frame))[1]
+    note_steps(worker, steps)
     worker.start()
     worker.submit(first)
     deadline = time.monotonic() + WAIT

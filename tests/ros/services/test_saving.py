@@ -92,14 +92,15 @@ def test_close_waits_for_a_slow_frame_before_saving(wire, tmp_path, monkeypatch)
         monkeypatch.setattr(session_module, name, 0.05, raising=False)
     mapping = MappingSession(wire.node("mapper"), settings(tmp_path, f"{tmp_path}/room.ovs3d"))
     feed(mapping)
-    entered, opened, add_frame = threading.Event(), threading.Event(), mapping.pipeline.add_frame
+    entered, opened, intake = threading.Event(), threading.Event(), mapping.pipeline.intake
+    insert_frame = intake.insert_frame
 
-    def slow(frame):
+    def slow(frame, on_features):
         entered.set()
         assert opened.wait(WAIT)
-        return add_frame(frame)
+        return insert_frame(frame, on_features)
 
-    monkeypatch.setattr(mapping.pipeline, "add_frame", slow)
+    monkeypatch.setattr(intake, "insert_frame", slow)
     mapping.worker.submit(synthetic.make_frames(3)[2])
     assert entered.wait(WAIT)
     threading.Timer(0.5, opened.set).start()

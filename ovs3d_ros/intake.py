@@ -1,0 +1,167 @@
+"""`Intake`: takes frames and points into a map, colours at once, features when the encoder has them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import numpy as np
+
+from ovs3d_ros.config import ComputeConfig
+from ovs3d_ros.encoders import ImageTextEncoder, encode_frame
+from ovs3d_ros.encoders.own_thread import make_encoder_thread
+from ovs3d_ros.geometry import check_coordinates, check_frame
+from ovs3d_ros.map_frame import check_reach, choose_map_frame, frame_to_map, points_to_map
+from ovs3d_ros.mapping.keyframes import compress_crop_table, hide_masked, make_keyframe
+from ovs3d_ros.mapping.mapper import parking_cap
+from ovs3d_ros.semantic_map import SemanticMap
+from ovs3d_ros.semantics.lift import check_num_levels
+from ovs3d_ros.types import CropTable, Frame, Keyframe, UserError
+
+_MOST_PENDING = 3  # keyframes without features yet; more would let the map run ahead of a slow encoder
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoding:
+    """The number of a keyframe, and its features, which the encoder's thread computes."""
+
+    index: int
+    crops: Future[CropTable]
+
+
+class Intake:
+    """Takes frames and points into a map; the thread that changes the map calls it.
+
+    An image tower takes far longer than all else that a new keyframe costs. `add_frame` waits for it, so
+    that results depend on the frames alone. `insert_frame` does not: the map shows the keyframe's colours and
+    is trained on them meanwhile, and `add_features` follows.
+
+    Args:
+        room: the map.
+        clip: encodes keyframes; None: the map holds colours only.
+        compute: threads of the encoder.
+        device: of the map.
+    """
+
+    def __init__(
+        self, room: SemanticMap, clip: ImageTextEncoder | None, compute: ComputeConfig, device: str
+    ) -> None:
+        self._room, self._clip, self._device = room, clip, device
+        self._encoder = make_encoder_thread(compute, device)
+        self._pending: deque[_Encoding] = deque()
+
+    @property
+    def num_pending(self) -> int:
+        """Keyframes that wait for their features."""
+        return len(self._pending)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another frame may be inserted before features are added."""
+        return len(self._pending) < _MOST_PENDING
+
+    @property
+    def has_features(self) -> bool:
+        """Whether `add_features` would not wait."""
+        return bool(self._pending) and self._pending[0].crops.done()
+
+    def add_frame(self, frame: Frame) -> bool:
+        """Maps a posed frame if it shows something new, see `Ovs3d.add_frame`."""
+        taken = self._take(frame)
+        if taken is None:
+            return False
+        frame, keyframe = taken
+        if self._clip is not None:
+            keyframe.crops = self._checked(self._encoder.run(encode_frame, self._clip, frame))
+        self._insert(keyframe)
+        if self._clip is not None and len(self._room.mapper.gaussians):
+            self._room.lift(keyframe)
+        return True
+
+    def insert_frame(self, frame: Frame, on_features: Callable[[], None]) -> bool:
+        """Maps the colours of a posed frame if it shows something new; returns whether it did.
+
+        The first keyframe with features is mapped with them, as a map needs a codec to be asked.
+
+        Args:
+            frame: to map.
+            on_features: called from any thread when `has_features` may have changed.
+
+        Raises:
+            UserError: a bad frame.
+        """
+        if self._clip is None or self._room.lifter.codec is None:
+            return self.add_frame(frame)
+        taken = self._take(frame)
+        if taken is None:
+            return False
+        frame, keyframe = taken
+        crops = self._encoder.start(encode_frame, self._clip, frame)
+        self._insert(keyframe)
+        self._pending.append(_Encoding(len(self._room.mapper.keyframes) - 1, crops))
+        crops.add_done_callback(lambda _: on_features())
+        return True
+
+    def add_features(self) -> None:
+        """Lifts the features of the keyframe that has waited longest, as soon as they are there.
+
+        Raises:
+            UserError: the encoder cannot encode it; the map keeps its colours.
+        """
+        encoding, mapper = self._pending.popleft(), self._room.mapper
+        try:
+            crops = self._checked(encoding.crops.result())
+        except UserError as error:
+            raise UserError(f"{mapper.keyframes.names[encoding.index]}: {error}") from None
+        mapper.keyframes.set_crops(encoding.index, crops)
+        if len(mapper.gaussians):
+            mapper.blocks.codec = self._room.lifter.codec
+            mapper.blocks.visit(encoding.index, parking_cap(mapper.config))
+            self._room.lift(mapper.keyframes[encoding.index])
+
+    def clear(self) -> None:
+        """Forgets the keyframes that wait for features, because the map was replaced."""
+        self._pending.clear()
+
+    def add_points(self, xyz: np.ndarray, rgb: np.ndarray, centers: np.ndarray | None) -> None:
+        """Seeds the map from a point cloud, see `Ovs3d.add_points`."""
+        xyz = check_coordinates(xyz, "the point cloud")
+        places = xyz if centers is None or not len(centers) else centers
+        if len(places):
+            self._place_map(places[0])
+        place = self._room.frame
+        centers = None if centers is None else points_to_map(centers, place)
+        self._room.mapper.insert_points(points_to_map(xyz, place), rgb, centers)
+
+    def _take(self, frame: Frame) -> tuple[Frame, Keyframe] | None:
+        """The frame in the map frame, and as a keyframe without features; None if it shows nothing new."""
+        check_frame(frame)
+        room, config = self._room, self._room.mapper.config
+        room.frames += 1
+        self._place_map(frame.camtoworld[:3, 3])
+        frame = hide_masked(frame_to_map(frame, room.frame))
+        if frame.mask is not None and not frame.mask.any():
+            return None
+        room.mapper.depth_check.update(frame, config)
+        if not room.mapper.needs_keyframe(frame):
+            return None
+        number, size, depth = len(room.mapper.keyframes), config.map.image_size, config.seed.max_depth
+        return frame, make_keyframe(frame, number, size, depth, self._device)
+
+    def _checked(self, crops: CropTable) -> CropTable:
+        """Features as a keyframe keeps them. Raises UserError if they do not fit those of the map."""
+        check_num_levels(crops, self._room.mapper.gaussians)
+        return compress_crop_table(crops)
+
+    def _insert(self, keyframe: Keyframe) -> None:
+        mapper = self._room.mapper
+        check_reach(keyframe, mapper.keyframes.views)
+        mapper.blocks.codec = self._room.lifter.codec
+        mapper.insert(keyframe)
+
+    def _place_map(self, position: np.ndarray) -> None:
+        """Chooses the map frame by the first position of an empty map."""
+        if self._room.is_empty:
+            self._room.frame = choose_map_frame(position, self._room.mapper.config.map.unit or 1.0)
