@@ -28,6 +28,7 @@ ORDER = (
     "mapping",
     "semantics",
     "semantic_map",
+    "intake",
     "map_repair",
     "map_values",
     "map_file",

@@ -44,6 +44,7 @@ def run_one_process(scene: Scene, config: Config, rate: float, map_path: Path, p
         frames_dropped=stats["frames_dropped"] + stats["frames_rejected"],
         keyframes=stats["keyframes"],
         frame_to_map_p95_ms=stats["frame_to_map_p95_ms"],
+        frame_to_features_p95_ms=stats["frame_to_features_p95_ms"],
         answers=answers,
     )
 

@@ -98,7 +98,8 @@ def make_sheet(
         f"{report.keyframes} keyframes, {report.num_gaussians} Gaussians    held-out PSNR "
         f"{report.psnr_holdout:.1f} dB    mIoU {report.miou_lift:.2f}, refined {report.miou_refined:.2f}\n"
         f"query {report.query_p50_ms:.0f} ms median, {report.query_p95_ms:.0f} ms p95    frame to map "
-        f"{report.frame_to_map_p95_ms:.0f} ms p95    {report.seconds_total:.0f} s in all"
+        f"{report.frame_to_map_p95_ms:.0f} ms p95, with features {report.frame_to_features_p95_ms:.0f} ms    "
+        f"{report.seconds_total:.0f} s in all"
     )
     top = pictures.contact_sheet(
         tiles, captions, TILES, WIDTH, "ovs3d: posed frames in, text queries out", note

@@ -196,6 +196,7 @@ def _session(logs: Path, map_path: Path, frames_sent: int, rate: float) -> Sessi
         frames_dropped=int(figures["frames_dropped"]),
         keyframes=int(figures["keyframes"]),
         frame_to_map_p95_ms=figures["frame_to_map_p95_ms"],
+        frame_to_features_p95_ms=figures["frame_to_features_p95_ms"],
         answers=[PromptAnswer(**answer) for answer in report["answers"]],
         pictures=pictures,
     )

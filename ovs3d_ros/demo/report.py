@@ -59,6 +59,7 @@ class Report:
     query_p50_ms: float
     query_p95_ms: float
     frame_to_map_p95_ms: float
+    frame_to_features_p95_ms: float
     seconds_total: float
 
     def as_json(self) -> dict:
@@ -114,6 +115,7 @@ def make_report(
         query_p50_ms=float(p50),
         query_p95_ms=float(p95),
         frame_to_map_p95_ms=session.frame_to_map_p95_ms,
+        frame_to_features_p95_ms=session.frame_to_features_p95_ms,
         seconds_total=seconds,
     )
 
@@ -139,7 +141,8 @@ def describe(report: Report, how_run: str) -> str:
         lines.append(f"  {q.prompt:{width}}  {truth}  {verdict}  presence {q.presence:.2f}{iou}{wrong_mark}")
     lines.append(
         f"Query {report.query_p50_ms:.0f} ms median, {report.query_p95_ms:.0f} ms p95; frame to map "
-        f"{report.frame_to_map_p95_ms:.0f} ms p95; {report.seconds_total:.0f} s in all"
+        f"{report.frame_to_map_p95_ms:.0f} ms p95, with features {report.frame_to_features_p95_ms:.0f} ms; "
+        f"{report.seconds_total:.0f} s in all"
     )
     return "\n".join(lines)
 

@@ -33,7 +33,8 @@ class Session:
         frames_received: frames that reached the mapping thread.
         frames_dropped: frames without a matching pose, rejected frames, and frames that a full inbox dropped.
         keyframes: number of keyframes of the map.
-        frame_to_map_p95_ms: time from a keyframe's arrival to its first snapshot, 95th percentile.
+        frame_to_map_p95_ms: 95th percentile of the time from a keyframe's arrival to its first snapshot.
+        frame_to_features_p95_ms: the same to the first snapshot with its features, which come later.
         answers: one per prompt, each asked alone.
         pictures: images received on `~/segmentation/*` for the last query, by topic, RGB uint8 [H, W, 3].
     """
@@ -45,5 +46,6 @@ class Session:
     frames_dropped: int
     keyframes: int
     frame_to_map_p95_ms: float
+    frame_to_features_p95_ms: float
     answers: list[PromptAnswer]
     pictures: dict[str, np.ndarray] = field(default_factory=dict)
