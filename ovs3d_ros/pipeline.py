@@ -150,8 +150,7 @@ class Ovs3d:
             snapshot: the map to search; default: `snapshot()`, only from the thread that maps.
             **options: of `request.make_query`: negatives, mode, threshold, max_instances, roi, refine.
 
-        Raises:
-            UserError: bad prompts or options, an empty map, or a map of another encoder.
+        Raises UserError: bad prompts or options, an empty map, or a map of another encoder.
         """
         return self.answer(self.make_query(prompts, **options), snapshot)
 
