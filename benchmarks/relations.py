@@ -16,6 +16,7 @@ it with PYTHONPATH of another checkout to compare.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 import time
@@ -207,7 +208,9 @@ def time_queries(pipeline: Ovs3d, statements: list[Statement], rounds: int, coun
         for number in range(rounds + 1):
             for query in asked:
                 started = time.process_time()
-                pipeline.query(query, snapshot=snapshot)
+                pipeline.query(
+                    query, snapshot=dataclasses.replace(snapshot)
+                )  # answers are remembered by snapshot
                 taken += [time.process_time() - started] if number else []
         report[name] = round(1e3 * float(np.median(taken)), 1)
     return report

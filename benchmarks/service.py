@@ -37,6 +37,7 @@ from ovs3d_ros.ros.services import asking
 from ovs3d_ros.ros.services import query as query_service
 
 START_TIMEOUT, CALL_TIMEOUT = 300.0, 60.0  # seconds
+MOST = 10**6  # objects of a prompt, never reached
 STEPS = {
     "encode the texts": (engine.QueryEngine, "_encode_query"),
     "score": (engine, "_score_map"),
@@ -107,7 +108,10 @@ def ask(
     call(node, loading, LoadMap.Request(name=map_name))
     request = QueryText.Request(prompts=prompts, mask_stamps=[conversions.to_time(stamp)])
     call(node, asking_, request)  # encodes the texts, sorts the map
-    responses = [call(node, asking_, request) for _ in range(repeats)]
+    responses = []
+    for number in range(repeats):
+        request.max_instances = MOST - number  # never reached; another question, or its answer is remembered
+        responses.append(call(node, asking_, request))
     node.destroy_node()
     return [milliseconds for _, milliseconds in responses], responses[-1][0]
 

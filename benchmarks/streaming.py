@@ -34,6 +34,7 @@ from ovs3d_ros.ros.play import Player
 from ovs3d_ros.types import Frame
 
 HOLD = 0.5  # seconds per view
+MOST = 10**6  # objects of a prompt, never reached
 PROMPTS = ("yellow teapot", "brown chair", "purple elephant")
 START_TIMEOUT, SETTLE_TIMEOUT, DISCOVERY = 300.0, 600.0, 30.0  # seconds
 LOSSES = ("rejected", "lost_pose", "lost_depth", "lost_overflow", "waiting")  # input diagnostics
@@ -75,6 +76,7 @@ class Client(Node):
         self.values: dict[str, dict[str, str]] = {}
         self.latencies: list[float] = []
         self.reports = 0
+        self._asked = 0
         self._queries = self.create_client(QueryText, "/ovs3d/query")
         self.create_subscription(conversions.DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
 
@@ -86,7 +88,9 @@ class Client(Node):
     def ask(self) -> None:
         """Sends one query; records its latency unless there is no map yet."""
         started, done = time.perf_counter(), threading.Event()
-        future = self._queries.call_async(QueryText.Request(prompts=list(PROMPTS)))
+        self._asked += 1  # another question each time, or its answer is remembered
+        request = QueryText.Request(prompts=list(PROMPTS), max_instances=MOST - self._asked)
+        future = self._queries.call_async(request)
         future.add_done_callback(lambda _: done.set())
         if done.wait(SETTLE_TIMEOUT) and future.result().error_code == QueryText.Response.OK:
             self.latencies.append(1e3 * (time.perf_counter() - started))

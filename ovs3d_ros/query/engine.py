@@ -12,6 +12,7 @@ import torch
 from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.encoders import ImageTextEncoder
 from ovs3d_ros.encoders.validation import check_texts
+from ovs3d_ros.query.answers import AnswerMemo
 from ovs3d_ros.query.bank_presence import BankPresence, decide_presence
 from ovs3d_ros.query.coverage import horizon_coverage
 from ovs3d_ros.query.distractors import DistractorMemo, Rivals
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 _MAX_CACHED_TEXTS = 10_000
-_MEMO = 128 << 20  # bytes
+_MEMO, _ANSWERS = 128 << 20, 64 << 20  # bytes
 _GENERAL_NEGATIVES = QueryConfig().negatives
 
 
@@ -111,15 +112,18 @@ class QueryEngine:
         self._layout = SnapshotMemo(map_layout)
         self._parts = PartMemo(_MEMO)
         self._objects = ObjectMemo(self._parts)
+        self._answers = AnswerMemo(_ANSWERS)
 
     def configure(self, config: QueryConfig) -> None:
         """Takes new values of runtime parameters."""
         self._config = config
+        self._answers = AnswerMemo(_ANSWERS)
 
     def calibrate(self, calibration: PresenceCalibration) -> None:
         """Takes another calibration of the encoder, which decides about presence and labels from now on."""
         self.calibration = calibration
         self._bank = self._make_bank(is_calibrated=True)
+        self._answers = AnswerMemo(_ANSWERS)
 
     def _make_bank(self, is_calibrated: bool) -> BankPresence | None:
         """The comparison with a bank of names, where the calibration asks for it or there is none."""
@@ -180,10 +184,18 @@ class QueryEngine:
         check_semantics(snapshot, self.encoder_name)
 
     def answer(self, query: Query, snapshot: MapSnapshot, field: RefinedField | None) -> QueryResult:
-        """Answers a query from a snapshot and a refined field, see `answer_query` and `answer_related`."""
+        """Answers a query from a snapshot and a refined field, see `answer_query` and `answer_related`.
+
+        The same question to the same snapshot has the same answer, which is remembered.
+        """
+        # An answer that is under way while the settings change goes into the memory of before.
+        answers = self._answers
+        return answers.answer(query, snapshot, field, lambda: self._answer_anew(query, snapshot, field))
+
+    def _answer_anew(self, query: Query, snapshot: MapSnapshot, field: RefinedField | None) -> QueryResult:
         if query.relations:
             rules = snapshot, self._config, self._layout
-            return answer_related(query, lambda q: self.answer(q, snapshot, field), *rules)
+            return answer_related(query, lambda q: self._answer_anew(q, snapshot, field), *rules)
         texts = self._encode_query(query)
         # Of a map that is asked once, as while it grows, or large, the labelled part alone is sorted.
         grid = None if snapshot.parked else self._grid.if_repeated(snapshot, self._config.instance_gap)

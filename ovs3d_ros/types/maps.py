@@ -99,7 +99,7 @@ class ParkedRows(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)  # without slots, so that what is remembered of it need not keep it alive
 class MapSnapshot:
     """An immutable copy of the map. Queries and renders read nothing else.
 

@@ -36,7 +36,8 @@ def check(pipeline: Ovs3d, options: dict | None = None) -> QueryResult:
     snapshot, options = pipeline.snapshot(), options or {}
     assert snapshot.parked and sum(part.count for part in snapshot.parked) == pipeline.stats["parked"]
     for _ in range(2):  # what was asked once is not remembered
-        ours = pipeline.query(NAMES, snapshot=snapshot, **options)
+        # Of a copy: answers are remembered by snapshot.
+        ours = pipeline.query(NAMES, snapshot=replace(snapshot), **options)
     exact = pipeline.query(NAMES, snapshot=replace(snapshot, parked=()), **options)
     assert ours.verdicts == exact.verdicts
     assert torch.equal(ours.labels, exact.labels) and torch.equal(ours.instances, exact.instances)
@@ -89,7 +90,7 @@ def test_same_names_are_looked_for_where_the_map_changed(pipeline: Ovs3d, monkey
 
     def rows(snapshot: MapSnapshot, names: list[str]) -> int:
         scanned.clear()
-        labelled.append(int((pipeline.query(names, snapshot=snapshot).labels > 0).sum()))
+        labelled.append(int((pipeline.query(names, snapshot=replace(snapshot)).labels > 0).sum()))
         return sum(scanned)
 
     first = pipeline.snapshot()
