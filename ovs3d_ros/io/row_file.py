@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import logging
 import math
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import torch
 
 from ovs3d_ros.io.tensor_file import StoredTensor, TensorFile, empty_tensors, temporary_folder
@@ -18,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 ROWS = mmap.PAGESIZE  # a multiple of this many rows fills whole pages, whatever a row holds
 _LIBRARY = ctypes.CDLL(None, use_errno=True)
+_MAP = _LIBRARY.mmap
+_MAP.restype = ctypes.c_void_p
+_MAP.argtypes = [*[ctypes.c_void_p, ctypes.c_size_t], *[ctypes.c_int] * 3, ctypes.c_long]
 _FIXED, _NO_RESERVE = 0x10, 0x4000  # MAP_FIXED and MAP_NORESERVE of Linux
 _STAYS = (
     "Gaussians cannot be parked in a file in %s (%s): they stay in memory. Nothing is lost; free space "
@@ -40,6 +46,16 @@ class StoredRows:
     count: int
     entries: dict[str, tuple[TensorFile, StoredTensor]]
     tensors: Rows
+
+    @cached_property
+    def files(self) -> tuple[TensorFile, ...]:
+        """Those of the entries."""
+        return tuple(file for file, _ in self.entries.values())
+
+    @cached_property
+    def offsets(self) -> tuple[int, ...]:
+        """Where the entries lie in their files, bytes."""
+        return tuple(entry.offset for _, entry in self.entries.values())
 
     def read(self) -> Rows:
         """Copies on the CPU, or the tensors in memory themselves; do not change them."""
@@ -98,58 +114,57 @@ def join_rows(parts: Sequence[StoredRows], last: Rows) -> Rows:
     parked = sum(part.count for part in parts)
     kinds = [((parked + len(t), *t.shape[1:]), t.dtype) for t in last.values()]
     joined = dict(zip(last, empty_tensors(kinds, mmap.PAGESIZE, parts), strict=True))
+    widths = {name: math.prod(t.shape[1:]) * t.element_size() for name, t in last.items()}
+    first = 0
+    for files, group in itertools.groupby(parts, lambda part: part.files):
+        first = _place_group(list(group), bool(files), first, joined, widths)
     for name, tensor in last.items():
-        first = 0
-        for part in parts:
-            if not part.entries:
-                joined[name][first : first + part.count] = part.tensors[name]
-            first += part.count
-        width = math.prod(tensor.shape[1:]) * tensor.element_size()
-        for first, file, offset, size in _runs(parts, name, width):
-            _map(joined[name][first:], file, offset, size)
         joined[name][parked:] = tensor
     return joined
 
 
-def _runs(parts: Sequence[StoredRows], name: str, width: int) -> list[tuple[int, TensorFile, int, int]]:
-    """Rows of parts that lie side by side in a file: first row, file, offset and bytes of each run.
+def _place_group(
+    group: list[StoredRows], in_files: bool, first: int, joined: Rows, widths: dict[str, int]
+) -> int:
+    """Puts parts that lie in the same files, or in memory, into tensors from row `first` on.
 
     A map of millions has hundreds of parts, and each snapshot asks for ten names of them.
 
     Args:
-        parts: the rows.
-        name: of the tensor.
-        width: bytes of one of its rows.
+        group: the parts.
+        in_files: whether they are in files.
+        first: row.
+        joined: the tensors.
+        widths: bytes of one row of each.
+
+    Returns:
+        The row after the last.
     """
-    starts: list[tuple[int, TensorFile, int]] = []
-    sizes: list[int] = []
-    row, end, last = 0, -1, None
-    for part in parts if width else ():
-        stored = part.entries.get(name)
-        if stored is None:
-            last = None
-        else:
-            file, offset, size = stored[0], stored[1].offset, part.count * width
-            if file is last and offset == end:
-                sizes[-1] += size
-            else:
-                starts.append((row, file, offset))
-                sizes.append(size)
-            end, last = offset + size, file
-        row += part.count
-    return [(*start, size) for start, size in zip(starts, sizes, strict=True)]
+    counts = np.array([part.count for part in group])
+    rows = first + counts.cumsum() - counts
+    if in_files:
+        offsets = np.array([part.offsets for part in group])  # [parts, names]
+        for (name, (file, _)), starts in zip(group[0].entries.items(), offsets.T, strict=True):
+            if widths.get(name):
+                ends = starts + counts * widths[name]
+                # Parts that lie side by side are mapped at once.
+                heads = np.concatenate([[0], 1 + (starts[1:] != ends[:-1]).nonzero()[0]])
+                tails = np.append(heads[1:], len(group)) - 1
+                places = joined[name].data_ptr() + rows[heads] * widths[name]
+                runs = zip(places.tolist(), starts[heads].tolist(), ends[tails].tolist(), strict=True)
+                _map_runs(runs, file.fileno())
+    else:
+        for part, row in zip(group, rows.tolist(), strict=True):
+            for name in joined:
+                joined[name][row : row + part.count] = part.tensors[name]
+    return first + int(counts.sum())
 
 
-def _map(place: torch.Tensor, file: TensorFile, offset: int, size: int) -> None:
-    """Replaces the pages from the first element of `place` on by some of a file."""
-    call = _LIBRARY.mmap
-    call.restype, call.argtypes = (
-        ctypes.c_void_p,
-        [*[ctypes.c_void_p, ctypes.c_size_t], *[ctypes.c_int] * 3, ctypes.c_long],
-    )
+def _map_runs(runs: Iterable[tuple[int, int, int]], descriptor: int) -> None:
+    """Replaces pages of memory by those of a file: address, first and last byte of the file, for each run."""
     flags = mmap.MAP_PRIVATE | _FIXED | _NO_RESERVE
     protection = mmap.PROT_READ | mmap.PROT_WRITE  # private: what is written does not reach the file
-    address = call(place.data_ptr(), size, protection, flags, file.fileno(), offset)
-    if address != place.data_ptr():
-        number = ctypes.get_errno()
-        raise OSError(number, f"parked Gaussians cannot be mapped ({os.strerror(number)})")
+    for place, start, end in runs:
+        if _MAP(place, end - start, protection, flags, descriptor, start) != place:
+            number = ctypes.get_errno()
+            raise OSError(number, f"parked Gaussians cannot be mapped ({os.strerror(number)})")
