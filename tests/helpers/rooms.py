@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from helpers import synthetic
+from ovs3d_ros.encoders import ImageTextEncoder
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.types import Frame
 
@@ -23,10 +24,10 @@ def in_room(frame: Frame, room: int) -> Frame:
     return replace(frame, camtoworld=pose, stamp=frame.stamp + 100 * room, name=f"room {room} {frame.name}")
 
 
-def drive(rooms: Iterable[int], steps: int = 3, **settings) -> Ovs3d:
-    """A map of rooms, one after the other."""
+def drive(rooms: Iterable[int], steps: int = 3, clip: ImageTextEncoder | None = None, **settings) -> Ovs3d:
+    """A map of rooms, one after the other; `clip` is an encoder of one's own."""
     settings = dict(map__max_gaussians=CAP, train__densify_every=0, seed__spacing=2.0) | settings
-    pipeline = Ovs3d(synthetic.make_config(**settings))
+    pipeline = Ovs3d(synthetic.make_config(**settings), clip=clip)
     drive_on(pipeline, rooms, steps)
     return pipeline
 

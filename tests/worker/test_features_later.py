@@ -7,7 +7,7 @@ import time
 
 import pytest
 import torch
-from helpers import synthetic
+from helpers import rooms, synthetic
 from helpers.color_encoder import ColorEncoder
 from helpers.workers import WAIT
 
@@ -15,6 +15,7 @@ from ovs3d_ros.intake import _MOST_PENDING
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.types import Frame, MapSnapshot
 from ovs3d_ros.worker import MappingWorker
+from ovs3d_ros.worker.training import TrainingSchedule
 
 
 class SlowEncoder(ColorEncoder):
@@ -166,14 +167,35 @@ def test_a_broken_encoder_ends_the_thread(encoder) -> None:
 
 
 def test_a_lift_of_all_keyframes_begins_anew_with_new_features(encoder) -> None:
-    worker = start(encoder, train__steps_per_keyframe=1)
-    submit(worker, synthetic.make_frames(6)[5:])
-    wait_for(worker, "frames_mapped", 2)
-    deadline = time.monotonic() + WAIT  # its one step, and the lift of all keyframes that have features
-    while (worker.stats()["steps_due"] or worker.training.needs_work()) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    known = share_known(worker.snapshot)
+    pipeline = Ovs3d(synthetic.make_config(), clip=encoder)
+    training, frames = TrainingSchedule(pipeline, lambda: None), synthetic.make_frames(6)
     encoder.opened.set()
-    assert worker.wait_idle(WAIT)
-    assert share_known(worker.snapshot) > max(known, 0.98)
-    assert worker.stop(WAIT)
+    for frame in frames[:3]:
+        pipeline.add_frame(frame)
+    encoder.opened.clear()
+    assert pipeline.intake.insert_frame(frames[5], lambda: None)
+    training.add_keyframe(1)
+    for _ in range(3):  # a step, and two of the three keyframes
+        assert not training.run_slice()
+    encoder.opened.set()
+    pipeline.intake.add_features()
+    training.add_features()
+    while not training.run_slice():
+        pass
+    assert not training.needs_work() and share_known(pipeline.snapshot()) > 0.98
+    assert int(pipeline.snapshot().views.max()) == 4
+
+
+def test_features_reach_places_that_were_parked_meanwhile(encoder) -> None:
+    pipeline = rooms.drive([], clip=encoder)
+    frames = [rooms.in_room(frame, room) for room in range(4) for frame in rooms.FRAMES]
+    for frame in frames:
+        assert pipeline.intake.insert_frame(frame, lambda: None)
+    assert pipeline.stats["parked"] > 0 and pipeline.intake.num_pending == len(frames) - 1
+    encoder.opened.set()
+    while pipeline.intake.num_pending:
+        pipeline.intake.add_features()
+    snapshot = pipeline.snapshot()
+    place = (snapshot.gaussians["means"][:, 0] / rooms.STEP).round()
+    shares = [float((snapshot.weight[place == room] > 0).float().mean()) for room in range(4)]
+    assert min(shares) > 0.95
