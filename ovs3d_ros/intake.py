@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -25,18 +26,23 @@ _MOST_PENDING = 3  # keyframes without features yet; more would let the map run 
 
 @dataclass(frozen=True, slots=True)
 class _Encoding:
-    """The number of a keyframe, and its features, which the encoder's thread computes."""
+    """A keyframe that the encoder's thread encodes.
+
+    Attributes:
+        index: of the keyframe.
+        result: its features, and the seconds that they took.
+    """
 
     index: int
-    crops: Future[CropTable]
+    result: Future[tuple[CropTable, float]]
 
 
 class Intake:
     """Takes frames and points into a map; the thread that changes the map calls it.
 
     An image tower takes far longer than all else that a new keyframe costs. `add_frame` waits for it, so
-    that results depend on the frames alone. `insert_frame` does not: the map shows the keyframe's colours and
-    is trained on them meanwhile, and `add_features` follows.
+    that results depend on the frames alone. `insert_frame` does not: the map shows the keyframe's colours,
+    and `add_features` follows.
 
     Args:
         room: the map.
@@ -65,7 +71,7 @@ class Intake:
     @property
     def has_features(self) -> bool:
         """Whether `add_features` would not wait."""
-        return bool(self._pending) and self._pending[0].crops.done()
+        return bool(self._pending) and self._pending[0].result.done()
 
     def add_frame(self, frame: Frame) -> bool:
         """Maps a posed frame if it shows something new, see `Ovs3d.add_frame`."""
@@ -98,21 +104,25 @@ class Intake:
         if taken is None:
             return False
         frame, keyframe = taken
-        crops = self._encoder.start(encode_frame, self._clip, frame)
+        result = self._encoder.start(_timed_encoding, self._clip, frame)
         self._insert(keyframe)
-        self._pending.append(_Encoding(len(self._room.mapper.keyframes) - 1, crops))
-        crops.add_done_callback(lambda _: on_features())
+        self._pending.append(_Encoding(len(self._room.mapper.keyframes) - 1, result))
+        result.add_done_callback(lambda _: on_features())
         return True
 
-    def add_features(self) -> None:
+    def add_features(self) -> float:
         """Lifts the features of the keyframe that has waited longest, as soon as they are there.
+
+        Returns:
+            Seconds that the encoder took.
 
         Raises:
             UserError: the encoder cannot encode it; the map keeps its colours.
         """
         encoding, mapper = self._pending.popleft(), self._room.mapper
         try:
-            crops = self._checked(encoding.crops.result())
+            crops, seconds = encoding.result.result()
+            crops = self._checked(crops)
         except UserError as error:
             raise UserError(f"{mapper.keyframes.names[encoding.index]}: {error}") from None
         mapper.keyframes.set_crops(encoding.index, crops)
@@ -120,6 +130,7 @@ class Intake:
             mapper.blocks.codec = self._room.lifter.codec
             mapper.blocks.visit(encoding.index, parking_cap(mapper.config))
             self._room.lift(mapper.keyframes[encoding.index])
+        return seconds
 
     def clear(self) -> None:
         """Forgets the keyframes that wait for features, because the map was replaced."""
@@ -165,3 +176,9 @@ class Intake:
         """Chooses the map frame by the first position of an empty map."""
         if self._room.is_empty:
             self._room.frame = choose_map_frame(position, self._room.mapper.config.map.unit or 1.0)
+
+
+def _timed_encoding(clip: ImageTextEncoder, frame: Frame) -> tuple[CropTable, float]:
+    """The crop table of a frame, and the seconds that it took."""
+    started = time.monotonic()
+    return encode_frame(clip, frame), time.monotonic() - started

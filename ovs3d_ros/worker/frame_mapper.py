@@ -76,13 +76,13 @@ class FrameMapper:
         """Adds the features of the keyframe that has waited longest, and publishes the map."""
         arrival, started = self._arrivals.popleft(), time.monotonic()
         try:
-            self._pipeline.intake.add_features()
+            encoding = self._pipeline.intake.add_features()
         except UserError as error:
             log.warning("a keyframe has colours and no features: %s", error)
             with self._lock:
                 self.counts.lack_features(str(error))
             return
-        self._training.credit(time.monotonic() - started, self.config.least_share)
+        self._training.credit(encoding + time.monotonic() - started, self.config.least_share)
         self._training.add_features()
         self._publish()
         self._note(self.counts.feature_latencies_ms, arrival)

@@ -17,8 +17,8 @@ _END = object()
 class TrainingSchedule:
     """Optimisation steps for each new keyframe, and afterwards a new lift of all features.
 
-    While frames wait, training keeps a share of the thread's time: the time of the frames is credited to it,
-    and its own time is debited.
+    While frames wait, training keeps a share of the time: that of the frames and of their encoder is credited
+    to it, and its own is debited.
 
     The mapping thread calls the methods. Any thread may set `enabled` and read `needs_work`.
     """

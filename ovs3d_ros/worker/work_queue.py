@@ -58,6 +58,9 @@ class Job:
 class WorkQueue:
     """Gives the mapping thread its next work: a job, features, training that is owed, a frame, or training.
 
+    While the encoder works, training waits, unless frames wait too and it is owed: it would take the
+    encoder's cores, and the labels of new places would come two to three times later.
+
     Args:
         lock: guards the queue.
         training: tells whether steps are due, and whether they come before frames.
@@ -144,9 +147,13 @@ class WorkQueue:
     def _takes_frame(self) -> bool:
         return bool(self._frames) and self._intake.has_room
 
+    def _trains(self) -> bool:
+        if self._intake.num_pending:
+            return bool(self._frames) and self._training.is_owed()
+        return self._training.needs_work()
+
     def _has_work(self) -> bool:
-        can_map = self._intake.has_features or self._takes_frame()
-        return bool(self._jobs) or can_map or self._training.needs_work()
+        return bool(self._jobs) or self._intake.has_features or self._takes_frame() or self._trains()
 
     def notify(self) -> None:
         """Wakes the thread after training was switched on or off, or when features are there."""
