@@ -96,8 +96,9 @@ def _group_pieces(snapshot: MapSnapshot, config: QueryConfig) -> None:
     means[:, 0] = config.instance_gap * places
     ones, views = np.ones(len(places), np.float32), snapshot.views.cpu().numpy()[:1].repeat(len(places))
     settings = replace(config, min_instance=1)
-    things = find_objects(means, ones > 0, ones, views, [_PROMPT], settings, 0)
-    drop_strays(*things, Judge(ones, lambda labels, rows: np.ones(len(labels)), 0.0), 0)
+    things, numbers = find_objects(means, ones > 0, ones, views, [_PROMPT], settings, 0)
+    labels = np.ones(len(things), np.int64)
+    drop_strays(labels, numbers, Judge(ones, lambda labels, rows: np.ones(len(labels)), 0.0), 0)
     make_shape(means, np.array([0.0, 0.0, 1.0]))  # for a prompt that says where a thing is
 
 

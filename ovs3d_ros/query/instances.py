@@ -15,6 +15,7 @@ from ovs3d_ros.packed_codes import chosen_rows
 from ovs3d_ros.query.boxes import fit_boxes, sample_steps, vertical_axis
 from ovs3d_ros.query.components import connected_components, join_fragments
 from ovs3d_ros.query.labelling import first_mentions, labelled_rows
+from ovs3d_ros.query.sampling import Sampler
 from ovs3d_ros.query.strays import Judge, drop_strays
 from ovs3d_ros.query.voxels import PointGrid, sort_into_voxels
 from ovs3d_ros.rasterize.kernel_cache import cached_njit
@@ -114,10 +115,15 @@ def find_map_objects(
         return objects, instances
     means, views = snapshot.gaussians["means"].cpu().numpy(), snapshot.views.cpu().numpy()
     up = vertical_axis(snapshot.camtoworlds, config.upright)
-    limit = max_instances if judge is None else 0
-    objects, instances = find_objects(means, labels, scores, views, prompts, config, limit, up, grid)
+    if not len(means):
+        return [], np.zeros(0, np.int64)
+    groups = _group((np.asarray(labels, np.int16), means, scores, views), grid)
+    chosen = _rank(groups.labels, groups.members, config.min_instance, 0 if judge else max_instances)
+    instances = groups.number(chosen)
     if judge is not None:
-        objects, instances = drop_strays(objects, instances, judge, max_instances)
+        kept, instances = drop_strays(groups.labels[chosen], instances, judge, max_instances)
+        chosen = chosen[kept]
+    objects = groups.describe(chosen, prompts, up)
     if not is_world(snapshot.frame):
         objects = [object_to_world(o, snapshot.frame) for o in objects]
     first = first_mentions(tuple(prompts))
@@ -155,27 +161,27 @@ def find_objects(
     Returns:
         The objects and the instance number [N] of each Gaussian (0 = none).
     """
-    labels, instances = np.asarray(labels, np.int16), np.zeros(len(labels), np.int64)
     if not len(means):
-        return [], instances
+        return [], np.zeros(0, np.int64)
     if grid is None:
         grid = sort_into_voxels(means, config.instance_gap)
+    groups = _group((np.asarray(labels, np.int16), means, scores, views), grid)
+    chosen = _rank(groups.labels, groups.members, config.min_instance, max_instances)
+    return groups.describe(chosen, prompts, up), groups.number(chosen)
+
+
+def _group(columns: tuple[np.ndarray, ...], grid: PointGrid) -> _Groups:
+    """Groups labels [N], means [N, 3], scores [N] and views [N], see `find_objects`."""
+    labels, means, *_ = columns
     threads = torch.get_num_threads()
     pool = shared_pool(threads if len(means) >= threads * _GAUSSIANS_PER_THREAD else 1)
     components = connected_components(labels, grid.fine, pool)
-    members = _add_up(components.number, len(components.labels), (labels, means, scores, views), pool)
-    sampler = _Sampler(components.number, labels, means, members.parts, pool)
+    members = _add_up(components.number, len(components.labels), columns, pool)
+    sampler = Sampler(components.number, labels, means, members.parts, pool)
     target, count = join_fragments(components, grid, members.sizes, members.means, sampler.sample)
     label = np.zeros(count, np.int64)
     label[target] = components.labels
-    members = members.joined(target, count)
-    chosen = _rank(label, members, config.min_instance, max_instances)
-    members, place = members[chosen], np.zeros(count, np.int64)
-    place[chosen] = np.arange(1, len(chosen) + 1)
-    samples, segments = sampler.draw(place[target], members.parts, sample_steps(members.sizes))
-    pool.run(lambda *part: _number_part(part, components.number, place[target], labels, instances))
-    boxes = fit_boxes(samples, segments, members.means, members.covariances, up, pool)
-    return _list_objects(label[chosen], members, boxes, prompts), instances
+    return _Groups(label, members.joined(target, count), target, sampler)
 
 
 def _rank(label: np.ndarray, members: _Members, least: int, limit: int) -> np.ndarray:
@@ -246,66 +252,42 @@ def _add_points(part, number, labels, columns, totals):
 
 
 @dataclass(frozen=True, slots=True)
-class _Sampler:
-    """Draws points of components, evenly spread over the rows.
+class _Groups:
+    """Groups of labelled points: components, and what their fragments joined.
 
     Attributes:
-        number: [N] component of each labelled point.
-        labels: [N] 0 = none.
-        means: [N, 3] metres.
-        parts: [parts, C] number of points of each component in each part of the rows.
-        pool: has as many threads as there are parts.
+        labels: [G] of the groups.
+        members: of the groups.
+        target: [C] the group of each component.
+        sampler: of the components.
     """
 
-    number: np.ndarray
     labels: np.ndarray
-    means: np.ndarray
-    parts: np.ndarray
-    pool: ThreadPool
+    members: _Members
+    target: np.ndarray
+    sampler: Sampler
 
-    def sample(self, chosen: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
-        """At most so many points [S, 3] of each of the chosen components [K]; see `draw`."""
-        place = np.zeros(self.parts.shape[1], np.int64)
+    def _place(self, chosen: np.ndarray) -> np.ndarray:
+        """The number [C] of each component among the chosen groups, counted from 1; 0 = none."""
+        place = np.zeros(len(self.labels), np.int64)
         place[chosen] = np.arange(1, len(chosen) + 1)
-        parts = self.parts[:, chosen]
-        return self.draw(place, parts, 1 + parts.sum(0) // most)
+        return place[self.target]
 
-    def draw(self, place: np.ndarray, parts: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Every `steps`-th point of each of K sets of components.
+    def number(self, chosen: np.ndarray) -> np.ndarray:
+        """The number [N] of each point's group among the chosen ones [K], counted from 1; 0 = none."""
+        points, place = self.sampler, self._place(chosen)
+        numbers = np.empty(len(points.labels), np.int64)
+        points.pool.run(lambda *part: _number_part(part, points.number, place, points.labels, numbers))
+        return numbers
 
-        Args:
-            place: [C] the set of each component, counted from 1; 0 = none.
-            parts: [parts, K] number of points of each set in each part of the rows.
-            steps: [K].
-
-        Returns:
-            points [S, 3] in metres, set after set; where each starts and stops [K, 2].
-        """
-        before, counts = np.cumsum(parts, axis=0) - parts, -(-parts.sum(0) // steps)
-        segments = np.stack([counts.cumsum() - counts, counts.cumsum()], axis=1)
-        points = np.empty((counts.sum(), 3))
-        free, wait = segments[:, 0] + -(-before // steps), -before % steps  # [parts, K]: where a part goes on
-        arrays = self.number, self.labels, self.means
-        self.pool.run(
-            lambda *part: _draw_part(part, arrays, place, steps, free[part[0]], wait[part[0]], points)
-        )
-        return points, segments
-
-
-@cached_njit(nogil=True)
-def _draw_part(part, arrays, place, steps, free, wait, points):
-    """Draws the points of one part of the rows; `free` is the next row of `points`, `wait` counts."""
-    number, labels, means = arrays
-    start, stop = thread_range(part[0], part[1], len(labels))
-    for i in range(start, stop):
-        k = place[number[i]] - 1 if labels[i] else -1
-        if k >= 0:
-            if wait[k] == 0:
-                for a in range(3):
-                    points[free[k], a] = means[i, a]
-                free[k] += 1
-                wait[k] = steps[k]
-            wait[k] -= 1
+    def describe(
+        self, chosen: np.ndarray, prompts: Sequence[str], up: np.ndarray | None
+    ) -> list[SemanticObject]:
+        """The chosen groups [K] as objects; `up` as of `find_objects`."""
+        members = self.members[chosen]
+        drawn = self.sampler.draw(self._place(chosen), members.parts, sample_steps(members.sizes))
+        boxes = fit_boxes(*drawn, members.means, members.covariances, up, self.sampler.pool)
+        return _list_objects(self.labels[chosen], members, boxes, prompts)
 
 
 @cached_njit(nogil=True)

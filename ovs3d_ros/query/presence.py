@@ -210,7 +210,7 @@ def pool_codes(rows: np.ndarray, codes: PackedCodes, weight: torch.Tensor) -> tu
     # With NumPy: torch would divide these small sums between its threads, which wait for each other.
     mass = chosen_rows(weight, rows)
     mass = mass / mass.sum(1, keepdims=True).clip(1e-9)
-    return mass, np.einsum("gk,gkd->gd", mass, codes.unpack_rows(rows))
+    return mass, codes.pool_rows(rows, mass)
 
 
 def margin_to_rivals(

@@ -8,13 +8,12 @@ that fit best.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from ovs3d_ros.query.presence import PEAK_GAUSSIANS
 from ovs3d_ros.rasterize.kernel_cache import cached_njit
-from ovs3d_ros.types import SemanticObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,36 +36,35 @@ class Judge:
 
 
 def drop_strays(
-    objects: list[SemanticObject], instances: np.ndarray, judge: Judge, limit: int
-) -> tuple[list[SemanticObject], np.ndarray]:
+    labels: np.ndarray, instances: np.ndarray, judge: Judge, limit: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Keeps the likeliest object of each label, and others that are likely enough.
 
     A label with one object is not judged: the presence decision was about it.
 
     Args:
-        objects: label after label, best first, numbered from 1 in this order.
-        instances: [N] number of the object of each Gaussian, 0 = none.
+        labels: [O] of the objects, label after label, best first.
+        instances: [N] number of the object of each Gaussian, counted from 1 in this order; 0 = none.
         judge: says how likely an object is.
         limit: objects of each label that are kept at most, 0 = all.
 
     Returns:
-        The objects that are kept, in the same order, and their numbers [N].
+        The objects that are kept, ascending, and the number [N] of each Gaussian's among these.
     """
-    labels = np.array([item.label for item in objects], np.int64)
     several = np.flatnonzero(np.bincount(labels, minlength=1)[labels] > 1)
     if not len(several):
-        return objects, instances
-    place = np.zeros(len(objects) + 1, np.int64)
+        return np.arange(len(labels)), instances
+    place = np.zeros(len(labels) + 1, np.int64)
     place[several + 1] = np.arange(1, len(several) + 1)
     strongest = find_strongest(instances, place, judge.fits, len(several), PEAK_GAUSSIANS)
-    probability = np.ones(len(objects))
+    probability = np.ones(len(labels))
     probability[several] = judge.probability(labels[several], strongest)
     kept = choose_kept(labels, probability, judge.least, limit)
-    number = np.zeros(len(objects) + 1, instances.dtype)
+    if len(kept) == len(labels):
+        return kept, instances
+    number = np.zeros(len(labels) + 1, instances.dtype)
     number[kept + 1] = np.arange(1, len(kept) + 1)
-    if len(kept) == len(objects):
-        return objects, instances
-    return [replace(objects[k], instance=i) for i, k in enumerate(kept, 1)], number[instances]
+    return kept, number[instances]
 
 
 def choose_kept(labels: np.ndarray, probability: np.ndarray, least: float, limit: int) -> np.ndarray:
