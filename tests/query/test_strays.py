@@ -10,6 +10,7 @@ import torch
 from helpers import synthetic
 
 from ovs3d_ros.pipeline import Ovs3d
+from ovs3d_ros.query import instances as instances_module
 from ovs3d_ros.query.distractors import DistractorMemo
 from ovs3d_ros.query.object_presence import GroupJudge
 from ovs3d_ros.query.presence import (
@@ -76,6 +77,26 @@ def test_small_objects_repeat_their_gaussians() -> None:
     drop_strays(labels, instances, judge, 0)
     counts = np.bincount(seen[0][0], minlength=13)
     assert counts[:13].min() >= PEAK_GAUSSIANS // 13 and counts.sum() == PEAK_GAUSSIANS == counts[:13].sum()
+
+
+def test_strays_get_no_boxes(room: Ovs3d, monkeypatch) -> None:
+    fitted = []
+
+    def counted(points, segments, *rest):
+        fitted.append(len(segments))
+        return plain(points, segments, *rest)
+
+    plain = instances_module.fit_boxes
+    monkeypatch.setattr(instances_module, "fit_boxes", counted)
+    snapshot, config = room.snapshot(), room.config.query
+    both = sum(room.query([name]).labels > 0 for name in (NAME, OTHER)).numpy().astype(np.int16)
+    ones = np.ones(len(both), np.float32)
+    fitted.clear()
+    everything, _ = instances_module.find_map_objects(snapshot, both, ones, [NAME], config, 0)
+    judge = Judge(ones, lambda labels, rows: np.zeros(len(labels)), 0.5)
+    (kept,), numbers = instances_module.find_map_objects(snapshot, both, ones, [NAME], config, 0, judge=judge)
+    assert fitted == [len(everything), 1] and len(everything) >= 2
+    assert kept.instance == 1 and (numbers == 1).sum() == kept.num_gaussians and numbers.max() == 1
 
 
 def repaint(room: Ovs3d, share: float) -> tuple[QueryResult, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -82,6 +83,14 @@ def test_rows_and_slices_are_codes_too() -> None:
     )
     assert pack_codes(torch.zeros(5, 0, 1)).unpack().shape == (5, 0, 1)
     assert pack_codes(torch.zeros(0, 1)).unpack().shape == (0, 1)
+
+
+def test_codes_of_groups_add_up_as_unpacked_ones_do() -> None:
+    _, codes, _ = blended_codes()
+    packed, rng = pack_codes(codes), np.random.default_rng(0)
+    rows, shares = rng.integers(0, len(codes), (7, 60)), rng.random((7, 60), np.float32)
+    expected = (shares[..., None] * packed.unpack()[rows].numpy()).sum(1)
+    np.testing.assert_allclose(packed.pool_rows(rows, shares), expected, rtol=0, atol=1e-4)
 
 
 def test_steps_span_the_largest_number_of_each_channel() -> None:
