@@ -1,7 +1,7 @@
 """Drives through many rooms, made from the demo scene, and measures what grows with the drive. Prints JSON.
 
 Run: python benchmarks/scale.py [--rooms 40] [--keyframes 30] [--steps 5] [--minutes 45] [--colours 3]
-                                [--off] [--set key=value ...] [--picture FILE.svg]
+                                [--off] [--all-rooms] [--set key=value ...] [--picture FILE.svg]
 
 The rooms lie on a grid, `SPACING` metres apart. Their colours differ; with `--colours 3` there are three
 kinds of rooms. With `--set clip.cache=FOLDER` all images are encoded before the drive, so that hours of it
@@ -9,8 +9,8 @@ need the encoder for minutes: its time does not depend on the drive, and is not 
 After every fourth room the drive passes the first one again, on other views. After each keyframe the map is
 published and trained for some steps; now and then it answers ten names at once. Each is measured by the
 clock and by the time of all processors, which means more on a busy machine. At the end the first, the middle
-and the last room are compared with maps of that room alone, on views that no drive shows. With `--off`,
-nothing is parked, pruned or moved to a file.
+and the last room, or with `--all-rooms` all of them, are compared with maps of that room alone, on views that
+no drive shows. With `--off`, nothing is parked, pruned or moved to a file.
 """
 
 from __future__ import annotations
@@ -224,6 +224,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5, help="of training after each keyframe")
     parser.add_argument("--colours", type=int, default=180, help="of rooms that look different, at most")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="of the clock, at most")
+    parser.add_argument("--all-rooms", action="store_true", help="compare all rooms with maps of them alone")
     parser.add_argument("--off", action="store_true", help="no limit of memory, no parking, no pruning")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("-o", "--output", type=Path, help="a copy of the result")
@@ -237,7 +238,8 @@ def main() -> None:
     pipeline, rows = measure(building, config, range(args.rooms), args.steps, args.minutes)
     seconds, last = time.perf_counter() - start, max(row["room"] for row in rows)
     rooms = {}
-    for room in sorted({0, last // 2, max(last - 1, 0)}):  # the last one may not be complete
+    chosen = range(last + 1) if args.all_rooms else sorted({0, last // 2, max(last - 1, 0)})
+    for room in chosen:  # a drive of some minutes may not complete the last one
         alone, _ = measure(building, config, [room], args.steps, args.minutes)
         rooms[room] = dict(
             at_the_end=quality_of_room(pipeline, building, room),
