@@ -59,7 +59,7 @@ class WorkQueue:
     """Gives the mapping thread its next work: a job, features, training that is owed, a frame, or training.
 
     While the encoder works, training waits, unless frames wait too and it is owed: it would take the
-    encoder's cores, and the labels of new places would come two to three times later.
+    encoder's cores, and the labels of new places would come much later.
 
     Args:
         lock: guards the queue.
