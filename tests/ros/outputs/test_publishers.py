@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 from helpers import synthetic
@@ -56,6 +57,11 @@ class OutputRig:
                 LATCHED,
             )
 
+    def publish_anew(self) -> None:
+        """Publishes the map under a newer version, as if it had changed."""
+        snapshot = self.pipeline.snapshot()
+        self.worker._snapshot = replace(snapshot, version=self.worker._snapshot.version + 1)
+
     def answer(self, prompt: str) -> Answer:
         snapshot = self.worker.snapshot
         return Answer(self.pipeline.query([prompt], snapshot=snapshot), snapshot)
@@ -81,7 +87,7 @@ def test_answer_set_during_publication_is_shown(wire, pipeline):
         return build(snapshot, header, config)
 
     cloud._build = build_meanwhile
-    rig.worker._snapshot = pipeline.snapshot()
+    rig.publish_anew()
     wire.spin_until(lambda: rig.prompts() == ["blue box"], 5.0, lambda: str(rig.prompts()))
 
 
@@ -91,7 +97,7 @@ def test_answer_from_replaced_map_is_not_shown(wire, pipeline):
     wire.spin_until(lambda: rig.prompts() == ["red box"])
     late = rig.answer("blue box")
     rig.answers.discard_map(rig.worker.snapshot)
-    rig.worker._snapshot = pipeline.snapshot()
+    rig.publish_anew()
     rig.answers.add(late)
     assert rig.answers.query is None
     wire.spin_until(lambda: rig.prompts() == [])
@@ -160,7 +166,7 @@ def test_output_continues_after_an_exception(wire, pipeline, monkeypatch, caplog
         patch.setattr(rig.outputs._map_topics[0], "_build", lambda *_: 1 / 0)
         wire.spin_until(lambda: "IndexError" in caplog.text and "ZeroDivisionError" in caplog.text)
     assert "vocabulary: IndexError" in caplog.text and "outputs: ZeroDivisionError" in caplog.text
-    rig.worker._snapshot = pipeline.snapshot()
+    rig.publish_anew()
     wire.spin_until(lambda: rig.prompts() == ["red box"] and "map_cloud" in rig.newest)
 
 
