@@ -38,6 +38,7 @@ class Diagnostics:
         self._silence = News()
         self._dropped = 0  # frames dropped until the last status
         self._evicted = 0  # Gaussians removed until then
+        self._featureless = 0  # keyframes that could not be encoded until then
         self._namesake = ""  # what to do about another node of the same name; empty without one
         self._node = node
         self._publisher = node.create_publisher(conversions.DiagnosticArray, "/diagnostics", 10)
@@ -132,6 +133,13 @@ class Diagnostics:
                 f"the map is full: {evicted} Gaussians made room for new ones; {FULL_REMEDY}",
                 stats,
             )
+        featureless, self._featureless = (
+            stats["frames_featureless"] - self._featureless,
+            stats["frames_featureless"],
+        )
+        if featureless > 0:
+            reason = f"{featureless} keyframes cannot be found by name: {stats['last_rejection']}"
+            return "warn", reason, stats
         if shortage := describe_shortage(stats):
             return "warn", shortage, stats
         size = f"{stats['keyframes']} keyframes, {stats['num_gaussians']} Gaussians"
