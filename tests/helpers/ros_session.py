@@ -102,7 +102,8 @@ class Client:
     def in_executor(self, call: Callable, *arguments):
         """The result of a call in the thread of the executor.
 
-        Action clients of Jazzy have no lock: an answer that comes before its request is noted is lost.
+        Action clients of Jazzy have no lock: an answer that comes before its request is noted is lost. Those
+        of Kilted get theirs after the executor has begun to look at them, which ends its thread.
         """
         task = self.executor.create_task(call, *arguments)
         wait_until(task.done, 30)
@@ -221,9 +222,9 @@ class Goal:
 
     def __init__(self, session, names: list[str]):
         self.feedback: list[Refine.Feedback] = []
-        self.client = ActionClient(session.client.node, Refine, "/ovs3d/refine")
-        assert self.client.wait_for_server(GOAL_WAIT)
         self._run = session.client.in_executor
+        self.client = self._run(ActionClient, session.client.node, Refine, "/ovs3d/refine")
+        assert self.client.wait_for_server(GOAL_WAIT)
         goal = Refine.Goal(names=names)
         sent = self._run(self.client.send_goal_async, goal, lambda m: self.feedback.append(m.feedback))
         wait_until(sent.done, GOAL_WAIT)

@@ -232,6 +232,7 @@ def test_failing_mapping_thread_ends_node_and_saves_map(tmp_path):
         rescued = Ovs3d.load(
             tmp_path / "maps" / "rescued.ovs3d", {"clip.model": "helpers.color_encoder:ColorEncoder"}
         )
-        assert rescued.stats["num_gaussians"] > 500 and len(rescued.snapshot().stamps) == 3
+        # Three have features. The fourth has colours, and so may others that the encoder did not come to.
+        assert rescued.stats["num_gaussians"] > 500 and 4 <= len(rescued.snapshot().stamps) <= 6
     finally:
         player.stop(signal.SIGKILL)

@@ -72,9 +72,9 @@ def send_costmap(session: Session, cells: np.ndarray, frame: str = "map") -> Non
 
 
 def search(session: Session, name: str) -> FindObject.Result:
-    client = ActionClient(session.client.node, FindObject, "/ovs3d/find_object")
-    assert client.wait_for_server(30)
     run = session.client.in_executor
+    client = run(ActionClient, session.client.node, FindObject, "/ovs3d/find_object")
+    assert client.wait_for_server(30)
     sent = run(client.send_goal_async, FindObject.Goal(prompts=[name], timeout=0.0))
     wait_until(sent.done, 30)
     done = run(sent.result().get_result_async)

@@ -36,10 +36,10 @@ class Search:
 
     def __init__(self, session, *prompts: str, timeout: float):
         self.feedback: list[FindObject.Feedback] = []
-        self.client = ActionClient(session.client.node, FindObject, "/ovs3d/find_object")
+        run = self._run = session.client.in_executor
+        self.client = run(ActionClient, session.client.node, FindObject, "/ovs3d/find_object")
         assert self.client.wait_for_server(WAIT)
         goal = FindObject.Goal(prompts=list(prompts), timeout=timeout)
-        run = self._run = session.client.in_executor
         sent = run(self.client.send_goal_async, goal, lambda m: self.feedback.append(m.feedback))
         wait_until(sent.done, WAIT)
         self.handle = sent.result()
