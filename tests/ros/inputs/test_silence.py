@@ -248,6 +248,7 @@ class Idle:
     def stats(self) -> dict:
         return dict(
             frames_dropped=0,
+            frames_featureless=0,
             ingest=True,
             training=True,
             keyframes=0,
