@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -21,20 +19,19 @@ from ovs3d_ros.semantic_map import SemanticMap
 from ovs3d_ros.semantics.lift import check_num_levels
 from ovs3d_ros.types import CropTable, Frame, Keyframe, UserError
 
-_MOST_PENDING = 3  # keyframes without features yet; more would let the map run ahead of a slow encoder
-
 
 @dataclass(frozen=True, slots=True)
-class _Encoding:
-    """A keyframe that the encoder's thread encodes.
+class Insertion:
+    """A keyframe whose colours are in the map.
 
     Attributes:
         index: of the keyframe.
-        result: its features, and the seconds that they took.
+        features: its crop table, and the seconds that it took, which the encoder's thread computes; None: all
+            that the map needs of it is there.
     """
 
     index: int
-    result: Future[tuple[CropTable, float]]
+    features: Future[tuple[CropTable, float]] | None
 
 
 class Intake:
@@ -56,22 +53,6 @@ class Intake:
     ) -> None:
         self._room, self._clip, self._device = room, clip, device
         self._encoder = make_encoder_thread(compute, device)
-        self._pending: deque[_Encoding] = deque()
-
-    @property
-    def num_pending(self) -> int:
-        """Keyframes that wait for their features."""
-        return len(self._pending)
-
-    @property
-    def has_room(self) -> bool:
-        """Whether another frame may be inserted before features are added."""
-        return len(self._pending) < _MOST_PENDING
-
-    @property
-    def has_features(self) -> bool:
-        """Whether `add_features` would not wait."""
-        return bool(self._pending) and self._pending[0].result.done()
 
     def add_frame(self, frame: Frame) -> bool:
         """Maps a posed frame if it shows something new, see `Ovs3d.add_frame`."""
@@ -86,32 +67,27 @@ class Intake:
             self._room.lift(keyframe)
         return True
 
-    def insert_frame(self, frame: Frame, on_features: Callable[[], None]) -> bool:
-        """Maps the colours of a posed frame if it shows something new; returns whether it did.
+    def insert_frame(self, frame: Frame) -> Insertion | None:
+        """Maps the colours of a posed frame; None if it shows nothing new.
 
         The first keyframe with features is mapped with them, as a map needs a codec to be asked.
-
-        Args:
-            frame: to map.
-            on_features: called from any thread when `has_features` may have changed.
 
         Raises:
             UserError: a bad frame.
         """
+        keyframes = self._room.mapper.keyframes
         if self._clip is None or self._room.lifter.codec is None:
-            return self.add_frame(frame)
+            return Insertion(len(keyframes) - 1, None) if self.add_frame(frame) else None
         taken = self._take(frame)
         if taken is None:
-            return False
+            return None
         frame, keyframe = taken
-        result = self._encoder.start(_timed_encoding, self._clip, frame)
+        features = self._encoder.start(_timed_encoding, self._clip, frame)
         self._insert(keyframe)
-        self._pending.append(_Encoding(len(self._room.mapper.keyframes) - 1, result))
-        result.add_done_callback(lambda _: on_features())
-        return True
+        return Insertion(len(keyframes) - 1, features)
 
-    def add_features(self) -> float:
-        """Lifts the features of the keyframe that has waited longest, as soon as they are there.
+    def add_features(self, insertion: Insertion) -> float:
+        """Lifts the features of a keyframe, as soon as they are there.
 
         Returns:
             Seconds that the encoder took.
@@ -119,22 +95,19 @@ class Intake:
         Raises:
             UserError: the encoder cannot encode it; the map keeps its colours.
         """
-        encoding, mapper = self._pending.popleft(), self._room.mapper
+        assert insertion.features is not None, "its features are in the map"
+        index, mapper = insertion.index, self._room.mapper
         try:
-            crops, seconds = encoding.result.result()
+            crops, seconds = insertion.features.result()
             crops = self._checked(crops)
         except UserError as error:
-            raise UserError(f"{mapper.keyframes.names[encoding.index]}: {error}") from None
-        mapper.keyframes.set_crops(encoding.index, crops)
+            raise UserError(f"{mapper.keyframes.names[index]}: {error}") from None
+        mapper.keyframes.set_crops(index, crops)
         if len(mapper.gaussians):
             mapper.blocks.codec = self._room.lifter.codec
-            mapper.blocks.visit(encoding.index, parking_cap(mapper.config))
-            self._room.lift(mapper.keyframes[encoding.index])
+            mapper.blocks.visit(index, parking_cap(mapper.config))
+            self._room.lift(mapper.keyframes[index])
         return seconds
-
-    def clear(self) -> None:
-        """Forgets the keyframes that wait for features, because the map was replaced."""
-        self._pending.clear()
 
     def add_points(self, xyz: np.ndarray, rgb: np.ndarray, centers: np.ndarray | None) -> None:
         """Seeds the map from a point cloud, see `Ovs3d.add_points`."""

@@ -114,50 +114,43 @@ def join_rows(parts: Sequence[StoredRows], last: Rows) -> Rows:
     parked = sum(part.count for part in parts)
     kinds = [((parked + len(t), *t.shape[1:]), t.dtype) for t in last.values()]
     joined = dict(zip(last, empty_tensors(kinds, mmap.PAGESIZE, parts), strict=True))
-    widths = {name: math.prod(t.shape[1:]) * t.element_size() for name, t in last.items()}
     first = 0
     for files, group in itertools.groupby(parts, lambda part: part.files):
-        first = _place_group(list(group), bool(files), first, joined, widths)
+        place = _map_parts if files else _copy_parts
+        first = place(list(group), first, joined)
     for name, tensor in last.items():
         joined[name][parked:] = tensor
     return joined
 
 
-def _place_group(
-    group: list[StoredRows], in_files: bool, first: int, joined: Rows, widths: dict[str, int]
-) -> int:
-    """Puts parts that lie in the same files, or in memory, into tensors from row `first` on.
+def _map_parts(parts: list[StoredRows], first: int, joined: Rows) -> int:
+    """Maps parts that lie in the same files into tensors from row `first` on; returns the row after the last.
 
     A map of millions has hundreds of parts, and each snapshot asks for ten names of them.
-
-    Args:
-        group: the parts.
-        in_files: whether they are in files.
-        first: row.
-        joined: the tensors.
-        widths: bytes of one row of each.
-
-    Returns:
-        The row after the last.
     """
-    counts = np.array([part.count for part in group])
+    counts = np.array([part.count for part in parts])
     rows = first + counts.cumsum() - counts
-    if in_files:
-        offsets = np.array([part.offsets for part in group])  # [parts, names]
-        for (name, (file, _)), starts in zip(group[0].entries.items(), offsets.T, strict=True):
-            if widths.get(name):
-                ends = starts + counts * widths[name]
-                # Parts that lie side by side are mapped at once.
-                heads = np.concatenate([[0], 1 + (starts[1:] != ends[:-1]).nonzero()[0]])
-                tails = np.append(heads[1:], len(group)) - 1
-                places = joined[name].data_ptr() + rows[heads] * widths[name]
-                runs = zip(places.tolist(), starts[heads].tolist(), ends[tails].tolist(), strict=True)
-                _map_runs(runs, file.fileno())
-    else:
-        for part, row in zip(group, rows.tolist(), strict=True):
-            for name in joined:
-                joined[name][row : row + part.count] = part.tensors[name]
+    offsets = np.array([part.offsets for part in parts])  # [parts, names]
+    for (name, (file, _)), starts in zip(parts[0].entries.items(), offsets.T, strict=True):
+        tensor = joined[name]
+        if width := math.prod(tensor.shape[1:]) * tensor.element_size():  # bytes of a row
+            ends = starts + counts * width
+            # Parts that lie side by side are mapped at once.
+            heads = np.concatenate([[0], 1 + (starts[1:] != ends[:-1]).nonzero()[0]])
+            tails = np.append(heads[1:], len(parts)) - 1
+            places = tensor.data_ptr() + rows[heads] * width
+            runs = zip(places.tolist(), starts[heads].tolist(), ends[tails].tolist(), strict=True)
+            _map_runs(runs, file.fileno())
     return first + int(counts.sum())
+
+
+def _copy_parts(parts: list[StoredRows], first: int, joined: Rows) -> int:
+    """Copies parts in memory into tensors from row `first` on; returns the row after the last."""
+    for part in parts:
+        for name, tensor in joined.items():
+            tensor[first : first + part.count] = part.tensors[name]
+        first += part.count
+    return first
 
 
 def _map_runs(runs: Iterable[tuple[int, int, int]], descriptor: int) -> None:

@@ -12,11 +12,11 @@ from ovs3d_ros.config import Config
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.priority import PriorityGate
 from ovs3d_ros.types import Frame, MapSnapshot
-from ovs3d_ros.worker.frame_mapper import FrameMapper
+from ovs3d_ros.worker.frame_mapper import FrameMapper, QueuedFrame
 from ovs3d_ros.worker.ingest import IngestSwitch
 from ovs3d_ros.worker.memory import MemoryWatch
 from ovs3d_ros.worker.training import TrainingSchedule
-from ovs3d_ros.worker.work_queue import ADD_FEATURES, THREAD_ENDED, Job, QueuedFrame, WorkQueue
+from ovs3d_ros.worker.work_queue import ADD_FEATURES, THREAD_ENDED, Job, WorkQueue
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -48,8 +48,8 @@ class MappingWorker:
         self.num_replacements = 0
         self._lock = threading.RLock()  # guards the queue and the counts
         self.training = TrainingSchedule(pipeline, lambda: self.priority.pause(_MAX_PAUSE))
-        self._queue = WorkQueue(self._lock, self.training, pipeline.intake)
-        self._frames = FrameMapper(pipeline, config.train, self.training, self._lock, self.publish)
+        self._frames = FrameMapper(pipeline, self.training, self._lock, self.publish)
+        self._queue = WorkQueue(self._lock, self.training, self._frames)
         self._counts = self._frames.counts
         self._memory = MemoryWatch(self.ingest)
         self._snapshot: MapSnapshot | None = None
@@ -73,7 +73,7 @@ class MappingWorker:
 
     def configure(self, config: Config) -> None:
         """Uses new values of the runtime parameters."""
-        self.config, self._frames.config = config, config.train
+        self.config = config
 
     def submit(self, frame: Frame) -> None:
         """Queues a frame without blocking. The frame is ignored while ingest is off."""

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from ovs3d_ros.intake import Intake
 from ovs3d_ros.types import Frame
+from ovs3d_ros.worker.frame_mapper import FrameMapper, QueuedFrame
 from ovs3d_ros.worker.training import TrainingSchedule
 
 THREAD_ENDED = "the mapping thread has ended"
 TRAIN = object()  # tells the thread to train
 ADD_FEATURES = object()  # tells the thread to add the features that are there
-
-
-@dataclass(frozen=True, slots=True)
-class QueuedFrame:
-    """A frame and the time of its arrival, in seconds of `time.perf_counter`."""
-
-    frame: Frame
-    arrival: float = field(default_factory=time.perf_counter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +55,16 @@ class WorkQueue:
     Args:
         lock: guards the queue.
         training: tells whether steps are due, and whether they come before frames.
-        intake: tells whether features are there, and whether it can take a frame.
+        mapper: tells whether features are there, and whether it can take a frame.
 
     Attributes:
         closed: the thread ends, or has ended.
     """
 
-    def __init__(self, lock: threading.RLock, training: TrainingSchedule, intake: Intake) -> None:
+    def __init__(self, lock: threading.RLock, training: TrainingSchedule, mapper: FrameMapper) -> None:
         self.closed = False
         self._changed = threading.Condition(lock)
-        self._training, self._intake = training, intake
+        self._training, self._mapper = training, mapper
         self._frames: deque[QueuedFrame] = deque()
         self._jobs: deque[Job] = deque()
         self._busy = False
@@ -86,7 +77,7 @@ class WorkQueue:
     @property
     def idle(self) -> bool:
         """Whether nothing waits, nothing is being done and no training is due."""
-        waits = self._frames or self._jobs or self._intake.num_pending
+        waits = self._frames or self._jobs or self._mapper.num_pending
         return not (waits or self._busy or self._training.needs_work())
 
     def put_frame(self, frame: Frame, capacity: int) -> int:
@@ -138,22 +129,22 @@ class WorkQueue:
             self._busy = True
             if self._jobs:
                 return self._jobs.popleft()
-            if self._intake.has_features:
+            if self._mapper.has_features:
                 return ADD_FEATURES
             if self._takes_frame() and not self._training.is_owed():
                 return self._frames.popleft()
             return TRAIN
 
     def _takes_frame(self) -> bool:
-        return bool(self._frames) and self._intake.has_room
+        return bool(self._frames) and self._mapper.has_room
 
     def _trains(self) -> bool:
-        if self._intake.num_pending:
+        if self._mapper.num_pending:
             return bool(self._frames) and self._training.is_owed()
         return self._training.needs_work()
 
     def _has_work(self) -> bool:
-        return bool(self._jobs) or self._intake.has_features or self._takes_frame() or self._trains()
+        return bool(self._jobs) or self._mapper.has_features or self._takes_frame() or self._trains()
 
     def notify(self) -> None:
         """Wakes the thread after training was switched on or off, or when features are there."""

@@ -23,10 +23,10 @@ class Gate:
         self.entered, self.opened = threading.Event(), threading.Event()
         insert_frame = worker.pipeline.intake.insert_frame
 
-        def wait_and_insert(frame, on_features):
+        def wait_and_insert(frame):
             self.entered.set()
             assert self.opened.wait(WAIT)
-            return insert_frame(frame, on_features)
+            return insert_frame(frame)
 
         worker.pipeline.intake.insert_frame = wait_and_insert
 
@@ -35,8 +35,8 @@ def note_steps(worker: MappingWorker, steps: list[int]) -> None:
     """Appends the steps that were taken whenever the thread begins to map a frame."""
     insert_frame = worker.pipeline.intake.insert_frame
 
-    def note_and_insert(frame, on_features):
+    def note_and_insert(frame):
         steps.append(worker.stats()["steps"])
-        return insert_frame(frame, on_features)
+        return insert_frame(frame)
 
     worker.pipeline.intake.insert_frame = note_and_insert

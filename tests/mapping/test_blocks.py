@@ -12,7 +12,7 @@ import torch
 from helpers import synthetic
 from helpers.rooms import BOXES, CAMERA, CAP, FRAMES, drive, drive_on, in_room
 
-from ovs3d_ros.io.row_file import ROWS, RowFile, join_rows
+from ovs3d_ros.io.row_file import ROWS, RowFile, StoredRows, join_rows
 from ovs3d_ros.map_file import load_map
 from ovs3d_ros.mapping.cells import cell_numbers, seen_cells
 from ovs3d_ros.mapping.gaussians import rotate
@@ -245,6 +245,10 @@ def test_joined_rows_are_those_of_all_parts() -> None:
     turned = join_rows(stored[::-1], given[2])  # they do not lie in the file in this order
     for name, tensor in turned.items():
         assert torch.equal(tensor, torch.cat([given[1][name], given[0][name], given[2][name]]))
+    mixed = [*stored, StoredRows(ROWS, {}, given[0]), RowFile().store(given[0]), stored[0]]
+    for name, tensor in join_rows(mixed, given[1]).items():  # files, memory, another file, the first again
+        assert torch.equal(tensor, torch.cat([given[k][name] for k in (0, 1, 0, 0, 0, 1)]))
+    mixed.clear()
     joined["a"][:5] = 7.0  # private: others do not see it
     assert torch.equal(join_rows(stored, given[2])["a"], torch.cat([part["a"] for part in given]))
     size = file.size

@@ -11,10 +11,10 @@ from helpers import rooms, synthetic
 from helpers.color_encoder import ColorEncoder
 from helpers.workers import WAIT
 
-from ovs3d_ros.intake import _MOST_PENDING
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.types import Frame, MapSnapshot
 from ovs3d_ros.worker import MappingWorker
+from ovs3d_ros.worker.frame_mapper import _MOST_PENDING
 from ovs3d_ros.worker.training import TrainingSchedule
 
 
@@ -188,12 +188,13 @@ def test_a_lift_of_all_keyframes_begins_anew_with_new_features(encoder) -> None:
     for frame in frames[:3]:
         pipeline.add_frame(frame)
     encoder.opened.clear()
-    assert pipeline.intake.insert_frame(frames[5], lambda: None)
+    insertion = pipeline.intake.insert_frame(frames[5])
+    assert insertion is not None and insertion.features is not None
     training.add_keyframe(1)
     for _ in range(3):  # a step, and two of the three keyframes
         assert not training.run_slice()
     encoder.opened.set()
-    pipeline.intake.add_features()
+    pipeline.intake.add_features(insertion)
     training.add_features()
     while not training.run_slice():
         pass
@@ -204,12 +205,11 @@ def test_a_lift_of_all_keyframes_begins_anew_with_new_features(encoder) -> None:
 def test_features_reach_places_that_were_parked_meanwhile(encoder) -> None:
     pipeline = rooms.drive([], clip=encoder)
     frames = [rooms.in_room(frame, room) for room in range(4) for frame in rooms.FRAMES]
-    for frame in frames:
-        assert pipeline.intake.insert_frame(frame, lambda: None)
-    assert pipeline.stats["parked"] > 0 and pipeline.intake.num_pending == len(frames) - 1
+    first, *insertions = [pipeline.intake.insert_frame(frame) for frame in frames]
+    assert first.features is None and pipeline.stats["parked"] > 0
     encoder.opened.set()
-    while pipeline.intake.num_pending:
-        pipeline.intake.add_features()
+    for insertion in insertions:
+        pipeline.intake.add_features(insertion)
     snapshot = pipeline.snapshot()
     place = (snapshot.gaussians["means"][:, 0] / rooms.STEP).round()
     shares = [float((snapshot.weight[place == room] > 0).float().mean()) for room in range(4)]

@@ -95,10 +95,10 @@ def test_close_waits_for_a_slow_frame_before_saving(wire, tmp_path, monkeypatch)
     entered, opened, intake = threading.Event(), threading.Event(), mapping.pipeline.intake
     insert_frame = intake.insert_frame
 
-    def slow(frame, on_features):
+    def slow(frame):
         entered.set()
         assert opened.wait(WAIT)
-        return insert_frame(frame, on_features)
+        return insert_frame(frame)
 
     monkeypatch.setattr(intake, "insert_frame", slow)
     mapping.worker.submit(synthetic.make_frames(3)[2])
