@@ -16,6 +16,23 @@ _Facts = tuple[str, int, int, float, int, int]  # prompt, label, instance, score
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """A question to a map.
+
+    Attributes:
+        query: the question.
+        snapshot: the map.
+        field: the refined field that decides, or None.
+        compute: answers anew.
+    """
+
+    query: Query
+    snapshot: MapSnapshot
+    field: RefinedField | None
+    compute: Callable[[], QueryResult]
+
+
+@dataclass(frozen=True, slots=True)
 class KeptAnswer:
     """A copy of an answer. It keeps no map alive, and nobody who has the answer can change it.
 
@@ -47,32 +64,19 @@ class KeptAnswer:
         rows = sum(t.numel() * t.element_size() for t in (self.labels, self.scores, self.instances))
         return rows + self.geometry.nbytes + _OBJECT * len(self.facts)
 
-    def restore(
-        self,
-        query: Query,
-        snapshot: MapSnapshot,
-        field: RefinedField | None,
-        compute: Callable[[], QueryResult],
-    ) -> QueryResult:
-        """The answer, which belongs to whoever asks.
-
-        Args:
-            query: the question.
-            snapshot: the map that answered.
-            field: its refined field.
-            compute: answers anew, for the relevancy of all Gaussians, which is not kept.
-        """
+    def restore(self, asked: Asked) -> QueryResult:
+        """The answer, which belongs to whoever asks; the relevancy of all Gaussians is computed anew."""
         found, presence, score, evidence = (column.copy() for column in self.columns)
         things = zip(self.facts, self.geometry.copy(), strict=True)
         return QueryResult(
-            query=query,
-            map_version=snapshot.version,
+            query=asked.query,
+            map_version=asked.snapshot.version,
             found=found,
             presence=presence,
             score=score,
             evidence=evidence,
             scores=self.scores.clone(),
-            score_all=lambda: compute().score_all(),
+            score_all=lambda: asked.compute().score_all(),
             labels=self.labels.long(),
             instances=self.instances.long(),
             objects=[
@@ -81,7 +85,7 @@ class KeptAnswer:
             ],
             verdicts=[*self.verdicts],
             observed=self.observed,
-            field=field if self.is_refined else None,
+            field=asked.field if self.is_refined else None,
             notes=self.notes,
         )
 
@@ -118,33 +122,21 @@ class AnswerMemo:
     def __init__(self, most: int) -> None:
         self._kept = PartMemo(most)
 
-    def answer(
-        self,
-        query: Query,
-        snapshot: MapSnapshot,
-        field: RefinedField | None,
-        compute: Callable[[], QueryResult],
-    ) -> QueryResult:
-        """The answer of a snapshot to a question.
-
-        Args:
-            query: the question.
-            snapshot: the map.
-            field: that of the snapshot, or None; any other one is asked anew.
-            compute: answers anew.
-        """
-        if field is not None and field is not snapshot.refined:
-            return compute()
+    def answer(self, asked: Asked) -> QueryResult:
+        """The answer of a snapshot to a question; with another refined field than its own it is computed."""
+        query, field = asked.query, asked.field
+        if field is not None and field is not asked.snapshot.refined:
+            return asked.compute()
         region = None if query.roi is None else np.asarray(query.roi, np.float64).tobytes()
         question = replace(query, roi=None), region, field is not None
         new: list[QueryResult] = []
 
         def keep(missing: list[int]) -> list[KeptAnswer]:
-            new.extend(compute() for _ in missing)
+            new.extend(asked.compute() for _ in missing)
             return [keep_answer(answer) for answer in new]
 
-        (kept,) = self._kept.gather(question, [snapshot], keep)
-        return new[0] if new else kept.restore(query, snapshot, field, compute)
+        (kept,) = self._kept.gather(question, [asked.snapshot], keep)
+        return new[0] if new else kept.restore(asked)
 
     @property
     def nbytes(self) -> int:

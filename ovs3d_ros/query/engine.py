@@ -12,7 +12,7 @@ import torch
 from ovs3d_ros.config import QueryConfig
 from ovs3d_ros.encoders import ImageTextEncoder
 from ovs3d_ros.encoders.validation import check_texts
-from ovs3d_ros.query.answers import AnswerMemo
+from ovs3d_ros.query.answers import AnswerMemo, Asked
 from ovs3d_ros.query.bank_presence import BankPresence, decide_presence
 from ovs3d_ros.query.coverage import horizon_coverage
 from ovs3d_ros.query.distractors import DistractorMemo, Rivals
@@ -189,8 +189,8 @@ class QueryEngine:
         The same question to the same snapshot has the same answer, which is remembered.
         """
         # An answer that is under way while the settings change goes into the memory of before.
-        answers = self._answers
-        return answers.answer(query, snapshot, field, lambda: self._answer_anew(query, snapshot, field))
+        answers, asked = self._answers, (query, snapshot, field)
+        return answers.answer(Asked(*asked, lambda: self._answer_anew(*asked)))
 
     def _answer_anew(self, query: Query, snapshot: MapSnapshot, field: RefinedField | None) -> QueryResult:
         if query.relations:

@@ -16,7 +16,7 @@ from helpers import synthetic
 from ovs3d_ros.config import override
 from ovs3d_ros.pipeline import Ovs3d
 from ovs3d_ros.query import engine
-from ovs3d_ros.query.answers import AnswerMemo
+from ovs3d_ros.query.answers import AnswerMemo, Asked
 from ovs3d_ros.types import QueryResult
 
 NAMES = ["red box", "green box", "purple cow"]
@@ -151,7 +151,7 @@ def fill(memo: AnswerMemo, pipeline: Ovs3d, most: int) -> None:
     query, snapshot, answer = pipeline.make_query(NAMES), pipeline.snapshot(), pipeline.query(NAMES)
     for number in range(100):
         other = dataclasses.replace(query, threshold=0.9 + 1e-4 * number)
-        memo.answer(other, snapshot, None, lambda: answer)
+        memo.answer(Asked(other, snapshot, None, lambda: answer))
         assert memo.nbytes <= most
 
 
