@@ -46,8 +46,8 @@ def mark_map(mapper: Mapper, parts: Iterable[object], frames: int) -> MapMarks:
     # Copies: a refinement on another thread may add a statistic meanwhile.
     holders = [dict(holder) for holder in (g.params, g.stats, *(parcel.side for parcel in parcels))]
     tensors = [(weakref.ref(t), t._version) for holder in holders for t in holder.values()]
-    # The kernel that moves Gaussians writes past torch, and so past its count of changes.
-    steps = mapper.steps, g.adam.steps, repr(mapper.psnr)
+    # The kernel that moves Gaussians writes past torch, and so past its count of changes. NaN equals nothing.
+    steps = mapper.steps, repr(mapper.psnr)
     numbers = frames, mapper.keyframes.changes, *steps, *(name for holder in holders for name in holder)
     whole = [(weakref.ref(parcel), 0) for parcel in parcels]
     return MapMarks(tensors + whole, (mapper, mapper.keyframes, *parts), numbers)

@@ -237,7 +237,7 @@ def test_joined_rows_are_those_of_all_parts() -> None:
             d=torch.zeros(count, 0),
         )
 
-    given = [rows(ROWS), rows(2 * ROWS), rows(77)]
+    given, other = [rows(ROWS), rows(2 * ROWS), rows(77)], rows(ROWS)
     stored = [file.store(part) for part in given[:2]]
     joined = join_rows(stored, given[2])
     for name, tensor in joined.items():
@@ -245,9 +245,10 @@ def test_joined_rows_are_those_of_all_parts() -> None:
     turned = join_rows(stored[::-1], given[2])  # they do not lie in the file in this order
     for name, tensor in turned.items():
         assert torch.equal(tensor, torch.cat([given[1][name], given[0][name], given[2][name]]))
-    mixed = [*stored, StoredRows(ROWS, {}, given[0]), RowFile().store(given[0]), stored[0]]
+    mixed = [*stored, StoredRows(ROWS, {}, given[0]), RowFile().store(other), stored[0]]
     for name, tensor in join_rows(mixed, given[1]).items():  # files, memory, another file, the first again
-        assert torch.equal(tensor, torch.cat([given[k][name] for k in (0, 1, 0, 0, 0, 1)]))
+        parts = [*given[:2], given[0], other, *given[:2]]
+        assert torch.equal(tensor, torch.cat([part[name] for part in parts]))
     mixed.clear()
     joined["a"][:5] = 7.0  # private: others do not see it
     assert torch.equal(join_rows(stored, given[2])["a"], torch.cat([part["a"] for part in given]))

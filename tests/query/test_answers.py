@@ -116,6 +116,8 @@ def test_refined_field_is_told_from_none_and_from_another(pipeline, answered) ->
     own = [pipeline.query(NAMES, snapshot=snapshot, refine=True).field for _ in range(2)]
     assert lifted.field is None and refined[0].field is not None
     assert own[0] is not own[1] and len(answered) == 4
+    plain = pipeline.queries.answer(pipeline.make_query(NAMES), pipeline.snapshot(), None)
+    assert plain.field is None and len(answered) == 5
     assert_same(refined[1], refined[0])
 
 

@@ -75,6 +75,19 @@ def move_one_keyframe(pipeline: Ovs3d) -> None:
     pipeline.move_keyframes({1: pose})
 
 
+def move_a_keyframe_alone(pipeline: Ovs3d) -> None:
+    pipeline.map.mapper.keyframes.move(1, np.eye(4))
+
+
+def replace_evidence(pipeline: Ovs3d) -> None:
+    stats = pipeline.map.mapper.gaussians.stats
+    stats["weight"] = stats["weight"] * 2
+
+
+def take_up_figures(pipeline: Ovs3d) -> None:
+    pipeline.map.mapper.resume(99, 20.0)
+
+
 def refine(pipeline: Ovs3d) -> None:
     for _ in pipeline.refine(NAMES):
         pass
@@ -108,6 +121,9 @@ CHANGES = (
     lift_again,
     add_a_point,
     move_one_keyframe,
+    move_a_keyframe_alone,
+    replace_evidence,
+    take_up_figures,
     refine,
     other_levels,
     other_names_to_select_levels_by,

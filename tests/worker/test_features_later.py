@@ -167,6 +167,7 @@ def test_a_new_map_forgets_what_waits(worker, encoder) -> None:
     assert worker.wait_idle(WAIT) and worker.error is None
     stats = worker.stats()
     assert (stats["keyframes"], stats["frames_featureless"]) == (2, 0)
+    assert encoder.images == 4, "of the old map the one that was begun, beside its first"
     assert share_known(worker.snapshot) > 0.98
 
 
